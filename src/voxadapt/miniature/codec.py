@@ -1,0 +1,506 @@
+"""Training of the miniature codec, a small stock ``Qwen3TTSTokenizerV2Model``.
+
+The library's code is inference-only. Training runs this module's forward over the library's
+modules with its own quantiser, whose codebooks are written into both sides at export.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from voxadapt.compat import import_qwen_tts
+from voxadapt.miniature.recipe import HOP, SAMPLE_RATE, CodecRecipe
+from voxadapt.miniature.speech import Corpus, stable_seed
+
+log = logging.getLogger(__name__)
+
+LETTERS = " abcdefghijklmnopqrstuvwxyz"
+
+
+def codec_config(recipe: CodecRecipe) -> Any:
+    """Return the stock configuration of the codec."""
+    import_qwen_tts()
+    from qwen_tts.core import Qwen3TTSTokenizerV2Config
+
+    half = recipe.codebook_dim // 2
+    return Qwen3TTSTokenizerV2Config(
+        encoder_config={
+            "sampling_rate": SAMPLE_RATE,
+            "num_filters": recipe.encoder_filters,
+            "hidden_size": recipe.encoder_hidden,
+            "num_hidden_layers": recipe.layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "intermediate_size": 2 * recipe.encoder_hidden,
+            "upsampling_ratios": [8, 6, 5, 4],
+            "codebook_size": recipe.codebook_size,
+            "codebook_dim": half,
+            "vector_quantization_hidden_dimension": half,
+            "num_quantizers": recipe.quantizers,
+            "upsample_groups": recipe.encoder_hidden,
+            "layer_scale_initial_scale": 0.3,
+        },
+        decoder_config={
+            "codebook_size": recipe.codebook_size,
+            "codebook_dim": recipe.codebook_dim,
+            "num_quantizers": recipe.quantizers,
+            "hidden_size": recipe.latent,
+            "latent_dim": recipe.latent,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "head_dim": recipe.latent // 4,
+            "intermediate_size": 2 * recipe.latent,
+            "num_hidden_layers": recipe.layers,
+            "decoder_dim": recipe.decoder_dim,
+            "upsample_rates": [8, 5, 4, 3],
+            "upsampling_ratios": [2, 2],
+            "layer_scale_initial_scale": 0.3,
+        },
+        encoder_valid_num_quantizers=recipe.quantizers,
+    )
+
+
+def new_codec(recipe: CodecRecipe) -> nn.Module:
+    """Return an initialised, untrained codec.
+
+    Every layer starts at unit gain; with the library's own initialisation the latents explode
+    or vanish and training never leaves the mean spectrum.
+    """
+    import_qwen_tts()
+    from qwen_tts.core import Qwen3TTSTokenizerV2Model
+
+    torch.manual_seed(recipe.seed)
+    model = Qwen3TTSTokenizerV2Model(codec_config(recipe))
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv1d | nn.Linear):
+                fan = module.weight[0].numel()
+                module.weight.normal_(0, fan**-0.5)
+            elif isinstance(module, nn.ConvTranspose1d):
+                fan = module.weight.shape[0] * module.kernel_size[0] / module.stride[0]
+                module.weight.normal_(0, fan**-0.5)
+            if getattr(module, "bias", None) is not None and not isinstance(module, nn.LayerNorm):
+                module.bias.zero_()
+            kind = type(module).__name__
+            if kind.endswith("LayerScale"):
+                module.scale.fill_(0.3)
+            elif kind.endswith("ConvNeXtBlock"):
+                module.gamma.fill_(0.3)
+            elif kind.endswith("DecoderResidualUnit"):
+                module.conv2.conv.weight.mul_(0.3)
+            elif kind == "MimiResnetBlock":
+                module.block[-1].conv.weight.mul_(0.3)
+        # Speech has a standard deviation near .1; the first layer lifts it to 1.
+        model.encoder.encoder.layers[0].conv.weight.mul_(8.0)
+        model.decoder.decoder[-1].conv.weight.mul_(0.1)
+    return model
+
+
+class ResidualQuantizer(nn.Module):
+    """Residual quantiser with moving-average codebooks and a straight-through gradient."""
+
+    def __init__(self, levels: int, size: int, dim: int, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("embed", torch.zeros(levels, size, dim))
+        self.register_buffer("usage", torch.ones(levels, size))
+        self.register_buffer("total", torch.zeros(levels, size, dim))
+
+    @torch.no_grad()
+    def fit(self, frames: Tensor, generator: torch.Generator, rounds: int = 12) -> None:
+        """Initialise the codebooks with k-means, residual by residual."""
+        residual = frames
+        for level in range(self.embed.shape[0]):
+            size = self.embed.shape[1]
+            pick = torch.randperm(len(residual), generator=generator)[:size]
+            centres = residual[pick].clone()
+            for _ in range(rounds):
+                nearest = torch.cdist(residual, centres).argmin(1)
+                count = torch.bincount(nearest, minlength=size).clamp(min=1)
+                total = torch.zeros_like(centres).index_add_(0, nearest, residual)
+                seen = torch.bincount(nearest, minlength=size) > 0
+                centres = torch.where(seen[:, None], total / count[:, None], centres)
+            nearest = torch.cdist(residual, centres).argmin(1)
+            count = torch.bincount(nearest, minlength=size).float()
+            self.embed[level] = centres
+            self.usage[level] = count.clamp(min=0.5)
+            self.total[level] = centres * self.usage[level][:, None]
+            residual = residual - centres[nearest]
+
+    def forward(
+        self, z: Tensor, valid: Tensor, keep: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantise, and move the codebooks when training.
+
+        Args:
+            z: Latents, batch x time x dim.
+            valid: Frames that count, batch x time.
+            keep: Levels used by each item, batch.
+            generator: Source of randomness for dead codes.
+
+        Returns:
+            Quantised latents with a straight-through gradient, commitment loss, codes.
+        """
+        residual, out, codes = z.detach(), torch.zeros_like(z), []
+        commit = z.new_zeros(())
+        for level in range(self.embed.shape[0]):
+            table = self.embed[level]
+            used = valid & (keep > level)[:, None]
+            flat = residual.reshape(-1, residual.shape[-1])
+            nearest = torch.cdist(flat, table).argmin(1)
+            chosen = table[nearest].view_as(z)
+            if self.training:
+                self._move(level, flat[used.reshape(-1)], nearest[used.reshape(-1)], generator)
+            out = out + chosen * used[..., None]
+            residual = residual - chosen
+            codes.append(nearest.view(z.shape[:-1]))
+            gap = (z - out.detach()).pow(2).mean(-1)
+            commit = commit + (gap * used).sum() / used.sum().clamp(min=1)
+        return z + (out - z).detach(), commit / len(codes), torch.stack(codes, -1)
+
+    @torch.no_grad()
+    def _move(self, level: int, x: Tensor, nearest: Tensor, generator: torch.Generator) -> None:
+        size = self.embed.shape[1]
+        count = torch.bincount(nearest, minlength=size).float()
+        total = torch.zeros_like(self.total[level]).index_add_(0, nearest, x)
+        self.usage[level].mul_(self.decay).add_(count, alpha=1 - self.decay)
+        self.total[level].mul_(self.decay).add_(total, alpha=1 - self.decay)
+        dead = self.usage[level] < 0.03
+        if bool(dead.any()) and len(x):
+            pick = torch.randint(len(x), (int(dead.sum()),), generator=generator)
+            self.total[level][dead] = x[pick] * 0.3
+            self.usage[level][dead] = 0.3
+        self.embed[level] = self.total[level] / self.usage[level][:, None]
+
+
+class SpectralLoss(nn.Module):
+    """L1 of log-mel plus relative L1 of magnitudes at several resolutions."""
+
+    def __init__(self, sizes: tuple[int, ...] = (2048, 1024, 512, 256)) -> None:
+        super().__init__()
+        import librosa
+
+        self.sizes = sizes
+        for size in sizes:
+            mels = {2048: 100, 1024: 80, 512: 48, 256: 24}.get(size, 40)
+            bank = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=size, n_mels=mels, norm=None)
+            self.register_buffer(f"bank{size}", torch.from_numpy(bank), persistent=False)
+            self.register_buffer(f"window{size}", torch.hann_window(size), persistent=False)
+
+    def _magnitude(self, wave: Tensor, size: int) -> Tensor:
+        window = getattr(self, f"window{size}")
+        spec = torch.stft(wave, size, size // 4, window=window, return_complex=True)
+        spec = torch.view_as_real(spec)
+        return (spec.pow(2).sum(-1) + 1e-9).sqrt() * (2 / size**0.5)
+
+    def forward(self, guess: Tensor, truth: Tensor) -> Tensor:
+        """Compare two batches of waves."""
+        loss = guess.new_zeros(())
+        for size in self.sizes:
+            bank = getattr(self, f"bank{size}")
+            with torch.no_grad():
+                t = self._magnitude(truth, size)
+                t_log = torch.log(bank @ t + 1e-2)
+            g = self._magnitude(guess, size)
+            g_log = torch.log(bank @ g + 1e-2)
+            loss = loss + (g_log - t_log).abs().mean()
+            loss = loss + 0.5 * (g - t).abs().mean() / (t.mean() + 1e-3)
+        return loss / len(self.sizes)
+
+
+class ReadingHead(nn.Module):
+    """Reads letters off the first codebook, so that it carries what is said.
+
+    The full-size codec distils a speech model into its first codebook; here the transcripts,
+    which are known exactly, take that place (CTC).
+    """
+
+    def __init__(self, dim: int, width: int = 96, steps: int = 4) -> None:
+        super().__init__()
+        self.steps = steps
+        self.body = nn.Sequential(
+            nn.Conv1d(dim, width, 5, padding=2),
+            nn.GELU(),
+            nn.Conv1d(width, width, 5, padding=2),
+            nn.GELU(),
+            nn.Conv1d(width, steps * (len(LETTERS) + 1), 1),
+        )
+
+    def forward(self, z: Tensor, lengths: Tensor, texts: list[str]) -> Tensor:
+        """Return the CTC loss of reading the texts off the latents (batch x time x dim)."""
+        scores = self.body(z.transpose(1, 2))
+        batch, _, time_ = scores.shape
+        scores = scores.view(batch, self.steps, -1, time_).permute(3, 1, 0, 2)
+        scores = scores.reshape(time_ * self.steps, batch, -1).log_softmax(-1)
+        clean = ["".join(c for c in t.lower() if c in LETTERS) for t in texts]
+        targets = torch.tensor([LETTERS.index(c) + 1 for t in clean for c in t])
+        sizes = torch.tensor([len(t) for t in clean])
+        loss = F.ctc_loss(
+            scores, targets, lengths * self.steps, sizes, reduction="none", zero_infinity=True
+        )
+        return (loss / sizes).mean()
+
+
+@dataclass
+class CodecBatch:
+    """Whole clips with a decoding window each."""
+
+    wave: Tensor
+    lengths: Tensor
+    starts: Tensor
+    texts: list[str]
+
+
+class CodecTrainer(nn.Module):
+    """The training forward over the stock modules."""
+
+    def __init__(self, recipe: CodecRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.model = new_codec(recipe)
+        half = recipe.codebook_dim // 2
+        self.first = ResidualQuantizer(1, recipe.codebook_size, half, recipe.decay)
+        self.rest = ResidualQuantizer(
+            recipe.quantizers - 1, recipe.codebook_size, half, recipe.decay
+        )
+        self.reader = ReadingHead(half)
+        self.spectral = SpectralLoss()
+        self.quantize = False
+
+    def latents(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs of both quantisers, batch x time x dim."""
+        encoder = self.model.encoder
+        hidden = encoder.encoder(wave[:, None])
+        hidden = encoder.encoder_transformer(hidden.transpose(1, 2), return_dict=True)[0]
+        hidden = encoder.downsample(hidden.transpose(1, 2))
+        quantizer = encoder.quantizer
+        first = quantizer.semantic_residual_vector_quantizer.input_proj(hidden)
+        rest = quantizer.acoustic_residual_vector_quantizer.input_proj(hidden)
+        return first.transpose(1, 2), rest.transpose(1, 2)
+
+    def upper(self, first: Tensor, rest: Tensor) -> Tensor:
+        """Return the decoder's latents at the frame rate, batch x channels x time."""
+        decoder = self.model.decoder
+        hidden = decoder.quantizer.rvq_first.output_proj(first.transpose(1, 2))
+        hidden = hidden + decoder.quantizer.rvq_rest.output_proj(rest.transpose(1, 2))
+        hidden = decoder.pre_conv(hidden).transpose(1, 2)
+        return decoder.pre_transformer(inputs_embeds=hidden).last_hidden_state.transpose(1, 2)
+
+    def lower(self, hidden: Tensor) -> Tensor:
+        """Return the wave of decoder latents."""
+        for blocks in self.model.decoder.upsample:
+            for block in blocks:
+                hidden = block(hidden)
+        for block in self.model.decoder.decoder:
+            hidden = block(hidden)
+        return hidden[:, 0]
+
+    def forward(self, batch: CodecBatch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the loss and its parts."""
+        r = self.recipe
+        first, rest = self.latents(batch.wave)
+        frames = torch.arange(first.shape[1])
+        valid = frames[None] < batch.lengths[:, None]
+        shape = first.new_zeros(())
+        for z in (first, rest):
+            used = z[valid]
+            shape = shape + (used.std(0) - 1).pow(2).mean() + used.mean(0).pow(2).mean()
+        parts = {"shape": shape}
+        if self.quantize:
+            size = len(batch.texts)
+            everything = torch.full((size,), 99)
+            drop = torch.rand(size, generator=generator) < r.quantizer_dropout
+            fewer = torch.randint(1, r.quantizers, (size,), generator=generator)
+            keep = torch.where(drop, fewer, everything)
+            first, commit1, _ = self.first(first, valid, everything, generator)
+            rest, commit2, _ = self.rest(rest, valid, keep, generator)
+            parts["commit"] = commit1 + commit2
+        parts["read"] = self.reader(first * valid[..., None], batch.lengths, batch.texts)
+        hidden = self.upper(first, rest)
+        window = batch.starts[:, None] + torch.arange(-1, r.window)[None]
+        index = window.clamp(min=0)[:, None].expand(-1, hidden.shape[1], -1)
+        guess = self.lower(hidden.gather(2, index))[:, HOP:]
+        sample = (batch.starts * HOP)[:, None] + torch.arange(r.window * HOP)[None]
+        truth = batch.wave.gather(1, sample)
+        parts["spectral"] = self.spectral(guess, truth)
+        parts["energy"] = (guess.detach().std() / truth.std()).detach()
+        total = parts["spectral"] + r.shape_weight * shape + r.read_weight * parts["read"]
+        if "commit" in parts:
+            total = total + r.commit_weight * parts["commit"]
+        parts["total"] = total
+        return parts
+
+
+def batches(
+    corpus: Corpus, indices: list[int], recipe: CodecRecipe, start: int = 0
+) -> Iterator[CodecBatch]:
+    """Yield training batches of clips of similar length, for ever, the same for a seed."""
+    step = start
+    lengths = np.array([(corpus.offsets[i + 1] - corpus.offsets[i]) // HOP for i in indices])
+    while True:
+        rng = np.random.default_rng(stable_seed(recipe.seed, "codec", step))
+        pool = rng.choice(len(indices), size=recipe.batch * 8, replace=False)
+        pool = pool[np.argsort(lengths[pool], kind="stable")]
+        at = int(rng.integers(8)) * recipe.batch
+        chosen = pool[at : at + recipe.batch]
+        longest = max(int(lengths[chosen].max()), recipe.window + 1)
+        wave = np.zeros((len(chosen), longest * HOP), dtype=np.float32)
+        starts = []
+        for row, c in enumerate(chosen):
+            clip = corpus.clip(indices[c])
+            gain = 10 ** rng.uniform(-0.3, 0.0)
+            wave[row, : len(clip)] = clip * gain
+            starts.append(int(rng.integers(0, max(1, lengths[c] - recipe.window + 1))))
+        yield CodecBatch(
+            torch.from_numpy(wave),
+            torch.from_numpy(lengths[chosen].astype(np.int64)),
+            torch.tensor(starts),
+            [corpus.utterances[indices[c]].text for c in chosen],
+        )
+        step += 1
+
+
+def one_cycle(step: int, total: int, peak: float, warm: float = 0.08) -> float:
+    """Return the learning rate of a one-cycle schedule."""
+    at = step / total
+    if at < warm:
+        return peak * (0.05 + 0.95 * at / warm)
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (at - warm) / (1 - warm))))
+
+
+def export(trainer: CodecTrainer, folder: Path, half: bool = True) -> None:
+    """Write the codec as a stock model folder.
+
+    Args:
+        trainer: Trained modules and codebooks.
+        folder: Where to write.
+        half: Store float16.
+    """
+    from transformers import EncodecFeatureExtractor
+
+    model = trainer.model
+    quantizer = model.encoder.quantizer
+    encoder = [
+        *quantizer.semantic_residual_vector_quantizer.layers,
+        *quantizer.acoustic_residual_vector_quantizer.layers,
+    ]
+    decoder = [
+        *model.decoder.quantizer.rvq_first.vq.layers,
+        *model.decoder.quantizer.rvq_rest.vq.layers,
+    ]
+    tables = [*trainer.first.embed, *trainer.rest.embed]
+    with torch.no_grad():
+        for table, e, d in zip(tables, encoder, decoder, strict=True):
+            e.codebook.embed_sum.copy_(table)
+            e.codebook.cluster_usage.fill_(1)
+            e.codebook._embed = None
+            d._codebook.embedding_sum.copy_(table)
+            d._codebook.cluster_usage.fill_(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    dtype = torch.float16 if half else torch.float32
+    state = {k: v.to(dtype) for k, v in model.state_dict().items()}
+    model.config.dtype = dtype
+    model.save_pretrained(folder, state_dict=state)
+    EncodecFeatureExtractor(
+        feature_size=1, sampling_rate=SAMPLE_RATE, padding_value=0.0
+    ).save_pretrained(folder)
+
+
+def save_state(path: Path, **state: Any) -> None:
+    """Write a checkpoint in one piece."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def train_codec(
+    corpus: Corpus,
+    indices: list[int],
+    recipe: CodecRecipe,
+    work: Path,
+    compiled: bool = True,
+) -> CodecTrainer:
+    """Train the codec, from its last checkpoint where there is one.
+
+    Args:
+        corpus: All clips.
+        indices: Clips to learn from.
+        recipe: Sizes and schedule.
+        work: Folder of checkpoints and the log.
+        compiled: Compile the wave decoder.
+
+    Returns:
+        The trainer with the final weights.
+    """
+    trainer = CodecTrainer(recipe).train()
+    params = list(trainer.parameters())
+    optimizer = torch.optim.AdamW(params, lr=recipe.lr, betas=(0.8, 0.99), weight_decay=1e-3)
+    path, first_step = work / "codec" / "state.pt", 0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        trainer.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first_step, trainer.quantize = state["step"], state["quantize"]
+    if compiled:
+        trainer.lower = torch.compile(trainer.lower, dynamic=False)  # type: ignore[method-assign]
+        trainer.spectral.compile(dynamic=False)
+    source = batches(corpus, indices, recipe, first_step)
+    began, sums = time.time(), {}
+    for step in range(first_step, recipe.steps):
+        generator = torch.Generator().manual_seed(stable_seed(recipe.seed, "q", step) % 2**62)
+        if step == recipe.warm_steps:
+            _fit(trainer, corpus, indices, recipe, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(step, recipe.steps, recipe.lr)
+        parts = trainer(next(source), generator)
+        optimizer.zero_grad(set_to_none=True)
+        parts["total"].backward()
+        nn.utils.clip_grad_norm_(params, 5.0)
+        optimizer.step()
+        for key, value in parts.items():
+            sums[key] = sums.get(key, 0.0) + float(value.detach())
+        if (step + 1) % 25 == 0:
+            row = {k: round(v / 25, 4) for k, v in sums.items()}
+            log.info("codec %s", json.dumps({"step": step + 1, "s": round(time.time() - began),
+                                             **row}))  # fmt: skip
+            sums = {}
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            save_state(path, model=trainer.state_dict(), optimizer=optimizer.state_dict(),
+                       step=step + 1, quantize=trainer.quantize, recipe=asdict(recipe))  # fmt: skip
+    return trainer.eval()
+
+
+@torch.no_grad()
+def _fit(
+    trainer: CodecTrainer,
+    corpus: Corpus,
+    indices: list[int],
+    recipe: CodecRecipe,
+    generator: torch.Generator,
+) -> None:
+    first, rest, count = [], [], 0
+    for batch in batches(corpus, indices, recipe, 10**6):
+        a, b = trainer.latents(batch.wave)
+        valid = torch.arange(a.shape[1])[None] < batch.lengths[:, None]
+        first.append(a[valid])
+        rest.append(b[valid])
+        count += int(valid.sum())
+        if count >= recipe.fit_frames:
+            break
+    trainer.first.fit(torch.cat(first), generator)
+    trainer.rest.fit(torch.cat(rest), generator)
+    trainer.quantize = True
