@@ -1,0 +1,5 @@
+"""`python -m voxadapt`."""
+
+from voxadapt.cli import main
+
+main()

@@ -1,0 +1,319 @@
+"""Command line: every stage without DVC, and the tools around them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from voxadapt import __version__
+from voxadapt.errors import Problem, UserError
+from voxadapt.params import Params, load_params
+
+app = typer.Typer(
+    help="Adapt Qwen3-TTS to a speaker; score every epoch; let the measurements decide.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+notebook_app = typer.Typer(help="Run and clean the pipeline's notebooks.", no_args_is_help=True)
+miniature_app = typer.Typer(help="Rebuild the embedded miniature world.", no_args_is_help=True)
+app.add_typer(notebook_app, name="notebook")
+app.add_typer(miniature_app, name="miniature")
+
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
+PARAMS = Path("params.yaml")
+
+
+def print_problems(error: UserError) -> None:
+    """Print a user error as one table on stderr."""
+    print(f"\n{error.title or 'This cannot be done.'}", file=sys.stderr)
+    headers = ("where", "expected", "found", "what to do")
+    rows = [(p.where, p.expected, p.found, p.fix) for p in error.problems]
+    cells = [[" ".join(str(cell).split()) for cell in row] for row in rows]
+    widths = [
+        min(44, max(len(row[column]) for row in [headers, *cells])) for column in range(len(headers))
+    ]
+    for row in [headers, tuple("-" * width for width in widths), *cells]:
+        for line in _wrap(row, widths):
+            print(line, file=sys.stderr)
+    count = len(rows)
+    print(f"{count} problem{'s' if count > 1 else ''}.\n", file=sys.stderr)
+
+
+def _wrap(row: Any, widths: list[int]) -> list[str]:
+    """Lay one row of a table out over as many lines as its longest cell needs."""
+    columns = [
+        [cell[i : i + width] for i in range(0, len(cell), width)] or [""]
+        for cell, width in zip(row, widths, strict=True)
+    ]
+    height = max(len(column) for column in columns)
+    padded = [column + [""] * (height - len(column)) for column in columns]
+    return [
+        "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True)).rstrip()
+        for parts in zip(*padded, strict=True)
+    ]
+
+
+def _override(params: Params, section: str, **values: Any) -> Params:
+    """Replace given parameters of one section and check the whole again."""
+    given = {key: value for key, value in values.items() if value is not None}
+    if not given:
+        return params
+    tree = params.model_dump()
+    tree[section].update(given)
+    return Params.model_validate(tree)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"voxadapt {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def audit(params_file: ParamsFile = PARAMS) -> None:
+    """Check the corpus; write the accepted manifest and the splits."""
+    from voxadapt import stages
+
+    result = stages.audit(load_params(params_file))
+    print(result.sentence)
+
+
+@app.command()
+def codes(params_file: ParamsFile = PARAMS) -> None:
+    """Extract codec codes; measure the codec round trip of held-out clips."""
+    from voxadapt import stages
+
+    print(stages.codes(load_params(params_file)).sentence)
+
+
+@app.command()
+def train(
+    params_file: ParamsFile = PARAMS,
+    init_model: Annotated[str | None, typer.Option(help="Base model folder or hub id.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0)] = None,
+    num_epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    speaker_name: Annotated[str | None, typer.Option()] = None,
+    gradient_accumulation_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    dtype: Annotated[str | None, typer.Option(help="Autocast: float32 or bfloat16.")] = None,
+) -> None:
+    """Fine-tune the Base on the speaker; one checkpoint per epoch.
+
+    Options replace the values of params.yaml for this run only.
+    """
+    from pydantic import ValidationError
+
+    from voxadapt import stages
+
+    params = load_params(params_file)
+    try:
+        params = _override(params, "model", base=init_model)
+        params = _override(
+            params,
+            "train",
+            batch_size=batch_size,
+            lr=lr,
+            speaker_name=speaker_name,
+            gradient_accumulation_steps=gradient_accumulation_steps,
+            compute_dtype=dtype,
+        )
+    except ValidationError as error:
+        raise UserError(
+            [
+                Problem(
+                    "--" + str(item["loc"][-1]).replace("_", "-"),
+                    item["msg"],
+                    repr(item.get("input")),
+                    "Change the option.",
+                )
+                for item in error.errors()
+            ]
+        ) from None
+    print(stages.train(params, num_epochs=num_epochs).sentence)
+
+
+@app.command()
+def score(
+    candidate: Annotated[str, typer.Argument(help="base, or an epoch number.")],
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Speak and score the selection sentences with one candidate."""
+    from voxadapt import stages
+
+    print(stages.score(load_params(params_file), candidate).sentence)
+
+
+@app.command()
+def select(params_file: ParamsFile = PARAMS) -> None:
+    """Choose the epoch by the rule in params.yaml."""
+    from voxadapt import stages
+
+    print(stages.select(load_params(params_file)).sentence)
+
+
+@app.command()
+def confirm(params_file: ParamsFile = PARAMS) -> None:
+    """Compare the chosen candidate with the Base on the untouched split."""
+    from voxadapt import stages
+
+    print(stages.confirm(load_params(params_file)).sentence)
+
+
+@app.command()
+def report(params_file: ParamsFile = PARAMS) -> None:
+    """Write the report page."""
+    from voxadapt import stages
+
+    print(stages.report(load_params(params_file)).sentence)
+
+
+@app.command(name="all")
+def run_all(params_file: ParamsFile = PARAMS) -> None:
+    """Run every stage in order, without DVC."""
+    from voxadapt import stages
+
+    params = load_params(params_file)
+    for line in stages.run_all(params):
+        print(line, flush=True)
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="What to say.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="WAV file to write.")] = Path(
+        "said.wav"
+    ),
+    candidate: Annotated[
+        str | None, typer.Option(help="base or an epoch; default: the chosen one.")
+    ] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Speak a sentence with the chosen checkpoint."""
+    from voxadapt import stages
+
+    print(stages.say(load_params(params_file), text, output, candidate, seed).sentence)
+
+
+@app.command()
+def use(
+    profile: Annotated[str, typer.Argument(help="Name of a file in profiles/, or a path.")],
+    force: Annotated[bool, typer.Option(help="Overwrite a params.yaml that was edited.")] = False,
+) -> None:
+    """Write params.yaml from a profile."""
+    folder = Path("profiles")
+    known = sorted(path.stem for path in folder.glob("*.yaml"))
+    source = Path(profile) if profile.endswith(".yaml") else folder / f"{profile}.yaml"
+    if not source.is_file():
+        raise UserError(
+            Problem("profile", f"one of {', '.join(known)}", profile, "Choose one of them."),
+            "params.yaml was not changed.",
+        )
+    load_params(source)  # a profile that cannot be used is not written
+    if PARAMS.exists() and not force:
+        current = PARAMS.read_bytes()
+        if current not in [path.read_bytes() for path in folder.glob("*.yaml")]:
+            raise UserError(
+                Problem(
+                    "params.yaml",
+                    "an unedited profile",
+                    "values of your own",
+                    "Keep a copy, then repeat with --force.",
+                ),
+                "params.yaml was not changed.",
+            )
+    shutil.copyfile(source, PARAMS)
+    print(f"params.yaml now holds {source}. Next: voxadapt doctor, then dvc repro.")
+
+
+@app.command()
+def doctor(
+    params_file: ParamsFile = PARAMS,
+    online: Annotated[bool, typer.Option(help="Also ask whether weights can be fetched.")] = False,
+) -> None:
+    """Name each missing or unfit part of this machine and what to do about it."""
+    from voxadapt.doctor import diagnose
+
+    checks = diagnose(load_params(params_file), online=online)
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        print(f"{check.status:<4}  {check.name:<{width}}  {check.found}")
+        if check.status != "ok":
+            print(f"      {'':<{width}}  -> {check.fix}")
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+@notebook_app.command("run")
+def notebook_run(
+    name: Annotated[str, typer.Argument(help="Notebook name without .ipynb.")],
+    candidate: Annotated[str | None, typer.Option(help="For the scoring notebook.")] = None,
+    output: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Run one notebook with papermill and write its HTML."""
+    from voxadapt.notebook import run_notebook
+    from voxadapt.paths import NOTEBOOK_HTML
+
+    selectors: dict[str, Any] = {"params_file": str(params_file)}
+    stem = name
+    if candidate is not None:
+        selectors["candidate"] = candidate
+        stem = f"{name}_{candidate}"
+    run_notebook(name, selectors, output or NOTEBOOK_HTML / f"{stem}.html")
+
+
+@notebook_app.command("clean")
+def notebook_clean() -> None:
+    """Write cleaned copies of the notebooks, on which the stages depend."""
+    from voxadapt.notebook import clean_all
+
+    clean_all()
+
+
+@miniature_app.command("build")
+def miniature_build(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data"),
+    work: Annotated[Path, typer.Option(help="Folder for resumable state.")] = Path(
+        ".work/miniature"
+    ),
+    seed: Annotated[int, typer.Option()] = 0,
+) -> None:
+    """Train the miniature world again: hours on a CPU; needs espeak-ng and flite."""
+    from voxadapt.miniature.build import build
+
+    build(out, work, seed)
+
+
+def main() -> None:
+    """Run the command line; user errors end with a table and exit code 2."""
+    try:
+        code = app(standalone_mode=False)  # click returns the code of typer.Exit here
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        print_problems(error)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("\nStopped. Run the same command again to go on where it was.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            print(f"Error: {error.format_message()}", file=sys.stderr)
+            sys.exit(2)
+        if isinstance(error, OSError) and error.errno in (28, 30, 13):
+            print(f"\n{error}. Free space or make the folder writable, then repeat.", file=sys.stderr)
+            sys.exit(os.EX_IOERR if hasattr(os, "EX_IOERR") else 1)
+        raise
+
+
+if __name__ == "__main__":
+    main()
