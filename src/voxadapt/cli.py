@@ -35,9 +35,8 @@ def print_problems(error: UserError) -> None:
     headers = ("where", "expected", "found", "what to do")
     rows = [(p.where, p.expected, p.found, p.fix) for p in error.problems]
     cells = [[" ".join(str(cell).split()) for cell in row] for row in rows]
-    widths = [
-        min(44, max(len(row[column]) for row in [headers, *cells])) for column in range(len(headers))
-    ]
+    columns = zip(headers, *cells, strict=True)
+    widths = [min(44, max(len(cell) for cell in column)) for column in columns]
     for row in [headers, tuple("-" * width for width in widths), *cells]:
         for line in _wrap(row, widths):
             print(line, file=sys.stderr)
@@ -310,7 +309,7 @@ def main() -> None:
             print(f"Error: {error.format_message()}", file=sys.stderr)
             sys.exit(2)
         if isinstance(error, OSError) and error.errno in (28, 30, 13):
-            print(f"\n{error}. Free space or make the folder writable, then repeat.", file=sys.stderr)
+            print(f"\n{error}. Free space, or make the folder writable.", file=sys.stderr)
             sys.exit(os.EX_IOERR if hasattr(os, "EX_IOERR") else 1)
         raise
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+import itertools
 import logging
 import sys
 import warnings
@@ -58,7 +59,7 @@ def import_qwen_tts() -> ModuleType:
         for name in names:
             sys.modules[name] = _Unavailable(name, reason)
         # `import a.b.c as x` reads the attributes a.b and b.c.
-        for parent, child in zip(names, names[1:], strict=False):
+        for parent, child in itertools.pairwise(names):
             setattr(sys.modules[parent], child.rsplit(".", 1)[1], sys.modules[child])
     sox_logger = logging.getLogger("sox")
     level = sox_logger.level

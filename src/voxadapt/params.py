@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,11 +29,11 @@ class Section(BaseModel):
 class ModelParams(Section):
     """Which Base model is adapted, and where it runs."""
 
-    base: str = Field(description="Local folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
-    revision: str | None = Field(None, description="Commit of the hub repository; null for a folder.")
+    base: str = Field(description="Folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
+    revision: str | None = Field(None, description="Commit on the hub; null for a folder.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    num_threads: int | None = Field(None, ge=1, description="CPU threads; null leaves torch's choice.")
+    num_threads: int | None = Field(None, ge=1, description="CPU threads; null: torch decides.")
 
 
 class AsrParams(Section):
@@ -47,6 +48,9 @@ class DataParams(Section):
     """Where the speaker's corpus lies."""
 
     manifest: str = Field(description="JSONL with audio, text and ref_audio; paths relative to it.")
+    ref_text: str | None = Field(
+        None, description="Transcript of the reference clip, for `score.base_prompt: icl`."
+    )
     other_voices: str | None = Field(
         None, description="JSONL with audio, text and speaker: other voices, for the floor."
     )
@@ -93,7 +97,7 @@ class TrainParams(Section):
     """Speaker fine-tuning. The number of epochs is the last one listed in `candidates`."""
 
     speaker_name: str = Field(min_length=1, max_length=64)
-    language: str = Field("auto", description="Prefix trained: auto, or a language the model lists.")
+    language: str = Field("auto", description="Prefix: auto, or a language the model lists.")
     batch_size: Count = 8
     gradient_accumulation_steps: Count = 1
     lr: Positive = 2.0e-6
@@ -175,8 +179,8 @@ class Params(Section):
     split: SplitParams = SplitParams()
     codes: CodesParams = CodesParams()
     train: TrainParams
-    candidates: tuple[Literal["base"] | int, ...] = Field(
-        description="Scored checkpoints: base and epochs, in ascending order."
+    candidates: tuple[str, ...] = Field(
+        description="Scored checkpoints: base, then epoch-1, epoch-2 … in ascending order."
     )
     score: ScoreParams = ScoreParams()
     select: SelectParams = SelectParams()
@@ -184,34 +188,40 @@ class Params(Section):
 
     @field_validator("candidates")
     @classmethod
-    def _base_then_epochs(cls, listed: tuple[Any, ...]) -> tuple[Any, ...]:
-        epochs = [item for item in listed if item != "base"]
-        if not listed or listed[0] != "base" or len(epochs) != len(listed) - 1:
+    def _base_then_epochs(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
+        if not listed or listed[0] != "base" or listed.count("base") != 1:
             raise ValueError("must start with base, the zero-shot model, and list it once")
-        if not epochs or epochs != sorted(set(epochs)) or epochs[0] < 1:
-            raise ValueError("must list at least one epoch from 1 on, ascending, none twice")
+        wrong = [item for item in listed[1:] if not _EPOCH.fullmatch(item)]
+        if wrong:
+            raise ValueError(f"must list epochs as epoch-1, epoch-2 …; {wrong[0]!r} is not one")
+        numbers = [epoch_number(item) for item in listed[1:]]
+        if not numbers or numbers != sorted(set(numbers)):
+            raise ValueError("must list at least one epoch, ascending, none twice")
         return listed
-
-    @property
-    def epochs(self) -> tuple[int, ...]:
-        """The epochs that are scored, ascending."""
-        return tuple(item for item in self.candidates if item != "base")
 
     @property
     def num_epochs(self) -> int:
         """How many epochs are trained: the last one that is scored."""
-        return self.epochs[-1]
+        return epoch_number(self.candidates[-1])
 
     @property
     def candidate_names(self) -> tuple[str, ...]:
-        """Names used for files and rows: `base`, `epoch-1`, …"""
-        return tuple(candidate_name(item) for item in self.candidates)
+        """The candidates: `base`, `epoch-1`, …; also the names of their files."""
+        return self.candidates
+
+
+_EPOCH = re.compile(r"epoch-[1-9][0-9]{0,3}")
 
 
 def candidate_name(candidate: str | int) -> str:
-    """Name a candidate for files and rows: `base`, `epoch-3`."""
+    """Name a candidate as `params.yaml` does: `base` stays, `3` becomes `epoch-3`."""
     text = str(candidate)
-    return text if text == "base" or text.startswith("epoch-") else f"epoch-{int(text)}"
+    return f"epoch-{int(text)}" if text.isdecimal() else text
+
+
+def epoch_number(candidate: str) -> int:
+    """Return the epoch of a candidate; the Base has been trained for 0."""
+    return 0 if candidate == "base" else int(candidate.removeprefix("epoch-"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -245,12 +255,11 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     title = f"{path} cannot be used."
+    use = "Run `voxadapt use miniature`."
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (safe)
     except FileNotFoundError:
-        raise UserError(
-            Problem(str(path), "a parameter file", "nothing", "Run `voxadapt use miniature`."), title
-        ) from None
+        raise UserError(Problem(str(path), "a parameter file", "nothing", use), title) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(
             Problem(str(path), "readable YAML in UTF-8", " ".join(str(error).split()), "Mend it."),
@@ -277,5 +286,6 @@ def _problem(path: Path, item: Any) -> Problem:
         return Problem(where, "a value", "nothing", "Add it; `profiles/` has examples.")
     found = repr(item.get("input"))
     found = found if len(found) <= 80 else found[:77] + "…"
-    hint = "Write a number such as 2.0e-5 (with the point)." if "float" in item["type"] else "Change it."
+    is_number = "float" in item["type"]
+    hint = "Write a number such as 2.0e-5 (with the point)." if is_number else "Change it."
     return Problem(where, item["msg"].removeprefix("Value error, "), found, hint)

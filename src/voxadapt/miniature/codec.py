@@ -65,7 +65,7 @@ def codec_config(recipe: CodecRecipe) -> Any:
             "intermediate_size": 2 * recipe.latent,
             "num_hidden_layers": recipe.layers,
             "decoder_dim": recipe.decoder_dim,
-            "upsample_rates": [8, 5, 4, 3],
+            "upsample_rates": [4, 4, 5, 6],
             "upsampling_ratios": [2, 2],
             "layer_scale_initial_scale": 0.3,
         },
@@ -105,7 +105,6 @@ def new_codec(recipe: CodecRecipe) -> nn.Module:
                 module.block[-1].conv.weight.mul_(0.3)
         # Speech has a standard deviation near .1; the first layer lifts it to 1.
         model.encoder.encoder.layers[0].conv.weight.mul_(8.0)
-        model.decoder.decoder[-1].conv.weight.mul_(0.1)
     return model
 
 
@@ -254,6 +253,38 @@ class ReadingHead(nn.Module):
         return (loss / sizes).mean()
 
 
+def _causal(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    pad = (conv.kernel_size[0] - 1) * conv.dilation[0] + 1 - conv.stride[0]
+    return _convolve(conv, F.pad(x, (pad, 0)))
+
+
+def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """Convolve by the route that is fastest on a CPU; the result is that of ``conv(x)``."""
+    if conv._forward_hooks:
+        return conv(x)
+    stride = conv.stride[0]
+    if stride > 1 and conv.kernel_size[0] == 2 * stride:  # a block of samples becomes channels
+        batch, channels, length = x.shape
+        blocks = x.view(batch, channels, length // stride, stride).transpose(2, 3)
+        weight = conv.weight.view(-1, channels, 2, stride).transpose(2, 3)
+        return F.conv1d(
+            blocks.reshape(batch, channels * stride, -1),
+            weight.reshape(-1, channels * stride, 2),
+            conv.bias,
+        )
+    if conv.out_channels > 12 or conv.kernel_size[0] == 1 or conv.in_channels < 8:
+        return conv(x)
+    last = torch.channels_last
+    y = F.conv2d(
+        x.unsqueeze(2).contiguous(memory_format=last),
+        conv.weight.unsqueeze(2).contiguous(memory_format=last),
+        conv.bias,
+        stride=(1, stride),
+        dilation=(1, conv.dilation[0]),
+    )
+    return y.squeeze(2)
+
+
 @dataclass
 class CodecBatch:
     """Whole clips with a decoding window each."""
@@ -262,6 +293,73 @@ class CodecBatch:
     lengths: Tensor
     starts: Tensor
     texts: list[str]
+
+
+class SpectrumHead(nn.Module):
+    """Reads the log-mel spectrum off the decoder's latents with one linear map.
+
+    Without it the wave decoder learns a constant spectrum first, shuts its input out and needs
+    hundreds of steps to open it again.
+    """
+
+    def __init__(self, channels: int, mels: int = 64, steps: int = 4) -> None:
+        super().__init__()
+        import librosa
+
+        self.steps = steps
+        self.map = nn.Conv1d(channels, mels * steps, 1)
+        bank = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=1024, n_mels=mels, norm=None)
+        self.register_buffer("bank", torch.from_numpy(bank), persistent=False)
+        self.register_buffer("window", torch.hann_window(1024), persistent=False)
+
+    def forward(self, hidden: Tensor, wave: Tensor, valid: Tensor) -> Tensor:
+        """Return the mean absolute error over the frames that count."""
+        hop = HOP // self.steps
+        spec = torch.stft(wave, 1024, hop, window=self.window, return_complex=True)
+        spec = torch.view_as_real(spec).pow(2).sum(-1).add(1e-9).sqrt() / 16
+        target = torch.log(self.bank @ spec + 1e-2)[..., : valid.shape[1] * self.steps]
+        guess = self.map(hidden)
+        batch, _, frames = guess.shape
+        guess = guess.view(batch, -1, self.steps, frames)
+        target = target.view(batch, -1, frames, self.steps).transpose(2, 3)
+        return (guess - target).abs().mean((1, 2))[valid].mean()
+
+
+@torch.no_grad()
+def balance(trainer: CodecTrainer, wave: Tensor) -> None:
+    """Scale the layers on the signal path until their outputs have unit deviation.
+
+    Args:
+        trainer: Freshly initialised modules.
+        wave: Some speech.
+    """
+    model = trainer.model
+    quantizer = model.encoder.quantizer
+    path: list[tuple[nn.Module, float]] = []
+    for layer in model.encoder.encoder.layers:
+        if hasattr(layer, "block"):
+            path.append((layer.block[-1], 0.3))
+        elif hasattr(layer, "conv"):
+            path.append((layer, 1.0))
+    path.append((model.encoder.downsample, 1.0))
+    path.append((quantizer.semantic_residual_vector_quantizer.input_proj, 1.0))
+    path.append((quantizer.acoustic_residual_vector_quantizer.input_proj, 1.0))
+    path += [(model.decoder.pre_conv, 1.0), (model.decoder.pre_transformer.output_proj, 1.0)]
+    path += [(blocks[0], 1.0) for blocks in model.decoder.upsample]
+    path.append((model.decoder.decoder[0], 1.0))
+    for block in model.decoder.decoder:
+        if hasattr(block, "block"):
+            path.append((block.block[1], 1.0))
+            path += [(unit.conv2, 0.3) for unit in block.block[2:]]
+    path.append((model.decoder.decoder[-1], 1.0))
+    seen: dict[str, Tensor] = {}
+    for module, want in path:
+        inner = module.conv if hasattr(module, "conv") else module
+        hook = inner.register_forward_hook(lambda m, a, y: seen.__setitem__("y", y))
+        first, rest = trainer.latents(wave)
+        trainer.lower(trainer.upper(first, rest)[..., :16])
+        hook.remove()
+        inner.weight.mul_(want / seen.pop("y").std())
 
 
 class CodecTrainer(nn.Module):
@@ -277,13 +375,29 @@ class CodecTrainer(nn.Module):
             recipe.quantizers - 1, recipe.codebook_size, half, recipe.decay
         )
         self.reader = ReadingHead(half)
+        self.spectrum = SpectrumHead(recipe.latent)
         self.spectral = SpectralLoss()
         self.quantize = False
+
+    def features(self, wave: Tensor) -> Tensor:
+        """Run the encoder's convolutions on whole frames, without the stock length arithmetic."""
+        hidden = wave[:, None]
+        for layer in self.model.encoder.encoder.layers:
+            if isinstance(layer, nn.ELU):
+                hidden = layer(hidden)
+            elif hasattr(layer, "block"):
+                inner = hidden
+                for part in layer.block:
+                    inner = part(inner) if isinstance(part, nn.ELU) else _causal(part.conv, inner)
+                hidden = hidden + inner
+            else:
+                hidden = _causal(layer.conv, hidden)
+        return hidden
 
     def latents(self, wave: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inputs of both quantisers, batch x time x dim."""
         encoder = self.model.encoder
-        hidden = encoder.encoder(wave[:, None])
+        hidden = self.features(wave)
         hidden = encoder.encoder_transformer(hidden.transpose(1, 2), return_dict=True)[0]
         hidden = encoder.downsample(hidden.transpose(1, 2))
         quantizer = encoder.quantizer
@@ -305,8 +419,13 @@ class CodecTrainer(nn.Module):
             for block in blocks:
                 hidden = block(hidden)
         for block in self.model.decoder.decoder:
-            hidden = block(hidden)
-        return hidden[:, 0]
+            for part in getattr(block, "block", [block]):
+                if hasattr(part, "conv1"):
+                    inner = _causal(part.conv1.conv, part.act1(hidden))
+                    hidden = hidden + _causal(part.conv2.conv, part.act2(inner))
+                else:
+                    hidden = part(hidden)
+        return hidden[:, 0] * self.recipe.output_scale
 
     def forward(self, batch: CodecBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the loss and its parts."""
@@ -330,6 +449,7 @@ class CodecTrainer(nn.Module):
             parts["commit"] = commit1 + commit2
         parts["read"] = self.reader(first * valid[..., None], batch.lengths, batch.texts)
         hidden = self.upper(first, rest)
+        parts["mel"] = self.spectrum(hidden, batch.wave, valid)
         window = batch.starts[:, None] + torch.arange(-1, r.window)[None]
         index = window.clamp(min=0)[:, None].expand(-1, hidden.shape[1], -1)
         guess = self.lower(hidden.gather(2, index))[:, HOP:]
@@ -338,6 +458,7 @@ class CodecTrainer(nn.Module):
         parts["spectral"] = self.spectral(guess, truth)
         parts["energy"] = (guess.detach().std() / truth.std()).detach()
         total = parts["spectral"] + r.shape_weight * shape + r.read_weight * parts["read"]
+        total = total + r.mel_weight * parts["mel"]
         if "commit" in parts:
             total = total + r.commit_weight * parts["commit"]
         parts["total"] = total
@@ -350,13 +471,16 @@ def batches(
     """Yield training batches of clips of similar length, for ever, the same for a seed."""
     step = start
     lengths = np.array([(corpus.offsets[i + 1] - corpus.offsets[i]) // HOP for i in indices])
+    buckets = [
+        np.flatnonzero((lengths <= high) & (lengths > low))
+        for low, high in zip((recipe.window, *recipe.buckets), recipe.buckets, strict=False)
+    ]
+    share = np.array([len(b) for b in buckets], dtype=np.float64)
     while True:
         rng = np.random.default_rng(stable_seed(recipe.seed, "codec", step))
-        pool = rng.choice(len(indices), size=recipe.batch * 8, replace=False)
-        pool = pool[np.argsort(lengths[pool], kind="stable")]
-        at = int(rng.integers(8)) * recipe.batch
-        chosen = pool[at : at + recipe.batch]
-        longest = max(int(lengths[chosen].max()), recipe.window + 1)
+        which = int(rng.choice(len(buckets), p=share / share.sum()))
+        chosen = rng.choice(buckets[which], size=recipe.batch, replace=False)
+        longest = recipe.buckets[which]
         wave = np.zeros((len(chosen), longest * HOP), dtype=np.float32)
         starts = []
         for row, c in enumerate(chosen):
@@ -402,6 +526,7 @@ def export(trainer: CodecTrainer, folder: Path, half: bool = True) -> None:
         *model.decoder.quantizer.rvq_rest.vq.layers,
     ]
     tables = [*trainer.first.embed, *trainer.rest.embed]
+    last = model.decoder.decoder[-1].conv
     with torch.no_grad():
         for table, e, d in zip(tables, encoder, decoder, strict=True):
             e.codebook.embed_sum.copy_(table)
@@ -411,7 +536,12 @@ def export(trainer: CodecTrainer, folder: Path, half: bool = True) -> None:
             d._codebook.cluster_usage.fill_(1)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = torch.float16 if half else torch.float32
-    state = {k: v.to(dtype) for k, v in model.state_dict().items()}
+    scaled = {id(last.weight), id(last.bias)}
+    state = {}
+    for key, value in model.state_dict(keep_vars=True).items():
+        # Training scales the output; the stock decoder has the scale in its last layer.
+        scale = trainer.recipe.output_scale if id(value) in scaled else 1.0
+        state[key] = (value.detach() * scale).to(dtype)
     model.config.dtype = dtype
     model.save_pretrained(folder, state_dict=state)
     EncodecFeatureExtractor(
@@ -455,7 +585,10 @@ def train_codec(
         trainer.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first_step, trainer.quantize = state["step"], state["quantize"]
+    else:
+        balance(trainer, next(batches(corpus, indices, recipe, 10**6)).wave[:4])
     if compiled:
+        trainer.features = torch.compile(trainer.features, dynamic=False)  # type: ignore[method-assign]
         trainer.lower = torch.compile(trainer.lower, dynamic=False)  # type: ignore[method-assign]
         trainer.spectral.compile(dynamic=False)
     source = batches(corpus, indices, recipe, first_step)

@@ -109,7 +109,8 @@ class SpeechRecipe:
         heldout_target: Held-out sentences of the target voice (measurement only).
         heldout_ms: Held-out Malay sentences.
         speaker: Utterances of the shipped speaker corpus.
-        malay_corpus: Utterances of the shipped Malay corpus.
+        malay_corpus: Utterances of the Malay corpus.
+        malay_shipped: How many of them are shipped.
         malay_text: Shipped Malay sentences without audio.
         floor_clips: Clips of each floor voice.
         lead_s: Silence before speech, in seconds.
@@ -125,6 +126,7 @@ class SpeechRecipe:
     heldout_ms: int = 96
     speaker: int = 190
     malay_corpus: int = 170
+    malay_shipped: int = 145
     malay_text: int = 400
     floor_clips: int = 8
     lead_s: float = 0.05
@@ -142,14 +144,16 @@ class CodecRecipe:
         warm_steps: Steps without quantisation.
         batch: Clips a step.
         window: Frames that are decoded of each clip.
+        buckets: Clip lengths in frames that a batch is padded to.
         lr: Peak learning rate.
     """
 
     seed: int = 11
     steps: int = 3_000
-    warm_steps: int = 600
+    warm_steps: int = 500
     batch: int = 8
     window: int = 12
+    buckets: tuple[int, ...] = (24, 30, 36)
     lr: float = 1e-3
     save_every: int = 100
     fit_frames: int = 6_000
@@ -161,11 +165,86 @@ class CodecRecipe:
     codebook_dim: int = 64
     latent: int = 128
     decoder_dim: int = 192
+    output_scale: float = 0.1
     decay: float = 0.98
     quantizer_dropout: float = 0.5
     commit_weight: float = 0.05
     shape_weight: float = 0.15
     read_weight: float = 0.3
+    mel_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class WhisperRecipe:
+    """Sizes and schedule of the recogniser.
+
+    Attributes:
+        seed: Seed of initialisation and data order.
+        steps: Training steps on real clips.
+        tune_steps: Further steps with codec copies mixed in.
+        tune_lr: Their peak learning rate.
+        lr: Peak learning rate.
+        audio_ctx: Encoder positions, 20 ms each (7 s).
+        full_share: Share of batches padded to the whole context.
+        resynthesised_share: Share of codec copies where copies are given.
+    """
+
+    seed: int = 12
+    steps: int = 3_000
+    lr: float = 1.5e-3
+    tune_steps: int = 1_000
+    tune_lr: float = 6e-4
+    batch: int = 24
+    save_every: int = 250
+    smoothing: float = 0.02
+    audio_ctx: int = 350
+    text_ctx: int = 64
+    state: int = 96
+    heads: int = 4
+    audio_layers: int = 3
+    text_layers: int = 2
+    full_share: float = 0.25
+    resynthesised_share: float = 0.6
+
+
+@dataclass(frozen=True)
+class TalkerRecipe:
+    """Sizes and schedule of the Base talker.
+
+    Attributes:
+        seed: Seed of initialisation and data order.
+        text_vocab: Size of the byte-level BPE without special tokens.
+        mask_share: Largest share of frames whose code embeddings are hidden.
+        mask_chance: Share of utterances with hidden frames.
+        tagged_share: Share of rows with a language tag.
+        streaming_share: Share of rows in the streaming layout.
+        predictor_share: Share of frames that the code predictor learns from.
+    """
+
+    seed: int = 13
+    steps: int = 3_600
+    lr: float = 1e-3
+    batch: int = 16
+    save_every: int = 200
+    eval_every: int = 600
+    autocast: bool = False
+    text_vocab: int = 400
+    hidden: int = 256
+    layers: int = 5
+    text_hidden: int = 192
+    predictor_hidden: int = 192
+    predictor_layers: int = 2
+    codebook_size: int = 256
+    quantizers: int = 8
+    mask_share: float = 0.8
+    mask_chance: float = 0.9
+    tagged_share: float = 0.5
+    streaming_share: float = 0.25
+    predictor_share: float = 0.5
+    sub_weight: float = 0.3
+    temperature: float = 0.8
+    top_k: int = 30
+    max_new_tokens: int = 120
 
 
 @dataclass(frozen=True)
@@ -180,3 +259,5 @@ class Recipe:
     seed: int = 20_261_121
     speech: SpeechRecipe = field(default_factory=SpeechRecipe)
     codec: CodecRecipe = field(default_factory=CodecRecipe)
+    whisper: WhisperRecipe = field(default_factory=WhisperRecipe)
+    talker: TalkerRecipe = field(default_factory=TalkerRecipe)

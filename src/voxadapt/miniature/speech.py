@@ -38,7 +38,10 @@ class MissingSynthesizerError(RuntimeError):
 _EN = {
     "det": ("the", "a", "my", "our"),
     "adj": ("old", "young", "happy", "little", "quiet", "tall"),
-    "who": ("man", "woman", "boy", "girl", "teacher", "farmer", "doctor", "king", "sailor", "baker"),
+    "who": (
+        "man", "woman", "boy", "girl", "teacher",
+        "farmer", "doctor", "king", "sailor", "baker",
+    ),
     "did": ("saw", "found", "bought", "carried", "opened", "painted", "washed", "dropped"),
     "slept": ("slept", "waited", "laughed", "worked"),
     "look": ("red", "green", "blue", "big", "small", "new", "heavy", "empty"),
@@ -262,11 +265,11 @@ def synthesize(text: str, voice: Voice) -> tuple[np.ndarray, int]:
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "a.wav")
         if voice.engine == "espeak":
-            command = ["espeak-ng", "-v", voice.code, "-s", f"{voice.speed:.0f}",
-                       "-p", str(voice.pitch), "-w", path, text]  # fmt: skip
+            manner = ["-v", voice.code, "-s", f"{voice.speed:.0f}", "-p", str(voice.pitch)]
+            command = ["espeak-ng", *manner, "-w", path, text]
         else:
-            command = ["flite", "-voice", voice.code,
-                       "--setf", f"duration_stretch={voice.speed}", "-t", text, "-o", path]  # fmt: skip
+            manner = ["-voice", voice.code, "--setf", f"duration_stretch={voice.speed}"]
+            command = ["flite", *manner, "-t", text, "-o", path]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not os.path.exists(path):
             raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")

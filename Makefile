@@ -1,0 +1,70 @@
+# VoxAdapt. On a fresh machine: `make repro`, or `make test`.
+#
+#   make repro   set up, restore data/, run the pipeline, say where the report is
+#   make test    set up, restore data/, run the whole test suite
+#   make lab     open the notebooks in JupyterLab
+#   make setup   only create .venv and install
+#   make clean   remove .venv and everything that the pipeline wrote
+#
+# PYTHON=python3.12              another interpreter (3.11 or newer)
+# TORCH_INDEX=https://download.pytorch.org/whl/cpu
+#                                a further package index; this one saves gigabytes on a Linux
+#                                machine without a GPU
+# EXTRAS=dev,gpu CONSTRAINTS=constraints-gpu.txt
+#                                a CUDA machine
+# PYTEST="-m 'not slow' -x"      options for the tests
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+EXTRAS ?= dev
+CONSTRAINTS ?= constraints.txt
+PYTEST ?=
+
+BIN := $(abspath $(VENV))/bin
+STAMP := $(VENV)/.installed
+# Stages and tests find python, dvc and voxadapt of the virtual environment.
+export PATH := $(BIN):$(PATH)
+export VIRTUAL_ENV := $(abspath $(VENV))
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport PYTHONPATH PYTHONHOME
+# A waiting OpenMP thread must not take the core from a working one.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.DEFAULT_GOAL := help
+.PHONY: help setup data repro test lab clean
+
+help:
+	@sed -n '3,7s/^# *//p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt $(CONSTRAINTS)
+	@command -v $(PYTHON) >/dev/null || \
+	  { echo "No $(PYTHON) found. Install Python 3.11 or newer, or give PYTHON=/path/to/python."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; $(PYTHON) is $$($(PYTHON) -V 2>&1). Give PYTHON=python3.11."; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv module. On Debian or Ubuntu: apt install python3-venv."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --no-input --no-compile --progress-bar off -c $(CONSTRAINTS) \
+	  $(addprefix --extra-index-url ,$(TORCH_INDEX)) -e ".[$(EXTRAS)]"
+	@touch $@
+
+# Restored from the folder .dvcstore, without a network; a moment when it is already there.
+data: $(STAMP)
+	$(BIN)/dvc pull --quiet data.dvc
+
+repro: $(STAMP) data
+	$(BIN)/dvc repro
+	@echo
+	@echo "The report: $(CURDIR)/reports/index.html"
+
+test: $(STAMP) data
+	$(BIN)/python -m pytest $(PYTEST)
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab notebooks
+
+clean:
+	rm -rf $(VENV) .work artifacts reports/notebooks reports/index.html reports/listen

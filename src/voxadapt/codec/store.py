@@ -1,0 +1,106 @@
+"""Codes on disk: int16 arrays in one safetensors file, and an index of what they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from voxadapt.data.manifest import Utterance
+from voxadapt.errors import Problem, UserError
+from voxadapt.provenance import read_jsonl, write_atomic, write_jsonl
+
+_FIX = "Run the codes stage again: `voxadapt codes`."
+
+
+def write_codes(
+    path: str | Path,
+    index_path: str | Path,
+    codes: Mapping[str, np.ndarray],
+    clips: Iterable[Utterance],
+    codec_sha256: str,
+) -> None:
+    """Write the codes of a corpus and their index, in the order of the clips.
+
+    Args:
+        path: safetensors file, `{id: int16 [N, K]}`.
+        index_path: JSONL, `{id, num_frames, audio_sha256, codec_sha256}`.
+        codes: Codes by clip id.
+        clips: The clips; each must have codes.
+        codec_sha256: Hash of the codec's folder.
+    """
+    clips = list(clips)
+    arrays = {clip.id: np.ascontiguousarray(codes[clip.id], dtype=np.int16) for clip in clips}
+    write_atomic(path, save(arrays))
+    rows = (
+        {
+            "id": clip.id,
+            "num_frames": len(arrays[clip.id]),
+            "audio_sha256": clip.audio_sha256,
+            "codec_sha256": codec_sha256,
+        }
+        for clip in clips
+    )
+    write_jsonl(index_path, rows)
+
+
+def read_codes(
+    path: str | Path,
+    index_path: str | Path,
+    clips: Iterable[Utterance],
+    num_codebooks: int,
+    codebook_size: int,
+    codec_sha256: str | None = None,
+) -> dict[str, np.ndarray]:
+    """Read the codes of a corpus and check that they belong to it.
+
+    Args:
+        path: safetensors file.
+        index_path: Its index.
+        clips: The clips whose codes are wanted.
+        num_codebooks: K that the talker expects.
+        codebook_size: Codes must be below this.
+        codec_sha256: Hash of the codec in use; None skips that check.
+
+    Returns:
+        Codes `[N, K]` int16 by clip id.
+
+    Raises:
+        UserError: With one problem for each clip whose codes are missing, stale or impossible.
+    """
+    title = "The stored codes do not fit the corpus."
+    try:
+        arrays = load_file(path)
+        index: dict[str, Any] = {row["id"]: row for row in read_jsonl(index_path)}
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(Problem(str(path), "codes and their index", reason, _FIX), title) from None
+    problems: list[Problem] = []
+    found: dict[str, np.ndarray] = {}
+    for clip in clips:
+        where = f"{Path(path).name}: {clip.id}"
+        if clip.id not in arrays or clip.id not in index:
+            problems.append(Problem(where, "the codes of this clip", "none", _FIX))
+            continue
+        array, row = arrays[clip.id], index[clip.id]
+        if row["audio_sha256"] != clip.audio_sha256:
+            expected = f"codes of audio {clip.audio_sha256[:12]}"
+            problems.append(Problem(where, expected, f"of {row['audio_sha256'][:12]}", _FIX))
+        elif codec_sha256 is not None and row["codec_sha256"] != codec_sha256:
+            expected = f"codes of codec {codec_sha256[:12]}"
+            problems.append(Problem(where, expected, f"of {row['codec_sha256'][:12]}", _FIX))
+        elif array.ndim != 2 or array.shape[1] != num_codebooks or len(array) != row["num_frames"]:
+            expected = f"[{row['num_frames']}, {num_codebooks}] codes"
+            problems.append(Problem(where, expected, f"{list(array.shape)}", _FIX))
+        elif array.size == 0 or array.min() < 0 or array.max() >= codebook_size:
+            span = f"{array.min()} to {array.max()}" if array.size else "none"
+            problems.append(Problem(where, f"codes from 0 to {codebook_size - 1}", span, _FIX))
+        else:
+            found[clip.id] = array
+    if problems:
+        raise UserError(problems, title)
+    return found

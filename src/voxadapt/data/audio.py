@@ -1,0 +1,314 @@
+"""Audio files: what they are, their samples, and measurements of their quality.
+
+Reading goes through libsndfile only; nothing here needs ffmpeg or torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+FRAME_S = 0.025
+HOP_S = 0.010
+MAX_SNR_DB = 100.0
+FLOOR_DB = -100.0  # digital silence
+SPEECH_FLOOR_DB = -65.0  # quieter than this is never speech
+MIN_SPEECH_RUN_FRAMES = 5  # a click of one sample already fills three overlapping frames
+
+
+class AudioError(ValueError):
+    """An audio file that cannot be used; the message says why, without the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What a file's header says.
+
+    Attributes:
+        sample_rate_hz: Samples per second and channel.
+        num_channels: 1 is mono.
+        num_samples: Samples per channel.
+        container: libsndfile's name of the file format, such as WAV or FLAC.
+        is_truncated: Whether a RIFF header announces more bytes than the file has.
+    """
+
+    sample_rate_hz: int
+    num_channels: int
+    num_samples: int
+    container: str
+    is_truncated: bool
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.num_samples / self.sample_rate_hz
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """Quality of one clip; silences and speech as `speech_frames` finds them.
+
+    Attributes:
+        peak: Largest magnitude; 1.0 is full scale.
+        clipped_share: Share of samples that lie on a flat top or at full scale.
+        snr_db: Speech over noise floor, from -20 to 100 dB; 100 means digital silence in pauses.
+        lead_silence_s: Silence before the first speech; the whole clip when there is none.
+        trail_silence_s: Silence after the last speech.
+        max_internal_silence_s: Longest pause between two stretches of speech.
+        speech_s: Time with speech in it.
+        dc_offset: Mean sample value.
+        num_bad_samples: NaN or infinite samples; they count as zeros elsewhere.
+    """
+
+    peak: float
+    clipped_share: float
+    snr_db: float
+    lead_silence_s: float
+    trail_silence_s: float
+    max_internal_silence_s: float
+    speech_s: float
+    dc_offset: float
+    num_bad_samples: int
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the fields, rounded to what they are worth."""
+        return {name: round(value, 6) for name, value in asdict(self).items()}
+
+
+def probe(path: str | Path) -> AudioInfo:
+    """Read a file's header.
+
+    Args:
+        path: Any file.
+
+    Raises:
+        AudioError: When it is no audio file that libsndfile reads, or has no samples.
+    """
+    try:
+        info = sf.info(str(path))
+    except Exception as error:  # LibsndfileError, RuntimeError, TypeError (headerless), OSError
+        raise AudioError(_reason(error)) from None
+    if info.samplerate < 1 or info.channels < 1:
+        raise AudioError(f"a header with {info.samplerate} Hz and {info.channels} channels")
+    if info.frames < 1:
+        raise AudioError("a file without samples")
+    return AudioInfo(
+        info.samplerate, info.channels, info.frames, info.format, _is_truncated_riff(path)
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Shorten libsndfile's message to its last sentence."""
+    text = str(getattr(error, "error_string", "") or error).strip().rstrip(".")
+    return f"no readable audio ({text.splitlines()[0] if text else type(error).__name__})"
+
+
+def _is_truncated_riff(path: str | Path) -> bool:
+    """Say whether a RIFF header announces more bytes than the file has.
+
+    libsndfile reads such a file as a shorter one without a word. Sizes of 0 and 2^32-1 stand for
+    'unknown' (written by programs that stream) and are left alone.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(12)
+        size = os.fstat(stream.fileno()).st_size
+    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        return False
+    announced = int.from_bytes(head[4:8], "little")
+    return announced not in (0, 2**32 - 1) and announced + 8 > size + 1  # +1: a pad byte left out
+
+
+def decode(path: str | Path) -> tuple[np.ndarray, int]:
+    """Read all samples of a file.
+
+    Args:
+        path: An audio file.
+
+    Returns:
+        Samples [num_samples, num_channels] as float32, full scale 1.0, and the rate in Hz.
+
+    Raises:
+        AudioError: When decoding fails or yields nothing.
+    """
+    try:
+        samples, sample_rate_hz = sf.read(str(path), dtype="float32", always_2d=True)
+    except Exception as error:
+        raise AudioError(_reason(error)) from None
+    if len(samples) == 0:
+        raise AudioError("a file without samples")
+    return samples, sample_rate_hz
+
+
+def read_mono(path: str | Path, sample_rate_hz: int | None = None) -> tuple[np.ndarray, int]:
+    """Read a file as one channel, resampled if a rate is given.
+
+    Args:
+        path: An audio file.
+        sample_rate_hz: Rate wanted; None keeps the file's own.
+
+    Returns:
+        Samples [num_samples] as float32 (channels averaged), and their rate in Hz.
+
+    Raises:
+        AudioError: When the file cannot be decoded or holds NaN or infinite samples.
+    """
+    samples, own_hz = decode(path)
+    mono = to_mono(samples)
+    if not np.isfinite(mono).all():
+        raise AudioError("NaN or infinite samples")
+    if sample_rate_hz is None or sample_rate_hz == own_hz:
+        return mono, own_hz
+    return resample(mono, own_hz, sample_rate_hz), sample_rate_hz
+
+
+def to_mono(samples: np.ndarray) -> np.ndarray:
+    """Average channels: [num_samples, num_channels] or [num_samples] to [num_samples]."""
+    if samples.ndim == 1:
+        return np.ascontiguousarray(samples, dtype=np.float32)
+    return np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
+
+
+def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+    """Resample [num_samples] with soxr at high quality."""
+    import librosa  # here, because importing it takes a second
+
+    if from_hz == to_hz:
+        return samples.astype(np.float32, copy=False)
+    changed = librosa.resample(samples, orig_sr=from_hz, target_sr=to_hz, res_type="soxr_hq")
+    return np.ascontiguousarray(changed, dtype=np.float32)
+
+
+def content_sha256(samples: np.ndarray, sample_rate_hz: int) -> str:
+    """Hash what is heard: mono samples at 16 bits, so that a WAV and its FLAC copy are equal.
+
+    Args:
+        samples: [num_samples] or [num_samples, num_channels].
+        sample_rate_hz: Their rate.
+    """
+    mono = np.nan_to_num(to_mono(samples), nan=0.0, posinf=1.0, neginf=-1.0)
+    quantised = np.round(np.clip(mono, -1.0, 1.0) * 32767.0).astype("<i2")
+    return hashlib.sha256(f"{sample_rate_hz}\0".encode() + quantised.tobytes()).hexdigest()
+
+
+def frame_levels_db(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
+    """Return the level of each 25 ms frame, 10 ms apart, in dB of full scale.
+
+    Args:
+        samples: [num_samples].
+        sample_rate_hz: Their rate.
+
+    Returns:
+        [num_frames], at least one, never below -100 dB. A constant offset is removed first.
+    """
+    size, hop = max(1, round(FRAME_S * sample_rate_hz)), max(1, round(HOP_S * sample_rate_hz))
+    centred = samples.astype(np.float64) - samples.mean(dtype=np.float64)
+    if len(centred) < size:
+        centred = np.pad(centred, (0, size - len(centred)))
+    energy = np.concatenate([[0.0], np.cumsum(centred * centred)])
+    starts = np.arange(0, len(centred) - size + 1, hop)
+    power = np.maximum(energy[starts + size] - energy[starts], 0.0) / size
+    return 10.0 * np.log10(np.maximum(power, 10.0 ** (FLOOR_DB / 10.0)))
+
+
+def speech_frames(levels_db: np.ndarray) -> np.ndarray:
+    """Say which frames hold speech, by energy.
+
+    A frame is active when it lies 6 dB above the noise floor (10th percentile), at most 35 dB
+    below the loud frames (95th percentile) and above -65 dB. In a clip without pauses the floor
+    is speech itself, hence the cap 10 dB below the loud frames. Runs under 5 frames are clicks.
+
+    Args:
+        levels_db: [num_frames].
+
+    Returns:
+        bool [num_frames].
+    """
+    floor_db, loud_db = np.percentile(levels_db, [10.0, 95.0])
+    threshold_db = min(max(floor_db + 6.0, loud_db - 35.0), loud_db - 10.0)
+    active = levels_db > max(threshold_db, SPEECH_FLOOR_DB)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]])))
+    for start, stop in zip(edges[::2], edges[1::2], strict=True):
+        if stop - start < min(MIN_SPEECH_RUN_FRAMES, len(active)):
+            active[start:stop] = False
+    return active
+
+
+def estimate_snr_db(levels_db: np.ndarray) -> float:
+    """Estimate the signal-to-noise ratio of speech with pauses.
+
+    Noise is the mean power of the quietest tenth of the frames; speech is the mean power of the
+    active ones minus that noise. Without any pause the estimate is too low, never too high.
+
+    Args:
+        levels_db: [num_frames] from `frame_levels_db`.
+
+    Returns:
+        Decibels, from -20 to 100.
+    """
+    power = 10.0 ** (levels_db / 10.0)
+    quietest = np.sort(power)[: max(1, len(power) // 10)]
+    noise = float(quietest.mean())
+    active = speech_frames(levels_db)
+    if not active.any():
+        return -20.0
+    if noise <= 10.0 ** ((FLOOR_DB + 1.0) / 10.0):
+        return MAX_SNR_DB
+    speech = max(float(power[active].mean()) - noise, 1e-12)
+    return float(np.clip(10.0 * np.log10(speech / noise), -20.0, MAX_SNR_DB))
+
+
+def clipped_share(samples: np.ndarray) -> float:
+    """Return the share of clipped samples in [num_samples].
+
+    Clipped are samples at full scale, and runs of three or more that stay within two 16-bit
+    steps of the clip's own peak (a flat top that was turned down afterwards).
+    """
+    magnitude = np.abs(samples)
+    peak = float(magnitude.max())
+    at_limit = magnitude >= 0.9999
+    if peak >= 0.05:
+        top = (magnitude >= peak - 2.0 / 32768.0).astype(np.int8)
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], top, [0]])))
+        for start, stop in zip(edges[::2], edges[1::2], strict=True):
+            if stop - start >= 3:
+                at_limit[start:stop] = True
+    return float(at_limit.mean())
+
+
+def measure(samples: np.ndarray, sample_rate_hz: int) -> Measurements:
+    """Measure the quality of one clip.
+
+    Args:
+        samples: [num_samples] or [num_samples, num_channels], full scale 1.0.
+        sample_rate_hz: Their rate.
+
+    Returns:
+        The measurements; NaN or infinite samples are counted and then taken as zeros.
+    """
+    bad = int((~np.isfinite(samples)).sum())
+    mono = to_mono(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0))
+    levels_db = frame_levels_db(mono, sample_rate_hz)
+    active = speech_frames(levels_db)
+    total_s = len(mono) / sample_rate_hz
+    lead_s, trail_s, internal_s = total_s, 0.0, 0.0
+    spoken = np.flatnonzero(active)
+    if len(spoken):
+        lead_s = spoken[0] * HOP_S
+        trail_s = max(0.0, total_s - spoken[-1] * HOP_S - FRAME_S)
+        internal_s = float((np.diff(spoken) - 1).max(initial=0)) * HOP_S
+    return Measurements(
+        peak=float(np.abs(mono).max()),
+        clipped_share=clipped_share(mono),
+        snr_db=estimate_snr_db(levels_db),
+        lead_silence_s=float(lead_s),
+        trail_silence_s=float(trail_s),
+        max_internal_silence_s=internal_s,
+        speech_s=float(active.sum()) * HOP_S,
+        dc_offset=float(mono.mean(dtype=np.float64)),
+        num_bad_samples=bad,
+    )

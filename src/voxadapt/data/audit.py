@@ -1,0 +1,790 @@
+"""The data audit: every rule for a speaker's corpus, measured clip by clip.
+
+Errors stop the pipeline, all of them shown together with file and line. Warnings are kept with
+the clip, the measured value and the limit, for the report. Nothing is repaired in silence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import jiwer
+import numpy as np
+
+from voxadapt import paths
+from voxadapt.data.audio import (
+    AudioError,
+    AudioInfo,
+    Measurements,
+    content_sha256,
+    decode,
+    measure,
+    probe,
+)
+from voxadapt.data.manifest import RawRow, Utterance, write_manifest
+from voxadapt.data.splits import SPLITS, Split, assign_split
+from voxadapt.data.text import (
+    dominant_script,
+    fold_text,
+    has_digit,
+    has_markup,
+    num_sentences,
+    num_spoken_characters,
+    odd_characters,
+)
+from voxadapt.errors import Problem, UserError
+from voxadapt.params import AuditParams, SplitParams
+from voxadapt.progress import Progress
+from voxadapt.provenance import sha256_file, write_json, write_jsonl
+
+MAX_DC_OFFSET = 0.02
+MIN_SPEECH_S = 0.3  # a clip with less speech than this is empty
+MAX_CHARACTERS_PER_S = 60.0  # nobody speaks faster: text and audio do not belong together
+MIN_CLIPS_FOR_RATE = 8
+MAD_TO_SD = 1.4826
+MIN_RATE_SPREAD = 0.02  # of the log rate: equal clips are no outliers of each other
+MIN_HELD_OUT_TEXTS = 8
+CONTAINERS = {
+    ".wav": {"WAV", "WAVEX", "RF64"},
+    ".flac": {"FLAC"},
+    ".mp3": {"MP3"},
+    ".ogg": {"OGG"},
+    ".opus": {"OGG"},
+    ".aiff": {"AIFF"},
+    ".aif": {"AIFF"},
+}
+
+Transcribe = Callable[[list[Path], list[str]], Sequence[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One rule that a clip, or the corpus, breaks.
+
+    Attributes:
+        severity: Errors stop the pipeline; warnings are listed.
+        rule: Short name of the rule.
+        expected: What the rule asks for.
+        found: What is there.
+        fix: What to do.
+        value: The measured number or text.
+        limit: The limit that it was held against.
+    """
+
+    severity: Literal["error", "warning"]
+    rule: str
+    expected: str
+    found: str
+    fix: str
+    value: float | str | None = None
+    limit: float | str | None = None
+
+    @property
+    def message(self) -> str:
+        """The finding in one sentence and a hint."""
+        return f"Expected {self.expected}; found {self.found}. {self.fix}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `clips.jsonl` holds of it."""
+        value = round(self.value, 6) if isinstance(self.value, float) else self.value
+        return {
+            "severity": self.severity,
+            "rule": self.rule,
+            "message": self.message,
+            "value": value,
+            "limit": self.limit,
+        }
+
+    def as_problem(self, where: str) -> Problem:
+        """Turn an error into a row of the table that stops the pipeline."""
+        return Problem(where, self.expected, self.found, self.fix)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One row of the manifest with everything that was measured on it.
+
+    Attributes:
+        row: The row.
+        text_norm: Folded transcript.
+        info: Header; None when the file could not be read.
+        measured: None when the samples were not read.
+        file_sha256: Hash of the file.
+        content_sha256: Hash of the decoded samples.
+        characters_per_s: Letters, marks and digits per second of speech.
+        hypothesis: What Whisper heard; None when it was not asked.
+        disagreement: Character error rate of the hypothesis; None when it was not asked.
+        split: The clip's split.
+        findings: Broken rules.
+    """
+
+    row: RawRow
+    text_norm: str
+    split: Split
+    info: AudioInfo | None = None
+    measured: Measurements | None = None
+    file_sha256: str = ""
+    content_sha256: str = ""
+    characters_per_s: float | None = None
+    hypothesis: str | None = None
+    disagreement: float | None = None
+    findings: tuple[Finding, ...] = ()
+
+    def add(self, *findings: Finding) -> Clip:
+        """Return the clip with more findings."""
+        return replace(self, findings=(*self.findings, *findings))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a row of `clips.jsonl`."""
+        info = self.info
+        return {
+            "id": self.row.id,
+            "where": self.row.where,
+            "line": self.row.line,
+            "audio": project_path(self.row.audio_path),
+            "text": self.row.text,
+            "language": self.row.language,
+            "split": self.split,
+            "sample_rate_hz": info.sample_rate_hz if info else None,
+            "num_channels": info.num_channels if info else None,
+            "container": info.container if info else None,
+            "duration_s": round(info.duration_s, 6) if info else None,
+            "audio_sha256": self.file_sha256,
+            "characters_per_s": _rounded(self.characters_per_s),
+            "hypothesis": self.hypothesis,
+            "disagreement": _rounded(self.disagreement),
+            **(self.measured.as_dict() if self.measured else {}),
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """An audited corpus without errors.
+
+    Attributes:
+        clips: Every row with its measurements, in file order.
+        corpus: Warnings on the corpus as a whole.
+        utterances: The accepted clips with their split, sorted by id.
+        metrics: Counts, minutes and medians, for `audit.json`.
+    """
+
+    clips: tuple[Clip, ...]
+    corpus: tuple[Finding, ...]
+    utterances: tuple[Utterance, ...]
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> list[tuple[Clip | None, Finding]]:
+        """Every warning with its clip; None stands for the corpus."""
+        whole: list[tuple[Clip | None, Finding]] = [(None, finding) for finding in self.corpus]
+        return whole + [(clip, finding) for clip in self.clips for finding in clip.findings]
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one sentence."""
+        n, warnings = self.metrics, len(self.warnings)
+        per_split = ", ".join(f"{n['splits'][name]['clips']} {name}" for name in SPLITS)
+        return (
+            f"{n['num_accepted']} clips accepted ({n['minutes']:.1f} min: {per_split}), "
+            f"{warnings} warning{'' if warnings == 1 else 's'}."
+        )
+
+
+def project_path(path: Path) -> str:
+    """Write a path relative to the project folder, or absolute when it lies outside."""
+    relative = Path(os.path.relpath(path))
+    return (Path(path).absolute() if ".." in relative.parts else relative).as_posix()
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def audit_corpus(
+    rows: Sequence[RawRow],
+    audit: AuditParams,
+    split: SplitParams,
+    manifest: str | Path,
+    problems: Sequence[Problem] = (),
+    transcribe: Transcribe | None = None,
+) -> AuditResult:
+    """Check a corpus against every rule.
+
+    Args:
+        rows: Sound rows from `read_raw_manifest`.
+        audit: Limits.
+        split: Shares and salt.
+        manifest: Path of the user's manifest, for messages.
+        problems: What `read_raw_manifest` refused; shown together with the audit's errors.
+        transcribe: Takes clips and their transcripts, returns what was heard in each (None for a
+            clip that failed). Only asked once there is no error; None leaves the rule out.
+
+    Returns:
+        Clips, warnings, accepted utterances and metrics.
+
+    Raises:
+        UserError: With every error of the reading and of the audit, in file order.
+    """
+    manifest = Path(manifest)
+    script = dominant_script(row.text for row in rows)
+    progress = Progress("audit", len(rows), "clips")
+    clips = []
+    for row in rows:
+        clips.append(_check_clip(row, audit, split, script))
+        progress.advance()
+    clips = _check_rates(clips, audit)
+    clips = _check_duplicates(clips)
+    corpus = _check_corpus(clips, audit) + _check_reference(clips, audit) if clips else []
+    errors = list(problems)
+    for clip in clips:
+        errors += [f.as_problem(clip.row.where) for f in clip.findings if f.severity == "error"]
+    errors.sort(key=lambda problem: _line(problem.where))
+    if clips:
+        errors += [f.as_problem(manifest.name) for f in corpus if f.severity == "error"]
+    if errors:
+        rejected = len({problem.where for problem in errors if _line(problem.where)})
+        rows_have = "1 row has" if rejected == 1 else f"{rejected} rows have"
+        title = f"{manifest} cannot be used as it is"
+        raise UserError(errors, f"{title}: {rows_have} errors." if rejected else f"{title}.")
+    if not clips:
+        fix = "Give one clip a line."
+        raise UserError(Problem(str(manifest), "at least one row", "none", fix))
+    if transcribe is not None:
+        clips = _check_transcripts(clips, audit, transcribe)
+    utterances = tuple(sorted((_utterance(clip) for clip in clips), key=lambda u: u.id))
+    metrics = _metrics(clips, corpus, script, manifest)
+    return AuditResult(tuple(clips), tuple(corpus), utterances, metrics)
+
+
+def write_audit(
+    result: AuditResult,
+    manifest: str | Path = paths.MANIFEST,
+    clips: str | Path = paths.CLIPS,
+    metrics: str | Path = paths.AUDIT_METRICS,
+) -> None:
+    """Write the accepted manifest, every clip with its findings, and the metrics."""
+    write_manifest(manifest, result.utterances)
+    write_jsonl(clips, (clip.as_dict() for clip in result.clips))
+    write_json(metrics, result.metrics)
+
+
+def _line(where: str) -> int:
+    tail = where.rsplit(":", 1)[-1]
+    return int(tail) if tail.isdigit() else 0
+
+
+def _utterance(clip: Clip) -> Utterance:
+    assert clip.info is not None, "an accepted clip was read"
+    return Utterance(
+        id=clip.row.id,
+        audio=project_path(clip.row.audio_path),
+        text=clip.row.text,
+        ref_audio=project_path(clip.row.ref_path),
+        language=clip.row.language,
+        duration_s=round(clip.info.duration_s, 6),
+        sample_rate_hz=clip.info.sample_rate_hz,
+        audio_sha256=clip.file_sha256,
+        split=clip.split,
+    )
+
+
+def _check_clip(row: RawRow, audit: AuditParams, split: SplitParams, script: str | None) -> Clip:
+    """Apply every rule that needs one clip only."""
+    text_norm = fold_text(row.text)
+    clip = Clip(row, text_norm, assign_split(text_norm, split))
+    clip = clip.add(*_text_findings(row, script))
+    try:
+        info = probe(row.audio_path)
+    except AudioError as error:
+        return clip.add(_unreadable(str(error)))
+    clip = replace(clip, info=info).add(*_header_findings(row, info, audit))
+    if info.duration_s > 2 * audit.clip_duration_s[1]:
+        return clip  # hours of audio are not decoded to say once more that they are too long
+    try:
+        samples, sample_rate_hz = decode(row.audio_path)
+    except AudioError as error:
+        return clip.add(_unreadable(str(error)))
+    if len(samples) < info.num_samples:
+        clip = clip.add(_unreadable(f"{len(samples)} of {info.num_samples} samples"))
+    measured = measure(samples, sample_rate_hz)
+    rate = num_spoken_characters(row.text) / measured.speech_s if measured.speech_s else None
+    clip = replace(
+        clip,
+        measured=measured,
+        file_sha256=sha256_file(row.audio_path),
+        content_sha256=content_sha256(samples, sample_rate_hz),
+        characters_per_s=rate,
+    )
+    return clip.add(*_sound_findings(measured, rate, audit))
+
+
+def _unreadable(found: str) -> Finding:
+    fix = "Replace it by a WAV or FLAC file that plays."
+    return Finding("error", "unreadable", "audio that can be read whole", found, fix)
+
+
+def _text_findings(row: RawRow, script: str | None) -> list[Finding]:
+    found = [
+        Finding("warning", "format", "a plain UTF-8 manifest", note, "Nothing needs to be done.")
+        for note in row.notes
+    ]
+    if odd := odd_characters(row.text, script):
+        shown = ", ".join(f"{c if c.isprintable() else ''} U+{ord(c):04X}".strip() for c in odd[:5])
+        expected = f"a transcript in the corpus' script ({(script or 'none').lower()})"
+        fix = "Write what is said, in one script; look-alike letters count as another one."
+        found.append(Finding("warning", "odd_script", expected, shown, fix, float(len(odd)), 0.0))
+    if has_digit(row.text):
+        fix = "A number can be read in several ways: write it in words."
+        found.append(Finding("warning", "digits", "numbers in words", "digits", fix))
+    if has_markup(row.text):
+        fix = "Keep only what is said."
+        found.append(Finding("warning", "markup", "plain text", "tags or entities", fix))
+    if (sentences := num_sentences(row.text)) > 1:
+        fix = "One sentence a file trains best; cut the clip where it pauses."
+        found.append(
+            Finding(
+                "warning",
+                "several_sentences",
+                "one sentence a clip",
+                f"about {sentences}",
+                fix,
+                float(sentences),
+                1.0,
+            )
+        )
+    return found
+
+
+def _header_findings(row: RawRow, info: AudioInfo, audit: AuditParams) -> list[Finding]:
+    found = []
+    if info.sample_rate_hz < audit.min_sample_rate_hz:
+        fix = "Record again at 24 kHz or more; upsampling adds nothing."
+        found.append(
+            Finding(
+                "error",
+                "sample_rate",
+                f"at least {audit.min_sample_rate_hz} Hz",
+                f"{info.sample_rate_hz} Hz",
+                fix,
+                float(info.sample_rate_hz),
+                float(audit.min_sample_rate_hz),
+            )
+        )
+    if info.num_channels > 1:
+        many = info.num_channels > 2
+        fix = "Give the channel with the voice." if many else "The two channels are averaged."
+        found.append(
+            Finding(
+                "error" if many else "warning",
+                "channels",
+                "one channel",
+                f"{info.num_channels} channels",
+                fix,
+                float(info.num_channels),
+                1.0,
+            )
+        )
+    shortest_s, longest_s = audit.clip_duration_s
+    duration_s = info.duration_s
+    if duration_s <= shortest_s:
+        fix = "Drop the row, or give a whole sentence."
+        found.append(
+            Finding(
+                "error",
+                "too_short",
+                f"more than {shortest_s:g} s",
+                f"{duration_s:.2f} s",
+                fix,
+                duration_s,
+                shortest_s,
+            )
+        )
+    elif duration_s > longest_s:
+        severity: Literal["error", "warning"] = "error" if duration_s > 2 * longest_s else "warning"
+        fix = "Cut it into sentences."
+        found.append(
+            Finding(
+                severity,
+                "too_long",
+                f"at most {longest_s:g} s",
+                f"{duration_s:.1f} s",
+                fix,
+                duration_s,
+                longest_s,
+            )
+        )
+    if info.is_truncated:
+        found.append(_unreadable("fewer bytes than its header announces (cut off)"))
+    suffix = row.audio_path.suffix.lower()
+    if info.container not in CONTAINERS.get(suffix, {info.container}):
+        fix = "It is read by its content; rename it."
+        found.append(
+            Finding("warning", "extension", f"content that fits {suffix}", info.container, fix)
+        )
+    return found
+
+
+def _sound_findings(m: Measurements, rate: float | None, audit: AuditParams) -> list[Finding]:
+    found = []
+    if m.num_bad_samples:
+        fix = "Export the clip again."
+        found.append(
+            Finding(
+                "error",
+                "bad_samples",
+                "finite samples",
+                f"{m.num_bad_samples} NaN or infinite ones",
+                fix,
+                float(m.num_bad_samples),
+                0.0,
+            )
+        )
+    if m.speech_s < MIN_SPEECH_S:
+        fix = "Drop the row, or record it again."
+        found.append(
+            Finding(
+                "error",
+                "silent",
+                f"at least {MIN_SPEECH_S:g} s of speech",
+                f"{m.speech_s:.2f} s",
+                fix,
+                m.speech_s,
+                MIN_SPEECH_S,
+            )
+        )
+        return found  # what follows would only describe the silence
+    if rate is not None and rate > MAX_CHARACTERS_PER_S:
+        fix = "Text and audio do not belong together: mend the row."
+        found.append(
+            Finding(
+                "error",
+                "impossible_rate",
+                f"at most {MAX_CHARACTERS_PER_S:g} characters/s",
+                f"{rate:.0f} characters/s",
+                fix,
+                rate,
+                MAX_CHARACTERS_PER_S,
+            )
+        )
+    if m.clipped_share > audit.max_clipped_share:
+        fix = "Record with less gain; clipping cannot be undone."
+        found.append(
+            Finding(
+                "warning",
+                "clipping",
+                f"at most {100 * audit.max_clipped_share:g} % clipped",
+                f"{100 * m.clipped_share:.2f} %",
+                fix,
+                m.clipped_share,
+                audit.max_clipped_share,
+            )
+        )
+    if m.snr_db < audit.min_snr_db:
+        fix = "Listen for noise, music or echo; record in a quieter place."
+        found.append(
+            Finding(
+                "warning",
+                "noise",
+                f"an SNR of at least {audit.min_snr_db:g} dB",
+                f"about {m.snr_db:.0f} dB",
+                fix,
+                m.snr_db,
+                audit.min_snr_db,
+            )
+        )
+    for rule, place, silence_s in (
+        ("lead_silence", "before", m.lead_silence_s),
+        ("trail_silence", "after", m.trail_silence_s),
+    ):
+        if silence_s > audit.max_edge_silence_s:
+            fix = "Trim it: long silences are learnt."
+            found.append(
+                Finding(
+                    "warning",
+                    rule,
+                    f"at most {audit.max_edge_silence_s:g} s of silence",
+                    f"{silence_s:.2f} s {place} the speech",
+                    fix,
+                    silence_s,
+                    audit.max_edge_silence_s,
+                )
+            )
+    if abs(m.dc_offset) > MAX_DC_OFFSET:
+        fix = "Apply a high-pass filter, or mend the recording chain."
+        found.append(
+            Finding(
+                "warning",
+                "dc_offset",
+                f"an offset within {MAX_DC_OFFSET:g}",
+                f"{m.dc_offset:+.3f}",
+                fix,
+                m.dc_offset,
+                MAX_DC_OFFSET,
+            )
+        )
+    return found
+
+
+def _check_rates(clips: list[Clip], audit: AuditParams) -> list[Clip]:
+    """Warn of clips whose speech rate lies far from the corpus' median.
+
+    The rule works on the logarithm of characters per second, so that twice as fast and half as
+    fast are equally far, and takes median and MAD, which outliers do not move.
+    """
+    rates = [clip.characters_per_s for clip in clips]
+    logs = np.log([rate for rate in rates if rate])
+    if len(logs) < MIN_CLIPS_FOR_RATE:
+        return clips
+    median = float(np.median(logs))
+    spread = max(MAD_TO_SD * float(np.median(np.abs(logs - median))), MIN_RATE_SPREAD)
+    checked = []
+    for clip, rate in zip(clips, rates, strict=True):
+        distance = abs(float(np.log(rate)) - median) / spread if rate else 0.0
+        if rate and distance > audit.rate_outlier_mads:
+            fix = "Check that the transcript is complete and belongs to the clip."
+            clip = clip.add(
+                Finding(
+                    "warning",
+                    "speech_rate",
+                    f"about {np.exp(median):.1f} characters/s",
+                    f"{rate:.1f} ({distance:.1f} scaled MADs away)",
+                    fix,
+                    distance,
+                    audit.rate_outlier_mads,
+                )
+            )
+        checked.append(clip)
+    return checked
+
+
+def _check_duplicates(clips: list[Clip]) -> list[Clip]:
+    """Find equal audio (after decoding) and equal texts (after folding)."""
+    by_content: dict[str, Clip] = {}
+    by_text: dict[str, Clip] = {}
+    checked = []
+    for clip in clips:
+        first = by_content.setdefault(clip.content_sha256, clip) if clip.content_sha256 else clip
+        if first is not clip:
+            found = f"the same sound as {first.row.id} ({first.row.where})"
+            if first.text_norm == clip.text_norm:
+                fix = "Drop one: a clip given twice counts twice."
+                clip = clip.add(
+                    Finding("warning", "duplicate_audio", "each recording once", found, fix)
+                )
+            else:
+                fix = "One of the two transcripts is wrong: drop that row."
+                clip = clip.add(
+                    Finding(
+                        "error",
+                        "duplicate_audio",
+                        "each recording once",
+                        f"{found} with another text",
+                        fix,
+                    )
+                )
+        same = by_text.setdefault(clip.text_norm, clip)
+        if same.row is not clip.row and first is clip:
+            fix = "Equal texts stay in one split; different texts teach more."
+            found = f"the text of {same.row.id} ({same.row.where})"
+            clip = clip.add(Finding("warning", "duplicate_text", "each text once", found, fix))
+        checked.append(clip)
+    return checked
+
+
+def _check_corpus(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]:
+    """Check total length and splits."""
+    found = []
+    minutes = sum(clip.info.duration_s for clip in clips if clip.info) / 60.0
+    low, high = audit.recommended_total_minutes
+    if minutes < audit.min_total_minutes:
+        fix = "Record more, or lower audit.min_total_minutes knowing that the voice suffers."
+        found.append(
+            Finding(
+                "error",
+                "total_minutes",
+                f"at least {audit.min_total_minutes:g} min in all",
+                f"{minutes:.2f} min in {len(clips)} readable clips",
+                fix,
+                minutes,
+                audit.min_total_minutes,
+            )
+        )
+    elif not low <= minutes <= high:
+        few = minutes < low
+        fix = "More clean audio helps." if few else "Clean audio beats more audio: keep the best."
+        found.append(
+            Finding(
+                "warning",
+                "total_minutes",
+                f"{low:g} to {high:g} min in all",
+                f"{minutes:.1f} min",
+                fix,
+                minutes,
+                low if few else high,
+            )
+        )
+    for name in SPLITS:
+        texts = len({clip.text_norm for clip in clips if clip.split == name})
+        if texts == 0:
+            fix = "Add clips, or change the shares in params.yaml (split)."
+            found.append(
+                Finding("error", "split", f"at least one text in the {name} split", "none", fix)
+            )
+        elif name != "train" and texts < MIN_HELD_OUT_TEXTS:
+            fix = "The decision will be uncertain; add clips or raise the share."
+            found.append(
+                Finding(
+                    "warning",
+                    "split",
+                    f"at least {MIN_HELD_OUT_TEXTS} texts for {name}",
+                    str(texts),
+                    fix,
+                    float(texts),
+                    float(MIN_HELD_OUT_TEXTS),
+                )
+            )
+    return found
+
+
+def _check_reference(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]:
+    """Check the reference clip: length, quality, and that it is none of the training clips."""
+    path = clips[0].row.ref_path
+    name = clips[0].row.ref_audio
+    try:
+        info = probe(path)
+        low, high = audit.ref_duration_s
+        if not low <= info.duration_s <= high:
+            fix = "Choose one clear sentence of that length."
+            found = f"{info.duration_s:.2f} s ({name})"
+            return [
+                Finding(
+                    "error",
+                    "ref_duration",
+                    f"a reference of {low:g} to {high:g} s",
+                    found,
+                    fix,
+                    info.duration_s,
+                    low if info.duration_s < low else high,
+                )
+            ]
+        samples, sample_rate_hz = decode(path)
+    except AudioError as error:
+        fix = "Replace it by a WAV or FLAC file that plays."
+        return [Finding("error", "ref_unreadable", "a readable reference", f"{name}: {error}", fix)]
+    measured = measure(samples, sample_rate_hz)
+    rate = None
+    sound = [*_header_findings(clips[0].row, info, audit), *_sound_findings(measured, rate, audit)]
+    skip = ("too_short", "too_long", "extension")
+    findings = [
+        replace(f, rule=f"ref_{f.rule}", found=f"{f.found} in the reference {name}")
+        for f in sound
+        if f.rule not in skip
+    ]
+    content = content_sha256(samples, sample_rate_hz)
+    for clip in clips:
+        if content == clip.content_sha256:
+            fix = "Take another recording as reference, or drop that row: it would be seen twice."
+            found = f"{name} is also {clip.row.id} ({clip.row.where}, {clip.split})"
+            findings.append(
+                Finding("warning", "ref_among_clips", "a reference that is no clip", found, fix)
+            )
+    return findings
+
+
+def _check_transcripts(clips: list[Clip], audit: AuditParams, transcribe: Transcribe) -> list[Clip]:
+    """Compare what Whisper hears with the transcripts; a clip that fails is a warning."""
+    heard = list(
+        transcribe([clip.row.audio_path for clip in clips], [clip.row.text for clip in clips])
+    )
+    assert len(heard) == len(clips), f"{len(heard)} hypotheses for {len(clips)} clips"
+    checked = []
+    for clip, hypothesis in zip(clips, heard, strict=True):
+        if hypothesis is None:
+            fix = "Listen to the clip."
+            checked.append(
+                clip.add(Finding("warning", "disagreement", "a transcription", "none", fix))
+            )
+            continue
+        error = disagreement(clip.text_norm, fold_text(hypothesis))
+        clip = replace(clip, hypothesis=hypothesis, disagreement=error)
+        if error > audit.max_disagreement:
+            heard_text = " ".join(hypothesis.split())[:80] or "nothing"
+            fix = "Listen, and mend the transcript or drop the row."
+            clip = clip.add(
+                Finding(
+                    "warning",
+                    "disagreement",
+                    f"Whisper within {100 * audit.max_disagreement:.0f} % of the transcript",
+                    f"{100 * error:.0f} % (heard: {heard_text})",
+                    fix,
+                    error,
+                    audit.max_disagreement,
+                )
+            )
+        checked.append(clip)
+    return checked
+
+
+def disagreement(reference_norm: str, hypothesis_norm: str) -> float:
+    """Return the character error rate of two folded texts; it may exceed 1.
+
+    Args:
+        reference_norm: Not empty.
+        hypothesis_norm: May be empty: the error is then 1.
+    """
+    assert reference_norm, "a transcript has at least one letter"
+    if not hypothesis_norm:
+        return 1.0
+    return float(jiwer.process_characters(reference_norm, hypothesis_norm).cer)
+
+
+def _metrics(
+    clips: Sequence[Clip], corpus: Sequence[Finding], script: str | None, manifest: Path
+) -> dict[str, Any]:
+    """Sum an accepted corpus up."""
+    infos = [clip.info for clip in clips if clip.info]
+    measured = [clip.measured for clip in clips if clip.measured]
+    rates = [clip.characters_per_s for clip in clips if clip.characters_per_s]
+    found = [finding for clip in clips for finding in clip.findings]
+    errors = [clip.disagreement for clip in clips if clip.disagreement is not None]
+    splits = {}
+    for name in SPLITS:
+        members = [clip for clip in clips if clip.split == name]
+        seconds = sum(clip.info.duration_s for clip in members if clip.info)
+        splits[name] = {
+            "clips": len(members),
+            "texts": len({clip.text_norm for clip in members}),
+            "minutes": round(seconds / 60.0, 4),
+        }
+    seconds = sum(info.duration_s for info in infos)
+    return {
+        "num_rows": len(clips),
+        "num_accepted": len(clips),
+        "num_warnings": len(found) + len(corpus),
+        "num_clips_with_warnings": sum(bool(clip.findings) for clip in clips),
+        "warnings_by_rule": dict(sorted(Counter(f.rule for f in [*found, *corpus]).items())),
+        "corpus_warnings": [finding.as_dict() for finding in corpus],
+        "minutes": round(seconds / 60.0, 4),
+        "splits": splits,
+        "median_duration_s": round(float(np.median([i.duration_s for i in infos])), 4),
+        "median_snr_db": round(float(np.median([m.snr_db for m in measured])), 2),
+        "median_characters_per_s": round(float(np.median(rates)), 4) if rates else None,
+        "sample_rates_hz": dict(sorted(Counter(str(i.sample_rate_hz) for i in infos).items())),
+        "script": script,
+        "reference": project_path(clips[0].row.ref_path),
+        "reference_duration_s": round(probe(clips[0].row.ref_path).duration_s, 4),
+        "transcription": {
+            "n": len(errors),
+            "mean_cer": round(float(np.mean(errors)), 6),
+            "num_disagreeing": sum(f.rule == "disagreement" for f in found),
+        }
+        if errors
+        else None,
+        "manifest_sha256": sha256_file(manifest),
+    }

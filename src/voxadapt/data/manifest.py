@@ -1,0 +1,478 @@
+"""Manifests: the user's JSONL, read strictly, and the accepted utterances after the audit.
+
+Reading never stops at the first problem and never raises for bad content: it returns the rows
+that are sound and one problem for everything else, each with file and line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from voxadapt.data.audio import AudioError, probe
+from voxadapt.data.text import has_letter, invisible_controls
+from voxadapt.errors import Problem, UserError
+from voxadapt.provenance import write_jsonl
+
+REQUIRED = ("audio", "text", "ref_audio")
+OPTIONAL = ("language",)
+MAX_LINE_BYTES = 1_000_000
+MAX_TEXT_CHARACTERS = 2000
+MAX_PATH_CHARACTERS = 1024
+MAX_REPEATS = 5  # rows shown for one and the same defect; the others are counted
+
+
+class Utterance(BaseModel):
+    """One accepted clip.
+
+    Attributes:
+        id: Unique name, from the stem of the audio file; safe as a file name.
+        audio: Path with forward slashes, relative to the project folder.
+        text: Exact transcript, as given.
+        ref_audio: Path of the reference clip, like `audio`.
+        language: As given, or None.
+        duration_s: Length of the clip.
+        sample_rate_hz: Rate of the file.
+        audio_sha256: Hash of the file.
+        split: train, selection or confirmation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(min_length=1)
+    audio: str = Field(min_length=1)
+    text: str = Field(min_length=1)
+    ref_audio: str = Field(min_length=1)
+    language: str | None = None
+    duration_s: float = Field(gt=0.0)
+    sample_rate_hz: int = Field(ge=1)
+    audio_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    split: Literal["train", "selection", "confirmation"]
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One sound row of the user's manifest: its files exist and have readable headers.
+
+    Attributes:
+        where: File and line, for messages.
+        line: Line number from 1.
+        id: Unique name, from the stem of the audio file; safe as a file name.
+        audio: Path as written.
+        text: Transcript as written.
+        ref_audio: Reference path as written.
+        language: As written, or None.
+        audio_path: The clip, below the manifest's folder.
+        ref_path: The reference clip, below the manifest's folder.
+        notes: What was accepted although it is unusual.
+    """
+
+    where: str
+    line: int
+    id: str
+    audio: str
+    text: str
+    ref_audio: str
+    language: str | None
+    audio_path: Path
+    ref_path: Path
+    notes: tuple[str, ...] = ()
+
+
+def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
+    """Read the user's manifest.
+
+    Args:
+        path: JSONL with `audio`, `text`, `ref_audio` and, optionally, `language` in each line;
+            paths relative to its folder. A byte order mark, Windows line ends and blank lines
+            are accepted and noted on the first row.
+
+    Returns:
+        The sound rows in file order, and a problem for every other line. A file that cannot be
+        read at all gives no row and one problem.
+    """
+    path = Path(path)
+    folder = path.parent
+    rows: list[RawRow] = []
+    problems: list[Problem] = []
+    notes: list[str] = []
+    files = _Files(folder)
+    try:
+        for number, line in _lines(path, notes):
+            where = f"{path.name}:{number}"
+            if isinstance(line, Problem):
+                problems.append(line)
+                continue
+            values, found = _parse(where, line)
+            problems.extend(found)
+            if values is None:
+                continue
+            audio_path = files.check(where, "audio", values["audio"], problems)
+            ref_path = files.check(where, "ref_audio", values["ref_audio"], problems)
+            if audio_path is None or ref_path is None or found:
+                continue
+            rows.append(
+                RawRow(
+                    where,
+                    number,
+                    "",
+                    values["audio"],
+                    values["text"],
+                    values["ref_audio"],
+                    values.get("language"),
+                    audio_path,
+                    ref_path,
+                )
+            )
+    except OSError as error:
+        fix = "Check data.manifest in params.yaml; `dvc pull` restores the embedded data."
+        found_text = f"nothing that can be read ({error.strerror or error})"
+        return [], [Problem(str(path), "a JSONL file", found_text, fix)]
+    problems.extend(files.repeats())
+    rows, repeated = _refuse_repeated_audio(rows)
+    problems.extend(repeated)
+    problems.extend(_refuse_second_reference(rows))
+    if not rows and not problems:
+        fix = 'Give one {"audio": …, "text": …, "ref_audio": …} a line.'
+        problems.append(Problem(str(path), "at least one row", "an empty file", fix))
+    ids = _assign_ids([os.path.relpath(row.audio_path, folder) for row in rows])
+    rows = [replace(row, id=name) for row, name in zip(rows, ids, strict=True)]
+    if rows and notes:
+        rows[0] = replace(rows[0], notes=tuple(notes))
+    return rows, sorted(problems, key=_line_of)
+
+
+def _line_of(problem: Problem) -> int:
+    """Sort key: the line number in `file.jsonl:12`, or 0 for a whole file."""
+    tail = problem.where.rsplit(":", 1)[-1]
+    return int(tail) if tail.isdigit() else 0
+
+
+def _lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Problem]]:
+    """Yield decoded lines with their numbers; a line that cannot be decoded is a problem."""
+    with open(path, "rb") as stream:
+        number = 0
+        while raw := stream.readline(MAX_LINE_BYTES + 2):
+            number += 1
+            where = f"{path.name}:{number}"
+            if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                yield 1, Problem(where, "UTF-8", "UTF-16", "Save the file as UTF-8.")
+                return
+            if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
+                raw = raw[3:]
+                notes.append("the manifest starts with a byte order mark; it was ignored")
+            if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
+                while (more := stream.readline(MAX_LINE_BYTES)) and not more.endswith(b"\n"):
+                    pass
+                yield (
+                    number,
+                    Problem(
+                        where,
+                        f"a line of at most {MAX_LINE_BYTES} bytes",
+                        "a longer one",
+                        "Give one row a line, with paths instead of embedded audio.",
+                    ),
+                )
+                continue
+            if raw.endswith(b"\r\n") and "line ends" not in "".join(notes):
+                notes.append("the manifest has Windows line ends; they were accepted")
+            if not raw.strip():
+                if raw.endswith(b"\n") and "blank" not in "".join(notes):
+                    notes.append("the manifest has blank lines; they were ignored")
+                continue
+            try:
+                yield number, raw.decode("utf-8").strip("\r\n")
+            except UnicodeDecodeError as error:
+                found = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
+                yield number, Problem(where, "UTF-8", found, "Save the file as UTF-8.")
+
+
+class _DuplicateKeyError(ValueError):
+    """A key that one JSON object gives twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise _DuplicateKeyError(key)
+    return dict(pairs)
+
+
+def _show(value: Any, width: int = 60) -> str:
+    """Show a value in a message: one line, printable, not too long."""
+    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _parse(where: str, line: str) -> tuple[dict[str, Any] | None, list[Problem]]:
+    """Parse and check one line; the values are None when its paths cannot be looked at."""
+    shape = '{"audio": "…", "text": "…", "ref_audio": "…"}'
+    try:
+        values = json.loads(line, object_pairs_hook=_object)
+    except _DuplicateKeyError as error:
+        fix = "Keep one of them."
+        return None, [Problem(where, "each key once", f"{_show(str(error))} twice", fix)]
+    except RecursionError:
+        return None, [Problem(where, shape, "deeply nested JSON", "Write one flat object.")]
+    except ValueError as error:  # also an integer of more digits than Python reads
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"{error.msg} at column {error.colno}"
+        fix = "Write one JSON object a line."
+        return None, [Problem(where, shape, f"invalid JSON ({reason[:80]})", fix)]
+    if not isinstance(values, dict):
+        found = f"{type(values).__name__} {_show(values, 40)}"
+        return None, [Problem(where, shape, found, "Write one JSON object a line.")]
+    problems = []
+    for key in values:
+        if key not in REQUIRED + OPTIONAL:
+            expected = f"only {', '.join(REQUIRED + OPTIONAL)}"
+            problems.append(
+                Problem(
+                    where, expected, f"unknown key {_show(key)}", "Check the spelling, or drop it."
+                )
+            )
+    for key in REQUIRED:
+        if key not in values:
+            problems.append(Problem(where, f"a key {key}", "none", f"Add {key}."))
+    for key, value in values.items():
+        nullable = key in OPTIONAL and value is None
+        if key in REQUIRED + OPTIONAL and not isinstance(value, str) and not nullable:
+            found = f"{type(value).__name__} {_show(value, 40)}"
+            problems.append(Problem(where, f"{key} as a string", found, "Put it in quotes."))
+    if isinstance(values.get("text"), str):
+        problems.extend(_check_text(where, values["text"]))
+    if isinstance(values.get("language"), str):
+        language = values["language"]
+        if not re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,39}", language):
+            fix = "Name a language such as english or malay, or drop the key."
+            problems.append(Problem(where, "a language name", _show(language), fix))
+    usable = all(isinstance(values.get(key), str) for key in REQUIRED)
+    return (values if usable else None), problems
+
+
+def _check_text(where: str, text: str) -> list[Problem]:
+    """Check a transcript on its own."""
+    if not text.strip():
+        return [
+            Problem(where, "a transcript", "empty text", "Write what is said, or drop the row.")
+        ]
+    problems = []
+    if controls := invisible_controls(text):
+        fix = "Replace them by blanks."
+        found = ", ".join(dict.fromkeys(controls[:4]))
+        problems.append(Problem(where, "text without control characters", found, fix))
+    if not has_letter(text):
+        fix = "Write what is said in words; numbers too."
+        problems.append(Problem(where, "text with at least one letter", _show(text, 40), fix))
+    if len(text) > MAX_TEXT_CHARACTERS:
+        fix = "Give one sentence a clip."
+        limit = f"text of at most {MAX_TEXT_CHARACTERS} characters"
+        problems.append(Problem(where, limit, f"{len(text)} characters", fix))
+    return problems
+
+
+class _Files:
+    """Checks the paths of one manifest; a path that many rows share is checked once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = Path(os.path.realpath(folder))
+        # DVC may place data as links into its own cache; those stay readable.
+        self.dvc_caches = [
+            Path(os.path.realpath(parent / ".dvc" / "cache"))
+            for parent in (self.root, *self.root.parents)
+            if (parent / ".dvc" / "cache").is_dir()
+        ]
+        self._seen: dict[tuple[str, str], tuple[Path | None, Problem | None]] = {}
+        self._repeats: Counter[tuple[str, str]] = Counter()
+
+    def check(self, where: str, key: str, text: str, problems: list[Problem]) -> Path | None:
+        """Return the file that a path names, or None after noting what is wrong with it."""
+        known = self._seen.get((key, text))
+        if known is None:
+            path, problem = self._look(where, key, text)
+            self._seen[(key, text)] = path, problem
+            if problem is not None:
+                problems.append(problem)
+            return path
+        path, problem = known
+        if problem is not None:
+            self._repeats[(key, text)] += 1
+            if self._repeats[(key, text)] < MAX_REPEATS:
+                problems.append(replace(problem, where=where))
+        return path
+
+    def repeats(self) -> list[Problem]:
+        """Count the rows whose path was already reported often enough."""
+        left = []
+        for name, count in self._repeats.items():
+            problem = self._seen[name][1]
+            if problem is not None and count >= MAX_REPEATS:
+                more = count - MAX_REPEATS + 1
+                left.append(
+                    replace(problem, found=f"{problem.found}; {more} further rows share it")
+                )
+        return left
+
+    def _look(self, where: str, key: str, text: str) -> tuple[Path | None, Problem | None]:
+        def refuse(expected: str, found: str, fix: str) -> tuple[None, Problem]:
+            return None, Problem(where, f"{key}: {expected}", found, fix)
+
+        inside = f"a path below {self.folder.as_posix() or '.'}/"
+        copy = "Copy the file there and give its relative path."
+        if not text.strip():
+            return refuse(inside, "an empty path", "Give the path of a file.")
+        if text.lower().startswith("data:") or (len(text) > 200 and _looks_base64(text)):
+            return refuse(inside, "embedded base64 audio", "Write it to a file; give its path.")
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+            return refuse(inside, f"the address {_show(text)}", "Download it and give its path.")
+        if invisible_controls(text) or len(text) > MAX_PATH_CHARACTERS:
+            return refuse(inside, f"a path that cannot exist: {_show(text)}", "Rename the file.")
+        windows = PureWindowsPath(text)
+        if text.startswith(("/", "\\", "~")) or windows.drive:
+            return refuse(inside, f"the absolute path {_show(text)}", copy)
+        if "\\" in text:
+            return refuse("forward slashes", _show(text), "Write / instead of \\.")
+        if ".." in PurePosixPath(text).parts:
+            return refuse(inside, f"{_show(text)}, which leaves the folder", copy)
+        path = self.folder / text
+        try:
+            if not os.path.lexists(path):
+                elsewhere = Path(text)
+                hint = "Check the name; paths are relative to the manifest's folder."
+                if elsewhere.is_file():
+                    hint = (
+                        "It exists relative to the working folder; paths here are relative to "
+                        "the manifest's folder: move the manifest, or change the path."
+                    )
+                return refuse("an existing file", f"no file {_show(text)}", hint)
+            real = Path(os.path.realpath(path))
+            homes = (self.root, *self.dvc_caches)
+            if not any(real.is_relative_to(home) for home in homes):
+                return refuse(inside, f"{_show(text)}, a link that leaves the folder", copy)
+            if not real.exists():
+                fix = "Restore its target, or copy the file."
+                return refuse("an existing file", f"{_show(text)}, a link to nothing", fix)
+            if not real.is_file():
+                return refuse("a file", f"{_show(text)}, which is none", "Name an audio file.")
+            if real.stat().st_size == 0:
+                return refuse("audio", f"{_show(text)}, a file of 0 bytes", "Replace the file.")
+            probe(path)
+        except AudioError as error:
+            fix = "Replace it by a WAV or FLAC file that plays."
+            return refuse("audio that can be read", f"{_show(text)}: {error}", fix)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            return refuse("a readable file", f"{_show(text)}: {reason}", "Check its permissions.")
+        return path, None
+
+
+def _looks_base64(text: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", text) is not None and "." not in text
+
+
+def _refuse_repeated_audio(rows: list[RawRow]) -> tuple[list[RawRow], list[Problem]]:
+    """Keep the first row of each audio file."""
+    first: dict[str, RawRow] = {}
+    kept, problems = [], []
+    for row in rows:
+        name = os.path.realpath(row.audio_path)
+        if name in first:
+            found = f"{_show(row.audio)} again (first in line {first[name].line})"
+            problems.append(Problem(row.where, "each clip once", found, "Drop one of the rows."))
+        else:
+            first[name] = row
+            kept.append(row)
+    return kept, problems
+
+
+def _refuse_second_reference(rows: Sequence[RawRow]) -> list[Problem]:
+    """Report rows whose reference differs from the most common one (the first, on a tie)."""
+    names = [os.path.realpath(row.ref_path) for row in rows]
+    if len(set(names)) < 2:
+        return []
+    counts = Counter(names)
+    usual = max(counts, key=lambda name: counts[name])
+    expected = f"the same ref_audio in every row ({_show(rows[names.index(usual)].ref_audio, 40)})"
+    fix = "Use one reference: the voice becomes unstable otherwise."
+    others = [row for row, name in zip(rows, names, strict=True) if name != usual]
+    problems = [
+        Problem(row.where, expected, _show(row.ref_audio, 40), fix) for row in others[:MAX_REPEATS]
+    ]
+    if len(others) > MAX_REPEATS:
+        last, more = problems[-1], len(others) - MAX_REPEATS
+        problems[-1] = replace(last, found=f"{last.found}; {more} further rows differ too")
+    return problems
+
+
+def _assign_ids(relative_paths: Sequence[str]) -> list[str]:
+    """Name clips by their stem, by their whole path where stems collide.
+
+    Names are compared without case, because some file systems do. A name depends only on the
+    paths in the manifest, not on their order.
+    """
+    posix = [PurePosixPath(Path(name).as_posix()) for name in relative_paths]
+    stems = [_safe(name.stem) for name in posix]
+    longer = [_safe("__".join(name.parts)) for name in posix]
+    stem_counts = Counter(name.casefold() for name in stems)
+    longer_counts = Counter(name.casefold() for name in longer)
+    names = []
+    for name, stem, long in zip(posix, stems, longer, strict=True):
+        if stem_counts[stem.casefold()] == 1 and not stem.startswith("_"):
+            names.append(stem)
+        elif longer_counts[long.casefold()] == 1 and long.casefold() not in stem_counts:
+            names.append(long)
+        else:
+            names.append(f"{long}.{hashlib.sha256(name.as_posix().encode()).hexdigest()[:12]}")
+    return names
+
+
+def _safe(name: str) -> str:
+    """Make a name safe as a file name and as a key of a safetensors file."""
+    return re.sub(r"[^\w.-]", "_", name)[:100].strip(".") or "_"
+
+
+def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
+    """Write accepted utterances, sorted by id, one JSON object a line."""
+    write_jsonl(path, (u.model_dump() for u in sorted(utterances, key=lambda u: u.id)))
+
+
+def read_manifest(path: str | Path) -> list[Utterance]:
+    """Read the accepted manifest that the audit wrote.
+
+    Raises:
+        UserError: When it is absent, or does not hold what the audit writes.
+    """
+    path = Path(path)
+    fix = "Run `voxadapt audit` (or `dvc repro audit`)."
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
+        raise UserError(Problem(str(path), "the accepted manifest", found, fix)) from None
+    utterances, problems = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            utterances.append(Utterance.model_validate_json(line))
+        except ValidationError as error:
+            item = error.errors()[0]
+            found = f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+            problems.append(Problem(f"{path.name}:{number}", "an utterance", found, fix))
+    for name, count in Counter(u.id for u in utterances).items():
+        if count > 1:
+            problems.append(Problem(str(path), "unique ids", f"{name} {count} times", fix))
+    if problems:
+        raise UserError(problems, f"{path} cannot be used.")
+    return utterances

@@ -1,0 +1,34 @@
+"""Splits by hash: a text's split depends on the text alone, so adding clips moves nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from voxadapt.params import SplitParams
+
+Split = Literal["train", "selection", "confirmation"]
+SPLITS: tuple[Split, ...] = ("train", "selection", "confirmation")
+
+
+def assign_split(text_norm: str, split: SplitParams) -> Split:
+    """Assign a text to a split by the sha256 of the salt and the folded text.
+
+    Equal texts are always together, so no text is in two splits. Selection takes the low end of
+    the hash range and confirmation the high end: changing one share moves no text between these
+    two.
+
+    Args:
+        text_norm: The folded text (`data.text.fold_text`), not the raw one.
+        split: Shares and salt.
+
+    Returns:
+        `train`, `selection` or `confirmation`.
+    """
+    digest = hashlib.sha256(f"{split.salt}\0{text_norm}".encode()).digest()
+    position = int.from_bytes(digest[:8], "big") / 2**64
+    if position < split.selection_share:
+        return "selection"
+    if position >= 1.0 - split.confirmation_share:
+        return "confirmation"
+    return "train"

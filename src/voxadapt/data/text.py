@@ -1,0 +1,155 @@
+"""Transcripts: the folded form that identifies a text, scripts, sentences, length.
+
+Everything here works on any language: it uses Unicode categories and character names, no word
+lists except the few Latin abbreviations in `num_sentences`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+# Apostrophes inside a word vanish (don't -> dont); other marks separate words.
+_APOSTROPHES = frozenset("'\u2018\u2019\u02bc\u02bb\uff07\u0060\u00b4")
+_EAST_ASIAN = {"CJK": "HAN/KANA", "HIRAGANA": "HAN/KANA", "KATAKANA": "HAN/KANA"}
+_BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_ABBREVIATIONS = frozenset(
+    "mr mrs ms dr prof st jr sr no vs etc e.g i.e fig vol approx dept".split()
+)
+_SENTENCE_END = re.compile(
+    r"[.!?\u2026\u0964\u061f]+[\"'\u2019\u201d)\]]*\s+|[\u3002\uff01\uff1f]+"
+)
+_MARKUP = re.compile(r"<[A-Za-z/!][^<>]*>|&[A-Za-z]{2,8};|&#\d+;")
+
+
+def fold_text(text: str) -> str:
+    """Fold a text to the form that identifies it: what is said, not how it is written.
+
+    NFKC and case folding; punctuation and symbols are dropped (a blank stands in for them, except
+    for apostrophes); invisible format characters are dropped; combining marks are **kept**, since
+    they are vowels in many scripts; blanks are collapsed. Folding twice changes nothing.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The folded text; empty when nothing in it can be spoken.
+    """
+    for _ in range(8):  # NFKC after dropping a character may compose again; two rounds suffice
+        folded = _fold_once(text)
+        if folded == text:
+            break
+        text = folded
+    return text
+
+
+def _fold_once(text: str) -> str:
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    kept = []
+    for character in text:
+        category = unicodedata.category(character)
+        if character in _APOSTROPHES or category == "Cf":
+            continue
+        kept.append(character if category[0] in "LMN" else " ")
+    return " ".join("".join(kept).split())
+
+
+def has_letter(text: str) -> bool:
+    """Say whether a text has at least one letter of any script."""
+    return any(unicodedata.category(character)[0] == "L" for character in text)
+
+
+def has_digit(text: str) -> bool:
+    """Say whether a text has a digit or another number character."""
+    return any(unicodedata.category(character)[0] == "N" for character in text)
+
+
+def has_markup(text: str) -> bool:
+    """Say whether a text has HTML or XML tags or entities in it."""
+    return _MARKUP.search(text) is not None
+
+
+def invisible_controls(text: str) -> list[str]:
+    """Return the code points that no transcript holds: control characters, lone surrogates."""
+    return [f"U+{ord(c):04X}" for c in text if unicodedata.category(c) in ("Cc", "Cs")]
+
+
+def script_of(character: str) -> str | None:
+    """Name the script of a letter, or None for what belongs to every script.
+
+    Han and both kana count as one script, because Japanese mixes them.
+    """
+    if unicodedata.category(character)[0] != "L":
+        return None
+    name = unicodedata.name(character, "UNNAMED").split()[0].split("-")[0]
+    if name in ("MODIFIER", "FEMININE", "MASCULINE"):
+        return None
+    return _EAST_ASIAN.get(name, name)
+
+
+def scripts(text: str) -> Counter[str]:
+    """Count a text's letters by script."""
+    found = (script_of(character) for character in unicodedata.normalize("NFKC", text))
+    return Counter(name for name in found if name is not None)
+
+
+def dominant_script(texts: Iterable[str]) -> str | None:
+    """Return the script of most letters over all texts, or None when there is no letter."""
+    total: Counter[str] = Counter()
+    for text in texts:
+        total.update(scripts(text))
+    return max(sorted(total), key=lambda name: total[name]) if total else None
+
+
+def odd_characters(text: str, script: str | None) -> list[str]:
+    """Return what does not belong into a transcript of one script, in order, each once.
+
+    That is: letters of another script (also look-alikes such as a Cyrillic a in a Latin word),
+    emoji and other pictographs, replacement characters, private or unassigned code points, and
+    controls of the writing direction.
+
+    Args:
+        text: The transcript.
+        script: The corpus' dominant script.
+    """
+    odd: dict[str, None] = {}
+    for character in unicodedata.normalize("NFKC", text):
+        category = unicodedata.category(character)
+        other = script_of(character)
+        if (
+            (other is not None and script is not None and other != script)
+            or category in ("So", "Co", "Cn")
+            or character in _BIDI_CONTROLS
+            or character == "\ufffd"
+        ):
+            odd[character] = None
+    return list(odd)
+
+
+def num_spoken_characters(text: str) -> int:
+    """Count letters, marks and digits: what speech rate is measured in."""
+    return sum(character != " " for character in fold_text(text))
+
+
+def num_sentences(text: str) -> int:
+    """Estimate how many sentences a transcript holds.
+
+    A sentence ends at a full stop, question or exclamation mark (also Devanagari, Arabic and
+    East Asian ones) that more letters follow. Abbreviations, initials and a following lower-case
+    letter do not end one. It is an estimate, good for a warning and not for more.
+    """
+    count, start = 1, 0
+    text = text.strip()
+    for match in _SENTENCE_END.finditer(text):
+        before, after = text[start : match.start()], text[match.end() :]
+        if not has_letter(after) or not has_letter(before):
+            continue
+        follower = next(c for c in after if unicodedata.category(c)[0] in "LN")
+        word = before.split()[-1].lstrip("\"'(\u201c\u2018").casefold() if before.split() else ""
+        is_stop = match.group().strip("\"'\u2019\u201d)] ") == "."
+        if follower.islower() or (is_stop and (word in _ABBREVIATIONS or len(word) == 1)):
+            continue
+        count, start = count + 1, match.end()
+    return count

@@ -1,0 +1,1 @@
+"""Evaluation: speech of every candidate, transcripts, similarity, statistics, the choice."""

@@ -1,0 +1,681 @@
+"""Which candidate to keep: gates, the earliest within one standard error, confirmation.
+
+The zero-shot Base is candidate 0 and may win. The rule is fixed in `params.select` before anything
+is scored; equal inputs give equal bytes, in whatever order the rows come.
+
+How a paired gate (failure rate, error) is read, with d = candidate minus Base and margin m:
+*passed* when the upper bound of d is at most m (shown to be no worse); *failed* when d itself is
+above m; *undecided* in between. Undecided candidates stay eligible and the record says so: with 30
+sentences one failed clip already lifts the upper bound above a margin of .02, and dropping every
+such candidate would choose by luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from voxadapt.errors import Problem, UserError
+from voxadapt.evaluation.measures import Sample, calibrated
+from voxadapt.evaluation.normalise import metric_for
+from voxadapt.evaluation.results import ScoreRow, evaluator_id, rows_sha
+from voxadapt.evaluation.statistics import (
+    Array,
+    Interval,
+    detectable_difference,
+    max_t_critical,
+    paired_difference,
+    pareto_members,
+    probability_best,
+    ratio_interval,
+    resample_weights,
+    rounded,
+    standard_error,
+    texts_needed,
+)
+from voxadapt.params import SelectParams
+
+BASE = "base"
+POWER_DIFFERENCES = {"similarity": (0.005, 0.01, 0.02), "error": (0.01, 0.02, 0.05)}
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One condition that a candidate must meet."""
+
+    name: str
+    state: str
+    value: float | None
+    low: float | None
+    high: float | None
+    limit: float | tuple[float, float]
+    text: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        limit = list(self.limit) if isinstance(self.limit, tuple) else self.limit
+        return {
+            "name": self.name,
+            "state": self.state,
+            "value": rounded(self.value),
+            "low": rounded(self.low),
+            "high": rounded(self.high),
+            "limit": limit,
+            "text": self.text,
+        }
+
+
+def select(
+    rows: Mapping[str, Sequence[ScoreRow]],
+    params: SelectParams,
+    *,
+    scale: Mapping[str, Any] | None = None,
+    real: Sequence[ScoreRow] = (),
+    codec: Sequence[ScoreRow] = (),
+) -> dict[str, Any]:
+    """Choose a candidate by the rule in the parameters.
+
+    Args:
+        rows: Rows of the selection split by candidate; `base` and at least one epoch.
+        params: The rule.
+        scale: `similarity.json` as read, for ceiling and floor.
+        real: Rows of the held-out recordings, for the ASR floor; any split is filtered.
+        codec: Rows of their codec round trip.
+
+    Returns:
+        The JSON-ready content of `selection.json`.
+
+    Raises:
+        UserError: When candidates were not scored on the same clips by the same evaluator, or
+            the error metric cannot measure the language.
+    """
+    names = sorted(rows, key=_epoch)
+    split = _check(rows, names, params)
+    everything = [row for name in names for row in rows[name]]
+    evaluator = evaluator_id(everything)
+    real = _comparable(real, split, evaluator)
+    codec = _comparable(codec, split, evaluator)
+    ceiling, floor = _point(scale, "ceiling"), _point(scale, "floor")
+    samples = {name: Sample(rows[name], params.error_metric, floor) for name in names}
+    base = samples[BASE]
+    weights = resample_weights(len(base.text_ids), params.num_bootstrap, params.seed)
+    confidence = params.confidence
+    takes = len(base.rows) // len(base.text_ids)
+
+    higher = params.primary == "similarity"
+    primary = {name: s.sim if higher else s.error for name, s in samples.items()}
+    measured = {
+        name: sample.intervals(weights, confidence, ceiling, floor)
+        for name, sample in samples.items()
+    }
+    real_rate = Sample(real, params.error_metric, floor).wrong_language_rate.point if real else None
+    gates = {
+        name: _gates(samples[name], base, measured[name], weights, params, real_rate)
+        for name in names
+    }
+    eligible = [n for n in names if all(gate.state != "failed" for gate in gates[n])]
+
+    comparison = _compare(eligible, primary, samples, weights, higher, confidence)
+    best = comparison.best if comparison else BASE
+    chosen = comparison.chosen if comparison else BASE
+    runner_up = comparison.runner_up if comparison else None
+    metric = params.error_metric
+    candidates = []
+    for name in names:
+        sample = samples[name]
+        versus = None
+        if name != BASE:
+            versus = {
+                key: paired_difference(ours, theirs, weights, confidence)[0].as_dict(with_se=True)
+                for key, ours, theirs in (
+                    ("primary", primary[name], primary[BASE]),
+                    ("sim", sample.sim, base.sim),
+                    ("error", sample.error, base.error),
+                    ("failure_rate", sample.failure_rate, base.failure_rate),
+                )
+            }
+        shown = ("wer", "cer", "sim", "sim_norm", "duration_ratio", "failure_rate",
+                 "wrong_language_rate")  # fmt: skip
+        in_race = comparison is not None and name in eligible
+        candidates.append(
+            {
+                "name": name,
+                "epoch": _epoch(name),
+                "eligible": name in eligible,
+                "gates": [gate.as_dict() for gate in gates[name]],
+                **{key: measured[name][key].as_dict() for key in shown},
+                "primary": measured[name]["sim" if higher else metric].as_dict(),
+                "vs_base": versus,
+                "vs_best": comparison.versus_best[name] if comparison and in_race else None,
+                "p_best": rounded(comparison.p_best[name]) if comparison and in_race else 0.0,
+                "pareto": bool(comparison and in_race and comparison.pareto[name]),
+                "pareto_probability": (
+                    rounded(comparison.pareto_probability[name]) if comparison and in_race else 0.0
+                ),
+            }
+        )
+    result = {
+        "schema": "voxadapt-selection/1",
+        "rule": params.model_dump(mode="json") | {"text": _rule_text(params)},
+        "split": split,
+        "num_texts": len(base.text_ids),
+        "takes": takes,
+        "evaluator": evaluator,
+        "inputs": {name: rows_sha(rows[name]) for name in names},
+        "asr_floor": _floor(real, params),
+        "codec_floor": _floor(codec, params),
+        "scale": None
+        if scale is None
+        else {key: rounded(_point(scale, key)) for key in ("ceiling", "codec_ceiling", "floor")},
+        "candidates": candidates,
+        "best": best,
+        "chosen": chosen,
+        "runner_up": runner_up,
+        "keep_base": chosen == BASE,
+        "power": _power(names, primary, weights, takes, params),
+    }
+    result["reason"] = _reason(result)
+    return result
+
+
+def _gates(
+    sample: Sample,
+    base: Sample,
+    measured: Mapping[str, Interval],
+    weights: Array,
+    params: SelectParams,
+    real_wrong_language: float | None,
+) -> list[Gate]:
+    """Hold one candidate against every gate."""
+    total = len(sample.rows)
+    lost = sum(row.status == "failed" for row in sample.rows)
+    share = (total - lost) / total
+    gates = [
+        Gate(
+            "coverage",
+            "passed" if lost == 0 else "failed",
+            share,
+            None,
+            None,
+            1.0,
+            f"{total - lost} of {total} clips exist and could be measured.",
+        )
+    ]
+    for name, label, margin in (
+        ("failure_rate", "failure rate", params.failure_margin),
+        ("error", params.error_metric.upper(), params.error_margin),
+    ):
+        ours, theirs = getattr(sample, name), getattr(base, name)
+        found, _ = paired_difference(ours, theirs, weights, params.confidence)
+        gates.append(_paired_gate(name, label, found, margin))
+    ratio = measured["duration_ratio"]
+    low, high = params.duration_ratio
+    inside = ratio.point is not None and low <= ratio.point <= high
+    shown = "unknown" if ratio.point is None else f"{ratio.point:.2f}"
+    gates.append(
+        Gate(
+            "duration_ratio",
+            "passed" if inside else "failed",
+            ratio.point,
+            ratio.low,
+            ratio.high,
+            params.duration_ratio,
+            f"Median spoken/expected duration {shown}, band {low:g} to {high:g}.",
+        )
+    )
+    gates.append(_language_gate(measured["wrong_language_rate"], params, real_wrong_language))
+    return gates
+
+
+def _paired_gate(name: str, label: str, found: Interval, margin: float) -> Gate:
+    """Read a paired difference against its margin; see the module's docstring."""
+    assert found.point is not None
+    upper = found.point if found.high is None else found.high
+    difference = f"{label} minus the Base's: {100 * found.point:+.1f} points"
+    if upper <= margin:
+        state, verdict = "passed", "shown to be within the margin"
+    elif found.point > margin:
+        state, verdict = "failed", "worse by more than the margin"
+    else:
+        state, verdict = "undecided", "within the margin, but too few sentences to show it"
+    text = f"{difference} (at most {100 * upper:+.1f}), margin {100 * margin:.1f}: {verdict}."
+    return Gate(name, state, found.point, found.low, found.high, margin, text)
+
+
+def _language_gate(rate: Interval, params: SelectParams, real_wrong_language: float | None) -> Gate:
+    """Limit the share of clips that Whisper hears in another language."""
+    limit = params.max_wrong_language
+    assert rate.point is not None
+    if real_wrong_language is not None and real_wrong_language > limit:
+        state = "undecided"
+        text = (
+            f"Whisper mistakes the language of {100 * real_wrong_language:.0f} % of the real "
+            "clips: it cannot judge."
+        )
+    else:
+        state = "passed" if rate.point <= limit else "failed"
+        text = f"Another language heard in {100 * rate.point:.1f} %, limit {100 * limit:.1f} %."
+    return Gate("wrong_language", state, rate.point, rate.low, rate.high, limit, text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """The race among eligible candidates."""
+
+    best: str
+    chosen: str
+    runner_up: str | None
+    versus_best: dict[str, dict[str, Any]]
+    p_best: dict[str, float]
+    pareto: dict[str, bool]
+    pareto_probability: dict[str, float]
+
+
+def _compare(
+    eligible: Sequence[str],
+    primary: Mapping[str, Any],
+    samples: Mapping[str, Sample],
+    weights: Array,
+    higher: bool,
+    confidence: float,
+) -> _Comparison | None:
+    """Find the best, the candidates that tie with it, and the earliest of those."""
+    if not eligible:
+        return None
+    num_texts = weights.shape[1]
+    points = np.array([primary[name].point for name in eligible])
+    # Equal to what is published: a difference in the last bits of a sum is none.
+    gains = np.round(points if higher else -points, 9)
+    best_index = int(np.argmax(gains))  # the earliest of equals
+    best = eligible[best_index]
+    draws = np.stack([primary[name].draws(weights) for name in eligible], axis=1)
+    differences = draws - draws[:, [best_index]]
+    gaps = points - points[best_index]
+    critical = max_t_critical(differences, gaps, num_texts, confidence)
+    versus_best, tied = {}, []
+    for index, name in enumerate(eligible):
+        found, _ = paired_difference(primary[name], primary[best], weights, confidence)
+        se = standard_error(differences[:, index], num_texts)
+        se = 0.0 if not np.isfinite(se) else se
+        reach = critical * se
+        within = bool(abs(gains[index] - gains[best_index]) <= se)
+        contains = bool(abs(gaps[index]) <= reach + 1e-12)
+        if within and contains:
+            tied.append(name)
+        versus_best[name] = {
+            "difference": found.as_dict(with_se=True),
+            "simultaneous_low": rounded(gaps[index] - reach),
+            "simultaneous_high": rounded(gaps[index] + reach),
+            "within_one_se": within,
+            "contains_zero": contains,
+        }
+    chosen = min(tied, key=_epoch)
+    others = [index for index, name in enumerate(eligible) if name != chosen]
+    runner_up = eligible[max(others, key=lambda i: gains[i])] if others else None
+    errors = np.stack([samples[name].error.draws(weights) for name in eligible], axis=1)
+    sims = np.stack([samples[name].sim.draws(weights) for name in eligible], axis=1)
+    members = pareto_members(
+        np.array([samples[name].error.point for name in eligible]),
+        np.array([samples[name].sim.point for name in eligible]),
+    )
+    probabilities = probability_best(np.round(draws, 9), higher)
+    membership = pareto_members(np.round(errors, 9), np.round(sims, 9)).mean(axis=0)
+    return _Comparison(
+        best,
+        chosen,
+        runner_up,
+        versus_best,
+        dict(zip(eligible, probabilities.tolist(), strict=True)),
+        dict(zip(eligible, members.tolist(), strict=True)),
+        dict(zip(eligible, membership.tolist(), strict=True)),
+    )
+
+
+def _power(
+    names: Sequence[str],
+    primary: Mapping[str, Any],
+    weights: Array,
+    takes: int,
+    params: SelectParams,
+) -> dict[str, Any]:
+    """Say which difference between two epochs this set of sentences could show."""
+    num_texts = weights.shape[1]
+    draws = {name: primary[name].draws(weights) for name in names}
+    epochs = [name for name in names if name != BASE] or list(names)
+    pairs = [(a, b) for i, a in enumerate(epochs) for b in epochs[i + 1 :]] or [(epochs[0], BASE)]
+    errors = [standard_error(draws[a] - draws[b], num_texts) for a, b in pairs]
+    se = float(np.median(errors))
+    smallest = detectable_difference(se, params.confidence)
+    unit = "similarity" if params.primary == "similarity" else params.error_metric.upper()
+    needed = [
+        {
+            "difference": difference,
+            "num_texts": max(2, texts_needed(difference, se, num_texts, params.confidence)),
+        }
+        for difference in POWER_DIFFERENCES[params.primary]
+    ]
+    return {
+        "se": rounded(se),
+        "detectable_difference": rounded(smallest),
+        "num_texts": num_texts,
+        "texts_needed": needed,
+        "text": (
+            f"With {num_texts} sentences x {takes} takes a true difference of {smallest:.3f} in "
+            f"{unit} between two epochs is found in 80 % of cases; a difference of "
+            f"{needed[0]['difference']:g} needs about {needed[0]['num_texts']} sentences."
+        ),
+    }
+
+
+def _reason(result: Mapping[str, Any]) -> str:
+    """Put the decision into sentences."""
+    by_name = {item["name"]: item for item in result["candidates"]}
+    chosen, best, rule = by_name[result["chosen"]], result["best"], result["rule"]
+    label = "SIM-resemblyzer" if rule["primary"] == "similarity" else rule["error_metric"].upper()
+    out = [name for name, item in by_name.items() if not item["eligible"]]
+    gated = f" Gated out: {', '.join(_gate_names(by_name[name]) for name in out)}." if out else ""
+    open_gates = [gate["name"] for gate in chosen["gates"] if gate["state"] == "undecided"]
+    doubt = (
+        f" Not decided by this set: {', '.join(open_gates).replace('_', ' ')}."
+        if open_gates
+        else ""
+    )
+    score = f"{label} {chosen['primary']['point']:.3f}"
+    if len(out) == len(by_name):
+        return f"Keep the Base, do not fine-tune: no candidate passed every gate.{gated}"
+    if result["keep_base"]:
+        if best == BASE:
+            why = f"no eligible epoch does better than its {score}"
+        else:
+            gap = chosen["vs_best"]["difference"]
+            why = (
+                f"its {score} is within one standard error of the best, {best} "
+                f"(difference {_signed(gap)})"
+            )
+        return f"Keep the Base, do not fine-tune: {why}.{gated}{doubt}"
+    if best == result["chosen"]:
+        place = "the best, and no earlier candidate is within one standard error of it"
+    else:
+        place = (
+            f"the earliest within one standard error of the best, {best} "
+            f"(difference {_signed(chosen['vs_best']['difference'])})"
+        )
+    gain = chosen["vs_base"]
+    return (
+        f"{result['chosen']} is chosen: its {score} is {place}. Against the zero-shot Base: "
+        f"SIM-resemblyzer {_signed(gain['sim'])}, {rule['error_metric'].upper()} "
+        f"{_signed(gain['error'])}.{gated}{doubt}"
+    )
+
+
+def _gate_names(candidate: Mapping[str, Any]) -> str:
+    failed = [gate["name"].replace("_", " ") for gate in candidate["gates"]
+              if gate["state"] == "failed"]  # fmt: skip
+    return f"{candidate['name']} ({', '.join(failed)})"
+
+
+def _signed(difference: Mapping[str, Any]) -> str:
+    """Write a difference with its interval."""
+    if difference["low"] is None:
+        return f"{difference['point']:+.3f}"
+    return f"{difference['point']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+
+
+def _rule_text(params: SelectParams) -> str:
+    """Put the rule into words."""
+    metric = params.error_metric.upper()
+    goal = "highest similarity" if params.primary == "similarity" else f"lowest {metric}"
+    low, high = params.duration_ratio
+    return (
+        f"Eligible: every clip exists; failure rate at most {100 * params.failure_margin:g} points "
+        f"and {metric} at most {100 * params.error_margin:g} points above the Base's; median "
+        f"duration ratio {low:g} to {high:g}; wrong language in at most "
+        f"{100 * params.max_wrong_language:g} %. Among these, of all within one paired standard "
+        f"error of the {goal} and with 0 in the simultaneous {100 * params.confidence:g} % "
+        "interval, the earliest; the zero-shot Base is the earliest of all."
+    )
+
+
+def confirm(
+    base: Sequence[ScoreRow],
+    chosen: Sequence[ScoreRow],
+    params: SelectParams,
+    *,
+    scale: Mapping[str, Any] | None = None,
+    selection: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Compare the chosen candidate with the Base on sentences that chose nothing.
+
+    Args:
+        base: The Base's rows of the confirmation split.
+        chosen: The chosen candidate's rows; the Base's own where the Base was kept.
+        params: The rule.
+        scale: `similarity.json` as read.
+        selection: `selection.json` as read, to show both splits' differences side by side.
+
+    Returns:
+        The JSON-ready content of `confirm.json`.
+
+    Raises:
+        UserError: When both were not scored on the same clips by the same evaluator.
+    """
+    name = chosen[0].candidate
+    rows = {BASE: base, name: chosen}
+    split = _check(rows, list(rows), params)
+    evaluator = evaluator_id([*base, *chosen])
+    ceiling, floor = _point(scale, "ceiling"), _point(scale, "floor")
+    ours = Sample(chosen, params.error_metric, floor)
+    theirs = Sample(base, params.error_metric, floor)
+    weights = resample_weights(len(ours.text_ids), params.num_bootstrap, params.seed)
+    confidence = params.confidence
+    both = [s.intervals(weights, confidence, ceiling, floor) for s in (theirs, ours)]
+    earlier = _earlier(selection, name)
+    measures = {}
+    for key in ("sim", "wer", "cer", "failure_rate"):
+        difference, _ = paired_difference(
+            getattr(ours, key), getattr(theirs, key), weights, confidence
+        )
+        measures[key] = {
+            "base": both[0][key].as_dict(),
+            "chosen": both[1][key].as_dict(),
+            "difference": difference.as_dict(with_se=True),
+            "selection_difference": earlier.get(key),
+        }
+        if key == "sim":
+            scaled = calibrated(difference, ceiling, floor, difference=True)
+            measures["sim_norm"] = {
+                "base": both[0]["sim_norm"].as_dict(),
+                "chosen": both[1]["sim_norm"].as_dict(),
+                "difference": scaled.as_dict(with_se=True),
+                "selection_difference": None,
+            }
+    measures["duration_ratio"] = {
+        "base": both[0]["duration_ratio"].as_dict(),
+        "chosen": both[1]["duration_ratio"].as_dict(),
+        "difference": None,
+        "selection_difference": None,
+    }
+    verdict, sentence = _verdict(name, measures, params, len(ours.text_ids))
+    return {
+        "schema": "voxadapt-confirm/1",
+        "split": split,
+        "base": BASE,
+        "chosen": name,
+        "num_texts": len(ours.text_ids),
+        "takes": len(ours.rows) // len(ours.text_ids),
+        "evaluator": evaluator,
+        "inputs": {key: rows_sha(value) for key, value in rows.items()},
+        "measures": measures,
+        "primary": params.primary,
+        "error_metric": params.error_metric,
+        "verdict": verdict,
+        "sentence": sentence,
+        "disclosure": (
+            "The selection split's figures are optimistic for the chosen candidate, because they "
+            "chose it (winner's curse). These sentences chose nothing: quote these figures."
+        ),
+    }
+
+
+def _verdict(
+    name: str, measures: Mapping[str, Any], params: SelectParams, num_texts: int
+) -> tuple[str, str]:
+    """Read the confirmation split: is the gain on the primary measure shown?"""
+    metric = params.error_metric
+    sim, error = measures["sim"]["difference"], measures[metric]["difference"]
+    if name == BASE:
+        return "base_kept", (
+            f"The Base was kept; on {num_texts} unseen sentences it reaches SIM-resemblyzer "
+            f"{measures['sim']['base']['point']:.3f} and {metric.upper()} "
+            f"{100 * measures[metric]['base']['point']:.1f} %."
+        )
+    found, sign = (sim, 1) if params.primary == "similarity" else (error, -1)
+    bounds = [sign * found[key] for key in ("low", "high") if found[key] is not None]
+    if bounds and min(bounds) > 0:
+        verdict, words = "confirmed", f"{name} beats the zero-shot Base"
+    elif bounds and max(bounds) < 0:
+        verdict, words = "contradicted", f"{name} is worse than the zero-shot Base"
+    else:
+        verdict, words = "not_confirmed", f"{name} is not shown to beat the zero-shot Base"
+    upper = error["point"] if error["high"] is None else error["high"]
+    if params.primary == "similarity":
+        if upper <= params.error_margin:
+            cost = "no worse within the margin"
+        elif error["point"] > params.error_margin:
+            cost = "worse by more than the margin"
+            verdict = "not_confirmed" if verdict == "confirmed" else verdict
+        else:
+            cost = "within the margin, though too few sentences to show it"
+        tail = f"; its {metric.upper()} is {cost}"
+    else:
+        tail = ""
+    return verdict, (
+        f"On {num_texts} unseen sentences {words}: SIM-resemblyzer {_signed(sim)}, "
+        f"{metric.upper()} {_signed(error)}{tail}."
+    )
+
+
+def _earlier(selection: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
+    """Find the chosen candidate's differences on the selection split."""
+    if selection is None:
+        return {}
+    for item in selection["candidates"]:
+        if item["name"] == name and item["vs_base"] is not None:
+            found = item["vs_base"]
+            return {
+                "sim": found["sim"],
+                selection["rule"]["error_metric"]: found["error"],
+                "failure_rate": found["failure_rate"],
+            }
+    return {}
+
+
+def _check(
+    rows: Mapping[str, Sequence[ScoreRow]], names: Sequence[str], params: SelectParams
+) -> str:
+    """Refuse rows that cannot be paired, and return their split."""
+    problems = []
+    if BASE not in rows or not rows[BASE]:
+        raise UserError(
+            Problem("candidates", "the zero-shot base with its rows", "none", "Score base first.")
+        )
+    expected = {row.key: (row.text, row.split) for row in rows[BASE]}
+    for name in names:
+        found: dict[tuple[str, int], tuple[str, str]] = {}
+        for row in rows[name]:
+            if row.candidate != name:
+                problems.append(
+                    Problem(name, f"rows of {name}", row.candidate, "Score this candidate again.")
+                )
+            if row.key in found:
+                problems.append(
+                    Problem(f"{name}, text {row.text_id}", "one row a take", "two", "Score again.")
+                )
+            found[row.key] = (row.text, row.split)
+        missing, extra = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
+        if missing or extra:
+            problems.append(
+                Problem(
+                    name,
+                    f"the {len(expected)} clips of base",
+                    f"{missing} missing, {extra} extra",
+                    "Score this candidate again.",
+                )
+            )
+        elif found != expected:
+            problems.append(
+                Problem(name, "the texts of base", "other texts or splits", "Score it again.")
+            )
+    splits = sorted({split for _, split in expected.values()})
+    if len(splits) > 1:
+        problems.append(Problem("split", "one split", ", ".join(splits), "Pass one split."))
+    takes = {text_id: 0 for text_id, _ in expected}
+    for text_id, _ in expected:
+        takes[text_id] += 1
+    if len(set(takes.values())) > 1:
+        problems.append(
+            Problem(
+                "takes",
+                "as many takes of every text",
+                str(sorted(set(takes.values()))),
+                "Score again.",
+            )
+        )
+    row = rows[BASE][0]
+    fitting = metric_for(row.lang, [item.text_norm for item in rows[BASE]])
+    if params.error_metric == "wer" and fitting == "cer":
+        problems.append(
+            Problem(
+                "select.error_metric",
+                f"cer: {row.lang} is written without spaces between words",
+                "wer",
+                "Set select.error_metric: cer.",
+            )
+        )
+    if problems:
+        raise UserError(problems[:50], "The candidates cannot be compared.")
+    return splits[0]
+
+
+def _comparable(
+    rows: Sequence[ScoreRow], split: str, evaluator: Mapping[str, str]
+) -> list[ScoreRow]:
+    """Keep the rows of the split, and refuse those of another evaluator."""
+    kept = [row for row in rows if row.split == split]
+    for name in ("norm_id", "asr_id", "sim_id"):
+        other = {getattr(row, name) for row in kept} - {evaluator[name]}
+        if other:
+            raise UserError(
+                Problem(
+                    f"{kept[0].candidate}: {name}",
+                    evaluator[name],
+                    ", ".join(sorted(other)),
+                    "Run the codes stage again.",
+                ),
+                "Scores made by different evaluators cannot be compared.",
+            )
+    return kept
+
+
+def _floor(rows: Sequence[ScoreRow], params: SelectParams) -> dict[str, Any] | None:
+    """Return the error rates of recordings, which no candidate can be expected to beat."""
+    if not rows:
+        return None
+    sample = Sample(rows, params.error_metric, None)
+    weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
+    return {
+        name: ratio_interval(getattr(sample, name), weights, len(rows), params.confidence).as_dict()
+        for name in ("wer", "cer")
+    }
+
+
+def _point(scale: Mapping[str, Any] | None, name: str) -> float | None:
+    return None if scale is None else scale[name]["point"]
+
+
+def _epoch(name: str) -> int:
+    """Return the epoch of a candidate's name; the Base is epoch 0."""
+    return 0 if name == BASE else int(name.removeprefix("epoch-"))

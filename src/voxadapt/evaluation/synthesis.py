@@ -1,0 +1,421 @@
+"""Speech of every candidate for the same sentences, by the stock `qwen_tts` calls.
+
+A fine-tuned checkpoint speaks by `generate_custom_voice`, the Base by `generate_voice_clone`. The
+rows of a batch draw from one random stream, so a seed per clip would mean nothing: instead the
+batches (which sentences, in which order) and their seeds are the same for every candidate, and
+depend on nothing but the sentences and the parameters. Adding a candidate moves no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile as sf
+import torch
+from numpy.typing import NDArray
+
+from voxadapt.errors import Problem, UserError
+from voxadapt.evaluation.results import Clip, Sentence
+from voxadapt.params import ScoreParams
+from voxadapt.progress import Progress
+from voxadapt.provenance import fingerprint, sha256_array, write_atomic
+
+SPARE_S = 4.0  # added to the cap, for short texts
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Which voice a model speaks with: a named speaker, or a cloning prompt.
+
+    Attributes:
+        speaker: Name in a fine-tuned checkpoint.
+        prompt: What the Base's `create_voice_clone_prompt` returned, one item.
+    """
+
+    speaker: str | None = None
+    prompt: Any = None
+
+    def __post_init__(self) -> None:
+        assert (self.speaker is None) != (self.prompt is None), "a speaker or a prompt, not both"
+
+    @property
+    def sha(self) -> str:
+        """Hash of what the voice adds to the checkpoint."""
+        if self.speaker is not None:
+            return fingerprint({"speaker": self.speaker})
+        values = {"text": self.prompt.ref_text, "x_vector": self.prompt.x_vector_only_mode}
+        for name in ("ref_spk_embedding", "ref_code"):
+            tensor = getattr(self.prompt, name)
+            if tensor is not None:
+                values[name] = sha256_array(tensor.detach().float().cpu().numpy())
+        return fingerprint(values)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentences generated together, for one take.
+
+    Attributes:
+        sentences: In their fixed order.
+        take: 0, 1, 2 …
+        seed: Of the batch's random stream.
+        max_new_tokens: Where generation stops; one more than the frames it can give.
+    """
+
+    sentences: tuple[Sentence, ...]
+    take: int
+    seed: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One generated clip, or why there is none."""
+
+    samples: NDArray[np.int16] | None
+    num_frames: int = 0
+    hit_max_tokens: bool = False
+    message: str = ""
+
+
+def clone_voice(
+    tts: Any, ref_audio: str | Path, ref_text: str | None, mode: Literal["x_vector", "icl"]
+) -> Voice:
+    """Make the Base's cloning prompt from the reference clip.
+
+    Args:
+        tts: Stock `Qwen3TTSModel` of a Base model.
+        ref_audio: The conditioning clip.
+        ref_text: Its transcript; needed for `icl`.
+        mode: Speaker vector alone, or reference text and codes as well.
+    """
+    if mode == "icl" and not ref_text:
+        raise UserError(
+            Problem(
+                "score.base_prompt: icl",
+                "the transcript of the reference clip",
+                "none",
+                "Give that clip a row in the manifest, or set score.base_prompt: x_vector.",
+            )
+        )
+    items = tts.create_voice_clone_prompt(
+        ref_audio=str(ref_audio),
+        ref_text=ref_text if mode == "icl" else None,
+        x_vector_only_mode=mode == "x_vector",
+    )
+    return Voice(prompt=items[0])
+
+
+def frame_rate_hz(tts: Any) -> float:
+    """Read the codec's frames per second from the model."""
+    codec = tts.model.speech_tokenizer
+    return codec.get_output_sample_rate() / codec.get_decode_upsample_rate()
+
+
+def text_tokens(tts: Any, text: str) -> int:
+    """Count the text tokens of a sentence."""
+    return len(tts.processor(text=[text])["input_ids"][0])
+
+
+def token_limit(num_text_tokens: int, params: ScoreParams, frames_per_s: float) -> int:
+    """Return where generation stops for a text: what it can need at most, and its end."""
+    seconds = params.max_seconds_per_token * num_text_tokens + SPARE_S
+    return math.ceil(seconds * frames_per_s) + 1
+
+
+def generation_sha(
+    sentences: Sequence[Sentence], params: ScoreParams, language: str, frames_per_s: float
+) -> str:
+    """Hash what decides generation and is common to all candidates.
+
+    The set of sentences belongs to it, because the composition of a batch moves the random stream.
+    The number of takes does not: takes are generated apart.
+    """
+    return fingerprint(
+        {
+            "sampling": sampling(params),
+            "non_streaming_mode": params.non_streaming_mode,
+            "seed": params.seed,
+            "batch_size": params.batch_size,
+            "max_seconds_per_token": params.max_seconds_per_token,
+            "frames_per_s": frames_per_s,
+            "language": language.lower(),
+            "sentences": sorted((item.text_id, item.text) for item in sentences),
+        }
+    )
+
+
+def sampling(params: ScoreParams) -> dict[str, Any]:
+    """Return the sampling arguments of the stock calls, the same for talker and sub-talker."""
+    return {
+        "do_sample": True,
+        "temperature": params.temperature,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
+        "repetition_penalty": params.repetition_penalty,
+        "subtalker_dosample": True,
+        "subtalker_temperature": params.temperature,
+        "subtalker_top_k": params.top_k,
+        "subtalker_top_p": params.top_p,
+    }
+
+
+def plan_batches(tts: Any, sentences: Sequence[Sentence], params: ScoreParams) -> list[Batch]:
+    """Lay out the batches: by length, then id; the same for every candidate."""
+    frames_per_s = frame_rate_hz(tts)
+    lengths = {item.text_id: text_tokens(tts, item.text) for item in sentences}
+    ordered = sorted(sentences, key=lambda item: (lengths[item.text_id], item.text_id))
+    batches = []
+    for take in range(params.takes):
+        for start in range(0, len(ordered), params.batch_size):
+            group = tuple(ordered[start : start + params.batch_size])
+            longest = max(lengths[item.text_id] for item in group)
+            batches.append(
+                Batch(
+                    sentences=group,
+                    take=take,
+                    seed=_seed(params.seed, take, *(item.text_id for item in group)),
+                    max_new_tokens=token_limit(longest, params, frames_per_s),
+                )
+            )
+    return batches
+
+
+def speak(
+    tts: Any,
+    texts: Sequence[str],
+    voice: Voice,
+    params: ScoreParams,
+    *,
+    seed: int,
+    max_new_tokens: int,
+    language: str = "Auto",
+) -> list[Spoken]:
+    """Generate one batch with the stock calls.
+
+    Args:
+        tts: Stock `Qwen3TTSModel`.
+        texts: What to say.
+        voice: Speaker or cloning prompt.
+        params: Sampling parameters.
+        seed: Of the batch's random stream.
+        max_new_tokens: Where generation stops.
+        language: Name of a language that the model lists, or Auto.
+
+    Returns:
+        One clip a text. `hit_max_tokens` is set where a clip is as long as the limit allows: the
+        stock calls do not tell whether its end was chosen in the very last step.
+    """
+    torch.manual_seed(seed)
+    arguments = {
+        "text": list(texts),
+        "language": language,
+        "non_streaming_mode": params.non_streaming_mode,
+        "max_new_tokens": max_new_tokens,
+        **sampling(params),
+    }
+    if voice.speaker is not None:
+        wavs, _ = tts.generate_custom_voice(speaker=voice.speaker, **arguments)
+    else:
+        wavs, _ = tts.generate_voice_clone(voice_clone_prompt=[voice.prompt], **arguments)
+    hop = tts.model.speech_tokenizer.get_decode_upsample_rate()
+    spoken = []
+    for wav in wavs:
+        num_frames = round(len(wav) / hop)
+        if not len(wav) or not np.isfinite(wav).all():
+            spoken.append(Spoken(None, message="the model gave no audio, or values that are none"))
+            continue
+        samples = np.round(np.clip(wav, -1.0, 1.0) * 32767).astype(np.int16)
+        spoken.append(Spoken(samples, num_frames, num_frames >= max_new_tokens - 1))
+    return spoken
+
+
+def speak_candidate(
+    tts: Any,
+    candidate: str,
+    sentences: Sequence[Sentence],
+    voice: Voice,
+    params: ScoreParams,
+    *,
+    out_dir: Path,
+    work_dir: Path,
+    root: Path,
+    checkpoint_sha: str,
+    lang: str,
+    language: str = "Auto",
+) -> list[Clip]:
+    """Speak every sentence `params.takes` times and write the clips.
+
+    Args:
+        tts: Stock `Qwen3TTSModel` of the candidate.
+        candidate: Its name.
+        sentences: The same for all candidates.
+        voice: Speaker or cloning prompt.
+        params: Sampling, batches, seeds, takes.
+        out_dir: Folder for the wavs.
+        work_dir: Folder for finished batches; an interrupted run goes on from there.
+        root: Project folder, which the wavs' paths are relative to.
+        checkpoint_sha: Identity of the checkpoint.
+        lang: Whisper's code of the language, kept in the clips.
+        language: Language given to the model, or Auto.
+
+    Returns:
+        One clip a sentence and take, failed ones included, sorted by text and take.
+
+    Raises:
+        UserError: When the model does not know the speaker or the language, or cannot clone.
+    """
+    _check_voice(tts, voice, language)
+    texts = [item.text_id for item in sentences]
+    assert len(set(texts)) == len(texts), "text ids must be unique"
+    rate_hz = tts.model.speech_tokenizer.get_output_sample_rate()
+    gen_sha = generation_sha(sentences, params, language, frame_rate_hz(tts))
+    identity = [checkpoint_sha, gen_sha, voice.sha, str(tts.model.dtype), str(tts.device)]
+    batches = plan_batches(tts, sentences, params)
+    progress = Progress(f"Speaking ({candidate})", sum(len(b.sentences) for b in batches))
+    clips = []
+    for batch in batches:
+        spoken = _batch(tts, batch, voice, params, language, work_dir, identity)
+        for sentence, result in zip(batch.sentences, spoken, strict=True):
+            path = Path(out_dir) / f"{_file_name(sentence.text_id)}-{batch.take}.wav"
+            if result.samples is not None:
+                write_wav(path, result.samples, rate_hz)
+            clips.append(
+                Clip(
+                    candidate=candidate,
+                    split=sentence.split,
+                    text_id=sentence.text_id,
+                    take=batch.take,
+                    seed=batch.seed,
+                    lang=lang,
+                    text=sentence.text,
+                    wav="" if result.samples is None else relative(path, root),
+                    num_frames=None if result.samples is None else result.num_frames,
+                    hit_max_tokens=result.hit_max_tokens,
+                    gen_sha=gen_sha,
+                    checkpoint_sha=checkpoint_sha,
+                    status="failed" if result.samples is None else "ok",
+                    message=result.message,
+                )
+            )
+        progress.advance(len(batch.sentences))
+    return sorted(clips, key=lambda clip: (clip.text_id, clip.take))
+
+
+def _batch(
+    tts: Any,
+    batch: Batch,
+    voice: Voice,
+    params: ScoreParams,
+    language: str,
+    work_dir: Path,
+    identity: Sequence[str],
+) -> list[Spoken]:
+    """Take a batch from the work folder, or generate it; a batch that fails is spoken singly."""
+    lines = [item.text for item in batch.sentences]
+    key = fingerprint([*identity, batch.take, batch.seed, batch.max_new_tokens, lines])
+    path = Path(work_dir) / f"{key}.npz"
+    stored = _load(path, len(lines))
+    if stored is not None:
+        return stored
+    common = {"max_new_tokens": batch.max_new_tokens, "language": language}
+    try:
+        spoken = speak(tts, lines, voice, params, seed=batch.seed, **common)
+    except Exception:  # one row can break a batch; the clips say which one did
+        spoken = []
+        for sentence in batch.sentences:
+            seed = _seed(params.seed, batch.take, sentence.text_id)
+            try:
+                spoken += speak(tts, [sentence.text], voice, params, seed=seed, **common)
+            except Exception as error:
+                reason = f"generation failed: {type(error).__name__}: {error}"
+                spoken.append(Spoken(None, message=" ".join(reason.split())[:300]))
+    if all(item.samples is not None for item in spoken):
+        _store(path, spoken)
+    return spoken
+
+
+def _store(path: Path, spoken: Sequence[Spoken]) -> None:
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        num_frames=np.array([item.num_frames for item in spoken]),
+        hit_max_tokens=np.array([item.hit_max_tokens for item in spoken]),
+        **{f"clip{i}": item.samples for i, item in enumerate(spoken)},
+    )
+    write_atomic(path, stream.getvalue())
+
+
+def _load(path: Path, count: int) -> list[Spoken] | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        return [
+            Spoken(
+                stored[f"clip{i}"],
+                int(stored["num_frames"][i]),
+                bool(stored["hit_max_tokens"][i]),
+            )
+            for i in range(count)
+        ]
+
+
+def write_wav(path: Path, samples: NDArray[np.int16], sample_rate_hz: int) -> None:
+    """Write 16-bit PCM; equal samples give equal bytes."""
+    stream = io.BytesIO()
+    sf.write(stream, samples, sample_rate_hz, format="WAV", subtype="PCM_16")
+    write_atomic(path, stream.getvalue())
+
+
+def relative(path: Path, root: Path) -> str:
+    """Write a path relative to the project folder, with forward slashes."""
+    return Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
+
+
+def _seed(*parts: int | str) -> int:
+    """Hash anything to a seed below 2^31."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _file_name(text_id: str) -> str:
+    """Turn an id into a file name that is safe everywhere and still unique."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", text_id)[:80]
+    return safe if safe == text_id else f"{safe}-{fingerprint(text_id, 8)}"
+
+
+def _check_voice(tts: Any, voice: Voice, language: str) -> None:
+    """Refuse what the stock calls would refuse for every single clip."""
+    problems = []
+    known = sorted(tts.get_supported_languages() or [])
+    if known and language.lower() not in known:
+        problems.append(
+            Problem("language", f"one of {', '.join(known)}", language, "Change train.language.")
+        )
+    kind = tts.model.tts_model_type
+    wanted = "base" if voice.speaker is None else "custom_voice"
+    if kind != wanted:
+        problems.append(
+            Problem("tts_model_type", wanted, str(kind), "Score a checkpoint of that type.")
+        )
+    elif voice.speaker is not None:
+        speakers = sorted(tts.get_supported_speakers() or [])
+        if voice.speaker.lower() not in speakers:
+            problems.append(
+                Problem(
+                    "train.speaker_name",
+                    f"one of {', '.join(speakers)}",
+                    voice.speaker,
+                    "Use the name that the checkpoint was trained with.",
+                )
+            )
+    if problems:
+        raise UserError(problems, "The model cannot speak these sentences.")

@@ -1,0 +1,106 @@
+"""Writes the shipped corpora of the miniature world."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from voxadapt.miniature.recipe import SAMPLE_RATE, Recipe
+from voxadapt.miniature.speech import Corpus, plan
+
+CLIP_RATE = 16_000
+
+
+def write_clip(wave: np.ndarray, path: Path, rate: int = CLIP_RATE) -> None:
+    """Write a 24 kHz clip as 16-bit mono audio, without clipping.
+
+    Args:
+        wave: Samples.
+        path: Where to write; the suffix names the format.
+        rate: Rate to store.
+    """
+    import soxr
+
+    out = wave if rate == SAMPLE_RATE else soxr.resample(wave, SAMPLE_RATE, rate)
+    peak = float(np.abs(out).max())
+    if peak > 0.99:
+        out = out * (0.99 / peak)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, out, rate, subtype="PCM_16")
+
+
+def _jsonl(rows: list[dict[str, str]], path: Path) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _reference(corpus: Corpus, split: str, path: Path) -> None:
+    wave = np.concatenate([corpus.clip(i) for i in corpus.where(split)])
+    write_clip(wave, path, SAMPLE_RATE)
+
+
+def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
+    """Write the speaker corpus, the Malay corpus and the other voices.
+
+    Args:
+        corpus: All clips.
+        recipe: Sizes and seed.
+        out: The ``data`` folder.
+    """
+    speaker = out / "speaker"
+    rows = []
+    for n, i in enumerate(corpus.where("speaker"), 1):
+        name = f"clips/utt{n:04d}.flac"
+        write_clip(corpus.clip(i), speaker / name)
+        rows.append({"audio": name, "text": corpus.utterances[i].text, "ref_audio": "ref.wav"})
+    _jsonl(rows, speaker / "train_raw.jsonl")
+    _reference(corpus, "speaker_ref", speaker / "ref.wav")
+
+    malay = out / "language" / "malay"
+    rows = []
+    for n, i in enumerate(corpus.where("malay_corpus")[: recipe.speech.malay_shipped], 1):
+        name = f"clips/utt{n:04d}.flac"
+        write_clip(corpus.clip(i), malay / name)
+        rows.append(
+            {
+                "audio": name,
+                "text": corpus.utterances[i].text,
+                "ref_audio": "ref.wav",
+                "language": "malay",
+            }
+        )
+    _jsonl(rows, malay / "train_raw.jsonl")
+    _reference(corpus, "malay_ref", malay / "ref.wav")
+    texts = [{"text": u.text} for u in plan(recipe) if u.split == "malay_text"]
+    _jsonl(texts, malay / "text_only.jsonl")
+
+    voices: list[dict[str, str]] = []
+    for i in corpus.where("floor"):
+        voice = corpus.utterances[i].voice
+        count = sum(row["speaker"] == voice for row in voices) + 1
+        name = f"{voice}/utt{count:02d}.flac"
+        write_clip(corpus.clip(i), out / "voices" / name)
+        voices.append({"audio": name, "text": corpus.utterances[i].text, "speaker": voice})
+    _jsonl(voices, out / "voices" / "voices.jsonl")
+
+
+def replace_folder(source: Path, target: Path) -> None:
+    """Put a finished folder in place of another one.
+
+    Args:
+        source: The new folder, on the same file system.
+        target: The place to put it.
+    """
+    old = target.with_name(target.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        os.rename(target, old)
+    os.rename(source, target)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,161 @@
+"""Writes the page that goes with the miniature's data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from voxadapt.miniature.recipe import BASE_VOICES, FLOOR_VOICES, MALAY_VOICES, Recipe
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _table(head: tuple[str, ...], *rows: tuple[str, ...]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def quality_table(report: dict[str, Any]) -> str:
+    """Return the figures as a Markdown table.
+
+    Args:
+        report: What :func:`voxadapt.miniature.measure.measure` returned.
+    """
+    rows: list[tuple[str, str, str]] = []
+    names = {
+        "heldout_en": "English, voices of the Base",
+        "heldout_target": "English, target voice",
+        "heldout_ms": "Malay",
+    }
+    for key, what in (
+        ("whisper_real", "Whisper WER, real clips"),
+        ("whisper_resynthesised", "Whisper WER, clips through the codec"),
+    ):
+        for split, label in names.items():
+            cell = report[key][split]
+            rows.append((f"{what}: {label}", _percent(cell["wer"]), str(cell["n"])))
+    for key, what in (
+        ("clone_known_voices", "Base, zero-shot clone WER: known voices"),
+        ("clone_known_voices_streaming", "the same, streaming layout"),
+        ("clone_unseen_target", "Base, zero-shot clone WER: target voice, never heard"),
+    ):
+        cell = report[key]
+        value = (
+            f"{_percent(cell['wer'])}; ended by itself {_percent(cell['ended_by_itself'])}; "
+            f"median duration ratio {cell['median_duration_ratio']:.2f}"
+        )
+        rows.append((what, value, str(cell["n"])))
+        if "similarity" in cell:
+            near = cell["similarity"]
+            value = (
+                f"own {near['own']:.3f}, other {near['other']:.3f}, "
+                f"nearest right {_percent(near['nearest_right'])}"
+            )
+            rows.append((f"{what}: cosine with codec copies", value, str(near["n"])))
+    for key, what in (
+        ("voice_real_vs_real", "Resemblyzer, real against real"),
+        ("voice_copy_vs_real", "Resemblyzer, codec copies against real"),
+        ("voice_copy_vs_copy", "Resemblyzer, codec copies against codec copies"),
+    ):
+        cell = report[key]
+        value = (
+            f"own {cell['own']:.3f}, other {cell['other']:.3f}, margin {cell['margin']:.3f}, "
+            f"nearest right {_percent(cell['nearest_right'])}"
+        )
+        rows.append((what, value, str(cell["n"])))
+    used = ", ".join(f"{p:.0f}" for p in report["codec_perplexity"])
+    rows.append(("Codebook perplexities (of 256)", used, ""))
+    return _table(("figure", "value", "n"), *rows)
+
+
+def write_readme(report: dict[str, Any], recipe: Recipe, data: Path) -> None:
+    """Write ``README.md``.
+
+    Args:
+        report: The quality report.
+        recipe: What was built.
+        data: The ``data`` folder.
+    """
+    s = recipe.speech
+    seconds = recipe.whisper.audio_ctx * 0.02
+    contents = _table(
+        ("folder", "what"),
+        (
+            "`models/base`",
+            "stock `Qwen3TTSForConditionalGeneration` (`tts_model_type: base`), float16, with its "
+            "codec in `speech_tokenizer`",
+        ),
+        (
+            "`models/whisper/miniature.pt`",
+            "`whisper.load_model` reads it; English and Malay; context of "
+            f"{seconds:.0f} s (`dims.n_audio_ctx` = {recipe.whisper.audio_ctx})",
+        ),
+        (
+            "`speaker`",
+            f"corpus of the target voice, {s.speaker} clips, and a reference that is none of them",
+        ),
+        (
+            "`language/malay`",
+            f"Malay corpus of one voice, {s.malay_shipped} clips; `text_only.jsonl`: "
+            f"{s.malay_text} further sentences",
+        ),
+        (
+            "`voices`",
+            f"{len(FLOOR_VOICES)} other voices, {s.floor_clips} clips each (similarity floor)",
+        ),
+    )
+    heard = _table(
+        ("model", "learned from", "never heard"),
+        (
+            "Base talker and its speaker encoder",
+            f"{s.base} English clips of {len(BASE_VOICES)} voices",
+            "the target voice (flite `slt`), all Malay",
+        ),
+        (
+            "codec",
+            f"the same, {s.malay} Malay clips of {len(MALAY_VOICES)} voices, {s.target_other} "
+            "clips of the target voice with other sentences",
+            "the shipped corpora, the held-out sentences",
+        ),
+        ("Whisper", "as the codec, then a mix with clips sent through the codec", "the same"),
+    )
+    text = f"""# The miniature world
+
+A tiny but really trained Qwen3-TTS, its codec, an openai-whisper recogniser and the corpora to
+adapt it with. It proves the pipeline on two CPU cores: the code, the classes and the commands
+are those of the full-size model. It says nothing about the quality of Qwen3-TTS.
+
+{contents}
+
+## How it was made
+
+`python -m voxadapt.miniature build --out data --work .work/miniature` with `espeak-ng` and
+`flite` installed. All speech is synthetic; every sentence comes from a small grammar and occurs
+in one corpus only (seed {recipe.seed}).
+
+{heard}
+
+The Malay voices are those of the Malay corpus: codec and Whisper know them, the Base does not.
+The first codebook is trained to carry the transcript (CTC), as the full-size codec distils a
+speech model into it.
+
+## Quality, on sentences that no model was trained on
+
+{quality_table(report)}
+
+`QUALITY.json` has the same figures. The sentences that chose the Base checkpoint are not among
+those it is measured on.
+
+## Limits
+
+- Whisper knows the words of the two grammars and writes nothing else: no digits, no other words.
+- Clips longer than {seconds:.0f} s are cut by `pad_or_trim` at this context.
+- The codec colours every voice. Compare similarity with clips that went through the codec, or
+  show the codec round-trip of real clips as the ceiling.
+- Synthetic voices differ more from each other than people do.
+
+Speech synthesisers: espeak-ng (GPL-3.0, its output is not covered) and flite (BSD-like licence).
+"""
+    (data / "README.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,284 @@
+"""Training of the miniature speech recogniser, a small openai-whisper model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from voxadapt.miniature.codec import one_cycle, save_state
+from voxadapt.miniature.recipe import SAMPLE_RATE, WhisperRecipe
+from voxadapt.miniature.speech import Corpus, stable_seed
+
+log = logging.getLogger(__name__)
+
+LANGUAGES = {"english": "en", "malay": "ms"}
+RATE = 16_000
+
+
+def resample(wave: np.ndarray, rate: int = SAMPLE_RATE) -> np.ndarray:
+    """Resample a clip to Whisper's 16 kHz."""
+    import soxr
+
+    return soxr.resample(wave.astype(np.float32), rate, RATE)
+
+
+def prompt_and_text(text: str, language: str) -> tuple[list[int], list[int]]:
+    """Return the four prompt tokens and the text tokens with the end token."""
+    from whisper.tokenizer import get_tokenizer
+
+    tokenizer = get_tokenizer(True, language=LANGUAGES[language], task="transcribe")
+    prompt = list(tokenizer.sot_sequence_including_notimestamps)
+    return prompt, [*tokenizer.encode(" " + text), tokenizer.eot]
+
+
+def new_whisper(recipe: WhisperRecipe) -> nn.Module:
+    """Return an initialised, untrained Whisper."""
+    from whisper.model import ModelDimensions, Whisper
+
+    torch.manual_seed(recipe.seed)
+    model = Whisper(
+        ModelDimensions(
+            n_mels=80,
+            n_audio_ctx=recipe.audio_ctx,
+            n_audio_state=recipe.state,
+            n_audio_head=recipe.heads,
+            n_audio_layer=recipe.audio_layers,
+            n_vocab=51_865,
+            n_text_ctx=recipe.text_ctx,
+            n_text_state=recipe.state,
+            n_text_head=recipe.heads,
+            n_text_layer=recipe.text_layers,
+        )
+    )
+    nn.init.normal_(model.decoder.positional_embedding, std=0.02)  # is uninitialised memory
+    nn.init.zeros_(model.decoder.token_embedding.weight)
+    return model
+
+
+class WhisperTrainer(nn.Module):
+    """Trains the vocabulary rows that occur; all others stay zero.
+
+    The softmax counts every unused row at its logit of 0, so that greedy decoding over the full
+    vocabulary never picks one.
+    """
+
+    def __init__(self, recipe: WhisperRecipe, texts: Sequence[tuple[str, str]]) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.model = new_whisper(recipe)
+        used: set[int] = set()
+        for text, language in texts:
+            prompt, tokens = prompt_and_text(text, language)
+            used.update(prompt, tokens)
+        self.used = sorted(used)
+        self.slot = {token: i for i, token in enumerate(self.used)}
+        self.rows = nn.Parameter(torch.randn(len(self.used), recipe.state) * 0.05)
+        self.unused = 51_865 - len(self.used)
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """Run the audio encoder at any length up to its context."""
+        encoder = self.model.encoder
+        x = F.gelu(encoder.conv1(mel))
+        x = F.gelu(encoder.conv2(x)).permute(0, 2, 1)
+        x = x + encoder.positional_embedding[: x.shape[1]]
+        for block in encoder.blocks:
+            x = block(x)
+        return encoder.ln_post(x)
+
+    def forward(self, mel: Tensor, items: Sequence[tuple[str, str]]) -> Tensor:
+        """Return the mean cross-entropy of the text tokens and of the language token."""
+        rows, labels = [], []
+        for text, language in items:
+            prompt, tokens = prompt_and_text(text, language)
+            rows.append([self.slot[t] for t in (*prompt, *tokens[:-1])])
+            labels.append([self.slot[prompt[1]], -100, -100] + [self.slot[t] for t in tokens])
+        width = max(map(len, rows))
+        ids = torch.tensor([r + [0] * (width - len(r)) for r in rows])
+        target = torch.tensor([r + [-100] * (width - len(r)) for r in labels])
+        decoder = self.model.decoder
+        x = self.rows[ids] + decoder.positional_embedding[:width]
+        audio = self.encode(mel)
+        for block in decoder.blocks:
+            x = block(x, audio, mask=decoder.mask)
+        logits = decoder.ln(x) @ self.rows.T
+        rest = logits.new_full((*logits.shape[:-1], 1), float(np.log(self.unused)))
+        logits = torch.cat([logits, rest], -1)
+        smooth = self.recipe.smoothing
+        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smooth)
+
+    def finish(self) -> nn.Module:
+        """Write the trained rows into the model and return it."""
+        with torch.no_grad():
+            table = self.model.decoder.token_embedding.weight
+            table.zero_()
+            table[torch.tensor(self.used)] = self.rows
+        return self.model
+
+
+def features(waves: Sequence[np.ndarray], samples: int) -> Tensor:
+    """Return log-mel features of 16 kHz clips padded to a length."""
+    from whisper.audio import log_mel_spectrogram, pad_or_trim
+
+    return torch.stack([log_mel_spectrogram(pad_or_trim(torch.from_numpy(w), samples))
+                        for w in waves])  # fmt: skip
+
+
+def _augment(wave: np.ndarray, rng: np.random.Generator, room: int) -> np.ndarray:
+    lead = int(rng.integers(0, max(1, min(room, RATE // 3))))
+    out = np.concatenate([np.zeros(lead, np.float32), wave]) * 10 ** rng.uniform(-0.5, 0.0)
+    if rng.random() < 0.6:
+        level = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(15, 45) / 20)
+        out = out + rng.normal(0, level, len(out))
+    return out.astype(np.float32)
+
+
+def train_whisper(
+    corpus: Corpus,
+    indices: list[int],
+    recipe: WhisperRecipe,
+    work: Path,
+    name: str = "whisper",
+    resynthesised: Callable[[int], np.ndarray | None] | None = None,
+    start: Path | None = None,
+) -> WhisperTrainer:
+    """Train the recogniser, from its last checkpoint where there is one.
+
+    Args:
+        corpus: All clips.
+        indices: Clips to learn from.
+        recipe: Sizes and schedule.
+        work: Folder of checkpoints.
+        name: Name of the checkpoint folder.
+        resynthesised: Returns the codec's copy of a clip, None where there is none.
+        start: Checkpoint whose weights to start from.
+
+    Returns:
+        The trainer with the final weights.
+    """
+    texts = [(u.text, u.language) for u in corpus.utterances]
+    trainer = WhisperTrainer(recipe, texts).train()
+    params = [p for n, p in trainer.named_parameters() if "token_embedding" not in n]
+    optimizer = torch.optim.AdamW(params, lr=recipe.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    path, first_step = work / name / "state.pt", 0
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        trainer.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first_step = state["step"]
+    elif start is not None:
+        trainer.load_state_dict(torch.load(start, weights_only=True)["model"])
+    began, total = time.time(), 0.0
+    for step in range(first_step, recipe.steps):
+        rng = np.random.default_rng(stable_seed(recipe.seed, name, step))
+        chosen = rng.choice(indices, size=recipe.batch, replace=False)
+        waves = []
+        for i in chosen:
+            copy = None
+            if resynthesised is not None and rng.random() < recipe.resynthesised_share:
+                copy = resynthesised(int(i))
+            wave = resample(corpus.clip(int(i)) if copy is None else copy)
+            waves.append(_augment(wave, rng, recipe.audio_ctx * 320 - len(wave)))
+        longest = max(map(len, waves))
+        context = -(-longest // 320) + int(rng.integers(0, 20))
+        if rng.random() < recipe.full_share:
+            context = recipe.audio_ctx
+        mel = features(waves, min(context, recipe.audio_ctx) * 320)
+        for row in range(len(mel)):
+            for _ in range(int(rng.integers(0, 3))):
+                low, width = int(rng.integers(0, 80)), int(rng.integers(1, 10))
+                mel[row, low : low + width] = mel[row].mean()
+        loss = trainer(mel, [texts[i] for i in chosen])
+        for group in optimizer.param_groups:
+            group["lr"] = one_cycle(step, recipe.steps, recipe.lr)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, 1.0)
+        optimizer.step()
+        total += float(loss.detach())
+        if (step + 1) % 50 == 0:
+            log.info("%s %s", name, json.dumps({"step": step + 1, "loss": round(total / 50, 4),
+                                                "s": round(time.time() - began)}))  # fmt: skip
+            total = 0.0
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            save_state(path, model=trainer.state_dict(), optimizer=optimizer.state_dict(),
+                       step=step + 1, recipe=asdict(recipe))  # fmt: skip
+    return trainer.eval()
+
+
+def export_whisper(trainer: WhisperTrainer, path: Path) -> None:
+    """Write a checkpoint that ``whisper.load_model(path)`` reads.
+
+    It is float16, and compressed: nearly all vocabulary rows are zero.
+
+    Args:
+        trainer: Trained model.
+        path: Where to write.
+    """
+    model = trainer.finish()
+    state = {k: v.detach().to(torch.float16) for k, v in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw, part = path.with_suffix(".raw"), path.with_suffix(".part")
+    torch.save({"dims": asdict(model.dims), "model_state_dict": state}, raw)
+    with zipfile.ZipFile(raw) as source, zipfile.ZipFile(part, "w") as sink:
+        for entry in source.infolist():
+            info = zipfile.ZipInfo(entry.filename, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            sink.writestr(info, source.read(entry.filename), compresslevel=9)
+    raw.unlink()
+    os.replace(part, path)
+
+
+@torch.inference_mode()
+def transcribe(
+    model: Any, waves: Sequence[np.ndarray], languages: Sequence[str], batch: int = 48
+) -> list[str]:
+    """Transcribe 16 kHz clips with stock decoding, language forced.
+
+    Args:
+        model: A Whisper model in float32.
+        waves: Clips.
+        languages: ``english`` or ``malay`` for each clip.
+        batch: Clips decoded at a time.
+
+    Returns:
+        The transcripts.
+    """
+    from whisper.decoding import DecodingOptions, decode
+
+    out: dict[int, str] = {}
+    for language in set(languages):
+        rows = [i for i, name in enumerate(languages) if name == language]
+        for at in range(0, len(rows), batch):
+            chunk = rows[at : at + batch]
+            mel = features([waves[i] for i in chunk], model.dims.n_audio_ctx * 320)
+            options = DecodingOptions(
+                language=LANGUAGES[language], temperature=0.0, without_timestamps=True,
+                fp16=False, sample_len=40,
+            )  # fmt: skip
+            for i, result in zip(chunk, decode(model, mel, options), strict=True):
+                out[i] = result.text
+    return [out[i] for i in range(len(waves))]
+
+
+def words(text: str) -> str:
+    """Reduce a text to its lower-case words."""
+    return " ".join("".join(c for c in text.lower() if c.isalpha() or c == " ").split())
+
+
+def word_error(references: Sequence[str], guesses: Sequence[str]) -> float:
+    """Return the word error rate over all clips, insertions counted."""
+    import jiwer
+
+    return float(jiwer.wer([words(r) for r in references], [words(g) for g in guesses]))

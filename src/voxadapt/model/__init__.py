@@ -1,0 +1,1 @@
+"""The model room: loading, special ids, sequence layout, forward pass, freezing, checkpoints."""

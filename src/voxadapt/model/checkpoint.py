@@ -1,0 +1,224 @@
+"""Checkpoint folders that the stock `qwen_tts` loads and speaks from.
+
+An exported folder is a CustomVoice model: `config.json` lists the speaker under a lower-case
+name, the codec embedding holds its vector, everything else comes from the Base. Unlike a stock
+CustomVoice model it keeps the speaker encoder, so that it still clones and can be trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from voxadapt.errors import Problem, UserError
+from voxadapt.model.load import read_config, weight_files
+from voxadapt.model.tokens import SpeakerRow
+from voxadapt.provenance import read_json, write_json
+
+META = "meta.json"
+CODEC_EMBEDDING = "talker.model.codec_embedding.weight"
+_LINK_FROM_BYTES = 1 << 20  # smaller files are copied: an edited copy must not reach its source
+
+
+def export_checkpoint(
+    out_dir: str | Path,
+    base_dir: str | Path,
+    state: Mapping[str, Tensor],
+    speaker_name: str,
+    speaker_row: SpeakerRow,
+    speaker_vector: Tensor,
+    meta: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a checkpoint folder in one piece: it is whole, or it is not there.
+
+    Tensors that `state` does not hold are copied from the Base bit by bit.
+
+    Args:
+        out_dir: Folder to write; replaced if it exists.
+        base_dir: Folder of the model that was trained.
+        state: Trained tensors by name, any float type.
+        speaker_name: Name as the user writes it; stored in lower case, as inference asks for it.
+        speaker_row: Row of the codec embedding for the speaker.
+        speaker_vector: `[D]`, what the model was conditioned on in training.
+        meta: JSON-like facts about the checkpoint, written to `meta.json`.
+        dtype: Type of the stored weights; None keeps the Base's type, tensor by tensor.
+
+    Returns:
+        `out_dir`.
+
+    Raises:
+        UserError: When a trained weight cannot be represented in the stored type.
+    """
+    out_dir, base_dir = Path(out_dir), Path(base_dir)
+    config = _speaker_config(read_config(base_dir), speaker_name, speaker_row.id)
+    files = weight_files(base_dir)
+    unknown = set(state) - set(files)
+    assert not unknown, f"tensors that the Base does not have: {sorted(unknown)}"
+    tensors = {
+        name: _stored(name, value, state, speaker_row.id, speaker_vector, dtype)
+        for name, value in iterate_weights(base_dir)
+    }
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
+    try:
+        temporary.chmod(0o755)
+        _copy_rest(base_dir, temporary)
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        write_json(temporary / "config.json", config)
+        write_json(temporary / META, dict(meta))
+        _put(temporary, out_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out_dir
+
+
+def publish(source: str | Path, out_dir: str | Path) -> Path:
+    """Place a copy of an exported checkpoint at another path, large files hard-linked.
+
+    A folder there with the same `meta.json` and file sizes is left as it is.
+    """
+    source, out_dir = Path(source), Path(out_dir)
+    if _same(source, out_dir):
+        return out_dir
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
+    try:
+        temporary.chmod(0o755)
+        for file in _files(source):
+            _place(source / file, temporary / file)
+        _put(temporary, out_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out_dir
+
+
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """Read the facts about an exported checkpoint.
+
+    Raises:
+        UserError: When the folder is not a checkpoint.
+    """
+    file = Path(path) / META
+    try:
+        return read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            Problem(
+                str(file),
+                "the meta.json of a checkpoint",
+                " ".join(str(error).split()),
+                "Run the train stage again.",
+            )
+        ) from None
+
+
+def iterate_weights(path: str | Path) -> Any:
+    """Yield `(name, tensor)` of a model folder, one tensor in memory at a time."""
+    by_file: dict[Path, list[str]] = {}
+    for name, file in weight_files(path).items():
+        by_file.setdefault(file, []).append(name)
+    for file, names in by_file.items():
+        with safe_open(file, framework="pt") as stream:
+            for name in names:
+                yield name, stream.get_tensor(name)
+
+
+def _speaker_config(config: dict[str, Any], name: str, row: int) -> dict[str, Any]:
+    """Return the config with one more speaker; the speakers that are there stay."""
+    config = json.loads(json.dumps(config))
+    talker = config.setdefault("talker_config", {})
+    for field, value in (("spk_id", row), ("spk_is_dialect", False)):
+        merged = dict(talker.get(field) or {})
+        for known in [k for k in merged if k.lower() == name.lower()]:
+            del merged[known]  # the same speaker, perhaps stored with capitals
+        merged[name.lower()] = value
+        talker[field] = merged
+    config["tts_model_type"] = "custom_voice"
+    return config
+
+
+def _stored(
+    name: str,
+    base: Tensor,
+    state: Mapping[str, Tensor],
+    row: int,
+    vector: Tensor,
+    dtype: torch.dtype | None,
+) -> Tensor:
+    """Return the tensor as it is stored."""
+    kind = dtype if dtype is not None and base.is_floating_point() else base.dtype
+    value = base.to(kind)
+    if name in state:
+        value = state[name].detach().to("cpu", kind, copy=True).contiguous()
+    if name == CODEC_EMBEDDING:
+        value = value.clone()
+        value[row] = vector.detach().to("cpu", kind)
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise UserError(
+            Problem(
+                name,
+                f"weights that {str(kind).removeprefix('torch.')} can hold",
+                "NaN or infinity",
+                "Lower train.lr; the weights have grown beyond what the Base's type can store.",
+            ),
+            "The checkpoint cannot be written.",
+        )
+    return value
+
+
+def _copy_rest(base_dir: Path, out_dir: Path) -> None:
+    """Copy everything but the talker's weights, its config and facts about an earlier export."""
+    for file in _files(base_dir):
+        top = file.parts[0]
+        is_weights = len(file.parts) == 1 and (
+            file.suffix in {".safetensors", ".bin", ".pt"} or top.endswith(".index.json")
+        )
+        if is_weights or str(file) in ("config.json", META) or top.startswith("."):
+            continue
+        _place(base_dir / file, out_dir / file)
+
+
+def _files(root: Path) -> list[Path]:
+    return sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
+
+
+def _place(source: Path, target: Path) -> None:
+    """Copy a file; link a large one where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()  # hub snapshots are links into a cache
+    if source.stat().st_size >= _LINK_FROM_BYTES:
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass  # another file system, or one without links
+    shutil.copyfile(source, target)
+
+
+def _put(temporary: Path, out_dir: Path) -> None:
+    """Move a finished folder to its place; what was there goes only when the new one is."""
+    if out_dir.exists():
+        old = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}.old."))
+        os.replace(out_dir, old / out_dir.name)
+        os.replace(temporary, out_dir)
+        shutil.rmtree(old)
+    else:
+        os.replace(temporary, out_dir)
+
+
+def _same(source: Path, out_dir: Path) -> bool:
+    if not (out_dir / META).is_file() or _files(source) != _files(out_dir):
+        return False
+    sizes = all((source / f).stat().st_size == (out_dir / f).stat().st_size for f in _files(source))
+    return sizes and (source / META).read_bytes() == (out_dir / META).read_bytes()

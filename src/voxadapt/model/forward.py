@@ -1,0 +1,124 @@
+"""From a batch to logits, with the stock modules and the arithmetic of stock generation.
+
+Shape legend: B rows, L positions, D talker width, K codebooks, P codec_0 targets in the batch,
+M frames in the batch, V codec vocabulary, C codebook size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from voxadapt.model.layout import IGNORE, Batch
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits beside what they must predict.
+
+    Attributes:
+        c0_logits: `[P, V]` talker logits.
+        c0_targets: `[P]` codec_0 ids: every frame's, and the end of speech of every row.
+        sub_logits: `[M, K-1, C]` code predictor logits; entry k predicts codebook k + 1.
+        sub_targets: `[M, K-1]`.
+    """
+
+    c0_logits: Tensor
+    c0_targets: Tensor
+    sub_logits: Tensor
+    sub_targets: Tensor
+
+
+def embed(talker: Any, batch: Batch, speaker_vector: Tensor | None) -> Tensor:
+    """Sum the text and codec embeddings of every position.
+
+    The text passes through `text_projection`, which has a bias, so the mask is applied after it.
+
+    Args:
+        talker: `Qwen3TTSTalkerForConditionalGeneration`.
+        batch: Right-padded batch.
+        speaker_vector: `[D]`, placed on the speaker position of every row.
+
+    Returns:
+        Input embeddings `[B, L, D]`.
+    """
+    text_BLD = talker.text_projection(talker.get_text_embeddings()(batch.text_ids))
+    inputs_BLD = text_BLD * batch.text_mask[..., None]
+    codec_BLD = talker.get_input_embeddings()(batch.codec_ids)
+    inputs_BLD = inputs_BLD + codec_BLD * batch.codec_mask[..., None]
+    frame_mask = batch.frame_mask[..., None]
+    for table, codes_BL in zip(_code_tables(talker), batch.codes.unbind(-1), strict=True):
+        inputs_BLD = inputs_BLD + table(codes_BL) * frame_mask
+    if speaker_vector is not None:
+        vector = speaker_vector.to(inputs_BLD.device, inputs_BLD.dtype)
+        inputs_BLD = inputs_BLD + vector * batch.speaker_mask[..., None]
+    return inputs_BLD
+
+
+def talker_hidden(talker: Any, inputs_BLD: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the talker's normed last hidden states `[B, L, D]`.
+
+    Sequences are padded on the right, so real positions count 0, 1, 2 … as in generation.
+    """
+    rows, length = attention_mask.shape
+    positions = torch.arange(length, device=inputs_BLD.device).expand(3, rows, length)
+    output = talker.model(
+        inputs_embeds=inputs_BLD,
+        attention_mask=attention_mask,
+        position_ids=positions,
+        use_cache=False,
+    )
+    return output.last_hidden_state
+
+
+def sub_talker_logits(talker: Any, hidden_MD: Tensor, codes_MK: Tensor) -> Tensor:
+    """Teacher-force the code predictor on single frames.
+
+    Its sequence is the talker's hidden state, then the embeddings of codebooks 0 … K-2; the
+    output on the embedding of codebook k is head k's and predicts codebook k + 1.
+
+    Args:
+        talker: `Qwen3TTSTalkerForConditionalGeneration`.
+        hidden_MD: The hidden state that produced codec_0 of each frame.
+        codes_MK: The frame's codes.
+
+    Returns:
+        Logits `[M, K-1, C]`.
+    """
+    predictor = talker.code_predictor
+    steps = [hidden_MD]
+    for table, codes_M in zip(_code_tables(talker)[:-1], codes_MK.unbind(-1)[:-1], strict=True):
+        steps.append(table(codes_M))
+    inputs_MKD = predictor.small_to_mtp_projection(torch.stack(steps, dim=1))
+    hidden = predictor.model(inputs_embeds=inputs_MKD, use_cache=False).last_hidden_state
+    logits = [head(hidden[:, k + 1]) for k, head in enumerate(predictor.get_output_embeddings())]
+    return torch.stack(logits, dim=1)
+
+
+def predict(model: Any, batch: Batch, speaker_vector: Tensor | None) -> Predictions:
+    """Run talker and code predictor on a batch, at supervised positions only.
+
+    Args:
+        model: `Qwen3TTSForConditionalGeneration`.
+        batch: Right-padded batch on the model's device.
+        speaker_vector: `[D]`, or None for sequences without a speaker.
+    """
+    talker = model.talker
+    hidden_BLD = talker_hidden(talker, embed(talker, batch, speaker_vector), batch.attention_mask)
+    # The one shift: what stands at a position is predicted by the position before it.
+    row, position = torch.nonzero(batch.labels != IGNORE, as_tuple=True)
+    c0_logits = talker.codec_head(hidden_BLD[row, position - 1])
+    c0_targets = batch.labels[row, position]
+    # The code predictor completes the frame whose codec_0 that same hidden state produced.
+    row, position = torch.nonzero(batch.frame_mask, as_tuple=True)
+    codes_MK = batch.codes[row, position]
+    sub_logits = sub_talker_logits(talker, hidden_BLD[row, position - 1], codes_MK)
+    return Predictions(c0_logits, c0_targets, sub_logits, codes_MK[:, 1:])
+
+
+def _code_tables(talker: Any) -> list[Any]:
+    """Return the K embedding tables of a frame, codebook 0 first."""
+    return [talker.get_input_embeddings(), *talker.code_predictor.get_input_embeddings()]

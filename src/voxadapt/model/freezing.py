@@ -1,0 +1,91 @@
+"""Which parts of the model are trained, by module prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from voxadapt.errors import Problem, UserError
+
+#: Parts of the model that reports list one by one.
+MODULES = (
+    "talker.model.text_embedding",
+    "talker.model.codec_embedding",
+    "talker.model.layers",
+    "talker.model.norm",
+    "talker.text_projection",
+    "talker.codec_head",
+    "talker.code_predictor",
+    "speaker_encoder",
+)
+
+
+@dataclass(frozen=True)
+class ModuleCount:
+    """Parameters of one part of the model.
+
+    Attributes:
+        module: Name from `MODULES`, or `other`.
+        num_params: All parameters.
+        num_trainable: Those that are trained.
+    """
+
+    module: str
+    num_params: int
+    num_trainable: int
+
+
+def module_of(name: str) -> str:
+    """Return the part of the model that a parameter belongs to."""
+    for module in MODULES:
+        if name == module or name.startswith(module + "."):
+            return module
+    return "other"
+
+
+def freeze(model: Any, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]:
+    """Freeze the parameters under the given prefixes and make all others trainable.
+
+    Args:
+        model: Any module; names are those of its `named_parameters`.
+        prefixes: Dotted prefixes such as `speaker_encoder` or `talker.model.text_embedding`.
+
+    Returns:
+        Counts for each part of the model that has parameters, in the order of `MODULES`.
+
+    Raises:
+        UserError: For each prefix that names nothing, or when nothing is left to train.
+    """
+    prefixes = tuple(prefixes)
+    names = [name for name, _ in model.named_parameters()]
+    problems = [
+        Problem(
+            "train.frozen",
+            "a module prefix such as " + ", ".join(MODULES),
+            repr(prefix),
+            "Correct or remove it.",
+        )
+        for prefix in prefixes
+        if not any(_under(name, prefix) for name in names)
+    ]
+    if problems:
+        raise UserError(problems, "The model cannot be frozen as asked.")
+    totals: dict[str, list[int]] = {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not any(_under(name, prefix) for prefix in prefixes))
+        count = totals.setdefault(module_of(name), [0, 0])
+        count[0] += parameter.numel()
+        count[1] += parameter.numel() if parameter.requires_grad else 0
+    if not any(trainable for _, trainable in totals.values()):
+        raise UserError(
+            Problem(
+                "train.frozen", "something left to train", "every module frozen", "Remove a prefix."
+            )
+        )
+    order = (*MODULES, "other")
+    return tuple(ModuleCount(m, *totals[m]) for m in order if m in totals)
+
+
+def _under(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")

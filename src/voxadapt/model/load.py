@@ -1,0 +1,303 @@
+"""Finding and loading models: the stock classes, with checks and one clear message each."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from voxadapt.compat import import_qwen_tts
+from voxadapt.data.audio import AudioError, read_mono
+from voxadapt.errors import Problem, UserError
+from voxadapt.params import ModelParams
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+MODEL_TYPES = ("base", "custom_voice", "voice_design")
+
+
+def resolve_model(params: ModelParams) -> Path:
+    """Return the local folder of the Base model, fetched from the hub if need be.
+
+    Args:
+        params: `model` section; `base` is a folder or a hub id.
+
+    Raises:
+        UserError: When the weights are neither here nor fetched.
+    """
+    folder = Path(params.base)
+    if folder.is_dir():
+        return folder
+    hint = "Set model.base to a folder with config.json, model.safetensors and speech_tokenizer/."
+    if not _HUB_ID.fullmatch(params.base):
+        raise UserError(
+            Problem(
+                "model.base",
+                "a model folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base",
+                f"{params.base} (no such folder)",
+                f"Restore it with `dvc pull`, or correct the path. {hint}",
+            ),
+            "The Base model was not found.",
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(params.base, revision=params.revision))
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        at = f" at revision {params.revision}" if params.revision else ""
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            Problem(
+                "model.base",
+                f"the weights of {params.base}{at}, from https://huggingface.co/{params.base}",
+                f"no local copy, and the download failed ({type(error).__name__}: {reason})",
+                f"Check the network, or copy the files from another machine. {hint}",
+            ),
+            "The Base model could not be fetched.",
+        ) from None
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that works here.
+
+    Raises:
+        UserError: When the device is unknown or not present.
+    """
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if match and int(match[1] or 0) < count:
+        return torch.device("cuda", int(match[1] or 0))
+    raise UserError(
+        Problem(
+            "model.device",
+            "auto, cpu, cuda or cuda:N",
+            f"{device!r} on a machine with {count} usable CUDA device(s)",
+            "Choose another device, or run `voxadapt doctor` to see what torch finds.",
+        )
+    )
+
+
+def load_tts(
+    path: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    attention: str = "sdpa",
+    as_base: bool = False,
+) -> Any:
+    """Load a model folder with the stock class.
+
+    Args:
+        path: Folder in the layout of `qwen_tts`.
+        device: Where the weights go.
+        dtype: Type of the weights in memory.
+        attention: `sdpa`, `eager` or `flash_attention_2`.
+        as_base: Load a fine-tuned checkpoint as the Base model it came from, with its speaker
+            encoder, so that it clones voices and can be trained further.
+
+    Returns:
+        `qwen_tts.Qwen3TTSModel`.
+
+    Raises:
+        UserError: When the folder is incomplete or does not fit its config.
+    """
+    path = Path(path)
+    config_json = read_config(path)
+    qwen_tts = import_qwen_tts()
+    from qwen_tts.core.models import Qwen3TTSConfig
+
+    config = Qwen3TTSConfig(**config_json)
+    for field in ("codec_language_id", "spk_id", "spk_is_dialect"):
+        # The stock class iterates over these although its config allows null.
+        if getattr(config.talker_config, field) is None:
+            setattr(config.talker_config, field, {})
+    if as_base:
+        if not _has_speaker_encoder(path):
+            raise UserError(
+                Problem(
+                    str(path),
+                    "speaker_encoder weights, to clone voices or train further",
+                    "none",
+                    "Use a checkpoint that VoxAdapt exported, or the Base model.",
+                ),
+                "The checkpoint cannot be loaded as a Base model.",
+            )
+        config.tts_model_type = "base"
+    try:
+        with _quiet():
+            tts = qwen_tts.Qwen3TTSModel.from_pretrained(
+                str(path),
+                config=config,
+                dtype=dtype,
+                device_map=str(device),
+                attn_implementation=attention,
+                local_files_only=True,
+            )
+    except (OSError, RuntimeError, ImportError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            Problem(
+                str(path),
+                "a model folder that qwen_tts can load",
+                f"{type(error).__name__}: {reason}",
+                "Restore or download the folder again; `voxadapt doctor` checks the installation.",
+            ),
+            "The model cannot be loaded.",
+        ) from None
+    _check_keys(path, tts.model)
+    return tts
+
+
+def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") -> Any:
+    """Load the codec of a model folder in float32.
+
+    Args:
+        path: Model folder; the codec lies in its `speech_tokenizer/`.
+        device: Where the weights go.
+
+    Returns:
+        `qwen_tts.Qwen3TTSTokenizer`.
+
+    Raises:
+        UserError: When it is missing or unreadable.
+    """
+    folder = Path(path) / "speech_tokenizer"
+    qwen_tts = import_qwen_tts()
+    try:
+        with _quiet():
+            return qwen_tts.Qwen3TTSTokenizer.from_pretrained(
+                str(folder), dtype=torch.float32, device_map=str(device), local_files_only=True
+            )
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            Problem(
+                str(folder),
+                "the codec: config.json, preprocessor_config.json and model.safetensors",
+                f"{type(error).__name__}: {reason}",
+                "Restore or download the model folder again.",
+            ),
+            "The codec cannot be loaded.",
+        ) from None
+
+
+def speaker_vector(tts: Any, ref_audio: str | Path) -> Tensor:
+    """Compute the speaker vector of a recording as stock voice cloning does, in float32.
+
+    Args:
+        tts: Base model loaded in float32.
+        ref_audio: Audio file.
+
+    Returns:
+        Vector `[D]`, float32, on the model's device.
+    """
+    model = tts.model
+    assert model.speaker_encoder is not None, "load the model with as_base=True"
+    assert next(model.speaker_encoder.parameters()).dtype == torch.float32, "load it in float32"
+    rate_hz = model.speaker_encoder_sample_rate
+    try:
+        samples, _ = read_mono(ref_audio, rate_hz)
+    except AudioError as error:
+        raise UserError(
+            Problem(str(ref_audio), "readable audio", str(error), "Restore or re-encode the file.")
+        ) from None
+    vector = model.extract_speaker_embedding(audio=samples, sr=rate_hz).float()
+    if not bool(torch.isfinite(vector).all()):
+        raise UserError(
+            Problem(
+                str(ref_audio),
+                "a recording with a finite speaker vector",
+                "NaN or infinity",
+                "Use another ref_audio: 3-10 s of clean speech.",
+            )
+        )
+    return vector.clone()  # outside inference mode, so that autograd accepts it
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read and check the config.json of a model folder.
+
+    Raises:
+        UserError: When it is missing, unreadable or of another kind of model.
+    """
+    file = Path(path) / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        kind = values.get("model_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            Problem(
+                str(file),
+                "the config of a Qwen3-TTS model",
+                " ".join(str(error).split()),
+                "Point model.base to a complete model folder.",
+            )
+        ) from None
+    if kind != "qwen3_tts" or values.get("tts_model_type") not in MODEL_TYPES:
+        raise UserError(
+            Problem(
+                str(file),
+                f"model_type qwen3_tts and a tts_model_type of {', '.join(MODEL_TYPES)}",
+                f"{kind!r} and {values.get('tts_model_type')!r}",
+                "Point model.base to a Qwen3-TTS model.",
+            )
+        )
+    return values
+
+
+def weight_files(path: str | Path) -> dict[str, Path]:
+    """Map every tensor of a model folder to the safetensors file that holds it."""
+    found: dict[str, Path] = {}
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as stream:
+            found.update(dict.fromkeys(stream.keys(), file))
+    return found
+
+
+def _has_speaker_encoder(path: Path) -> bool:
+    return any(name.startswith("speaker_encoder.") for name in weight_files(path))
+
+
+def _check_keys(path: Path, model: Any) -> None:
+    """Refuse a folder whose weights do not fill the model: missing ones would be random."""
+    missing = sorted(set(model.state_dict()) - set(weight_files(path)))
+    if missing:
+        shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
+        raise UserError(
+            Problem(
+                str(path),
+                "weights for every parameter of the config",
+                f"{len(missing)} missing ({shown})",
+                "Restore or download the folder again; config and weights must belong together.",
+            ),
+            "The model is incomplete.",
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the library's load-time notes; what matters is checked here."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)

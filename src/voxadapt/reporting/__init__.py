@@ -1,0 +1,1 @@
+"""Tables, figures, players and the report page, from the files that stages wrote."""

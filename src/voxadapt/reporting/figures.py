@@ -1,0 +1,309 @@
+"""Matplotlib figures, made without pyplot so that nothing depends on a backend or on order."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from voxadapt import paths
+from voxadapt.params import candidate_name
+from voxadapt.provenance import read_json, read_jsonl
+from voxadapt.reporting.records import read_log
+from voxadapt.reporting.tables import percent, title
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of a figure."""
+
+    ink: str
+    quiet: str
+    grid: str
+    paper: str
+    base: str
+    other: str
+    chosen: str
+
+
+LIGHT = Theme("#22211f", "#6b6862", "#e7e4dc", "#ffffff", "#a9731b", "#8d98a3", "#0b6e63")
+DARK = Theme("#ebe8e1", "#a3a099", "#33332f", "#1d1e1d", "#dba54c", "#7d8791", "#55c7b3")
+
+
+class Plot(Figure):
+    """A figure that notebooks show as PNG whether or not `%matplotlib inline` was called."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
+def png(figure: Figure) -> bytes:
+    """Render a figure to PNG bytes that are equal for equal figures."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def png_uri(figure: Figure) -> str:
+    """Render a figure as a data URI."""
+    return "data:image/png;base64," + base64.b64encode(png(figure)).decode()
+
+
+def _axes(theme: Theme, width_in: float = 5.4, height_in: float = 3.2) -> tuple[Plot, Any]:
+    figure = Plot(figsize=(width_in, height_in), layout="constrained", facecolor=theme.paper)
+    axes = figure.subplots()
+    _dress(axes, theme)
+    return figure, axes
+
+
+def _dress(axes: Any, theme: Theme) -> None:
+    axes.set_facecolor(theme.paper)
+    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(theme.quiet)
+    axes.tick_params(colors=theme.ink, labelsize=9, length=0, pad=5)
+    axes.yaxis.label.set_color(theme.quiet)
+    axes.xaxis.label.set_color(theme.quiet)
+
+
+def _colour(name: str, chosen: str, theme: Theme) -> str:
+    return theme.chosen if name == chosen else theme.base if name == "base" else theme.other
+
+
+def _per_candidate(
+    selection: dict[str, Any],
+    key: str,
+    label: str,
+    lines: Sequence[tuple[str, float | None, str]],
+    theme: Theme,
+    factor: float = 1.0,
+) -> Plot:
+    """Draw one measure per candidate with its interval, and labelled reference lines."""
+    figure, axes = _axes(theme)
+    listed, chosen = selection["candidates"], selection["chosen"]
+    for x, candidate in enumerate(listed):
+        value = candidate[key]
+        if value["point"] is None:
+            continue
+        colour = _colour(candidate["name"], chosen, theme)
+        if value["low"] is not None:
+            ends = (factor * value["low"], factor * value["high"])
+            axes.plot((x, x), ends, color=colour, linewidth=2.4, solid_capstyle="round", zorder=3)
+        size = 9.5 if candidate["name"] == chosen else 7
+        axes.plot(
+            x,
+            factor * value["point"],
+            "o",
+            color=colour,
+            markersize=size,
+            markerfacecolor=colour if candidate["eligible"] else theme.paper,
+            markeredgewidth=1.8,
+            zorder=4,
+        )
+    for text, level, style in lines:
+        if level is None:
+            continue
+        axes.axhline(factor * level, color=theme.ink, linewidth=1.0, linestyle=style, zorder=2)
+        axes.annotate(
+            text,
+            (1.0, factor * level),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=8.5,
+            color=theme.quiet,
+        )
+    axes.set_ylabel(label, fontsize=9)
+    axes.set_xticks(
+        range(len(listed)),
+        [title(c["name"]).removeprefix("Epoch ") for c in listed],
+    )
+    hollow = "; hollow: a gate was failed" if any(not c["eligible"] for c in listed) else ""
+    axes.set_xlabel(f"epoch (Base: zero-shot{hollow})", fontsize=9)
+    for tick, candidate in zip(axes.get_xticklabels(), listed, strict=True):
+        tick.set_color(_colour(candidate["name"], chosen, theme))
+        tick.set_fontweight("bold" if candidate["name"] == chosen else "normal")
+    axes.set_xlim(-0.5, len(listed) - 0.1)
+    return figure
+
+
+def similarity(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+    """Draw speaker similarity per candidate between floor and ceiling."""
+    selection = selection or read_json(paths.SELECTION)
+    scale = selection["scale"] or {}
+    lines = [
+        ("ceiling: real recordings", scale.get("ceiling"), "--"),
+        ("after the codec", scale.get("codec_ceiling"), "-."),
+        ("floor: other voices", scale.get("floor"), ":"),
+    ]
+    figure = _per_candidate(selection, "sim", "similarity (SIM-resemblyzer)", lines, theme)
+    axes = figure.axes[0]
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.02 * (high - low), high + 0.08 * (high - low))
+    return figure
+
+
+def errors(
+    selection: dict[str, Any] | None = None, metric: str = "wer", theme: Theme = LIGHT
+) -> Plot:
+    """Draw word or character error per candidate, with what recordings score as a line."""
+    selection = selection or read_json(paths.SELECTION)
+    lines = [
+        (label, (selection[key] or {}).get(metric, {}).get("point"), style)
+        for key, label, style in (
+            ("codec_floor", "recordings after the codec", "-."),
+            ("asr_floor", "recordings", "--"),
+        )
+    ]
+    name = {"wer": "word error rate (%)", "cer": "character error rate (%)"}[metric]
+    figure = _per_candidate(selection, metric, name, lines, theme, factor=100.0)
+    axes = figure.axes[0]
+    axes.set_ylim(-0.02 * axes.get_ylim()[1], 1.06 * axes.get_ylim()[1])
+    return figure
+
+
+def p_best(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+    """Draw how often each candidate is best when the sentences are resampled."""
+    selection = selection or read_json(paths.SELECTION)
+    figure, axes = _axes(theme, height_in=2.6)
+    for x, candidate in enumerate(selection["candidates"]):
+        value = candidate["p_best"]
+        axes.bar(x, 100 * value, 0.62, color=_colour(candidate["name"], selection["chosen"], theme))
+        axes.annotate(
+            percent(value, 0),
+            (x, 100 * value),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=theme.ink,
+        )
+    names = [title(c["name"]).removeprefix("Epoch ") for c in selection["candidates"]]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel("P(best), %", fontsize=9)
+    axes.set_ylim(0, 112)
+    axes.set_yticks((0, 50, 100))
+    return figure
+
+
+LOSSES = {  # column: (label, held-out column)
+    "loss": ("total", "heldout_loss"),
+    "c0_loss": ("codebook 0 (talker)", "heldout_c0_loss"),
+    "sub_loss": ("other codebooks (predictor)", "heldout_sub_loss"),
+}
+
+
+def losses(log: Sequence[dict[str, float | None]] | None = None, theme: Theme = LIGHT) -> Plot:
+    """Draw the losses per step, smoothed, and the held-out losses after each epoch as points."""
+    log = read_log(paths.TRAIN_LOG) if log is None else log
+    figure, axes = _axes(theme, height_in=3.6)
+    window = max(1, len(log) // 40)
+    for (key, (label, heldout)), colour in zip(
+        LOSSES.items(), (theme.ink, theme.chosen, theme.base), strict=True
+    ):
+        steps, values = _series(log, key)
+        axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.28)
+        axes.plot(steps, _smooth(values, window), color=colour, linewidth=1.9, label=label)
+        axes.plot(*_series(log, heldout), "o", color=colour, markersize=4.5,
+                  markerfacecolor=theme.paper)  # fmt: skip
+    for epoch, step in _epoch_edges(log):
+        axes.axvline(step, color=theme.grid, linewidth=0.8, zorder=0)
+        axes.annotate(
+            str(epoch),
+            (step, 0.0),
+            xycoords=("data", "axes fraction"),
+            xytext=(-3, 4),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=theme.quiet,
+        )
+    axes.plot([], [], "o", color=theme.quiet, markerfacecolor=theme.paper, label="held out")
+    axes.set_xlabel("optimizer step (small numbers: epoch)", fontsize=9)
+    axes.set_ylabel("loss, nats per token", fontsize=9)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, ncols=2, loc="lower center",
+                bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    return figure
+
+
+def _series(log: Sequence[dict[str, float | None]], key: str) -> tuple[list[float], list[float]]:
+    """Return the steps and values of a column, without its blanks."""
+    points = [
+        (step, value)
+        for row in log
+        if (value := row.get(key)) is not None and (step := row["step"]) is not None
+    ]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _smooth(values: Sequence[float], window: int) -> list[float]:
+    """Average each value with up to `window` neighbours on both sides."""
+    near = [values[max(0, i - window) : i + window + 1] for i in range(len(values))]
+    return [sum(some) / len(some) for some in near]
+
+
+def _epoch_edges(log: Sequence[dict[str, float | None]]) -> list[tuple[int, float]]:
+    last: dict[int, float] = {}
+    for row in log:
+        epoch, step = row.get("epoch"), row.get("step")
+        if epoch and step is not None:  # epoch 0 is the Base
+            last[int(epoch)] = step
+    return sorted(last.items())
+
+
+def weight_change(root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
+    """Draw how far each part of the model moved from the Base, ||dW|| / ||W||, per epoch."""
+    epochs = read_json(Path(root) / paths.TRAIN_METRICS)["epochs"]
+    series: dict[str, list[tuple[int, float]]] = {}
+    for epoch in epochs:
+        for module, drift in epoch["drift"].items():
+            series.setdefault(module, []).append((epoch["epoch"], 100 * drift["relative"]))
+    figure, axes = _axes(theme)
+    for module, points in sorted(series.items(), key=lambda item: -item[1][-1][1]):
+        axes.plot(*zip(*points, strict=True), "o-", markersize=4, linewidth=1.6, label=module)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_ylabel("||dW|| / ||W||, %", fontsize=9)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    if series:
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink)
+    return figure
+
+
+def durations(root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
+    """Draw the lengths of the accepted clips, stacked by split."""
+    rows = read_jsonl(Path(root) / paths.MANIFEST)
+    figure, axes = _axes(theme, height_in=2.8)
+    named = {"train": theme.other, "selection": theme.chosen, "confirmation": theme.base}
+    values = [[row["duration_s"] for row in rows if row["split"] == split] for split in named]
+    labels = [f"{split} ({len(clips)})" for split, clips in zip(named, values, strict=True)]
+    axes.hist(values, bins=24, stacked=True, color=list(named.values()), label=labels, rwidth=0.9)
+    axes.set_xlabel("clip duration, s", fontsize=9)
+    axes.set_ylabel("clips", fontsize=9)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    return figure
+
+
+def histogram(candidate: str, root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
+    """Draw a candidate's clips by similarity, with floor and ceiling as lines."""
+    rows = read_jsonl(Path(root) / paths.SCORES / candidate_name(candidate) / "rows.jsonl")
+    values = [row["sim"] for row in rows if row["sim"] is not None]
+    figure, axes = _axes(theme, height_in=2.6)
+    axes.hist(values, bins=24, color=theme.chosen, rwidth=0.9)
+    scale = read_json(Path(root) / paths.REFERENCE / "similarity.json")
+    for name, style in (("floor", ":"), ("codec_ceiling", "-."), ("ceiling", "--")):
+        if scale[name]["point"] is not None:
+            axes.axvline(scale[name]["point"], color=theme.ink, linewidth=1.1, linestyle=style,
+                         label=name.replace("_", " "))  # fmt: skip
+    axes.set_xlabel("similarity to the speaker", fontsize=9)
+    axes.set_ylabel("clips", fontsize=9)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    return figure

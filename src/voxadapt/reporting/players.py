@@ -1,0 +1,231 @@
+"""Audio players as HTML: compact, self-contained, at the loudness of the file.
+
+Clips are embedded as MP3, whose bytes libsndfile writes deterministically (Ogg's it does not).
+Nothing is normalised: loudness and clipping stay audible.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from voxadapt import paths
+from voxadapt.params import candidate_name
+from voxadapt.provenance import read_jsonl
+from voxadapt.reporting.records import with_wav_paths
+from voxadapt.reporting.tables import error_of, percent, uncurated, worst
+
+MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
+class Html(str):
+    """HTML that a notebook shows as such."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return str(self)
+
+
+def audio_uri(path: str | Path) -> str | None:
+    """Encode an audio file as a data URI, or return None when it cannot be read.
+
+    Args:
+        path: Anything libsndfile reads; channels are averaged.
+
+    Returns:
+        MP3 at the file's own rate; FLAC at rates that MP3 does not know.
+    """
+    try:
+        samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (OSError, RuntimeError):
+        return None
+    if not len(samples):
+        return None
+    kind = "MP3" if rate_hz in MP3_RATES_HZ else "FLAC"
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples.mean(axis=1), rate_hz, format=kind)
+    mime = "audio/mpeg" if kind == "MP3" else "audio/flac"
+    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def player(path: str | Path | None, label: str = "") -> Html:
+    """Return an `<audio>` element with the clip inside, or a note that there is none.
+
+    Args:
+        path: Audio file, or None.
+        label: What assistive technology reads.
+    """
+    uri = audio_uri(path) if path else None
+    if uri is None:
+        return Html('<span class="missing">no audio</span>')
+    # A player loads nothing until it is pressed; the page stays light with a hundred of them.
+    return Html(f'<audio controls preload="none" aria-label="{escape(label)}" src="{uri}"></audio>')
+
+
+# --- word differences --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a comparison.
+
+    Attributes:
+        kind: `same`, `missing` (in the text, not heard) or `extra` (heard, not in the text).
+        text: Its words.
+    """
+
+    kind: str
+    text: str
+
+
+def word_diff(expected: str, heard: str) -> list[Span]:
+    """Compare what should be said with what was heard.
+
+    Word by word; character by character where the script writes no blanks.
+
+    Args:
+        expected: Normalised text.
+        heard: Normalised transcript.
+
+    Returns:
+        Spans in reading order; a substitution is a `missing` span and an `extra` one.
+    """
+    spaceless = " " not in expected.strip() and len(expected.strip()) > 12
+    glue = "" if spaceless else " "
+    left, right = (list(t) if spaceless else t.split() for t in (expected, heard))
+    spans = []
+    matcher = SequenceMatcher(None, left, right, autojunk=False)
+    for _, i1, i2, j1, j2 in matcher.get_opcodes():
+        if left[i1:i2] == right[j1:j2]:
+            spans.append(Span("same", glue.join(left[i1:i2])))
+            continue
+        if i2 > i1:
+            spans.append(Span("missing", glue.join(left[i1:i2])))
+        if j2 > j1:
+            spans.append(Span("extra", glue.join(right[j1:j2])))
+    return spans
+
+
+def diff_html(expected: str, heard: str) -> Html:
+    """Mark a comparison: struck through what was not heard, underlined what was added."""
+    tags = {"missing": "del", "extra": "ins"}
+    parts = []
+    for span in word_diff(expected, heard):
+        text = escape(span.text)
+        tag = tags.get(span.kind)
+        parts.append(f"<{tag}>{text}</{tag}>" if tag else text)
+    return Html(" ".join(parts))
+
+
+# --- lists of clips for notebooks --------------------------------------------------------------
+
+
+def clip_list(items: Sequence[Mapping[str, Any]]) -> Html:
+    """List clips with a player each.
+
+    Args:
+        items: Dictionaries with `title`, optional `text` and `note` (strings, escaped here),
+            optional `html` (already safe) and `audio`: a path, or a list of (label, path).
+    """
+    if not items:
+        return Html("<p>None.</p>")
+    blocks = []
+    for item in items:
+        audio = item.get("audio")
+        pairs = audio if isinstance(audio, list) else [("", audio)]
+        players = "".join(
+            f"<figure><figcaption>{escape(label)}</figcaption>{player(path, label)}</figure>"
+            for label, path in pairs
+        )
+        lines = [f"<strong>{escape(str(item['title']))}</strong>"]
+        lines += [f"<q>{escape(str(item['text']))}</q>"] if item.get("text") else []
+        lines += [str(item["html"])] if item.get("html") else []
+        lines += [f"<small>{escape(str(item['note']))}</small>"] if item.get("note") else []
+        words = f"<div>{'<br>'.join(lines)}</div>"
+        blocks.append(f'<div class="clip">{words}<div class="players">{players}</div></div>')
+    return Html(f'<div class="clips">{"".join(blocks)}</div>')
+
+
+def clips_with_findings(root: str | Path = ".", limit: int = 24) -> Html:
+    """Play the clips that the audit remarked on, worst first, with the reasons."""
+    root = Path(root)
+    clips = [clip for clip in read_jsonl(root / paths.CLIPS) if clip.get("findings")]
+    clips.sort(key=lambda clip: (_severity(clip), str(clip.get("id"))))
+    items = [
+        {
+            "title": clip.get("id") or clip.get("audio") or f"line {clip.get('line', '?')}",
+            "text": clip.get("text"),
+            "note": "; ".join(f"{f['severity']}: {f['message']}" for f in clip["findings"]),
+            "audio": root / clip["audio"] if clip.get("audio") else None,
+        }
+        for clip in clips[:limit]
+    ]
+    rest = len(clips) - len(items)
+    more = f"<p>{rest} more in {paths.CLIPS.as_posix()}.</p>" if rest > 0 else ""
+    return Html(clip_list(items) + more)
+
+
+def _severity(clip: Mapping[str, Any]) -> tuple[int, int]:
+    errors = sum(f["severity"] == "error" for f in clip["findings"])
+    return (-errors, -len(clip["findings"]))
+
+
+def round_trip(root: str | Path = ".", limit: int = 6) -> Html:
+    """Play held-out recordings beside their codec round trip, first by hash of the text."""
+    root = Path(root)
+    folders = {name: root / paths.REFERENCE / name for name in ("real", "codec")}
+    rows = {
+        name: {
+            row["text_id"]: row
+            for row in with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, root)
+        }
+        for name, folder in folders.items()
+    }
+    items = []
+    for text_id in uncurated(list(rows["real"]), limit):
+        real, codec = rows["real"][text_id], rows["codec"].get(text_id, {})
+        items.append(
+            {
+                "title": text_id,
+                "text": real["text"],
+                "html": "heard after the codec: "
+                + diff_html(real["text_norm"], codec.get("hyp_norm") or ""),
+                "audio": [("recording", real.get("wav")), ("after the codec", codec.get("wav"))],
+            }
+        )
+    return clip_list(items)
+
+
+def worst_clips(candidate: str, root: str | Path = ".", limit: int = 8) -> Html:
+    """Play a candidate's worst clips: failed first, then by error, then by similarity."""
+    root = Path(root)
+    folder = root / paths.SCORES / candidate_name(candidate)
+    rows = with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, root)
+    items = [
+        {
+            "title": f"{row['text_id']}, take {row['take']}",
+            "html": diff_html(row["text_norm"], row.get("hyp_norm") or ""),
+            "note": f"WER {percent(error_of(row))}; "
+            + ("no similarity" if row.get("sim") is None else f"similarity {row['sim']:.3f}")
+            + "".join(f"; {flag}" for flag in row.get("flags", []))
+            + (f"; {row['message']}" if row.get("message") else ""),
+            "audio": row.get("wav"),
+        }
+        for row in worst(rows, limit)
+    ]
+    return clip_list(items)
+
+
+def report_link() -> Html:
+    """Link the report page from a notebook's HTML, which lies one folder below it."""
+    href = paths.REPORT.relative_to(paths.REPORTS).as_posix()
+    return Html(f'<p><a href="../{href}">Open the report</a> ({paths.REPORT.as_posix()})</p>')

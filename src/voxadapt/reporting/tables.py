@@ -1,0 +1,365 @@
+"""Tables for notebooks and the page, from the JSON, JSONL and CSV that stages wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxadapt import paths
+from voxadapt.params import candidate_name
+from voxadapt.provenance import read_json, read_jsonl
+from voxadapt.reporting.records import flatten
+
+if TYPE_CHECKING:
+    import pandas
+
+NONE = "–"
+
+
+# --- numbers in words --------------------------------------------------------------------------
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Write a share as a percentage: 0.0345 becomes `3.5 %`."""
+    return NONE if value is None else f"{100 * value:.{digits}f} %"
+
+
+def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
+    """Write a number with a fixed count of decimals and a true minus sign."""
+    if value is None:
+        return NONE
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def interval(value: Mapping[str, Any] | None, share: bool = False, sign: bool = False) -> str:
+    """Write `point (low to high)`, in per cent when it is a share, with a sign for differences."""
+    if not value or value["point"] is None:
+        return NONE
+    digits, factor = (1, 100.0) if share else (3, 1.0)
+    unit = "" if not share else " points" if sign else " %"  # a difference of shares is in points
+    point, low, high = (
+        None if value[key] is None else number(factor * value[key], digits, sign)
+        for key in ("point", "low", "high")
+    )
+    return f"{point}{unit}" if low is None else f"{point}{unit} ({low} to {high})"
+
+
+def title(candidate: str) -> str:
+    """Name a candidate for readers: `Base`, `Epoch 3`, `Recording`, `Recording, coded`."""
+    fixed = {"base": "Base", "real": "Recording", "codec": "Recording, coded"}
+    return fixed.get(candidate) or candidate.replace("epoch-", "Epoch ")
+
+
+def named(text: str) -> str:
+    """Write candidates' names in a sentence as words: `epoch-3` becomes `epoch 3`."""
+    return re.sub(r"\bepoch-(\d+)\b", r"epoch \1", text)
+
+
+# --- score rows --------------------------------------------------------------------------------
+
+
+def error_of(row: Mapping[str, Any], metric: str = "wer") -> float:
+    """Return a clip's word or character error, capped at 1; a clip that failed counts as 1."""
+    unit = "word" if metric == "wer" else "char"
+    if row["status"] == "failed" or row.get(f"{unit}_deletions") is None:
+        return 1.0
+    edits = sum(row[f"{unit}_{kind}"] for kind in ("substitutions", "deletions", "insertions"))
+    return min(1.0, edits / max(1, row[f"ref_{unit}s"]))
+
+
+def worst(rows: Iterable[Mapping[str, Any]], limit: int, metric: str = "wer") -> list[Any]:
+    """Return the worst clips: failed first, then by error, flags and low similarity."""
+
+    def badness(row: Mapping[str, Any]) -> tuple[Any, ...]:
+        sim = row.get("sim")
+        return (
+            row["status"] != "failed",
+            -error_of(row, metric),
+            -len(row.get("flags", [])),
+            1.0 if sim is None else sim,
+            row["text_id"],
+            row["take"],
+        )
+
+    return sorted(rows, key=badness)[:limit]
+
+
+def uncurated(text_ids: Iterable[str], limit: int) -> list[str]:
+    """Take the first texts in the order of their hash: fixed, and nobody's choice."""
+    return sorted(set(text_ids), key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:limit]
+
+
+def metrics_row(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a summary to the dozen numbers that `dvc metrics show` tabulates.
+
+    Args:
+        summary: What `evaluation.scoring.summarise` returns.
+
+    Returns:
+        Points and bounds of the main measures, rounded to five decimals, and the clip counts.
+    """
+    row: dict[str, Any] = {}
+    for key in ("wer", "cer", "sim"):
+        row[key] = summary[key]["point"]
+        if key != "cer":
+            row |= {f"{key}_low": summary[key]["low"], f"{key}_high": summary[key]["high"]}
+    row["sim_norm"] = summary["sim_norm"]["point"]
+    row["duration_ratio"] = summary["duration_ratio"]["point"]
+    row["failure_rate"] = summary["failure_rate"]["point"]
+    row = {key: None if value is None else round(value, 5) for key, value in row.items()}
+    return row | {"n_expected": summary["n_expected"], "n_measured": summary["n_measured"]}
+
+
+# --- tables for notebooks ----------------------------------------------------------------------
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], index: str | None = None) -> pandas.DataFrame:
+    import pandas
+
+    pandas.set_option("display.max_colwidth", 120, "display.max_rows", 200)
+    frame = pandas.DataFrame(list(rows))
+    return frame.set_index(index) if index and len(frame) else frame
+
+
+def record(path: str | Path) -> pandas.DataFrame:
+    """Show a JSON record as a table of names and values, lists shortened."""
+    rows = []
+    for key, value in flatten(read_json(path)).items():
+        if isinstance(value, float):
+            value = number(value, 4)
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value[:8])) + (" …" if len(value) > 8 else "")
+        rows.append({"figure": key.replace("_", " "), "value": value})
+    return _frame(rows, "figure")
+
+
+def findings(root: str | Path = ".") -> pandas.DataFrame:
+    """Count the audit's findings by severity and rule, with an example of each."""
+    grouped: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for clip in read_jsonl(Path(root) / paths.CLIPS):
+        for finding in clip.get("findings", []):
+            key = (finding["severity"], finding["rule"])
+            name = str(clip.get("id") or clip.get("audio") or clip.get("line", "?"))
+            grouped.setdefault(key, []).append((name, finding["message"]))
+    rows = [
+        {
+            "severity": severity,
+            "rule": rule.replace("_", " "),
+            "clips": len(found),
+            "example": f"{found[0][0]}: {found[0][1]}",
+        }
+        for (severity, rule), found in sorted(grouped.items(), key=lambda i: (i[0][0], -len(i[1])))
+    ]
+    return _frame(rows or [{"severity": "none", "rule": NONE, "clips": 0, "example": NONE}])
+
+
+def splits(root: str | Path = ".") -> pandas.DataFrame:
+    """Count clips, texts and minutes of each split in the accepted manifest."""
+    rows = read_jsonl(Path(root) / paths.MANIFEST)
+    table = []
+    for split in ("train", "selection", "confirmation"):
+        chosen = [row for row in rows if row["split"] == split]
+        table.append(
+            {
+                "split": split,
+                "clips": len(chosen),
+                "texts": len({row["text"] for row in chosen}),
+                "minutes": round(sum(row["duration_s"] for row in chosen) / 60, 1),
+            }
+        )
+    return _frame(table, "split")
+
+
+def frames(root: str | Path = ".") -> pandas.DataFrame:
+    """Describe the extracted codes of each split: clips, frames, frames per clip."""
+    split_of = {row["id"]: row["split"] for row in read_jsonl(Path(root) / paths.MANIFEST)}
+    table: dict[str, list[int]] = {}
+    for row in read_jsonl(Path(root) / paths.CODES_INDEX):
+        table.setdefault(split_of.get(row["id"], "other"), []).append(row["num_frames"])
+    rows = [
+        {
+            "split": split,
+            "clips": len(counts),
+            "frames": sum(counts),
+            "shortest": min(counts),
+            "median": sorted(counts)[len(counts) // 2],
+            "longest": max(counts),
+        }
+        for split, counts in table.items()
+    ]
+    return _frame(rows, "split")
+
+
+def references(root: str | Path = ".") -> pandas.DataFrame:
+    """Show what recordings and their codec round trip score: the ceiling of everything after."""
+    rows = []
+    for name in ("real", "codec"):
+        path = Path(root) / paths.REFERENCE / name / "summary.json"
+        if path.is_file():
+            rows.append({"clips": title(name), **_main_measures(read_json(path))})
+    return _frame(rows, "clips")
+
+
+def similarity_scale(root: str | Path = ".") -> pandas.DataFrame:
+    """Show the ends of the similarity scale with their intervals."""
+    scale = read_json(Path(root) / paths.REFERENCE / "similarity.json")
+    rows = [
+        {"end of the scale": label, "similarity": interval(scale[key]), "clips": scale[key]["n"]}
+        for key, label in (
+            ("ceiling", "ceiling: the speaker's recordings against one another"),
+            ("codec_ceiling", "codec ceiling: the same after the codec"),
+            ("floor", "floor: other voices against the speaker"),
+        )
+    ]
+    return _frame(rows, "end of the scale")
+
+
+def _main_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "WER": interval(summary["wer"], share=True),
+        "CER": interval(summary["cer"], share=True),
+        "similarity": interval(summary["sim"]),
+        "spoken / expected duration": interval(summary["duration_ratio"]),
+        "failed clips": interval(summary["failure_rate"], share=True),
+        "measured": f"{summary['n_measured']} of {summary['n_expected']}",
+    }
+
+
+def summary(candidate: str, root: str | Path = ".") -> pandas.DataFrame:
+    """Show a candidate's measures beside those of recordings and their codec round trip."""
+    candidate = candidate_name(candidate)
+    folders = {candidate: paths.SCORES / candidate}
+    folders |= {name: paths.REFERENCE / name for name in ("codec", "real")}
+    rows = []
+    for name, folder in folders.items():
+        path = Path(root) / folder / "summary.json"
+        if name == candidate or path.is_file():
+            rows.append({"candidate": title(name), **_main_measures(read_json(path))})
+    return _frame(rows, "candidate").T
+
+
+def flags(candidate: str, root: str | Path = ".") -> pandas.DataFrame:
+    """Count the flags of a candidate's clips."""
+    found = read_json(Path(root) / paths.SCORES / candidate_name(candidate) / "summary.json")
+    rows = [
+        {
+            "flag": flag.replace("_", " "),
+            "clips": count,
+            "share": percent(count / max(1, found["n_expected"])),
+        }
+        for flag, count in found["flags"].items()
+    ]
+    return _frame(rows, "flag")
+
+
+def train_epochs(root: str | Path = ".") -> pandas.DataFrame:
+    """Show losses, updates lost to rounding and distance from the Base, per epoch."""
+    return _frame(train_rows(read_json(Path(root) / paths.TRAIN_METRICS)), "epoch")
+
+
+def train_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the training summary as rows of text, one per epoch."""
+    return [
+        {
+            "epoch": str(epoch["epoch"]),
+            "steps": str(epoch["step"]),
+            "loss": number(epoch["train"]["loss"]),
+            "held-out loss": number(epoch["heldout"].get("loss")),
+            "updates lost": percent(epoch["lost_update_share"], 2),
+        }
+        | {
+            f"moved: {module}": percent(drift["relative"], 2)
+            for module, drift in epoch["drift"].items()
+        }
+        for epoch in metrics["epochs"]
+    ]
+
+
+def candidates(root: str | Path = ".") -> pandas.DataFrame:
+    """Show what the selection ranked: every candidate with its measures and P(best)."""
+    selection = read_json(Path(root) / paths.SELECTION)
+    rows = [
+        {
+            "candidate": title(c["name"])
+            + (" (chosen)" if c["name"] == selection["chosen"] else ""),
+            "similarity": interval(c["sim"]),
+            "WER": interval(c["wer"], share=True),
+            "CER": interval(c["cer"], share=True),
+            "duration": interval(c["duration_ratio"]),
+            "failed": interval(c["failure_rate"], share=True),
+            "eligible": "yes" if c["eligible"] else "no",
+            "P(best)": percent(c["p_best"], 0),
+        }
+        for c in selection["candidates"]
+    ]
+    return _frame(rows, "candidate")
+
+
+def gates(root: str | Path = ".") -> pandas.DataFrame:
+    """Show which gate each candidate passed."""
+    selection = read_json(Path(root) / paths.SELECTION)
+    rows = [
+        {"candidate": title(c["name"])}
+        | {gate["name"].replace("_", " "): gate["state"] for gate in c["gates"]}
+        for c in selection["candidates"]
+    ]
+    return _frame(rows, "candidate").fillna(NONE)
+
+
+def pairs(root: str | Path = ".") -> pandas.DataFrame:
+    """Show paired differences: against the Base, and against the best epoch."""
+    selection = read_json(Path(root) / paths.SELECTION)
+    rows = []
+    for c in selection["candidates"]:
+        base, best = c["vs_base"] or {}, c["vs_best"] or {}
+        rows.append(
+            {
+                "candidate": title(c["name"]),
+                "similarity − Base": interval(base.get("sim"), sign=True),
+                "error − Base": interval(base.get("error"), share=True, sign=True),
+                f"primary − {title(selection['best'])}": interval(
+                    best.get("difference"), sign=True
+                ),
+                "within one SE": _yes_no(best.get("within_one_se")),
+            }
+        )
+    return _frame(rows, "candidate")
+
+
+def _yes_no(value: bool | None) -> str:
+    return NONE if value is None else "yes" if value else "no"
+
+
+MEASURES = {  # key in confirm.json: (label, is a share)
+    "sim": ("similarity", False),
+    "sim_norm": ("similarity, 0 = floor, 1 = ceiling", False),
+    "wer": ("WER", True),
+    "cer": ("CER", True),
+    "failure_rate": ("failed clips", True),
+    "duration_ratio": ("spoken / expected duration", False),
+}
+
+
+def confirmation(root: str | Path = ".") -> pandas.DataFrame:
+    """Show the chosen candidate and the Base on texts that no decision has seen."""
+    return _frame(confirmation_rows(read_json(Path(root) / paths.CONFIRM)), "measure")
+
+
+def confirmation_rows(confirm: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return the confirmation as rows of text."""
+    return [
+        {
+            "measure": label,
+            "Base": interval(confirm["measures"][key]["base"], share),
+            "chosen": interval(confirm["measures"][key]["chosen"], share),
+            "difference": interval(confirm["measures"][key]["difference"], share, sign=True),
+            "at selection": interval(
+                confirm["measures"][key].get("selection_difference"), share, sign=True
+            ),
+        }
+        for key, (label, share) in MEASURES.items()
+        if key in confirm["measures"]
+    ]

@@ -1,0 +1,572 @@
+"""The stages: here the rooms meet, and only here.
+
+Each function reads what earlier stages wrote (`paths.py`), calls the rooms and writes its own
+files. Notebooks, the command line and DVC all call these functions; run from the project folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxadapt import paths
+from voxadapt.data.audit import audit_corpus, write_audit
+from voxadapt.data.manifest import Utterance, read_manifest, read_raw_manifest
+from voxadapt.data.voices import read_other_voices
+from voxadapt.errors import Problem, UserError
+from voxadapt.params import Params, candidate_name, epoch_number
+from voxadapt.provenance import fingerprint, read_json, sha256_file, sha256_folder, write_json
+
+ROOT = Path()
+HELD_OUT = ("selection", "confirmation")
+REFERENCE_VOICE = paths.REFERENCE / "voice.npz"
+SCALE = paths.REFERENCE / "similarity.json"
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage says when it is done.
+
+    Attributes:
+        sentence: The outcome, for people.
+        values: The main record that was written.
+    """
+
+    sentence: str
+    values: Any = None
+
+
+# --- data and codes ------------------------------------------------------------------------------
+
+
+def audit(params: Params) -> StageResult:
+    """Check the corpus, accept its clips and split them by text.
+
+    Raises:
+        UserError: With every error in the corpus.
+    """
+    rows, problems = read_raw_manifest(params.data.manifest)
+
+    def transcribe(clips: list[Path], texts: list[str]) -> list[str]:
+        return [heard.text for heard in _transcriber(params).transcribe(clips, texts)]
+
+    result = audit_corpus(
+        rows, params.audit, params.split, params.data.manifest, problems, transcribe
+    )
+    write_audit(result)
+    return StageResult(result.sentence, result.metrics)
+
+
+def codes(params: Params) -> StageResult:
+    """Extract the corpus' codes; score held-out recordings and their codec round trip.
+
+    The round trip is the ceiling of everything that follows: no talker can sound better than the
+    codec through which it speaks.
+    """
+    from voxadapt.codec.extract import decode_codes, extract_codes
+    from voxadapt.codec.store import write_codes
+    from voxadapt.evaluation.results import Clip, write_rows
+    from voxadapt.evaluation.scoring import score_clips, summarise
+    from voxadapt.evaluation.similarity import Embedder, build_scale
+    from voxadapt.evaluation.synthesis import write_wav
+    from voxadapt.model.load import load_speech_tokenizer, resolve_model
+
+    device = _device(params)
+    utterances = read_manifest(paths.MANIFEST)
+    model_path = resolve_model(params.model)
+    tokenizer = load_speech_tokenizer(model_path, device)
+    codec_sha256 = sha256_folder(model_path / "speech_tokenizer")
+    arrays = extract_codes(
+        utterances, tokenizer, params.codes.batch_seconds, paths.work_dir(), codec_sha256
+    )
+    write_codes(paths.CODES, paths.CODES_INDEX, arrays, utterances, codec_sha256)
+
+    held_out = [row for row in utterances if row.split in HELD_OUT]
+    embedder = Embedder(str(device))
+    clips: dict[str, list[Clip]] = {
+        "real": [_clip(row, "real", row.audio, params) for row in held_out]
+    }
+    others = {}
+    if params.data.other_voices is not None:
+        others = read_other_voices(params.data.other_voices)
+    reference, scale = build_scale(
+        embedder,
+        clips["real"],
+        others,
+        root=ROOT,
+        min_speech_s=params.score.min_speech_s,
+        confidence=params.select.confidence,
+        num_bootstrap=params.select.num_bootstrap,
+        seed=params.select.seed,
+        excluded_sha256=_never_in_the_reference(utterances),
+    )
+    folder = paths.REFERENCE / "codec" / "wavs"
+    waves = decode_codes({row.id: arrays[row.id] for row in held_out}, tokenizer)
+    clips["codec"] = []
+    for row in held_out:
+        path = folder / f"{row.id}.wav"
+        write_wav(path, _pcm16(waves[row.id]), tokenizer.get_output_sample_rate())
+        clips["codec"].append(_clip(row, "codec", path.as_posix(), params))
+
+    transcriber = _transcriber(params)
+    summaries: dict[str, Any] = {}
+    rows = {}
+    for name, listed in clips.items():
+        rows[name] = score_clips(
+            listed, transcriber, embedder, reference, scale, params.score, root=ROOT
+        )
+        write_rows(paths.REFERENCE / name, rows[name])
+    scale = scale.with_codec(
+        rows["codec"],
+        confidence=params.select.confidence,
+        num_bootstrap=params.select.num_bootstrap,
+        seed=params.select.seed,
+    )
+    for name, scored in rows.items():
+        per_split = {
+            split: summarise([row for row in scored if row.split == split], params.select, scale)
+            for split in HELD_OUT
+            if any(row.split == split for row in scored)
+        }
+        write_json(paths.REFERENCE / name / "summary.json", per_split["selection"])
+        summaries[name] = per_split
+    reference.write(REFERENCE_VOICE)
+    scale.write(SCALE)
+    frames = {name: len(array) for name, array in arrays.items()}
+    metrics = {
+        "codec_sha256": codec_sha256,
+        "num_clips": len(arrays),
+        "num_codebooks": int(next(iter(arrays.values())).shape[1]),
+        "num_frames": sum(frames.values()),
+        "num_train_frames": sum(frames[row.id] for row in utterances if row.split == "train"),
+        **summaries,
+    }
+    write_json(paths.CODES_METRICS, metrics)
+    real, codec = summaries["real"]["selection"], summaries["codec"]["selection"]
+    return StageResult(
+        f"{len(arrays)} clips, {metrics['num_frames']} frames of {metrics['num_codebooks']} codes. "
+        f"Held-out recordings: WER {_percent(real['wer'])}, similarity {_number(scale.ceiling)}; "
+        f"through the codec: WER {_percent(codec['wer'])}, "
+        f"similarity {_number(scale.codec_ceiling)}.",
+        metrics,
+    )
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def train(params: Params, num_epochs: int | None = None) -> StageResult:
+    """Fine-tune the Base on the speaker; publish one checkpoint per epoch.
+
+    Args:
+        params: All parameters.
+        num_epochs: Epochs in all; the last candidate's when None.
+    """
+    from voxadapt.codec.store import read_codes
+    from voxadapt.model.load import read_config, resolve_model
+    from voxadapt.training.loop import train as run
+
+    utterances = read_manifest(paths.MANIFEST)
+    model_path = resolve_model(params.model)
+    talker = read_config(model_path)["talker_config"]
+    arrays = read_codes(
+        paths.CODES,
+        paths.CODES_INDEX,
+        utterances,
+        num_codebooks=talker["num_code_groups"],
+        codebook_size=talker["code_predictor_config"]["vocab_size"],
+        codec_sha256=sha256_folder(model_path / "speech_tokenizer"),
+    )
+    base_sha256 = sha256_folder(model_path)
+    result = run(
+        params.train,
+        model_path=model_path,
+        utterances=utterances,
+        codes=arrays,
+        ref_audio=utterances[0].ref_audio,
+        out_dir=paths.CHECKPOINTS,
+        work_dir=paths.work_dir(),
+        num_epochs=num_epochs or params.num_epochs,
+        log_path=paths.TRAIN_LOG,
+        device=_device(params),
+        attention=params.model.attention,
+        base_sha256=base_sha256,
+    )
+    # What the zero-shot candidate is, so that every candidate has a folder here.
+    write_json(
+        paths.CHECKPOINTS / "base" / "meta.json",
+        {"epoch": 0, "model": params.model.base, "base_sha256": base_sha256},
+    )
+    write_json(paths.TRAIN_METRICS, result.metrics)
+    last = result.checkpoints[-1].name
+    return StageResult(
+        f"{len(result.checkpoints)} checkpoints of speaker {params.train.speaker_name}, "
+        f"the last one {paths.CHECKPOINTS / last}.",
+        result.metrics,
+    )
+
+
+# --- scores and decision -------------------------------------------------------------------------
+
+
+def score(params: Params, candidate: str | int) -> StageResult:
+    """Speak the selection sentences with one candidate and measure every clip."""
+    name = _known(params, candidate)
+    summary = _score(params, name, "selection", paths.SCORES / name)
+    write_json(paths.SCORE_METRICS / f"{name}.json", summary)
+    return StageResult(_score_sentence(name, summary), summary)
+
+
+def select(params: Params) -> StageResult:
+    """Choose the epoch by the rule in `params.select`, or keep the Base.
+
+    Raises:
+        UserError: When a candidate's scores are missing, stale or by another evaluator, or when
+            there are scores of a candidate that is not listed.
+    """
+    from voxadapt.evaluation import selection
+    from voxadapt.evaluation.results import read_scores
+
+    _refuse_unlisted(params)
+    sentences = _sentences(params, "selection")
+    rows = {
+        name: read_scores(
+            paths.SCORES / name,
+            [(item.text_id, take) for item in sentences for take in range(params.score.takes)],
+            texts={item.text_id: item.text for item in sentences},
+            split="selection",
+            checkpoint_sha=_checkpoint_sha(params, name),
+            fix=f"Run `voxadapt score {name}` again.",
+        )
+        for name in params.candidate_names
+    }
+    pseudo = {name: read_scores(paths.REFERENCE / name) for name in ("real", "codec")}
+    decision = selection.select(
+        rows,
+        params.select,
+        scale=_read(SCALE, "codes"),
+        real=pseudo["real"],
+        codec=pseudo["codec"],
+    )
+    write_json(paths.SELECTION, decision)
+    _write_epochs_table(decision)
+    return StageResult(decision["reason"], decision)
+
+
+def confirm(params: Params) -> StageResult:
+    """Compare the chosen candidate with the Base on the split that nothing has touched."""
+    from voxadapt.evaluation import selection
+    from voxadapt.evaluation.results import read_scores
+
+    decision = _selection()
+    chosen = decision["chosen"]
+    wanted = list(dict.fromkeys(["base", chosen]))
+    for folder in paths.CONFIRMATION.glob("*"):
+        if folder.is_dir() and folder.name not in wanted:
+            shutil.rmtree(folder)
+    rows = {}
+    for name in wanted:
+        _score(params, name, "confirmation", paths.CONFIRMATION / name)
+        rows[name] = read_scores(paths.CONFIRMATION / name, split="confirmation")
+    record = selection.confirm(
+        rows["base"],
+        rows[chosen],
+        params.select,
+        scale=_read(SCALE, "codes"),
+        selection=decision,
+    )
+    write_json(paths.CONFIRM, record)
+    return StageResult(record["sentence"], record)
+
+
+def report(params: Params) -> StageResult:
+    """Write the report page from what the other stages wrote."""
+    from voxadapt.provenance import write_atomic
+    from voxadapt.reporting.page import build_page
+
+    write_atomic(paths.REPORT, build_page(params))
+    return StageResult(f"The report is {paths.REPORT}.", paths.REPORT)
+
+
+def run_all(params: Params) -> Iterator[str]:
+    """Run every stage in order, without DVC; yield one line a stage."""
+    for stage in (audit, codes, train):
+        yield f"{stage.__name__}: {stage(params).sentence}"
+    for name in params.candidate_names:
+        yield f"score {name}: {score(params, name).sentence}"
+    for stage in (select, confirm, report):
+        yield f"{stage.__name__}: {stage(params).sentence}"
+
+
+def say(
+    params: Params, text: str, output: Path, candidate: str | None = None, seed: int = 0
+) -> StageResult:
+    """Speak a text with the chosen checkpoint, or with a candidate that is named.
+
+    Args:
+        params: All parameters.
+        text: What to say.
+        output: WAV file to write.
+        candidate: A candidate; None asks `selection.json`.
+        seed: Of the sampling.
+    """
+    from voxadapt.evaluation.synthesis import (
+        frame_rate_hz,
+        speak,
+        text_tokens,
+        token_limit,
+        write_wav,
+    )
+
+    if not any(letter.isalnum() for letter in text):
+        raise UserError(Problem("text", "something to say", repr(text), "Give a sentence."))
+    name = _known(params, candidate) if candidate is not None else _selection()["chosen"]
+    tts, voice = _voice(params, name)
+    spoken = speak(
+        tts,
+        [text],
+        voice,
+        params.score,
+        seed=seed,
+        max_new_tokens=token_limit(text_tokens(tts, text), params.score, frame_rate_hz(tts)),
+        language=params.train.language,
+    )[0]
+    if spoken.samples is None:
+        raise UserError(Problem("text", "audio", spoken.message, "Try another seed."))
+    rate_hz = tts.model.speech_tokenizer.get_output_sample_rate()
+    write_wav(output, spoken.samples, rate_hz)
+    cut = " It was cut off at the limit; try another seed." if spoken.hit_max_tokens else ""
+    return StageResult(f"{output}: {len(spoken.samples) / rate_hz:.1f} s by {name}.{cut}", output)
+
+
+# --- what the stages share -----------------------------------------------------------------------
+
+
+def _score(params: Params, name: str, split: str, folder: Path) -> dict[str, Any]:
+    """Speak and measure one candidate on one split; write its rows, clips and summary."""
+    from voxadapt.evaluation.results import write_rows
+    from voxadapt.evaluation.scoring import score_clips, summarise
+    from voxadapt.evaluation.similarity import Embedder, VoiceReference
+    from voxadapt.evaluation.synthesis import speak_candidate
+
+    tts, voice = _voice(params, name)
+    clips = speak_candidate(
+        tts,
+        name,
+        _sentences(params, split),
+        voice,
+        params.score,
+        out_dir=folder / "wavs",
+        work_dir=paths.work_dir() / "speech",
+        root=ROOT,
+        checkpoint_sha=_checkpoint_sha(params, name),
+        lang=params.asr.language,
+        language=params.train.language,
+    )
+    rows = score_clips(
+        clips,
+        _transcriber(params),
+        Embedder(str(_device(params))),
+        VoiceReference.read(REFERENCE_VOICE),
+        _scale(),
+        params.score,
+        root=ROOT,
+    )
+    write_rows(folder, rows)
+    summary = summarise(rows, params.select, _scale())
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _voice(params: Params, name: str) -> tuple[Any, Any]:
+    """Load a candidate and the voice it speaks with."""
+    from voxadapt.evaluation.synthesis import Voice, clone_voice
+    from voxadapt.model.load import load_tts
+
+    tts = load_tts(_model_folder(params, name), _device(params), attention=params.model.attention)
+    if name != "base":
+        return tts, Voice(speaker=params.train.speaker_name)
+    ref_audio = read_manifest(paths.MANIFEST)[0].ref_audio
+    return tts, clone_voice(tts, ref_audio, params.data.ref_text, params.score.base_prompt)
+
+
+def _model_folder(params: Params, name: str) -> Path:
+    from voxadapt.model.load import resolve_model
+
+    if name == "base":
+        return resolve_model(params.model)
+    folder = paths.CHECKPOINTS / name
+    if not (folder / "meta.json").is_file():
+        raise UserError(
+            Problem(str(folder), f"the checkpoint of epoch {epoch_number(name)}", "nothing",
+                    "Run `voxadapt train` first.")
+        )  # fmt: skip
+    return folder
+
+
+def _checkpoint_sha(params: Params, name: str) -> str:
+    return sha256_folder(_model_folder(params, name))
+
+
+def _sentences(params: Params, split: str) -> list[Any]:
+    """Return the sentences of a split: all of them, or as many as the parameters say, by hash."""
+    from voxadapt.evaluation.results import Sentence
+
+    rows = [row for row in read_manifest(paths.MANIFEST) if row.split == split]
+    if not rows:
+        raise UserError(
+            Problem(str(paths.MANIFEST), f"utterances of the {split} split", "none",
+                    f"Raise split.{split}_share, or add recordings.")
+        )  # fmt: skip
+    rows = sorted(rows, key=lambda row: fingerprint([params.split.salt, row.id]))
+    rows = rows[: params.score.max_sentences]
+    return [
+        Sentence(text_id=row.id, text=row.text, split=split)
+        for row in sorted(rows, key=lambda row: row.id)
+    ]
+
+
+def _clip(row: Utterance, candidate: str, wav: str, params: Params) -> Any:
+    from voxadapt.evaluation.results import Clip
+
+    return Clip(
+        candidate=candidate,
+        split=row.split,
+        text_id=row.id,
+        lang=params.asr.language,
+        text=row.text,
+        wav=wav,
+    )
+
+
+def _never_in_the_reference(utterances: Sequence[Utterance]) -> set[str]:
+    """Hash the files that must not measure similarity: the reference clip and training clips."""
+    trained = {row.audio_sha256 for row in utterances if row.split == "train"}
+    return trained | {sha256_file(row) for row in {u.ref_audio for u in utterances}}
+
+
+def _transcriber(params: Params) -> Any:
+    from voxadapt.evaluation.asr import Transcriber
+
+    return Transcriber(
+        params.asr.model,
+        params.asr.language,
+        str(_device(params)),
+        params.asr.batch_size,
+        paths.work_dir() / "transcripts",
+    )
+
+
+def _device(params: Params) -> Any:
+    """Return the device, and hold torch to the number of threads that the parameters give."""
+    import torch
+
+    from voxadapt.model.load import resolve_device
+
+    if params.model.num_threads is not None:
+        torch.set_num_threads(params.model.num_threads)
+    return resolve_device(params.model.device)
+
+
+def _scale() -> Any:
+    from voxadapt.evaluation.similarity import SimilarityScale
+
+    return SimilarityScale.from_dict(_read(SCALE, "codes"))
+
+
+def _selection() -> dict[str, Any]:
+    return _read(paths.SELECTION, "select")
+
+
+def _read(path: Path, stage: str) -> Any:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
+        raise UserError(
+            Problem(str(path), f"what `voxadapt {stage}` writes", found, f"Run `voxadapt {stage}`.")
+        ) from None
+
+
+def _known(params: Params, candidate: str | int) -> str:
+    name = candidate_name(candidate)
+    if name not in params.candidate_names:
+        listed = ", ".join(params.candidate_names)
+        raise UserError(
+            Problem("candidate", f"one of {listed}", name, "Name one of them, or add it to params.")
+        )
+    return name
+
+
+def _refuse_unlisted(params: Params) -> None:
+    """Refuse scores of candidates that are not listed: nothing is left out silently."""
+    found = sorted(path.name for path in paths.SCORES.glob("*") if path.is_dir())
+    extra = [name for name in found if name not in params.candidate_names]
+    if extra:
+        raise UserError(
+            [
+                Problem(str(paths.SCORES / name), "only candidates of params.yaml", name,
+                        "Delete the folder, or list the candidate.")
+                for name in extra
+            ],
+            "There are scores of candidates that are not compared.",
+        )  # fmt: skip
+
+
+def _write_epochs_table(decision: Mapping[str, Any]) -> None:
+    """Write the per-epoch table that `dvc plots` and the report draw."""
+    import csv
+    import io
+
+    from voxadapt.provenance import write_atomic
+
+    stream = io.StringIO()
+    columns = ["candidate", "epoch"]
+    for measure in ("wer", "cer", "sim"):
+        columns += [measure, f"{measure}_low", f"{measure}_high"]
+    columns += ["duration_ratio", "failure_rate", "p_best", "eligible", "chosen"]
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    for item in decision["candidates"]:
+        row = {"candidate": item["name"], "epoch": epoch_number(item["name"])}
+        for measure in ("wer", "cer", "sim"):
+            interval = item[measure]
+            row[measure] = interval["point"]
+            row[f"{measure}_low"], row[f"{measure}_high"] = interval["low"], interval["high"]
+        row["duration_ratio"] = item["duration_ratio"]["point"]
+        row["failure_rate"] = item["failure_rate"]["point"]
+        row["p_best"] = item["p_best"]
+        row["eligible"] = int(item["eligible"])
+        row["chosen"] = int(item["name"] == decision["chosen"])
+        writer.writerow(row)
+    write_atomic(paths.EPOCHS_TABLE, stream.getvalue())
+
+
+def _score_sentence(name: str, summary: Mapping[str, Any]) -> str:
+    return (
+        f"{name}: {summary['n_measured']} of {summary['n_expected']} clips; "
+        f"WER {_percent(summary['wer'])}, CER {_percent(summary['cer'])}, "
+        f"similarity {_number(summary['sim'])}, "
+        f"failures {_percent(summary['failure_rate'])}."
+    )
+
+
+def _percent(interval: Any) -> str:
+    if interval["point"] is None:
+        return "not measured"
+    point, low, high = (100 * interval[key] for key in ("point", "low", "high"))
+    return f"{point:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def _number(interval: Any) -> str:
+    value = interval["point"] if isinstance(interval, Mapping) else interval.point
+    return "not measured" if value is None else f"{value:.3f}"
+
+
+def _pcm16(samples: Any) -> Any:
+    import numpy as np
+
+    return np.round(np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)

@@ -1,0 +1,1 @@
+"""The training room: batches, losses, schedule and the one loop."""

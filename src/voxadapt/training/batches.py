@@ -1,0 +1,155 @@
+"""From utterances and their codes to batches, in an order that depends on the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxadapt.data.manifest import Utterance
+from voxadapt.errors import Problem, UserError
+from voxadapt.model.layout import (
+    NUM_CLOSING_TOKENS,
+    NUM_ROLE_TOKENS,
+    Batch,
+    Layout,
+    build_layout,
+    collate,
+)
+from voxadapt.model.tokens import SpecialIds
+
+_POOL_WINDOWS = 8  # clips are sorted by length within this many optimizer steps
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance, ready to be batched.
+
+    Attributes:
+        id: Id of the utterance.
+        layout: Where its tokens lie.
+        text_ids: Role and text ids `[3 + T]`.
+        codes: `[N, K]`.
+    """
+
+    id: str
+    layout: Layout
+    text_ids: Tensor
+    codes: Tensor
+
+
+def build_examples(
+    utterances: Iterable[Utterance],
+    codes: Mapping[str, np.ndarray],
+    tts: Any,
+    ids: SpecialIds,
+    language: str = "auto",
+    streaming: bool = False,
+) -> list[Example]:
+    """Tokenise and lay out utterances exactly as inference does.
+
+    Args:
+        utterances: Accepted utterances; a row's own `language` wins over the default.
+        codes: Codes `[N, K]` by id.
+        tts: `qwen_tts.Qwen3TTSModel`, whose text template and processor are used.
+        ids: Special ids of the model.
+        language: Default prefix: `auto`, or a language of the model.
+        streaming: Lay the text over the frame rows.
+
+    Raises:
+        UserError: With one problem for each row that cannot be laid out.
+    """
+    examples: list[Example] = []
+    problems: list[Problem] = []
+    for row in utterances:
+        array = codes.get(row.id)
+        if array is None or array.ndim != 2 or array.shape[1] != ids.num_codebooks:
+            found = "none" if array is None else str(list(array.shape))
+            expected = f"codes [N, {ids.num_codebooks}]"
+            problems.append(Problem(row.id, expected, found, "Run the codes stage again."))
+            continue
+        if len(array) == 0 or array.min() < 0 or array.max() >= ids.codebook_size:
+            expected = f"codes from 0 to {ids.codebook_size - 1}"
+            found = f"{array.min()} to {array.max()}" if len(array) else "no frame"
+            problems.append(Problem(row.id, expected, found, "Run the codes stage again."))
+            continue
+        try:
+            where = f"{row.id}: language" if row.language else "train.language"
+            language_id = ids.language_id(row.language or language, where)
+            text_ids = tokenize(tts, row.text, ids, row.id)
+        except UserError as error:
+            problems.extend(error.problems)
+            continue
+        layout = build_layout(
+            len(text_ids) - NUM_ROLE_TOKENS, len(array), ids, language_id, streaming
+        )
+        frames = torch.from_numpy(np.ascontiguousarray(array).astype(np.int64))
+        examples.append(Example(row.id, layout, text_ids, frames))
+    if problems:
+        raise UserError(list(dict.fromkeys(problems)), "Some utterances cannot be trained on.")
+    return examples
+
+
+def tokenize(tts: Any, text: str, ids: SpecialIds, where: str) -> Tensor:
+    """Return the role and text ids `[3 + T]` that stock generation would read.
+
+    Raises:
+        UserError: When the text is empty, or the tokenizer does not lay out a turn as the model
+            slices it: three ids, the text, five ids.
+    """
+    turn = tts._tokenize_texts([tts._build_assistant_text(text)])[0][0].cpu()
+    if len(turn) <= NUM_ROLE_TOKENS + NUM_CLOSING_TOKENS:
+        raise UserError(Problem(where, "a text", repr(text), "Remove the clip or write its text."))
+    if turn[0] != ids.im_start or turn[-NUM_CLOSING_TOKENS] != ids.im_end:
+        raise UserError(
+            Problem(
+                where,
+                f"a turn of {NUM_ROLE_TOKENS} ids, the text, {NUM_CLOSING_TOKENS} ids",
+                f"{turn[:4].tolist()} … {turn[-6:].tolist()}",
+                "The text holds control tokens, or the tokenizer is not the model's own.",
+            )
+        )
+    return turn[:-NUM_CLOSING_TOKENS]
+
+
+def make_batch(examples: Sequence[Example], ids: SpecialIds) -> Batch:
+    """Collate examples into a right-padded batch."""
+    return collate(
+        [e.id for e in examples],
+        [e.layout for e in examples],
+        [e.text_ids for e in examples],
+        [e.codes for e in examples],
+        ids,
+    )
+
+
+def epoch_windows(
+    lengths: Sequence[int], batch_size: int, accumulation: int, seed: int, epoch: int
+) -> list[list[list[int]]]:
+    """Order one epoch: optimizer steps, each a list of batches, each a list of indices.
+
+    All examples occur once. A step's examples depend on `batch_size * accumulation` only, so that
+    8 x 1, 2 x 4 and 1 x 8 see the same ones together. Examples of similar length share a step.
+
+    Args:
+        lengths: Positions of each example.
+        batch_size: Examples in a forward pass.
+        accumulation: Forward passes in an optimizer step.
+        seed: Seed of the run.
+        epoch: Number of the epoch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    size = batch_size * accumulation
+    windows: list[list[int]] = []
+    for start in range(0, len(order), size * _POOL_WINDOWS):
+        pool = sorted(order[start : start + size * _POOL_WINDOWS], key=lambda i: lengths[i])
+        windows += [[int(i) for i in pool[at : at + size]] for at in range(0, len(pool), size)]
+    return [
+        [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
+        for window in (windows[i] for i in rng.permutation(len(windows)))
+    ]

@@ -1,0 +1,144 @@
+"""What training says about itself: log rows, epoch summaries, and its two ways to fail."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from voxadapt.errors import Problem, UserError
+from voxadapt.model.freezing import ModuleCount
+from voxadapt.params import TrainParams
+from voxadapt.provenance import write_atomic
+from voxadapt.training.batches import Example
+from voxadapt.training.losses import Tally
+from voxadapt.training.state import LoopState
+
+COLUMNS = (
+    "step", "epoch", "loss", "c0_loss", "sub_loss", "heldout_loss", "heldout_c0_loss",
+    "heldout_sub_loss", "lr", "grad_norm", "lost_update_share", "lost_update_share_trained",
+    "num_labels", "num_frames", "frames_per_s",
+)  # fmt: skip
+
+
+def write_log(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the CSV log: one line per optimizer step, blanks where nothing was measured."""
+    extra = sorted({k for row in rows for k in row} - set(COLUMNS), key=lambda k: (len(k), k))
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, [*COLUMNS, *extra], restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None}
+        )
+    write_atomic(path, stream.getvalue())
+
+
+def epoch_summary(
+    epoch: int, state: LoopState, heldout: Tally, params: TrainParams
+) -> dict[str, Any]:
+    """Sum up one epoch: losses are means over all of its tokens."""
+    rows = [row for row in state.rows if row["epoch"] == epoch and "loss" in row]
+    labels, frames = sum(r["num_labels"] for r in rows), sum(r["num_frames"] for r in rows)
+    c0_loss = sum(r["c0_loss"] * r["num_labels"] for r in rows) / labels
+    sub_loss = sum(r["sub_loss"] * r["num_frames"] for r in rows) / frames
+    probed = [r for r in rows if r["lost_update_share"] is not None]
+    return {
+        "epoch": epoch,
+        "step": state.step,
+        "train": {
+            "loss": c0_loss + params.sub_talker_weight * sub_loss,
+            "c0_loss": c0_loss,
+            "sub_loss": sub_loss,
+        },
+        "heldout": {
+            "num_labels": heldout.num_labels,
+            "codebook_losses": list(heldout.codebook_losses) if heldout.num_frames else [],
+            **{k.removeprefix("heldout_"): v for k, v in heldout_columns(heldout, params).items()},
+        },
+        "lost_update_share": sum(r["lost_update_share"] for r in probed) / len(probed),
+        "lost_update_share_trained": sum(r["lost_update_share_trained"] for r in probed)
+        / len(probed),
+    }
+
+
+def heldout_columns(tally: Tally, params: TrainParams) -> dict[str, float | None]:
+    """Return the held-out losses as log columns; a split without utterances leaves blanks."""
+    if not tally.num_frames:
+        return {"heldout_loss": None, "heldout_c0_loss": None, "heldout_sub_loss": None}
+    return {
+        "heldout_loss": tally.loss(params.sub_talker_weight),
+        "heldout_c0_loss": tally.c0_loss,
+        "heldout_sub_loss": tally.sub_loss,
+    }
+
+
+def codebook_columns(tally: Tally) -> dict[str, float]:
+    """Return the mean loss of each further codebook as log columns."""
+    return {f"c{k + 1}_loss": value for k, value in enumerate(tally.codebook_losses)}
+
+
+def not_finite(
+    epoch: int, number: int, loss: float, grad_norm: float, names: list[str], last_good: int
+) -> UserError:
+    """Name the step and clips of a NaN or infinite loss, and what is left."""
+    kept = f"epoch-{last_good} is kept" if last_good else "no epoch was finished"
+    return UserError(
+        Problem(
+            f"epoch {epoch}, step {number + 1}: {', '.join(names)}",
+            "a finite loss and gradient",
+            f"loss {loss:.4g}, gradient norm {grad_norm:.4g}",
+            f"Lower train.lr or remove these clips; {kept}.",
+        ),
+        "Training has diverged.",
+    )
+
+
+@contextmanager
+def explain_memory(examples: Sequence[Example]) -> Iterator[None]:
+    """Turn an out-of-memory error into a message that names the setting to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in text:
+            raise
+        longest = max(examples, key=lambda e: len(e.layout))
+        raise UserError(
+            Problem(
+                "train.batch_size",
+                "a step that fits into memory",
+                " ".join(str(error).split())[:160],
+                "Lower train.batch_size and raise train.gradient_accumulation_steps by the same "
+                "factor (the result is the same), set train.gradient_checkpointing: true, or "
+                f"shorten the longest clip, {longest.id} ({longest.layout.num_frames} frames).",
+            ),
+            "There is not enough memory to train.",
+        ) from None
+
+
+def describe(
+    params: TrainParams, precision: Mapping[str, str], counts: Sequence[ModuleCount], row: int
+) -> str:
+    """Say in a line what is trained; a learning rate means nothing without its dtype."""
+    total, trainable = (
+        sum(getattr(c, f"num_{k}") for c in counts) for k in ("params", "trainable")
+    )
+    return (
+        f"train: lr {params.lr:.2g} with {precision['master_dtype']} weights, compute in "
+        f"{precision['compute_dtype']}, stored as {precision['stored_dtype']}; "
+        f"{trainable:,} of {total:,} parameters; speaker {params.speaker_name} in row {row}"
+    )
+
+
+def say(line: str) -> None:
+    """Print a line to stderr, except in CI and in executed notebooks."""
+    if not (os.environ.get("CI") or os.environ.get("VOXADAPT_QUIET")):
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,308 @@
+"""The training loop: one function, read from top to bottom.
+
+In: utterances with their codes, one reference recording, a Base model. Out: a checkpoint folder
+per epoch that stock `qwen_tts` speaks from, a CSV log, and a summary. One step: sum the token
+losses of `gradient_accumulation_steps` batches, each divided by the token counts of the whole
+step; clip; AdamW on float32 masters.
+
+State is saved after every epoch and every few minutes. A run that was stopped goes on from there
+and ends with the same bytes (on a CPU); a run that is given one more epoch under a constant
+schedule trains that epoch only.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from voxadapt.data.manifest import Utterance
+from voxadapt.errors import Problem, UserError
+from voxadapt.model.checkpoint import export_checkpoint, iterate_weights, publish
+from voxadapt.model.forward import predict
+from voxadapt.model.freezing import freeze
+from voxadapt.model.load import load_tts, speaker_vector
+from voxadapt.model.tokens import SpecialIds, free_codec_row
+from voxadapt.params import TrainParams
+from voxadapt.progress import Progress
+from voxadapt.provenance import fingerprint, read_json, sha256_folder, write_json
+from voxadapt.training import log
+from voxadapt.training.batches import build_examples, epoch_windows, make_batch
+from voxadapt.training.losses import Tally, loss_sums, total_loss
+from voxadapt.training.schedule import learning_rate
+from voxadapt.training.state import LoopState, clear_stale, load_state, run_identity, save_state
+from voxadapt.training.updates import UpdateProbe, measure_drift
+
+PROBE_EVERY_STEPS = 10
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run has made.
+
+    Attributes:
+        checkpoints: Folder of each epoch, in order.
+        metrics: JSON-like summary: precision, speaker row, module counts, epochs.
+        rows: Rows of the log.
+        resumed_step: Step from which this call went on; 0 for a fresh run.
+    """
+
+    checkpoints: tuple[Path, ...]
+    metrics: dict[str, Any]
+    rows: tuple[dict[str, Any], ...]
+    resumed_step: int
+
+
+def train(
+    params: TrainParams,
+    *,
+    model_path: str | Path,
+    utterances: Sequence[Utterance],
+    codes: Mapping[str, np.ndarray],
+    ref_audio: str | Path,
+    out_dir: str | Path,
+    work_dir: str | Path,
+    num_epochs: int,
+    log_path: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    attention: str = "sdpa",
+    base_sha256: str | None = None,
+    save_every_s: float = 300.0,
+) -> TrainResult:
+    """Fine-tune a Base model on one speaker.
+
+    Args:
+        params: `train` section.
+        model_path: Base model, or a checkpoint of an earlier run.
+        utterances: Accepted utterances; `train` rows are learnt, `selection` rows measured.
+        codes: Codes `[N, K]` by utterance id.
+        ref_audio: Recording that gives the speaker vector.
+        out_dir: Receives `epoch-1/`, `epoch-2/`, …; epochs of other runs are removed from it.
+        work_dir: Receives resumable state, under the fingerprint of everything above.
+        num_epochs: Epochs that shall exist at the end.
+        log_path: CSV log; None writes none.
+        device: Where to train.
+        attention: Attention implementation.
+        base_sha256: Hash of the Base's folder, if it is known.
+        save_every_s: Seconds between two saves inside an epoch.
+
+    Raises:
+        UserError: For data or parameters that cannot be trained, NaN losses, lack of memory.
+    """
+    # 1. Refuse or resume: everything that decides the result is in the fingerprint.
+    model_path, out_dir = Path(model_path), Path(out_dir)
+    learnt = [row for row in utterances if row.split == "train"]
+    heldout = [row for row in utterances if row.split == "selection"]
+    if not learnt:
+        raise UserError(
+            Problem("manifest", "utterances of the train split", "none", "Run the audit again.")
+        )
+    missing = [row.id for row in (*learnt, *heldout) if row.id not in codes]
+    if missing:
+        raise UserError(
+            [Problem(i, "codes", "none", "Run the codes stage again.") for i in missing]
+        )
+    identity = run_identity(
+        params, base_sha256 or sha256_folder(model_path), (*learnt, *heldout), codes, ref_audio,
+        attention, num_epochs,
+    )  # fmt: skip
+    run = fingerprint(identity)
+    folder = Path(work_dir) / "train" / run
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_stale(out_dir, run, num_epochs)
+    saved = load_state(folder)
+    state = LoopState(**saved["loop"]) if saved else LoopState()
+    resumed_step = state.step
+    if state.epoch >= num_epochs:
+        return _publish(folder, out_dir, num_epochs, state, log_path, resumed_step)
+
+    # 2. Seed, model, speaker vector, precision, freezing.
+    torch.manual_seed(params.seed)
+    device = torch.device(device)
+    tts = load_tts(model_path, device, torch.float32, attention, as_base=True)
+    model, ids = tts.model, SpecialIds.from_config(tts.model.config)
+    vector = speaker_vector(tts, ref_audio)
+    row = free_codec_row(model.talker.get_input_embeddings().weight, ids, params.speaker_name)
+    compute_dtype = getattr(torch, params.compute_dtype)
+    master_dtype = torch.float32 if params.master_weights else compute_dtype
+    for parameter in model.parameters():  # not model.to(): rotary frequencies stay float32
+        parameter.data = parameter.data.to(master_dtype)
+    # The vector is computed once, outside the loss, so its encoder is never trained.
+    counts = freeze(model, {*params.frozen, "speaker_encoder"})
+    if params.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+
+    # 3. Data.
+    examples = build_examples(learnt, codes, tts, ids, params.language)
+    heldout_examples = build_examples(heldout, codes, tts, ids, params.language)
+    lengths = [len(example.layout) for example in examples]
+
+    def windows_of(epoch: int) -> list[list[list[int]]]:
+        accumulation = params.gradient_accumulation_steps
+        return epoch_windows(lengths, params.batch_size, accumulation, params.seed, epoch)
+
+    steps_per_epoch = len(windows_of(1))
+
+    # 4. Optimizer; weights, moments and random state of an earlier run.
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = _optimizer(trained, params)
+    if saved:
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                parameter.copy_(saved["weights"][name])
+        optimizer.load_state_dict(saved["optimizer"])
+        torch.set_rng_state(saved["rng"])
+        if saved["cuda_rng"] and device.type == "cuda":
+            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+    del saved
+    stored = {name: tensor.dtype for name, tensor in iterate_weights(model_path)}
+    probe = UpdateProbe(trained, stored)
+    precision = {
+        "master_dtype": str(master_dtype).removeprefix("torch."),
+        "compute_dtype": params.compute_dtype,
+        "stored_dtype": str(stored[next(iter(trained))]).removeprefix("torch."),
+    }
+    about = {
+        "run": run,
+        "speaker_name": params.speaker_name,
+        "speaker_row": {**asdict(row), "near_zero": row.near_zero},
+        "language": params.language,
+        "lr": params.lr,
+        "precision": precision,
+        **{key: value for key, value in identity.items() if key.endswith("_sha256")},
+    }
+    write_json(folder / "about.json", {**about, "modules": [asdict(c) for c in counts]})
+    log.say(log.describe(params, precision, counts, row.id))
+
+    def autocast() -> Any:
+        if compute_dtype == torch.float32 or master_dtype != torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=compute_dtype)
+
+    def heldout_loss() -> Tally:
+        """Measure the held-out split, longest clips first, all tokens weighing the same."""
+        tally = Tally()
+        order = sorted(heldout_examples, key=lambda e: -len(e.layout))
+        with torch.no_grad(), autocast():
+            for at in range(0, len(order), params.batch_size):
+                batch = make_batch(order[at : at + params.batch_size], ids).to(device)
+                tally.add(loss_sums(predict(model, batch, vector)))
+        return tally
+
+    def save() -> None:
+        save_state(folder / "state.pt", state, trained, optimizer)
+
+    # 5. Where the Base stands on the held-out split.
+    with log.explain_memory(examples):
+        if state.step == 0 and not state.rows:
+            state.rows.append(
+                {"step": 0, "epoch": 0, **log.heldout_columns(heldout_loss(), params)}
+            )
+
+        # 6. The loop.
+        progress = Progress(
+            f"train {params.speaker_name}", num_epochs * steps_per_epoch - state.step, "steps"
+        )
+        last_save = time.monotonic()
+        for epoch in range(state.epoch + 1, num_epochs + 1):
+            windows = windows_of(epoch)
+            for number in range(state.window, len(windows)):
+                started = time.perf_counter()
+                batches = [make_batch([examples[i] for i in at], ids) for at in windows[number]]
+                num_labels = sum(batch.num_labels for batch in batches)
+                num_frames = sum(batch.num_frames for batch in batches)
+                lr = learning_rate(
+                    state.step, params.lr, params.schedule, params.warmup_steps,
+                    num_epochs * steps_per_epoch,
+                )  # fmt: skip
+                for group in optimizer.param_groups:
+                    group["lr"] = lr
+                optimizer.zero_grad(set_to_none=True)
+                tally = Tally()
+                for batch in batches:
+                    with autocast():
+                        sums = loss_sums(predict(model, batch.to(device), vector))
+                    total_loss(sums, num_labels, num_frames, params.sub_talker_weight).backward()
+                    tally.add(sums)
+                grad_norm = float(
+                    torch.nn.utils.clip_grad_norm_(trained.values(), params.max_grad_norm)
+                )
+                loss = tally.loss(params.sub_talker_weight)
+                if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+                    names = [name for batch in batches for name in batch.names]
+                    raise log.not_finite(epoch, number, loss, grad_norm, names, state.epoch)
+                probed = number % PROBE_EVERY_STEPS == 0 or number + 1 == len(windows)
+                if probed:
+                    probe.before_step()
+                optimizer.step()
+                lost = probe.after_step(optimizer) if probed else None
+                state.step, state.window = state.step + 1, number + 1
+                entry = {
+                    "step": state.step, "epoch": epoch, "loss": loss, "c0_loss": tally.c0_loss,
+                    "sub_loss": tally.sub_loss, "lr": lr, "grad_norm": grad_norm,
+                    "lost_update_share": lost.stored if lost else None,
+                    "lost_update_share_trained": lost.trained if lost else None,
+                    "num_labels": num_labels, "num_frames": num_frames,
+                    **log.codebook_columns(tally),
+                    "frames_per_s": round(num_frames / (time.perf_counter() - started), 1),
+                }  # fmt: skip
+                state.rows.append(entry)
+                progress.advance(1, f"epoch {epoch}, loss {loss:.3f}, lr {lr:.2g}")
+                last = number + 1 == len(windows)
+                if not last and time.monotonic() - last_save >= save_every_s:
+                    save()
+                    last_save = time.monotonic()
+
+            # 7. The epoch's checkpoint: first in the work folder, then the state, then published.
+            measured = heldout_loss()
+            state.rows[-1].update(log.heldout_columns(measured, params))
+            summary = log.epoch_summary(epoch, state, measured, params)
+            drift = measure_drift(trained, model_path)
+            summary["drift"] = {module: asdict(value) for module, value in drift.items()}
+            state.epochs.append(summary)
+            meta = {**about, **summary}
+            target = folder / f"epoch-{epoch}"
+            export_checkpoint(target, model_path, trained, params.speaker_name, row, vector, meta)
+            state.epoch, state.window = epoch, 0
+            save()
+            last_save = time.monotonic()
+            publish(target, out_dir / target.name)
+
+    return _publish(folder, out_dir, num_epochs, state, log_path, resumed_step)
+
+
+def _publish(
+    folder: Path,
+    out_dir: Path,
+    num_epochs: int,
+    state: LoopState,
+    log_path: str | Path | None,
+    resumed_step: int,
+) -> TrainResult:
+    """Place the epochs that were asked for, write the log, and sum up."""
+    names = [f"epoch-{n}" for n in range(1, num_epochs + 1)]
+    checkpoints = tuple(publish(folder / name, out_dir / name) for name in names)
+    rows = tuple(row for row in state.rows if row["epoch"] <= num_epochs)
+    if log_path is not None:
+        log.write_log(log_path, rows)
+    metrics = {**read_json(folder / "about.json"), "epochs": state.epochs[:num_epochs]}
+    return TrainResult(checkpoints, metrics, rows, resumed_step)
+
+
+def _optimizer(trained: Mapping[str, torch.nn.Parameter], params: TrainParams) -> Any:
+    """AdamW that decays matrices only: rows of an embedding that no batch used must not move."""
+    matrices = [p for name, p in trained.items() if p.ndim > 1 and "embedding" not in name]
+    others = [p for name, p in trained.items() if p.ndim <= 1 or "embedding" in name]
+    groups = [
+        {"params": matrices, "weight_decay": params.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=params.lr)

@@ -1,0 +1,123 @@
+"""Resumable state: written in one piece, read as tensors and plain values only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxadapt.data.manifest import Utterance
+from voxadapt.errors import Problem, UserError
+from voxadapt.model.checkpoint import META
+from voxadapt.params import TrainParams
+from voxadapt.provenance import fingerprint, read_json, sha256_array, sha256_file
+
+STATE_FORMAT = 1  # part of every fingerprint; raise it when a saved state means something else
+
+
+@dataclass
+class LoopState:
+    """Where the loop stands, weights and optimizer aside.
+
+    Attributes:
+        epoch: Epochs finished.
+        window: Optimizer steps finished in the epoch under way.
+        step: Optimizer steps finished in all.
+        rows: Log rows; the first, of step 0, holds the Base's held-out loss.
+        epochs: Summary of each finished epoch.
+    """
+
+    epoch: int = 0
+    window: int = 0
+    step: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def run_identity(
+    params: TrainParams,
+    base_sha256: str,
+    utterances: Sequence[Utterance],
+    codes: Mapping[str, np.ndarray],
+    ref_audio: str | Path,
+    attention: str,
+    num_epochs: int,
+) -> dict[str, Any]:
+    """Gather what decides a run's result: equal identities may share state and checkpoints.
+
+    The number of epochs counts only where the schedule depends on it.
+
+    Args:
+        params: `train` section.
+        base_sha256: Hash of the Base's folder.
+        utterances: Rows that are learnt or measured.
+        codes: Their codes by id.
+        ref_audio: Recording of the speaker vector.
+        attention: Attention implementation.
+        num_epochs: Epochs asked for.
+    """
+    rows = [(r.id, r.text, r.language, r.split, sha256_array(codes[r.id])) for r in utterances]
+    return {
+        "format": STATE_FORMAT,
+        "params_sha256": fingerprint(params.model_dump(mode="json"), 64),
+        "base_sha256": base_sha256,
+        "data_sha256": fingerprint(rows, 64),
+        "ref_audio_sha256": sha256_file(ref_audio),
+        "attention": attention,
+        "num_epochs": num_epochs if params.schedule == "cosine" else None,
+    }
+
+
+def save_state(path: Path, state: LoopState, trained: Mapping[str, Tensor], optimizer: Any) -> None:
+    """Write everything that a resumed run needs, in one piece."""
+    part = path.with_suffix(".part")
+    torch.save(
+        {
+            "loop": asdict(state),
+            "weights": {name: p.detach() for name, p in trained.items()},
+            "optimizer": optimizer.state_dict(),
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        },
+        part,
+    )
+    os.replace(part, path)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """Read the state of an earlier run, if it is there with all the epochs that it has finished.
+
+    Raises:
+        UserError: When the file is damaged.
+    """
+    path = folder / "state.pt"
+    if not path.exists():
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged file
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            Problem(str(path), "resumable training state", reason, "Delete the file and run again.")
+        ) from None
+    epochs = range(1, saved["loop"]["epoch"] + 1)
+    return saved if all((folder / f"epoch-{n}" / META).exists() for n in epochs) else None
+
+
+def clear_stale(out_dir: Path, run: str, num_epochs: int) -> None:
+    """Remove epochs that another run wrote, epochs no longer asked for, and half-written ones."""
+    for path in out_dir.glob("epoch-*"):
+        number = path.name.removeprefix("epoch-")
+        meta = path / META
+        same = meta.is_file() and read_json(meta).get("run") == run
+        if not (same and number.isdigit() and 1 <= int(number) <= num_epochs):
+            shutil.rmtree(path)
+    for path in out_dir.glob(".epoch-*"):
+        shutil.rmtree(path)

@@ -1,0 +1,132 @@
+"""Do updates survive? What rounding takes from a step, and how far an epoch has moved weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from voxadapt.model.checkpoint import iterate_weights
+from voxadapt.model.freezing import module_of
+
+_VALUES_PER_TENSOR = 2048
+
+
+@dataclass(frozen=True)
+class LostShare:
+    """Share of weights with a nonzero update that the update leaves unchanged.
+
+    Attributes:
+        stored: If the weights were kept in the 16-bit type of the checkpoint, without masters.
+        trained: In the type that the weights really have in training.
+    """
+
+    stored: float
+    trained: float
+
+
+class UpdateProbe:
+    """Measures on a sample of weights what one AdamW step loses to rounding.
+
+    An update is lost in a type when `round(round(w) + u) == round(w)`, where `u != 0` is the
+    step's change computed in float32 from the optimizer's state. The sample takes up to 2,048
+    evenly spaced values of each tensor; tensors weigh by the number of values that they stand
+    for. `stored` uses each tensor's type in the Base's files, bfloat16 where that is float32.
+
+    Args:
+        named: Trained parameters by name.
+        stored: Type of each tensor in the Base's files.
+    """
+
+    def __init__(
+        self, named: Mapping[str, nn.Parameter], stored: Mapping[str, torch.dtype]
+    ) -> None:
+        self._items = []
+        for name, parameter in named.items():
+            count = min(parameter.numel(), _VALUES_PER_TENSOR)
+            index = torch.linspace(0, parameter.numel() - 1, count, dtype=torch.float64).long()
+            kind = stored[name] if stored[name] != torch.float32 else torch.bfloat16
+            self._items.append((parameter, index.to(parameter.device), kind))
+        self._before: list[Tensor] = []
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Remember the sampled weights."""
+        self._before = [p.reshape(-1)[index].clone() for p, index, _ in self._items]
+
+    @torch.no_grad()
+    def after_step(self, optimizer: torch.optim.AdamW) -> LostShare:
+        """Return what the step just taken has lost."""
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        lost_stored = lost_trained = moved = 0.0
+        for (parameter, index, kind), old in zip(self._items, self._before, strict=True):
+            state = optimizer.state.get(parameter)
+            if not state:
+                continue  # it had no gradient, so no update
+            group = groups[id(parameter)]
+            update = _adamw_update(state, index, old.float(), group)
+            scale = parameter.numel() / len(index)
+            counted = update != 0
+            moved += scale * float(counted.sum())
+            for name, dtype in (("stored", kind), ("trained", parameter.dtype)):
+                start = old.to(dtype)
+                still = (start.float() + update).to(dtype) == start
+                share = scale * float((still & counted).sum())
+                if name == "stored":
+                    lost_stored += share
+                else:
+                    lost_trained += share
+        if not moved:
+            return LostShare(0.0, 0.0)
+        return LostShare(lost_stored / moved, lost_trained / moved)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a part of the model is from the Base.
+
+    Attributes:
+        relative: ||W - W_base|| / ||W_base||, over all tensors of the part.
+        changed_share: Share of weights whose stored value differs from the Base's.
+    """
+
+    relative: float
+    changed_share: float
+
+
+def measure_drift(named: Mapping[str, Tensor], base_dir: str | Path) -> dict[str, Drift]:
+    """Compare trained weights with the Base's files, part by part.
+
+    Args:
+        named: Trained tensors by name.
+        base_dir: Folder of the Base.
+    """
+    sums: dict[str, list[float]] = {}
+    for name, base in iterate_weights(base_dir):
+        if name not in named:
+            continue
+        now = named[name].detach().to("cpu")
+        total = sums.setdefault(module_of(name), [0.0, 0.0, 0.0, 0.0])
+        total[0] += float((now.float() - base.float()).double().pow(2).sum())
+        total[1] += float(base.double().pow(2).sum())
+        total[2] += float((now.to(base.dtype) != base).sum())
+        total[3] += base.numel()
+    return {
+        module: Drift((d / b) ** 0.5 if b else float("nan"), changed / size)
+        for module, (d, b, changed, size) in sums.items()
+    }
+
+
+def _adamw_update(
+    state: Mapping[str, Tensor], index: Tensor, weight: Tensor, group: Mapping[str, float]
+) -> Tensor:
+    """Recompute AdamW's change of the sampled weights in float32."""
+    beta1, beta2 = group["betas"]
+    step = float(state["step"])
+    mean = state["exp_avg"].reshape(-1)[index].float() / (1 - beta1**step)
+    square = state["exp_avg_sq"].reshape(-1)[index].float() / (1 - beta2**step)
+    change = mean / (square.sqrt() + group["eps"]) + group["weight_decay"] * weight
+    return -group["lr"] * change

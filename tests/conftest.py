@@ -1,0 +1,30 @@
+"""Settings for the whole suite: repeatable property tests, quiet threads."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# The same examples every time and no deadlines: a slow machine is no failure.
+settings.register_profile("voxadapt", deadline=None, derandomize=True, database=None)
+settings.load_profile("voxadapt")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what this machine cannot run, unless it was asked for by its marker."""
+    asked = config.getoption("-m") or ""
+    if "network" not in asked:
+        skip = pytest.mark.skip(reason="needs the internet: run with -m network")
+        for item in items:
+            if "network" in item.keywords:
+                item.add_marker(skip)
+    gpu_items = [item for item in items if "gpu" in item.keywords]
+    if gpu_items:
+        import torch
+
+        if not torch.cuda.is_available():
+            for item in gpu_items:
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -1,0 +1,56 @@
+"""Makes small corpora on disk: sound that behaves like speech, rows, manifests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+
+WORDS = (
+    "amber basket candle dinner engine forest garden harbor island jacket kettle ladder "
+    "marble needle orange pencil quiver rabbit saddle timber umber velvet window yellow"
+).split()
+
+
+def speech_like(seconds: float, sample_rate_hz: int = 16000, seed: int = 0) -> np.ndarray:
+    """A buzz in syllables of 0.2 s with pauses between, over a faint hiss: [num_samples]."""
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(int(seconds * sample_rate_hz)) / sample_rate_hz
+    pitch_hz = 100.0 + 40.0 * rng.random()
+    tone = sum(np.sin(2 * np.pi * pitch_hz * k * time_s) / k for k in range(1, 8))
+    gate = (np.sin(2 * np.pi * 2.5 * time_s) > -0.3).astype(float)
+    smooth = np.convolve(gate, np.hanning(400) / np.hanning(400).sum(), mode="same")
+    hiss = rng.standard_normal(len(time_s)) * 1e-3
+    return (0.25 * tone * smooth + hiss).astype(np.float32)
+
+
+def write_clip(path: Path, seconds: float = 2.5, hz: int = 16000, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sf.write(path, speech_like(seconds, hz, seed), hz)
+    return path
+
+
+def sentence(number: int) -> str:
+    rng = np.random.default_rng(number)
+    chosen = rng.choice(WORDS, 5, replace=False)
+    return f"The {chosen[0]} and the {chosen[1]} {chosen[2]} {chosen[3]} {chosen[4]}."
+
+
+def write_rows(path: Path, rows: list[dict[str, Any] | str]) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def make_corpus(folder: Path, num_clips: int = 12) -> tuple[Path, list[dict[str, Any]]]:
+    """Write clips, a reference and a manifest without any fault in it."""
+    write_clip(folder / "ref.wav", 5.0, seed=999)
+    rows = []
+    for number in range(num_clips):
+        name = f"clips/utt{number:03d}.wav"
+        write_clip(folder / name, 2.5, seed=number)
+        rows.append({"audio": name, "text": sentence(number), "ref_audio": "ref.wav"})
+    return write_rows(folder / "train_raw.jsonl", rows), rows

@@ -1,0 +1,203 @@
+"""Measurements of sound that was made to have known properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from corpus import speech_like, write_clip
+from hypothesis import given
+from hypothesis import strategies as st
+
+from voxadapt.data.audio import (
+    AudioError,
+    content_sha256,
+    decode,
+    frame_levels_db,
+    measure,
+    probe,
+    read_mono,
+    resample,
+    speech_frames,
+)
+
+RATE_HZ = 16000
+
+
+def burst(lead_s: float, speech_s: float, trail_s: float, noise: float = 0.0) -> np.ndarray:
+    """A tone with silence (or noise) before and after it."""
+    rng = np.random.default_rng(0)
+    tone = 0.3 * np.sin(2 * np.pi * 220 * np.arange(round(speech_s * RATE_HZ)) / RATE_HZ)
+    parts = [np.zeros(round(lead_s * RATE_HZ)), tone, np.zeros(round(trail_s * RATE_HZ))]
+    samples = np.concatenate(parts)
+    return (samples + noise * rng.standard_normal(len(samples))).astype(np.float32)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+@pytest.mark.parametrize(("lead_s", "trail_s"), [(0.5, 0.2), (0.0, 0.9), (1.2, 0.4)])
+def test_silence_at_the_edges(lead_s: float, trail_s: float, noise: float) -> None:
+    measured = measure(burst(lead_s, 1.5, trail_s, noise), RATE_HZ)
+    assert measured.lead_silence_s == pytest.approx(lead_s, abs=0.04)
+    assert measured.trail_silence_s == pytest.approx(trail_s, abs=0.04)
+    assert measured.speech_s == pytest.approx(1.5, abs=0.05)
+    assert measured.max_internal_silence_s == 0.0
+
+
+def test_pause_inside() -> None:
+    samples = np.concatenate([burst(0.2, 0.8, 0.3), burst(0.4, 0.5, 0.1)])
+    measured = measure(samples, RATE_HZ)
+    assert measured.max_internal_silence_s == pytest.approx(0.7, abs=0.05)
+    assert measured.speech_s == pytest.approx(1.3, abs=0.05)
+
+
+@pytest.mark.parametrize("snr_db", [10.0, 20.0, 30.0, 45.0])
+def test_snr_is_found_again(snr_db: float) -> None:
+    speech_power = 0.3**2 / 2
+    noise = np.sqrt(speech_power / 10 ** (snr_db / 10))
+    measured = measure(burst(0.5, 2.0, 0.5, noise), RATE_HZ)
+    assert measured.snr_db == pytest.approx(snr_db, abs=1.5)
+
+
+def test_snr_of_digital_silence_in_pauses_is_the_cap() -> None:
+    assert measure(burst(0.5, 1.5, 0.5), RATE_HZ).snr_db == 100.0
+
+
+def test_noise_alone_is_no_clean_speech() -> None:
+    noise = np.random.default_rng(1).standard_normal(2 * RATE_HZ).astype(np.float32) * 0.1
+    assert measure(noise, RATE_HZ).snr_db < 5.0
+
+
+@pytest.mark.parametrize("level", [0.0, 1e-5])
+def test_silence_has_no_speech(level: float) -> None:
+    noise = np.random.default_rng(2).standard_normal(RATE_HZ).astype(np.float32) * level
+    measured = measure(noise, RATE_HZ)
+    assert measured.speech_s == 0.0
+    assert measured.lead_silence_s == pytest.approx(1.0)
+    assert measured.snr_db == -20.0
+
+
+def test_clicks_are_no_speech() -> None:
+    samples = burst(1.0, 1.0, 0.5)
+    samples[1600] = 0.9
+    assert measure(samples, RATE_HZ).lead_silence_s == pytest.approx(1.0, abs=0.04)
+
+
+def test_clipping() -> None:
+    clean = speech_like(2.0)
+    clean = clean / np.abs(clean).max() * 0.9
+    assert measure(clean, RATE_HZ).clipped_share == 0.0
+    loud = np.clip(clean * 2.0, -1.0, 1.0)
+    assert measure(loud, RATE_HZ).clipped_share > 0.01
+    turned_down = loud * 0.5
+    assert measure(turned_down, RATE_HZ).clipped_share > 0.01, "flat tops stay flat"
+    normalised = clean / np.abs(clean).max()
+    assert measure(normalised, RATE_HZ).clipped_share < 0.001, "one sample at full scale is none"
+
+
+def test_offset_and_bad_samples() -> None:
+    samples = burst(0.3, 1.0, 0.3) + np.float32(0.1)
+    measured = measure(samples, RATE_HZ)
+    assert measured.dc_offset == pytest.approx(0.1, abs=0.001)
+    assert measured.lead_silence_s == pytest.approx(0.3, abs=0.04), "an offset is no sound"
+    samples[[5, 6]] = np.nan, np.inf
+    assert measure(samples, RATE_HZ).num_bad_samples == 2
+
+
+@given(
+    st.integers(1, 3000), st.sampled_from([8000, 16000, 24000, 44100]), st.floats(0.0, 1.0),
+    st.integers(0, 99),
+)  # fmt: skip
+def test_any_clip_is_measured(length: int, hz: int, level: float, seed: int) -> None:
+    samples = np.random.default_rng(seed).standard_normal(length).astype(np.float32) * level
+    measured = measure(samples, hz)
+    assert all(np.isfinite(value) for value in measured.as_dict().values())
+    assert 0.0 <= measured.clipped_share <= 1.0
+    assert -20.0 <= measured.snr_db <= 100.0
+    assert len(speech_frames(frame_levels_db(samples, hz))) >= 1
+
+
+def test_reading(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.wav", 1.5, 22050)
+    info = probe(path)
+    assert (info.sample_rate_hz, info.num_channels, info.container) == (22050, 1, "WAV")
+    assert info.duration_s == pytest.approx(1.5, abs=0.001)
+    assert not info.is_truncated
+    samples, hz = read_mono(path)
+    assert (samples.dtype, samples.ndim, hz) == (np.float32, 1, 22050)
+    assert len(samples) == info.num_samples
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = speech_like(1.0, seed=1), speech_like(1.0, seed=2)
+    sf.write(tmp_path / "two.wav", np.stack([left, right], axis=1), RATE_HZ, subtype="FLOAT")
+    mono, _ = read_mono(tmp_path / "two.wav")
+    np.testing.assert_allclose(mono, (left + right) / 2, atol=1e-6)
+
+
+def test_content_hash_is_of_the_sound(tmp_path: Path) -> None:
+    samples = (speech_like(1.0) * 20000).astype(np.int16)
+    for name in ("a.wav", "a.flac"):
+        sf.write(tmp_path / name, samples, RATE_HZ, subtype="PCM_16")
+    hashes = {content_sha256(*decode(tmp_path / name)) for name in ("a.wav", "a.flac")}
+    assert len(hashes) == 1
+    heard, _ = decode(tmp_path / "a.flac")
+    assert content_sha256(heard, RATE_HZ) in hashes
+    assert content_sha256(heard, 8000) not in hashes
+    assert content_sha256(heard * 0.9, RATE_HZ) not in hashes
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("empty.wav", b"", "no readable audio"),
+        ("text.wav", b"hello " * 100, "no readable audio"),
+        ("riff.wav", b"RIFF\x24\0\0\0WAVE", "readable|samples"),
+        ("raw.raw", bytes(64), "no readable audio"),
+    ],
+)
+def test_files_that_are_no_audio(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    for reader in (probe, read_mono):
+        with pytest.raises(AudioError, match=message):
+            reader(path)
+    with pytest.raises(AudioError, match="no readable audio"):
+        probe(tmp_path / "absent.wav")
+
+
+def test_truncated_files(tmp_path: Path) -> None:
+    whole = write_clip(tmp_path / "a.wav", 2.0).read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    assert probe(tmp_path / "cut.wav").is_truncated
+    streamed = whole[:4] + b"\xff\xff\xff\xff" + whole[8:]
+    (tmp_path / "streamed.wav").write_bytes(streamed)
+    assert not probe(tmp_path / "streamed.wav").is_truncated, "an unknown length is legal"
+    sf.write(tmp_path / "a.flac", speech_like(2.0), RATE_HZ)
+    flac = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "cut.flac").write_bytes(flac[: len(flac) // 2])
+    try:
+        samples, _ = decode(tmp_path / "cut.flac")
+    except AudioError:
+        return
+    assert len(samples) < probe(tmp_path / "cut.flac").num_samples
+
+
+def test_not_a_number_is_refused_when_read_for_a_model(tmp_path: Path) -> None:
+    samples = speech_like(1.0)
+    samples[100] = np.nan
+    sf.write(tmp_path / "nan.wav", samples, RATE_HZ, subtype="FLOAT")
+    with pytest.raises(AudioError, match="NaN"):
+        read_mono(tmp_path / "nan.wav")
+
+
+@pytest.mark.slow  # importing librosa takes seconds
+def test_resampling(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.wav", 1.0, 16000)
+    samples, hz = read_mono(path, 24000)
+    assert (hz, samples.dtype) == (24000, np.float32)
+    assert len(samples) == pytest.approx(24000, abs=1)
+    tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32)
+    spectrum = np.abs(np.fft.rfft(resample(tone, 16000, 24000)))
+    assert np.argmax(spectrum) == 440

@@ -1,0 +1,219 @@
+"""The protocol on simulated systems whose right answer is known."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from tests.evaluation.rows import make_system
+from voxadapt.errors import UserError
+from voxadapt.evaluation.results import ScoreRow
+from voxadapt.evaluation.selection import confirm, select
+from voxadapt.params import SelectParams
+
+PARAMS = SelectParams(num_bootstrap=600)
+SCALE = {
+    "ceiling": {"point": 0.9},
+    "codec_ceiling": {"point": 0.85},
+    "floor": {"point": 0.5},
+}
+
+
+def choose(params: SelectParams = PARAMS, **systems: dict[str, Any]) -> dict[str, Any]:
+    return select(
+        {name.replace("_", "-"): make_system(name, **fields) for name, fields in named(systems)},
+        params,
+        scale=SCALE,
+    )
+
+
+def named(systems: dict[str, dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    return [(name.replace("_", "-"), fields) for name, fields in systems.items()]
+
+
+def of(result: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(item for item in result["candidates"] if item["name"] == name)
+
+
+def gate(result: dict[str, Any], name: str, which: str) -> str:
+    return next(g["state"] for g in of(result, name)["gates"] if g["name"] == which)
+
+
+def test_a_clear_winner_is_chosen() -> None:
+    result = choose(
+        base={"sim": 0.6}, epoch_1={"sim": 0.7}, epoch_2={"sim": 0.8}, epoch_3={"sim": 0.7}
+    )
+    assert result["chosen"] == result["best"] == "epoch-2"
+    assert not result["keep_base"]
+    assert of(result, "epoch-2")["p_best"] == 1.0
+    assert of(result, "epoch-2")["vs_base"]["sim"]["low"] > 0.15
+    assert result["reason"].startswith("epoch-2 is chosen")
+    assert result["runner_up"] in ("epoch-1", "epoch-3")
+
+
+def test_identical_systems_keep_the_base() -> None:
+    rows = make_system("base")
+    twin = [row.model_copy(update={"candidate": "epoch-1"}) for row in rows]
+    result = select({"base": rows, "epoch-1": twin}, PARAMS)
+    assert result["chosen"] == "base" and result["keep_base"]
+    difference = of(result, "epoch-1")["vs_base"]["primary"]
+    assert (difference["point"], difference["low"], difference["high"]) == (0.0, 0.0, 0.0)
+    assert of(result, "base")["p_best"] == of(result, "epoch-1")["p_best"] == 0.5
+    assert "do not fine-tune" in result["reason"]
+
+
+def test_a_tie_goes_to_the_earliest_epoch() -> None:
+    shared = make_system("epoch-2", sim=0.8)
+    systems = {
+        "base": make_system("base", sim=0.6),
+        "epoch-1": [r.model_copy(update={"candidate": "epoch-1"}) for r in shared],
+        "epoch-2": shared,
+    }
+    # Nudge one clip up in epoch 2: it leads, by far less than a standard error.
+    systems["epoch-2"][0] = shared[0].model_copy(update={"sim": (shared[0].sim or 0) + 0.01})
+    result = select(systems, PARAMS)
+    assert result["best"] == "epoch-2"
+    assert result["chosen"] == "epoch-1" and result["runner_up"] == "epoch-2"
+    versus = of(result, "epoch-1")["vs_best"]
+    assert versus["within_one_se"] and versus["contains_zero"]
+
+
+def test_a_better_base_is_kept() -> None:
+    result = choose(base={"sim": 0.8}, epoch_1={"sim": 0.7}, epoch_2={"sim": 0.6})
+    assert result["chosen"] == "base" and result["keep_base"]
+    assert result["reason"].startswith("Keep the Base, do not fine-tune")
+
+
+def test_runaways_are_gated_out() -> None:
+    result = choose(
+        base={"sim": 0.6}, epoch_1={"sim": 0.7}, epoch_2={"sim": 0.9, "runaways": 6}
+    )
+    assert gate(result, "epoch-2", "failure_rate") == "failed"
+    assert not of(result, "epoch-2")["eligible"]
+    assert result["chosen"] == "epoch-1"
+    assert of(result, "epoch-2")["p_best"] == 0.0 and of(result, "epoch-2")["vs_best"] is None
+    assert "epoch-2 (failure rate" in result["reason"]
+
+
+def test_a_worse_error_is_gated_out() -> None:
+    result = choose(base={"sim": 0.6}, epoch_1={"sim": 0.9, "error": 0.3})
+    assert gate(result, "epoch-1", "error") == "failed" and result["keep_base"]
+
+
+def test_few_sentences_leave_a_gate_undecided_and_say_so() -> None:
+    systems = {"base": make_system("base", num_texts=8), "epoch-1": make_system("base", 8, sim=0.9)}
+    rows = [r.model_copy(update={"candidate": "epoch-1"}) for r in systems["epoch-1"]]
+    rows[0] = rows[0].model_copy(update={"word_hits": 7, "word_substitutions": 3})
+    rows[5] = rows[5].model_copy(update={"word_hits": 8, "word_substitutions": 2})
+    result = select({"base": systems["base"], "epoch-1": rows}, PARAMS)
+    assert gate(result, "epoch-1", "error") == "undecided"
+    assert of(result, "epoch-1")["eligible"] and "Not decided by this set" in result["reason"]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.6])
+def test_rate_drift_is_gated_out(ratio: float) -> None:
+    result = choose(base={"sim": 0.6}, epoch_1={"sim": 0.9, "dur_ratio": ratio})
+    assert gate(result, "epoch-1", "duration_ratio") == "failed" and result["keep_base"]
+
+
+def test_wrong_language_is_gated_unless_whisper_cannot_tell() -> None:
+    wrong = {"sim": 0.9, "flags": ("wrong_language",), "lid": "ms"}
+    systems = {"base": make_system("base", sim=0.6), "epoch-1": make_system("epoch-1", **wrong)}
+    assert gate(select(systems, PARAMS), "epoch-1", "wrong_language") == "failed"
+    deaf = make_system("real", takes=1, flags=("wrong_language",))
+    result = select(systems, PARAMS, real=deaf)
+    assert gate(result, "epoch-1", "wrong_language") == "undecided"
+
+
+def test_a_lost_clip_breaks_coverage() -> None:
+    rows = make_system("epoch-1", sim=0.9)
+    rows[3] = rows[3].model_copy(update={"status": "failed", "sim": None})
+    result = select({"base": make_system("base", sim=0.6), "epoch-1": rows}, PARAMS)
+    assert gate(result, "epoch-1", "coverage") == "failed" and result["keep_base"]
+
+
+def test_nothing_eligible_keeps_the_base() -> None:
+    result = choose(base={"dur_ratio": 3.0}, epoch_1={"dur_ratio": 3.0})
+    assert result["chosen"] == "base" and "no candidate passed" in result["reason"]
+
+
+def test_error_can_be_the_primary() -> None:
+    params = SelectParams(num_bootstrap=600, primary="error")
+    result = choose(
+        params, base={"error": 0.4, "sim": 0.9}, epoch_1={"error": 0.05}, epoch_2={"error": 0.2}
+    )
+    assert result["chosen"] == "epoch-1"
+    assert of(result, "epoch-1")["primary"] == of(result, "epoch-1")["wer"]
+
+
+def test_missing_similarity_counts_as_the_floor() -> None:
+    rows = [r.model_copy(update={"sim": None if r.take else r.sim}) for r in make_system("epoch-1")]
+    result = select({"base": make_system("base"), "epoch-1": rows}, PARAMS, scale=SCALE)
+    assert of(result, "epoch-1")["sim"]["point"] == pytest.approx(0.6, abs=0.03)
+    assert result["keep_base"]
+
+
+def test_pareto_names_both_extremes() -> None:
+    result = choose(
+        base={"sim": 0.7, "error": 0.02}, epoch_1={"sim": 0.8, "error": 0.03},
+        epoch_2={"sim": 0.75, "error": 0.035},
+    )  # fmt: skip
+    assert [item["name"] for item in result["candidates"] if item["pareto"]] == ["base", "epoch-1"]
+    assert of(result, "epoch-2")["pareto_probability"] < 0.4
+
+
+def test_equal_inputs_give_equal_bytes_in_any_order() -> None:
+    systems = {
+        name: make_system(name, sim=sim)
+        for name, sim in (("base", 0.6), ("epoch-1", 0.79), ("epoch-2", 0.8), ("epoch-10", 0.8))
+    }
+    first = json.dumps(select(systems, PARAMS, scale=SCALE))
+    again: dict[str, Sequence[ScoreRow]] = {}
+    for name in reversed(systems):
+        again[name] = list(systems[name])
+        random.Random(name).shuffle(again[name])  # type: ignore[arg-type]
+    assert json.dumps(select(again, PARAMS, scale=SCALE)) == first
+    assert [c["epoch"] for c in json.loads(first)["candidates"]] == [0, 1, 2, 10]
+
+
+def test_unpaired_and_mixed_inputs_are_refused() -> None:
+    base, other = make_system("base"), make_system("epoch-1")
+    with pytest.raises(UserError, match="1 missing"):
+        select({"base": base, "epoch-1": other[1:]}, PARAMS)
+    with pytest.raises(UserError, match="asr_id"):
+        select({"base": base, "epoch-1": make_system("epoch-1", asr_id="tiny")}, PARAMS)
+    with pytest.raises(UserError, match="sim_id"):
+        select({"base": base, "epoch-1": other}, PARAMS, real=make_system("real", sim_id="x"))
+    with pytest.raises(UserError, match="other texts"):
+        select({"base": base, "epoch-1": make_system("epoch-1", text="else")}, PARAMS)
+    with pytest.raises(UserError, match="base"):
+        select({"epoch-1": other}, PARAMS)
+    with pytest.raises(UserError, match="cer"):
+        thai = {"lang": "th"}
+        select({"base": make_system("base", **thai), "epoch-1": make_system("epoch-1", **thai)}, PARAMS)
+
+
+def test_confirmation_confirms_a_real_gain() -> None:
+    fields = {"split": "confirmation", "seed": 7}
+    base, chosen = make_system("base", sim=0.6, **fields), make_system("epoch-2", sim=0.8, **fields)
+    selection = choose(base={"sim": 0.6}, epoch_2={"sim": 0.8})
+    result = confirm(base, chosen, PARAMS, scale=SCALE, selection=selection)
+    assert result["verdict"] == "confirmed" and result["split"] == "confirmation"
+    assert result["measures"]["sim"]["difference"]["low"] > 0
+    assert result["measures"]["sim"]["selection_difference"]["point"] == pytest.approx(0.2, abs=0.02)
+    assert result["measures"]["sim_norm"]["difference"]["point"] == pytest.approx(0.5, abs=0.05)
+    assert "winner's curse" in result["disclosure"]
+
+
+def test_confirmation_can_fail_and_can_contradict() -> None:
+    base = make_system("base", sim=0.7)
+    assert confirm(base, make_system("epoch-1", sim=0.7005), PARAMS)["verdict"] == "not_confirmed"
+    assert confirm(base, make_system("epoch-1", sim=0.6), PARAMS)["verdict"] == "contradicted"
+    worse = make_system("epoch-1", sim=0.8, error=0.3)
+    assert confirm(base, worse, PARAMS)["verdict"] == "not_confirmed"
+    kept = confirm(base, base, PARAMS)
+    assert kept["verdict"] == "base_kept" and kept["measures"]["sim"]["difference"]["point"] == 0.0

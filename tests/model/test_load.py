@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import fakes
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from voxadapt.errors import UserError
+from voxadapt.model.load import load_tts, resolve_device, resolve_model, speaker_vector
+from voxadapt.params import ModelParams
+
+
+def test_a_local_folder_is_used_as_it_is(base_dirs):
+    assert resolve_model(ModelParams(base=str(base_dirs[24]))) == base_dirs[24]
+
+
+def test_a_missing_folder_says_what_and_how_to_point_elsewhere():
+    with pytest.raises(UserError) as caught:
+        resolve_model(ModelParams(base="data/models/nowhere"))
+    message = str(caught.value)
+    assert "data/models/nowhere" in message
+    assert "model.base" in message
+    assert "dvc pull" in message
+
+
+def test_weights_that_cannot_be_fetched_say_what_from_where_and_the_way_out(monkeypatch):
+    import huggingface_hub
+
+    def offline(*_args, **_kwargs):
+        raise OSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(UserError) as caught:
+        resolve_model(ModelParams(base="Qwen/Qwen3-TTS-12Hz-1.7B-Base", revision="abc123"))
+    (problem,) = caught.value.problems
+    assert "Qwen/Qwen3-TTS-12Hz-1.7B-Base at revision abc123" in problem.expected
+    assert "https://huggingface.co/Qwen" in problem.expected
+    assert "Set model.base to a folder" in problem.fix
+
+
+def test_devices():
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    for wrong in ("gpu", "cuda:99", "cuda:x"):
+        with pytest.raises(UserError, match="usable CUDA"):
+            resolve_device(wrong)
+
+
+@pytest.mark.parametrize("values", [{"model_type": "qwen2"}, {"model_type": "qwen3_tts"}, []])
+def test_another_kind_of_model_is_refused(tmp_path, values):
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_tts(tmp_path)
+
+
+def test_missing_weights_are_named_instead_of_left_random(tmp_path, base_dirs):
+    folder = tmp_path / "model"
+    shutil.copytree(base_dirs[24], folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["talker.text_projection.linear_fc1.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"1 missing \(talker\.text_projection"):
+        load_tts(folder)
+
+
+def test_damaged_weights_are_a_user_error(tmp_path, base_dirs):
+    folder = tmp_path / "model"
+    shutil.copytree(base_dirs[24], folder)
+    (folder / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(UserError, match="cannot be loaded|can load"):
+        load_tts(folder)
+
+
+def test_speaker_vector_is_fp32_repeatable_and_that_of_stock_cloning(tmp_path, models):
+    tts = models[24]
+    ref = fakes.make_wav(tmp_path / "ref.wav", 3.0, sample_rate_hz=16_000)
+    vector = speaker_vector(tts, ref)
+    assert vector.dtype == torch.float32
+    assert not vector.is_inference()
+    assert torch.equal(vector, speaker_vector(tts, ref))
+    (prompt,) = tts.create_voice_clone_prompt(str(ref), x_vector_only_mode=True)
+    torch.testing.assert_close(vector, prompt.ref_spk_embedding.clone())
+
+
+def test_unreadable_reference_audio_is_a_user_error(tmp_path, models):
+    (tmp_path / "ref.wav").write_text("no audio")
+    with pytest.raises(UserError, match=r"ref\.wav"):
+        speaker_vector(models[24], tmp_path / "ref.wav")

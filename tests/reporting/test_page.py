@@ -1,0 +1,184 @@
+"""The report page: self-contained, escaped, complete, and clear about what is missing."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from reporting.world import EVALUATOR, TEXTS, make_confirm, make_params, make_selection, write_world
+
+from voxadapt import paths
+from voxadapt.errors import UserError
+from voxadapt.evaluation.results import ScoreRow
+from voxadapt.provenance import read_jsonl, write_json, write_jsonl
+from voxadapt.reporting import page
+from voxadapt.reporting.records import load_records
+
+PAYLOAD = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
+FETCHING = {"src", "href", "srcset", "poster", "action", "data", "background"}
+
+
+class Reader(HTMLParser):
+    """Collect tags, attributes and visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        self.handlers: list[str] = []
+        self.audio: list[dict[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in FETCHING]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag == "audio":
+            self.audio.append(dict(attrs))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def html(world: Path) -> str:
+    return page.build_page(make_params(), world)
+
+
+def test_page_fetches_nothing(html: str) -> None:
+    reader = Reader(html)
+    assert "script" not in reader.tags
+    assert not reader.handlers
+    assert all(url.startswith(("data:", "#")) for url in reader.fetched)
+    assert not re.search(r"(src|href|import|url)\W{0,3}https?://", html)
+    assert "default-src 'none'" in html
+
+
+def test_page_shows_every_candidate_and_names_the_choice(html: str) -> None:
+    text = Reader(html).text
+    assert "Use epoch 2." in text
+    for name in ("Base", "Epoch 1", "Epoch 2", "Epoch 3", "Epoch 4", "Recording", "coded"):
+        assert name in text
+    assert "+0.130 (95 % interval +0.110 to +0.150)" in " ".join(text.split())
+    assert "Confirmed on unseen sentences" in text
+    for identity in EVALUATOR.values():
+        assert identity in text
+
+
+def test_page_plays_every_cell_of_the_grid_with_the_recording_first(html: str) -> None:
+    reader = Reader(html)
+    columns = ["Recording", "Recording, coded", "Base", *(f"Epoch {n}" for n in range(1, 5))]
+    labels = [audio["aria-label"] for audio in reader.audio]
+    first = 3  # recording, Base and chosen are heard before the grid
+    grid = labels[first : first + len(TEXTS) * len(columns)]
+    assert grid == columns * len(TEXTS)
+    assert {audio["preload"] for audio in reader.audio} == {"none"}
+    assert all(str(audio["src"]).startswith("data:audio/mpeg;base64,") for audio in reader.audio)
+
+
+def test_page_is_the_same_for_the_same_records(world: Path, html: str) -> None:
+    assert page.build_page(make_params(), world) == html
+
+
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    params = make_params(1, title=PAYLOAD)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    path = tmp_path / paths.SCORES / "base" / "rows.jsonl"
+    rows = read_jsonl(path)
+    for row in rows:
+        row |= {"text": PAYLOAD, "hyp_norm": PAYLOAD, "flags": [PAYLOAD], "message": PAYLOAD}
+    rows[0] |= {"wav": "", "status": "failed"}
+    write_jsonl(path, rows)
+    clips = read_jsonl(tmp_path / paths.CLIPS)
+    clips[0]["findings"] = [{"severity": "warning", "rule": PAYLOAD, "message": PAYLOAD}]
+    write_jsonl(tmp_path / paths.CLIPS, clips)
+    selection = make_selection(params, "epoch-1", "epoch-1") | {"reason": PAYLOAD}
+    write_json(tmp_path / paths.SELECTION, selection)
+    html = page.build_page(params, tmp_path)
+    reader = Reader(html)
+    assert "<script" not in html
+    assert not reader.handlers
+    assert reader.text.count(PAYLOAD) >= 5
+
+
+def test_missing_files_are_named_together_with_their_stage(tmp_path: Path) -> None:
+    params = make_params(1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    (tmp_path / paths.CONFIRM).unlink()
+    (tmp_path / paths.SCORES / "epoch-1" / "rows.jsonl").unlink()
+    (tmp_path / paths.TRAIN_METRICS).write_text("{not json")
+    with pytest.raises(UserError) as caught:
+        page.build_page(params, tmp_path)
+    problems = {problem.where: problem for problem in caught.value.problems}
+    assert set(problems) == {
+        "artifacts/scores/epoch-1/rows.jsonl",
+        "reports/confirm.json",
+        "reports/metrics/train.json",
+    }
+    assert "voxadapt score epoch-1" in problems["artifacts/scores/epoch-1/rows.jsonl"].fix
+    assert problems["reports/confirm.json"].found == "nothing"
+
+
+def test_records_of_different_runs_are_refused(tmp_path: Path) -> None:
+    params = make_params(2)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    write_json(tmp_path / paths.CONFIRM, make_confirm("epoch-2", "confirmed"))
+    with pytest.raises(UserError, match=r"confirmation of epoch-1, which is chosen"):
+        load_records(params, tmp_path)
+    stale = make_selection(make_params(1), "epoch-1", "epoch-1")
+    write_json(tmp_path / paths.SELECTION, stale)
+    with pytest.raises(UserError, match=r"base, epoch-1, epoch-2; found base, epoch-1"):
+        load_records(params, tmp_path)
+
+
+def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
+    params = make_params(1)
+    write_world(tmp_path, params, chosen="base", best="base")
+    text = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    assert "Keep the Base: do not fine-tune." in text
+    assert "The Base is kept" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.01, 0.2, "sounds more like"), (-0.1, 0.1, "about as much like"), (-0.3, -0.1, "less like")],
+)
+def test_the_first_sentence_follows_the_interval(
+    world: Path, low: float, high: float, words: str
+) -> None:
+    records = load_records(make_params(), world)
+    records.confirm["measures"]["sim"]["difference"] |= {"low": low, "high": high}
+    assert words in page.lede(make_params(), records)
+
+
+def test_a_lost_recording_is_shown_as_missing_not_dropped(tmp_path: Path) -> None:
+    params = make_params(1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    for wav in (tmp_path / paths.SCORES / "epoch-1" / "wavs").glob("*.wav"):
+        wav.unlink()
+    reader = Reader(page.build_page(params, tmp_path))
+    assert reader.text.count("no audio") >= len(TEXTS)
+
+
+def test_report_is_written_where_the_pipeline_expects_it(world: Path) -> None:
+    path = page.write_report(make_params(), world)
+    assert path == world / paths.REPORT
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_synthetic_rows_are_rows_that_the_evaluation_writes(world: Path) -> None:
+    for path in (world / paths.SCORES).glob("*/rows.jsonl"):
+        for row in read_jsonl(path):
+            ScoreRow.model_validate_json(json.dumps(row))
+
+
+def test_reporting_needs_no_torch() -> None:
+    code = (
+        "import sys; import voxadapt.reporting.page, voxadapt.reporting.players; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

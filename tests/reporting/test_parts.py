@@ -1,0 +1,169 @@
+"""Tables, figures and players."""
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from reporting.world import make_params, make_row, make_selection, make_summary
+
+from voxadapt import paths
+from voxadapt.provenance import read_json
+from voxadapt.reporting import figures, players, tables
+
+
+@pytest.fixture
+def inside(world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(world)
+    return world
+
+
+def sound_of(uri: str) -> tuple[np.ndarray, int]:
+    return soundfile.read(io.BytesIO(base64.b64decode(uri.split(",", 1)[1])))
+
+
+@pytest.mark.parametrize("rate_hz", [16000, 24000, 44100, 96000])
+def test_players_keep_rate_and_loudness(tmp_path: Path, rate_hz: int) -> None:
+    t = np.arange(rate_hz) / rate_hz
+    quiet = 0.02 * np.sin(2 * np.pi * 220 * t)
+    soundfile.write(tmp_path / "a.wav", quiet, rate_hz)
+    samples, found_hz = sound_of(players.audio_uri(tmp_path / "a.wav") or "")
+    assert found_hz == rate_hz
+    middle = samples[rate_hz // 4 : 3 * rate_hz // 4]
+    assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.02 / np.sqrt(2), rel=0.05)
+
+
+def test_players_are_deterministic_and_average_channels(tmp_path: Path) -> None:
+    t = np.arange(24000) / 24000
+    left = 0.4 * np.sin(2 * np.pi * 220 * t)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, 0 * left], axis=1), 24000)
+    uri = players.audio_uri(tmp_path / "a.wav") or ""
+    assert uri == players.audio_uri(tmp_path / "a.wav")
+    assert np.abs(sound_of(uri)[0]).max() == pytest.approx(0.2, rel=0.1)
+
+
+def test_player_says_when_there_is_nothing_to_play(tmp_path: Path) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    for path in (None, tmp_path / "absent.wav", tmp_path / "broken.wav"):
+        assert "no audio" in players.player(path)
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 24000)
+    assert "no audio" in players.player(tmp_path / "empty.wav")
+
+
+@pytest.mark.parametrize(
+    ("expected", "heard", "html"),
+    [
+        ("a b c", "a b c", "a b c"),
+        ("a b c", "a c", "a <del>b</del> c"),
+        ("a c", "a b c", "a <ins>b</ins> c"),
+        ("a b c", "a x c", "a <del>b</del> <ins>x</ins> c"),
+        ("a", "", "<del>a</del>"),
+        ("", "", ""),
+        ("a & b", "a < b", "a <del>&amp;</del> <ins>&lt;</ins> b"),
+        ("今天天气很好我们去公园散步吧", "今天天气很坏我们去公园散步吧",
+         "今天天气很 <del>好</del> <ins>坏</ins> 我们去公园散步吧"),
+    ],
+)  # fmt: skip
+def test_differences_are_marked(expected: str, heard: str, html: str) -> None:
+    assert players.diff_html(expected, heard) == html
+
+
+def test_a_failed_clip_counts_as_all_wrong() -> None:
+    row = make_row("epoch-1", 0, 0, "one two three four", "a.wav")
+    right = row | {"word_substitutions": 1, "word_deletions": 0, "word_insertions": 0}
+    assert tables.error_of(right) == 0.25
+    assert tables.error_of(right | {"word_insertions": 30}) == 1.0
+    assert tables.error_of(right | {"status": "failed"}) == 1.0
+
+
+def test_worst_clips_begin_with_the_failed_one() -> None:
+    rows = [make_row("epoch-3", i, 0, "one two three four five", "a.wav") for i in range(8)]
+    rows[5] |= {"status": "failed", "sim": None}
+    ranked = tables.worst(rows, 8)
+    assert ranked[0] is rows[5]
+    errors = [tables.error_of(row) for row in ranked]
+    assert errors == sorted(errors, reverse=True)
+    assert ranked == tables.worst(rows[::-1], 8)
+
+
+def test_the_uncurated_sample_does_not_depend_on_order_and_grows_in_place() -> None:
+    ids = [f"utt-{i}" for i in range(20)]
+    assert tables.uncurated(ids, 6) == tables.uncurated(ids[::-1], 6)
+    assert tables.uncurated(ids, 6) == tables.uncurated(ids, 12)[:6]
+
+
+def test_numbers_are_written_with_units_and_signs() -> None:
+    assert tables.percent(0.0345) == "3.5 %"
+    assert tables.percent(None) == "–"
+    value = {"point": -0.0123, "low": -0.03, "high": 0.01, "n": 9}
+    assert tables.interval(value, share=True, sign=True) == "−1.2 points (−3.0 to +1.0)"
+    assert tables.interval(value) == "−0.012 (−0.030 to 0.010)"
+    assert tables.interval({"point": None, "low": None, "high": None, "n": 0}) == "–"
+    assert tables.named("epoch-3 beats epoch-12, not epoch-x") == "epoch 3 beats epoch 12, not epoch-x"
+
+
+def test_metrics_row_is_flat_and_short() -> None:
+    rows = [make_row("base", 0, 0, "one two", "a.wav")]
+    row = tables.metrics_row(make_summary("base", rows))
+    assert len(row) <= 12
+    assert all(isinstance(value, int | float) for value in row.values())
+    assert (row["wer"], row["sim"], row["n_expected"]) == (0.14, 0.62, 1)
+
+
+def test_notebook_tables_cover_all_candidates(inside: Path) -> None:
+    names = ["Base", "Epoch 1", "Epoch 2 (chosen)", "Epoch 3", "Epoch 4"]
+    assert list(tables.candidates().index) == names
+    assert list(tables.gates()["error"]) == ["passed"] * 4 + ["failed"]
+    assert tables.pairs().loc["Base", "similarity − Base"] == "–"
+    assert tables.confirmation().loc["WER", "difference"] == "−5.0 points (−7.0 to −3.0)"
+    assert list(tables.splits()["clips"]) == [8, 8, 8]
+    assert tables.findings().iloc[0]["clips"] == 3
+    assert list(tables.references().index) == ["Recording", "Recording, coded"]
+    assert list(tables.summary("epoch-1").columns) == ["Epoch 1", "Recording, coded", "Recording"]
+    assert tables.summary("1").equals(tables.summary("epoch-1"))
+    assert tables.flags("base").loc["rate high", "clips"] >= 0
+    assert len(tables.frames()) == len(tables.splits())
+    assert len(tables.train_epochs()) == 4
+    assert tables.similarity_scale().iloc[0]["similarity"] == "0.880 (0.860 to 0.900)"
+    assert tables.record(paths.CODES_METRICS).loc["num clips", "value"] == 24
+
+
+def test_notebook_players(inside: Path) -> None:
+    assert players.clips_with_findings().count("<audio") == 3
+    assert "7 more" not in players.clips_with_findings()
+    assert players.round_trip(limit=4).count("<audio") == 8
+    assert players.worst_clips("1", limit=5).count("<audio") == 5
+    assert 'href="../index.html"' in players.report_link()
+
+
+def test_figures_are_deterministic_png(inside: Path) -> None:
+    for draw in (figures.similarity, figures.losses):
+        first, again = figures.png(draw()), figures.png(draw())
+        assert first == again
+        assert first.startswith(b"\x89PNG")
+        assert b"Software" not in first
+    drawn = (figures.errors(), figures.p_best(), figures.weight_change(), figures.durations(),
+             figures.histogram("epoch-2"))  # fmt: skip
+    assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in drawn)
+
+
+def test_figures_draw_what_can_be_drawn() -> None:
+    """No floor, no similarity for one candidate, a single logged step."""
+    selection = make_selection(make_params(1), "epoch-1", "epoch-1")
+    selection |= {"scale": None, "asr_floor": None, "codec_floor": None}
+    empty = {"point": None, "low": None, "high": None, "n": 0}
+    selection["candidates"][0] |= {"sim": empty}
+    for figure in (figures.similarity(selection), figures.errors(selection), figures.losses([])):
+        assert figures.png(figure)
+
+
+def test_similarity_figure_shows_points_intervals_and_reference_lines(inside: Path) -> None:
+    selection = read_json(paths.SELECTION)
+    axes = figures.similarity(selection).axes[0]
+    points = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert points == [c["sim"]["point"] for c in selection["candidates"]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["Base", "1", "2", "3", "4"]
+    words = {text.get_text() for text in axes.texts}
+    assert words == {"ceiling: real recordings", "after the codec", "floor: other voices"}
