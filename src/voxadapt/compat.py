@@ -8,10 +8,12 @@ takes its place; calling anything in it raises a clear error.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.machinery
+import io
 import itertools
-import logging
+import shutil
 import sys
 import warnings
 from types import ModuleType
@@ -32,8 +34,8 @@ class _Unavailable(ModuleType):
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         raise RuntimeError(
-            f"{self.__name__}.{attribute} was used, but torchaudio could not be imported "
-            f"({self._reason}). Only the 25 Hz tokenizer needs it; VoxAdapt uses the 12 Hz one."
+            f"{self.__name__}.{attribute} was used, but it cannot be used here ({self._reason}). "
+            "Only the 25 Hz tokenizer needs it; VoxAdapt uses the 12 Hz one."
         )
 
 
@@ -48,25 +50,30 @@ def torchaudio_problem() -> str | None:
 
 
 def import_qwen_tts() -> ModuleType:
-    """Import `qwen_tts` on any machine, with or without a working torchaudio."""
+    """Import `qwen_tts` on any machine, with or without a working torchaudio.
+
+    Two notes that the package prints at import, on SoX and on flash attention, are left out:
+    both concern the 25 Hz tokenizer only.
+    """
     if "qwen_tts" in sys.modules:
         return sys.modules["qwen_tts"]
     reason = torchaudio_problem()
     if reason is not None and not isinstance(sys.modules.get("torchaudio"), _Unavailable):
         for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
             del sys.modules[name]
-        names = ("torchaudio", "torchaudio.compliance", "torchaudio.compliance.kaldi")
-        for name in names:
-            sys.modules[name] = _Unavailable(name, reason)
-        # `import a.b.c as x` reads the attributes a.b and b.c.
-        for parent, child in itertools.pairwise(names):
-            setattr(sys.modules[parent], child.rsplit(".", 1)[1], sys.modules[child])
-    sox_logger = logging.getLogger("sox")
-    level = sox_logger.level
-    sox_logger.setLevel(logging.ERROR)  # "SoX could not be found!": nothing here uses it
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module("qwen_tts")
-    finally:
-        sox_logger.setLevel(level)
+        _stand_in("torchaudio.compliance.kaldi", reason)
+    if shutil.which("sox") is None and "sox" not in sys.modules:
+        _stand_in("sox", "the program sox is not installed")
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        return importlib.import_module("qwen_tts")
+
+
+def _stand_in(dotted: str, reason: str) -> None:
+    """Put stand-ins for a module and its parents into `sys.modules`."""
+    parts = dotted.split(".")
+    names = [".".join(parts[: depth + 1]) for depth in range(len(parts))]
+    for name in names:
+        sys.modules[name] = _Unavailable(name, reason)
+    for parent, child in itertools.pairwise(names):  # `import a.b.c as x` reads a.b and b.c
+        setattr(sys.modules[parent], child.rsplit(".", 1)[1], sys.modules[child])

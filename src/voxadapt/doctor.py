@@ -164,11 +164,12 @@ def _torchaudio() -> Check:
         return Check("torchaudio", "warn", "not installed; qwen-tts asks for it", INSTALL)
     if problem is None:
         return Check("torchaudio", "ok", version)
+    reason = problem.split(": /")[0][:100]
     return Check(
         "torchaudio",
         "ok",
-        f"{version}, does not load beside this torch ({problem[:100]}); a stand-in takes its "
-        "place: only the 25 Hz tokenizer, which is not used, needs it",
+        f"{version}, does not load beside this torch ({reason}); a stand-in takes its place: only "
+        "the 25 Hz tokenizer, which is not used, needs it",
     )
 
 

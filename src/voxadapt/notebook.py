@@ -246,6 +246,7 @@ def _execute(path: Path, selectors: dict[str, Any]) -> tuple[dict[str, Any], str
                     record_timing=False,
                     stderr_file=sys.stderr,
                     start_timeout=120,
+                    iopub_timeout=120,  # a busy machine is no failure
                 )
             except PapermillExecutionError as error:
                 failure = f"{error.ename}: {error.evalue}"
@@ -272,6 +273,7 @@ def _own_kernel(folder: Path) -> Iterator[str]:
             "ipykernel_launcher",
             "-f",
             "{connection_file}",
+            "--log-level=ERROR",
         ],
         "display_name": KERNELSPEC["display_name"],
         "language": "python",
@@ -341,7 +343,7 @@ def to_html(nb: Mapping[str, Any], title: str) -> str:
         require_js_url="",
         jquery_url="",
     )
-    node = nbformat.from_dict({**nb, "nbformat": 4, "nbformat_minor": 5})
+    node = nbformat.reads(_dump(dict(nb)), as_version=4)
     body, _ = exporter.from_notebook_node(node)
     return environment().get_template("notebook.html.j2").render(title=title, body=Markup(body))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from corpus import speech_like, write_clip
 from hypothesis import given
 from hypothesis import strategies as st
 
+from corpus import speech_like, write_clip
 from voxadapt.data.audio import (
     AudioError,
     content_sha256,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile as sf
-from corpus import make_corpus, sentence, speech_like, write_clip, write_rows
 
+from corpus import make_corpus, sentence, speech_like, write_clip, write_rows
 from voxadapt.data.audit import (
     AuditResult,
     Transcribe,
@@ -181,9 +181,7 @@ def test_warnings_of_sound(corpus: tuple[Path, list[dict[str, Any]]], rule: str)
         ("speech_rate", "Oh."),
     ],
 )
-def test_warnings_of_text(
-    corpus: tuple[Path, list[dict[str, Any]]], rule: str, text: str
-) -> None:
+def test_warnings_of_text(corpus: tuple[Path, list[dict[str, Any]]], rule: str, text: str) -> None:
     path, rows = corpus
     write_rows(path, [*rows[:4], rows[4] | {"text": text}, *rows[5:]])
     rules = found_rules(audit(path))

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from corpus import make_corpus, write_clip, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from corpus import make_corpus, write_clip, write_rows
 from voxadapt.data.manifest import (
     MAX_LINE_BYTES,
     RawRow,
@@ -205,7 +205,9 @@ def test_two_references(folder: Path) -> None:
     rows = [GOOD, GOOD | {"audio": "b.wav"}, GOOD | {"audio": "sub/a.wav", "ref_audio": "ref2.wav"}]
     _, problems = read(folder, rows)
     assert len(problems) == 1
-    assert problems[0].startswith("rows.jsonl:3: expected the same ref_audio in every row ('ref.wav')")
+    assert problems[0].startswith(
+        "rows.jsonl:3: expected the same ref_audio in every row ('ref.wav')"
+    )
     _, problems = read(folder, [GOOD, GOOD | {"audio": "b.wav", "ref_audio": "./ref.wav"}])
     assert problems == [], "one file written in two ways is one reference"
 
@@ -259,7 +261,9 @@ def test_ids_are_unique(names: list[tuple[str, str]]) -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
     max_leaves=6,
 )
 KEYS = st.sampled_from(["audio", "text", "ref_audio", "language", "x"])

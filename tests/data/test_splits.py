@@ -33,7 +33,9 @@ def test_a_change_of_one_share_moves_nothing_between_the_held_out_splits(
     before = assign_split(
         text, SplitParams(selection_share=selection, confirmation_share=confirmation)
     )
-    after = assign_split(text, SplitParams(selection_share=changed, confirmation_share=confirmation))
+    after = assign_split(
+        text, SplitParams(selection_share=changed, confirmation_share=confirmation)
+    )
     assert (before == "confirmation") == (after == "confirmation")
 
 
@@ -47,7 +49,9 @@ def test_adding_clips_moves_nothing() -> None:
 
 def test_shares() -> None:
     counts = Counter(
-        assign_split(f"sentence number {i}", SplitParams(selection_share=0.3, confirmation_share=0.1))
+        assign_split(
+            f"sentence number {i}", SplitParams(selection_share=0.3, confirmation_share=0.1)
+        )
         for i in range(10_000)
     )
     assert abs(counts["selection"] / 10_000 - 0.3) < 0.02

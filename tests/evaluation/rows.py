@@ -10,7 +10,9 @@ from voxadapt.evaluation.normalise import NORM_ID
 from voxadapt.evaluation.results import ScoreRow
 
 
-def make_row(candidate: str = "base", text_id: str = "t0", take: int = 0, **fields: Any) -> ScoreRow:
+def make_row(
+    candidate: str = "base", text_id: str = "t0", take: int = 0, **fields: Any
+) -> ScoreRow:
     """Return the row of a clean clip of ten words."""
     text = "one two three four five six seven eight nine ten"
     values: dict[str, Any] = {

@@ -16,7 +16,7 @@ CASES = [
     ("'quoted' words", "quoted words"),
     ("Stra\u00dfe \u00c4RZTE", "strasse \u00e4rzte"),
     ("caf\u0065\u0301", "caf\u00e9"),
-    ("\u0e17\u0e35\u0e48\u0e19\u0e35\u0e48", "\u0e17\u0e35\u0e48\u0e19\u0e35\u0e48"),  # Thai tone marks
+    ("\u0e17\u0e35\u0e48\u0e19\u0e35\u0e48", "\u0e17\u0e35\u0e48\u0e19\u0e35\u0e48"),  # Thai
     ("\u0939\u093f\u0928\u094d\u0926\u0940\u0964", "\u0939\u093f\u0928\u094d\u0926\u0940"),  # Hindi
     ("\u304c\u304e\u3050\u3002", "\u304c\u304e\u3050"),  # Japanese dakuten stay
     ("\uff76\uff9e", "\u30ac"),  # half-width katakana with its mark

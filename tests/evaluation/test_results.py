@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from tests.evaluation.rows import make_row, make_system
+from evaluation.rows import make_row, make_system
 from voxadapt.errors import UserError
 from voxadapt.evaluation.results import (
     ScoreRow,

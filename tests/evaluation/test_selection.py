@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.rows import make_system
+from evaluation.rows import make_system
 from voxadapt.errors import UserError
 from voxadapt.evaluation.results import ScoreRow
 from voxadapt.evaluation.selection import confirm, select
@@ -89,9 +89,7 @@ def test_a_better_base_is_kept() -> None:
 
 
 def test_runaways_are_gated_out() -> None:
-    result = choose(
-        base={"sim": 0.6}, epoch_1={"sim": 0.7}, epoch_2={"sim": 0.9, "runaways": 6}
-    )
+    result = choose(base={"sim": 0.6}, epoch_1={"sim": 0.7}, epoch_2={"sim": 0.9, "runaways": 6})
     assert gate(result, "epoch-2", "failure_rate") == "failed"
     assert not of(result, "epoch-2")["eligible"]
     assert result["chosen"] == "epoch-1"
@@ -192,9 +190,9 @@ def test_unpaired_and_mixed_inputs_are_refused() -> None:
         select({"base": base, "epoch-1": make_system("epoch-1", text="else")}, PARAMS)
     with pytest.raises(UserError, match="base"):
         select({"epoch-1": other}, PARAMS)
+    thai = {name: make_system(name, lang="th") for name in ("base", "epoch-1")}
     with pytest.raises(UserError, match="cer"):
-        thai = {"lang": "th"}
-        select({"base": make_system("base", **thai), "epoch-1": make_system("epoch-1", **thai)}, PARAMS)
+        select(thai, PARAMS)
 
 
 def test_confirmation_confirms_a_real_gain() -> None:
@@ -204,7 +202,9 @@ def test_confirmation_confirms_a_real_gain() -> None:
     result = confirm(base, chosen, PARAMS, scale=SCALE, selection=selection)
     assert result["verdict"] == "confirmed" and result["split"] == "confirmation"
     assert result["measures"]["sim"]["difference"]["low"] > 0
-    assert result["measures"]["sim"]["selection_difference"]["point"] == pytest.approx(0.2, abs=0.02)
+    assert result["measures"]["sim"]["selection_difference"]["point"] == pytest.approx(
+        0.2, abs=0.02
+    )
     assert result["measures"]["sim_norm"]["difference"]["point"] == pytest.approx(0.5, abs=0.05)
     assert "winner's curse" in result["disclosure"]
 

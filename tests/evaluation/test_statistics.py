@@ -58,20 +58,20 @@ def similarity_corpus(num_texts: int) -> Simulation:
     ids=["similarity-30", "error-10%-60", "error-30%-30"],
 )
 def test_intervals_cover_the_truth(simulation: Simulation) -> None:
-    assert 0.93 <= coverage(simulation, 1200, 600, 0.95, seed=11) <= 0.97
+    assert 0.93 <= coverage(simulation, 1500, 1000, 0.95, seed=11) <= 0.97
 
 
 def test_paired_differences_cover_the_truth() -> None:
     generator = np.random.default_rng(5)
     num_texts, hits, trials = 30, 0, 1000
-    for trial in range(trials):
+    weights = resample_weights(num_texts, 1000, 0)
+    for _ in range(trials):
         text = 0.06 * generator.standard_normal((num_texts, 1))
         ours, theirs = (
             Ratio((text + gain + 0.03 * generator.standard_normal((num_texts, 3))).sum(axis=1),
                   np.full(num_texts, 3.0))
             for gain in (0.02, 0.0)
         )  # fmt: skip
-        weights = resample_weights(num_texts, 500, trial)
         found, _ = paired_difference(ours, theirs, weights, 0.95)
         hits += found.low <= 0.02 <= found.high  # type: ignore[operator]
     assert 0.93 <= hits / trials <= 0.97
@@ -79,11 +79,11 @@ def test_paired_differences_cover_the_truth() -> None:
 
 def test_simultaneous_intervals_cover_all_differences_at_once() -> None:
     generator = np.random.default_rng(6)
-    num_texts, trials, hits = 30, 300, 0
-    for trial in range(trials):
+    num_texts, trials, hits = 30, 400, 0
+    weights = resample_weights(num_texts, 1000, 0)
+    for _ in range(trials):
         values = generator.standard_normal((5, num_texts))
         ratios = [Ratio(row, np.ones(num_texts)) for row in values]
-        weights = resample_weights(num_texts, 500, trial)
         draws = np.stack([r.draws(weights) - ratios[0].draws(weights) for r in ratios], axis=1)
         points = np.array([r.point - ratios[0].point for r in ratios])
         critical = max_t_critical(draws, points, num_texts, 0.95)

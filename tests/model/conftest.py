@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
 
+import fakes
 from voxadapt.model.load import load_tts
 
 WIDTHS = (24, fakes.HIDDEN)  # text_hidden != hidden, as in the 0.6B, and == hidden

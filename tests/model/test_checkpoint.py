@@ -3,12 +3,12 @@ from __future__ import annotations
 import json
 import os
 
-import fakes
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import fakes
 from voxadapt.compat import import_qwen_tts
 from voxadapt.errors import UserError
 from voxadapt.model.checkpoint import CODEC_EMBEDDING, export_checkpoint, publish, read_meta
@@ -124,7 +124,9 @@ def test_export_twice_gives_the_same_bytes(exported, half_base, tmp_path):
     _export(tts, half_base, tmp_path / "epoch-1")  # over itself
     names = sorted(p.relative_to(out) for p in out.rglob("*") if p.is_file())
     assert names == sorted(
-        p.relative_to(tmp_path / "epoch-1") for p in (tmp_path / "epoch-1").rglob("*") if p.is_file()
+        p.relative_to(tmp_path / "epoch-1")
+        for p in (tmp_path / "epoch-1").rglob("*")
+        if p.is_file()
     )
     for name in names:
         assert (out / name).read_bytes() == (tmp_path / "epoch-1" / name).read_bytes(), name

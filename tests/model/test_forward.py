@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import fakes
 import pytest
 import torch
 
+import fakes
 from voxadapt.model.forward import embed, predict, talker_hidden
 from voxadapt.model.layout import IGNORE, build_layout, collate
 from voxadapt.model.tokens import SpecialIds
@@ -79,7 +79,9 @@ def generate(tts: Any, texts: list[str], language: str, streaming: bool, vector:
     return seen
 
 
-def make_batch(tts: Any, texts: list[str], codes: list[torch.Tensor], language: str, streaming: bool):
+def make_batch(
+    tts: Any, texts: list[str], codes: list[torch.Tensor], language: str, streaming: bool
+):
     ids = SpecialIds.from_config(tts.model.config)
     turns = [tts._tokenize_texts([tts._build_assistant_text(t)])[0][0, :-5] for t in texts]
     layouts = [
@@ -196,7 +198,9 @@ def test_sub_talker_reads_hidden_at_p0_minus_1(tts, vector):
     seen = spied(tts, batch, vector)
     expected = torch.cat(
         [
-            seen.hidden[row, layout.prefix_length - 1 : layout.prefix_length - 1 + layout.num_frames]
+            seen.hidden[
+                row, layout.prefix_length - 1 : layout.prefix_length - 1 + layout.num_frames
+            ]
             for row, layout in enumerate(layouts)
         ]
     )
@@ -226,7 +230,9 @@ def test_text_projection_is_applied(tts, vector):
         inputs = embed(talker, batch, vector)
         text = talker.text_projection(talker.get_text_embeddings()(batch.text_ids))
         role = layouts[0].spans["role"]
-        torch.testing.assert_close(inputs[0, role.start : role.stop], text[0, role.start : role.stop])
+        torch.testing.assert_close(
+            inputs[0, role.start : role.stop], text[0, role.start : role.stop]
+        )
         at = layouts[0].spans["codec_bos"].start
         bos = talker.get_input_embeddings()(batch.codec_ids[0, at])
         torch.testing.assert_close(inputs[0, at], text[0, at] + bos)

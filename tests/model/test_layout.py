@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import fakes
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fakes
 from voxadapt.model.layout import IGNORE, NONE, build_layout, collate
 
 IDS = fakes.make_ids()

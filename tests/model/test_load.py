@@ -3,11 +3,11 @@ from __future__ import annotations
 import json
 import shutil
 
-import fakes
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import fakes
 from voxadapt.errors import UserError
 from voxadapt.model.load import load_tts, resolve_device, resolve_model, speaker_vector
 from voxadapt.params import ModelParams
@@ -70,7 +70,7 @@ def test_damaged_weights_are_a_user_error(tmp_path, base_dirs):
     folder = tmp_path / "model"
     shutil.copytree(base_dirs[24], folder)
     (folder / "model.safetensors").write_bytes(b"\x00" * 100)
-    with pytest.raises(UserError, match="cannot be loaded|can load"):
+    with pytest.raises(UserError, match="cannot be loaded"):
         load_tts(folder)
 
 

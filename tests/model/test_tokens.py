@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import fakes
 import pytest
 import torch
 
+import fakes
 from voxadapt.errors import UserError
 from voxadapt.model.tokens import SpecialIds, free_codec_row
 

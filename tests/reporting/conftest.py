@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from reporting.world import make_params, write_world
 
 

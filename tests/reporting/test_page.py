@@ -8,13 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from reporting.world import EVALUATOR, TEXTS, make_confirm, make_params, make_selection, write_world
 
+from reporting.world import EVALUATOR, TEXTS, make_confirm, make_params, make_selection, write_world
 from voxadapt import paths
 from voxadapt.errors import UserError
+from voxadapt.evaluation import selection
 from voxadapt.evaluation.results import ScoreRow
-from voxadapt.provenance import read_jsonl, write_json, write_jsonl
-from voxadapt.reporting import page
+from voxadapt.provenance import read_json, read_jsonl, write_json, write_jsonl
+from voxadapt.reporting import page, tables
 from voxadapt.reporting.records import load_records
 
 PAYLOAD = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -63,7 +64,7 @@ def test_page_shows_every_candidate_and_names_the_choice(html: str) -> None:
     assert "Use epoch 2." in text
     for name in ("Base", "Epoch 1", "Epoch 2", "Epoch 3", "Epoch 4", "Recording", "coded"):
         assert name in text
-    assert "+0.130 (95 % interval +0.110 to +0.150)" in " ".join(text.split())
+    assert "+0.140 (95 % interval +0.120 to +0.160)" in " ".join(text.split())
     assert "Confirmed on unseen sentences" in text
     for identity in EVALUATOR.values():
         assert identity in text
@@ -80,12 +81,21 @@ def test_page_plays_every_cell_of_the_grid_with_the_recording_first(html: str) -
     assert all(str(audio["src"]).startswith("data:audio/mpeg;base64,") for audio in reader.audio)
 
 
-def test_page_is_the_same_for_the_same_records(world: Path, html: str) -> None:
-    assert page.build_page(make_params(), world) == html
+@pytest.fixture
+def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the drawing to the tests of the figures: it is what takes time here."""
+    monkeypatch.setattr(page.figures, "png_uri", lambda figure: "data:image/png;base64,")
 
 
+@pytest.mark.usefixtures("_plain_figures")
+def test_page_is_the_same_for_the_same_records(world: Path) -> None:
+    params = make_params(4, max_grid_sentences=2)
+    assert page.build_page(params, world) == page.build_page(params, world)
+
+
+@pytest.mark.usefixtures("_plain_figures")
 def test_texts_are_escaped(tmp_path: Path) -> None:
-    params = make_params(1, title=PAYLOAD)
+    params = make_params(1, title=PAYLOAD, max_grid_sentences=2)
     write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
     path = tmp_path / paths.SCORES / "base" / "rows.jsonl"
     rows = read_jsonl(path)
@@ -96,8 +106,8 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     clips = read_jsonl(tmp_path / paths.CLIPS)
     clips[0]["findings"] = [{"severity": "warning", "rule": PAYLOAD, "message": PAYLOAD}]
     write_jsonl(tmp_path / paths.CLIPS, clips)
-    selection = make_selection(params, "epoch-1", "epoch-1") | {"reason": PAYLOAD}
-    write_json(tmp_path / paths.SELECTION, selection)
+    decision = make_selection(params, "epoch-1", "epoch-1") | {"reason": PAYLOAD}
+    write_json(tmp_path / paths.SELECTION, decision)
     html = page.build_page(params, tmp_path)
     reader = Reader(html)
     assert "<script" not in html
@@ -135,8 +145,9 @@ def test_records_of_different_runs_are_refused(tmp_path: Path) -> None:
         load_records(params, tmp_path)
 
 
+@pytest.mark.usefixtures("_plain_figures")
 def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
-    params = make_params(1)
+    params = make_params(1, max_grid_sentences=1)
     write_world(tmp_path, params, chosen="base", best="base")
     text = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
     assert "Keep the Base: do not fine-tune." in text
@@ -155,6 +166,7 @@ def test_the_first_sentence_follows_the_interval(
     assert words in page.lede(make_params(), records)
 
 
+@pytest.mark.usefixtures("_plain_figures")
 def test_a_lost_recording_is_shown_as_missing_not_dropped(tmp_path: Path) -> None:
     params = make_params(1)
     write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
@@ -164,8 +176,37 @@ def test_a_lost_recording_is_shown_as_missing_not_dropped(tmp_path: Path) -> Non
     assert reader.text.count("no audio") >= len(TEXTS)
 
 
+@pytest.mark.usefixtures("_plain_figures")
+def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
+    """The synthetic records above are copies of a schema; these come from its owner."""
+    params = make_params(2, max_grid_sentences=1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    rows = {
+        name: [ScoreRow.model_validate_json(json.dumps(row)) for row in read_jsonl(path)]
+        for name in params.candidate_names
+        if (path := tmp_path / paths.SCORES / name / "rows.jsonl")
+    }
+    scale = read_json(tmp_path / paths.REFERENCE / "similarity.json")
+    rule = params.select.model_copy(update={"num_bootstrap": 200})
+    decision = selection.select(rows, rule, scale=scale)
+    write_json(tmp_path / paths.SELECTION, decision)
+    kept = {
+        name: [row.model_copy(update={"split": "confirmation"}) for row in rows[name]]
+        for name in {"base", decision["chosen"]}
+    }
+    confirmed = selection.confirm(
+        kept["base"], kept[decision["chosen"]], rule, scale=scale, selection=decision
+    )
+    write_json(tmp_path / paths.CONFIRM, confirmed)
+    text = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    assert page.headline(decision) in text
+    assert tables.named(confirmed["sentence"])[1:] in text
+    assert tables.named(decision["reason"])[1:] in text
+
+
+@pytest.mark.usefixtures("_plain_figures")
 def test_report_is_written_where_the_pipeline_expects_it(world: Path) -> None:
-    path = page.write_report(make_params(), world)
+    path = page.write_report(make_params(4, max_grid_sentences=1), world)
     assert path == world / paths.REPORT
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
 

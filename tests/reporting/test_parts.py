@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from reporting.world import make_params, make_row, make_selection, make_summary
 
+from reporting.world import make_params, make_row, make_selection, make_summary
 from voxadapt import paths
 from voxadapt.provenance import read_json
 from voxadapt.reporting import figures, players, tables
@@ -18,6 +18,10 @@ from voxadapt.reporting import figures, players, tables
 def inside(world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(world)
     return world
+
+
+def words(text: str) -> str:
+    return text.replace("\u00a0", " ")
 
 
 def sound_of(uri: str) -> tuple[np.ndarray, int]:
@@ -98,10 +102,12 @@ def test_numbers_are_written_with_units_and_signs() -> None:
     assert tables.percent(0.0345) == "3.5 %"
     assert tables.percent(None) == "–"
     value = {"point": -0.0123, "low": -0.03, "high": 0.01, "n": 9}
-    assert tables.interval(value, share=True, sign=True) == "−1.2 points (−3.0 to +1.0)"
-    assert tables.interval(value) == "−0.012 (−0.030 to 0.010)"
+    assert words(tables.interval(value, share=True, sign=True)) == "−1.2 points (−3.0 to +1.0)"
+    assert words(tables.interval(value)) == "−0.012 (−0.030 to 0.010)"
     assert tables.interval({"point": None, "low": None, "high": None, "n": 0}) == "–"
-    assert tables.named("epoch-3 beats epoch-12, not epoch-x") == "epoch 3 beats epoch 12, not epoch-x"
+    assert (
+        tables.named("epoch-3 beats epoch-12, not epoch-x") == "epoch 3 beats epoch 12, not epoch-x"
+    )
 
 
 def test_metrics_row_is_flat_and_short() -> None:
@@ -117,7 +123,8 @@ def test_notebook_tables_cover_all_candidates(inside: Path) -> None:
     assert list(tables.candidates().index) == names
     assert list(tables.gates()["error"]) == ["passed"] * 4 + ["failed"]
     assert tables.pairs().loc["Base", "similarity − Base"] == "–"
-    assert tables.confirmation().loc["WER", "difference"] == "−5.0 points (−7.0 to −3.0)"
+    difference = tables.confirmation().loc["WER", "difference"]
+    assert words(difference) == "−5.0 points (−7.0 to −3.0)"
     assert list(tables.splits()["clips"]) == [8, 8, 8]
     assert tables.findings().iloc[0]["clips"] == 3
     assert list(tables.references().index) == ["Recording", "Recording, coded"]
@@ -126,7 +133,7 @@ def test_notebook_tables_cover_all_candidates(inside: Path) -> None:
     assert tables.flags("base").loc["rate high", "clips"] >= 0
     assert len(tables.frames()) == len(tables.splits())
     assert len(tables.train_epochs()) == 4
-    assert tables.similarity_scale().iloc[0]["similarity"] == "0.880 (0.860 to 0.900)"
+    assert words(tables.similarity_scale().iloc[0]["similarity"]) == "0.880 (0.860 to 0.900)"
     assert tables.record(paths.CODES_METRICS).loc["num clips", "value"] == 24
 
 

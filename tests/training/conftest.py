@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fakes
 import pytest
 
+import fakes
 from voxadapt.params import TrainParams
 from voxadapt.training.loop import TrainResult, train
 
@@ -24,9 +24,7 @@ class World:
 
     def train(self, root: Path, num_epochs: int = 2, **options: Any) -> TrainResult:
         given = {"speaker_name": "Aria", "batch_size": 4, "lr": 1e-3, "seed": 3}
-        keep = {
-            k: options.pop(k) for k in ("save_every_s", "utterances", "codes") if k in options
-        }
+        keep = {k: options.pop(k) for k in ("save_every_s", "utterances", "codes") if k in options}
         return train(
             TrainParams(**{**given, **options}),
             **{

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import fakes
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fakes
 from voxadapt.errors import UserError
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds
@@ -35,27 +35,26 @@ def test_text_ids_are_those_that_inference_reads(tts, ids):
     assert tokenizer.convert_ids_to_tokens(example.text_ids[:2]) == ["<|im_start|>", "assistant"]
 
 
-def test_language_tag_comes_from_the_row_or_else_from_the_parameter(tts, ids):
-    rows = [
-        fakes.make_utterance("a", "x", language="German"),
-        fakes.make_utterance("b", "x"),
-        fakes.make_utterance("c", "x", language="auto"),
-    ]
+def test_one_language_prefix_for_all_rows_the_one_that_scoring_uses(tts, ids):
+    rows = [fakes.make_utterance("a", "x", language="de"), fakes.make_utterance("b", "x")]
     codes = {row.id: fakes.make_codes(4, 0) for row in rows}
     tagged = build_examples(rows, codes, tts, ids, "english")
-    assert [e.layout.codec_ids[5] for e in tagged] == [37, 34, ids.think_eos]
+    assert [e.layout.codec_ids[5] for e in tagged] == [34, 34]
+    auto = build_examples(rows, codes, tts, ids)
+    assert [e.layout.codec_ids[5] for e in auto] == [ids.think_eos] * 2
+    with pytest.raises(UserError, match=r"train\.language"):
+        build_examples(rows, codes, tts, ids, "klingon")
 
 
 def test_every_row_that_cannot_be_laid_out_is_a_problem(tts, ids):
     rows = [fakes.make_utterance(name, "x") for name in ("none", "narrow", "beyond", "fine")]
-    rows.append(fakes.make_utterance("tongue", "x", language="klingon"))
     codes = {row.id: fakes.make_codes(4, 0) for row in rows if row.id != "none"}
     codes["narrow"] = codes["narrow"][:, :2]
     codes["beyond"] = codes["beyond"] + fakes.CODEBOOK_SIZE
     with pytest.raises(UserError) as caught:
         build_examples(rows, codes, tts, ids)
     where = [problem.where for problem in caught.value.problems]
-    assert where == ["none", "narrow", "beyond", "tongue: language"]
+    assert where == ["none", "narrow", "beyond"]
 
 
 def test_a_tokenizer_with_another_turn_is_refused(ids):
@@ -64,9 +63,7 @@ def test_a_tokenizer_with_another_turn_is_refused(ids):
         _tokenize_texts=lambda texts: [torch.arange(20)[None]],
     )
     with pytest.raises(UserError, match="a turn of 3 ids, the text, 5 ids"):
-        build_examples(
-            [fakes.make_utterance("a", "x")], {"a": fakes.make_codes(4, 0)}, wrong, ids
-        )
+        build_examples([fakes.make_utterance("a", "x")], {"a": fakes.make_codes(4, 0)}, wrong, ids)
 
 
 @given(

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
-import fakes
 import pytest
 import torch
 from torch.nn import functional as F
 
+import fakes
 from voxadapt.model.forward import Predictions, predict
 from voxadapt.model.load import load_tts, speaker_vector
 from voxadapt.model.tokens import SpecialIds
@@ -33,7 +33,7 @@ def _gradients(setting, size):
         sums = loss_sums(predict(model, batch, vector))
         part = total_loss(sums, labels, frames, 0.3)
         part.backward()
-        total += float(part)
+        total += float(part.detach())
         tally.add(sums)
     grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return total, tally, grads

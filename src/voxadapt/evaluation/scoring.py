@@ -94,7 +94,9 @@ def score_clips(
         words, chars = word_counts(text_norm, hyp_norm), char_counts(text_norm, hyp_norm)
         ratio = shape.spoken_s / scale.rate.expected_s(values["ref_chars"])
         leave_out = clip.text_id if clip.candidate in PSEUDO_CANDIDATES else None
-        enough = voice.embedding is not None and voice.speech_s >= params.min_speech_s
+        similarity = None
+        if voice.embedding is not None and voice.speech_s >= params.min_speech_s:
+            similarity = reference.similarity(voice.embedding, leave_out)
         rows.append(
             ScoreRow(
                 **values,
@@ -117,7 +119,7 @@ def score_clips(
                 lid=heard.lid,
                 lid_p=heard.lid_p,
                 speech_s=rounded(voice.speech_s),
-                sim=rounded(reference.similarity(voice.embedding, leave_out)) if enough else None,
+                sim=rounded(similarity),
                 sim_ref_n=reference.num_clips(leave_out),
                 dur_ratio=rounded(ratio),
                 **_shape_values(shape),

@@ -111,8 +111,8 @@ def ratio_by_text(
     weight = np.ones(len(keys)) if denominators is None else np.asarray(denominators, float)
     size = len(text_ids)
     return Ratio(
-        np.bincount(index, np.asarray(numerators, float), size),
-        np.bincount(index, weight, size),
+        np.bincount(index, np.asarray(numerators, float), size).astype(np.float64),
+        np.bincount(index, weight, size).astype(np.float64),
     )
 
 
@@ -305,9 +305,9 @@ def pareto_members(error: Array, similarity: Array) -> NDArray[np.bool_]:
     """
     error_i, error_j = error[..., :, None], error[..., None, :]
     sim_i, sim_j = similarity[..., :, None], similarity[..., None, :]
-    dominated = (
-        (error_j <= error_i) & (sim_j >= sim_i) & ((error_j < error_i) | (sim_j > sim_i))
-    ).any(axis=-1)
+    no_worse = (error_j <= error_i) & (sim_j >= sim_i)
+    better = (error_j < error_i) | (sim_j > sim_i)
+    dominated: NDArray[np.bool_] = np.any(no_worse & better, axis=-1)
     return ~dominated
 
 
@@ -343,17 +343,19 @@ def coverage(
     """Measure how often the interval of a simulated corpus contains the truth.
 
     Args:
-        simulate: Draws a corpus and names its true statistic.
+        simulate: Draws a corpus, always of the same number of texts, and names its true value.
         num_trials: Corpora drawn.
         num_bootstrap: Resamples for each.
         confidence: Nominal coverage.
         seed: Seed of everything.
     """
     generator = np.random.default_rng(seed)
+    weights: Array | None = None  # independent of the data, so one set serves all trials
     hits = 0
-    for trial in range(num_trials):
+    for _ in range(num_trials):
         ratio, truth = simulate(generator)
-        weights = resample_weights(len(ratio.numerator), num_bootstrap, seed + 1 + trial)
+        if weights is None:
+            weights = resample_weights(len(ratio.numerator), num_bootstrap, seed)
         found = ratio_interval(ratio, weights, 0, confidence)
         assert found.low is not None and found.high is not None
         hits += found.low <= truth <= found.high

@@ -214,6 +214,9 @@ def speak(
         One clip a text. `hit_max_tokens` is set where a clip is as long as the limit allows: the
         stock calls do not tell whether its end was chosen in the very last step.
     """
+    generation = tts.model.talker.generation_config
+    if generation.pad_token_id is None:  # what `generate` would choose, warning for every batch
+        generation.pad_token_id = tts.model.config.talker_config.codec_eos_token_id
     torch.manual_seed(seed)
     arguments = {
         "text": list(texts),
@@ -326,7 +329,7 @@ def _batch(
     stored = _load(path, len(lines))
     if stored is not None:
         return stored
-    common = {"max_new_tokens": batch.max_new_tokens, "language": language}
+    common: dict[str, Any] = {"max_new_tokens": batch.max_new_tokens, "language": language}
     try:
         spoken = speak(tts, lines, voice, params, seed=batch.seed, **common)
     except Exception:  # one row can break a batch; the clips say which one did
@@ -345,12 +348,10 @@ def _batch(
 
 def _store(path: Path, spoken: Sequence[Spoken]) -> None:
     stream = io.BytesIO()
-    np.savez(
-        stream,
-        num_frames=np.array([item.num_frames for item in spoken]),
-        hit_max_tokens=np.array([item.hit_max_tokens for item in spoken]),
-        **{f"clip{i}": item.samples for i, item in enumerate(spoken)},
-    )
+    arrays: dict[str, Any] = {f"clip{i}": item.samples for i, item in enumerate(spoken)}
+    arrays["num_frames"] = np.array([item.num_frames for item in spoken])
+    arrays["hit_max_tokens"] = np.array([item.hit_max_tokens for item in spoken])
+    np.savez(stream, **arrays)
     write_atomic(path, stream.getvalue())
 
 

@@ -88,23 +88,31 @@ def encode_clips(
     return dict(zip(saved["keys"].tolist(), parts, strict=True))
 
 
+def copied_rows(corpus: Corpus) -> list[int]:
+    """Return the clips that Whisper also hears through the codec."""
+    return [
+        *corpus.where("base")[::12],
+        *corpus.where("malay")[::4],
+        *corpus.where("target_other", "whisper_only")[::4],
+    ]
+
+
 def codec_copies(
-    corpus: Corpus, codes: dict[int, np.ndarray], codec: Path, work: Path, share: int = 3
-) -> Callable[[int], np.ndarray | None]:
-    """Decode every ``share``-th clip; return a function from a clip to its copy.
+    corpus: Corpus, codes: dict[int, np.ndarray], codec: Path, work: Path
+) -> dict[int, np.ndarray]:
+    """Decode clips with the stock codec; later calls read the result.
 
     Args:
         corpus: All clips.
         codes: Codes of the clips.
         codec: Folder of the codec.
         work: Folder of the intermediate results.
-        share: Copies are made of one clip in so many.
 
     Returns:
-        A function that returns the copy of a clip, None where there is none.
+        The copies, 24 kHz.
     """
     path = work / "copies.i16"
-    chosen = [i for n, i in enumerate(sorted(codes)) if n % share == 0]
+    chosen = sorted(codes)
     offsets = np.cumsum([0] + [len(codes[i]) * HOP for i in chosen])
     if not path.exists():
         stock = import_qwen_tts()
@@ -120,16 +128,11 @@ def codec_copies(
                 store[offsets[n] : offsets[n + 1]] = np.round(wave[:size] * 32767).astype(np.int16)
         store.flush()
         part.rename(path)
-    samples = np.memmap(path, dtype=np.int16, mode="r")
-    place = {i: n for n, i in enumerate(chosen)}
-
-    def copy(index: int) -> np.ndarray | None:
-        n = place.get(index)
-        if n is None:
-            return None
-        return samples[offsets[n] : offsets[n + 1]].astype(np.float32) / 32767
-
-    return copy
+    samples = np.fromfile(path, dtype=np.int16)
+    return {
+        i: samples[offsets[n] : offsets[n + 1]].astype(np.float32) / 32767
+        for n, i in enumerate(chosen)
+    }
 
 
 def clone_score(
@@ -198,21 +201,22 @@ def build(
     if not (codec / "config.json").exists():
         export(train_codec(corpus, heard, recipe.codec, work), work / "codec_part")
         replace_folder(work / "codec_part", codec)
-    listened = heard + corpus.where("malay")  # fewer Malay clips: twice
+    # Fewer Malay clips and fewer of the target voice: each twice.
+    listened = [*heard, *corpus.where("malay"), *corpus.where("target_other", "whisper_only")]
+    listened += corpus.where("whisper_only")
     whisper = out / "models" / "whisper" / "miniature.pt"
-    codes = encode_clips(corpus, heard, codec, work, "codes")
+    base_rows = corpus.where("base")
+    codes = encode_clips(corpus, base_rows, codec, work, "codes_base")
+    copied = encode_clips(corpus, copied_rows(corpus), codec, work, "codes_copied")
     first = work / "whisper" / "state.pt"
     train_whisper(corpus, listened, recipe.whisper, work)
-    copies = codec_copies(corpus, codes, codec, work)
+    copies = codec_copies(corpus, copied, codec, work)
     tuned = replace(recipe.whisper, steps=recipe.whisper.tune_steps, lr=recipe.whisper.tune_lr)
     export_whisper(
         train_whisper(corpus, listened, tuned, work, "whisper_tuned", copies, first), whisper
     )
-    base_rows = corpus.where("base")
     trainer = TalkerTrainer(recipe.talker, tokenizer)
-    data = TalkerData(
-        corpus, base_rows, {i: codes[i] for i in base_rows}, tokenizer, recipe.talker, trainer.ids
-    )
+    data = TalkerData(corpus, base_rows, codes, tokenizer, recipe.talker, trainer.ids)
     score = clone_score(corpus, tokenizer, codec, whisper, work, recipe)
     train_talker(data, trainer, work, score)
     export_base(trainer.model, tokenizer, codec, work / "base_part", recipe.talker)

@@ -113,6 +113,8 @@ class SpeechRecipe:
         malay_shipped: How many of them are shipped.
         malay_text: Shipped Malay sentences without audio.
         floor_clips: Clips of each floor voice.
+        whisper_target: Further utterances of the target voice, for Whisper only.
+        whisper_flite: Further utterances of the other flite voices, for Whisper only.
         lead_s: Silence before speech, in seconds.
         tail_s: Silence after speech, in seconds.
         max_s: Longest clip kept, in seconds.
@@ -129,6 +131,8 @@ class SpeechRecipe:
     malay_shipped: int = 145
     malay_text: int = 400
     floor_clips: int = 8
+    whisper_target: int = 1_600
+    whisper_flite: int = 1_500
     lead_s: float = 0.05
     tail_s: float = 0.10
     max_s: float = 5.0
@@ -155,7 +159,7 @@ class CodecRecipe:
     window: int = 12
     buckets: tuple[int, ...] = (24, 30, 36)
     lr: float = 1e-3
-    save_every: int = 100
+    save_every: int = 50
     fit_frames: int = 6_000
     encoder_filters: int = 12
     encoder_hidden: int = 128
@@ -186,14 +190,14 @@ class WhisperRecipe:
         lr: Peak learning rate.
         audio_ctx: Encoder positions, 20 ms each (7 s).
         full_share: Share of batches padded to the whole context.
-        resynthesised_share: Share of codec copies where copies are given.
+        copied_share: Share of codec copies where copies are given.
     """
 
     seed: int = 12
     steps: int = 3_000
     lr: float = 1.5e-3
-    tune_steps: int = 1_000
-    tune_lr: float = 6e-4
+    tune_steps: int = 2_000
+    tune_lr: float = 1e-3
     batch: int = 24
     save_every: int = 250
     smoothing: float = 0.02
@@ -204,7 +208,7 @@ class WhisperRecipe:
     audio_layers: int = 3
     text_layers: int = 2
     full_share: float = 0.25
-    resynthesised_share: float = 0.6
+    copied_share: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -226,8 +230,8 @@ class TalkerRecipe:
     lr: float = 1e-3
     batch: int = 16
     save_every: int = 200
-    eval_every: int = 600
-    autocast: bool = False
+    eval_every: int = 900
+    autocast: bool = True
     text_vocab: int = 400
     hidden: int = 256
     layers: int = 5

@@ -232,6 +232,11 @@ def plan(recipe: Recipe) -> list[Utterance]:
         add("malay", "malay", MALAY_VOICES[i % len(MALAY_VOICES)].name, malay, 1)
     for i in range(sizes.base):
         add("base", "english", base[i % len(base)], english, 1)
+    # The recorded voices are few and the hardest to read: Whisper hears more of them.
+    add("whisper_only", "english", target, english, sizes.whisper_target)
+    flite = [v.name for v in BASE_VOICES if v.engine == "flite"]
+    for i in range(sizes.whisper_flite):
+        add("whisper_only", "english", flite[i % len(flite)], english, 1)
     return out
 
 

@@ -114,7 +114,7 @@ def base_config(recipe: TalkerRecipe, tokenizer: Path) -> Any:
     )
 
 
-def new_base(recipe: TalkerRecipe, tokenizer: Path) -> nn.Module:
+def new_base(recipe: TalkerRecipe, tokenizer: Path) -> Any:
     """Return an initialised, untrained Base.
 
     Rows of the codec embedding that no token uses stay near zero, as they are in the full-size
@@ -215,6 +215,9 @@ def layout(
 class MelFeatures(nn.Module):
     """The speaker encoder's features, those of the stock ``mel_spectrogram``."""
 
+    bank: Tensor
+    window: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         import librosa
@@ -237,7 +240,7 @@ class TalkerTrainer(nn.Module):
     def __init__(self, recipe: TalkerRecipe, tokenizer: Path) -> None:
         super().__init__()
         self.recipe = recipe
-        self.model = new_base(recipe, tokenizer)
+        self.model: Any = new_base(recipe, tokenizer)
         text = special_ids(tokenizer)
         self.ids = {
             **codec_ids(recipe.codebook_size),
@@ -411,7 +414,7 @@ def train_talker(
         trainer.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first_step, best = state["step"], state["best"]
-    began, sums = time.time(), {}
+    began, sums = time.time(), dict[str, float]()
     for step in range(first_step, recipe.steps):
         generator = torch.Generator().manual_seed(stable_seed(recipe.seed, "t", step) % 2**62)
         for group in optimizer.param_groups:
@@ -447,7 +450,7 @@ def train_talker(
 
 
 def export_base(
-    model: nn.Module, tokenizer: Path, codec: Path, folder: Path, recipe: TalkerRecipe
+    model: Any, tokenizer: Path, codec: Path, folder: Path, recipe: TalkerRecipe
 ) -> None:
     """Write the Base as a stock model folder.
 

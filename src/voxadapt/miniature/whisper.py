@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def prompt_and_text(text: str, language: str) -> tuple[list[int], list[int]]:
     return prompt, [*tokenizer.encode(" " + text), tokenizer.eot]
 
 
-def new_whisper(recipe: WhisperRecipe) -> nn.Module:
+def new_whisper(recipe: WhisperRecipe) -> Any:
     """Return an initialised, untrained Whisper."""
     from whisper.model import ModelDimensions, Whisper
 
@@ -77,7 +77,7 @@ class WhisperTrainer(nn.Module):
     def __init__(self, recipe: WhisperRecipe, texts: Sequence[tuple[str, str]]) -> None:
         super().__init__()
         self.recipe = recipe
-        self.model = new_whisper(recipe)
+        self.model: Any = new_whisper(recipe)
         used: set[int] = set()
         for text, language in texts:
             prompt, tokens = prompt_and_text(text, language)
@@ -118,7 +118,7 @@ class WhisperTrainer(nn.Module):
         smooth = self.recipe.smoothing
         return F.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smooth)
 
-    def finish(self) -> nn.Module:
+    def finish(self) -> Any:
         """Write the trained rows into the model and return it."""
         with torch.no_grad():
             table = self.model.decoder.token_embedding.weight
@@ -150,7 +150,7 @@ def train_whisper(
     recipe: WhisperRecipe,
     work: Path,
     name: str = "whisper",
-    resynthesised: Callable[[int], np.ndarray | None] | None = None,
+    copies: Mapping[int, np.ndarray] | None = None,
     start: Path | None = None,
 ) -> WhisperTrainer:
     """Train the recogniser, from its last checkpoint where there is one.
@@ -161,7 +161,7 @@ def train_whisper(
         recipe: Sizes and schedule.
         work: Folder of checkpoints.
         name: Name of the checkpoint folder.
-        resynthesised: Returns the codec's copy of a clip, None where there is none.
+        copies: The codec's 24 kHz copies of some clips; a share of each batch is drawn from them.
         start: Checkpoint whose weights to start from.
 
     Returns:
@@ -179,16 +179,19 @@ def train_whisper(
         first_step = state["step"]
     elif start is not None:
         trainer.load_state_dict(torch.load(start, weights_only=True)["model"])
+    copies = copies or {}
+    copied = sorted(copies)
     began, total = time.time(), 0.0
     for step in range(first_step, recipe.steps):
         rng = np.random.default_rng(stable_seed(recipe.seed, name, step))
-        chosen = rng.choice(indices, size=recipe.batch, replace=False)
+        chosen = rng.choice(indices, size=recipe.batch, replace=False).tolist()
         waves = []
-        for i in chosen:
-            copy = None
-            if resynthesised is not None and rng.random() < recipe.resynthesised_share:
-                copy = resynthesised(int(i))
-            wave = resample(corpus.clip(int(i)) if copy is None else copy)
+        for row, i in enumerate(chosen):
+            if copied and rng.random() < recipe.copied_share:
+                i = chosen[row] = copied[int(rng.integers(len(copied)))]
+                wave = resample(copies[i])
+            else:
+                wave = resample(corpus.clip(i))
             waves.append(_augment(wave, rng, recipe.audio_ctx * 320 - len(wave)))
         longest = max(map(len, waves))
         context = -(-longest // 320) + int(rng.integers(0, 20))

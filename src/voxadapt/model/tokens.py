@@ -94,12 +94,11 @@ class SpecialIds:
         ends = (self.codec_pad, self.codec_bos, self.codec_eos)
         return frozenset((*ends, self.think, self.nothink, self.think_bos, self.think_eos))
 
-    def language_id(self, language: str | None, where: str = "train.language") -> int | None:
+    def language_id(self, language: str | None) -> int | None:
         """Return the codec id of a language, or None for `auto`.
 
         Args:
             language: Name in any case; `auto` and None mean a prefix without a tag.
-            where: Parameter or record that named the language, for the message.
 
         Raises:
             UserError: When the model's config does not list the language.
@@ -109,7 +108,7 @@ class SpecialIds:
         if language.lower() not in self.languages:
             raise UserError(
                 Problem(
-                    where,
+                    "train.language",
                     "auto or one of " + ", ".join(sorted(self.languages)),
                     repr(language),
                     "Choose a listed language, or auto.",

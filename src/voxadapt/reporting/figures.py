@@ -285,7 +285,7 @@ def durations(root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
     named = {"train": theme.other, "selection": theme.chosen, "confirmation": theme.base}
     values = [[row["duration_s"] for row in rows if row["split"] == split] for split in named]
     labels = [f"{split} ({len(clips)})" for split, clips in zip(named, values, strict=True)]
-    axes.hist(values, bins=24, stacked=True, color=list(named.values()), label=labels, rwidth=0.9)
+    axes.hist(values, bins=16, stacked=True, color=list(named.values()), label=labels, rwidth=0.9)
     axes.set_xlabel("clip duration, s", fontsize=9)
     axes.set_ylabel("clips", fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
@@ -297,7 +297,7 @@ def histogram(candidate: str, root: str | Path = ".", theme: Theme = LIGHT) -> P
     rows = read_jsonl(Path(root) / paths.SCORES / candidate_name(candidate) / "rows.jsonl")
     values = [row["sim"] for row in rows if row["sim"] is not None]
     figure, axes = _axes(theme, height_in=2.6)
-    axes.hist(values, bins=24, color=theme.chosen, rwidth=0.9)
+    axes.hist(values, bins=16, color=theme.chosen, rwidth=0.9)
     scale = read_json(Path(root) / paths.REFERENCE / "similarity.json")
     for name, style in (("floor", ":"), ("codec_ceiling", "-."), ("ceiling", "--")):
         if scale[name]["point"] is not None:

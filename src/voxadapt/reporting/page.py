@@ -29,7 +29,7 @@ NUM_WORST_CHOSEN, NUM_WORST_BASE = 6, 3
 NUM_OPEN_SENTENCES = 3
 VERDICTS = {  # confirm.json: (words on the chip, tone)
     "confirmed": ("Confirmed on unseen sentences", "good"),
-    "not_confirmed": ("Not confirmed: too close to tell", "unsure"),
+    "not_confirmed": ("Not confirmed on unseen sentences", "unsure"),
     "contradicted": ("Contradicted on unseen sentences", "bad"),
     "base_kept": ("The Base is kept", "unsure"),
 }
@@ -127,7 +127,7 @@ def build_page(params: Params, root: str | Path = ".") -> str:
             flag_counts=_flag_counts(params, records),
             confirmation=tables.confirmation_rows(confirm),
             audit=_audit(records),
-            codes=_figures_of(records.codes),
+            codes=_figures_of({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
             train=_figures_of(records.train),
             train_epochs=tables.train_rows(records.train),
             provenance=_provenance(params, records),
@@ -171,9 +171,9 @@ def lede(params: Params, records: Records) -> str:
         -1: f"sounds less like {params.train.speaker_name} than the zero-shot Base",
     }[_direction(sim["difference"])]
     clarity = {
-        1: "it is understood less well",
-        0: "it is understood about as well",
-        -1: "it is also understood better",
+        1: "It is understood less well",
+        0: "It is understood about as well",
+        -1: "It is understood better",
     }[_direction(error["difference"])]
     level = round(100 * records.selection["rule"]["confidence"])
     return (
@@ -181,7 +181,7 @@ def lede(params: Params, records: Records) -> str:
         f"{_point(confirm, 'sim', 'base')}, a difference of "
         f"{tables.number(sim['difference']['point'], 3, sign=True)} "
         f"({level} % interval {tables.number(sim['difference']['low'], 3, sign=True)} to "
-        f"{tables.number(sim['difference']['high'], 3, sign=True)}). And {clarity}: "
+        f"{tables.number(sim['difference']['high'], 3, sign=True)}). {clarity}: "
         f"{confirm['error_metric'].upper()} {_point(confirm, confirm['error_metric'], 'chosen')} "
         f"against {_point(confirm, confirm['error_metric'], 'base')}."
     )

@@ -44,7 +44,8 @@ def interval(value: Mapping[str, Any] | None, share: bool = False, sign: bool = 
         None if value[key] is None else number(factor * value[key], digits, sign)
         for key in ("point", "low", "high")
     )
-    return f"{point}{unit}" if low is None else f"{point}{unit} ({low} to {high})"
+    text = f"{point}{unit}" if low is None else f"{point}{unit} ({low} to {high})"
+    return text.replace(" ", "\u00a0")  # stays on one line
 
 
 def title(candidate: str) -> str:
@@ -121,7 +122,7 @@ def _frame(rows: Sequence[Mapping[str, Any]], index: str | None = None) -> panda
 
     pandas.set_option("display.max_colwidth", 120, "display.max_rows", 200)
     frame = pandas.DataFrame(list(rows))
-    return frame.set_index(index) if index and len(frame) else frame
+    return frame.set_index(index).rename_axis(None) if index and len(frame) else frame
 
 
 def record(path: str | Path) -> pandas.DataFrame:
@@ -153,7 +154,8 @@ def findings(root: str | Path = ".") -> pandas.DataFrame:
         }
         for (severity, rule), found in sorted(grouped.items(), key=lambda i: (i[0][0], -len(i[1])))
     ]
-    return _frame(rows or [{"severity": "none", "rule": NONE, "clips": 0, "example": NONE}])
+    none = {"severity": "none", "rule": NONE, "clips": 0, "example": NONE}
+    return _frame(rows or [none], "severity")
 
 
 def splits(root: str | Path = ".") -> pandas.DataFrame:

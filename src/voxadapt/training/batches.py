@@ -53,16 +53,18 @@ def build_examples(
     """Tokenise and lay out utterances exactly as inference does.
 
     Args:
-        utterances: Accepted utterances; a row's own `language` wins over the default.
+        utterances: Accepted utterances.
         codes: Codes `[N, K]` by id.
         tts: `qwen_tts.Qwen3TTSModel`, whose text template and processor are used.
         ids: Special ids of the model.
-        language: Default prefix: `auto`, or a language of the model.
+        language: Prefix of every sequence: `auto`, or a language of the model. It is the one that
+            scoring speaks with; a row's own `language` is a note about the recording.
         streaming: Lay the text over the frame rows.
 
     Raises:
         UserError: With one problem for each row that cannot be laid out.
     """
+    language_id = ids.language_id(language)
     examples: list[Example] = []
     problems: list[Problem] = []
     for row in utterances:
@@ -78,8 +80,6 @@ def build_examples(
             problems.append(Problem(row.id, expected, found, "Run the codes stage again."))
             continue
         try:
-            where = f"{row.id}: language" if row.language else "train.language"
-            language_id = ids.language_id(row.language or language, where)
             text_ids = tokenize(tts, row.text, ids, row.id)
         except UserError as error:
             problems.extend(error.problems)
@@ -90,7 +90,7 @@ def build_examples(
         frames = torch.from_numpy(np.ascontiguousarray(array).astype(np.int64))
         examples.append(Example(row.id, layout, text_ids, frames))
     if problems:
-        raise UserError(list(dict.fromkeys(problems)), "Some utterances cannot be trained on.")
+        raise UserError(problems, "Some utterances cannot be trained on.")
     return examples
 
 

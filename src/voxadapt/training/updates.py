@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,11 +90,12 @@ class Drift:
     """How far a part of the model is from the Base.
 
     Attributes:
-        relative: ||W - W_base|| / ||W_base||, over all tensors of the part.
+        relative: ||W - W_base|| / ||W_base||, over all tensors of the part; None for a part that
+            is zero in the Base.
         changed_share: Share of weights whose stored value differs from the Base's.
     """
 
-    relative: float
+    relative: float | None
     changed_share: float
 
 
@@ -115,13 +117,13 @@ def measure_drift(named: Mapping[str, Tensor], base_dir: str | Path) -> dict[str
         total[2] += float((now.to(base.dtype) != base).sum())
         total[3] += base.numel()
     return {
-        module: Drift((d / b) ** 0.5 if b else float("nan"), changed / size)
+        module: Drift((d / b) ** 0.5 if b else None, changed / size)
         for module, (d, b, changed, size) in sums.items()
     }
 
 
 def _adamw_update(
-    state: Mapping[str, Tensor], index: Tensor, weight: Tensor, group: Mapping[str, float]
+    state: Mapping[str, Tensor], index: Tensor, weight: Tensor, group: Mapping[str, Any]
 ) -> Tensor:
     """Recompute AdamW's change of the sampled weights in float32."""
     beta1, beta2 = group["betas"]

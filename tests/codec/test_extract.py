@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+import fakes
+from voxadapt.codec.extract import decode_codes, extract_codes, whole_frames
+from voxadapt.errors import UserError
+from voxadapt.model.load import load_speech_tokenizer
+
+DURATIONS_S = (1.0, 2.37, 0.8, 1.513, 3.0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    root = tmp_path_factory.mktemp("codec")
+    fakes.make_codec(root / "speech_tokenizer")
+    return load_speech_tokenizer(root)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    rows = []
+    for n, duration_s in enumerate(DURATIONS_S):
+        rate_hz = 16_000 if n == 3 else 24_000
+        fakes.make_wav(root / f"clips/c{n}.wav", duration_s, n, rate_hz)
+        rows.append(fakes.make_utterance(f"c{n}", "x", duration_s=duration_s))
+    return root, rows
+
+
+def extract(corpus, tokenizer, work, seconds=60.0, rows=None):
+    root, everything = corpus
+    return extract_codes(rows or everything, tokenizer, seconds, work, "codec", root)
+
+
+def test_codes_have_one_row_a_frame_and_the_order_of_the_manifest(corpus, tokenizer, tmp_path):
+    codes = extract(corpus, tokenizer, tmp_path)
+    assert list(codes) == [row.id for row in corpus[1]]
+    for array, duration_s in zip(codes.values(), DURATIONS_S, strict=True):
+        assert array.dtype == np.int16
+        assert array.shape == (int(np.ceil(duration_s * 12.5)), fakes.NUM_CODEBOOKS)
+        assert len(np.unique(array)) > 4
+
+
+def test_codes_are_the_same_alone_and_in_any_batch(corpus, tokenizer, tmp_path):
+    together = extract(corpus, tokenizer, tmp_path / "a")
+    for name, array in extract(corpus, tokenizer, tmp_path / "b", seconds=0.1).items():
+        assert np.array_equal(array, together[name]), name
+    for name, array in extract(corpus, tokenizer, tmp_path / "c", seconds=5.0).items():
+        assert np.array_equal(array, together[name]), name
+
+
+def test_codes_of_whole_frames_are_those_of_stock_single_clip_encoding(corpus, tokenizer, tmp_path):
+    codes = extract(corpus, tokenizer, tmp_path)
+    for n in (0, 2, 4):
+        samples, rate_hz = sf.read(corpus[0] / f"clips/c{n}.wav", dtype="float32")
+        whole = whole_frames(samples, fakes.HOP)
+        stock = tokenizer.encode(whole, sr=rate_hz).audio_codes[0].numpy()
+        assert np.array_equal(codes[f"c{n}"], stock)
+
+
+def test_a_stopped_run_goes_on_with_the_clips_that_are_left(
+    corpus, tokenizer, tmp_path, monkeypatch
+):
+    rows = corpus[1]
+    first = extract(corpus, tokenizer, tmp_path, rows=rows[:3])
+    calls = []
+    original = tokenizer.encode
+
+    def encode(waves, sr):
+        calls.append(len(waves))
+        return original(waves, sr=sr)
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    everything = extract(corpus, tokenizer, tmp_path)
+    assert sum(calls) == 2
+    assert all(np.array_equal(first[name], everything[name]) for name in first)
+    changed = [rows[0].model_copy(update={"audio_sha256": "f" * 64}), *rows[1:]]
+    calls.clear()
+    extract(corpus, tokenizer, tmp_path, rows=changed)
+    assert sum(calls) == 1
+
+
+def test_a_damaged_cache_entry_is_encoded_again(corpus, tokenizer, tmp_path):
+    first = extract(corpus, tokenizer, tmp_path)
+    path = next((tmp_path / "codes" / "codec").glob("*.npy"))
+    path.write_bytes(path.read_bytes()[:50])
+    again = extract(corpus, tokenizer, tmp_path)
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+
+
+def test_every_clip_that_cannot_be_encoded_is_a_problem(corpus, tokenizer, tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "broken.wav").write_text("no audio")
+    fakes.make_wav(tmp_path / "clips" / "short.wav", 0.05)
+    names = ("missing", "broken", "short")
+    bad = [fakes.make_utterance(name, "x", duration_s=n + 1) for n, name in enumerate(names)]
+    with pytest.raises(UserError) as caught:
+        extract((tmp_path, bad), tokenizer, tmp_path / "work")
+    assert [p.where.split()[0] for p in caught.value.problems] == list(names)
+
+
+def test_decoding_in_a_batch_is_decoding_alone(corpus, tokenizer, tmp_path):
+    codes = extract(corpus, tokenizer, tmp_path)
+    exact = copy.copy(tokenizer)  # a random decoder amplifies float32 rounding a thousandfold
+    exact.model = copy.deepcopy(tokenizer.model).double()
+    together = decode_codes(codes, exact)
+    assert list(together) == list(codes)
+    for name, array in codes.items():
+        assert len(together[name]) == len(array) * fakes.HOP
+        alone = decode_codes({name: array}, exact)[name]
+        np.testing.assert_allclose(together[name], alone, atol=1e-6)

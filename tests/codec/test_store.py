@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fakes
+from voxadapt.codec.store import read_codes, write_codes
+from voxadapt.errors import UserError
+
+ROWS = [fakes.make_utterance(f"c{n}", "x") for n in range(5)]
+CODES = {row.id: fakes.make_codes(5 + n, n) for n, row in enumerate(ROWS)}
+
+
+@pytest.fixture
+def paths(tmp_path):
+    found = tmp_path / "codes.safetensors", tmp_path / "index.jsonl"
+    write_codes(*found, CODES, ROWS, "codec")
+    return found
+
+
+def read(paths, rows=ROWS, **options):
+    given = {"num_codebooks": fakes.NUM_CODEBOOKS, "codebook_size": fakes.CODEBOOK_SIZE}
+    return read_codes(*paths, rows, **{**given, **options})
+
+
+def test_what_is_written_is_read_back_and_bytes_do_not_vary(paths, tmp_path):
+    found = read(paths, codec_sha256="codec")
+    assert list(found) == [row.id for row in ROWS]
+    for name, array in found.items():
+        assert array.dtype == np.int16
+        assert np.array_equal(array, CODES[name])
+    again = tmp_path / "again.safetensors", tmp_path / "again.jsonl"
+    write_codes(*again, dict(reversed(CODES.items())), ROWS, "codec")
+    assert again[0].read_bytes() == paths[0].read_bytes()
+    assert again[1].read_bytes() == paths[1].read_bytes()
+
+
+def test_stale_audio_is_a_user_error_that_names_the_clip(paths):
+    rows = [ROWS[0].model_copy(update={"audio_sha256": "0" * 64}), *ROWS[1:]]
+    with pytest.raises(UserError, match=r"c0: expected codes of audio 000000000000"):
+        read(paths, rows)
+
+
+def test_all_misfits_are_reported_together(paths):
+    rows = [*ROWS, fakes.make_utterance("new", "x")]
+    with pytest.raises(UserError) as caught:
+        read(paths, rows, codebook_size=20)
+    assert len(caught.value.problems) == 1 + sum(int(a.max()) >= 20 for a in CODES.values())
+    with pytest.raises(UserError, match=r"\[5, 16\] codes"):
+        read(paths, num_codebooks=16)
+    with pytest.raises(UserError, match="codes of codec other"):
+        read(paths, codec_sha256="other")
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+def test_a_missing_or_damaged_store_says_what_to_run(paths, damage):
+    if damage == "missing":
+        paths[0].unlink()
+    else:
+        paths[0].write_bytes(paths[0].read_bytes()[:40])
+    with pytest.raises(UserError, match="voxadapt codes"):
+        read(paths)

@@ -1,0 +1,156 @@
+"""Batched embeddings equal the stock ones; the scale has ceiling, floor and a rate."""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import resemblyzer
+
+from evaluation.sounds import RATE_HZ, make_voice, silence, write
+from voxadapt.errors import UserError
+from voxadapt.evaluation.results import Clip
+from voxadapt.evaluation.similarity import (
+    Embedder,
+    SimilarityScale,
+    VoiceReference,
+    build_scale,
+    fit_rate,
+    speech_only,
+)
+from voxadapt.provenance import sha256_file
+
+SETTINGS = {"min_speech_s": 0.5, "confidence": 0.95, "num_bootstrap": 300, "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return Embedder()
+
+
+def test_embeddings_equal_the_stock_ones_and_come_faster(embedder: Embedder) -> None:
+    rng = np.random.default_rng(0)
+    clips = [
+        (make_voice(length, pitch, seed), RATE_HZ)
+        for seed, (length, pitch) in enumerate(
+            zip([0.7, 1.3, 1.6, 2.0, 2.6, 3.3, 4.1, 5.0], [90, 230, 120, 180, 100, 210, 140, 160],
+                strict=True)
+        )
+    ]  # fmt: skip
+    clips.append((np.concatenate([clips[4][0], silence(1.5), clips[5][0]]), RATE_HZ))
+    clips.append((clips[3][0] * 0.003, RATE_HZ))  # quiet: loudness is raised
+    clips.append((rng.normal(0, 0.05, 3 * 16_000).astype(np.float32), 16_000))
+    started = time.process_time()
+    ours = embedder.embed(clips)
+    batched_s = time.process_time() - started
+    started = time.process_time()
+    for (wave, rate_hz), found in zip(clips, ours, strict=True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            speech = resemblyzer.preprocess_wav(wave, rate_hz)
+        ours_16k = speech_only(wave, rate_hz)
+        assert ours_16k.shape == speech.shape
+        assert np.allclose(ours_16k, speech, rtol=1e-4, atol=1e-7)
+        assert found.speech_s == len(speech) / 16_000
+        if not len(speech):
+            assert found.embedding is None
+            continue
+        stock = embedder._encoder.embed_utterance(speech)
+        assert found.embedding is not None
+        assert np.abs(found.embedding - stock).max() < 1e-4
+    assert batched_s < time.process_time() - started
+    assert sum(item.embedding is not None for item in ours) >= 9
+
+
+def test_silence_has_no_voice(embedder: Embedder) -> None:
+    found = embedder.embed([(silence(2.0), RATE_HZ), (np.zeros(0, np.float32), RATE_HZ)])
+    assert [item.embedding for item in found] == [None, None]
+    assert [item.speech_s for item in found] == [0.0, 0.0]
+
+
+def test_a_batch_changes_nothing(embedder: Embedder) -> None:
+    clips = [(make_voice(2.0 + 0.5 * i, 100 + 20 * i, i), RATE_HZ) for i in range(3)]
+    together = embedder.embed(clips)
+    for clip, found in zip(clips, together, strict=True):
+        alone = embedder.embed([clip])[0]
+        assert np.abs(alone.embedding - found.embedding).max() < 1e-5  # type: ignore[operator]
+
+
+@pytest.fixture
+def speaker(tmp_path: Path) -> list[Clip]:
+    clips = []
+    for index in range(6):
+        name = f"real{index}"
+        write(tmp_path / f"{name}.wav", make_voice(2.0 + 0.3 * index, 120 + index, index))
+        clips.append(
+            Clip(
+                candidate="real",
+                split="selection" if index % 2 else "confirmation",
+                text_id=name,
+                lang="en",
+                text="ten letters " * (2 + index),
+                wav=f"{name}.wav",
+            )
+        )
+    return clips
+
+
+def test_scale_of_a_speaker(tmp_path: Path, embedder: Embedder, speaker: list[Clip]) -> None:
+    others = [write(tmp_path / f"o{i}.wav", make_voice(2.5, 240, 50 + i)) for i in range(3)]
+    reference, scale = build_scale(embedder, speaker, {"other": others}, root=tmp_path, **SETTINGS)
+    assert scale.ceiling.n == 6 and scale.floor.n == 3
+    assert scale.ceiling.point > scale.floor.point  # type: ignore[operator]
+    assert scale.normalise(scale.ceiling.point) == pytest.approx(1.0)
+    assert scale.normalise(scale.floor.point) == pytest.approx(0.0)
+    seconds = [item[0] for item in scale.ceiling_by_duration]
+    assert seconds[0] == 1.0 and seconds == sorted(seconds)
+    assert scale.ceiling_by_duration[0][1] <= scale.ceiling_at(99.0)  # type: ignore[operator]
+    # A real clip against a centroid that holds it scores higher than against the others.
+    found = reference.embeddings[0]
+    assert reference.similarity(found) > reference.similarity(found, leave_out="real0")
+    assert reference.num_clips("real0") == 5 and reference.num_clips("stranger") == 6
+    # Records survive their files.
+    reference.write(tmp_path / "voice.npz")
+    again = VoiceReference.read(tmp_path / "voice.npz")
+    assert again.sim_id == reference.sim_id == scale.sim_id and again.ids == reference.ids
+    scale.write(tmp_path / "similarity.json")
+    stored = json.loads((tmp_path / "similarity.json").read_text())
+    assert SimilarityScale.from_dict(stored).as_dict() == stored == scale.as_dict()
+
+
+def test_identical_audio_scores_one(embedder: Embedder) -> None:
+    found = embedder.embed([(make_voice(2.0), RATE_HZ)])[0].embedding
+    assert found is not None
+    twins = VoiceReference(("a", "b"), np.stack([found, found]), embedder.id)
+    assert twins.similarity(found, leave_out="a") == pytest.approx(1.0, abs=1e-6)
+
+
+def test_the_conditioning_clip_never_enters_the_reference(
+    tmp_path: Path, embedder: Embedder, speaker: list[Clip]
+) -> None:
+    excluded = {sha256_file(tmp_path / speaker[0].wav)}
+    reference, scale = build_scale(
+        embedder, speaker, {}, root=tmp_path, excluded_sha256=excluded, **SETTINGS
+    )
+    assert "real0" not in reference.ids and len(reference.ids) == 5
+    assert scale.floor.point is None and scale.normalise(0.8) is None
+
+
+def test_too_few_held_out_clips_are_a_user_error(
+    tmp_path: Path, embedder: Embedder, speaker: list[Clip]
+) -> None:
+    with pytest.raises(UserError, match="at least 3"):
+        build_scale(embedder, speaker[:2], {}, root=tmp_path, **SETTINGS)
+
+
+def test_rate_is_a_line_where_it_can_be() -> None:
+    chars = list(range(10, 60, 5))
+    fitted = fit_rate([0.3 + 0.06 * n for n in chars], chars)
+    assert fitted.offset_s == pytest.approx(0.3) and fitted.seconds_per_char == pytest.approx(0.06)
+    assert fitted.expected_s(100) == pytest.approx(6.3)
+    few = fit_rate([1.0, 2.0], [10, 20])
+    assert (few.offset_s, few.seconds_per_char) == (0.0, pytest.approx(0.1))

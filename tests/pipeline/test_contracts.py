@@ -1,0 +1,173 @@
+"""dvc.yaml, params.yaml, paths.py and the notebooks say the same."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+import yaml
+
+from voxadapt import paths
+from voxadapt.notebook import CLEANED, NOTEBOOKS
+from voxadapt.params import Params, load_params
+
+ROOT = Path(__file__).parents[2]
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
+KINDS = ("outs", "metrics", "plots")
+
+each_stage = pytest.mark.parametrize("name", list(STAGES))
+
+
+def outputs(stage: dict[str, Any], *kinds: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for kind in kinds or KINDS:
+        for entry in stage.get(kind, []):
+            yield (entry, {}) if isinstance(entry, str) else next(iter(entry.items()))
+
+
+def all_outputs(*kinds: str) -> set[str]:
+    return {path for stage in STAGES.values() for path, _ in outputs(stage, *kinds)}
+
+
+@each_stage
+def test_stage_says_what_it_does(name: str) -> None:
+    assert STAGES[name]["desc"].endswith(".")
+    assert STAGES[name]["cmd"].startswith("python -m voxadapt notebook ")
+
+
+@each_stage
+def test_nothing_persists_and_nothing_always_runs(name: str) -> None:
+    assert not {"always_changed", "frozen"} & set(STAGES[name])
+    for path, options in outputs(STAGES[name]):
+        assert "persist" not in options, path
+
+
+@each_stage
+def test_no_output_lies_in_the_data_folder(name: str) -> None:
+    for path, _ in outputs(STAGES[name]):
+        assert PurePosixPath(path).parts[0] in ("artifacts", "reports"), path
+
+
+@each_stage
+def test_only_metrics_and_plots_stay_out_of_the_cache(name: str) -> None:
+    """A plain output without cache is never found in the run cache."""
+    for path, options in outputs(STAGES[name], "outs"):
+        assert options.get("cache", True), path
+    for path, options in outputs(STAGES[name], "metrics", "plots"):
+        assert options.get("cache") is False, path
+
+
+@each_stage
+def test_parameters_exist(name: str) -> None:
+    tree = load_params(ROOT / "params.yaml").model_dump()
+    for key in STAGES[name].get("params", []):
+        value = tree
+        for part in key.split("."):
+            assert part in value, key
+            value = value[part]
+
+
+@each_stage
+def test_stage_depends_on_its_cleaned_notebook(name: str) -> None:
+    match = re.search(r"notebook run (\S+)", STAGES[name]["cmd"])
+    if match is None:
+        assert name == "clean"
+        return
+    assert (CLEANED / f"{match[1]}.ipynb").as_posix() in STAGES[name]["deps"]
+    assert (ROOT / NOTEBOOKS / f"{match[1]}.ipynb").is_file()
+    suffix = "_${item.candidate}" if "matrix" in STAGES[name] else ""
+    assert f"{paths.NOTEBOOK_HTML.as_posix()}/{match[1]}{suffix}.html" in all_outputs("outs")
+
+
+@each_stage
+def test_dependencies_in_the_source_tree_exist(name: str) -> None:
+    for path in STAGES[name]["deps"]:
+        if path.startswith(("src/", "notebooks")):
+            assert (ROOT / path).exists(), path
+
+
+def test_every_path_of_the_package_is_an_output_and_the_other_way_round() -> None:
+    declared = all_outputs() - {CLEANED.as_posix()}
+    declared = {path.replace("${item.candidate}", "*") for path in declared}
+    named = {
+        value.as_posix()
+        for key, value in vars(paths).items()
+        if isinstance(value, Path) and key.isupper() and key not in ("ARTIFACTS", "REPORTS")
+    }
+    for path in named:
+        inside = {path, *(parent.as_posix() for parent in PurePosixPath(path).parents)}
+        holds = any(output.startswith(f"{path}/") for output in declared)
+        assert declared & inside or holds, f"{path} is written but no stage declares it"
+    for output in declared:
+        related = any(output == p or output.startswith(f"{p}/") or p.startswith(f"{output}/")
+                      for p in named)  # fmt: skip
+        assert related, f"{output} is declared but not in paths.py"
+
+
+def test_candidates_are_the_only_list() -> None:
+    """One more epoch: training goes on, and that epoch alone is scored."""
+    score = STAGES["score"]
+    assert score["matrix"] == {"candidate": "${candidates}"}
+    assert f"{paths.CHECKPOINTS.as_posix()}/${{item.candidate}}" in score["deps"]
+    assert paths.CHECKPOINTS.as_posix() not in score["deps"]
+    assert "candidates" not in score["params"]
+    assert {"candidates"} <= set(STAGES["train"]["params"]) & set(STAGES["select"]["params"])
+
+
+def test_checkpoints_are_not_pushed() -> None:
+    options = dict(outputs(STAGES["train"], "outs"))[paths.CHECKPOINTS.as_posix()]
+    assert options == {"push": False}
+
+
+def test_executed_notebooks_and_the_report_are_leaves() -> None:
+    leaves = {path for path in all_outputs() if path.endswith(".html")}
+    for stage in STAGES.values():
+        assert not leaves & set(stage["deps"])
+
+
+def test_heavy_stages_do_not_depend_on_how_results_are_shown() -> None:
+    for name in ("audit", "codes", "train", "score", "select", "confirm"):
+        assert "src/voxadapt/reporting" not in STAGES[name]["deps"]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "profiles").glob("*.yaml")), ids=lambda p: p.stem)
+def test_profiles_hold_every_section_that_the_pipeline_names(path: Path) -> None:
+    """DVC reads the file itself: a default of the model does not help it."""
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    wanted = {key.split(".")[0] for stage in STAGES.values() for key in stage.get("params", [])}
+    assert wanted <= set(tree)
+    assert set(Params.model_fields) >= wanted
+    assert all(isinstance(item, str) for item in tree["candidates"])
+
+
+def test_compiled_files_are_no_dependency() -> None:
+    ignored = (ROOT / ".dvcignore").read_text(encoding="utf-8").split()
+    assert "__pycache__/" in ignored
+    assert ".ipynb_checkpoints/" in ignored
+
+
+def test_dvc_builds_the_graph(tmp_path: Path) -> None:
+    """DVC itself reads the pipeline: every stage, and the edges from audit to report."""
+    for name in ("dvc.yaml", "params.yaml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    dvc = [sys.executable, "-m", "dvc"]
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run(*dvc, "init", "--no-scm", "-q")
+    edges = run(*dvc, "dag", "--dot")
+    params = load_params(ROOT / "params.yaml")
+    for candidate in params.candidates:
+        assert f'"train" -> "score@{candidate}"' in edges
+        assert f'"score@{candidate}" -> "select"' in edges
+    for edge in ('"audit" -> "codes"', '"codes" -> "train"', '"select" -> "confirm"',
+                 '"confirm" -> "report"', '"clean" -> "train"'):  # fmt: skip
+        assert edge in edges
