@@ -260,7 +260,7 @@ def notebook_run(
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Run one notebook with papermill and write its HTML."""
-    from voxadapt.notebook import run_notebook
+    from voxadapt.notebook import NotebookError, run_notebook
     from voxadapt.paths import NOTEBOOK_HTML
 
     selectors: dict[str, Any] = {"params_file": str(params_file)}
@@ -268,7 +268,11 @@ def notebook_run(
     if candidate is not None:
         selectors["candidate"] = candidate
         stem = f"{name}_{candidate}"
-    run_notebook(name, selectors, output or NOTEBOOK_HTML / f"{stem}.html")
+    try:
+        run_notebook(name, selectors, output or NOTEBOOK_HTML / f"{stem}.html")
+    except NotebookError as error:
+        print(f"\n{error}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 @notebook_app.command("clean")

@@ -236,8 +236,9 @@ def _folder_gib(folder: Path) -> float:
 
 def _disk(params: Params) -> Check:
     base = Path(params.model.base)
-    model_gib = _folder_gib(base) if base.is_dir() else HUB_MODEL_GIB
-    needed = SPARE_GIB + model_gib * (params.num_epochs + (1 if base.is_dir() else 2))
+    is_remote = is_hub_id(params.model.base)
+    model_gib = HUB_MODEL_GIB if is_remote else _folder_gib(base) if base.is_dir() else 0.0
+    needed = SPARE_GIB + model_gib * (params.num_epochs + (2 if is_remote else 1))
     free = shutil.disk_usage(Path.cwd()).free / GIB
     epochs = params.num_epochs
     found = f"{free:.1f} GiB free; about {needed:.1f} GiB needed for {epochs} checkpoints"

@@ -214,9 +214,11 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
 
 def score(params: Params, candidate: str | int) -> StageResult:
     """Speak the selection sentences with one candidate and measure every clip."""
+    from voxadapt.reporting.tables import metrics_row
+
     name = _known(params, candidate)
     summary = _score(params, name, "selection", paths.SCORES / name)
-    write_json(paths.SCORE_METRICS / f"{name}.json", summary)
+    write_json(paths.SCORE_METRICS / f"{name}.json", metrics_row(summary))
     return StageResult(_score_sentence(name, summary), summary)
 
 
@@ -284,10 +286,9 @@ def confirm(params: Params) -> StageResult:
 
 def report(params: Params) -> StageResult:
     """Write the report page from what the other stages wrote."""
-    from voxadapt.provenance import write_atomic
-    from voxadapt.reporting.page import build_page
+    from voxadapt.reporting.page import write_report
 
-    write_atomic(paths.REPORT, build_page(params))
+    write_report(params)
     return StageResult(f"The report is {paths.REPORT}.", paths.REPORT)
 
 

@@ -87,7 +87,7 @@ def new_codec(recipe: CodecRecipe) -> Any:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):
-                fan = module.weight[0].numel()
+                fan = float(module.weight[0].numel())
                 module.weight.normal_(0, fan**-0.5)
             elif isinstance(module, nn.ConvTranspose1d):
                 fan = module.weight.shape[0] * module.kernel_size[0] / module.stride[0]
@@ -363,7 +363,7 @@ def balance(trainer: CodecTrainer, wave: Tensor) -> None:
     path.append((model.decoder.decoder[-1], 1.0))
     seen: dict[str, Tensor] = {}
     for module, want in path:
-        inner = module.conv if hasattr(module, "conv") else module
+        inner: Any = module.conv if hasattr(module, "conv") else module
         hook = inner.register_forward_hook(lambda m, a, y: seen.__setitem__("y", y))
         first, rest = trainer.latents(wave)
         trainer.lower(trainer.upper(first, rest)[..., :16])

@@ -334,11 +334,11 @@ class TalkerData:
         """Return the batch of a step."""
         r = self.recipe
         rng = np.random.default_rng(stable_seed(r.seed, "talker", step))
-        pool = rng.choice(self.indices, size=r.batch * 4, replace=False)
-        pool = sorted(pool, key=lambda i: len(self.codes[int(i)]))
+        drawn = rng.choice(self.indices, size=r.batch * 4, replace=False)
+        pool = sorted(drawn.tolist(), key=lambda i: len(self.codes[i]))
         at = int(rng.integers(4)) * r.batch
         rows = []
-        for i in map(int, pool[at : at + r.batch]):
+        for i in pool[at : at + r.batch]:
             tagged = bool(rng.random() < r.tagged_share)
             streaming = bool(rng.random() < r.streaming_share)
             rows.append((i, *layout(self.text[i], len(self.codes[i]), self.ids, tagged, streaming)))
