@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,10 +47,7 @@ def print_problems(error: UserError) -> None:
 
 def _wrap(row: Any, widths: list[int]) -> list[str]:
     """Lay one row of a table out over as many lines as its longest cell needs."""
-    columns = [
-        [cell[i : i + width] for i in range(0, len(cell), width)] or [""]
-        for cell, width in zip(row, widths, strict=True)
-    ]
+    columns = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
     height = max(len(column) for column in columns)
     padded = [column + [""] * (height - len(column)) for column in columns]
     return [

@@ -63,6 +63,19 @@ def test_codes_of_whole_frames_are_those_of_stock_single_clip_encoding(corpus, t
         assert np.array_equal(codes[f"c{n}"], stock)
 
 
+def test_stock_encoding_of_a_partial_frame_depends_on_the_batch(tokenizer):
+    """The reason for completing clips to whole frames: only their last frame is at stake."""
+    rng = np.random.default_rng(0)
+    waves = [
+        rng.normal(0, 0.1, 9 * fakes.HOP + n).astype(np.float32) for n in range(160, 1760, 160)
+    ]
+    waves.append(rng.normal(0, 0.1, 20 * fakes.HOP).astype(np.float32))
+    batch = tokenizer.encode(waves, sr=24_000).audio_codes
+    alone = [tokenizer.encode(wave, sr=24_000).audio_codes[0] for wave in waves]
+    assert all(np.array_equal(a[:9], b[:9]) for a, b in zip(alone, batch, strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(alone, batch, strict=True))
+
+
 def test_a_stopped_run_goes_on_with_the_clips_that_are_left(
     corpus, tokenizer, tmp_path, monkeypatch
 ):
