@@ -24,7 +24,7 @@ from voxadapt.miniature.measure import (
 )
 from voxadapt.miniature.package import replace_folder, write_corpora
 from voxadapt.miniature.readme import write_readme
-from voxadapt.miniature.recipe import HOP, SAMPLE_RATE, Recipe
+from voxadapt.miniature.recipe import HOP, SAMPLE_RATE, TARGET_VOICE, Recipe
 from voxadapt.miniature.speech import Corpus, build_corpus, plan
 from voxadapt.miniature.talker import (
     TalkerData,
@@ -86,6 +86,13 @@ def encode_clips(
     ends = np.cumsum(saved["lengths"])
     parts = np.split(saved["codes"].astype(np.int64), ends[:-1])
     return dict(zip(saved["keys"].tolist(), parts, strict=True))
+
+
+def listening_rows(corpus: Corpus) -> list[int]:
+    """Return the clips that Whisper draws from: Malay twice, the target voice five times."""
+    extra = corpus.where("target_other", "whisper_only")
+    target = [i for i in extra if corpus.utterances[i].voice == TARGET_VOICE.name]
+    return [*corpus.where(*HEARD), *corpus.where("malay", "whisper_only"), *target * 4]
 
 
 def copied_rows(corpus: Corpus) -> list[int]:
@@ -201,9 +208,7 @@ def build(
     if not (codec / "config.json").exists():
         export(train_codec(corpus, heard, recipe.codec, work), work / "codec_part")
         replace_folder(work / "codec_part", codec)
-    # Fewer Malay clips and fewer of the target voice: each twice.
-    listened = [*heard, *corpus.where("malay"), *corpus.where("target_other", "whisper_only")]
-    listened += corpus.where("whisper_only")
+    listened = listening_rows(corpus)
     whisper = out / "models" / "whisper" / "miniature.pt"
     base_rows = corpus.where("base")
     codes = encode_clips(corpus, base_rows, codec, work, "codes_base")

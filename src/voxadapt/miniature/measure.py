@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -142,25 +143,36 @@ def _wer(corpus: Corpus, rows: Sequence[int], guesses: Sequence[str]) -> dict[st
     return {"wer": round(word_error(texts, guesses), 4), "n": len(rows)}
 
 
-def measure(corpus: Corpus, data: Path) -> dict[str, Any]:
-    """Measure every model in a ``data`` folder.
+@dataclass(frozen=True)
+class VoiceBank:
+    """Embeddings of the codec's copies of the held-out English clips.
+
+    Attributes:
+        voices: Voice of each clip.
+        copies: One embedding a clip.
+    """
+
+    voices: list[str]
+    copies: np.ndarray
+
+
+def measure_listeners(corpus: Corpus, data: Path) -> tuple[dict[str, Any], VoiceBank]:
+    """Measure Whisper and the codec.
 
     Args:
         corpus: All clips, with the held-out splits.
         data: The ``data`` folder.
 
     Returns:
-        Figures with their numbers of clips.
+        Figures with their numbers of clips, and what clones are compared with.
     """
     import whisper
 
     stock = import_qwen_tts()
-    base = data / "models" / "base"
     asr = whisper.load_model(str(data / "models" / "whisper" / "miniature.pt"), device="cpu")
     codec = stock.Qwen3TTSTokenizer.from_pretrained(
-        str(base / "speech_tokenizer"), dtype=torch.float32
+        str(data / "models" / "base" / "speech_tokenizer"), dtype=torch.float32
     )
-    model = stock.Qwen3TTSModel.from_pretrained(str(base), dtype=torch.float32)
     report: dict[str, Any] = {"whisper_real": {}, "whisper_resynthesised": {}}
     real: dict[int, np.ndarray] = {}
     copies: dict[int, np.ndarray] = {}
@@ -175,14 +187,32 @@ def measure(corpus: Corpus, data: Path) -> dict[str, Any]:
             guesses = transcribe(asr, [resample(w) for w in clips], languages)
             report[key][split] = _wer(corpus, rows, guesses)
     report["codec_perplexity"] = _perplexity(codec, list(real.values()))
-
     rows = corpus.where("heldout_en", "heldout_target")
     voices = [corpus.utterances[i].voice for i in rows]
     truth, bank = embed([real[i] for i in rows]), embed([copies[i] for i in rows])
     report["voice_real_vs_real"] = voice_margin(truth, truth, voices, True)
     report["voice_copy_vs_real"] = voice_margin(bank, truth, voices, False)
     report["voice_copy_vs_copy"] = voice_margin(bank, bank, voices, True)
+    return report, VoiceBank(voices, bank)
 
+
+def measure_base(corpus: Corpus, data: Path, bank: VoiceBank) -> dict[str, Any]:
+    """Measure the Base by cloning voices that it knows and one that it never heard.
+
+    Args:
+        corpus: All clips, with the held-out splits.
+        data: The ``data`` folder.
+        bank: What clones are compared with.
+
+    Returns:
+        Figures with their numbers of clips.
+    """
+    import whisper
+
+    stock = import_qwen_tts()
+    asr = whisper.load_model(str(data / "models" / "whisper" / "miniature.pt"), device="cpu")
+    model = stock.Qwen3TTSModel.from_pretrained(str(data / "models" / "base"), dtype=torch.float32)
+    report: dict[str, Any] = {}
     for name, split, streaming in (
         ("clone_known_voices", "heldout_en", False),
         ("clone_known_voices_streaming", "heldout_en", True),
@@ -195,15 +225,29 @@ def measure(corpus: Corpus, data: Path) -> dict[str, Any]:
         references = [reference_of(corpus, i) for i in rows]
         waves, ended = clone(model, texts, references, tags, non_streaming=not streaming)
         guesses = transcribe(asr, [resample(w) for w in waves], ["english"] * len(rows))
-        ratio = [len(w) / len(real[i]) for w, i in zip(waves, rows, strict=True)]
+        ratio = [len(w) / SAMPLE_RATE / corpus.seconds(i) for w, i in zip(waves, rows, strict=True)]
         report[name] = {
             **_wer(corpus, rows, guesses),
             "ended_by_itself": round(float(np.mean(ended)), 4),
             "median_duration_ratio": round(float(np.median(ratio)), 4),
         }
         if not streaming:
-            report[name]["similarity"] = _similarity(corpus, rows, waves, bank, voices)
+            report[name]["similarity"] = _similarity(corpus, rows, waves, bank)
     return report
+
+
+def measure(corpus: Corpus, data: Path) -> dict[str, Any]:
+    """Measure every model in a ``data`` folder.
+
+    Args:
+        corpus: All clips, with the held-out splits.
+        data: The ``data`` folder.
+
+    Returns:
+        Figures with their numbers of clips.
+    """
+    report, bank = measure_listeners(corpus, data)
+    return {**report, **measure_base(corpus, data, bank)}
 
 
 def _perplexity(codec: Any, waves: Sequence[np.ndarray]) -> list[float]:
@@ -223,13 +267,13 @@ def _similarity(
     corpus: Corpus,
     rows: Sequence[int],
     waves: Sequence[np.ndarray],
-    bank: np.ndarray,
-    labels: Sequence[str],
+    bank: VoiceBank,
     most: int = 96,
 ) -> dict[str, float]:
     """Compare clones with codec copies of real clips: the same colour on both sides."""
-    names = sorted(set(labels))
-    centres = {n: bank[[k for k, v in enumerate(labels) if v == n]].mean(0) for n in names}
+    names = sorted(set(bank.voices))
+    rows_of = {n: [k for k, v in enumerate(bank.voices) if v == n] for n in names}
+    centres = {n: bank.copies[rows_of[n]].mean(0) for n in names}
     own, other, right = [], [], 0
     kept = [(i, w) for i, w in zip(rows, waves, strict=True) if len(w) >= SAMPLE_RATE // 2][:most]
     for (i, _), probe in zip(kept, embed([w for _, w in kept]), strict=True):

@@ -138,6 +138,12 @@ in one corpus only (seed {recipe.seed}).
 {heard}
 
 The Malay voices are those of the Malay corpus: codec and Whisper know them, the Base does not.
+Whisper alone hears {s.whisper_target} further clips of the target voice and {s.whisper_flite}
+of the other flite voices, with sentences of their own. The shipped models were trained in one
+evening on a shared two-core machine with restarts, in which the length of the schedules, two
+loss weights and the shares of Whisper's voices changed: a rebuild gives similar models, not the
+same bytes. One difference on purpose: the target voice has the largest share in Whisper, which
+has to read it in every score.
 The first codebook is trained to carry the transcript (CTC), as the full-size codec distils a
 speech model into it.
 
@@ -152,6 +158,8 @@ those it is measured on.
 
 - Whisper knows the words of the two grammars and writes nothing else: no digits, no other words.
 - Clips longer than {seconds:.0f} s are cut by `pad_or_trim` at this context.
+- A clone of the target voice before adaptation is neither read well nor like the target: that is
+  what adaptation is for.
 - The codec colours every voice. Compare similarity with clips that went through the codec, or
   show the codec round-trip of real clips as the ceiling.
 - Synthetic voices differ more from each other than people do.

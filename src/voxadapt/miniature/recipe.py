@@ -153,7 +153,7 @@ class CodecRecipe:
     """
 
     seed: int = 11
-    steps: int = 3_000
+    steps: int = 2_000
     warm_steps: int = 500
     batch: int = 8
     window: int = 12
@@ -196,7 +196,7 @@ class WhisperRecipe:
     seed: int = 12
     steps: int = 3_000
     lr: float = 1.5e-3
-    tune_steps: int = 2_000
+    tune_steps: int = 4_400
     tune_lr: float = 1e-3
     batch: int = 24
     save_every: int = 250
@@ -226,11 +226,11 @@ class TalkerRecipe:
     """
 
     seed: int = 13
-    steps: int = 3_600
+    steps: int = 4_400
     lr: float = 1e-3
     batch: int = 16
     save_every: int = 200
-    eval_every: int = 900
+    eval_every: int = 1_200
     autocast: bool = True
     text_vocab: int = 400
     hidden: int = 256
@@ -245,8 +245,8 @@ class TalkerRecipe:
     tagged_share: float = 0.5
     streaming_share: float = 0.25
     predictor_share: float = 0.5
-    sub_weight: float = 0.3
-    temperature: float = 0.8
+    sub_weight: float = 1.0
+    temperature: float = 0.6
     top_k: int = 30
     max_new_tokens: int = 120
 
