@@ -105,6 +105,9 @@ class TrainParams(Section):
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: Positive = 1.0
+    frame_dropout: Share = Field(
+        0.0, description="Largest share of input frames without codes, drawn for each utterance."
+    )
     sub_talker_weight: Positive = Field(0.3, description="Weight of the code predictor's loss.")
     compute_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Autocast dtype; masters stay fp32 unless master_weights is false."

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 import fakes
 from voxadapt.errors import UserError
+from voxadapt.model.forward import embed
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds
-from voxadapt.training.batches import build_examples, epoch_windows
+from voxadapt.training.batches import build_examples, draw_heard, epoch_windows, make_batch
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +99,28 @@ def test_batches_hold_examples_of_similar_length():
             padded += len(batch) * max(lengths[i] for i in batch)
             used += sum(lengths[i] for i in batch)
     assert used / padded > 0.85
+
+
+def test_no_frames_are_hidden_unless_asked_for(tts, ids):
+    rows = [fakes.make_utterance("a", "hello there")]
+    batch = make_batch(build_examples(rows, {"a": fakes.make_codes(9, 0)}, tts, ids), ids)
+    state = torch.get_rng_state()
+    assert draw_heard(batch, 0.0) is None
+    assert torch.equal(torch.get_rng_state(), state)  # and nothing is drawn
+
+
+def test_hidden_frames_lose_their_codes_and_nothing_else(tts, ids):
+    rows = [fakes.make_utterance(name, "hello there") for name in "ab"]
+    codes = {row.id: fakes.make_codes(60, n) for n, row in enumerate(rows)}
+    batch = make_batch(build_examples(rows, codes, tts, ids), ids)
+    torch.manual_seed(0)
+    heard = draw_heard(batch, 1.0)
+    hidden = batch.frame_mask & ~heard
+    assert 0 < int(hidden.sum()) < batch.num_frames
+    with torch.no_grad():
+        whole = embed(tts.model.talker, batch, None)
+        holed = embed(tts.model.talker, batch, None, heard)
+        plain = embed(tts.model.talker, replace(batch, frame_mask=batch.frame_mask & heard), None)
+    assert torch.equal(holed[~hidden], whole[~hidden])
+    assert not torch.equal(holed[hidden], whole[hidden])
+    assert torch.equal(holed, plain)

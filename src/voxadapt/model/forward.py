@@ -32,7 +32,9 @@ class Predictions:
     sub_targets: Tensor
 
 
-def embed(talker: Any, batch: Batch, speaker_vector: Tensor | None) -> Tensor:
+def embed(
+    talker: Any, batch: Batch, speaker_vector: Tensor | None, heard: Tensor | None = None
+) -> Tensor:
     """Sum the text and codec embeddings of every position.
 
     The text passes through `text_projection`, which has a bias, so the mask is applied after it.
@@ -41,6 +43,8 @@ def embed(talker: Any, batch: Batch, speaker_vector: Tensor | None) -> Tensor:
         talker: `Qwen3TTSTalkerForConditionalGeneration`.
         batch: Right-padded batch.
         speaker_vector: `[D]`, placed on the speaker position of every row.
+        heard: `[B, L]` bool; frames where it is false keep their place without their codes.
+            None: all frames, as in generation.
 
     Returns:
         Input embeddings `[B, L, D]`.
@@ -49,7 +53,7 @@ def embed(talker: Any, batch: Batch, speaker_vector: Tensor | None) -> Tensor:
     inputs_BLD = text_BLD * batch.text_mask[..., None]
     codec_BLD = talker.get_input_embeddings()(batch.codec_ids)
     inputs_BLD = inputs_BLD + codec_BLD * batch.codec_mask[..., None]
-    frame_mask = batch.frame_mask[..., None]
+    frame_mask = (batch.frame_mask if heard is None else batch.frame_mask & heard)[..., None]
     for table, codes_BL in zip(_code_tables(talker), batch.codes.unbind(-1), strict=True):
         inputs_BLD = inputs_BLD + table(codes_BL) * frame_mask
     if speaker_vector is not None:
@@ -98,16 +102,20 @@ def sub_talker_logits(talker: Any, hidden_MD: Tensor, codes_MK: Tensor) -> Tenso
     return torch.stack(logits, dim=1)
 
 
-def predict(model: Any, batch: Batch, speaker_vector: Tensor | None) -> Predictions:
+def predict(
+    model: Any, batch: Batch, speaker_vector: Tensor | None, heard: Tensor | None = None
+) -> Predictions:
     """Run talker and code predictor on a batch, at supervised positions only.
 
     Args:
         model: `Qwen3TTSForConditionalGeneration`.
         batch: Right-padded batch on the model's device.
         speaker_vector: `[D]`, or None for sequences without a speaker.
+        heard: `[B, L]` bool: frames whose codes the talker sees as input; targets stay. None: all.
     """
     talker = model.talker
-    hidden_BLD = talker_hidden(talker, embed(talker, batch, speaker_vector), batch.attention_mask)
+    inputs_BLD = embed(talker, batch, speaker_vector, heard)
+    hidden_BLD = talker_hidden(talker, inputs_BLD, batch.attention_mask)
     # The one shift: what stands at a position is predicted by the position before it.
     row, position = torch.nonzero(batch.labels != IGNORE, as_tuple=True)
     c0_logits = talker.codec_head(hidden_BLD[row, position - 1])

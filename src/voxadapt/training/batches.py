@@ -153,3 +153,25 @@ def epoch_windows(
         [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
         for window in (windows[i] for i in rng.permutation(len(windows)))
     ]
+
+
+def draw_heard(batch: Batch, largest_share: float) -> Tensor | None:
+    """Draw the frames whose codes the talker sees as input.
+
+    With few utterances teacher forcing is easily learnt by heart from the frames before; a talker
+    that misses some of them has to read the text. Targets are untouched. A share between 0 and
+    `largest_share` is drawn for each utterance, from torch's random stream on the CPU, which the
+    training state keeps.
+
+    Args:
+        batch: The batch, on its final device.
+        largest_share: 0 hides nothing and draws nothing.
+
+    Returns:
+        `[B, L]` bool on the batch's device, or None when nothing is hidden.
+    """
+    if largest_share == 0.0:
+        return None
+    rows, length = batch.frame_mask.shape
+    share = torch.rand(rows, 1) * largest_share
+    return (torch.rand(rows, length) >= share).to(batch.frame_mask.device)

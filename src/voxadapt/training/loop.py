@@ -34,7 +34,7 @@ from voxadapt.params import TrainParams
 from voxadapt.progress import Progress
 from voxadapt.provenance import fingerprint, read_json, sha256_folder, write_json
 from voxadapt.training import log
-from voxadapt.training.batches import build_examples, epoch_windows, make_batch
+from voxadapt.training.batches import build_examples, draw_heard, epoch_windows, make_batch
 from voxadapt.training.losses import Tally, loss_sums, total_loss
 from voxadapt.training.schedule import learning_rate
 from voxadapt.training.state import LoopState, clear_stale, load_state, run_identity, save_state
@@ -229,7 +229,8 @@ def train(
                 tally = Tally()
                 for batch in batches:
                     with autocast():
-                        sums = loss_sums(predict(model, batch.to(device), vector))
+                        heard = draw_heard(batch, params.frame_dropout)
+                        sums = loss_sums(predict(model, batch.to(device), vector, heard))
                     total_loss(sums, num_labels, num_frames, params.sub_talker_weight).backward()
                     tally.add(sums)
                 grad_norm = float(
