@@ -227,9 +227,9 @@ def test_autocast_trains_and_keeps_rotary_frequencies_in_fp32(world, tmp_path, m
     seen = []
     original = loop.predict
 
-    def predict(model, batch, vector):
+    def predict(model, batch, vector, heard=None):
         seen.append({name: b.dtype for name, b in model.named_buffers() if "inv_freq" in name})
-        return original(model, batch, vector)
+        return original(model, batch, vector, heard)
 
     monkeypatch.setattr(loop, "predict", predict)
     world.train(tmp_path, 1, compute_dtype="bfloat16", master_weights=False)
