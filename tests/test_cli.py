@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +49,8 @@ def test_version(project: Path) -> None:
 
 def test_wrong_params_are_one_table_without_a_traceback(project: Path) -> None:
     path = project / "params.yaml"
-    text = path.read_text().replace("takes: 3", "takez: 3").replace("lr: 2.0e-4", "lr: fast")
+    text = path.read_text().replace("takes: 3", "takez: 3")
+    text = re.sub(r"  lr: \S+", "  lr: fast", text)
     path.write_text(text.replace("batch_size: 8", "batch_size: -8"))
     done = run(project, "audit")
     assert done.returncode == 2
