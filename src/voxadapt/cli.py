@@ -23,7 +23,12 @@ app = typer.Typer(
 )
 notebook_app = typer.Typer(help="Run and clean the pipeline's notebooks.", no_args_is_help=True)
 miniature_app = typer.Typer(help="Rebuild the embedded miniature world.", no_args_is_help=True)
+language_app = typer.Typer(
+    help="Adapt the Base to a language, in stages that the data open or close.",
+    no_args_is_help=True,
+)
 app.add_typer(notebook_app, name="notebook")
+app.add_typer(language_app, name="language")
 app.add_typer(miniature_app, name="miniature")
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
@@ -248,6 +253,120 @@ def doctor(
             print(f"      {'':<{width}}  -> {check.fix}")
     if any(check.status == "fail" for check in checks):
         raise typer.Exit(1)
+
+
+@language_app.command("data")
+def language_data(params_file: ParamsFile = PARAMS) -> None:
+    """Check texts and recordings; extract codes; measure their round trip."""
+    from voxadapt import language_stages
+
+    print(language_stages.data(load_params(params_file)).sentence)
+
+
+@language_app.command("stage1")
+def language_stage1(params_file: ParamsFile = PARAMS) -> None:
+    """Adapt rows of the text embedding; one small delta per epoch."""
+    from voxadapt import language_stages
+
+    print(language_stages.stage1(load_params(params_file)).sentence)
+
+
+@language_app.command("score")
+def language_score(
+    candidate: Annotated[str, typer.Argument(help="base, or an epoch of Stage 1.")],
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Speak and score sentences of the language and of the source language."""
+    from voxadapt import language_stages
+
+    print(language_stages.score(load_params(params_file), candidate).sentence)
+
+
+@language_app.command("decide")
+def language_decide(params_file: ParamsFile = PARAMS) -> None:
+    """Choose the epoch of Stage 1; decide whether Stage 2 is run."""
+    from voxadapt import language_stages
+
+    print(language_stages.decide(load_params(params_file)).sentence)
+
+
+@language_app.command("stage2")
+def language_stage2(params_file: ParamsFile = PARAMS) -> None:
+    """Adapt the code predictor and score it, if the decision says so."""
+    from voxadapt import language_stages
+
+    print(language_stages.stage2(load_params(params_file)).sentence)
+
+
+@language_app.command("confirm")
+def language_confirm(params_file: ParamsFile = PARAMS) -> None:
+    """Choose the model that is kept; compare it with the Base on the untouched split."""
+    from voxadapt import language_stages
+
+    print(language_stages.confirm(load_params(params_file)).sentence)
+
+
+@language_app.command("report")
+def language_report(params_file: ParamsFile = PARAMS) -> None:
+    """Write the language's report page."""
+    from voxadapt import language_stages
+
+    print(language_stages.report(load_params(params_file)).sentence)
+
+
+@language_app.command("materialise")
+def language_materialise(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    candidate: Annotated[str | None, typer.Option(help="Default: the chosen one.")] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Write the chosen model as a full folder that stock qwen_tts loads."""
+    from voxadapt import language_stages
+
+    print(language_stages.materialise(load_params(params_file), output, candidate).sentence)
+
+
+@language_app.command("restore")
+def language_restore(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder that materialise wrote.")],
+    candidate: Annotated[str, typer.Argument(help="Candidate that it was made from.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Take a delta out again: the Base, bit for bit."""
+    from voxadapt import language_stages
+
+    params = load_params(params_file)
+    print(language_stages.restore(params, checkpoint, candidate, output).sentence)
+
+
+@language_app.command("say")
+def language_say(
+    text: Annotated[str, typer.Argument(help="What to say.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="WAV file to write.")] = Path(
+        "said.wav"
+    ),
+    candidate: Annotated[str | None, typer.Option(help="Default: the chosen one.")] = None,
+    seed: Annotated[int, typer.Option()] = 0,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Speak a sentence of the language."""
+    from voxadapt import language_stages
+
+    print(language_stages.say(load_params(params_file), text, output, candidate, seed).sentence)
+
+
+@app.command()
+def compare(
+    arm: Annotated[
+        list[str] | None, typer.Argument(help="Arms; default: those that params switch on.")
+    ] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Train and score other parts of the model for the language; put all in one table."""
+    from voxadapt import language_stages
+
+    print(language_stages.arms(load_params(params_file), arm or None).sentence)
 
 
 @notebook_app.command("run")

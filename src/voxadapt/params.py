@@ -159,9 +159,129 @@ class SelectParams(Section):
     failure_margin: float = Field(0.02, ge=0.0)
     duration_ratio: tuple[float, float] = (0.8, 1.25)
     max_wrong_language: Share = 0.05
+    similarity_margin: float | None = Field(
+        None, ge=0.0, description="Similarity may fall below the Base's by this; null: no gate."
+    )
     num_bootstrap: Annotated[int, Field(ge=200)] = 4000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: int = 2
+
+
+class SourceParams(Section):
+    """Sentences of a language that the Base knows: what adaptation may make it forget."""
+
+    text: str = Field(description="JSONL with a text in each line; a corpus' manifest will do.")
+    language: str = Field("english", description="A language that the Base lists.")
+    asr_language: str = Field("en", description="Whisper's code of it.")
+    max_sentences: Count = 24
+
+
+class Stage1Params(Section):
+    """Stage 1: rows of `talker.model.text_embedding`, everything else frozen.
+
+    Objectives: `respelling` lets the frozen Base read the texts in an orthography that it knows
+    and trains the rows to say the same from the native spelling (text only); `rows` sets the rows
+    from those of the respelling without training (text only); `audio` learns from recordings.
+    """
+
+    objective: Literal["respelling", "rows", "audio"] = "respelling"
+    init_rows: bool = Field(
+        False, description="Begin with the rows of the respelling instead of the Base's own."
+    )
+    readings: Count = Field(1, description="Times that the Base reads each respelled text.")
+    source_share: Share = Field(
+        0.25, description="Share of utterances that repeat the source language as the Base says it."
+    )
+    lr: Positive = 1.0e-4
+    batch_size: Count = 8
+    gradient_accumulation_steps: Count = 1
+    warmup_steps: int = Field(0, ge=0)
+    max_grad_norm: Positive = 1.0
+    frame_dropout: Share = 0.0
+    seed: int = 0
+
+
+class Stage2Params(Section):
+    """Stage 2: `talker.code_predictor`, with the rows of the best Stage 1 epoch frozen."""
+
+    mode: Literal["auto", "always", "never"] = "auto"
+    max_gap: Share = Field(
+        0.05,
+        description="Stage 2 runs when Stage 1's error exceeds the codec's round trip by more.",
+    )
+    if_undecided: Literal["run", "skip"] = Field(
+        "run", description="What to do when the interval of that gap contains max_gap."
+    )
+    num_epochs: Count = 3
+    lr: Positive = 5.0e-5
+    batch_size: Count = 8
+    gradient_accumulation_steps: Count = 1
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: Positive = 1.0
+    seed: int = 0
+
+
+class ArmsParams(Section):
+    """Other answers to "which part must learn a language"; each is trained on the recordings."""
+
+    audio_rows: bool = Field(False, description="Stage 1 with the objective `audio`.")
+    init_rows: bool = Field(False, description="Stage 1 with the objective `rows`.")
+    text_projection: bool = Field(False, description="talker.text_projection and language row.")
+    talker_lora: bool = Field(False, description="LoRA on the talker's layers (needs peft).")
+    full_talker: bool = Field(False, description="The talker without its code predictor.")
+    lora_rank: Count = 8
+    num_epochs: Count = 3
+    lr: Positive = 1.0e-4
+
+    @property
+    def enabled(self) -> tuple[str, ...]:
+        """Names of the arms that are switched on, in the order of the fields."""
+        return tuple(name for name, on in self.model_dump().items() if on is True)
+
+
+class LanguageParams(Section):
+    """Adaptation to a language that the Base does not know."""
+
+    name: str = Field(description="Lower-case name, as inference will be asked for it.")
+    init: str = Field("mean", description="Language row: mean of the known ones, or a relative.")
+    row: int | None = Field(None, ge=0, description="Codec row of the tag; null: a free one.")
+    asr_language: str = Field(description="Whisper's code of the language.")
+    text: str = Field(description='JSONL with {"text": …} lines: all that Stage 1 needs.')
+    audio: str = Field(description="Manifest of recordings: held-out sentences, voice, Stage 2.")
+    ref_text: str | None = Field(None, description="Transcript of the reference clip.")
+    respelling: str = Field(description="Map of graphemes to an orthography that the Base reads.")
+    source: SourceParams
+    split: SplitParams = SplitParams()
+    audit: AuditParams = AuditParams()
+    candidates: tuple[str, ...] = Field(
+        ("base", "epoch-1", "epoch-2", "epoch-3", "epoch-4"),
+        description="Stage 1 checkpoints that are scored: base, then epoch-1, epoch-2 …",
+    )
+    stage1: Stage1Params = Stage1Params()
+    stage2: Stage2Params = Stage2Params()
+    arms: ArmsParams = ArmsParams()
+    select: SelectParams
+
+    @field_validator("name")
+    @classmethod
+    def _lower_case(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z_-]*", name):
+            raise ValueError(
+                "must be lower-case letters: inference looks languages up in lower case "
+                f"(write {name.lower()!r})"
+            )
+        return name
+
+    @field_validator("candidates")
+    @classmethod
+    def _base_then_epochs(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_candidates(listed)
+
+    @property
+    def num_epochs(self) -> int:
+        """How many epochs of Stage 1 are trained."""
+        return epoch_number(self.candidates[-1])
 
 
 class ReportParams(Section):
@@ -188,19 +308,12 @@ class Params(Section):
     score: ScoreParams = ScoreParams()
     select: SelectParams = SelectParams()
     report: ReportParams = ReportParams()
+    language: LanguageParams | None = None
 
     @field_validator("candidates")
     @classmethod
     def _base_then_epochs(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
-        if not listed or listed[0] != "base" or listed.count("base") != 1:
-            raise ValueError("must start with base, the zero-shot model, and list it once")
-        wrong = [item for item in listed[1:] if not _EPOCH.fullmatch(item)]
-        if wrong:
-            raise ValueError(f"must list epochs as epoch-1, epoch-2 …; {wrong[0]!r} is not one")
-        numbers = [epoch_number(item) for item in listed[1:]]
-        if not numbers or numbers != sorted(set(numbers)):
-            raise ValueError("must list at least one epoch, ascending, none twice")
-        return listed
+        return _checked_candidates(listed)
 
     @property
     def num_epochs(self) -> int:
@@ -214,6 +327,19 @@ class Params(Section):
 
 
 _EPOCH = re.compile(r"epoch-[1-9][0-9]{0,3}")
+_STAGE2 = "stage2-"
+
+
+def _checked_candidates(listed: tuple[str, ...]) -> tuple[str, ...]:
+    if not listed or listed[0] != "base" or listed.count("base") != 1:
+        raise ValueError("must start with base, the zero-shot model, and list it once")
+    wrong = [item for item in listed[1:] if not _EPOCH.fullmatch(item)]
+    if wrong:
+        raise ValueError(f"must list epochs as epoch-1, epoch-2 …; {wrong[0]!r} is not one")
+    numbers = [epoch_number(item) for item in listed[1:]]
+    if not numbers or numbers != sorted(set(numbers)):
+        raise ValueError("must list at least one epoch, ascending, none twice")
+    return listed
 
 
 def candidate_name(candidate: str | int) -> str:
@@ -223,8 +349,8 @@ def candidate_name(candidate: str | int) -> str:
 
 
 def epoch_number(candidate: str) -> int:
-    """Return the epoch of a candidate; the Base has been trained for 0."""
-    return 0 if candidate == "base" else int(candidate.removeprefix("epoch-"))
+    """Return the epoch of a candidate within its stage; the Base has been trained for 0."""
+    return 0 if candidate == "base" else int(candidate.removeprefix(_STAGE2)[len("epoch-") :])
 
 
 class _Loader(yaml.SafeLoader):

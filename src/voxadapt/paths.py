@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 ARTIFACTS = Path("artifacts")
@@ -35,6 +36,90 @@ CONFIRM = REPORTS / "confirm.json"
 # report
 NOTEBOOK_HTML = REPORTS / "notebooks"
 REPORT = REPORTS / "index.html"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where the stages that every corpus goes through keep their files.
+
+    Attributes:
+        artifacts: Folder of what stages hand to each other.
+        reports: Folder of what people read.
+    """
+
+    artifacts: Path
+    reports: Path
+
+    @property
+    def manifest(self) -> Path:
+        """Accepted utterances with their split."""
+        return self.artifacts / "audit" / "manifest.jsonl"
+
+    @property
+    def clips(self) -> Path:
+        """Every clip with its measurements and findings."""
+        return self.artifacts / "audit" / "clips.jsonl"
+
+    @property
+    def audit_metrics(self) -> Path:
+        """Summary of the audit."""
+        return self.reports / "metrics" / "audit.json"
+
+    @property
+    def codes(self) -> Path:
+        """Codes of every accepted utterance."""
+        return self.artifacts / "codes" / "codes.safetensors"
+
+    @property
+    def codes_index(self) -> Path:
+        """What each entry of the codes was made from."""
+        return self.artifacts / "codes" / "index.jsonl"
+
+    @property
+    def codes_metrics(self) -> Path:
+        """Summary of extraction and round trip."""
+        return self.reports / "metrics" / "codes.json"
+
+    @property
+    def reference(self) -> Path:
+        """Scored recordings and codec round trips, and the similarity scale."""
+        return self.artifacts / "reference"
+
+    @property
+    def scale(self) -> Path:
+        """Ceiling and floor of similarity, rate of speech."""
+        return self.reference / "similarity.json"
+
+    @property
+    def voice(self) -> Path:
+        """Embeddings that similarity is measured against."""
+        return self.reference / "voice.npz"
+
+
+SPEAKER = Corpus(ARTIFACTS, REPORTS)
+LANGUAGE = Corpus(ARTIFACTS / "language", REPORTS / "language")
+
+# language: texts, Stage 1, scores, decision, Stage 2, confirmation
+LANGUAGE_TEXTS = LANGUAGE.artifacts / "audit" / "texts.jsonl"  # accepted texts, with respelling
+LANGUAGE_TEXT_METRICS = LANGUAGE.reports / "metrics" / "texts.json"
+LANGUAGE_STAGE1 = LANGUAGE.artifacts / "stage1"  # base/, epoch-1/, … each a delta and meta.json
+LANGUAGE_STAGE1_METRICS = LANGUAGE.reports / "metrics" / "stage1.json"
+LANGUAGE_STAGE1_LOG = LANGUAGE.reports / "plots" / "stage1_log.csv"
+LANGUAGE_SCORES = LANGUAGE.artifacts / "scores"  # base/, epoch-1/, … each target/ and source/
+LANGUAGE_SCORE_METRICS = LANGUAGE.reports / "metrics" / "scores"
+LANGUAGE_CHOICE1 = LANGUAGE.reports / "stage1.json"  # the best epoch of Stage 1
+LANGUAGE_DECISION = LANGUAGE.reports / "decision.json"  # run, skip or undecided, and why
+LANGUAGE_STAGE2 = LANGUAGE.artifacts / "stage2"  # epoch-1/, … or skipped.json
+LANGUAGE_STAGE2_SCORES = LANGUAGE.artifacts / "stage2_scores"
+LANGUAGE_STAGE2_METRICS = LANGUAGE.reports / "metrics" / "stage2.json"
+LANGUAGE_STAGE2_LOG = LANGUAGE.reports / "plots" / "stage2_log.csv"
+LANGUAGE_SELECTION = LANGUAGE.reports / "selection.json"  # the model that is kept
+LANGUAGE_EPOCHS_TABLE = LANGUAGE.reports / "plots" / "epochs.csv"
+LANGUAGE_CONFIRMATION = LANGUAGE.artifacts / "confirmation"
+LANGUAGE_CONFIRM = LANGUAGE.reports / "confirm.json"
+LANGUAGE_ARMS = LANGUAGE.artifacts / "arms"
+LANGUAGE_ARMS_TABLE = LANGUAGE.reports / "arms.json"
+LANGUAGE_REPORT = LANGUAGE.reports / "index.html"
 
 
 def work_dir() -> Path:

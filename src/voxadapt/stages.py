@@ -18,12 +18,11 @@ from voxadapt.data.manifest import Utterance, read_manifest, read_raw_manifest
 from voxadapt.data.voices import read_other_voices
 from voxadapt.errors import Problem, UserError
 from voxadapt.params import Params, candidate_name, epoch_number
+from voxadapt.paths import SPEAKER, Corpus
 from voxadapt.provenance import fingerprint, read_json, sha256_file, sha256_folder, write_json
 
 ROOT = Path()
 HELD_OUT = ("selection", "confirmation")
-REFERENCE_VOICE = paths.REFERENCE / "voice.npz"
-SCALE = paths.REFERENCE / "similarity.json"
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,12 @@ class StageResult:
 # --- data and codes ------------------------------------------------------------------------------
 
 
-def audit(params: Params) -> StageResult:
+def audit(params: Params, at: Corpus = SPEAKER) -> StageResult:
     """Check the corpus, accept its clips and split them by text.
+
+    Args:
+        params: All parameters.
+        at: Where the corpus' files are kept.
 
     Raises:
         UserError: With every error in the corpus.
@@ -56,15 +59,19 @@ def audit(params: Params) -> StageResult:
     result = audit_corpus(
         rows, params.audit, params.split, params.data.manifest, problems, transcribe
     )
-    write_audit(result)
+    write_audit(result, at.manifest, at.clips, at.audit_metrics)
     return StageResult(result.sentence, result.metrics)
 
 
-def codes(params: Params) -> StageResult:
+def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     """Extract the corpus' codes; score held-out recordings and their codec round trip.
 
     The round trip is the ceiling of everything that follows: no talker can sound better than the
     codec through which it speaks.
+
+    Args:
+        params: All parameters.
+        at: Where the corpus' files are kept.
     """
     from voxadapt.codec.extract import decode_codes, extract_codes
     from voxadapt.codec.store import write_codes
@@ -74,15 +81,15 @@ def codes(params: Params) -> StageResult:
     from voxadapt.evaluation.synthesis import write_wav
     from voxadapt.model.load import load_speech_tokenizer, resolve_model
 
-    device = _device(params)
-    utterances = read_manifest(paths.MANIFEST)
+    device = device_of(params)
+    utterances = read_manifest(at.manifest)
     model_path = resolve_model(params.model)
     tokenizer = load_speech_tokenizer(model_path, device)
     codec_sha256 = sha256_folder(model_path / "speech_tokenizer")
     arrays = extract_codes(
         utterances, tokenizer, params.codes.batch_seconds, paths.work_dir(), codec_sha256
     )
-    write_codes(paths.CODES, paths.CODES_INDEX, arrays, utterances, codec_sha256)
+    write_codes(at.codes, at.codes_index, arrays, utterances, codec_sha256)
 
     held_out = [row for row in utterances if row.split in HELD_OUT]
     embedder = Embedder(str(device))
@@ -103,7 +110,7 @@ def codes(params: Params) -> StageResult:
         seed=params.select.seed,
         excluded_sha256=_never_in_the_reference(utterances),
     )
-    folder = paths.REFERENCE / "codec" / "wavs"
+    folder = at.reference / "codec" / "wavs"
     waves = decode_codes({row.id: arrays[row.id] for row in held_out}, tokenizer)
     clips["codec"] = []
     for row in held_out:
@@ -118,7 +125,7 @@ def codes(params: Params) -> StageResult:
         rows[name] = score_clips(
             listed, transcriber, embedder, reference, scale, params.score, root=ROOT
         )
-        write_rows(paths.REFERENCE / name, rows[name])
+        write_rows(at.reference / name, rows[name])
     scale = scale.with_codec(
         rows["codec"],
         confidence=params.select.confidence,
@@ -131,10 +138,10 @@ def codes(params: Params) -> StageResult:
             for split in HELD_OUT
             if any(row.split == split for row in scored)
         }
-        write_json(paths.REFERENCE / name / "summary.json", per_split["selection"])
+        write_json(at.reference / name / "summary.json", per_split["selection"])
         summaries[name] = per_split
-    reference.write(REFERENCE_VOICE)
-    scale.write(SCALE)
+    reference.write(at.voice)
+    scale.write(at.scale)
     frames = {name: len(array) for name, array in arrays.items()}
     metrics = {
         "codec_sha256": codec_sha256,
@@ -144,12 +151,12 @@ def codes(params: Params) -> StageResult:
         "num_train_frames": sum(frames[row.id] for row in utterances if row.split == "train"),
         **summaries,
     }
-    write_json(paths.CODES_METRICS, metrics)
+    write_json(at.codes_metrics, metrics)
     real, codec = summaries["real"]["selection"], summaries["codec"]["selection"]
     return StageResult(
         f"{len(arrays)} clips, {metrics['num_frames']} frames of {metrics['num_codebooks']} codes. "
-        f"Held-out recordings: WER {_percent(real['wer'])}, similarity {_number(scale.ceiling)}; "
-        f"through the codec: WER {_percent(codec['wer'])}, "
+        f"Held-out recordings: WER {percent(real['wer'])}, similarity {_number(scale.ceiling)}; "
+        f"through the codec: WER {percent(codec['wer'])}, "
         f"similarity {_number(scale.codec_ceiling)}.",
         metrics,
     )
@@ -165,21 +172,12 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
         params: All parameters.
         num_epochs: Epochs in all; the last candidate's when None.
     """
-    from voxadapt.codec.store import read_codes
-    from voxadapt.model.load import read_config, resolve_model
+    from voxadapt.model.load import resolve_model
     from voxadapt.training.loop import train as run
 
     utterances = read_manifest(paths.MANIFEST)
     model_path = resolve_model(params.model)
-    talker = read_config(model_path)["talker_config"]
-    arrays = read_codes(
-        paths.CODES,
-        paths.CODES_INDEX,
-        utterances,
-        num_codebooks=talker["num_code_groups"],
-        codebook_size=talker["code_predictor_config"]["vocab_size"],
-        codec_sha256=sha256_folder(model_path / "speech_tokenizer"),
-    )
+    arrays = corpus_codes(model_path, utterances, SPEAKER)
     base_sha256 = sha256_folder(model_path)
     result = run(
         params.train,
@@ -191,7 +189,7 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
         work_dir=paths.work_dir(),
         num_epochs=num_epochs or params.num_epochs,
         log_path=paths.TRAIN_LOG,
-        device=_device(params),
+        device=device_of(params),
         attention=params.model.attention,
         base_sha256=base_sha256,
     )
@@ -219,7 +217,7 @@ def score(params: Params, candidate: str | int) -> StageResult:
     name = _known(params, candidate)
     summary = _score(params, name, "selection", paths.SCORES / name)
     write_json(paths.SCORE_METRICS / f"{name}.json", metrics_row(summary))
-    return StageResult(_score_sentence(name, summary), summary)
+    return StageResult(score_sentence(name, summary), summary)
 
 
 def select(params: Params) -> StageResult:
@@ -233,12 +231,12 @@ def select(params: Params) -> StageResult:
     from voxadapt.evaluation.results import read_scores
 
     _refuse_unlisted(params)
-    sentences = _sentences(params, "selection")
+    spoken = sentences(params, "selection")
     rows = {
         name: read_scores(
             paths.SCORES / name,
-            [(item.text_id, take) for item in sentences for take in range(params.score.takes)],
-            texts={item.text_id: item.text for item in sentences},
+            [(item.text_id, take) for item in spoken for take in range(params.score.takes)],
+            texts={item.text_id: item.text for item in spoken},
             split="selection",
             checkpoint_sha=_checkpoint_sha(params, name),
             fix=f"Run `voxadapt score {name}` again.",
@@ -249,7 +247,7 @@ def select(params: Params) -> StageResult:
     decision = selection.select(
         rows,
         params.select,
-        scale=_read(SCALE, "codes"),
+        scale=read_record(SPEAKER.scale, "codes"),
         real=pseudo["real"],
         codec=pseudo["codec"],
     )
@@ -277,7 +275,7 @@ def confirm(params: Params) -> StageResult:
         rows["base"],
         rows[chosen],
         params.select,
-        scale=_read(SCALE, "codes"),
+        scale=read_record(SPEAKER.scale, "codes"),
         selection=decision,
     )
     write_json(paths.CONFIRM, record)
@@ -294,12 +292,14 @@ def report(params: Params) -> StageResult:
 
 def run_all(params: Params) -> Iterator[str]:
     """Run every stage in order, without DVC; yield one line a stage."""
-    for stage in (audit, codes, train):
-        yield f"{stage.__name__}: {stage(params).sentence}"
+    yield f"audit: {audit(params).sentence}"
+    yield f"codes: {codes(params).sentence}"
+    yield f"train: {train(params).sentence}"
     for name in params.candidate_names:
         yield f"score {name}: {score(params, name).sentence}"
-    for stage in (select, confirm, report):
-        yield f"{stage.__name__}: {stage(params).sentence}"
+    yield f"select: {select(params).sentence}"
+    yield f"confirm: {confirm(params).sentence}"
+    yield f"report: {report(params).sentence}"
 
 
 def say(
@@ -314,6 +314,34 @@ def say(
         candidate: A candidate; None asks `selection.json`.
         seed: Of the sampling.
     """
+    _require_words(text)
+    name = _known(params, candidate) if candidate is not None else _selection()["chosen"]
+    tts, voice = _voice(params, name)
+    return say_with(params, tts, voice, text, output, name, params.train.language, seed)
+
+
+def say_with(
+    params: Params,
+    tts: Any,
+    voice: Any,
+    text: str,
+    output: Path,
+    name: str,
+    language: str,
+    seed: int,
+) -> StageResult:
+    """Speak a text with a loaded model and write it.
+
+    Args:
+        params: All parameters.
+        tts: Stock `Qwen3TTSModel`.
+        voice: What it speaks with.
+        text: What to say.
+        output: WAV file to write.
+        name: Name of the candidate, for the sentence.
+        language: Language given to the model, or auto.
+        seed: Of the sampling.
+    """
     from voxadapt.evaluation.synthesis import (
         frame_rate_hz,
         speak,
@@ -322,10 +350,7 @@ def say(
         write_wav,
     )
 
-    if not any(letter.isalnum() for letter in text):
-        raise UserError(Problem("text", "something to say", repr(text), "Give a sentence."))
-    name = _known(params, candidate) if candidate is not None else _selection()["chosen"]
-    tts, voice = _voice(params, name)
+    _require_words(text)
     spoken = speak(
         tts,
         [text],
@@ -333,7 +358,7 @@ def say(
         params.score,
         seed=seed,
         max_new_tokens=token_limit(text_tokens(tts, text), params.score, frame_rate_hz(tts)),
-        language=params.train.language,
+        language=language,
     )[0]
     if spoken.samples is None:
         raise UserError(Problem("text", "audio", spoken.message, "Try another seed."))
@@ -343,43 +368,102 @@ def say(
     return StageResult(f"{output}: {len(spoken.samples) / rate_hz:.1f} s by {name}.{cut}", output)
 
 
+def _require_words(text: str) -> None:
+    if not any(letter.isalnum() for letter in text):
+        raise UserError(Problem("text", "something to say", repr(text), "Give a sentence."))
+
+
 # --- what the stages share -----------------------------------------------------------------------
 
 
 def _score(params: Params, name: str, split: str, folder: Path) -> dict[str, Any]:
     """Speak and measure one candidate on one split; write its rows, clips and summary."""
+    tts, voice = _voice(params, name)
+    return score_voice(
+        params,
+        tts,
+        voice,
+        name,
+        sentences(params, split),
+        folder,
+        checkpoint_sha=_checkpoint_sha(params, name),
+        language=params.train.language,
+    )
+
+
+def score_voice(
+    params: Params,
+    tts: Any,
+    voice: Any,
+    name: str,
+    spoken: Sequence[Any],
+    folder: Path,
+    *,
+    checkpoint_sha: str,
+    language: str,
+    at: Corpus = SPEAKER,
+) -> dict[str, Any]:
+    """Speak sentences with a loaded model and measure them; write rows, clips and summary.
+
+    Args:
+        params: All parameters; `asr.language` is what Whisper is told to hear.
+        tts: Stock `Qwen3TTSModel`.
+        voice: What it speaks with.
+        name: Name of the candidate.
+        spoken: Sentences.
+        folder: Receives `rows.jsonl`, `wavs/` and `summary.json`.
+        checkpoint_sha: Identity of the model.
+        language: Language given to the model, or auto.
+        at: Corpus whose recordings are the reference for similarity and rate.
+    """
     from voxadapt.evaluation.results import write_rows
     from voxadapt.evaluation.scoring import score_clips, summarise
     from voxadapt.evaluation.similarity import Embedder, VoiceReference
     from voxadapt.evaluation.synthesis import speak_candidate
 
-    tts, voice = _voice(params, name)
     clips = speak_candidate(
         tts,
         name,
-        _sentences(params, split),
+        spoken,
         voice,
         params.score,
         out_dir=folder / "wavs",
         work_dir=paths.work_dir() / "speech",
         root=ROOT,
-        checkpoint_sha=_checkpoint_sha(params, name),
+        checkpoint_sha=checkpoint_sha,
         lang=params.asr.language,
-        language=params.train.language,
+        language=language,
     )
+    scale = scale_of(at)
     rows = score_clips(
         clips,
         _transcriber(params),
-        Embedder(str(_device(params))),
-        VoiceReference.read(REFERENCE_VOICE),
-        _scale(),
+        Embedder(str(device_of(params))),
+        VoiceReference.read(at.voice),
+        scale,
         params.score,
         root=ROOT,
     )
     write_rows(folder, rows)
-    summary = summarise(rows, params.select, _scale())
+    summary = summarise(rows, params.select, scale)
     write_json(folder / "summary.json", summary)
     return summary
+
+
+def corpus_codes(model_path: Path, utterances: Sequence[Utterance], at: Corpus) -> dict[str, Any]:
+    """Read a corpus' codes and hold them to the model: codec, number and size of codebooks."""
+    from voxadapt.codec.store import read_codes
+    from voxadapt.model.load import read_config
+
+    talker = read_config(model_path)["talker_config"]
+    return read_codes(
+        at.codes,
+        at.codes_index,
+        utterances,
+        num_codebooks=talker["num_code_groups"],
+        codebook_size=talker["code_predictor_config"]["vocab_size"],
+        codec_sha256=sha256_folder(model_path / "speech_tokenizer"),
+    )
 
 
 def _voice(params: Params, name: str) -> tuple[Any, Any]:
@@ -387,7 +471,7 @@ def _voice(params: Params, name: str) -> tuple[Any, Any]:
     from voxadapt.evaluation.synthesis import Voice, clone_voice
     from voxadapt.model.load import load_tts
 
-    tts = load_tts(_model_folder(params, name), _device(params), attention=params.model.attention)
+    tts = load_tts(_model_folder(params, name), device_of(params), attention=params.model.attention)
     if name != "base":
         return tts, Voice(speaker=params.train.speaker_name)
     ref_audio = read_manifest(paths.MANIFEST)[0].ref_audio
@@ -412,14 +496,14 @@ def _checkpoint_sha(params: Params, name: str) -> str:
     return sha256_folder(_model_folder(params, name))
 
 
-def _sentences(params: Params, split: str) -> list[Any]:
+def sentences(params: Params, split: str, at: Corpus = SPEAKER) -> list[Any]:
     """Return the sentences of a split: all of them, or as many as the parameters say, by hash."""
     from voxadapt.evaluation.results import Sentence
 
-    rows = [row for row in read_manifest(paths.MANIFEST) if row.split == split]
+    rows = [row for row in read_manifest(at.manifest) if row.split == split]
     if not rows:
         raise UserError(
-            Problem(str(paths.MANIFEST), f"utterances of the {split} split", "none",
+            Problem(str(at.manifest), f"utterances of the {split} split", "none",
                     f"Raise split.{split}_share, or add recordings.")
         )  # fmt: skip
     rows = sorted(rows, key=lambda row: fingerprint([params.split.salt, row.id]))
@@ -455,13 +539,13 @@ def _transcriber(params: Params) -> Any:
     return Transcriber(
         params.asr.model,
         params.asr.language,
-        str(_device(params)),
+        str(device_of(params)),
         params.asr.batch_size,
         paths.work_dir() / "transcripts",
     )
 
 
-def _device(params: Params) -> Any:
+def device_of(params: Params) -> Any:
     """Return the device, and hold torch to the number of threads that the parameters give."""
     import torch
 
@@ -472,17 +556,19 @@ def _device(params: Params) -> Any:
     return resolve_device(params.model.device)
 
 
-def _scale() -> Any:
+def scale_of(at: Corpus) -> Any:
+    """Read the similarity scale of a corpus."""
     from voxadapt.evaluation.similarity import SimilarityScale
 
-    return SimilarityScale.from_dict(_read(SCALE, "codes"))
+    return SimilarityScale.from_dict(read_record(at.scale, "codes"))
 
 
 def _selection() -> dict[str, Any]:
-    return _read(paths.SELECTION, "select")
+    return read_record(paths.SELECTION, "select")
 
 
-def _read(path: Path, stage: str) -> Any:
+def read_record(path: Path, stage: str) -> Any:
+    """Read a JSON record that an earlier stage wrote."""
     try:
         return read_json(path)
     except (OSError, ValueError) as error:
@@ -546,16 +632,18 @@ def _write_epochs_table(decision: Mapping[str, Any]) -> None:
     write_atomic(paths.EPOCHS_TABLE, stream.getvalue())
 
 
-def _score_sentence(name: str, summary: Mapping[str, Any]) -> str:
+def score_sentence(name: str, summary: Mapping[str, Any]) -> str:
+    """Sum up a candidate's scores for people."""
     return (
         f"{name}: {summary['n_measured']} of {summary['n_expected']} clips; "
-        f"WER {_percent(summary['wer'])}, CER {_percent(summary['cer'])}, "
+        f"WER {percent(summary['wer'])}, CER {percent(summary['cer'])}, "
         f"similarity {_number(summary['sim'])}, "
-        f"failures {_percent(summary['failure_rate'])}."
+        f"failures {percent(summary['failure_rate'])}."
     )
 
 
-def _percent(interval: Any) -> str:
+def percent(interval: Any) -> str:
+    """Write a share with its interval in percent."""
     if interval["point"] is None:
         return "not measured"
     point, low, high = (100 * interval[key] for key in ("point", "low", "high"))

@@ -148,6 +148,96 @@ def test_error_can_be_the_primary() -> None:
     assert of(result, "epoch-1")["primary"] == of(result, "epoch-1")["wer"]
 
 
+ERROR = SelectParams(num_bootstrap=600, primary="error", similarity_margin=0.02)
+
+
+@pytest.mark.parametrize(
+    ("shift", "state"), [(0.05, "passed"), (-0.01, "undecided"), (-0.2, "failed")]
+)
+def test_a_lost_voice_is_gated_out_when_errors_choose(shift: float, state: str) -> None:
+    base = make_system("base", 12, error=0.4)
+    rows = []
+    for row in make_system("epoch-1", 12, error=0.05):
+        swing = 0.05 if int(row.text_id[1:]) % 2 else -0.05  # sentences differ; 12 are few
+        rows.append(row.model_copy(update={"sim": (row.sim or 0.0) + shift + swing}))
+    result = select({"base": base, "epoch-1": rows}, ERROR, scale=SCALE)
+    assert gate(result, "epoch-1", "similarity") == state
+    assert gate(result, "base", "similarity") == "passed"
+    assert result["chosen"] == ("base" if state == "failed" else "epoch-1")
+    assert ("Not decided by this set: similarity" in result["reason"]) == (state == "undecided")
+    assert ("Gated out: epoch-1 (similarity)" in result["reason"]) == (state == "failed")
+    assert "SIM-resemblyzer at most 0.02 below the Base's" in result["rule"]["text"]
+
+
+def test_without_a_similarity_margin_there_is_no_such_gate() -> None:
+    result = choose(base={}, epoch_1={})
+    assert [g["name"] for g in of(result, "base")["gates"]] == [
+        "coverage", "failure_rate", "error", "duration_ratio", "wrong_language"
+    ]  # fmt: skip
+    assert not {"start", "keep_start"} & set(result) and "vs_start" not in of(result, "base")
+    assert "below" not in result["rule"]["text"]
+
+
+def later(**systems: dict[str, Any]) -> dict[str, Any]:
+    """Select among what follows a Stage 1 that chose epoch 3."""
+    rows = {name: make_system(name, **fields) for name, fields in named(systems)}
+    return select(rows, ERROR, start="epoch-3", scale=SCALE)
+
+
+def test_a_later_stage_is_held_against_its_start() -> None:
+    result = later(
+        stage2_epoch_10={"error": 0.02}, stage2_epoch_2={"error": 0.2}, base={"error": 0.6},
+        epoch_3={"error": 0.3},
+    )  # fmt: skip
+    assert [(c["name"], c["epoch"]) for c in result["candidates"]] == [
+        ("epoch-3", 3), ("base", 0), ("stage2-epoch-2", 2), ("stage2-epoch-10", 10)
+    ]  # fmt: skip
+    assert result["chosen"] == "stage2-epoch-10" and result["start"] == "epoch-3"
+    assert not result["keep_base"] and not result["keep_start"]
+    chosen = of(result, "stage2-epoch-10")
+    assert chosen["vs_start"]["error"]["point"] == pytest.approx(-0.28, abs=0.05)
+    assert chosen["vs_base"]["error"]["point"] == pytest.approx(-0.58, abs=0.05)
+    assert of(result, "epoch-3")["vs_start"] is None and of(result, "epoch-3")["vs_base"]
+    assert of(result, "base")["vs_base"] is None and of(result, "base")["vs_start"]
+    assert gate(result, "base", "error") == "failed"  # it reads worse than the start
+    assert "Against epoch-3: " in result["reason"]
+    assert "Against the zero-shot Base: " in result["reason"]
+    assert "minus epoch-3's" in chosen["gates"][1]["text"]
+    assert "epoch-3, where this stage begins, is the earliest" in result["rule"]["text"]
+
+
+def test_a_useless_or_harmful_later_stage_keeps_its_start() -> None:
+    shared = make_system("epoch-3", error=0.3)
+    twin = [row.model_copy(update={"candidate": "stage2-epoch-1"}) for row in shared]
+    result = select({"stage2-epoch-1": twin, "epoch-3": shared}, ERROR, start="epoch-3")
+    assert result["chosen"] == "epoch-3" and result["keep_start"] and not result["keep_base"]
+    assert result["reason"].startswith("Keep epoch-3: no eligible candidate does better")
+    assert of(result, "stage2-epoch-1")["vs_base"] is None  # the Base was not scored here
+    runaways = later(epoch_3={"error": 0.3}, stage2_epoch_1={"error": 0.0, "runaways": 6})
+    assert runaways["chosen"] == "epoch-3"
+    assert "Gated out: stage2-epoch-1 (failure rate" in runaways["reason"]
+
+
+def test_the_base_can_win_against_a_start_that_lost_its_way() -> None:
+    result = later(epoch_3={"error": 0.5}, base={"error": 0.1})
+    assert result["chosen"] == "base" and result["keep_base"] and not result["keep_start"]
+    assert result["reason"].startswith("The Base is chosen")
+    assert "Against epoch-3: " in result["reason"] and "zero-shot" not in result["reason"]
+
+
+def test_a_start_without_rows_is_refused() -> None:
+    with pytest.raises(UserError, match="epoch-3 with its rows"):
+        select({"base": make_system("base")}, ERROR, start="epoch-3")
+
+
+def test_what_was_tried_can_be_named() -> None:
+    rows = {
+        name: make_system(name, error=error) for name, error in (("base", 0.1), ("epoch-1", 0.3))
+    }
+    result = select(rows, ERROR, what="adapt it")
+    assert result["reason"].startswith("Keep the Base, do not adapt it: no eligible epoch")
+
+
 def test_missing_similarity_counts_as_the_floor() -> None:
     rows = [r.model_copy(update={"sim": None if r.take else r.sim}) for r in make_system("epoch-1")]
     result = select({"base": make_system("base"), "epoch-1": rows}, PARAMS, scale=SCALE)
@@ -217,3 +307,30 @@ def test_confirmation_can_fail_and_can_contradict() -> None:
     assert confirm(base, worse, PARAMS)["verdict"] == "not_confirmed"
     kept = confirm(base, base, PARAMS)
     assert kept["verdict"] == "base_kept" and kept["measures"]["sim"]["difference"]["point"] == 0.0
+
+
+def test_confirmation_by_errors_confirms_a_gain_and_watches_the_voice() -> None:
+    base = make_system("base", error=0.5, split="confirmation")
+    chosen = make_system("stage2-epoch-2", error=0.1, sim=0.81, split="confirmation")
+    selection = select(
+        {
+            "base": make_system("base", error=0.5),
+            "epoch-1": make_system("epoch-1", error=0.3),
+            "stage2-epoch-2": make_system("stage2-epoch-2", error=0.1),
+        },
+        ERROR,
+        start="epoch-1",
+    )
+    result = confirm(base, chosen, ERROR, scale=SCALE, selection=selection)
+    assert result["verdict"] == "confirmed" and result["primary"] == "error"
+    assert "stage2-epoch-2 beats the zero-shot Base" in result["sentence"]
+    assert "its similarity is no worse within the margin" in result["sentence"]
+    assert result["measures"]["wer"]["selection_difference"]["point"] < -0.3
+    equal = make_system("epoch-1", error=0.5, split="confirmation")
+    assert confirm(base, equal, ERROR)["verdict"] == "not_confirmed"
+    worse = make_system("epoch-1", error=0.9, split="confirmation")
+    assert confirm(base, worse, ERROR)["verdict"] == "contradicted"
+    other_voice = make_system("epoch-1", error=0.1, sim=0.6, split="confirmation")
+    result = confirm(base, other_voice, ERROR)
+    assert result["verdict"] == "not_confirmed"
+    assert "its similarity is worse by more than the margin" in result["sentence"]

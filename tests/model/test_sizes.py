@@ -7,6 +7,7 @@ import torch
 
 from voxadapt.compat import import_qwen_tts
 from voxadapt.model.freezing import freeze
+from voxadapt.model.rows import RowEmbedding
 
 COMMON = {
     "num_attention_heads": 16,
@@ -18,6 +19,11 @@ COMMON = {
 CASES = {
     "1b7": (2048, 6144, 1_928_677_440, 480, 175_125_760, 12_001_088, 8_392_704),
     "0b6": (1024, 3072, 914_643_008, 478, 141_570_304, 8_854_336, 6_294_528),
+}
+#: Talker layers; codec embedding, and codec head; share of the text embedding in %.
+PARTS = {
+    "1b7": (1_409_408_000, 6_291_456, 16.1),
+    "0b6": (440_466_432, 3_145_728, 34.0),
 }
 
 
@@ -61,3 +67,18 @@ def test_parameter_counts_of_the_real_configs(size):
     assert counts["talker.text_projection"].num_params == projection
     assert counts["talker.model.text_embedding"].num_params == 311_164_928
     assert "other" not in counts
+    layers, codec, share = PARTS[size]
+    assert counts["talker.model.layers"].num_params == layers
+    assert counts["talker.model.codec_embedding"].num_params == codec
+    assert counts["talker.codec_head"].num_params == codec
+    # The folk figure of a language's Stage 1 is "4M parameters, 0.24 %".
+    assert round(100 * 311_164_928 / total, 1) == share
+
+
+def test_a_languages_rows_are_a_small_part_of_the_real_text_embedding():
+    with torch.device("meta"):
+        table = torch.nn.Embedding(151_936, 2048)
+    embedding = RowEmbedding(table, range(2_000))
+    trained = [p for p in embedding.parameters() if p.requires_grad]
+    assert sum(p.numel() for p in trained) == 2_000 * 2048
+    assert sum(p.numel() for p in embedding.parameters()) == 311_164_928 + 2_000 * 2048

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import soundfile
 
 from voxadapt import paths
 from voxadapt.params import Params
+from voxadapt.paths import SPEAKER, Corpus
 from voxadapt.provenance import write_json, write_jsonl
 
 TEXTS = (
@@ -70,10 +72,13 @@ def write_tone(path: Path, seed: int, seconds: float = 0.4, rate_hz: int = 24000
     soundfile.write(path, 0.15 * tone * np.hanning(len(t)), rate_hz)
 
 
-def make_row(candidate: str, index: int, take: int, text: str, wav: str) -> dict[str, Any]:
+def make_row(
+    candidate: str, index: int, take: int, text: str, wav: str,
+    quality: Mapping[str, tuple[float, float]] = QUALITY, lang: str = "en",
+) -> dict[str, Any]:  # fmt: skip
     """Make a score row whose transcript loses words at the candidate's rate."""
     rng = random.Random(f"{candidate}/{index}/{take}")
-    loss, sim = QUALITY[candidate]
+    loss, sim = quality[candidate]
     words = "".join(c for c in text.lower() if c not in ".,'").split()
     heard, substituted, deleted = [], 0, 0
     for word in words:
@@ -90,7 +95,7 @@ def make_row(candidate: str, index: int, take: int, text: str, wav: str) -> dict
     flags = ["rate_high"] if rng.random() < loss / 2 else []
     return {
         "candidate": candidate, "split": "selection", "text_id": f"utt-{index:03d}", "take": take,
-        "seed": 1000 * index + take, "lang": "en", "text": text, "text_norm": " ".join(words),
+        "seed": 1000 * index + take, "lang": lang, "text": text, "text_norm": " ".join(words),
         "norm_id": EVALUATOR["norm_id"], "wav": wav, "wav_sha256": "0" * 64,
         "sample_rate_hz": 24000, "duration_s": 2.9, "speech_s": 2.4, "num_frames": 36,
         "hit_max_tokens": False, "gen_sha": EVALUATOR["gen_sha"], "checkpoint_sha": "c" * 16,
@@ -99,7 +104,7 @@ def make_row(candidate: str, index: int, take: int, text: str, wav: str) -> dict
         "word_deletions": deleted, "word_insertions": 0, "char_hits": num_chars - edits,
         "char_substitutions": edits, "char_deletions": 0, "char_insertions": 0,
         "ref_words": len(words), "ref_chars": num_chars, "avg_logprob": -0.3,
-        "compression_ratio": 1.1, "no_speech_prob": 0.01, "lid": "en", "lid_p": 0.99,
+        "compression_ratio": 1.1, "no_speech_prob": 0.01, "lid": lang, "lid_p": 0.99,
         "sim": round(sim + rng.uniform(-0.05, 0.05), 4), "sim_id": EVALUATOR["sim_id"],
         "sim_ref_n": 16, "dur_ratio": round(rng.uniform(0.9, 1.15), 3), "lead_silence_s": 0.1,
         "trail_silence_s": 0.1, "max_internal_silence_s": 0.2, "clipped_share": 0.0,
@@ -231,16 +236,16 @@ def make_train_metrics(params: Params) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def write_world(root: Path, params: Params, chosen: str = "epoch-2", best: str = "epoch-3") -> Path:
-    """Write every file that the report reads, and return the root."""
+def write_corpus(root: Path, at: Corpus, texts: Sequence[str], folder: str) -> None:
+    """Write what the audit of a corpus and the extraction of its codes write."""
     manifest, clips = [], []
     for index in range(24):
         split = ("train", "selection", "confirmation")[index % 3]
-        audio = f"data/speaker/clips/utt-{index:03d}.wav"
+        audio = f"{folder}/clips/utt-{index:03d}.wav"
         write_tone(root / audio, 7)
-        entry = {"id": f"utt-{index:03d}", "audio": audio, "text": TEXTS[index % len(TEXTS)]}
+        entry = {"id": f"utt-{index:03d}", "audio": audio, "text": texts[index % len(texts)]}
         manifest.append(
-            {**entry, "ref_audio": "data/speaker/ref.wav", "language": None,
+            {**entry, "ref_audio": f"{folder}/ref.wav", "language": None,
              "duration_s": 2.0 + index / 8, "sample_rate_hz": 24000, "audio_sha256": "a" * 64,
              "split": split}
         )  # fmt: skip
@@ -249,35 +254,34 @@ def write_world(root: Path, params: Params, chosen: str = "epoch-2", best: str =
              "message": "Expected at least 20 dB; found 14 dB. Record in a quieter room."}
         ] if index % 9 == 4 else []  # fmt: skip
         clips.append({**manifest[-1], "line": index + 1, "findings": findings})
-    write_jsonl(root / paths.MANIFEST, manifest)
-    write_jsonl(root / paths.CLIPS, clips)
-    write_json(root / paths.AUDIT_METRICS, {
+    write_jsonl(root / at.manifest, manifest)
+    write_jsonl(root / at.clips, clips)
+    write_json(root / at.audit_metrics, {
         "num_accepted": 24, "minutes": 1.3, "num_warnings": 3,
         "corpus_warnings": [{"severity": "warning", "rule": "total_minutes", "value": 1.3,
                              "message": "Expected 10 to 30 min in all; found 1.3 min.",
                              "limit": 10.0}],
     })  # fmt: skip
-    write_jsonl(root / paths.CODES_INDEX, (
+    write_jsonl(root / at.codes_index, (
         {"id": row["id"], "num_frames": round(12.5 * row["duration_s"]),
          "audio_sha256": row["audio_sha256"], "codec_sha256": "d" * 64} for row in manifest
     ))  # fmt: skip
-    write_json(root / paths.CODES_METRICS, {"num_clips": 24, "num_frames": 712, "wer_codec": 0.05})
-    write_json(root / paths.TRAIN_METRICS, make_train_metrics(params))
-    _write_log(root / paths.TRAIN_LOG)
-    write_json(root / paths.REFERENCE / "similarity.json", {
+    write_json(root / at.codes_metrics, {"num_clips": 24, "num_frames": 712, "wer_codec": 0.05})
+    write_json(root / at.scale, {
         "schema": "voxadapt-similarity/1", "label": "SIM-resemblyzer", "num_reference": 16,
         **{key: interval(value) for key, value in SCALE.items()},
     })  # fmt: skip
+
+
+def write_world(root: Path, params: Params, chosen: str = "epoch-2", best: str = "epoch-3") -> Path:
+    """Write every file that the report reads, and return the root."""
+    write_corpus(root, SPEAKER, TEXTS, "data/speaker")
+    write_json(root / paths.TRAIN_METRICS, make_train_metrics(params))
+    write_log(root / paths.TRAIN_LOG)
     for name in ("real", "codec", *params.candidate_names):
         pseudo = name in ("real", "codec")
         folder = (paths.REFERENCE if pseudo else paths.SCORES) / name
-        rows = []
-        for index, text in enumerate(TEXTS):
-            for take in range(1 if pseudo else 3):
-                wav = f"wavs/utt-{index:03d}-{take}.wav"
-                write_tone(root / folder / wav, 31 * index + take + len(rows))
-                rows.append(make_row(name, index, take, text, wav))
-        write_jsonl(root / folder / "rows.jsonl", rows)
+        rows = write_rows(root, folder, name, TEXTS, 1 if pseudo else 3)
         write_json(root / folder / "summary.json", make_summary(name, rows))
     write_json(root / paths.SELECTION, make_selection(params, chosen, best))
     verdict = "base_kept" if chosen == "base" else "confirmed"
@@ -285,7 +289,23 @@ def write_world(root: Path, params: Params, chosen: str = "epoch-2", best: str =
     return root
 
 
-def _write_log(path: Path) -> None:
+def write_rows(
+    root: Path, folder: Path, name: str, texts: Sequence[str], takes: int,
+    quality: Mapping[str, tuple[float, float]] = QUALITY, lang: str = "en",
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Write a candidate's clips and score rows, and return the rows."""
+    rows: list[dict[str, Any]] = []
+    for index, text in enumerate(texts):
+        for take in range(takes):
+            wav = f"wavs/utt-{index:03d}-{take}.wav"
+            write_tone(root / folder / wav, 31 * index + take + len(rows))
+            rows.append(make_row(name, index, take, text, wav, quality, lang))
+    write_jsonl(root / folder / "rows.jsonl", rows)
+    return rows
+
+
+def write_log(path: Path) -> None:
+    """Write a training log of four epochs."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     with open(path, "w", newline="", encoding="utf-8") as stream:

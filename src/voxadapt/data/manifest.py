@@ -107,7 +107,7 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
     notes: list[str] = []
     files = _Files(folder)
     try:
-        for number, line in _lines(path, notes):
+        for number, line in json_lines(path, notes):
             where = f"{path.name}:{number}"
             if isinstance(line, Problem):
                 problems.append(line)
@@ -157,7 +157,7 @@ def _line_of(problem: Problem) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
-def _lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Problem]]:
+def json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Problem]]:
     """Yield decoded lines with their numbers; a line that cannot be decoded is a problem."""
     with open(path, "rb") as stream:
         number = 0
@@ -196,18 +196,18 @@ def _lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Problem]]:
                 yield number, Problem(where, "UTF-8", found, "Save the file as UTF-8.")
 
 
-class _DuplicateKeyError(ValueError):
+class DuplicateKeyError(ValueError):
     """A key that one JSON object gives twice."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for key, count in Counter(key for key, _ in pairs).items():
         if count > 1:
-            raise _DuplicateKeyError(key)
+            raise DuplicateKeyError(key)
     return dict(pairs)
 
 
-def _show(value: Any, width: int = 60) -> str:
+def shown(value: Any, width: int = 60) -> str:
     """Show a value in a message: one line, printable, not too long."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"
@@ -217,10 +217,10 @@ def _parse(where: str, line: str) -> tuple[dict[str, Any] | None, list[Problem]]
     """Parse and check one line; the values are None when its paths cannot be looked at."""
     shape = '{"audio": "…", "text": "…", "ref_audio": "…"}'
     try:
-        values = json.loads(line, object_pairs_hook=_object)
-    except _DuplicateKeyError as error:
+        values = json.loads(line, object_pairs_hook=unique_object)
+    except DuplicateKeyError as error:
         fix = "Keep one of them."
-        return None, [Problem(where, "each key once", f"{_show(str(error))} twice", fix)]
+        return None, [Problem(where, "each key once", f"{shown(str(error))} twice", fix)]
     except RecursionError:
         return None, [Problem(where, shape, "deeply nested JSON", "Write one flat object.")]
     except ValueError as error:  # also an integer of more digits than Python reads
@@ -230,7 +230,7 @@ def _parse(where: str, line: str) -> tuple[dict[str, Any] | None, list[Problem]]
         fix = "Write one JSON object a line."
         return None, [Problem(where, shape, f"invalid JSON ({reason[:80]})", fix)]
     if not isinstance(values, dict):
-        found = f"{type(values).__name__} {_show(values, 40)}"
+        found = f"{type(values).__name__} {shown(values, 40)}"
         return None, [Problem(where, shape, found, "Write one JSON object a line.")]
     problems = []
     for key in values:
@@ -238,7 +238,7 @@ def _parse(where: str, line: str) -> tuple[dict[str, Any] | None, list[Problem]]
             expected = f"only {', '.join(REQUIRED + OPTIONAL)}"
             problems.append(
                 Problem(
-                    where, expected, f"unknown key {_show(key)}", "Check the spelling, or drop it."
+                    where, expected, f"unknown key {shown(key)}", "Check the spelling, or drop it."
                 )
             )
     for key in REQUIRED:
@@ -247,20 +247,20 @@ def _parse(where: str, line: str) -> tuple[dict[str, Any] | None, list[Problem]]
     for key, value in values.items():
         nullable = key in OPTIONAL and value is None
         if key in REQUIRED + OPTIONAL and not isinstance(value, str) and not nullable:
-            found = f"{type(value).__name__} {_show(value, 40)}"
+            found = f"{type(value).__name__} {shown(value, 40)}"
             problems.append(Problem(where, f"{key} as a string", found, "Put it in quotes."))
     if isinstance(values.get("text"), str):
-        problems.extend(_check_text(where, values["text"]))
+        problems.extend(check_text(where, values["text"]))
     if isinstance(values.get("language"), str):
         language = values["language"]
         if not re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,39}", language):
             fix = "Name a language such as english or malay, or drop the key."
-            problems.append(Problem(where, "a language name", _show(language), fix))
+            problems.append(Problem(where, "a language name", shown(language), fix))
     usable = all(isinstance(values.get(key), str) for key in REQUIRED)
     return (values if usable else None), problems
 
 
-def _check_text(where: str, text: str) -> list[Problem]:
+def check_text(where: str, text: str) -> list[Problem]:
     """Check a transcript on its own."""
     if not text.strip():
         return [
@@ -273,7 +273,7 @@ def _check_text(where: str, text: str) -> list[Problem]:
         problems.append(Problem(where, "text without control characters", found, fix))
     if not has_letter(text):
         fix = "Write what is said in words; numbers too."
-        problems.append(Problem(where, "text with at least one letter", _show(text, 40), fix))
+        problems.append(Problem(where, "text with at least one letter", shown(text, 40), fix))
     if len(text) > MAX_TEXT_CHARACTERS:
         fix = "Give one sentence a clip."
         limit = f"text of at most {MAX_TEXT_CHARACTERS} characters"
@@ -335,16 +335,16 @@ class _Files:
         if text.lower().startswith("data:") or (len(text) > 200 and _looks_base64(text)):
             return refuse(inside, "embedded base64 audio", "Write it to a file; give its path.")
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-            return refuse(inside, f"the address {_show(text)}", "Download it and give its path.")
+            return refuse(inside, f"the address {shown(text)}", "Download it and give its path.")
         if invisible_controls(text) or len(text) > MAX_PATH_CHARACTERS:
-            return refuse(inside, f"a path that cannot exist: {_show(text)}", "Rename the file.")
+            return refuse(inside, f"a path that cannot exist: {shown(text)}", "Rename the file.")
         windows = PureWindowsPath(text)
         if text.startswith(("/", "\\", "~")) or windows.drive:
-            return refuse(inside, f"the absolute path {_show(text)}", copy)
+            return refuse(inside, f"the absolute path {shown(text)}", copy)
         if "\\" in text:
-            return refuse("forward slashes", _show(text), "Write / instead of \\.")
+            return refuse("forward slashes", shown(text), "Write / instead of \\.")
         if ".." in PurePosixPath(text).parts:
-            return refuse(inside, f"{_show(text)}, which leaves the folder", copy)
+            return refuse(inside, f"{shown(text)}, which leaves the folder", copy)
         path = self.folder / text
         try:
             if not os.path.lexists(path):
@@ -355,25 +355,25 @@ class _Files:
                         "It exists relative to the working folder; paths here are relative to "
                         "the manifest's folder: move the manifest, or change the path."
                     )
-                return refuse("an existing file", f"no file {_show(text)}", hint)
+                return refuse("an existing file", f"no file {shown(text)}", hint)
             real = Path(os.path.realpath(path))
             homes = (self.root, *self.dvc_caches)
             if not any(real.is_relative_to(home) for home in homes):
-                return refuse(inside, f"{_show(text)}, a link that leaves the folder", copy)
+                return refuse(inside, f"{shown(text)}, a link that leaves the folder", copy)
             if not real.exists():
                 fix = "Restore its target, or copy the file."
-                return refuse("an existing file", f"{_show(text)}, a link to nothing", fix)
+                return refuse("an existing file", f"{shown(text)}, a link to nothing", fix)
             if not real.is_file():
-                return refuse("a file", f"{_show(text)}, which is none", "Name an audio file.")
+                return refuse("a file", f"{shown(text)}, which is none", "Name an audio file.")
             if real.stat().st_size == 0:
-                return refuse("audio", f"{_show(text)}, a file of 0 bytes", "Replace the file.")
+                return refuse("audio", f"{shown(text)}, a file of 0 bytes", "Replace the file.")
             probe(path)
         except AudioError as error:
             fix = "Replace it by a WAV or FLAC file that plays."
-            return refuse("audio that can be read", f"{_show(text)}: {error}", fix)
+            return refuse("audio that can be read", f"{shown(text)}: {error}", fix)
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            return refuse("a readable file", f"{_show(text)}: {reason}", "Check its permissions.")
+            return refuse("a readable file", f"{shown(text)}: {reason}", "Check its permissions.")
         return path, None
 
 
@@ -388,7 +388,7 @@ def _refuse_repeated_audio(rows: list[RawRow]) -> tuple[list[RawRow], list[Probl
     for row in rows:
         name = os.path.realpath(row.audio_path)
         if name in first:
-            found = f"{_show(row.audio)} again (first in line {first[name].line})"
+            found = f"{shown(row.audio)} again (first in line {first[name].line})"
             problems.append(Problem(row.where, "each clip once", found, "Drop one of the rows."))
         else:
             first[name] = row
@@ -403,11 +403,11 @@ def _refuse_second_reference(rows: Sequence[RawRow]) -> list[Problem]:
         return []
     counts = Counter(names)
     usual = max(counts, key=lambda name: counts[name])
-    expected = f"the same ref_audio in every row ({_show(rows[names.index(usual)].ref_audio, 40)})"
+    expected = f"the same ref_audio in every row ({shown(rows[names.index(usual)].ref_audio, 40)})"
     fix = "Use one reference: the voice becomes unstable otherwise."
     others = [row for row, name in zip(rows, names, strict=True) if name != usual]
     problems = [
-        Problem(row.where, expected, _show(row.ref_audio, 40), fix) for row in others[:MAX_REPEATS]
+        Problem(row.where, expected, shown(row.ref_audio, 40), fix) for row in others[:MAX_REPEATS]
     ]
     if len(others) > MAX_REPEATS:
         last, more = problems[-1], len(others) - MAX_REPEATS

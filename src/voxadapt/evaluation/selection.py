@@ -1,13 +1,14 @@
 """Which candidate to keep: gates, the earliest within one standard error, confirmation.
 
-The zero-shot Base is candidate 0 and may win. The rule is fixed in `params.select` before anything
-is scored; equal inputs give equal bytes, in whatever order the rows come.
+The start is candidate 0 and may win: the zero-shot Base, or what an earlier stage chose. The rule
+is fixed in the parameters before anything is scored; equal inputs give equal bytes, in whatever
+order the rows come.
 
-How a paired gate (failure rate, error) is read, with d = candidate minus Base and margin m:
-*passed* when the upper bound of d is at most m (shown to be no worse); *failed* when d itself is
-above m; *undecided* in between. Undecided candidates stay eligible and the record says so: with 30
-sentences one failed clip already lifts the upper bound above a margin of .02, and dropping every
-such candidate would choose by luck.
+How a paired gate (failure rate, error, similarity) is read, with d = how much worse the candidate
+is than the start and margin m: *passed* when the upper bound of d is at most m (shown to be no
+worse); *failed* when d itself is above m; *undecided* in between. Undecided candidates stay
+eligible and the record says so: with 30 sentences one failed clip already lifts the upper bound
+above a margin of .02, and dropping every such candidate would choose by luck.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ from voxadapt.evaluation.statistics import (
     standard_error,
     texts_needed,
 )
-from voxadapt.params import SelectParams
+from voxadapt.params import SelectParams, epoch_number
 
 BASE = "base"
+STAGE2 = "stage2-"
 POWER_DIFFERENCES = {"similarity": (0.005, 0.01, 0.02), "error": (0.01, 0.02, 0.05)}
 
 
@@ -72,6 +74,8 @@ def select(
     rows: Mapping[str, Sequence[ScoreRow]],
     params: SelectParams,
     *,
+    start: str = BASE,
+    what: str = "fine-tune",
     scale: Mapping[str, Any] | None = None,
     real: Sequence[ScoreRow] = (),
     codec: Sequence[ScoreRow] = (),
@@ -79,31 +83,36 @@ def select(
     """Choose a candidate by the rule in the parameters.
 
     Args:
-        rows: Rows of the selection split by candidate; `base` and at least one epoch.
+        rows: Rows of the selection split by candidate: the start, and what it is held against.
         params: The rule.
+        start: What the gates compare with and what is kept when nothing does better: `base`, or
+            the choice of the stage before.
+        what: What was tried, as "Keep the Base, do not …" ends.
         scale: `similarity.json` as read, for ceiling and floor.
         real: Rows of the held-out recordings, for the ASR floor; any split is filtered.
         codec: Rows of their codec round trip.
 
     Returns:
-        The JSON-ready content of `selection.json`.
+        The JSON-ready content of `selection.json`. Where the start is not the Base it holds
+        `start` and `keep_start`, and each candidate `vs_start`; `vs_base` is always against the
+        zero-shot Base, and None where that was not scored.
 
     Raises:
         UserError: When candidates were not scored on the same clips by the same evaluator, or
             the error metric cannot measure the language.
     """
-    names = sorted(rows, key=_epoch)
-    split = _check(rows, names, params)
+    names = sorted(rows, key=lambda name: _place(name, start))
+    split = _check(rows, names, params, start)
     everything = [row for name in names for row in rows[name]]
     evaluator = evaluator_id(everything)
-    real = _comparable(real, split, evaluator)
-    codec = _comparable(codec, split, evaluator)
+    real = comparable(real, split, evaluator)
+    codec = comparable(codec, split, evaluator)
     ceiling, floor = _point(scale, "ceiling"), _point(scale, "floor")
     samples = {name: Sample(rows[name], params.error_metric, floor) for name in names}
-    base = samples[BASE]
-    weights = resample_weights(len(base.text_ids), params.num_bootstrap, params.seed)
+    first = samples[start]
+    weights = resample_weights(len(first.text_ids), params.num_bootstrap, params.seed)
     confidence = params.confidence
-    takes = len(base.rows) // len(base.text_ids)
+    takes = len(first.rows) // len(first.text_ids)
 
     higher = params.primary == "similarity"
     primary = {name: s.sim if higher else s.error for name, s in samples.items()}
@@ -113,42 +122,47 @@ def select(
     }
     real_rate = Sample(real, params.error_metric, floor).wrong_language_rate.point if real else None
     gates = {
-        name: _gates(samples[name], base, measured[name], weights, params, real_rate)
+        name: _gates(samples[name], first, measured[name], weights, params, real_rate, start)
         for name in names
     }
     eligible = [n for n in names if all(gate.state != "failed" for gate in gates[n])]
 
     comparison = _compare(eligible, primary, samples, weights, higher, confidence)
-    best = comparison.best if comparison else BASE
-    chosen = comparison.chosen if comparison else BASE
+    best = comparison.best if comparison else start
+    chosen = comparison.chosen if comparison else start
     runner_up = comparison.runner_up if comparison else None
     metric = params.error_metric
+
+    def versus(name: str, other: str) -> dict[str, Any] | None:
+        if name == other or other not in samples:
+            return None
+        ours, theirs = samples[name], samples[other]
+        pairs = {
+            "primary": (primary[name], primary[other]),
+            "sim": (ours.sim, theirs.sim),
+            "error": (ours.error, theirs.error),
+            "failure_rate": (ours.failure_rate, theirs.failure_rate),
+        }
+        return {
+            key: paired_difference(*pair, weights, confidence)[0].as_dict(with_se=True)
+            for key, pair in pairs.items()
+        }
+
     candidates = []
     for name in names:
-        sample = samples[name]
-        versus = None
-        if name != BASE:
-            versus = {
-                key: paired_difference(ours, theirs, weights, confidence)[0].as_dict(with_se=True)
-                for key, ours, theirs in (
-                    ("primary", primary[name], primary[BASE]),
-                    ("sim", sample.sim, base.sim),
-                    ("error", sample.error, base.error),
-                    ("failure_rate", sample.failure_rate, base.failure_rate),
-                )
-            }
         shown = ("wer", "cer", "sim", "sim_norm", "duration_ratio", "failure_rate",
                  "wrong_language_rate")  # fmt: skip
         in_race = comparison is not None and name in eligible
         candidates.append(
             {
                 "name": name,
-                "epoch": _epoch(name),
+                "epoch": epoch_number(name),
                 "eligible": name in eligible,
                 "gates": [gate.as_dict() for gate in gates[name]],
                 **{key: measured[name][key].as_dict() for key in shown},
                 "primary": measured[name]["sim" if higher else metric].as_dict(),
-                "vs_base": versus,
+                "vs_base": versus(name, BASE),
+                **({} if start == BASE else {"vs_start": versus(name, start)}),
                 "vs_best": comparison.versus_best[name] if comparison and in_race else None,
                 "p_best": rounded(comparison.p_best[name]) if comparison and in_race else 0.0,
                 "pareto": bool(comparison and in_race and comparison.pareto[name]),
@@ -159,9 +173,9 @@ def select(
         )
     result = {
         "schema": "voxadapt-selection/1",
-        "rule": params.model_dump(mode="json") | {"text": _rule_text(params)},
+        "rule": params.model_dump(mode="json") | {"text": _rule_text(params, start)},
         "split": split,
-        "num_texts": len(base.text_ids),
+        "num_texts": len(first.text_ids),
         "takes": takes,
         "evaluator": evaluator,
         "inputs": {name: rows_sha(rows[name]) for name in names},
@@ -175,19 +189,21 @@ def select(
         "chosen": chosen,
         "runner_up": runner_up,
         "keep_base": chosen == BASE,
-        "power": _power(names, primary, weights, takes, params),
+        **({} if start == BASE else {"start": start, "keep_start": chosen == start}),
+        "power": _power(names, primary, weights, takes, params, start),
     }
-    result["reason"] = _reason(result)
+    result["reason"] = _reason(result, start, what)
     return result
 
 
 def _gates(
     sample: Sample,
-    base: Sample,
+    first: Sample,
     measured: Mapping[str, Interval],
     weights: Array,
     params: SelectParams,
     real_wrong_language: float | None,
+    start: str,
 ) -> list[Gate]:
     """Hold one candidate against every gate."""
     total = len(sample.rows)
@@ -208,9 +224,12 @@ def _gates(
         ("failure_rate", "failure rate", params.failure_margin),
         ("error", params.error_metric.upper(), params.error_margin),
     ):
-        ours, theirs = getattr(sample, name), getattr(base, name)
+        ours, theirs = getattr(sample, name), getattr(first, name)
         found, _ = paired_difference(ours, theirs, weights, params.confidence)
-        gates.append(_paired_gate(name, label, found, margin))
+        gates.append(_paired_gate(name, label, found, margin, start))
+    if params.similarity_margin is not None:
+        found, _ = paired_difference(sample.sim, first.sim, weights, params.confidence)
+        gates.append(_similarity_gate(found, params.similarity_margin, start))
     ratio = measured["duration_ratio"]
     low, high = params.duration_ratio
     inside = ratio.point is not None and low <= ratio.point <= high
@@ -230,19 +249,41 @@ def _gates(
     return gates
 
 
-def _paired_gate(name: str, label: str, found: Interval, margin: float) -> Gate:
+def _paired_gate(name: str, label: str, found: Interval, margin: float, start: str) -> Gate:
     """Read a paired difference against its margin; see the module's docstring."""
     assert found.point is not None
     upper = found.point if found.high is None else found.high
-    difference = f"{label} minus the Base's: {100 * found.point:+.1f} points"
-    if upper <= margin:
-        state, verdict = "passed", "shown to be within the margin"
-    elif found.point > margin:
-        state, verdict = "failed", "worse by more than the margin"
-    else:
-        state, verdict = "undecided", "within the margin, but too few sentences to show it"
+    difference = f"{label} minus {_called(start)}'s: {100 * found.point:+.1f} points"
+    state, verdict = _against_margin(found.point, upper, margin)
     text = f"{difference} (at most {100 * upper:+.1f}), margin {100 * margin:.1f}: {verdict}."
     return Gate(name, state, found.point, found.low, found.high, margin, text)
+
+
+def _similarity_gate(found: Interval, margin: float, start: str) -> Gate:
+    """Read a paired difference of similarities, where lower is worse, against its margin."""
+    assert found.point is not None
+    lower = found.point if found.low is None else found.low
+    state, verdict = _against_margin(-found.point, -lower, margin)
+    text = (
+        f"SIM-resemblyzer minus {_called(start)}'s: {found.point:+.3f} (at least {lower:+.3f}), "
+        f"margin {margin:.3f}: {verdict}."
+    )
+    return Gate("similarity", state, found.point, found.low, found.high, -margin, text)
+
+
+def _against_margin(worse: float, at_most: float, margin: float) -> tuple[str, str]:
+    """Name the state of a paired gate.
+
+    Args:
+        worse: How much worse the candidate is.
+        at_most: Upper bound of that.
+        margin: How much is allowed.
+    """
+    if at_most <= margin:
+        return "passed", "shown to be within the margin"
+    if worse > margin:
+        return "failed", "worse by more than the margin"
+    return "undecided", "within the margin, but too few sentences to show it"
 
 
 def _language_gate(rate: Interval, params: SelectParams, real_wrong_language: float | None) -> Gate:
@@ -312,7 +353,7 @@ def _compare(
             "within_one_se": within,
             "contains_zero": contains,
         }
-    chosen = min(tied, key=_epoch)
+    chosen = tied[0]  # the earliest, as the eligible come in their order
     others = [index for index, name in enumerate(eligible) if name != chosen]
     runner_up = eligible[max(others, key=lambda i: gains[i])] if others else None
     errors = np.stack([samples[name].error.draws(weights) for name in eligible], axis=1)
@@ -340,12 +381,13 @@ def _power(
     weights: Array,
     takes: int,
     params: SelectParams,
+    start: str,
 ) -> dict[str, Any]:
     """Say which difference between two epochs this set of sentences could show."""
     num_texts = weights.shape[1]
     draws = {name: primary[name].draws(weights) for name in names}
-    epochs = [name for name in names if name != BASE] or list(names)
-    pairs = [(a, b) for i, a in enumerate(epochs) for b in epochs[i + 1 :]] or [(epochs[0], BASE)]
+    epochs = [name for name in names if name not in (BASE, start)] or list(names)
+    pairs = [(a, b) for i, a in enumerate(epochs) for b in epochs[i + 1 :]] or [(epochs[0], start)]
     errors = [standard_error(draws[a] - draws[b], num_texts) for a, b in pairs]
     se = float(np.median(errors))
     smallest = detectable_difference(se, params.confidence)
@@ -370,11 +412,12 @@ def _power(
     }
 
 
-def _reason(result: Mapping[str, Any]) -> str:
+def _reason(result: Mapping[str, Any], start: str, what: str) -> str:
     """Put the decision into sentences."""
     by_name = {item["name"]: item for item in result["candidates"]}
     chosen, best, rule = by_name[result["chosen"]], result["best"], result["rule"]
-    label = "SIM-resemblyzer" if rule["primary"] == "similarity" else rule["error_metric"].upper()
+    metric = rule["error_metric"].upper()
+    label = "SIM-resemblyzer" if rule["primary"] == "similarity" else metric
     out = [name for name, item in by_name.items() if not item["eligible"]]
     gated = f" Gated out: {', '.join(_gate_names(by_name[name]) for name in out)}." if out else ""
     open_gates = [gate["name"] for gate in chosen["gates"] if gate["state"] == "undecided"]
@@ -384,31 +427,43 @@ def _reason(result: Mapping[str, Any]) -> str:
         else ""
     )
     score = f"{label} {chosen['primary']['point']:.3f}"
+    keep = f"Keep the Base, do not {what}" if start == BASE else f"Keep {_called(start)}"
     if len(out) == len(by_name):
-        return f"Keep the Base, do not fine-tune: no candidate passed every gate.{gated}"
-    if result["keep_base"]:
-        if best == BASE:
-            why = f"no eligible epoch does better than its {score}"
+        return f"{keep}: no candidate passed every gate.{gated}"
+    if chosen["name"] == start:
+        if best == start:
+            kind = "epoch" if start == BASE else "candidate"
+            why = f"no eligible {kind} does better than its {score}"
         else:
             gap = chosen["vs_best"]["difference"]
             why = (
-                f"its {score} is within one standard error of the best, {best} "
+                f"its {score} is within one standard error of the best, {_called(best)} "
                 f"(difference {_signed(gap)})"
             )
-        return f"Keep the Base, do not fine-tune: {why}.{gated}{doubt}"
-    if best == result["chosen"]:
+        return f"{keep}: {why}.{gated}{doubt}"
+    if best == chosen["name"]:
         place = "the best, and no earlier candidate is within one standard error of it"
     else:
         place = (
-            f"the earliest within one standard error of the best, {best} "
+            f"the earliest within one standard error of the best, {_called(best)} "
             f"(difference {_signed(chosen['vs_best']['difference'])})"
         )
-    gain = chosen["vs_base"]
-    return (
-        f"{result['chosen']} is chosen: its {score} is {place}. Against the zero-shot Base: "
-        f"SIM-resemblyzer {_signed(gain['sim'])}, {rule['error_metric'].upper()} "
-        f"{_signed(gain['error'])}.{gated}{doubt}"
+    gains = [("vs_base", "the zero-shot Base")]
+    if start != BASE:
+        gains.insert(0, ("vs_start", _called(start)))
+    against = "".join(
+        f" Against {other}: SIM-resemblyzer {_signed(chosen[key]['sim'])}, {metric} "
+        f"{_signed(chosen[key]['error'])}."
+        for key, other in gains
+        if chosen[key] is not None
     )
+    name = "The Base" if chosen["name"] == BASE else chosen["name"]
+    return f"{name} is chosen: its {score} is {place}.{against}{gated}{doubt}"
+
+
+def _called(name: str) -> str:
+    """Name a candidate inside a sentence."""
+    return "the Base" if name == BASE else name
 
 
 def _gate_names(candidate: Mapping[str, Any]) -> str:
@@ -424,18 +479,23 @@ def _signed(difference: Mapping[str, Any]) -> str:
     return f"{difference['point']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
 
 
-def _rule_text(params: SelectParams) -> str:
+def _rule_text(params: SelectParams, start: str) -> str:
     """Put the rule into words."""
     metric = params.error_metric.upper()
     goal = "highest similarity" if params.primary == "similarity" else f"lowest {metric}"
     low, high = params.duration_ratio
+    whose = f"{_called(start)}'s"
+    voice = ""
+    if params.similarity_margin is not None:
+        voice = f"SIM-resemblyzer at most {params.similarity_margin:g} below {whose}; "
+    last = "the zero-shot Base" if start == BASE else f"{start}, where this stage begins,"
     return (
         f"Eligible: every clip exists; failure rate at most {100 * params.failure_margin:g} points "
-        f"and {metric} at most {100 * params.error_margin:g} points above the Base's; median "
+        f"and {metric} at most {100 * params.error_margin:g} points above {whose}; {voice}median "
         f"duration ratio {low:g} to {high:g}; wrong language in at most "
         f"{100 * params.max_wrong_language:g} %. Among these, of all within one paired standard "
         f"error of the {goal} and with 0 in the simultaneous {100 * params.confidence:g} % "
-        "interval, the earliest; the zero-shot Base is the earliest of all."
+        f"interval, the earliest; {last} is the earliest of all."
     )
 
 
@@ -464,7 +524,7 @@ def confirm(
     """
     name = chosen[0].candidate
     rows = {BASE: base, name: chosen}
-    split = _check(rows, list(rows), params)
+    split = _check(rows, list(rows), params, BASE)
     evaluator = evaluator_id([*base, *chosen])
     ceiling, floor = _point(scale, "ceiling"), _point(scale, "floor")
     ours = Sample(chosen, params.error_metric, floor)
@@ -540,21 +600,29 @@ def _verdict(
         verdict, words = "contradicted", f"{name} is worse than the zero-shot Base"
     else:
         verdict, words = "not_confirmed", f"{name} is not shown to beat the zero-shot Base"
-    upper = error["point"] if error["high"] is None else error["high"]
+    cost, sayings = (
+        "",
+        {
+            "passed": "no worse within the margin",
+            "failed": "worse by more than the margin",
+            "undecided": "within the margin, though too few sentences to show it",
+        },
+    )
     if params.primary == "similarity":
-        if upper <= params.error_margin:
-            cost = "no worse within the margin"
-        elif error["point"] > params.error_margin:
-            cost = "worse by more than the margin"
-            verdict = "not_confirmed" if verdict == "confirmed" else verdict
-        else:
-            cost = "within the margin, though too few sentences to show it"
-        tail = f"; its {metric.upper()} is {cost}"
+        upper = error["point"] if error["high"] is None else error["high"]
+        state, _ = _against_margin(error["point"], upper, params.error_margin)
+        cost = f"; its {metric.upper()} is {sayings[state]}"
+    elif params.similarity_margin is not None:
+        lower = sim["point"] if sim["low"] is None else sim["low"]
+        state, _ = _against_margin(-sim["point"], -lower, params.similarity_margin)
+        cost = f"; its similarity is {sayings[state]}"
     else:
-        tail = ""
+        state = "passed"
+    if state == "failed" and verdict == "confirmed":
+        verdict = "not_confirmed"
     return verdict, (
         f"On {num_texts} unseen sentences {words}: SIM-resemblyzer {_signed(sim)}, "
-        f"{metric.upper()} {_signed(error)}{tail}."
+        f"{metric.upper()} {_signed(error)}{cost}."
     )
 
 
@@ -573,16 +641,29 @@ def _earlier(selection: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     return {}
 
 
-def _check(
-    rows: Mapping[str, Sequence[ScoreRow]], names: Sequence[str], params: SelectParams
-) -> str:
-    """Refuse rows that cannot be paired, and return their split."""
+def check_pairs(
+    rows: Mapping[str, Sequence[ScoreRow]], names: Sequence[str], start: str = BASE
+) -> list[Problem]:
+    """Find what keeps rows from being paired with those of the start.
+
+    Args:
+        rows: Rows by candidate.
+        names: The candidates to check.
+        start: The candidate that the others are compared with.
+
+    Returns:
+        The problems; none where every candidate spoke the same takes of the same texts.
+
+    Raises:
+        UserError: When the start has no rows.
+    """
     problems = []
-    if BASE not in rows or not rows[BASE]:
+    if not rows.get(start):
+        which = "the zero-shot base" if start == BASE else start
         raise UserError(
-            Problem("candidates", "the zero-shot base with its rows", "none", "Score base first.")
+            Problem("candidates", f"{which} with its rows", "none", f"Score {start} first.")
         )
-    expected = {row.key: (row.text, row.split) for row in rows[BASE]}
+    expected = {row.key: (row.text, row.split) for row in rows[start]}
     for name in names:
         found: dict[tuple[str, int], tuple[str, str]] = {}
         for row in rows[name]:
@@ -600,14 +681,14 @@ def _check(
             problems.append(
                 Problem(
                     name,
-                    f"the {len(expected)} clips of base",
+                    f"the {len(expected)} clips of {start}",
                     f"{missing} missing, {extra} extra",
                     "Score this candidate again.",
                 )
             )
         elif found != expected:
             problems.append(
-                Problem(name, "the texts of base", "other texts or splits", "Score it again.")
+                Problem(name, f"the texts of {start}", "other texts or splits", "Score it again.")
             )
     splits = sorted({split for _, split in expected.values()})
     if len(splits) > 1:
@@ -624,8 +705,19 @@ def _check(
                 "Score again.",
             )
         )
-    row = rows[BASE][0]
-    fitting = metric_for(row.lang, [item.text_norm for item in rows[BASE]])
+    return problems
+
+
+def _check(
+    rows: Mapping[str, Sequence[ScoreRow]],
+    names: Sequence[str],
+    params: SelectParams,
+    start: str,
+) -> str:
+    """Refuse rows that cannot be paired or measured so, and return their split."""
+    problems = check_pairs(rows, names, start)
+    row = rows[start][0]
+    fitting = metric_for(row.lang, [item.text_norm for item in rows[start]])
     if params.error_metric == "wer" and fitting == "cer":
         problems.append(
             Problem(
@@ -637,13 +729,22 @@ def _check(
         )
     if problems:
         raise UserError(problems[:50], "The candidates cannot be compared.")
-    return splits[0]
+    return row.split
 
 
-def _comparable(
+def comparable(
     rows: Sequence[ScoreRow], split: str, evaluator: Mapping[str, str]
 ) -> list[ScoreRow]:
-    """Keep the rows of the split, and refuse those of another evaluator."""
+    """Keep the rows of the split, and refuse those of another evaluator.
+
+    Args:
+        rows: Rows of recordings or of their codec round trip.
+        split: The split to keep.
+        evaluator: What `evaluator_id` says of the candidates.
+
+    Raises:
+        UserError: When they were normalised, transcribed or compared by something else.
+    """
     kept = [row for row in rows if row.split == split]
     for name in ("norm_id", "asr_id", "sim_id"):
         other = {getattr(row, name) for row in kept} - {evaluator[name]}
@@ -676,6 +777,6 @@ def _point(scale: Mapping[str, Any] | None, name: str) -> float | None:
     return None if scale is None else scale[name]["point"]
 
 
-def _epoch(name: str) -> int:
-    """Return the epoch of a candidate's name; the Base is epoch 0."""
-    return 0 if name == BASE else int(name.removeprefix("epoch-"))
+def _place(name: str, start: str) -> tuple[bool, bool, bool, int]:
+    """Sort the start first, then the Base, then the epochs of each stage."""
+    return name != start, name != BASE, name.startswith(STAGE2), epoch_number(name)

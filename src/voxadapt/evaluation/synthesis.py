@@ -131,13 +131,12 @@ def token_limit(num_text_tokens: int, params: ScoreParams, frames_per_s: float) 
     return math.ceil(seconds * frames_per_s) + 1
 
 
-def generation_sha(
-    sentences: Sequence[Sentence], params: ScoreParams, language: str, frames_per_s: float
-) -> str:
+def generation_sha(sentences: Sequence[Sentence], params: ScoreParams, frames_per_s: float) -> str:
     """Hash what decides generation and is common to all candidates.
 
     The set of sentences belongs to it, because the composition of a batch moves the random stream.
-    The number of takes does not: takes are generated apart.
+    The number of takes does not: takes are generated apart. Nor does the language tag: a model
+    that learnt a language is asked for it, and the Base, which cannot be, is compared with it.
     """
     return fingerprint(
         {
@@ -147,7 +146,6 @@ def generation_sha(
             "batch_size": params.batch_size,
             "max_seconds_per_token": params.max_seconds_per_token,
             "frames_per_s": frames_per_s,
-            "language": language.lower(),
             "sentences": sorted((item.text_id, item.text) for item in sentences),
         }
     )
@@ -280,8 +278,9 @@ def speak_candidate(
     texts = [item.text_id for item in sentences]
     assert len(set(texts)) == len(texts), "text ids must be unique"
     rate_hz = tts.model.speech_tokenizer.get_output_sample_rate()
-    gen_sha = generation_sha(sentences, params, language, frame_rate_hz(tts))
-    identity = [checkpoint_sha, gen_sha, voice.sha, str(tts.model.dtype), str(tts.device)]
+    gen_sha = generation_sha(sentences, params, frame_rate_hz(tts))
+    tag = language.lower()
+    identity = [checkpoint_sha, gen_sha, tag, voice.sha, str(tts.model.dtype), str(tts.device)]
     batches = plan_batches(tts, sentences, params)
     progress = Progress(f"Speaking ({candidate})", sum(len(b.sentences) for b in batches))
     clips = []

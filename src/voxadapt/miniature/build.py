@@ -210,7 +210,7 @@ def build(
         replace_folder(work / "codec_part", codec)
     listened = listening_rows(corpus)
     whisper = out / "models" / "whisper" / "miniature.pt"
-    base_rows = corpus.where("base")
+    base_rows = corpus.where("base", "shifted", "respelled")
     codes = encode_clips(corpus, base_rows, codec, work, "codes_base")
     copied = encode_clips(corpus, copied_rows(corpus), codec, work, "codes_copied")
     first = work / "whisper" / "state.pt"

@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from voxadapt.compat import import_qwen_tts
+from voxadapt.data.respelling import load_respelling
 from voxadapt.miniature.recipe import SAMPLE_RATE
 from voxadapt.miniature.speech import Corpus
 from voxadapt.miniature.whisper import resample, transcribe, word_error
 
+RESPELLING = Path("profiles/respelling/malay.yaml")  # the project is the working folder
 HELD_OUT = ("heldout_en", "heldout_target", "heldout_ms")
 
 
@@ -233,6 +235,17 @@ def measure_base(corpus: Corpus, data: Path, bank: VoiceBank) -> dict[str, Any]:
         }
         if not streaming:
             report[name]["similarity"] = _similarity(corpus, rows, waves, bank)
+    respelling = load_respelling(RESPELLING)
+    rows = corpus.where("heldout_ms")
+    reference = np.concatenate([corpus.clip(i) for i in corpus.where("malay_ref")])
+    for name, write in (("malay_as_written", str), ("malay_respelt", respelling.respell)):
+        texts = [write(corpus.utterances[i].text) for i in rows]
+        waves, ended = clone(model, texts, [reference] * len(rows), ["English"] * len(rows))
+        guesses = transcribe(asr, [resample(w) for w in waves], ["malay"] * len(rows))
+        report[name] = {
+            **_wer(corpus, rows, guesses),
+            "ended_by_itself": round(float(np.mean(ended)), 4),
+        }
     return report
 
 

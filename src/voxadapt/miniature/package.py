@@ -14,10 +14,11 @@ from voxadapt.miniature.recipe import SAMPLE_RATE, Recipe
 from voxadapt.miniature.speech import Corpus, plan
 
 CLIP_RATE = 16_000
+_COMPRESSION = 0.2  # of Ogg Vorbis, 0 to 1: half the size of FLAC
 
 
 def write_clip(wave: np.ndarray, path: Path, rate: int = CLIP_RATE) -> None:
-    """Write a 24 kHz clip as 16-bit mono audio, without clipping.
+    """Write a 24 kHz clip as mono audio without clipping: 16-bit WAV, or Ogg Vorbis.
 
     Args:
         wave: Samples.
@@ -31,7 +32,10 @@ def write_clip(wave: np.ndarray, path: Path, rate: int = CLIP_RATE) -> None:
     if peak > 0.99:
         out = out * (0.99 / peak)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, out, rate, subtype="PCM_16")
+    if path.suffix == ".ogg":
+        sf.write(path, out, rate, subtype="VORBIS", compression_level=_COMPRESSION)
+    else:
+        sf.write(path, out, rate, subtype="PCM_16")
 
 
 def _jsonl(rows: list[dict[str, str]], path: Path) -> None:
@@ -55,8 +59,8 @@ def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     """
     speaker = out / "speaker"
     rows = []
-    for n, i in enumerate(corpus.where("speaker"), 1):
-        name = f"clips/utt{n:04d}.flac"
+    for n, i in enumerate(corpus.where("speaker", "speaker_more"), 1):
+        name = f"clips/utt{n:04d}.ogg"
         write_clip(corpus.clip(i), speaker / name)
         rows.append({"audio": name, "text": corpus.utterances[i].text, "ref_audio": "ref.wav"})
     _jsonl(rows, speaker / "train_raw.jsonl")
@@ -65,7 +69,7 @@ def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     malay = out / "language" / "malay"
     rows = []
     for n, i in enumerate(corpus.where("malay_corpus")[: recipe.speech.malay_shipped], 1):
-        name = f"clips/utt{n:04d}.flac"
+        name = f"clips/utt{n:04d}.ogg"
         write_clip(corpus.clip(i), malay / name)
         rows.append(
             {
@@ -84,7 +88,7 @@ def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     for i in corpus.where("floor"):
         voice = corpus.utterances[i].voice
         count = sum(row["speaker"] == voice for row in voices) + 1
-        name = f"{voice}/utt{count:02d}.flac"
+        name = f"{voice}/utt{count:02d}.ogg"
         write_clip(corpus.clip(i), out / "voices" / name)
         voices.append({"audio": name, "text": corpus.utterances[i].text, "speaker": voice})
     _jsonl(voices, out / "voices" / "voices.jsonl")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from voxadapt.miniature.recipe import BASE_VOICES, FLOOR_VOICES, MALAY_VOICES, Recipe
+from voxadapt.miniature.recipe import (
+    BASE_VOICES,
+    FLOOR_VOICES,
+    MALAY_VOICES,
+    SHIFTED_VOICES,
+    Recipe,
+)
 
 
 def _percent(value: float) -> str:
@@ -55,6 +61,13 @@ def quality_table(report: dict[str, Any]) -> str:
             )
             rows.append((f"{what}: cosine with codec copies", value, str(near["n"])))
     for key, what in (
+        ("malay_as_written", "Base, Malay as it is written, WER (it knows English alone)"),
+        ("malay_respelt", "Base, Malay respelt for an English reader, WER"),
+    ):
+        cell = report[key]
+        value = f"{_percent(cell['wer'])}; ended by itself {_percent(cell['ended_by_itself'])}"
+        rows.append((what, value, str(cell["n"])))
+    for key, what in (
         ("voice_real_vs_real", "Resemblyzer, real against real"),
         ("voice_copy_vs_real", "Resemblyzer, codec copies against real"),
         ("voice_copy_vs_copy", "Resemblyzer, codec copies against codec copies"),
@@ -94,7 +107,8 @@ def write_readme(report: dict[str, Any], recipe: Recipe, data: Path) -> None:
         ),
         (
             "`speaker`",
-            f"corpus of the target voice, {s.speaker} clips, and a reference that is none of them",
+            f"corpus of the target voice, {s.speaker + s.speaker_more} clips, and a reference "
+            "that is none of them",
         ),
         (
             "`language/malay`",
@@ -110,13 +124,16 @@ def write_readme(report: dict[str, Any], recipe: Recipe, data: Path) -> None:
         ("model", "learned from", "never heard"),
         (
             "Base talker and its speaker encoder",
-            f"{s.base} English clips of {len(BASE_VOICES)} voices",
+            f"{s.base} English clips of {len(BASE_VOICES)} voices; {s.shifted} of "
+            f"{len(SHIFTED_VOICES)} voices made from the recorded ones by another pitch and "
+            f"formants; {s.respelled} with invented words, written syllable by syllable as "
+            'dictionaries print a pronunciation ("pah-yoong")',
             "the target voice (flite `slt`), all Malay",
         ),
         (
             "codec",
-            f"the same, {s.malay} Malay clips of {len(MALAY_VOICES)} voices, {s.target_other} "
-            "clips of the target voice with other sentences",
+            f"the {s.base} English clips, {s.malay} Malay clips of {len(MALAY_VOICES)} voices, "
+            f"{s.target_other} clips of the target voice with other sentences",
             "the shipped corpora, the held-out sentences",
         ),
         ("Whisper", "as the codec, then a mix with clips sent through the codec", "the same"),
@@ -139,10 +156,11 @@ in one corpus only (seed {recipe.seed}).
 
 The Malay voices are those of the Malay corpus: codec and Whisper know them, the Base does not.
 Whisper alone hears {s.whisper_target} further clips of the target voice and {s.whisper_flite}
-of the other flite voices, with sentences of their own. The shipped models were trained in one
-evening on a shared two-core machine with restarts, in which the length of the schedules, two
-loss weights and the shares of Whisper's voices changed: a rebuild gives similar models, not the
-same bytes. One difference on purpose: the target voice has the largest share in Whisper, which
+of the other flite voices, with sentences of their own. The shipped models were trained on a
+shared two-core machine with restarts, in which the length of the schedules, two loss weights and
+the shares of Whisper's voices changed; the Base learnt the shifted voices and the invented words
+in a second run, from the weights of the first: a rebuild gives similar models, not the same
+bytes. One difference on purpose: the target voice has the largest share in Whisper, which
 has to read it in every score.
 The first codebook is trained to carry the transcript (CTC), as the full-size codec distils a
 speech model into it.

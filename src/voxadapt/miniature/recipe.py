@@ -18,7 +18,8 @@ class Voice:
         engine: ``espeak`` or ``flite``.
         code: Voice argument of the engine.
         speed: Words a minute for espeak; duration stretch for flite.
-        pitch: Pitch for espeak (0-99); unused for flite.
+        pitch: Pitch for espeak (0-99); mean fundamental in Hz for flite, 0 for its own.
+        shift: Factor on every frequency (fundamental and formants), by resampling.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Voice:
     code: str
     speed: float
     pitch: int = 50
+    shift: float = 1.0
 
 
 def _espeak(accent: str, variant: str, speed: float, pitch: int) -> Voice:
@@ -61,13 +63,28 @@ BASE_VOICES: tuple[Voice, ...] = (
     _espeak("en-gb", "m7", 165, 45),
     _espeak("en-gb", "f5", 165, 55),
     _espeak("en-gb", "shelby", 170, 50),
-    Voice("flite_rms", "flite", "rms", 0.95),
-    Voice("flite_awb", "flite", "awb", 0.95),
-    Voice("flite_kal16", "flite", "kal16", 0.95),
+    Voice("flite_rms", "flite", "rms", 0.95, 0),
+    Voice("flite_awb", "flite", "awb", 0.95, 0),
+    Voice("flite_kal16", "flite", "kal16", 0.95, 0),
+)
+
+#: Voices that only the Base talker learns from: the recorded voices, higher or lower. With
+#: three recorded voices alone, a fourth one is too far from all that the Base knows.
+SHIFTED_VOICES: tuple[Voice, ...] = (
+    Voice("flite_awb_a", "flite", "awb", 0.95, 140, 1.20),
+    Voice("flite_awb_b", "flite", "awb", 0.95, 170, 1.10),
+    Voice("flite_awb_c", "flite", "awb", 0.95, 185, 1.00),
+    Voice("flite_awb_d", "flite", "awb", 0.95, 110, 0.92),
+    Voice("flite_kal16_a", "flite", "kal16", 0.95, 150, 1.18),
+    Voice("flite_kal16_b", "flite", "kal16", 0.95, 170, 1.08),
+    Voice("flite_kal16_c", "flite", "kal16", 0.95, 120, 0.94),
+    Voice("flite_rms_a", "flite", "rms", 0.95, 0, 1.15),
+    Voice("flite_rms_b", "flite", "rms", 0.95, 0, 1.30),
+    Voice("flite_rms_c", "flite", "rms", 0.95, 0, 1.45),
 )
 
 #: Speaker adaptation target; the Base talker and its speaker encoder never hear it.
-TARGET_VOICE = Voice("flite_slt", "flite", "slt", 0.95)
+TARGET_VOICE = Voice("flite_slt", "flite", "slt", 0.95, 0)
 
 #: Malay voices; the codec and Whisper hear them, the Base talker never does.
 MALAY_VOICES: tuple[Voice, ...] = (
@@ -115,6 +132,10 @@ class SpeechRecipe:
         floor_clips: Clips of each floor voice.
         whisper_target: Further utterances of the target voice, for Whisper only.
         whisper_flite: Further utterances of the other flite voices, for Whisper only.
+        speaker_more: Further utterances of the shipped speaker corpus.
+        shifted: English utterances of the shifted voices, for the Base talker only.
+        respelled: Utterances of invented words, written syllable by syllable as dictionaries
+            print a pronunciation ("pah-yoong"), for the Base talker only.
         lead_s: Silence before speech, in seconds.
         tail_s: Silence after speech, in seconds.
         max_s: Longest clip kept, in seconds.
@@ -128,11 +149,14 @@ class SpeechRecipe:
     heldout_ms: int = 96
     speaker: int = 190
     malay_corpus: int = 170
-    malay_shipped: int = 145
+    malay_shipped: int = 170
     malay_text: int = 400
     floor_clips: int = 8
     whisper_target: int = 1_600
     whisper_flite: int = 1_500
+    speaker_more: int = 330
+    shifted: int = 4_000
+    respelled: int = 8_000
     lead_s: float = 0.05
     tail_s: float = 0.10
     max_s: float = 5.0
@@ -226,7 +250,7 @@ class TalkerRecipe:
     """
 
     seed: int = 13
-    steps: int = 4_400
+    steps: int = 8_000
     lr: float = 1e-3
     batch: int = 16
     save_every: int = 200

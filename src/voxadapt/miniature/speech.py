@@ -24,6 +24,7 @@ from voxadapt.miniature.recipe import (
     MALAY_TARGET,
     MALAY_VOICES,
     SAMPLE_RATE,
+    SHIFTED_VOICES,
     TARGET_VOICE,
     Recipe,
     SpeechRecipe,
@@ -149,6 +150,56 @@ def malay_sentence(rng: random.Random) -> str:
     return _finish(words)
 
 
+#: Syllables of invented words: what is written, and espeak's code for how it is said.
+_ONSETS = {
+    "": "", "b": "b", "d": "d", "f": "f", "g": "g", "h": "h", "j": "dZ", "k": "k", "l": "l",
+    "m": "m", "n": "n", "p": "p", "r": "r", "s": "s", "t": "t", "w": "w", "y": "j", "z": "z",
+    "ch": "tS", "sh": "S", "ny": "nj", "ng": "N",
+}  # fmt: skip
+_VOWELS = {
+    "ah": "A:", "ee": "i:", "oo": "u:", "uh": "@", "oh": "oU", "ay": "eI", "eye": "aI", "ow": "aU",
+}  # fmt: skip
+_CODAS = {
+    "": "", "n": "n", "m": "m", "ng": "N", "t": "t", "k": "k", "p": "p", "r": "r", "l": "l",
+    "s": "s",
+}  # fmt: skip
+_VOWEL_SHARES = (5, 3, 3, 4, 1.5, 1, 1, 1)
+
+
+def _invented_word(rng: random.Random) -> tuple[str, str]:
+    """Draw an invented word: its spelling and its phonemes, stressed on the last but one."""
+    count = rng.choices((1, 2, 3), (1, 5, 3))[0]
+    written, said = [], []
+    for n in range(count):
+        onset = rng.choice([key for key in _ONSETS if n == 0 or key])
+        vowel = rng.choices(list(_VOWELS), _VOWEL_SHARES)[0]
+        coda = rng.choice(list(_CODAS)) if rng.random() < (0.5 if n + 1 == count else 0.2) else ""
+        written.append(onset + vowel + coda)
+        stress = "'" if n == max(count - 2, 0) else ""
+        said.append(_ONSETS[onset] + stress + _VOWELS[vowel] + _CODAS[coda])
+    return "-".join(written), f"[[{''.join(said)}]]"
+
+
+def respelled_sentence(rng: random.Random) -> tuple[str, str]:
+    """Draw a sentence of invented words, two in five with English words among them.
+
+    Args:
+        rng: Source of randomness.
+
+    Returns:
+        The sentence, and what espeak is to be given: the same with phonemes for the invented
+        words.
+    """
+    if rng.random() < 0.6:
+        words = [_invented_word(rng) for _ in range(rng.choice((2, 3, 3, 4, 4, 5)))]
+    else:
+        plain = english_sentence(rng).rstrip(".").lower().split()[:6]
+        words = [(word, word) for word in plain]
+        for at in rng.sample(range(len(words)), k=min(2, len(words))):
+            words[at] = _invented_word(rng)
+    return _finish(written for written, _ in words), " ".join(said for _, said in words) + "."
+
+
 SENTENCES = {"english": english_sentence, "malay": malay_sentence}
 
 
@@ -174,12 +225,14 @@ class Utterance:
         language: ``english`` or ``malay``.
         voice: Name of the voice.
         text: What is said.
+        spoken: What the synthesiser is given, where it is not the text.
     """
 
     split: str
     language: str
     voice: str
     text: str
+    spoken: str = ""
 
 
 def _distinct(language: str, rng: random.Random, taken: set[str]) -> Iterator[str]:
@@ -237,6 +290,13 @@ def plan(recipe: Recipe) -> list[Utterance]:
     flite = [v.name for v in BASE_VOICES if v.engine == "flite"]
     for i in range(sizes.whisper_flite):
         add("whisper_only", "english", flite[i % len(flite)], english, 1)
+    add("speaker_more", "english", target, _long_enough(english, 5), sizes.speaker_more)
+    for i in range(sizes.shifted):
+        add("shifted", "english", SHIFTED_VOICES[i % len(SHIFTED_VOICES)].name, english, 1)
+    reading = [v.name for v in BASE_VOICES if v.engine == "espeak"]
+    for i in range(sizes.respelled):
+        text, spoken = respelled_sentence(rng)
+        out.append(Utterance("respelled", "english", reading[i % len(reading)], text, spoken))
     return out
 
 
@@ -273,13 +333,20 @@ def synthesize(text: str, voice: Voice) -> tuple[np.ndarray, int]:
             manner = ["-v", voice.code, "-s", f"{voice.speed:.0f}", "-p", str(voice.pitch)]
             command = ["espeak-ng", *manner, "-w", path, text]
         else:
-            manner = ["-voice", voice.code, "--setf", f"duration_stretch={voice.speed}"]
+            manner = [
+                "-voice",
+                voice.code,
+                "--setf",
+                f"duration_stretch={voice.speed * voice.shift}",
+            ]
+            if voice.pitch:
+                manner += ["--setf", f"int_f0_target_mean={voice.pitch}"]
             command = ["flite", *manner, "-t", text, "-o", path]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not os.path.exists(path):
             raise RuntimeError(f"{' '.join(command)} failed: {done.stderr.strip()}")
         samples, rate = sf.read(path, dtype="float32")
-    return samples, rate
+    return samples, round(rate * voice.shift)
 
 
 def shape_clip(samples: np.ndarray, rate: int, sizes: SpeechRecipe) -> np.ndarray:
@@ -339,7 +406,7 @@ class Corpus:
 
 def all_voices() -> dict[str, Voice]:
     """Return every voice by name."""
-    return {v.name: v for v in (*BASE_VOICES, TARGET_VOICE, *MALAY_VOICES)}
+    return {v.name: v for v in (*BASE_VOICES, *SHIFTED_VOICES, TARGET_VOICE, *MALAY_VOICES)}
 
 
 def build_corpus(recipe: Recipe, work: Path, workers: int = 2) -> Corpus:
@@ -365,7 +432,7 @@ def build_corpus(recipe: Recipe, work: Path, workers: int = 2) -> Corpus:
             ThreadPoolExecutor(workers) as pool,
             open(folder / "samples.part", "wb") as sink,
         ):
-            raw = pool.map(lambda u: synthesize(u.text, voices[u.voice]), spoken, chunksize=1)
+            raw = pool.map(lambda u: synthesize(u.spoken or u.text, voices[u.voice]), spoken)
             for utterance, (samples, rate) in zip(spoken, raw, strict=True):
                 clip = shape_clip(samples, rate, recipe.speech)
                 if len(clip) > recipe.speech.max_s * SAMPLE_RATE:

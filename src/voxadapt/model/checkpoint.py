@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,11 @@ def export_checkpoint(
         name: _stored(name, value, state, speaker_row.id, speaker_vector, dtype)
         for name, value in iterate_weights(base_dir)
     }
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
-    try:
-        temporary.chmod(0o755)
-        _copy_rest(base_dir, temporary)
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
-        write_json(temporary / "config.json", config)
-        write_json(temporary / META, dict(meta))
-        _put(temporary, out_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(out_dir) as folder:
+        _copy_rest(base_dir, folder)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        write_json(folder / "config.json", config)
+        write_json(folder / META, dict(meta))
     return out_dir
 
 
@@ -91,15 +86,9 @@ def publish(source: str | Path, out_dir: str | Path) -> Path:
     source, out_dir = Path(source), Path(out_dir)
     if _same(source, out_dir):
         return out_dir
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
-    try:
-        temporary.chmod(0o755)
-        for file in _files(source):
-            _place(source / file, temporary / file)
-        _put(temporary, out_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(out_dir) as folder:
+        for file in list_files(source):
+            place_file(source / file, folder / file)
     return out_dir
 
 
@@ -121,6 +110,56 @@ def read_meta(path: str | Path) -> dict[str, Any]:
                 "Run the train stage again.",
             )
         ) from None
+
+
+@contextmanager
+def new_folder(out_dir: str | Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `out_dir` when the block ends well."""
+    out_dir = Path(out_dir)
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
+    try:
+        temporary.chmod(0o755)
+        yield temporary
+        _put(temporary, out_dir)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def list_files(root: Path) -> list[Path]:
+    """Return the files of a folder, relative to it and sorted."""
+    return sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
+
+
+def place_file(source: Path, target: Path) -> None:
+    """Copy a file; link a large one where the file system can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = source.resolve()  # hub snapshots are links into a cache
+    if source.stat().st_size >= _LINK_FROM_BYTES:
+        try:
+            os.link(source, target)
+            return
+        except OSError:
+            pass  # another file system, or one without links
+    shutil.copyfile(source, target)
+
+
+def require_finite(name: str, value: Tensor, fix: str) -> None:
+    """Refuse weights that their type could not hold.
+
+    Raises:
+        UserError: When a value is NaN or infinite.
+    """
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise UserError(
+            Problem(
+                name,
+                f"weights that {str(value.dtype).removeprefix('torch.')} can hold",
+                "NaN or infinity",
+                fix,
+            ),
+            "The checkpoint cannot be written.",
+        )
 
 
 def iterate_weights(path: str | Path) -> Any:
@@ -164,46 +203,21 @@ def _stored(
     if name == CODEC_EMBEDDING:
         value = value.clone()
         value[row] = vector.detach().to("cpu", kind)
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise UserError(
-            Problem(
-                name,
-                f"weights that {str(kind).removeprefix('torch.')} can hold",
-                "NaN or infinity",
-                "Lower train.lr; the weights have grown beyond what the Base's type can store.",
-            ),
-            "The checkpoint cannot be written.",
-        )
+    fix = "Lower train.lr; the weights have grown beyond what the Base's type can store."
+    require_finite(name, value, fix)
     return value
 
 
 def _copy_rest(base_dir: Path, out_dir: Path) -> None:
     """Copy everything but the talker's weights, its config and facts about an earlier export."""
-    for file in _files(base_dir):
+    for file in list_files(base_dir):
         top = file.parts[0]
         is_weights = len(file.parts) == 1 and (
             file.suffix in {".safetensors", ".bin", ".pt"} or top.endswith(".index.json")
         )
         if is_weights or str(file) in ("config.json", META) or top.startswith("."):
             continue
-        _place(base_dir / file, out_dir / file)
-
-
-def _files(root: Path) -> list[Path]:
-    return sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file())
-
-
-def _place(source: Path, target: Path) -> None:
-    """Copy a file; link a large one where the file system can."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    source = source.resolve()  # hub snapshots are links into a cache
-    if source.stat().st_size >= _LINK_FROM_BYTES:
-        try:
-            os.link(source, target)
-            return
-        except OSError:
-            pass  # another file system, or one without links
-    shutil.copyfile(source, target)
+        place_file(base_dir / file, out_dir / file)
 
 
 def _put(temporary: Path, out_dir: Path) -> None:
@@ -218,7 +232,8 @@ def _put(temporary: Path, out_dir: Path) -> None:
 
 
 def _same(source: Path, out_dir: Path) -> bool:
-    if not (out_dir / META).is_file() or _files(source) != _files(out_dir):
+    files = list_files(source)
+    if not (out_dir / META).is_file() or files != list_files(out_dir):
         return False
-    sizes = all((source / f).stat().st_size == (out_dir / f).stat().st_size for f in _files(source))
+    sizes = all((source / f).stat().st_size == (out_dir / f).stat().st_size for f in files)
     return sizes and (source / META).read_bytes() == (out_dir / META).read_bytes()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,9 @@ USUAL_SPEAKER_ROW = 3000
 
 #: A row counts as unused when its norm is below this share of the codes' median norm.
 NEAR_ZERO_SHARE = 0.1
+
+#: Languages whose ids lie this close may have others between them that were never released.
+_NEIGHBOURS = 16
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ class SpecialIds:
         ends = (self.codec_pad, self.codec_bos, self.codec_eos)
         return frozenset((*ends, self.think, self.nothink, self.think_bos, self.think_eos))
 
+    @property
+    def first_unsampled_id(self) -> int:
+        """First codec id that is no code and that inference never samples."""
+        return max(self.codebook_size, self.codec_vocab_size - NUM_SUPPRESSED_IDS)
+
     def language_id(self, language: str | None) -> int | None:
         """Return the codec id of a language, or None for `auto`.
 
@@ -136,7 +145,29 @@ class SpeakerRow:
     @property
     def near_zero(self) -> bool:
         """Whether the row looks untrained."""
-        return self.norm_before <= NEAR_ZERO_SHARE * self.code_norm
+        return _is_near_zero(self.norm_before, self.code_norm)
+
+
+@dataclass(frozen=True)
+class LanguageRow:
+    """The row of the codec embedding that holds the tag of a new language.
+
+    Attributes:
+        id: Row, and value in the config's `codec_language_id`.
+        norm_before: The row's norm before it is written.
+        code_norm: Median norm of the rows that hold codes, for comparison.
+        source: Languages whose rows it begins as: `mean of english, german`, or `german`.
+    """
+
+    id: int
+    norm_before: float
+    code_norm: float
+    source: str
+
+    @property
+    def near_zero(self) -> bool:
+        """Whether the row looks untrained."""
+        return _is_near_zero(self.norm_before, self.code_norm)
 
 
 def free_codec_row(weight: Tensor, ids: SpecialIds, speaker: str) -> SpeakerRow:
@@ -155,28 +186,171 @@ def free_codec_row(weight: Tensor, ids: SpecialIds, speaker: str) -> SpeakerRow:
     Raises:
         UserError: When no row is free.
     """
-    norms = weight.detach().to("cpu", torch.float32).norm(dim=1)
-    code_norm = float(norms[: ids.codebook_size].median())
+    norms, code_norm = _row_norms(weight, ids)
     for name, row in ids.speakers.items():
         if name.lower() == speaker.lower():
             return SpeakerRow(int(row), True, float(norms[row]), code_norm)
-    tags = sorted(ids.languages.values())
-    taken = ids.special_codec_ids | set(ids.speakers.values())
-    if tags:
-        taken = taken | set(range(tags[0], tags[-1] + 1))
-    first = max(ids.codebook_size, ids.codec_vocab_size - NUM_SUPPRESSED_IDS)
-    free = [row for row in range(first, ids.codec_vocab_size) if row not in taken]
+    free = _free_rows(ids)
     if not free:
-        raise UserError(
-            Problem(
-                "model.base",
-                f"a free codec id from {first} to {ids.codec_vocab_size - 1} for a speaker",
-                "none",
-                "Start from a model with fewer speakers.",
-            )
-        )
+        raise UserError(_none_free(ids, "speaker"))
     best = min(free, key=lambda row: (float(norms[row]), row))
     usual = USUAL_SPEAKER_ROW
-    if usual in free and float(norms[usual]) <= NEAR_ZERO_SHARE * code_norm:
+    if usual in free and _is_near_zero(float(norms[usual]), code_norm):
         best = usual
     return SpeakerRow(best, False, float(norms[best]), code_norm)
+
+
+def free_language_row(
+    weight: Tensor, ids: SpecialIds, name: str, row: int | None = None, init: str = "mean"
+) -> LanguageRow:
+    """Find the row of the codec embedding that a new language shall occupy.
+
+    A row that is asked for is checked. Otherwise the free row of least norm is taken, the lowest
+    id first; row 3000 is left to a speaker.
+
+    Args:
+        weight: Codec embedding `[V, D]`.
+        ids: Special ids of the same model.
+        name: Name of the language in any case.
+        row: Row that the user asks for; None: a free one.
+        init: What the row begins as, see `initial_language_vector`.
+
+    Raises:
+        UserError: When the model lists the language, when the row is not free, when no row is, or
+            when the row cannot begin as asked.
+    """
+    norms, code_norm = _row_norms(weight, ids)
+    problems = language_name_problems(ids.languages, name)
+    names, init_problems = _init_names(ids, init)
+    problems += init_problems
+    free = [one for one in _free_rows(ids) if one != USUAL_SPEAKER_ROW]
+    if row is not None:
+        problems += _row_problems(ids, row, norms, code_norm)
+    elif free:
+        row = min(free, key=lambda one: (float(norms[one]), one))
+    else:
+        problems.append(_none_free(ids, "language"))
+    if problems or row is None:
+        raise UserError(problems, "The language cannot be added.")
+    source = names[0] if init.lower() != "mean" else "mean of " + ", ".join(names)
+    return LanguageRow(row, float(norms[row]), code_norm, source)
+
+
+def initial_language_vector(weight: Tensor, ids: SpecialIds, init: str) -> Tensor:
+    """Compute what a new language's row begins as.
+
+    Args:
+        weight: Codec embedding `[V, D]`.
+        ids: Special ids of the same model.
+        init: `mean` of the known languages' rows, or the name of one of them in any case.
+
+    Returns:
+        Vector `[D]`, float32, on the device of `weight`.
+
+    Raises:
+        UserError: When the model has no languages or does not list the one named.
+    """
+    names, problems = _init_names(ids, init)
+    if problems:
+        raise UserError(problems, "The language cannot be added.")
+    return weight.detach()[[ids.languages[name] for name in names]].float().mean(dim=0)
+
+
+def _row_norms(weight: Tensor, ids: SpecialIds) -> tuple[Tensor, float]:
+    """Return the norm of every row `[V]`, and the median norm of the rows that hold codes."""
+    norms = weight.detach().to("cpu", torch.float32).norm(dim=1)
+    return norms, float(norms[: ids.codebook_size].median())
+
+
+def _is_near_zero(norm: float, code_norm: float) -> bool:
+    return norm <= NEAR_ZERO_SHARE * code_norm
+
+
+def _free_rows(ids: SpecialIds) -> list[int]:
+    """Return the rows that inference never samples and that nothing uses or may use."""
+    tags = sorted(ids.languages.values())
+    taken = {*ids.special_codec_ids, *ids.speakers.values(), *tags}
+    for low, high in itertools.pairwise(tags):
+        if high - low <= _NEIGHBOURS:
+            taken.update(range(low, high))
+    return [row for row in range(ids.first_unsampled_id, ids.codec_vocab_size) if row not in taken]
+
+
+def _none_free(ids: SpecialIds, what: str) -> Problem:
+    last = ids.codec_vocab_size - 1
+    return Problem(
+        "model.base",
+        f"a free codec id from {ids.first_unsampled_id} to {last} for a {what}",
+        "none",
+        "Start from a model with fewer speakers.",
+    )
+
+
+def language_name_problems(known: Iterable[str], name: str) -> list[Problem]:
+    """Say why a language cannot have this name.
+
+    Args:
+        known: Languages that the model lists.
+        name: Of the new one.
+    """
+    lower = name.lower()
+    if any(other.lower() == lower for other in known):
+        return [
+            Problem(
+                "language.name",
+                "a language that the model does not list",
+                f"{name!r}; the model lists it already",
+                "Leave out the language section, or name another.",
+            )
+        ]
+    if lower == "auto" or "dialect" in lower:  # inference keeps both for itself
+        return [
+            Problem(
+                "language.name",
+                "a name other than auto, without the word dialect",
+                repr(name),
+                "Choose another; inference would not offer a language of this name.",
+            )
+        ]
+    return []
+
+
+def _row_problems(ids: SpecialIds, row: int, norms: Tensor, code_norm: float) -> list[Problem]:
+    """Say why a language cannot have the row that the user asks for."""
+    first, last = ids.first_unsampled_id, ids.codec_vocab_size - 1
+    holders = {number: f"the language {name}" for name, number in ids.languages.items()}
+    holders |= {number: f"the speaker {name}" for name, number in ids.speakers.items()}
+    holders |= dict.fromkeys(ids.special_codec_ids, "a special id")
+    if row in holders:
+        reason = f"{row}, which is {holders[row]}"
+    elif row < ids.codebook_size:
+        reason = f"{row}, which is a code of the audio"
+    elif not first <= row <= last:
+        reason = f"{row}, which lies outside"
+    elif not _is_near_zero(float(norms[row]), code_norm):
+        reason = f"{row}, whose norm {float(norms[row]):.3g} says that it was trained"
+    else:
+        return []
+    limit = NEAR_ZERO_SHARE * code_norm
+    return [
+        Problem(
+            "language.row",
+            f"a free row from {first} to {last} with a norm of at most {limit:.3g}",
+            reason,
+            "Leave it out (null) to have a free row found.",
+        )
+    ]
+
+
+def _init_names(ids: SpecialIds, init: str) -> tuple[list[str], list[Problem]]:
+    """Return the languages whose rows a new one begins as, and what is wrong with the request."""
+    by_name = {name.lower(): name for name in ids.languages}
+    if not by_name:
+        found, fix = "a model that lists no language", "Start from a Base model that has languages."
+        return [], [Problem("language.init", "known languages to begin from", found, fix)]
+    if init.lower() == "mean":
+        return sorted(ids.languages), []
+    if init.lower() not in by_name:
+        expected = "mean, or one of " + ", ".join(sorted(ids.languages))
+        return [], [Problem("language.init", expected, repr(init), "Choose one of those.")]
+    return [by_name[init.lower()]], []

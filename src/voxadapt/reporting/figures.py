@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from voxadapt import paths
 from voxadapt.params import candidate_name
+from voxadapt.paths import SPEAKER, Corpus
 from voxadapt.provenance import read_json, read_jsonl
 from voxadapt.reporting.records import read_log
 from voxadapt.reporting.tables import percent, title
@@ -123,17 +124,24 @@ def _per_candidate(
             color=theme.quiet,
         )
     axes.set_ylabel(label, fontsize=9)
-    axes.set_xticks(
-        range(len(listed)),
-        [title(c["name"]).removeprefix("Epoch ") for c in listed],
-    )
+    names = [c["name"] for c in listed]
+    axes.set_xticks(range(len(names)), [_tick(name) for name in names])
     hollow = "; hollow: a gate was failed" if any(not c["eligible"] for c in listed) else ""
-    axes.set_xlabel(f"epoch (Base: zero-shot{hollow})", fontsize=9)
+    axes.set_xlabel(f"epoch (Base: zero-shot{_second(names)}{hollow})", fontsize=9)
     for tick, candidate in zip(axes.get_xticklabels(), listed, strict=True):
         tick.set_color(_colour(candidate["name"], chosen, theme))
         tick.set_fontweight("bold" if candidate["name"] == chosen else "normal")
     axes.set_xlim(-0.5, len(listed) - 0.1)
     return figure
+
+
+def _tick(name: str) -> str:
+    """Name a candidate below an axis: `Base`, `3`, `S2·1`."""
+    return title(name).removeprefix("Epoch ").replace("Stage 2, epoch ", "S2·")
+
+
+def _second(names: Sequence[str]) -> str:
+    return "; S2: Stage 2" if any(name.startswith("stage2-") for name in names) else ""
 
 
 def similarity(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
@@ -187,7 +195,7 @@ def p_best(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plo
             fontsize=9,
             color=theme.ink,
         )
-    names = [title(c["name"]).removeprefix("Epoch ") for c in selection["candidates"]]
+    names = [_tick(c["name"]) for c in selection["candidates"]]
     axes.set_xticks(range(len(names)), names)
     axes.set_ylabel("P(best), %", fontsize=9)
     axes.set_ylim(0, 112)
@@ -260,9 +268,11 @@ def _epoch_edges(log: Sequence[dict[str, float | None]]) -> list[tuple[int, floa
     return sorted(last.items())
 
 
-def weight_change(root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
+def weight_change(
+    root: str | Path = ".", theme: Theme = LIGHT, path: Path = paths.TRAIN_METRICS
+) -> Plot:
     """Draw how far each part of the model moved from the Base, ||dW|| / ||W||, per epoch."""
-    epochs = read_json(Path(root) / paths.TRAIN_METRICS)["epochs"]
+    epochs = read_json(Path(root) / path)["epochs"]
     series: dict[str, list[tuple[int, float]]] = {}
     for epoch in epochs:
         for module, drift in epoch["drift"].items():
@@ -278,9 +288,9 @@ def weight_change(root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
     return figure
 
 
-def durations(root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
+def durations(root: str | Path = ".", theme: Theme = LIGHT, at: Corpus = SPEAKER) -> Plot:
     """Draw the lengths of the accepted clips, stacked by split."""
-    rows = read_jsonl(Path(root) / paths.MANIFEST)
+    rows = read_jsonl(Path(root) / at.manifest)
     figure, axes = _axes(theme, height_in=2.8)
     named = {"train": theme.other, "selection": theme.chosen, "confirmation": theme.base}
     values = [[row["duration_s"] for row in rows if row["split"] == split] for split in named]
@@ -292,13 +302,28 @@ def durations(root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
     return figure
 
 
-def histogram(candidate: str, root: str | Path = ".", theme: Theme = LIGHT) -> Plot:
-    """Draw a candidate's clips by similarity, with floor and ceiling as lines."""
-    rows = read_jsonl(Path(root) / paths.SCORES / candidate_name(candidate) / "rows.jsonl")
+def histogram(
+    candidate: str,
+    root: str | Path = ".",
+    theme: Theme = LIGHT,
+    folder: Path | None = None,
+    at: Corpus = SPEAKER,
+) -> Plot:
+    """Draw a candidate's clips by similarity, with floor and ceiling as lines.
+
+    Args:
+        candidate: Name, or number of an epoch.
+        root: Project folder.
+        theme: Colours.
+        folder: Where its scores are; None: with those of the speaker's candidates.
+        at: Corpus of the recordings.
+    """
+    folder = folder or paths.SCORES / candidate_name(candidate)
+    rows = read_jsonl(Path(root) / folder / "rows.jsonl")
     values = [row["sim"] for row in rows if row["sim"] is not None]
     figure, axes = _axes(theme, height_in=2.6)
     axes.hist(values, bins=16, color=theme.chosen, rwidth=0.9)
-    scale = read_json(Path(root) / paths.REFERENCE / "similarity.json")
+    scale = read_json(Path(root) / at.scale)
     for name, style in (("floor", ":"), ("codec_ceiling", "-."), ("ceiling", "--")):
         if scale[name]["point"] is not None:
             axes.axvline(scale[name]["point"], color=theme.ink, linewidth=1.1, linestyle=style,
@@ -306,4 +331,103 @@ def histogram(candidate: str, root: str | Path = ".", theme: Theme = LIGHT) -> P
     axes.set_xlabel("similarity to the speaker", fontsize=9)
     axes.set_ylabel("clips", fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    return figure
+
+
+# --- a language --------------------------------------------------------------------------------
+
+
+def two_errors(
+    names: Sequence[str],
+    languages: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    chosen: str,
+    metric: str = "cer",
+    floor: float | None = None,
+    theme: Theme = LIGHT,
+) -> Plot:
+    """Draw the error in the new language and in the source language, candidate by candidate.
+
+    Args:
+        names: Candidates in order.
+        languages: Interval by candidate for each language, the new one first.
+        chosen: Drawn larger.
+        metric: `wer` or `cer`.
+        floor: Error of recordings after the codec in the new language.
+        theme: Colours.
+    """
+    figure, axes = _axes(theme)
+    step = 0.16
+    for index, (label, values) in enumerate(languages.items()):
+        colour = (theme.chosen, theme.base)[index % 2]
+        shift = step * (index - (len(languages) - 1) / 2)
+        for stage in (False, True):
+            line = [
+                (x + shift, 100 * values[name]["point"])
+                for x, name in enumerate(names)
+                if name.startswith("stage2-") == stage and values[name]["point"] is not None
+            ]
+            if line:
+                axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.0, alpha=0.45)
+        for x, name in enumerate(names):
+            value = values[name]
+            if value["point"] is None:
+                continue
+            if value["low"] is not None:
+                ends = (100 * value["low"], 100 * value["high"])
+                axes.plot((x + shift, x + shift), ends, color=colour, linewidth=2.2, zorder=3)
+            axes.plot(
+                x + shift,
+                100 * value["point"],
+                "o",
+                color=colour,
+                markersize=9.5 if name == chosen else 6,
+                zorder=4,
+            )
+        axes.plot([], [], "o-", color=colour, markersize=5, label=label)
+    if floor is not None:
+        axes.axhline(100 * floor, color=theme.ink, linewidth=1.0, linestyle="-.", zorder=2,
+                     label="recordings after the codec")  # fmt: skip
+    axes.set_xticks(range(len(names)), [_tick(name) for name in names])
+    for tick, name in zip(axes.get_xticklabels(), names, strict=True):
+        tick.set_fontweight("bold" if name == chosen else "normal")
+    kind = {"wer": "word", "cer": "character"}[metric]
+    axes.set_ylabel(f"{kind} error rate (%)", fontsize=9)
+    axes.set_xlabel(f"epoch (Base: zero-shot{_second(names)})", fontsize=9)
+    axes.set_ylim(-0.02 * axes.get_ylim()[1], axes.get_ylim()[1])
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, ncols=3, loc="lower center",
+                bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    return figure
+
+
+def gap(decision: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+    """Draw how far Stage 1 stays behind the codec, and the gap beyond which Stage 2 runs."""
+    decision = decision or read_json(paths.LANGUAGE_DECISION)
+    found, limit = decision["gap"], 100 * decision["rule"]["max_gap"]
+    figure, axes = _axes(theme, height_in=1.7)
+    ends = [100 * found[key] for key in ("low", "high", "point") if found[key] is not None]
+    low, high = min([0.0, limit, *ends]), max([limit, *ends])
+    margin = 0.08 * max(high - low, 1.0)
+    axes.axvspan(limit, high + 10 * margin, color=theme.base, alpha=0.13, linewidth=0)
+    axes.axvline(limit, color=theme.base, linewidth=1.4)
+    if found["low"] is not None:
+        axes.plot((100 * found["low"], 100 * found["high"]), (0, 0), color=theme.chosen,
+                  linewidth=3, solid_capstyle="round")  # fmt: skip
+    if found["point"] is not None:
+        axes.plot(100 * found["point"], 0, "o", color=theme.chosen, markersize=9)
+    axes.annotate(
+        f"limit {limit:g}: Stage 2 runs beyond it",
+        (limit, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(4, -4),
+        textcoords="offset points",
+        va="top",
+        fontsize=8.5,
+        color=theme.quiet,
+    )
+    axes.set_xlim(low - margin, high + margin)
+    axes.set_ylim(-1, 1.6)
+    axes.set_yticks([])
+    axes.grid(visible=False)
+    metric = decision["rule"]["metric"].upper()
+    axes.set_xlabel(f"{metric} of Stage 1 minus {metric} after the codec, points", fontsize=9)
     return figure

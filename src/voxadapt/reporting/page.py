@@ -7,7 +7,7 @@ and escapes every text.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from voxadapt import paths
 from voxadapt.params import Params
@@ -103,8 +104,9 @@ def build_page(params: Params, root: str | Path = ".") -> str:
     records = load_records(params, root)
     selection, confirm = records.selection, records.confirm
     chosen, metric = selection["chosen"], selection["rule"]["error_metric"]
-    cell = partial(_cell, metric=metric)
-    sentences = _grid(params, records, cell)
+    names = params.candidate_names
+    cell = partial(make_cell, metric=metric)
+    worst = {chosen: NUM_WORST_CHOSEN} | ({"base": NUM_WORST_BASE} if chosen != "base" else {})
     return (
         environment()
         .get_template("report.html.j2")
@@ -119,18 +121,27 @@ def build_page(params: Params, root: str | Path = ".") -> str:
             verdict=VERDICTS[confirm["verdict"]],
             listed={candidate["name"]: candidate for candidate in selection["candidates"]},
             summaries=records.summaries,
-            marks=_scale_marks(selection),
+            marks=_similarity_marks(selection),
             figures=_figures(records, metric),
-            sentences=sentences,
+            sentences=grid(records.rows, (*PSEUDO, *names), params.report.max_grid_sentences, cell),
             num_open=NUM_OPEN_SENTENCES,
-            worst=_worst(records, cell, metric),
-            flag_counts=_flag_counts(params, records),
+            worst=worst_clips(records.rows, worst, cell, metric),
+            flag_counts=flag_counts(records.summaries, names),
             confirmation=tables.confirmation_rows(confirm),
-            audit=_audit(records),
-            codes=_figures_of({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
-            train=_figures_of(records.train),
+            audit=audit_facts(records.audit, records.clips),
+            codes=facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
+            train=facts(records.train),
             train_epochs=tables.train_rows(records.train),
-            provenance=_provenance(params, records),
+            provenance=provenance(
+                params,
+                records.root,
+                selection,
+                {
+                    "training": params.train.seed,
+                    "synthesis": params.score.seed,
+                    "bootstrap": params.select.seed,
+                },
+            ),
         )
     )
 
@@ -161,39 +172,40 @@ def lede(params: Params, records: Records) -> str:
         return (
             f"No epoch passed every gate and sounded measurably better than the zero-shot Base "
             f"as {params.train.speaker_name}; on {count} the Base scores "
-            f"{_point(confirm, 'sim', 'base')} in similarity and "
-            f"{_point(confirm, 'wer', 'base')} in word error."
+            f"{point_of(confirm, 'sim', 'base')} in similarity and "
+            f"{point_of(confirm, 'wer', 'base')} in word error."
         )
     sim, error = (confirm["measures"][key] for key in ("sim", confirm["error_metric"]))
     likeness = {
         1: f"sounds more like {params.train.speaker_name} than the zero-shot Base",
         0: f"sounds about as much like {params.train.speaker_name} as the zero-shot Base",
         -1: f"sounds less like {params.train.speaker_name} than the zero-shot Base",
-    }[_direction(sim["difference"])]
+    }[direction(sim["difference"])]
     clarity = {
         1: "It is understood less well",
         0: "It is understood about as well",
         -1: "It is understood better",
-    }[_direction(error["difference"])]
+    }[direction(error["difference"])]
     level = round(100 * records.selection["rule"]["confidence"])
     return (
-        f"On {count}, {name} {likeness}: similarity {_point(confirm, 'sim', 'chosen')} against "
-        f"{_point(confirm, 'sim', 'base')}, a difference of "
+        f"On {count}, {name} {likeness}: similarity {point_of(confirm, 'sim', 'chosen')} against "
+        f"{point_of(confirm, 'sim', 'base')}, a difference of "
         f"{tables.number(sim['difference']['point'], 3, sign=True)} "
         f"({level} % interval {tables.number(sim['difference']['low'], 3, sign=True)} to "
         f"{tables.number(sim['difference']['high'], 3, sign=True)}). {clarity}: "
-        f"{confirm['error_metric'].upper()} {_point(confirm, confirm['error_metric'], 'chosen')} "
-        f"against {_point(confirm, confirm['error_metric'], 'base')}."
+        f"{confirm['error_metric'].upper()} {point_of(confirm, confirm['error_metric'], 'chosen')} "
+        f"against {point_of(confirm, confirm['error_metric'], 'base')}."
     )
 
 
-def _point(confirm: Record, measure: str, side: str) -> str:
+def point_of(confirm: Record, measure: str, side: str) -> str:
+    """Write one side of a measure of `confirm.json`."""
     value = confirm["measures"][measure][side]["point"]
     share = tables.MEASURES[measure][1]
     return tables.percent(value) if share else tables.number(value)
 
 
-def _direction(difference: Record) -> int:
+def direction(difference: Record) -> int:
     """Return 1 or -1 when the interval excludes 0, else 0."""
     low, high = difference["low"], difference["high"]
     return 0 if low is None or high is None or low <= 0 <= high else 1 if low > 0 else -1
@@ -202,23 +214,29 @@ def _direction(difference: Record) -> int:
 # --- figures -----------------------------------------------------------------------------------
 
 
+def draw(figures_of: Mapping[str, Callable[[figures.Theme], Figure]]) -> dict[str, dict[str, str]]:
+    """Draw every figure twice, as data URIs: for light and for dark pages."""
+    themes = {"light": figures.LIGHT, "dark": figures.DARK}
+    return {
+        name: {tone: figures.png_uri(make(theme)) for tone, theme in themes.items()}
+        for name, make in figures_of.items()
+    }
+
+
 def _figures(records: Records, metric: str) -> dict[str, dict[str, str]]:
-    """Draw every figure twice: for light and for dark pages."""
-    other = "cer" if metric == "wer" else "wer"
-    drawn: dict[str, dict[str, str]] = {}
-    for tone, theme in (("light", figures.LIGHT), ("dark", figures.DARK)):
-        for name, figure in (
-            ("similarity", figures.similarity(records.selection, theme)),
-            ("error", figures.errors(records.selection, metric, theme)),
-            ("other_error", figures.errors(records.selection, other, theme)),
-            ("p_best", figures.p_best(records.selection, theme)),
-            ("losses", figures.losses(records.train_log, theme)),
-        ):
-            drawn.setdefault(name, {})[tone] = figures.png_uri(figure)
-    return drawn
+    selection, other = records.selection, "cer" if metric == "wer" else "wer"
+    return draw(
+        {
+            "similarity": lambda theme: figures.similarity(selection, theme),
+            "error": lambda theme: figures.errors(selection, metric, theme),
+            "other_error": lambda theme: figures.errors(selection, other, theme),
+            "p_best": lambda theme: figures.p_best(selection, theme),
+            "losses": lambda theme: figures.losses(records.train_log, theme),
+        }
+    )
 
 
-def _figures_of(record: Record) -> dict[str, Any]:
+def facts(record: Record) -> dict[str, Any]:
     """Return the numbers and words of a record, without lists and the ends of intervals."""
     return {
         key.removesuffix(".point"): value
@@ -227,8 +245,8 @@ def _figures_of(record: Record) -> dict[str, Any]:
     }
 
 
-def _scale_marks(selection: Record) -> list[dict[str, Any]]:
-    """Place floor, Base, chosen and ceilings on one line, from 0 to 100 %."""
+def _similarity_marks(selection: Record) -> list[dict[str, Any]]:
+    """Place floor, Base, chosen and ceilings on one line."""
     scale = selection["scale"] or {}
     by_name = {c["name"]: c["sim"]["point"] for c in selection["candidates"]}
     marks = [
@@ -239,13 +257,38 @@ def _scale_marks(selection: Record) -> list[dict[str, Any]]:
     ]
     if not selection["keep_base"]:
         marks.insert(2, ("chosen", tables.title(selection["chosen"]), by_name[selection["chosen"]]))
+    return on_a_line(marks, partial(tables.number, digits=2))
+
+
+def on_a_line(
+    marks: Sequence[tuple[str, str, float | None]],
+    write: Callable[[float], str],
+    lower_is_better: bool = False,
+) -> list[dict[str, Any]]:
+    """Place values between the worst of them (0 %) and the best (100 %).
+
+    Args:
+        marks: Kind (a CSS class), label and value; unknown values are left out.
+        write: Writes a value.
+        lower_is_better: For errors.
+
+    Returns:
+        Kind, label, written value and place of each; nothing where fewer than two are known.
+    """
     known = [(kind, label, value) for kind, label, value in marks if value is not None]
     if len(known) < 2:
         return []
     values = [value for _, _, value in known]
     low, width = min(values), max(max(values) - min(values), 1e-9)
     return [
-        {"kind": kind, "label": label, "value": value, "at": 100 * (value - low) / width}
+        {
+            "kind": kind,
+            "label": label,
+            "value": write(value),
+            "at": 100 - 100 * (value - low) / width
+            if lower_is_better
+            else 100 * (value - low) / width,
+        }
         for kind, label, value in known
     ]
 
@@ -253,7 +296,8 @@ def _scale_marks(selection: Record) -> list[dict[str, Any]]:
 # --- listening ---------------------------------------------------------------------------------
 
 
-def _cell(row: Record | None, candidate: str, metric: str) -> Cell:
+def make_cell(row: Record | None, candidate: str, metric: str) -> Cell:
+    """Make a cell from a score row; without one it says that there is no clip."""
     if row is None:
         return Cell(candidate, None, Markup(""), None, None, None, (), "no clip of this sentence")
     return Cell(
@@ -268,37 +312,50 @@ def _cell(row: Record | None, candidate: str, metric: str) -> Cell:
     )
 
 
-def _grid(params: Params, records: Records, cell: Any) -> list[dict[str, Any]]:
-    """Lay out sentence x candidate: first take of the first sentences by hash of their text."""
-    columns = (*PSEUDO, *params.candidate_names)
+def grid(
+    rows: Mapping[str, Sequence[Record]],
+    columns: Sequence[str],
+    limit: int,
+    cell: Callable[[Record | None, str], Cell],
+) -> list[dict[str, Any]]:
+    """Lay out sentence x candidate: first take of the first sentences by hash of their text.
+
+    Args:
+        rows: Rows by candidate; those of `base` name the sentences.
+        columns: Candidates in the order of the cells.
+        limit: How many sentences.
+        cell: Makes a cell of a row and its candidate.
+    """
     first: dict[str, dict[str, Record]] = {}
     for name in columns:
-        rows = sorted(records.rows[name], key=lambda row: row["take"], reverse=True)
-        first[name] = {row["text_norm"]: row for row in rows}
-    texts = {row["text_norm"]: row["text"] for row in records.rows["base"]}
+        listed = sorted(rows[name], key=lambda row: row["take"], reverse=True)
+        first[name] = {row["text_norm"]: row for row in listed}
+    texts = {row["text_norm"]: row["text"] for row in rows["base"]}
     return [
         {"text": texts[text], "cells": [cell(first[name].get(text), name) for name in columns]}
-        for text in tables.uncurated(texts, params.report.max_grid_sentences)
+        for text in tables.uncurated(texts, limit)
     ]
 
 
-def _worst(records: Records, cell: Any, metric: str) -> list[dict[str, Any]]:
-    """List the worst clips of the chosen candidate and of the Base."""
-    chosen = records.selection["chosen"]
-    wanted = {chosen: NUM_WORST_CHOSEN} | ({"base": NUM_WORST_BASE} if chosen != "base" else {})
+def worst_clips(
+    rows: Mapping[str, Sequence[Record]],
+    wanted: Mapping[str, int],
+    cell: Callable[[Record | None, str], Cell],
+    metric: str,
+) -> list[dict[str, Any]]:
+    """List the worst clips of some candidates, as many of each as asked for."""
     return [
         {"text": row["text"], "take": row["take"], "cell": cell(row, name)}
         for name, limit in wanted.items()
-        for row in tables.worst(records.rows[name], limit, metric)
+        for row in tables.worst(rows[name], limit, metric)
     ]
 
 
-def _flag_counts(params: Params, records: Records) -> dict[str, dict[str, int]]:
+def flag_counts(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[str, dict[str, int]]:
     """Count flags per candidate; flags that nobody has are left out."""
-    names = params.candidate_names
     every: dict[str, dict[str, int]] = {}
     for name in names:
-        for flag, count in records.summaries[name]["flags"].items():
+        for flag, count in summaries[name]["flags"].items():
             every.setdefault(flag, dict.fromkeys(names, 0))[name] = count
     return {flag: counts for flag, counts in every.items() if any(counts.values())}
 
@@ -306,22 +363,27 @@ def _flag_counts(params: Params, records: Records) -> dict[str, dict[str, int]]:
 # --- corpus and provenance ---------------------------------------------------------------------
 
 
-def _audit(records: Records) -> dict[str, Any]:
-    """Sum the audit up: clips, minutes and findings by rule."""
+def audit_facts(audit: Record, clips: Sequence[Record]) -> dict[str, Any]:
+    """Sum the audit of recordings up: clips, minutes and findings by rule.
+
+    Args:
+        audit: Its figures.
+        clips: Every raw row with its findings.
+    """
     by_rule: dict[tuple[str, str], list[str]] = {}
-    for clip in records.clips:
+    for clip in clips:
         for finding in clip["findings"]:
             key = (finding["severity"], finding["rule"])
             by_rule.setdefault(key, []).append(f"{clip['id']}: {finding['message']}")
     return {
-        "num_clips": len(records.clips),
-        "minutes": sum(clip["duration_s"] or 0.0 for clip in records.clips) / 60,
-        "splits": _count(clip.get("split") or "none" for clip in records.clips),
+        "num_clips": len(clips),
+        "minutes": sum(clip["duration_s"] or 0.0 for clip in clips) / 60,
+        "splits": _count(clip.get("split") or "none" for clip in clips),
         "rules": [
             {"severity": severity, "rule": rule, "count": len(found), "example": found[0]}
             for (severity, rule), found in sorted(by_rule.items(), key=lambda item: -len(item[1]))
         ],
-        "corpus": [finding["message"] for finding in records.audit.get("corpus_warnings", [])],
+        "corpus": [finding["message"] for finding in audit.get("corpus_warnings", [])],
     }
 
 
@@ -332,23 +394,29 @@ def _count(values: Iterable[str]) -> dict[str, int]:
     return counts
 
 
-def _provenance(params: Params, records: Records) -> list[tuple[str, str]]:
-    """List what shaped the result."""
+def provenance(
+    params: Params, root: Path, selection: Record, seeds: Mapping[str, int]
+) -> list[tuple[str, str]]:
+    """List what shaped the result.
+
+    Args:
+        params: The parameters of the run.
+        root: Project folder.
+        selection: The decision that the page is about.
+        seeds: What was seeded, and with what.
+    """
     commit, tree = git_commit(), params.model_dump(mode="json")
-    evaluator = records.selection["evaluator"]
-    seeds = {"training": params.train.seed, "synthesis": params.score.seed}
-    seeds |= {"bootstrap": params.select.seed}
     lines = [
         ("commit", commit["commit"] + (", with local changes" if commit["modified"] else "")),
         ("parameters", f"profile {params.profile}, sha256 {fingerprint(tree)}"),
-        ("data", _data_hash(records.root)),
+        ("data", _data_hash(root)),
         (
             "Base model",
             params.model.base + (f" @ {params.model.revision}" if params.model.revision else ""),
         ),
         (
             "candidates' rows",
-            ", ".join(f"{k} {str(v)[:12]}" for k, v in records.selection["inputs"].items()),
+            ", ".join(f"{k} {str(v)[:12]}" for k, v in selection["inputs"].items()),
         ),
         ("seeds", ", ".join(f"{name} {seed}" for name, seed in seeds.items())),
     ]
@@ -358,7 +426,7 @@ def _provenance(params: Params, records: Records) -> list[tuple[str, str]]:
         "sim_id": "similarity",
         "gen_sha": "generation settings",
     }
-    lines += [(names.get(key, key), str(value)) for key, value in evaluator.items()]
+    lines += [(names.get(key, key), str(value)) for key, value in selection["evaluator"].items()]
     lines.append(
         ("versions", ", ".join(f"{name} {version}" for name, version in versions().items()))
     )

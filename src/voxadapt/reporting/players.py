@@ -19,6 +19,7 @@ import soundfile
 
 from voxadapt import paths
 from voxadapt.params import candidate_name
+from voxadapt.paths import SPEAKER, Corpus
 from voxadapt.provenance import read_jsonl
 from voxadapt.reporting.records import with_wav_paths
 from voxadapt.reporting.tables import error_of, percent, uncurated, worst
@@ -155,10 +156,10 @@ def clip_list(items: Sequence[Mapping[str, Any]]) -> Html:
     return Html(f'<div class="clips">{"".join(blocks)}</div>')
 
 
-def clips_with_findings(root: str | Path = ".", limit: int = 24) -> Html:
+def clips_with_findings(root: str | Path = ".", limit: int = 24, at: Corpus = SPEAKER) -> Html:
     """Play the clips that the audit remarked on, worst first, with the reasons."""
     root = Path(root)
-    clips = [clip for clip in read_jsonl(root / paths.CLIPS) if clip.get("findings")]
+    clips = [clip for clip in read_jsonl(root / at.clips) if clip.get("findings")]
     clips.sort(key=lambda clip: (_severity(clip), str(clip.get("id"))))
     items = [
         {
@@ -170,7 +171,7 @@ def clips_with_findings(root: str | Path = ".", limit: int = 24) -> Html:
         for clip in clips[:limit]
     ]
     rest = len(clips) - len(items)
-    more = f"<p>{rest} more in {paths.CLIPS.as_posix()}.</p>" if rest > 0 else ""
+    more = f"<p>{rest} more in {at.clips.as_posix()}.</p>" if rest > 0 else ""
     return Html(clip_list(items) + more)
 
 
@@ -179,10 +180,10 @@ def _severity(clip: Mapping[str, Any]) -> tuple[int, int]:
     return (-errors, -len(clip["findings"]))
 
 
-def round_trip(root: str | Path = ".", limit: int = 6) -> Html:
+def round_trip(root: str | Path = ".", limit: int = 6, at: Corpus = SPEAKER) -> Html:
     """Play held-out recordings beside their codec round trip, first by hash of the text."""
     root = Path(root)
-    folders = {name: root / paths.REFERENCE / name for name in ("real", "codec")}
+    folders = {name: root / at.reference / name for name in ("real", "codec")}
     rows = {
         name: {
             row["text_id"]: row
@@ -205,27 +206,41 @@ def round_trip(root: str | Path = ".", limit: int = 6) -> Html:
     return clip_list(items)
 
 
-def worst_clips(candidate: str, root: str | Path = ".", limit: int = 8) -> Html:
-    """Play a candidate's worst clips: failed first, then by error, then by similarity."""
+def worst_clips(
+    candidate: str,
+    root: str | Path = ".",
+    limit: int = 8,
+    folder: Path | None = None,
+    metric: str = "wer",
+) -> Html:
+    """Play a candidate's worst clips: failed first, then by error, then by similarity.
+
+    Args:
+        candidate: Name, or number of an epoch.
+        root: Project folder.
+        limit: How many.
+        folder: Where its scores are; None: with those of the speaker's candidates.
+        metric: `wer` or `cer`.
+    """
     root = Path(root)
-    folder = root / paths.SCORES / candidate_name(candidate)
+    folder = root / (folder or paths.SCORES / candidate_name(candidate))
     rows = with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, root)
     items = [
         {
             "title": f"{row['text_id']}, take {row['take']}",
             "html": diff_html(row["text_norm"], row.get("hyp_norm") or ""),
-            "note": f"WER {percent(error_of(row))}; "
+            "note": f"{metric.upper()} {percent(error_of(row, metric))}; "
             + ("no similarity" if row.get("sim") is None else f"similarity {row['sim']:.3f}")
             + "".join(f"; {flag}" for flag in row.get("flags", []))
             + (f"; {row['message']}" if row.get("message") else ""),
             "audio": row.get("wav"),
         }
-        for row in worst(rows, limit)
+        for row in worst(rows, limit, metric)
     ]
     return clip_list(items)
 
 
-def report_link() -> Html:
-    """Link the report page from a notebook's HTML, which lies one folder below it."""
-    href = paths.REPORT.relative_to(paths.REPORTS).as_posix()
-    return Html(f'<p><a href="../{href}">Open the report</a> ({paths.REPORT.as_posix()})</p>')
+def report_link(report: Path = paths.REPORT) -> Html:
+    """Link a report page from a notebook's HTML, which lies in a folder below `reports`."""
+    href = report.relative_to(paths.REPORTS).as_posix()
+    return Html(f'<p><a href="../{href}">Open the report</a> ({report.as_posix()})</p>')

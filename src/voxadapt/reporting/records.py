@@ -1,20 +1,61 @@
-"""What the stages wrote, read once for the report page."""
+"""What the stages wrote, read once for the report pages."""
 
 from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from voxadapt import paths
 from voxadapt.errors import Problem, UserError
-from voxadapt.params import Params
+from voxadapt.params import LanguageParams, Params, epoch_number
 from voxadapt.provenance import read_json, read_jsonl
 
 Record = dict[str, Any]
+Log = list[dict[str, float | None]]
 PSEUDO = ("real", "codec")  # scored like candidates: recordings, and their codec round trip
+TITLE = "The report cannot be written."
+
+
+@dataclass
+class Files:
+    """Reads files below a folder and remembers those that are missing or damaged.
+
+    Attributes:
+        root: Project folder.
+        fix: What to do about a missing file; `{stage}` is the stage that writes it.
+        problems: One for each file that could not be read.
+    """
+
+    root: Path
+    fix: str
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(
+        self, path: Path, stage: str, reader: Callable[[Path], Any] = read_json, default: Any = None
+    ) -> Any:
+        """Read a file, or note the problem and return the default (an empty record if None)."""
+        try:
+            return reader(self.root / path)
+        except FileNotFoundError:
+            found = "nothing"
+        except (OSError, ValueError) as error:
+            found = " ".join(str(error).split())[:120]
+        fix = self.fix.format(stage=stage)
+        self.problems.append(Problem(path.as_posix(), f"what `{stage}` writes", found, fix))
+        return {} if default is None else default
+
+    def optional(self, path: Path, stage: str, reader: Callable[[Path], Any] = read_json) -> Any:
+        """Read a file that need not be there; None when it is not."""
+        return self.read(path, stage, reader) if (self.root / path).is_file() else None
+
+    def rows(self, folder: Path, stage: str) -> list[Record]:
+        """Read a folder's score rows, with paths of clips that can be opened."""
+        rows = self.read(folder / "rows.jsonl", stage, read_jsonl, [])
+        return with_wav_paths(rows, self.root / folder, self.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +81,7 @@ class Records:
     clips: list[Record]
     codes: Record
     train: Record
-    train_log: list[dict[str, float | None]]
+    train_log: Log
     scale: Record
     selection: Record
     confirm: Record
@@ -62,53 +103,44 @@ def load_records(params: Params, root: str | Path = ".") -> Records:
         UserError: Naming every file that is missing or cannot be read, and the stage that
             writes it.
     """
-    root = Path(root)
-    problems: list[Problem] = []
-
-    def read(path: Path, stage: str, reader: Any, default: Any) -> Any:
-        try:
-            return reader(root / path)
-        except FileNotFoundError:
-            found = "nothing"
-        except (OSError, ValueError) as error:
-            found = " ".join(str(error).split())[:120]
-        problems.append(
-            Problem(
-                path.as_posix(), f"what `{stage}` writes", found, f"Run `voxadapt {stage}` first."
-            )
-        )
-        return default
-
+    files = Files(Path(root), "Run `voxadapt {stage}` first.")
     summaries, rows = {}, {}
     for name in params.candidate_names:
         folder = paths.SCORES / name
-        summaries[name] = read(folder / "summary.json", f"score {name}", read_json, {})
-        rows[name] = read(folder / "rows.jsonl", f"score {name}", read_jsonl, [])
-        rows[name] = with_wav_paths(rows[name], root / folder, root)
-    for name in PSEUDO:
-        folder = paths.REFERENCE / name
-        rows[name] = read(folder / "rows.jsonl", "codes", read_jsonl, [])
-        rows[name] = with_wav_paths(rows[name], root / folder, root)
-        if (root / folder / "summary.json").is_file():
-            summaries[name] = read(folder / "summary.json", "codes", read_json, {})
+        summaries[name] = files.read(folder / "summary.json", f"score {name}")
+        rows[name] = files.rows(folder, f"score {name}")
+    _read_pseudo(files, paths.REFERENCE, "codes", summaries, rows)
     records = Records(
-        root=root,
-        audit=read(paths.AUDIT_METRICS, "audit", read_json, {}),
-        clips=read(paths.CLIPS, "audit", read_jsonl, []),
-        codes=read(paths.CODES_METRICS, "codes", read_json, {}),
-        train=read(paths.TRAIN_METRICS, "train", read_json, {}),
-        train_log=read(paths.TRAIN_LOG, "train", read_log, []),
-        scale=read(paths.REFERENCE / "similarity.json", "codes", read_json, {}),
-        selection=read(paths.SELECTION, "select", read_json, {}),
-        confirm=read(paths.CONFIRM, "confirm", read_json, {}),
+        root=files.root,
+        audit=files.read(paths.AUDIT_METRICS, "audit"),
+        clips=files.read(paths.CLIPS, "audit", read_jsonl, []),
+        codes=files.read(paths.CODES_METRICS, "codes"),
+        train=files.read(paths.TRAIN_METRICS, "train"),
+        train_log=files.read(paths.TRAIN_LOG, "train", read_log, []),
+        scale=files.read(paths.REFERENCE / "similarity.json", "codes"),
+        selection=files.read(paths.SELECTION, "select"),
+        confirm=files.read(paths.CONFIRM, "confirm"),
         summaries=summaries,
         rows=rows,
     )
-    if not problems:
-        problems = _disagreements(params, records)
+    problems = files.problems or _disagreements(params, records)
     if problems:
-        raise UserError(problems, "The report cannot be written.")
+        raise UserError(problems, TITLE)
     return records
+
+
+def _read_pseudo(
+    files: Files,
+    folder: Path,
+    stage: str,
+    summaries: dict[str, Record],
+    rows: dict[str, list[Record]],
+) -> None:
+    """Add recordings and their codec round trip to candidates' summaries and rows."""
+    for name in PSEUDO:
+        rows[name] = files.rows(folder / name, stage)
+        if (files.root / folder / name / "summary.json").is_file():
+            summaries[name] = files.read(folder / name / "summary.json", stage)
 
 
 def _disagreements(params: Params, records: Records) -> list[Problem]:
@@ -136,6 +168,195 @@ def _disagreements(params: Params, records: Records) -> list[Problem]:
     return problems
 
 
+# --- a language --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageRecords:
+    """Everything that the report of a language shows.
+
+    Attributes:
+        root: Project folder; paths in rows are found from here.
+        names: Candidates of both stages: base, Stage 1's epochs, Stage 2's epochs.
+        texts: Figures of the text audit.
+        text_rows: Accepted texts with their respelling and findings.
+        audit: Figures of the recordings' audit.
+        clips: Every raw row of the recordings with measurements and findings.
+        codes: Figures of the codec round trip.
+        stage1: Figures of Stage 1's training.
+        stage1_log: Rows of its log; empty when rows were set without training.
+        stage2: Figures of Stage 2's training; None when it was skipped.
+        stage2_log: Rows of its log.
+        skipped: Why Stage 2 was skipped; None when it ran.
+        choice1: The choice among Stage 1's epochs and the Base.
+        decision: Whether Stage 2 is to run, with the numbers behind it.
+        selection: The model that is kept.
+        confirm: It and the Base on the confirmation split.
+        arms: Other answers to what must learn a language; None when none was tried.
+        summaries: Summary by candidate in the new language, pseudo-candidates included.
+        rows: Score rows by candidate in the new language.
+        source_summaries: Summary by candidate in the source language.
+        source_rows: Score rows by candidate in the source language.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    texts: Record
+    text_rows: list[Record]
+    audit: Record
+    clips: list[Record]
+    codes: Record
+    stage1: Record
+    stage1_log: Log
+    stage2: Record | None
+    stage2_log: Log
+    skipped: Record | None
+    choice1: Record
+    decision: Record
+    selection: Record
+    confirm: Record
+    arms: Record | None
+    summaries: dict[str, Record]
+    rows: dict[str, list[Record]]
+    source_summaries: dict[str, Record]
+    source_rows: dict[str, list[Record]]
+
+    def candidate(self, name: str) -> Record:
+        """Return a candidate's entry of the choice of its own stage."""
+        for record in (self.choice1, self.selection):
+            for entry in record["candidates"]:
+                if entry["name"] == name:
+                    return dict(entry)
+        raise KeyError(name)
+
+
+def language_params(params: Params) -> LanguageParams:
+    """Return the `language` section, or raise a UserError when the parameters have none."""
+    if params.language is None:
+        raise UserError(
+            Problem("params.yaml: language", "a section", "nothing", "Add it; see `profiles/`."),
+            TITLE,
+        )
+    return params.language
+
+
+def stage_and_epoch(name: str) -> tuple[int, int]:
+    """Return a candidate's stage and its epoch there; the Base is epoch 0 of Stage 1."""
+    return (2 if name.startswith("stage2-") else 1), epoch_number(name)
+
+
+def language_scores(name: str, part: str = "target") -> Path:
+    """Return the folder of a candidate's scores.
+
+    Args:
+        name: `base`, `epoch-3`, `stage2-epoch-1`.
+        part: `target` (the new language) or `source`.
+    """
+    stage, _ = stage_and_epoch(name)
+    folder = paths.LANGUAGE_STAGE2_SCORES if stage == 2 else paths.LANGUAGE_SCORES
+    return folder / name / part
+
+
+def candidate_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Sort candidates: base, the epochs of Stage 1, those of Stage 2; each once."""
+    return tuple(sorted(set(names), key=stage_and_epoch))
+
+
+def load_language_records(params: Params, root: str | Path = ".") -> LanguageRecords:
+    """Read the files that the report of a language needs.
+
+    Args:
+        params: Has a `language` section.
+        root: Project folder.
+
+    Returns:
+        The records.
+
+    Raises:
+        UserError: Naming every file that is missing or cannot be read, and the stage that
+            writes it.
+    """
+    language = language_params(params)
+    at = paths.LANGUAGE
+    files = Files(Path(root), "Run `voxadapt {stage}` first.")
+    choice1 = files.read(paths.LANGUAGE_CHOICE1, "language decide")
+    selection = files.read(paths.LANGUAGE_SELECTION, "language confirm")
+    names = candidate_order(
+        entry["name"] for record in (choice1, selection) for entry in record.get("candidates", [])
+    )
+    summaries: dict[str, dict[str, Record]] = {"target": {}, "source": {}}
+    rows: dict[str, dict[str, list[Record]]] = {"target": {}, "source": {}}
+    for name in names or language.candidates:
+        for part in ("target", "source"):
+            folder = language_scores(name, part)
+            second = stage_and_epoch(name)[0] == 2
+            stage = "language stage2" if second else f"language score {name}"
+            summaries[part][name] = files.read(folder / "summary.json", stage)
+            rows[part][name] = files.rows(folder, stage)
+    _read_pseudo(files, at.reference, "language data", summaries["target"], rows["target"])
+    skipped = files.optional(paths.LANGUAGE_STAGE2 / "skipped.json", "language stage2")
+    stage2 = None
+    if skipped is None:
+        stage2 = files.read(paths.LANGUAGE_STAGE2_METRICS, "language stage2")
+    log2 = None if skipped else files.optional(
+        paths.LANGUAGE_STAGE2_LOG, "language stage2", read_log
+    )  # fmt: skip
+    records = LanguageRecords(
+        root=files.root,
+        names=names,
+        texts=files.read(paths.LANGUAGE_TEXT_METRICS, "language data"),
+        text_rows=files.read(paths.LANGUAGE_TEXTS, "language data", read_jsonl, []),
+        audit=files.read(at.audit_metrics, "language data"),
+        clips=files.read(at.clips, "language data", read_jsonl, []),
+        codes=files.read(at.codes_metrics, "language data"),
+        stage1=files.read(paths.LANGUAGE_STAGE1_METRICS, "language stage1"),
+        stage1_log=files.optional(paths.LANGUAGE_STAGE1_LOG, "language stage1", read_log) or [],
+        stage2=stage2,
+        stage2_log=log2 or [],
+        skipped=skipped,
+        choice1=choice1,
+        decision=files.read(paths.LANGUAGE_DECISION, "language decide"),
+        selection=selection,
+        confirm=files.read(paths.LANGUAGE_CONFIRM, "language confirm"),
+        arms=files.optional(paths.LANGUAGE_ARMS_TABLE, "compare"),
+        summaries=summaries["target"],
+        rows=rows["target"],
+        source_summaries=summaries["source"],
+        source_rows=rows["source"],
+    )
+    problems = files.problems or _language_disagreements(language, records)
+    if problems:
+        raise UserError(problems, TITLE)
+    return records
+
+
+def _language_disagreements(language: LanguageParams, records: LanguageRecords) -> list[Problem]:
+    """Find records of different runs: other candidates, another start, or another confirmed."""
+    listed = {entry["name"] for entry in records.selection["candidates"]}
+    ranked = [entry["name"] for entry in records.choice1["candidates"]]
+    first = records.choice1["chosen"]
+    chosen = records.selection["chosen"]
+    agree = (
+        (paths.LANGUAGE_CHOICE1, f"the candidates of params.yaml: {', '.join(language.candidates)}",
+         ", ".join(ranked), set(ranked) == set(language.candidates)),
+        (paths.LANGUAGE_DECISION, f"a decision about {first}, which Stage 1 chose",
+         f"one about {records.decision['stage1']['candidate']}",
+         records.decision["stage1"]["candidate"] == first),
+        (paths.LANGUAGE_SELECTION, f"{first}, which Stage 1 chose, among the candidates",
+         ", ".join(sorted(listed)), first in listed),
+        (paths.LANGUAGE_CONFIRM, f"a confirmation of {chosen}, which is chosen",
+         f"one of {records.confirm['chosen']}", records.confirm["chosen"] == chosen),
+    )  # fmt: skip
+    return [
+        Problem(path.as_posix(), expected, found, "Run `dvc repro` again.")
+        for path, expected, found, fine in agree
+        if not fine
+    ]
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
 def with_wav_paths(rows: list[Record], folder: Path, root: Path) -> list[Record]:
     """Make `wav` openable: relative to the rows' folder, or else to the project.
 
@@ -154,7 +375,7 @@ def with_wav_paths(rows: list[Record], folder: Path, root: Path) -> list[Record]
     ]
 
 
-def read_log(path: str | Path) -> list[dict[str, float | None]]:
+def read_log(path: str | Path) -> Log:
     """Read a CSV of numbers; an empty cell is None, a word is dropped."""
     with open(path, encoding="utf-8", newline="") as stream:
         return [{key: _number(cell) for key, cell in row.items()} for row in csv.DictReader(stream)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from voxadapt import paths
 from voxadapt.params import candidate_name
+from voxadapt.paths import SPEAKER, Corpus
 from voxadapt.provenance import read_json, read_jsonl
 from voxadapt.reporting.records import flatten
 
@@ -49,13 +50,15 @@ def interval(value: Mapping[str, Any] | None, share: bool = False, sign: bool = 
 
 
 def title(candidate: str) -> str:
-    """Name a candidate for readers: `Base`, `Epoch 3`, `Recording`, `Recording, coded`."""
+    """Name a candidate for readers: `Base`, `Epoch 3`, `Stage 2, epoch 1`, `Recording`."""
     fixed = {"base": "Base", "real": "Recording", "codec": "Recording, coded"}
-    return fixed.get(candidate) or candidate.replace("epoch-", "Epoch ")
+    second = candidate.replace("stage2-epoch-", "Stage 2, epoch ")
+    return fixed.get(candidate) or second.replace("epoch-", "Epoch ")
 
 
 def named(text: str) -> str:
     """Write candidates' names in a sentence as words: `epoch-3` becomes `epoch 3`."""
+    text = re.sub(r"\bstage2-epoch-(\d+)\b", r"epoch \1 of Stage 2", text)
     return re.sub(r"\bepoch-(\d+)\b", r"epoch \1", text)
 
 
@@ -117,7 +120,8 @@ def metrics_row(summary: Mapping[str, Any]) -> dict[str, Any]:
 # --- tables for notebooks ----------------------------------------------------------------------
 
 
-def _frame(rows: Sequence[Mapping[str, Any]], index: str | None = None) -> pandas.DataFrame:
+def frame(rows: Sequence[Mapping[str, Any]], index: str | None = None) -> pandas.DataFrame:
+    """Make a table for a notebook of rows, one column as the index."""
     import pandas
 
     pandas.set_option("display.max_colwidth", 120, "display.max_rows", 200)
@@ -134,13 +138,13 @@ def record(path: str | Path) -> pandas.DataFrame:
         elif isinstance(value, list):
             value = ", ".join(map(str, value[:8])) + (" …" if len(value) > 8 else "")
         rows.append({"figure": key.replace("_", " "), "value": value})
-    return _frame(rows, "figure")
+    return frame(rows, "figure")
 
 
-def findings(root: str | Path = ".") -> pandas.DataFrame:
+def findings(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Count the audit's findings by severity and rule, with an example of each."""
     grouped: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for clip in read_jsonl(Path(root) / paths.CLIPS):
+    for clip in read_jsonl(Path(root) / at.clips):
         for finding in clip.get("findings", []):
             key = (finding["severity"], finding["rule"])
             name = str(clip.get("id") or clip.get("audio") or clip.get("line", "?"))
@@ -155,12 +159,12 @@ def findings(root: str | Path = ".") -> pandas.DataFrame:
         for (severity, rule), found in sorted(grouped.items(), key=lambda i: (i[0][0], -len(i[1])))
     ]
     none = {"severity": "none", "rule": NONE, "clips": 0, "example": NONE}
-    return _frame(rows or [none], "severity")
+    return frame(rows or [none], "severity")
 
 
-def splits(root: str | Path = ".") -> pandas.DataFrame:
+def splits(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Count clips, texts and minutes of each split in the accepted manifest."""
-    rows = read_jsonl(Path(root) / paths.MANIFEST)
+    rows = read_jsonl(Path(root) / at.manifest)
     table = []
     for split in ("train", "selection", "confirmation"):
         chosen = [row for row in rows if row["split"] == split]
@@ -172,14 +176,14 @@ def splits(root: str | Path = ".") -> pandas.DataFrame:
                 "minutes": round(sum(row["duration_s"] for row in chosen) / 60, 1),
             }
         )
-    return _frame(table, "split")
+    return frame(table, "split")
 
 
-def frames(root: str | Path = ".") -> pandas.DataFrame:
+def frames(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Describe the extracted codes of each split: clips, frames, frames per clip."""
-    split_of = {row["id"]: row["split"] for row in read_jsonl(Path(root) / paths.MANIFEST)}
+    split_of = {row["id"]: row["split"] for row in read_jsonl(Path(root) / at.manifest)}
     table: dict[str, list[int]] = {}
-    for row in read_jsonl(Path(root) / paths.CODES_INDEX):
+    for row in read_jsonl(Path(root) / at.codes_index):
         table.setdefault(split_of.get(row["id"], "other"), []).append(row["num_frames"])
     rows = [
         {
@@ -192,22 +196,22 @@ def frames(root: str | Path = ".") -> pandas.DataFrame:
         }
         for split, counts in table.items()
     ]
-    return _frame(rows, "split")
+    return frame(rows, "split")
 
 
-def references(root: str | Path = ".") -> pandas.DataFrame:
+def references(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Show what recordings and their codec round trip score: the ceiling of everything after."""
     rows = []
     for name in ("real", "codec"):
-        path = Path(root) / paths.REFERENCE / name / "summary.json"
+        path = Path(root) / at.reference / name / "summary.json"
         if path.is_file():
             rows.append({"clips": title(name), **_main_measures(read_json(path))})
-    return _frame(rows, "clips")
+    return frame(rows, "clips")
 
 
-def similarity_scale(root: str | Path = ".") -> pandas.DataFrame:
+def similarity_scale(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Show the ends of the similarity scale with their intervals."""
-    scale = read_json(Path(root) / paths.REFERENCE / "similarity.json")
+    scale = read_json(Path(root) / at.scale)
     rows = [
         {"end of the scale": label, "similarity": interval(scale[key]), "clips": scale[key]["n"]}
         for key, label in (
@@ -216,7 +220,7 @@ def similarity_scale(root: str | Path = ".") -> pandas.DataFrame:
             ("floor", "floor: other voices against the speaker"),
         )
     ]
-    return _frame(rows, "end of the scale")
+    return frame(rows, "end of the scale")
 
 
 def _main_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,22 +234,32 @@ def _main_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def summary(candidate: str, root: str | Path = ".") -> pandas.DataFrame:
-    """Show a candidate's measures beside those of recordings and their codec round trip."""
+def summary(
+    candidate: str, root: str | Path = ".", folder: Path | None = None, at: Corpus = SPEAKER
+) -> pandas.DataFrame:
+    """Show a candidate's measures beside those of recordings and their codec round trip.
+
+    Args:
+        candidate: Name, or number of an epoch.
+        root: Project folder.
+        folder: Where its scores are; None: with those of the speaker's candidates.
+        at: Corpus of the recordings.
+    """
     candidate = candidate_name(candidate)
-    folders = {candidate: paths.SCORES / candidate}
-    folders |= {name: paths.REFERENCE / name for name in ("codec", "real")}
+    folders = {candidate: folder or paths.SCORES / candidate}
+    folders |= {name: at.reference / name for name in ("codec", "real")}
     rows = []
-    for name, folder in folders.items():
-        path = Path(root) / folder / "summary.json"
+    for name, place in folders.items():
+        path = Path(root) / place / "summary.json"
         if name == candidate or path.is_file():
             rows.append({"candidate": title(name), **_main_measures(read_json(path))})
-    return _frame(rows, "candidate").T
+    return frame(rows, "candidate").T
 
 
-def flags(candidate: str, root: str | Path = ".") -> pandas.DataFrame:
-    """Count the flags of a candidate's clips."""
-    found = read_json(Path(root) / paths.SCORES / candidate_name(candidate) / "summary.json")
+def flags(candidate: str, root: str | Path = ".", folder: Path | None = None) -> pandas.DataFrame:
+    """Count the flags of a candidate's clips; `folder` as in `summary`."""
+    folder = folder or paths.SCORES / candidate_name(candidate)
+    found = read_json(Path(root) / folder / "summary.json")
     rows = [
         {
             "flag": flag.replace("_", " "),
@@ -254,12 +268,12 @@ def flags(candidate: str, root: str | Path = ".") -> pandas.DataFrame:
         }
         for flag, count in found["flags"].items()
     ]
-    return _frame(rows, "flag")
+    return frame(rows, "flag")
 
 
-def train_epochs(root: str | Path = ".") -> pandas.DataFrame:
+def train_epochs(root: str | Path = ".", path: Path = paths.TRAIN_METRICS) -> pandas.DataFrame:
     """Show losses, updates lost to rounding and distance from the Base, per epoch."""
-    return _frame(train_rows(read_json(Path(root) / paths.TRAIN_METRICS)), "epoch")
+    return frame(train_rows(read_json(Path(root) / path)), "epoch")
 
 
 def train_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -280,9 +294,9 @@ def train_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def candidates(root: str | Path = ".") -> pandas.DataFrame:
+def candidates(root: str | Path = ".", path: Path = paths.SELECTION) -> pandas.DataFrame:
     """Show what the selection ranked: every candidate with its measures and P(best)."""
-    selection = read_json(Path(root) / paths.SELECTION)
+    selection = read_json(Path(root) / path)
     rows = [
         {
             "candidate": title(c["name"])
@@ -297,41 +311,44 @@ def candidates(root: str | Path = ".") -> pandas.DataFrame:
         }
         for c in selection["candidates"]
     ]
-    return _frame(rows, "candidate")
+    return frame(rows, "candidate")
 
 
-def gates(root: str | Path = ".") -> pandas.DataFrame:
+def gates(root: str | Path = ".", path: Path = paths.SELECTION) -> pandas.DataFrame:
     """Show which gate each candidate passed."""
-    selection = read_json(Path(root) / paths.SELECTION)
+    selection = read_json(Path(root) / path)
     rows = [
         {"candidate": title(c["name"])}
         | {gate["name"].replace("_", " "): gate["state"] for gate in c["gates"]}
         for c in selection["candidates"]
     ]
-    return _frame(rows, "candidate").fillna(NONE)
+    return frame(rows, "candidate").fillna(NONE)
 
 
-def pairs(root: str | Path = ".") -> pandas.DataFrame:
-    """Show paired differences: against the Base, and against the best epoch."""
-    selection = read_json(Path(root) / paths.SELECTION)
+def pairs(root: str | Path = ".", path: Path = paths.SELECTION) -> pandas.DataFrame:
+    """Show paired differences: against the Base (or where the stage began), and the best."""
+    selection = read_json(Path(root) / path)
+    against, first = ("vs_start" if "start" in selection else "vs_base",
+                      title(selection.get("start", "base")))  # fmt: skip
     rows = []
     for c in selection["candidates"]:
-        base, best = c["vs_base"] or {}, c["vs_best"] or {}
+        start, best = c[against] or {}, c["vs_best"] or {}
         rows.append(
             {
                 "candidate": title(c["name"]),
-                "similarity − Base": interval(base.get("sim"), sign=True),
-                "error − Base": interval(base.get("error"), share=True, sign=True),
+                f"similarity − {first}": interval(start.get("sim"), sign=True),
+                f"error − {first}": interval(start.get("error"), share=True, sign=True),
                 f"primary − {title(selection['best'])}": interval(
-                    best.get("difference"), sign=True
+                    best.get("difference"), selection["rule"]["primary"] == "error", sign=True
                 ),
-                "within one SE": _yes_no(best.get("within_one_se")),
+                "within one SE": yes_no(best.get("within_one_se")),
             }
         )
-    return _frame(rows, "candidate")
+    return frame(rows, "candidate")
 
 
-def _yes_no(value: bool | None) -> str:
+def yes_no(value: bool | None) -> str:
+    """Write a truth value; a dash when it is unknown."""
     return NONE if value is None else "yes" if value else "no"
 
 
@@ -345,9 +362,9 @@ MEASURES = {  # key in confirm.json: (label, is a share)
 }
 
 
-def confirmation(root: str | Path = ".") -> pandas.DataFrame:
+def confirmation(root: str | Path = ".", path: Path = paths.CONFIRM) -> pandas.DataFrame:
     """Show the chosen candidate and the Base on texts that no decision has seen."""
-    return _frame(confirmation_rows(read_json(Path(root) / paths.CONFIRM)), "measure")
+    return frame(confirmation_rows(read_json(Path(root) / path)), "measure")
 
 
 def confirmation_rows(confirm: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -26,6 +26,23 @@ _POOL_WINDOWS = 8  # clips are sorted by length within this many optimizer steps
 
 
 @dataclass(frozen=True)
+class Line:
+    """A text whose codes come from a model instead of a recording.
+
+    Attributes:
+        id: Unique among the utterances of a run.
+        text: What is said.
+        language: Its language.
+        split: Where it belongs.
+    """
+
+    id: str
+    text: str
+    language: str
+    split: str = "train"
+
+
+@dataclass(frozen=True)
 class Example:
     """One utterance, ready to be batched.
 
@@ -43,12 +60,13 @@ class Example:
 
 
 def build_examples(
-    utterances: Iterable[Utterance],
+    utterances: Iterable[Utterance | Line],
     codes: Mapping[str, np.ndarray],
     tts: Any,
     ids: SpecialIds,
     language: str = "auto",
     streaming: bool = False,
+    tags: Mapping[str, str] | None = None,
 ) -> list[Example]:
     """Tokenise and lay out utterances exactly as inference does.
 
@@ -57,14 +75,16 @@ def build_examples(
         codes: Codes `[N, K]` by id.
         tts: `qwen_tts.Qwen3TTSModel`, whose text template and processor are used.
         ids: Special ids of the model.
-        language: Prefix of every sequence: `auto`, or a language of the model. It is the one that
+        language: Prefix of the sequences: `auto`, or a language of the model. It is the one that
             scoring speaks with; a row's own `language` is a note about the recording.
         streaming: Lay the text over the frame rows.
+        tags: Language of single utterances by id, instead of `language`.
 
     Raises:
         UserError: With one problem for each row that cannot be laid out.
     """
     language_id = ids.language_id(language)
+    tag_ids = {name: ids.language_id(tag) for name, tag in (tags or {}).items()}
     examples: list[Example] = []
     problems: list[Problem] = []
     for row in utterances:
@@ -85,7 +105,11 @@ def build_examples(
             problems.extend(error.problems)
             continue
         layout = build_layout(
-            len(text_ids) - NUM_ROLE_TOKENS, len(array), ids, language_id, streaming
+            len(text_ids) - NUM_ROLE_TOKENS,
+            len(array),
+            ids,
+            tag_ids.get(row.id, language_id),
+            streaming,
         )
         frames = torch.from_numpy(np.ascontiguousarray(array).astype(np.int64))
         examples.append(Example(row.id, layout, text_ids, frames))

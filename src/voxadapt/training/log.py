@@ -125,7 +125,7 @@ def explain_memory(examples: Sequence[Example]) -> Iterator[None]:
 
 
 def describe(
-    params: TrainParams, precision: Mapping[str, str], counts: Sequence[ModuleCount], row: int
+    params: TrainParams, precision: Mapping[str, str], counts: Sequence[ModuleCount], what: str
 ) -> str:
     """Say in a line what is trained; a learning rate means nothing without its dtype."""
     total, trainable = (
@@ -134,7 +134,7 @@ def describe(
     return (
         f"train: lr {params.lr:.2g} with {precision['master_dtype']} weights, compute in "
         f"{precision['compute_dtype']}, stored as {precision['stored_dtype']}; "
-        f"{trainable:,} of {total:,} parameters; speaker {params.speaker_name} in row {row}"
+        f"{trainable:,} of {total:,} parameters; {what}"
     )
 
 

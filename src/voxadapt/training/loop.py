@@ -1,7 +1,8 @@
 """The training loop: one function, read from top to bottom.
 
 In: utterances with their codes, one reference recording, a Base model. Out: a checkpoint folder
-per epoch that stock `qwen_tts` speaks from, a CSV log, and a summary. One step: sum the token
+per epoch, a CSV log, and a summary. What is trained and how an epoch is written is the business
+of an `Adaptation`: a speaker, or a stage of a language. One step: sum the token
 losses of `gradient_accumulation_steps` batches, each divided by the token counts of the whole
 step; clip; AdamW on float32 masters.
 
@@ -25,16 +26,16 @@ import torch
 
 from voxadapt.data.manifest import Utterance
 from voxadapt.errors import Problem, UserError
-from voxadapt.model.checkpoint import export_checkpoint, iterate_weights, publish
+from voxadapt.model.checkpoint import iterate_weights, publish
 from voxadapt.model.forward import predict
-from voxadapt.model.freezing import freeze
 from voxadapt.model.load import load_tts, speaker_vector
-from voxadapt.model.tokens import SpecialIds, free_codec_row
+from voxadapt.model.tokens import SpecialIds
 from voxadapt.params import TrainParams
 from voxadapt.progress import Progress
 from voxadapt.provenance import fingerprint, read_json, sha256_folder, write_json
 from voxadapt.training import log
-from voxadapt.training.batches import build_examples, draw_heard, epoch_windows, make_batch
+from voxadapt.training.adaptation import Adaptation, speaker_adaptation
+from voxadapt.training.batches import Line, build_examples, draw_heard, epoch_windows, make_batch
 from voxadapt.training.losses import Tally, loss_sums, total_loss
 from voxadapt.training.schedule import learning_rate
 from voxadapt.training.state import LoopState, clear_stale, load_state, run_identity, save_state
@@ -64,19 +65,21 @@ def train(
     params: TrainParams,
     *,
     model_path: str | Path,
-    utterances: Sequence[Utterance],
+    utterances: Sequence[Utterance | Line],
     codes: Mapping[str, np.ndarray],
     ref_audio: str | Path,
     out_dir: str | Path,
     work_dir: str | Path,
     num_epochs: int,
+    adaptation: Adaptation | None = None,
+    tags: Mapping[str, str] | None = None,
     log_path: str | Path | None = None,
     device: torch.device | str = "cpu",
     attention: str = "sdpa",
     base_sha256: str | None = None,
     save_every_s: float = 300.0,
 ) -> TrainResult:
-    """Fine-tune a Base model on one speaker.
+    """Adapt a Base model, to a speaker unless another adaptation is given.
 
     Args:
         params: `train` section.
@@ -87,6 +90,8 @@ def train(
         out_dir: Receives `epoch-1/`, `epoch-2/`, …; epochs of other runs are removed from it.
         work_dir: Receives resumable state, under the fingerprint of everything above.
         num_epochs: Epochs that shall exist at the end.
+        adaptation: What is trained and how epochs are written; None: the speaker of `params`.
+        tags: Language of single utterances by id; the others have `params.language`.
         log_path: CSV log; None writes none.
         device: Where to train.
         attention: Attention implementation.
@@ -98,6 +103,8 @@ def train(
     """
     # 1. Refuse or resume: everything that decides the result is in the fingerprint.
     model_path, out_dir = Path(model_path), Path(out_dir)
+    adaptation = adaptation or speaker_adaptation(params, model_path)
+    tags = tags or {}
     learnt = [row for row in utterances if row.split == "train"]
     heldout = [row for row in utterances if row.split == "selection"]
     if not learnt:
@@ -111,7 +118,7 @@ def train(
         )
     identity = run_identity(
         params, base_sha256 or sha256_folder(model_path), (*learnt, *heldout), codes, ref_audio,
-        attention, num_epochs,
+        attention, num_epochs, {**adaptation.identity, **({"tags": tags} if tags else {})},
     )  # fmt: skip
     run = fingerprint(identity)
     folder = Path(work_dir) / "train" / run
@@ -129,20 +136,19 @@ def train(
     tts = load_tts(model_path, device, torch.float32, attention, as_base=True)
     model, ids = tts.model, SpecialIds.from_config(tts.model.config)
     vector = speaker_vector(tts, ref_audio)
-    row = free_codec_row(model.talker.get_input_embeddings().weight, ids, params.speaker_name)
     compute_dtype = getattr(torch, params.compute_dtype)
     master_dtype = torch.float32 if params.master_weights else compute_dtype
     for parameter in model.parameters():  # not model.to(): rotary frequencies stay float32
         parameter.data = parameter.data.to(master_dtype)
-    # The vector is computed once, outside the loss, so its encoder is never trained.
-    counts = freeze(model, {*params.frozen, "speaker_encoder"})
+    prepared = adaptation.prepare(tts, ids, vector)
+    ids, trained, counts = prepared.ids, prepared.trained, prepared.counts
     if params.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
 
     # 3. Data.
-    examples = build_examples(learnt, codes, tts, ids, params.language)
-    heldout_examples = build_examples(heldout, codes, tts, ids, params.language)
+    examples = build_examples(learnt, codes, tts, ids, params.language, tags=tags)
+    heldout_examples = build_examples(heldout, codes, tts, ids, params.language, tags=tags)
     lengths = [len(example.layout) for example in examples]
 
     def windows_of(epoch: int) -> list[list[list[int]]]:
@@ -152,7 +158,6 @@ def train(
     steps_per_epoch = len(windows_of(1))
 
     # 4. Optimizer; weights, moments and random state of an earlier run.
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = _optimizer(trained, params)
     if saved:
         with torch.no_grad():
@@ -164,6 +169,7 @@ def train(
             torch.cuda.set_rng_state_all(saved["cuda_rng"])
     del saved
     stored = {name: tensor.dtype for name, tensor in iterate_weights(model_path)}
+    stored |= prepared.stored
     probe = UpdateProbe(trained, stored)
     precision = {
         "master_dtype": str(master_dtype).removeprefix("torch."),
@@ -172,15 +178,14 @@ def train(
     }
     about = {
         "run": run,
-        "speaker_name": params.speaker_name,
-        "speaker_row": {**asdict(row), "near_zero": row.near_zero},
+        **prepared.about,
         "language": params.language,
         "lr": params.lr,
         "precision": precision,
         **{key: value for key, value in identity.items() if key.endswith("_sha256")},
     }
     write_json(folder / "about.json", {**about, "modules": [asdict(c) for c in counts]})
-    log.say(log.describe(params, precision, counts, row.id))
+    log.say(log.describe(params, precision, counts, prepared.describe))
 
     def autocast() -> Any:
         if compute_dtype == torch.float32 or master_dtype != torch.float32:
@@ -209,7 +214,7 @@ def train(
 
         # 6. The loop.
         progress = Progress(
-            f"train {params.speaker_name}", num_epochs * steps_per_epoch - state.step, "steps"
+            f"train {adaptation.label}", num_epochs * steps_per_epoch - state.step, "steps"
         )
         last_save = time.monotonic()
         for epoch in range(state.epoch + 1, num_epochs + 1):
@@ -271,7 +276,7 @@ def train(
             state.epochs.append(summary)
             meta = {**about, **summary}
             target = folder / f"epoch-{epoch}"
-            export_checkpoint(target, model_path, trained, params.speaker_name, row, vector, meta)
+            prepared.export(target, meta)
             state.epoch, state.window = epoch, 0
             save()
             last_save = time.monotonic()

@@ -18,6 +18,7 @@ from voxadapt.errors import Problem, UserError
 from voxadapt.model.checkpoint import META
 from voxadapt.params import TrainParams
 from voxadapt.provenance import fingerprint, read_json, sha256_array, sha256_file
+from voxadapt.training.batches import Line
 
 STATE_FORMAT = 1  # part of every fingerprint; raise it when a saved state means something else
 
@@ -44,11 +45,12 @@ class LoopState:
 def run_identity(
     params: TrainParams,
     base_sha256: str,
-    utterances: Sequence[Utterance],
+    utterances: Sequence[Utterance | Line],
     codes: Mapping[str, np.ndarray],
     ref_audio: str | Path,
     attention: str,
     num_epochs: int,
+    adaptation: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Gather what decides a run's result: equal identities may share state and checkpoints.
 
@@ -62,6 +64,7 @@ def run_identity(
         ref_audio: Recording of the speaker vector.
         attention: Attention implementation.
         num_epochs: Epochs asked for.
+        adaptation: What the adaptation adds; nothing for a speaker.
     """
     rows = [(r.id, r.text, r.language, r.split, sha256_array(codes[r.id])) for r in utterances]
     return {
@@ -72,6 +75,7 @@ def run_identity(
         "ref_audio_sha256": sha256_file(ref_audio),
         "attention": attention,
         "num_epochs": num_epochs if params.schedule == "cosine" else None,
+        **({"adaptation_sha256": fingerprint(adaptation, 64)} if adaptation else {}),
     }
 
 

@@ -1,0 +1,449 @@
+"""Texts of a new language: the user's JSONL, read strictly, and the lines accepted by the audit.
+
+There is no audio here, so the rules concern what is written: its script, its length, what the
+model's tokenizer and the respelling map know, and that no sentence is learnt that is also scored.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxadapt import paths
+from voxadapt.data.audit import Finding
+from voxadapt.data.manifest import (
+    MAX_REPEATS,
+    DuplicateKeyError,
+    check_text,
+    json_lines,
+    shown,
+    unique_object,
+)
+from voxadapt.data.respelling import Respelling
+from voxadapt.data.text import (
+    dominant_script,
+    fold_text,
+    has_digit,
+    has_markup,
+    odd_characters,
+    script_of,
+)
+from voxadapt.errors import Problem, UserError
+from voxadapt.provenance import fingerprint, write_json, write_jsonl
+
+RECOMMENDED_TEXTS = 100  # fewer leave most words of a language unseen
+
+_SHAPE = '{"text": "…"}'
+
+
+@dataclass(frozen=True, slots=True)
+class TextLine:
+    """One line of text.
+
+    Attributes:
+        id: Name by line number, such as text0012.
+        text: As written.
+        where: File and line, for messages; empty where the text was read from a record.
+    """
+
+    id: str
+    text: str
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TextAudit:
+    """Audited texts without errors.
+
+    Attributes:
+        accepted: In file order; every folded text once, none that is scored.
+        findings: Warnings with their line; None stands for the file.
+        respelt: Respelling of each accepted line by its id; empty without a map.
+        metrics: Counts and medians, for `texts.json`.
+    """
+
+    accepted: tuple[TextLine, ...]
+    findings: tuple[tuple[TextLine | None, Finding], ...]
+    respelt: Mapping[str, str] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in one sentence."""
+        n, warnings = self.metrics, len(self.findings)
+        left = [
+            f"{count} {why}"
+            for count, why in (
+                (n["num_duplicates"], "repeated"),
+                (n["num_held_out"], "kept for scoring"),
+            )
+            if count
+        ]
+        without = f" ({', '.join(left)}: left out)" if left else ""
+        return (
+            f"{n['num_accepted']} of {n['num_lines']} texts accepted{without}, "
+            f"{warnings} warning{'' if warnings == 1 else 's'}."
+        )
+
+
+def read_texts(path: str | Path, *, any_field: bool = False) -> list[TextLine]:
+    """Read a JSONL of texts.
+
+    Args:
+        path: One `{"text": "…"}` a line; blank lines are skipped.
+        any_field: Accept other keys, as the manifest of a corpus has them.
+
+    Returns:
+        At least one line, in file order.
+
+    Raises:
+        UserError: With one problem for each line that cannot be used.
+    """
+    path = Path(path)
+    title = f"{path} cannot be used."
+    fix = "Check the path in params.yaml (language.text, language.source.text)."
+    lines: list[TextLine] = []
+    problems: list[Problem] = []
+    try:
+        for number, line in json_lines(path, []):
+            where = f"{path.name}:{number}"
+            if isinstance(line, Problem):
+                problems.append(line)
+                continue
+            text, found = _parse(where, line, any_field)
+            problems += found
+            if text is not None and not found:
+                lines.append(TextLine(f"text{number:04d}", text, where))
+    except OSError as error:
+        found_text = f"nothing that can be read ({error.strerror or error})"
+        raise UserError(Problem(str(path), "a JSONL file", found_text, fix), title) from None
+    if not lines and not problems:
+        fix = f"Give one {_SHAPE} a line."
+        problems.append(Problem(str(path), "at least one text", "an empty file", fix))
+    if problems:
+        raise UserError(_shortened(problems), title)
+    return lines
+
+
+def _parse(where: str, line: str, any_field: bool) -> tuple[str | None, list[Problem]]:
+    """Parse and check one line."""
+    one = "Write one JSON object a line."
+    try:
+        values = json.loads(line, object_pairs_hook=unique_object)
+    except DuplicateKeyError as error:
+        found = f"{shown(str(error))} twice"
+        return None, [Problem(where, "each key once", found, "Keep one of them.")]
+    except RecursionError:
+        return None, [Problem(where, _SHAPE, "deeply nested JSON", one)]
+    except ValueError as error:  # also an integer of more digits than Python reads
+        reason = str(error)
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"{error.msg} at column {error.colno}"
+        return None, [Problem(where, _SHAPE, f"invalid JSON ({reason[:80]})", one)]
+    if not isinstance(values, dict):
+        found = f"{type(values).__name__} {shown(values, 40)}"
+        return None, [Problem(where, _SHAPE, found, one)]
+    problems = [
+        Problem(where, "only text", f"unknown key {shown(key)}", "Check the spelling, or drop it.")
+        for key in values
+        if key != "text" and not any_field
+    ]
+    text = values.get("text")
+    if "text" not in values:
+        problems.append(Problem(where, "a key text", "none", "Add text."))
+    elif not isinstance(text, str):
+        found = f"{type(text).__name__} {shown(text, 40)}"
+        problems.append(Problem(where, "text as a string", found, "Put it in quotes."))
+    else:
+        problems += check_text(where, text)
+        if has_markup(text):
+            fix = "Keep only what is said."
+            problems.append(Problem(where, "plain text", "tags or entities", fix))
+        return text, problems
+    return None, problems
+
+
+def _shortened(problems: Sequence[Problem]) -> list[Problem]:
+    """Keep the first problems of a kind, and count the others in the last one kept."""
+    counts = Counter((p.expected, p.fix) for p in problems)
+    seen: Counter[tuple[str, str]] = Counter()
+    kept = []
+    for problem in problems:
+        kind = (problem.expected, problem.fix)
+        seen[kind] += 1
+        more = counts[kind] - MAX_REPEATS
+        if seen[kind] == MAX_REPEATS and more > 0:
+            lines = "1 further line" if more == 1 else f"{more} further lines"
+            problem = replace(problem, found=f"{problem.found}; {lines} too")
+        if seen[kind] <= MAX_REPEATS:
+            kept.append(problem)
+    return kept
+
+
+def audit_texts(
+    lines: Sequence[TextLine],
+    *,
+    path: str | Path = "language.text",
+    script: str | None = None,
+    held_out: Collection[str] = frozenset(),
+    max_tokens: int | None = None,
+    count_tokens: Callable[[str], int] | None = None,
+    unknown: Callable[[str], list[str]] | None = None,
+    respelling: Respelling | None = None,
+) -> TextAudit:
+    """Check texts against every rule, and leave out what is repeated or scored.
+
+    Args:
+        lines: From `read_texts`.
+        path: The file, for messages that concern all of it.
+        script: Script that the texts shall have, such as that of the recordings' transcripts;
+            None: the one of most letters.
+        held_out: Folded texts (`fold_text`) of the sentences that candidates are scored on.
+        max_tokens: Most text tokens that leave room for speech in the model's context.
+        count_tokens: Counts the text tokens of a text; needed for `max_tokens`.
+        unknown: Returns what the tokenizer cannot represent in a text.
+        respelling: Map that must know every text.
+
+    Returns:
+        Accepted lines with their respelling, warnings and metrics.
+
+    Raises:
+        UserError: With every error, in file order.
+    """
+    assert lines, "read_texts refuses an empty file"
+    assert max_tokens is None or count_tokens is not None, "max_tokens needs count_tokens"
+    script = script or dominant_script(line.text for line in lines)
+    lengths = [count_tokens(line.text) if count_tokens else 0 for line in lines]
+    findings: list[tuple[TextLine | None, Finding]] = []
+    for line, length in zip(lines, lengths, strict=True):
+        found = _text_findings(line.text, script)
+        if max_tokens is not None and length > max_tokens:
+            found.append(_too_long(length, max_tokens))
+        if unknown is not None and (outside := unknown(line.text)):
+            found.append(_outside(outside))
+        if respelling is not None and (strange := respelling.unknown([line.text])):
+            found.append(_strange(list(strange), respelling.language))
+        findings += [(line, finding) for finding in found]
+    errors = [
+        finding.as_problem(line.where)
+        for line, finding in findings
+        if line is not None and finding.severity == "error"
+    ]
+    if errors:
+        rejected = len({problem.where for problem in errors})
+        have = "1 line has" if rejected == 1 else f"{rejected} lines have"
+        title = f"{path} cannot be used as it is: {have} errors."
+        raise UserError(_shortened(errors), title)
+    accepted, left_out = _leave_out(lines, frozenset(held_out))
+    findings += left_out
+    if not accepted:
+        fix = "Give sentences that are not among the held-out recordings (language.audio)."
+        found_text = f"{len(lines)} that are all scored"
+        raise UserError(Problem(str(path), "texts to learn from", found_text, fix))
+    if len(accepted) < RECOMMENDED_TEXTS:
+        findings.append((None, _too_few(len(accepted))))
+    order = {line.id: number for number, line in enumerate(lines)}
+    findings.sort(key=lambda item: order[item[0].id] if item[0] else -1)
+    kept = {line.id for line in accepted}
+    tokens = [n for line, n in zip(lines, lengths, strict=True) if line.id in kept]
+    rules = Counter(finding.rule for _, finding in findings)
+    folded = [fold_text(line.text).split() for line in accepted]
+    metrics = {
+        "num_lines": len(lines),
+        "num_accepted": len(accepted),
+        "num_duplicates": rules["duplicate_text"],
+        "num_held_out": rules["held_out"],
+        "num_warnings": len(findings),
+        "warnings_by_rule": dict(sorted(rules.items())),
+        "file_warnings": [finding.as_dict() for line, finding in findings if line is None],
+        "num_words": sum(map(len, folded)),
+        "num_distinct_words": len({word for words in folded for word in words}),
+        "median_words": float(np.median([len(words) for words in folded])),
+        "num_tokens": sum(tokens) if count_tokens else None,
+        "longest_tokens": max(tokens) if count_tokens else None,
+        "max_tokens": max_tokens,
+        "script": script,
+        "texts_sha256": fingerprint([line.text for line in accepted], 64),
+    }
+    respelt = {line.id: respelling.respell(line.text) for line in accepted} if respelling else {}
+    return TextAudit(tuple(accepted), tuple(findings), respelt, metrics)
+
+
+def outside_vocabulary(tokenizer: Any, num_rows: int, text: str) -> list[str]:
+    """Return what a tokenizer cannot represent in a text, each once.
+
+    Args:
+        tokenizer: Of the model, from `transformers`.
+        num_rows: Rows of the model's text embedding.
+        text: Any text.
+
+    Returns:
+        Special tokens spelt out in the text (inference would take them for control), and
+        characters whose tokens are unknown, lie beyond the text embedding, or are lost.
+    """
+
+    def is_lost(piece: str) -> bool:
+        ids = tokenizer(piece)["input_ids"]
+        if any(i >= num_rows or i == tokenizer.unk_token_id for i in ids):
+            return True
+        read = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return unicodedata.normalize("NFC", read) != unicodedata.normalize("NFC", piece)
+
+    added = tokenizer.added_tokens_decoder
+    ids = tokenizer(text)["input_ids"]
+    found = [tokenizer.decode([i]) for i in ids if i in added and added[i].special]
+    if is_lost(text):
+        found += [character for character in text if is_lost(character)]
+    return list(dict.fromkeys(found))
+
+
+def write_texts(
+    audit: TextAudit,
+    path: str | Path = paths.LANGUAGE_TEXTS,
+    metrics: str | Path = paths.LANGUAGE_TEXT_METRICS,
+) -> None:
+    """Write the accepted texts, one JSON object a line, and the metrics.
+
+    Args:
+        audit: From `audit_texts`.
+        path: Where the texts go: `id`, `text`, `respelling` (or null) and `findings` in each line.
+        metrics: Where the metrics go.
+    """
+    by_line: dict[str, list[dict[str, Any]]] = {}
+    for line, finding in audit.findings:
+        if line is not None:
+            by_line.setdefault(line.id, []).append(finding.as_dict())
+    write_jsonl(
+        path,
+        (
+            {
+                "id": line.id,
+                "text": line.text,
+                "respelling": audit.respelt.get(line.id),
+                "findings": by_line.get(line.id, []),
+            }
+            for line in audit.accepted
+        ),
+    )
+    write_json(metrics, audit.metrics)
+
+
+def _leave_out(
+    lines: Sequence[TextLine], held_out: frozenset[str]
+) -> tuple[list[TextLine], list[tuple[TextLine | None, Finding]]]:
+    """Drop texts that are scored and texts that were given before."""
+    first: dict[str, TextLine] = {}
+    accepted: list[TextLine] = []
+    findings: list[tuple[TextLine | None, Finding]] = []
+    for line in lines:
+        folded = fold_text(line.text)
+        same = first.setdefault(folded, line)
+        if same is not line:
+            fix = "It was left out; different texts teach more."
+            found = f"the text of line {same.where.rsplit(':', 1)[1]}"
+            findings.append(
+                (line, Finding("warning", "duplicate_text", "each text once", found, fix))
+            )
+        elif folded in held_out:
+            fix = "It was left out, so that scores are of unseen sentences."
+            found = "a sentence that candidates are scored on"
+            findings.append((line, Finding("warning", "held_out", "unscored texts", found, fix)))
+        else:
+            accepted.append(line)
+    return accepted, findings
+
+
+def _text_findings(text: str, script: str | None) -> list[Finding]:
+    found = []
+    odd = odd_characters(text, script)
+    letters = [c for c in odd if script_of(c) is not None]
+    expected = f"text in one script ({(script or 'none').lower()})"
+    if letters:
+        fix = "Write it in that script, or drop the line; look-alike letters count as another one."
+        found.append(
+            Finding(
+                "error", "wrong_script", expected, _shown(letters), fix, float(len(letters)), 0.0
+            )
+        )
+    if others := [c for c in odd if script_of(c) is None]:
+        fix = "Write what is said."
+        found.append(
+            Finding(
+                "warning",
+                "odd_characters",
+                "letters and punctuation",
+                _shown(others),
+                fix,
+                float(len(others)),
+                0.0,
+            )
+        )
+    if has_digit(text):
+        fix = "A number can be read in several ways: write it in words."
+        found.append(Finding("warning", "digits", "numbers in words", "digits", fix))
+    return found
+
+
+def _too_long(length: int, limit: int) -> Finding:
+    return Finding(
+        "error",
+        "too_long",
+        f"at most {limit} text tokens, to leave room for speech in the context",
+        f"{length} tokens",
+        "Cut it into sentences.",
+        float(length),
+        float(limit),
+    )
+
+
+def _outside(outside: Sequence[str]) -> Finding:
+    return Finding(
+        "error",
+        "vocabulary",
+        "text that the model's tokenizer can represent",
+        _shown(outside),
+        "Replace it; no row of the text embedding stands for it.",
+        float(len(outside)),
+        0.0,
+    )
+
+
+def _strange(strange: Sequence[str], language: str) -> Finding:
+    return Finding(
+        "error",
+        "respelling",
+        f"letters and words that the respelling map of {language} knows",
+        _shown(strange),
+        "Write numbers and abbreviations as they are spoken, or extend the map "
+        "(language.respelling).",
+        float(len(strange)),
+        0.0,
+    )
+
+
+def _too_few(count: int) -> Finding:
+    return Finding(
+        "warning",
+        "few_texts",
+        f"at least {RECOMMENDED_TEXTS} texts (100 to 500 are recommended)",
+        str(count),
+        "Add sentences with other words: only tokens that occur are learnt.",
+        float(count),
+        float(RECOMMENDED_TEXTS),
+    )
+
+
+def _shown(items: Sequence[str]) -> str:
+    """Show characters with their code points, and longer items as they are."""
+    names = [
+        item if len(item) > 1 else f"{item if item.isprintable() else ''} U+{ord(item):04X}".strip()
+        for item in items[:5]
+    ]
+    return ", ".join(names) + (" …" if len(items) > 5 else "")

@@ -1,0 +1,483 @@
+"""What an adaptation changes, stored by itself; put into a Base on demand and taken out again.
+
+A delta folder holds `delta.safetensors` and `meta.json`. Changed rows are stored as
+`rows.<tensor>` with `index.<tensor>`, tensors that changed as a whole as `full.<tensor>`, and
+low-rank changes as `lora.<tensor>.a` and `.b`, to be multiplied and added. All but the last have
+the Base's type. Putting a delta in overwrites the bytes of these values in a copy of the Base's
+weight files and nothing else; taking it out therefore restores the Base bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from voxadapt.errors import Problem, UserError
+from voxadapt.model.checkpoint import (
+    META,
+    list_files,
+    new_folder,
+    place_file,
+    read_meta,
+    require_finite,
+)
+from voxadapt.model.load import read_config, weight_files
+from voxadapt.provenance import fingerprint, sha256_file, write_json
+
+DELTA = "delta.safetensors"
+SCHEMA = "voxadapt-delta/1"
+_CONFIG = "config.json"
+_FIX_RATE = "Lower the learning rate; the weights have grown beyond what the Base's type can store."
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Changes to a Base, by the names of its tensors.
+
+    Attributes:
+        rows: Row numbers `[R]` int64 and what these rows become, `[R, ...]`.
+        full: What whole tensors become.
+        lora: Factors `a` `[r, in]` and `b` `[out, r]`; the tensor grows by `lora_scale * b @ a`.
+        lora_scale: Factor of every low-rank change.
+        language: Language to list in the config, and its codec id.
+    """
+
+    rows: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    full: Mapping[str, Tensor] = field(default_factory=dict)
+    lora: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    lora_scale: float = 1.0
+    language: tuple[str, int] | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Tensors of the Base that change."""
+        return frozenset([*self.rows, *self.full, *self.lora])
+
+
+def write_delta(
+    out_dir: str | Path, base_dir: str | Path, delta: Delta, meta: Mapping[str, Any]
+) -> Path:
+    """Write a delta folder in one piece.
+
+    Values are stored in the Base's type, low-rank factors in float32. Rows and tensors that equal
+    the Base's bit for bit are left out.
+
+    Args:
+        out_dir: Folder to write; replaced if it exists.
+        base_dir: Folder of the model that was adapted.
+        delta: The changes, any float type.
+        meta: JSON-like facts, written to `meta.json` beside those of the delta itself:
+            `base_weights_sha256`, `delta_sha256`, `size_bytes`, `num_values`, `tensors`,
+            `lora_scale` and `language`.
+
+    Returns:
+        `out_dir`.
+
+    Raises:
+        UserError: When a value cannot be represented in the stored type.
+    """
+    out_dir, base_dir = Path(out_dir), Path(base_dir)
+    stored: dict[str, Tensor] = {}
+    tensors: dict[str, dict[str, Any]] = {}
+    for name, base in _base_tensors(base_dir, delta):
+        kept = _stored(name, base, delta)
+        if kept:
+            kind = next(iter(kept)).split(".", 1)[0]
+            values = [v for key, v in kept.items() if not key.startswith("index.")]
+            tensors[name] = {"kind": kind, "num_values": sum(v.numel() for v in values)}
+            if kind == "rows":
+                tensors[name]["num_rows"] = len(values[0])
+            stored |= kept
+    with new_folder(out_dir) as folder:
+        save_file(stored, folder / DELTA, metadata={"format": "pt"})
+        entry = delta.language
+        facts = {
+            "schema": SCHEMA,
+            "base_weights_sha256": weights_sha256(base_dir),
+            "delta_sha256": sha256_file(folder / DELTA),
+            "size_bytes": (folder / DELTA).stat().st_size,
+            "num_values": sum(entry["num_values"] for entry in tensors.values()),
+            "tensors": tensors,
+            "lora_scale": delta.lora_scale,
+            "language": entry and {"name": entry[0].lower(), "id": entry[1]},
+        }
+        write_json(folder / META, {**meta, **facts})
+    return out_dir
+
+
+def read_delta(folder: str | Path) -> tuple[Delta, dict[str, Any]]:
+    """Read a delta folder.
+
+    Returns:
+        The delta, tensors on the CPU, and the facts in its `meta.json`.
+
+    Raises:
+        UserError: When it is missing, incomplete or not as it was written.
+    """
+    folder = Path(folder)
+    file = folder / DELTA
+    meta = read_meta(folder)
+    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
+        found = repr(meta.get("schema")) if isinstance(meta, dict) else type(meta).__name__
+        raise UserError(_damaged(folder / META, f"the facts about a delta ({SCHEMA})", found))
+    try:
+        if sha256_file(file) != meta["delta_sha256"]:
+            expected = "the file that meta.json describes"
+            raise UserError(_damaged(file, expected, "another sha256"), "The delta is damaged.")
+        with safe_open(file, framework="pt") as stream:
+            stored = {key: stream.get_tensor(key) for key in stream.keys()}
+        language = meta["language"]
+        entry = None if language is None else (str(language["name"]), int(language["id"]))
+        delta = _parse(stored, float(meta["lora_scale"]), entry)
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        problem = _damaged(file, "the changed values of a delta", reason)
+        raise UserError(problem, "The delta is damaged.") from None
+    return delta, meta
+
+
+def materialise(base_dir: str | Path, delta_dir: str | Path, out_dir: str | Path) -> Path:
+    """Put a delta into its Base: a full folder that stock `qwen_tts` loads.
+
+    Weight files keep their names; those without a changed tensor, and all other large files, are
+    linked. The config lists the language in lower case and stays a Base's. A folder that is there
+    and was made from the same delta is left as it is.
+
+    Args:
+        base_dir: The Base.
+        delta_dir: Folder of the delta.
+        out_dir: Folder to write; replaced if another delta was put into it.
+
+    Returns:
+        `out_dir`.
+
+    Raises:
+        UserError: When the delta is damaged or belongs to another Base, or when `out_dir` holds
+            something that this function did not write.
+    """
+    base_dir, delta_dir, out_dir = Path(base_dir), Path(delta_dir), Path(out_dir)
+    delta, meta = read_delta(delta_dir)
+    _check_base(base_dir, delta_dir, meta)
+    if _is_made_from(out_dir, base_dir, delta_dir):
+        return out_dir
+    if not _is_empty(out_dir) and not _has_delta(out_dir):
+        raise _not_ours(out_dir, "a new or empty folder, or one that a delta was put into")
+    config = _adapted_config(read_config(base_dir), delta)
+    with new_folder(out_dir) as folder:
+        _rebuild(base_dir, folder, delta, lambda name, base: _changed(name, base, delta), base_dir)
+        write_json(folder / _CONFIG, config)
+        shutil.copyfile(delta_dir / META, folder / META)
+    return out_dir
+
+
+def restore(
+    checkpoint: str | Path, delta_dir: str | Path, base_dir: str | Path, out_dir: str | Path
+) -> Path:
+    """Take a delta out of a checkpoint again, and prove that what remains is the Base.
+
+    Only the values that the delta names, and its entry in the config, are taken from the Base;
+    everything else is the checkpoint's own. The result is written if its files equal the Base's,
+    by sha256 of every one.
+
+    Args:
+        checkpoint: Folder that `materialise` wrote.
+        delta_dir: The delta that it was made from.
+        base_dir: The Base that it was made from.
+        out_dir: New or empty folder.
+
+    Returns:
+        `out_dir`.
+
+    Raises:
+        UserError: When a file differs from the Base's: the checkpoint was changed elsewhere too;
+            or when `out_dir` holds something.
+    """
+    checkpoint, base_dir, out_dir = Path(checkpoint), Path(base_dir), Path(out_dir)
+    delta, meta = read_delta(delta_dir)
+    _check_base(base_dir, Path(delta_dir), meta)
+    if not _is_empty(out_dir):
+        raise _not_ours(out_dir, "a new or empty folder")
+    config = read_config(checkpoint)
+    as_made = config == _adapted_config(read_config(base_dir), delta)
+    with new_folder(out_dir) as folder:
+        try:
+            _rebuild(
+                checkpoint, folder, delta, lambda name, base: _original(name, base, delta), base_dir
+            )
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise _not_only_this_delta(checkpoint, reason) from None
+        shutil.copyfile((base_dir if as_made else checkpoint) / _CONFIG, folder / _CONFIG)
+        if (base_dir / META).is_file():
+            shutil.copyfile(base_dir / META, folder / META)
+        different = _different_files(base_dir, folder)
+        if different:
+            shown = ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
+            raise _not_only_this_delta(checkpoint, f"other differences in {shown}")
+    return out_dir
+
+
+def changed_tensors(base_dir: str | Path, other_dir: str | Path) -> list[str]:
+    """List the tensors that differ between two model folders in type, shape or any bit, by name.
+
+    A tensor that only one of them holds differs.
+    """
+    ours, theirs = weight_files(base_dir), weight_files(other_dir)
+    return sorted(
+        name
+        for name in {*ours, *theirs}
+        if name not in ours
+        or name not in theirs
+        or not _same_bits(_tensor(ours[name], name), _tensor(theirs[name], name))
+    )
+
+
+def weights_sha256(folder: str | Path) -> str:
+    """Hash the weight files of a model folder by name and content, without the codec's."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    return fingerprint({file.name: _file_sha256(file.resolve()) for file in files}, 64)
+
+
+def _file_sha256(file: Path) -> str:
+    stat = file.stat()
+    return _known_sha256(file, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=64)
+def _known_sha256(file: Path, mtime_ns: int, size: int) -> str:
+    """Hash a file once for as long as it looks the same: a Base is gigabytes."""
+    return sha256_file(file)
+
+
+def _parse(stored: Mapping[str, Tensor], scale: float, language: tuple[str, int] | None) -> Delta:
+    """Sort the stored tensors into a delta.
+
+    Raises:
+        KeyError: When a part is missing or has a name of another kind.
+    """
+    rows, full, lora = {}, {}, {}
+    for key, value in stored.items():
+        kind, _, name = key.partition(".")
+        if kind == "rows":
+            rows[name] = (stored[f"index.{name}"], value)
+        elif kind == "full":
+            full[name] = value
+        elif kind == "lora" and name.endswith(".a"):
+            name = name.removesuffix(".a")
+            lora[name] = (value, stored[f"lora.{name}.b"])
+        elif kind not in ("index", "lora"):
+            raise KeyError(key)
+    return Delta(rows, full, lora, scale, language)
+
+
+def _stored(name: str, base: Tensor, delta: Delta) -> dict[str, Tensor]:
+    """Return what the file holds for one tensor: nothing if it equals the Base's."""
+    if name in delta.lora:
+        require_finite(name, _changed(name, base, delta)[1], _FIX_RATE)
+        factors = [f.detach().to("cpu", torch.float32).contiguous() for f in delta.lora[name]]
+        return dict(zip((f"lora.{name}.a", f"lora.{name}.b"), factors, strict=True))
+    if name in delta.full:
+        value = delta.full[name].detach().to("cpu", base.dtype).contiguous()
+        assert value.shape == base.shape, f"{name}: {tuple(value.shape)}, not {tuple(base.shape)}"
+        require_finite(name, value, _FIX_RATE)
+        return {} if _same_bits(value, base) else {f"full.{name}": value}
+    index, values = (part.detach().cpu() for part in delta.rows[name])
+    index, order = index.to(torch.int64).sort()
+    assert len(index.unique()) == len(index) and 0 <= int(index[0]) <= int(index[-1]) < len(base)
+    assert values.shape == base[index].shape, f"{name}: rows of another width"
+    values = values[order].to(base.dtype).contiguous()
+    require_finite(name, values, _FIX_RATE)
+    before = base[index].contiguous()
+    moved = (_bits(values) != _bits(before)).reshape(len(index), -1).any(dim=1)
+    if not bool(moved.any()):
+        return {}
+    return {f"rows.{name}": values[moved], f"index.{name}": index[moved]}
+
+
+def _changed(name: str, base: Tensor, delta: Delta) -> tuple[Tensor | None, Tensor]:
+    """Return rows (None: all) of a tensor and what the delta makes of them."""
+    if name in delta.rows:
+        return delta.rows[name]
+    if name in delta.full:
+        return None, delta.full[name]
+    a, b = (factor.detach().to("cpu", torch.float32) for factor in delta.lora[name])
+    return None, (base.float() + delta.lora_scale * (b @ a)).to(base.dtype)
+
+
+def _original(name: str, base: Tensor, delta: Delta) -> tuple[Tensor | None, Tensor]:
+    """Return rows (None: all) of a tensor that the delta changes, and what they are in the Base."""
+    if name in delta.rows:
+        index = delta.rows[name][0]
+        return index, base[index]
+    return None, base
+
+
+def _base_tensors(base_dir: Path, delta: Delta) -> Iterator[tuple[str, Tensor]]:
+    """Yield the Base's tensors that a delta changes, one in memory at a time."""
+    files = weight_files(base_dir)
+    unknown = sorted(delta.names - set(files))
+    assert not unknown, f"tensors that the Base does not have: {unknown}"
+    assert len(delta.names) == len(delta.rows) + len(delta.full) + len(delta.lora), "named twice"
+    for name in sorted(delta.names):
+        yield name, _tensor(files[name], name)
+
+
+def _rebuild(
+    source: Path,
+    folder: Path,
+    delta: Delta,
+    value_of: Callable[[str, Tensor], tuple[Tensor | None, Tensor]],
+    base_dir: Path,
+) -> None:
+    """Fill a folder from another one, with other values for what a delta changes.
+
+    The config and `meta.json` are left out.
+
+    Args:
+        source: Model folder whose files are taken.
+        folder: Receives them; weight files with a changed tensor as copies, others perhaps linked.
+        delta: Says which tensors change.
+        value_of: From a tensor's name and the Base's tensor to rows (None: all) and new values.
+        base_dir: The Base.
+    """
+    names: dict[Path, list[str]] = {}
+    base_files = weight_files(base_dir)
+    for name in sorted(delta.names):
+        names.setdefault(Path(base_files[name].name), []).append(name)
+    for file in _visible(source):
+        if str(file) in (_CONFIG, META):
+            continue
+        if file not in names:
+            place_file(source / file, folder / file)
+            continue
+        shutil.copyfile(source / file, folder / file)  # never a link: its bytes are about to change
+        for name in names[file]:
+            _overwrite(folder / file, name, *value_of(name, _tensor(base_files[name], name)))
+
+
+def _overwrite(file: Path, name: str, index: Tensor | None, values: Tensor) -> None:
+    """Overwrite a tensor, or rows of it, in a safetensors file; every other byte stays."""
+    with open(file, "r+b") as stream:
+        header_bytes = int.from_bytes(stream.read(8), "little")
+        first, last = json.loads(stream.read(header_bytes))[name]["data_offsets"]
+        start = 8 + header_bytes + first
+        if index is None:
+            stream.seek(start)
+            stream.write(_bits(values).numpy().tobytes())
+            return
+        row_bytes = values[0].numel() * values.element_size()
+        for row, value in zip(index.tolist(), values, strict=True):
+            assert (row + 1) * row_bytes <= last - first, f"{name} has no row {row}"
+            stream.seek(start + row * row_bytes)
+            stream.write(_bits(value).numpy().tobytes())
+
+
+def _adapted_config(config: dict[str, Any], delta: Delta) -> dict[str, Any]:
+    """Return the config of a Base with a delta in it."""
+    config = json.loads(json.dumps(config))
+    config["tts_model_type"] = "base"
+    if delta.language is not None:
+        name, number = delta.language
+        talker = config.setdefault("talker_config", {})
+        # Lower case: inference looks languages up by `language.lower()`.
+        talker["codec_language_id"] = {
+            **(talker.get("codec_language_id") or {}),
+            name.lower(): number,
+        }
+    return config
+
+
+def _is_made_from(out_dir: Path, base_dir: Path, delta_dir: Path) -> bool:
+    if not (out_dir / META).is_file():
+        return False
+    if (out_dir / META).read_bytes() != (delta_dir / META).read_bytes():
+        return False
+    if {*_visible(out_dir)} != {*_visible(base_dir), Path(META)}:
+        return False
+    same_size = [file for file in _visible(base_dir) if str(file) not in (_CONFIG, META)]
+    return all((out_dir / f).stat().st_size == (base_dir / f).stat().st_size for f in same_size)
+
+
+def _is_empty(folder: Path) -> bool:
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def _has_delta(folder: Path) -> bool:
+    """Whether a folder is one that a delta was put into, to be replaced without loss."""
+    if not (folder / META).is_file() or not (folder / _CONFIG).is_file():
+        return False
+    meta = read_meta(folder)
+    return isinstance(meta, dict) and meta.get("schema") == SCHEMA
+
+
+def _different_files(base_dir: Path, folder: Path) -> list[str]:
+    """List the files that two folders do not share, or that differ."""
+    ours, theirs = set(_visible(base_dir)), set(_visible(folder))
+    shared = (f for f in ours & theirs if sha256_file(base_dir / f) != sha256_file(folder / f))
+    return sorted(map(str, (ours ^ theirs) | set(shared)))
+
+
+def _visible(root: Path) -> list[Path]:
+    """Return the files of a model folder without a downloader's notes."""
+    return [file for file in list_files(root) if not file.parts[0].startswith(".")]
+
+
+def _tensor(file: Path, name: str) -> Tensor:
+    with safe_open(file, framework="pt") as stream:
+        return stream.get_tensor(name)
+
+
+def _bits(value: Tensor) -> Tensor:
+    """Return the bytes of a tensor, flat: equality that tells zeros and NaNs apart."""
+    return value.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    return alike and torch.equal(_bits(one), _bits(other))
+
+
+def _check_base(base_dir: Path, delta_dir: Path, meta: Mapping[str, Any]) -> None:
+    """Refuse a Base that the delta was not made for."""
+    found = weights_sha256(base_dir)
+    if found != meta.get("base_weights_sha256"):
+        raise UserError(
+            Problem(
+                str(delta_dir),
+                f"a delta of the Base in {base_dir} (weights {found[:12]})",
+                f"one of other weights ({str(meta.get('base_weights_sha256'))[:12]})",
+                "Give the Base that was adapted, or adapt this one.",
+            ),
+            "The delta does not belong to this Base.",
+        )
+
+
+def _damaged(where: Path, expected: str, found: str) -> Problem:
+    return Problem(str(where), expected, found, "Run the stage that wrote it again.")
+
+
+def _not_ours(out_dir: Path, expected: str) -> UserError:
+    found = "other files" if out_dir.is_dir() else "a file"
+    return UserError(Problem(str(out_dir), expected, found, "Choose another output folder."))
+
+
+def _not_only_this_delta(checkpoint: Path, found: str) -> UserError:
+    return UserError(
+        Problem(
+            str(checkpoint),
+            "a checkpoint that differs from the Base by this delta only",
+            found,
+            "Materialise the delta again.",
+        ),
+        "The Base cannot be restored.",
+    )
