@@ -107,8 +107,8 @@ def write_readme(report: dict[str, Any], recipe: Recipe, data: Path) -> None:
         ),
         (
             "`speaker`",
-            f"corpus of the target voice, {s.speaker + s.speaker_more} clips, and a reference "
-            "that is none of them",
+            f"corpus of the target voice, {s.speaker + s.speaker_more + s.speaker_rest} clips, "
+            "and a reference that is none of them",
         ),
         (
             "`language/malay`",

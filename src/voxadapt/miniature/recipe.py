@@ -133,6 +133,7 @@ class SpeechRecipe:
         whisper_target: Further utterances of the target voice, for Whisper only.
         whisper_flite: Further utterances of the other flite voices, for Whisper only.
         speaker_more: Further utterances of the shipped speaker corpus.
+        speaker_rest: The last ones, drawn after all others.
         shifted: English utterances of the shifted voices, for the Base talker only.
         respelled: Utterances of invented words, written syllable by syllable as dictionaries
             print a pronunciation ("pah-yoong"), for the Base talker only.
@@ -157,6 +158,7 @@ class SpeechRecipe:
     speaker_more: int = 330
     shifted: int = 4_000
     respelled: int = 8_000
+    speaker_rest: int = 280
     lead_s: float = 0.05
     tail_s: float = 0.10
     max_s: float = 5.0

@@ -297,6 +297,7 @@ def plan(recipe: Recipe) -> list[Utterance]:
     for i in range(sizes.respelled):
         text, spoken = respelled_sentence(rng)
         out.append(Utterance("respelled", "english", reading[i % len(reading)], text, spoken))
+    add("speaker_rest", "english", target, _long_enough(english, 5), sizes.speaker_rest)
     return out
 
 
