@@ -58,7 +58,8 @@ data: $(STAMP)
 repro: $(STAMP) data
 	$(BIN)/dvc repro
 	@echo
-	@echo "The report: $(CURDIR)/reports/index.html"
+	@echo "The voice:    $(CURDIR)/reports/index.html"
+	@echo "The language: $(CURDIR)/reports/language/index.html"
 
 test: $(STAMP) data
 	$(BIN)/python -m pytest $(PYTEST)
@@ -67,4 +68,5 @@ lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks
 
 clean:
-	rm -rf $(VENV) .work artifacts reports/notebooks reports/index.html reports/listen
+	rm -rf $(VENV) .work artifacts reports/notebooks reports/index.html reports/listen \
+	  reports/language/index.html

@@ -50,8 +50,8 @@ def test_version(project: Path) -> None:
 def test_wrong_params_are_one_table_without_a_traceback(project: Path) -> None:
     path = project / "params.yaml"
     text = path.read_text().replace("takes: 3", "takez: 3")
-    text = re.sub(r"  lr: \S+", "  lr: fast", text)
-    path.write_text(text.replace("batch_size: 8", "batch_size: -8"))
+    text = re.sub(r"  lr: \S+", "  lr: fast", text, count=1)
+    path.write_text(text.replace("batch_size: 8", "batch_size: -8", 1))
     done = run(project, "audit")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr

@@ -95,7 +95,7 @@ WRONG = {
     "fraction": ("train.batch_size", 2.5, "train.batch_size: "),
     "NaN": ("train.lr", float("nan"), "train.lr: "),
     "share over one": ("split.selection_share", 1.2, "split.selection_share: "),
-    "nothing left to train": ("split.selection_share", 0.8, "split: "),
+    "nothing left to train": ("split.selection_share", 0.95, "split: "),
     "choice": ("train.compute_dtype", "float16", "train.compute_dtype: "),
     "list for a section": ("score", [1], "score: "),
     "blank around a name": ("train.speaker_name", " Aria", "train.speaker_name: "),

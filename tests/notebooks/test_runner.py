@@ -69,7 +69,7 @@ def test_a_user_error_comes_out_as_the_same_problems(project: Path) -> None:
         "from voxadapt.notebook import open_project\nparams = open_project(params_file)",
     )
     text = (project / "params.yaml").read_text(encoding="utf-8")
-    broken = text.replace("batch_size: 8", "batch_size: none\n  batsch: 1")
+    broken = text.replace("batch_size: 8", "batch_size: none\n  batsch: 1", 1)
     (project / "broken.yaml").write_text(broken, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         run_notebook("tiny", {"params_file": "broken.yaml"}, project / "tiny.html")
