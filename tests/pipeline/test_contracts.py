@@ -150,6 +150,11 @@ def test_profiles_hold_every_section_that_the_pipeline_names(path: Path) -> None
     listed = [key for stage in STAGES.values() for key in stage.get("params", [])]
     wanted = {key.split(".")[0] for key in listed if isinstance(key, str)}
     assert wanted <= set(tree)
+    for key in (key for key in listed if isinstance(key, str)):
+        value = tree
+        for part in key.split("."):
+            assert part in value, f"{key} is missing"
+            value = value[part]
     assert set(Params.model_fields) >= wanted
     assert all(isinstance(item, str) for item in tree["candidates"])
 
