@@ -200,3 +200,21 @@ def test_any_value_is_taken_or_named(tmp_path_factory: Any, name: str, value: An
     except UserError as error:
         section = name.split(".")[0]
         assert all(section in problem.where for problem in error.problems)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("language.name", "Malay", "malay"),
+        ("language.name", "bahasa melayu", "lower-case"),
+        ("language.stage1.objective", "rows", "trains nothing"),
+        ("language.stage1.objective", "magic", "language.stage1.objective"),
+        ("language.stage2.mode", "maybe", "language.stage2.mode"),
+        ("language.candidates", ["base"], "at least one epoch"),
+        ("language.stage2.max_gap", -0.1, "language.stage2.max_gap"),
+    ],
+)
+def test_a_wrong_language_section_says_what_is_wrong(
+    tmp_path: Path, path: str, value: object, message: str
+) -> None:
+    assert any(message in line for line in problems(tmp_path, changed(path, value)))

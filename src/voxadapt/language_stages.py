@@ -11,6 +11,7 @@ import io
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from voxadapt.params import (
     DataParams,
     LanguageParams,
     Params,
+    Stage1Params,
+    Stage2Params,
     TrainParams,
     candidate_name,
 )
@@ -216,28 +219,47 @@ def _train_rows(
     label = f"stage 1, {stage.objective}"
     adaptation = adaptation_of(language, model_path, what, label)
     ref_audio = utterances[0].ref_audio
+    if stage.objective == "rows":
+        metrics = _set_rows(tts, adaptation, model_path, ref_audio, out_dir, log_path)
+        return metrics | {"objective": stage.objective}
     rows, arrays, tags, facts = _stage1_data(
         params, language, tts, model_path, ref_audio, lines, respelling
     )
     del tts
-    options = TrainParams(
-        speaker_name=language.name,
-        language=language.name,
-        batch_size=stage.batch_size,
-        gradient_accumulation_steps=stage.gradient_accumulation_steps,
-        lr=stage.lr if stage.objective != "rows" else 1e-30,
-        warmup_steps=stage.warmup_steps,
-        max_grad_norm=stage.max_grad_norm,
-        frame_dropout=stage.frame_dropout,
-        sub_talker_weight=params.train.sub_talker_weight,
-        compute_dtype=params.train.compute_dtype,
-        frozen=(),
-        gradient_checkpointing=params.train.gradient_checkpointing,
-        seed=stage.seed,
-    )
-    num_epochs = language.num_epochs if stage.objective != "rows" else 1
-    return _run(params, options, adaptation, model_path, rows, arrays, tags, ref_audio, num_epochs,
-                out_dir, log_path) | {"objective": stage.objective, **facts}  # fmt: skip
+    options = _options(params, stage, stage.lr)
+    options = options.model_copy(update={"frame_dropout": stage.frame_dropout})
+    metrics = _run(params, options, adaptation, model_path, rows, arrays, tags, ref_audio,
+                   language.num_epochs, out_dir, log_path)  # fmt: skip
+    return metrics | {"objective": stage.objective, **facts}
+
+
+def _set_rows(
+    tts: Any,
+    adaptation: Any,
+    model_path: Path,
+    ref_audio: str,
+    out_dir: Path,
+    log_path: Path | None,
+) -> dict[str, Any]:
+    """Write rows as they are after initialisation as the one epoch; nothing is trained."""
+    from voxadapt.model.load import speaker_vector
+    from voxadapt.model.tokens import SpecialIds
+
+    ids = SpecialIds.from_config(tts.model.config)
+    prepared = adaptation.prepare(tts, ids, speaker_vector(tts, ref_audio))
+    for stale in out_dir.glob("epoch-*"):
+        shutil.rmtree(stale)
+    prepared.export(out_dir / "epoch-1", {**prepared.about, "epoch": 1, "step": 0})
+    if log_path is not None:
+        write_atomic(log_path, "step,epoch,loss\n")
+    return {
+        **prepared.about,
+        "modules": [asdict(count) for count in prepared.counts],
+        "epochs": [],
+        "base_sha256": sha256_folder(model_path),
+        "num_train_utterances": 0,
+        "delta_bytes": (out_dir / "epoch-1" / "delta.safetensors").stat().st_size,
+    }
 
 
 def _stage1_data(
@@ -416,21 +438,8 @@ def stage2(params: Params) -> StageResult:
     if chosen != "base":
         start = _delta(paths.LANGUAGE_STAGE1 / chosen, "language stage1")
     stage = language.stage2
-    options = TrainParams(
-        speaker_name=language.name,
-        language=language.name,
-        batch_size=stage.batch_size,
-        gradient_accumulation_steps=stage.gradient_accumulation_steps,
-        lr=stage.lr,
-        warmup_steps=stage.warmup_steps,
-        weight_decay=stage.weight_decay,
-        max_grad_norm=stage.max_grad_norm,
-        sub_talker_weight=params.train.sub_talker_weight,
-        compute_dtype=params.train.compute_dtype,
-        frozen=(),
-        gradient_checkpointing=params.train.gradient_checkpointing,
-        seed=stage.seed,
-    )
+    options = _options(params, stage, stage.lr)
+    options = options.model_copy(update={"weight_decay": stage.weight_decay})
     metrics = _train_audio(
         params, options, "stage 2", stage.num_epochs, paths.LANGUAGE_STAGE2,
         paths.LANGUAGE_STAGE2_LOG, modules=("talker.code_predictor",), start=start,
@@ -559,7 +568,7 @@ def _arm(params: Params, name: str) -> dict[str, Any]:
     began = time.monotonic()
     if name in ("audio_rows", "init_rows"):
         objective = "audio" if name == "audio_rows" else "rows"
-        stage = language.stage1.model_copy(update={"objective": objective, "lr": arm.lr})
+        stage = language.stage1.model_copy(update={"objective": objective})
         names = ("base", *(f"epoch-{n}" for n in range(1, arm.num_epochs + 1)))
         changed = language.model_copy(update={"stage1": stage, "candidates": names})
         metrics = _train_rows(
@@ -568,13 +577,7 @@ def _arm(params: Params, name: str) -> dict[str, Any]:
     else:
         from voxadapt.training.language import TALKER
 
-        options = TrainParams(
-            speaker_name=language.name, language=language.name, lr=arm.lr,
-            batch_size=language.stage1.batch_size, frozen=(), seed=language.stage1.seed,
-            sub_talker_weight=params.train.sub_talker_weight,
-            compute_dtype=params.train.compute_dtype,
-            gradient_checkpointing=params.train.gradient_checkpointing,
-        )  # fmt: skip
+        options = _options(params, language.stage1, arm.lr)
         modules = {"text_projection": ("talker.text_projection",), "full_talker": TALKER}
         metrics = _train_audio(
             params, options, ARM_TITLES[name], arm.num_epochs, folder / "deltas", None,
@@ -691,6 +694,25 @@ def say(
 
 
 # --- shared --------------------------------------------------------------------------------------
+
+
+def _options(params: Params, stage: Stage1Params | Stage2Params, lr: float) -> TrainParams:
+    """Return the loop's parameters for a stage of the language."""
+    name = section(params).name
+    return TrainParams(
+        speaker_name=name,
+        language=name,
+        batch_size=stage.batch_size,
+        gradient_accumulation_steps=stage.gradient_accumulation_steps,
+        lr=lr,
+        warmup_steps=stage.warmup_steps,
+        max_grad_norm=stage.max_grad_norm,
+        sub_talker_weight=params.train.sub_talker_weight,
+        compute_dtype=params.train.compute_dtype,
+        frozen=(),  # an adaptation says itself what is trained
+        gradient_checkpointing=params.train.gradient_checkpointing,
+        seed=stage.seed,
+    )
 
 
 def _train_audio(

@@ -232,7 +232,7 @@ class ArmsParams(Section):
     full_talker: bool = Field(False, description="The talker without its code predictor.")
     lora_rank: Count = 8
     num_epochs: Count = 3
-    lr: Positive = 1.0e-4
+    lr: Positive = Field(1.0e-4, description="Of arms that train modules; rows use stage1.lr.")
 
     @property
     def enabled(self) -> tuple[str, ...]:
@@ -277,6 +277,14 @@ class LanguageParams(Section):
     @classmethod
     def _base_then_epochs(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
         return _checked_candidates(listed)
+
+    @model_validator(mode="after")
+    def _rows_are_one_epoch(self) -> LanguageParams:
+        if self.stage1.objective == "rows" and self.candidates != ("base", "epoch-1"):
+            raise ValueError(
+                "stage1.objective rows trains nothing: list candidates [base, epoch-1]"
+            )
+        return self
 
     @property
     def num_epochs(self) -> int:
