@@ -68,6 +68,17 @@ def edit(folder: Path, **changes: object) -> None:
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
+def take_a_part(source: Path, target: Path, count: int) -> None:
+    """Copy the first clips of a corpus: the whole of it would take minutes."""
+    rows = (source / "train_raw.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    (target / "clips").mkdir(parents=True)
+    shutil.copyfile(source / "ref.wav", target / "ref.wav")
+    for row in rows:
+        name = json.loads(row)["audio"]
+        shutil.copyfile(source / name, target / name)
+    (target / "train_raw.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small run of everything by `dvc repro`."""
@@ -83,8 +94,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "dvc", "remote", "modify", "embedded", "url", str(PROJECT / ".dvcstore"))
     run(folder, "dvc", "pull", "--quiet", "data.dvc")
     voxadapt(folder, "use", "miniature")
+    take_a_part(folder / "data" / "speaker", folder / "small" / "speaker", 170)
+    texts = (folder / "data" / "language" / "malay" / "text_only.jsonl").read_text().splitlines()
+    (folder / "small" / "texts.jsonl").write_text("\n".join(texts[:100]) + "\n")
     edit(
         folder,
+        data__manifest="small/speaker/train_raw.jsonl",
+        split__selection_share=0.2,
+        split__confirmation_share=0.15,
+        language__text="small/texts.jsonl",
+        language__source__text="small/speaker/train_raw.jsonl",
         candidates=["base", "epoch-1"],
         score__takes=2,
         score__max_sentences=6,
