@@ -21,7 +21,7 @@ import yaml
 
 PROJECT = Path(__file__).parents[2]
 COPIED = ("src", "notebooks", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
-COPIED += (".gitignore", "dvc.yaml", "data.dvc", "README.md")
+COPIED += (".gitignore", "dvc.yaml", "data.dvc", "README.md", "reports/language/arms.json")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
