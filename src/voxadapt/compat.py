@@ -1,4 +1,4 @@
-"""Import guard for `qwen_tts`, the only door through which the package is imported.
+"""Import guard for `qwen_tts`, the only door through which the package is imported; the allocator.
 
 `qwen_tts` imports torchaudio although only its unused 25 Hz tokenizer needs it. torchaudio's
 compiled extension does not load beside a CPU build of torch (`libc10_cuda.so` is missing), nor
@@ -9,6 +9,7 @@ takes its place; calling anything in it raises a clear error.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import importlib.machinery
 import io
@@ -18,6 +19,9 @@ import sys
 import warnings
 from types import ModuleType
 from typing import Any
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+_KEPT_BYTES = 1 << 30
 
 
 class _Unavailable(ModuleType):
@@ -67,6 +71,20 @@ def import_qwen_tts() -> ModuleType:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         return importlib.import_module("qwen_tts")
+
+
+def keep_freed_memory() -> None:
+    """Let the C allocator keep what is freed, instead of giving it back to the system.
+
+    glibc returns every large block at once, and the system then clears each page anew: decoding
+    speech on a CPU spends most of its time so. Does nothing where the library is another one.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):  # Windows, macOS
+        return
+    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        mallopt(option, _KEPT_BYTES)
 
 
 def _stand_in(dotted: str, reason: str) -> None:

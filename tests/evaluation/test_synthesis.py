@@ -22,6 +22,7 @@ from voxadapt.evaluation.synthesis import (
     speak,
     speak_candidate,
 )
+from voxadapt.model.decoding import Decoding
 from voxadapt.model.load import load_tts
 from voxadapt.params import ScoreParams
 
@@ -64,16 +65,16 @@ def test_clips_equal_the_stock_call(tts: Any, voice: Voice, tmp_path: Path) -> N
     ]
     batch = plan_batches(tts, SENTENCES, PARAMS)[0]
     assert [item.text_id for item in batch.sentences] == ["b", "c/d"]  # shortest first
-    torch.manual_seed(batch.seed)
-    wavs, rate_hz = tts.generate_voice_clone(
-        text=["hi", "four five"], language="Auto", voice_clone_prompt=[voice.prompt],
-        non_streaming_mode=True, max_new_tokens=batch.max_new_tokens, **sampling(PARAMS),
-    )  # fmt: skip
+    with Decoding(tts.model, batch.seeds, batch.max_new_tokens):
+        wavs, rate_hz = tts.generate_voice_clone(
+            text=["hi", "four five"], language="Auto", voice_clone_prompt=[voice.prompt],
+            non_streaming_mode=True, **sampling(PARAMS),
+        )  # fmt: skip
     clip = next(c for c in clips if c.text_id == "b" and c.take == 0)
     written, written_rate = sf.read(tmp_path / clip.wav, dtype="int16")
     assert written_rate == rate_hz == 24_000
     assert np.array_equal(written, np.round(np.clip(wavs[0], -1, 1) * 32767).astype(np.int16))
-    assert clip.num_frames == len(wavs[0]) // 1920 and clip.seed == batch.seed
+    assert clip.num_frames == len(wavs[0]) // 1920 and clip.seed == batch.seeds[0]
 
 
 def test_takes_differ_and_runs_do_not(tts: Any, voice: Voice, tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_runaway_is_stopped_and_marked(tts: Any, voice: Voice) -> None:
 
     hook = tts.model.talker.codec_head.register_forward_hook(never_end)
     try:
-        spoken = speak(tts, ["hi"], voice, PARAMS, seed=3, max_new_tokens=20)[0]
+        spoken = speak(tts, ["hi"], voice, PARAMS, seeds=[3], max_new_tokens=[20])[0]
     finally:
         hook.remove()
     assert spoken.num_frames == 19 and spoken.hit_max_tokens
@@ -147,18 +148,18 @@ def test_broken_samples_are_a_failed_clip(
     tts: Any, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nan = np.full(1920, np.nan, np.float32)
-    monkeypatch.setattr(tts, "generate_voice_clone", lambda **_: ([nan, nan[:0]], 24_000))
-    found = speak(tts, ["a", "b"], voice, PARAMS, seed=0, max_new_tokens=9)
+    monkeypatch.setattr(tts.model.speech_tokenizer, "decode", lambda _: ([nan, nan[:0]], 24_000))
+    found = speak(tts, ["a", "b"], voice, PARAMS, seeds=[0, 1], max_new_tokens=[9, 9])
     assert [item.samples for item in found] == [None, None] and found[0].message
 
 
 def test_the_plan_depends_on_sentences_and_params_alone(tts: Any) -> None:
     plan = plan_batches(tts, SENTENCES, PARAMS)
     assert plan == plan_batches(tts, SENTENCES[::-1], PARAMS)
-    assert len(plan) == 4 and len({batch.seed for batch in plan}) == 4
+    assert len(plan) == 4 and len({seed for batch in plan for seed in batch.seeds}) == 6
     more_takes = plan_batches(tts, SENTENCES, PARAMS.model_copy(update={"takes": 3}))
     assert more_takes[:4] == plan  # a take more moves no other
-    assert plan[0].max_new_tokens > 4.0 * 12.5
+    assert plan[0].max_new_tokens[0] > 4.0 * 12.5
 
 
 def test_icl_needs_a_transcript(tts: Any, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_icl_needs_a_transcript(tts: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="icl"):
         clone_voice(tts, ref, None, "icl")
     icl = clone_voice(tts, ref, "hello", "icl")
-    spoken = speak(tts, ["hi"], icl, PARAMS, seed=1, max_new_tokens=12)[0]
+    spoken = speak(tts, ["hi"], icl, PARAMS, seeds=[1], max_new_tokens=[12])[0]
     assert 0 < spoken.num_frames <= 11
     assert icl.sha != clone_voice(tts, ref, None, "x_vector").sha
 

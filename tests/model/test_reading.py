@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 import fakes
 from voxadapt.errors import UserError
-from voxadapt.model.reading import Reading, batch_seed, read_aloud
+from voxadapt.model import reading
+from voxadapt.model.decoding import Decoding, Ending
+from voxadapt.model.reading import SPARE_S, Reading, read_aloud, text_seed
 
 TEXTS = ["one two three", "hi", "four five"]
 SAMPLING = {"temperature": 0.8, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.1}
@@ -32,7 +35,7 @@ def vector() -> torch.Tensor:
 
 
 def stock(
-    tts: Any, texts: list[str], vector: torch.Tensor, language: str, limit: int,
+    tts: Any, texts: list[str], vector: torch.Tensor, language: str, limits: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[torch.Tensor]:  # fmt: skip
     """The codes that the stock call hands to the codec."""
@@ -48,13 +51,13 @@ def stock(
 
     with monkeypatch.context() as patch:
         patch.setattr(codec, "decode", spy)
-        torch.manual_seed(batch_seed(3, texts))
-        tts.generate_voice_clone(
-            text=texts, language=language, non_streaming_mode=True, max_new_tokens=limit,
-            voice_clone_prompt=[VoiceClonePromptItem(None, vector, True, False)],
-            do_sample=True, subtalker_dosample=True, subtalker_temperature=0.8,
-            subtalker_top_k=20, subtalker_top_p=0.95, **SAMPLING,
-        )  # fmt: skip
+        with Decoding(tts.model, [text_seed(3, text) for text in texts], limits):
+            tts.generate_voice_clone(
+                text=texts, language=language, non_streaming_mode=True,
+                voice_clone_prompt=[VoiceClonePromptItem(None, vector, True, False)],
+                do_sample=True, subtalker_dosample=True, subtalker_temperature=0.8,
+                subtalker_top_k=20, subtalker_top_p=0.95, **SAMPLING,
+            )  # fmt: skip
     return given
 
 
@@ -63,15 +66,16 @@ def test_codes_equal_the_stock_call(
     tts: Any, vector: torch.Tensor, language: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readings = read(tts, TEXTS, vector, language=language)
-    limits = [math.ceil((SECONDS_PER_TOKEN * n + 4.0) * FRAMES_PER_S) + 1 for n in (9, 13)]
-    short = stock(tts, ["hi", "four five"], vector, language, limits[0], monkeypatch)
-    (long,) = stock(tts, ["one two three"], vector, language, limits[1], monkeypatch)
-    for reading, codes in zip(readings, [long, *short], strict=True):
-        assert reading.codes is not None
-        assert reading.codes.dtype == torch.int64 and not reading.codes.is_inference()
-        assert torch.equal(reading.codes, codes)
-        assert reading.codes.shape[1] == fakes.NUM_CODEBOOKS
-        assert int(reading.codes.max()) < fakes.CODEBOOK_SIZE  # no end-of-speech frame
+    sizes = {"hi": 2, "four five": 9, "one two three": 13}  # text tokens
+    limits = [math.ceil((SECONDS_PER_TOKEN * sizes[text] + SPARE_S) * FRAMES_PER_S) + 1
+              for text in TEXTS]  # fmt: skip
+    long, *short = stock(tts, TEXTS, vector, language, limits, monkeypatch)
+    for found, codes in zip(readings, [long, *short], strict=True):
+        assert found.codes is not None
+        assert found.codes.dtype == torch.int64 and not found.codes.is_inference()
+        assert torch.equal(found.codes, codes)
+        assert found.codes.shape[1] == fakes.NUM_CODEBOOKS
+        assert int(found.codes.max()) < fakes.CODEBOOK_SIZE  # no end-of-speech frame
 
 
 def test_order_of_texts_does_not_matter(tts: Any, vector: torch.Tensor) -> None:
@@ -93,21 +97,36 @@ def test_seeds_and_voices_matter(tts: Any, vector: torch.Tensor) -> None:
     assert frames() != frames(language="german")
 
 
-def end_after(tts: Any, frames: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the stock call return so many frames a text, and note the limits that it is given."""
-
-    def generate(*, input_ids: list[torch.Tensor], max_new_tokens: int, **_: Any) -> Any:
-        texts = [tts.processor.tokenizer.decode(ids[0, 3:-5]) for ids in input_ids]
-        counts = [min(frames[text], max_new_tokens - 1) for text in texts]
-        return [torch.zeros(n, fakes.NUM_CODEBOOKS, dtype=torch.int64) for n in counts], None
-
-    monkeypatch.setattr(tts.model, "generate", generate)
-
-
 def test_runaways_and_empty_readings(
     tts: Any, vector: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end_after(tts, {"one two three": 10_000, "hi": 0, "four five": 7}, monkeypatch)
+    frames = {"one two three": 90, "hi": 0, "four five": 7}
+
+    class Ended(Decoding):
+        """Lets the call of a batch end after so many frames a text."""
+
+        def __init__(self, model: Any, seeds: Sequence[int], limits: Sequence[int]) -> None:
+            super().__init__(model, seeds, limits)
+            self.limits = limits
+
+    def generate(*, input_ids: list[torch.Tensor], **_: Any) -> Any:
+        texts = [tts.processor.tokenizer.decode(ids[0, 3:-5]) for ids in input_ids]
+        (context,) = contexts[-1:]
+        counts = [min(frames[t], n - 1) for t, n in zip(texts, context.limits, strict=True)]
+        context.endings = [
+            Ending(count, ended=count == frames[text])
+            for text, count in zip(texts, counts, strict=True)
+        ]
+        return [torch.zeros(n, fakes.NUM_CODEBOOKS, dtype=torch.int64) for n in counts], None
+
+    contexts: list[Ended] = []
+
+    def entered(*args: Any) -> Ended:
+        contexts.append(Ended(*args))
+        return contexts[-1]
+
+    monkeypatch.setattr(reading, "Decoding", entered)
+    monkeypatch.setattr(tts.model, "generate", generate)
     runaway, empty, sound = read(tts, TEXTS, vector)
     assert runaway.codes is not None and not runaway.ended
     assert empty.codes is None and empty.ended

@@ -1,15 +1,17 @@
 """Speech of every candidate for the same sentences, by the stock `qwen_tts` calls.
 
-A fine-tuned checkpoint speaks by `generate_custom_voice`, the Base by `generate_voice_clone`. The
-rows of a batch draw from one random stream, so a seed per clip would mean nothing: instead the
-batches (which sentences, in which order) and their seeds are the same for every candidate, and
-depend on nothing but the sentences and the parameters. Adding a candidate moves no other.
+A fine-tuned checkpoint speaks by `generate_custom_voice`, the Base by `generate_voice_clone`; the
+token loop below them is that of `voxadapt.model.decoding`, in which every clip draws from a random
+stream of its own. A clip's seed depends on its text and take alone, so all candidates meet the same
+random numbers, and so do their comparisons. The batches (which sentences, in which order) are the
+same for every candidate as well: the last bits of a product depend on the shape of the batch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -19,16 +21,17 @@ from typing import Any, Literal
 
 import numpy as np
 import soundfile as sf
-import torch
 from numpy.typing import NDArray
 
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.results import Clip, Sentence
+from voxadapt.model.decoding import Decoding
 from voxadapt.params import ScoreParams
 from voxadapt.progress import Progress
 from voxadapt.provenance import fingerprint, sha256_array, write_atomic
 
 SPARE_S = 4.0  # added to the cap, for short texts
+DECODING_VERSION = 2  # 2: a random stream for each clip
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,14 @@ class Batch:
     Attributes:
         sentences: In their fixed order.
         take: 0, 1, 2 …
-        seed: Of the batch's random stream.
-        max_new_tokens: Where generation stops; one more than the frames it can give.
+        seeds: Of each sentence's random stream.
+        max_new_tokens: Where each sentence stops; one more than the frames it can give.
     """
 
     sentences: tuple[Sentence, ...]
     take: int
-    seed: int
-    max_new_tokens: int
+    seeds: tuple[int, ...]
+    max_new_tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,13 @@ def token_limit(num_text_tokens: int, params: ScoreParams, frames_per_s: float) 
 def generation_sha(sentences: Sequence[Sentence], params: ScoreParams, frames_per_s: float) -> str:
     """Hash what decides generation and is common to all candidates.
 
-    The set of sentences belongs to it, because the composition of a batch moves the random stream.
-    The number of takes does not: takes are generated apart. Nor does the language tag: a model
-    that learnt a language is asked for it, and the Base, which cannot be, is compared with it.
+    The set of sentences belongs to it, because the company in a batch can move the last bits of a
+    product. The number of takes does not: takes are generated apart. Nor does the language tag: a
+    model that learnt a language is asked for it; the Base, which cannot be, is compared with it.
     """
     return fingerprint(
         {
+            "decoding": DECODING_VERSION,
             "sampling": sampling(params),
             "non_streaming_mode": params.non_streaming_mode,
             "seed": params.seed,
@@ -167,24 +171,25 @@ def sampling(params: ScoreParams) -> dict[str, Any]:
 
 
 def plan_batches(tts: Any, sentences: Sequence[Sentence], params: ScoreParams) -> list[Batch]:
-    """Lay out the batches: by length, then id; the same for every candidate."""
+    """Lay out batches of about equal size: by length, then id; the same for every candidate."""
     frames_per_s = frame_rate_hz(tts)
     lengths = {item.text_id: text_tokens(tts, item.text) for item in sentences}
     ordered = sorted(sentences, key=lambda item: (lengths[item.text_id], item.text_id))
-    batches = []
-    for take in range(params.takes):
-        for start in range(0, len(ordered), params.batch_size):
-            group = tuple(ordered[start : start + params.batch_size])
-            longest = max(lengths[item.text_id] for item in group)
-            batches.append(
-                Batch(
-                    sentences=group,
-                    take=take,
-                    seed=_seed(params.seed, take, *(item.text_id for item in group)),
-                    max_new_tokens=token_limit(longest, params, frames_per_s),
-                )
-            )
-    return batches
+    num_groups = math.ceil(len(ordered) / params.batch_size)
+    edges = [round(len(ordered) * number / max(1, num_groups)) for number in range(num_groups + 1)]
+    return [
+        Batch(
+            sentences=tuple(ordered[start:stop]),
+            take=take,
+            seeds=tuple(_seed(params.seed, take, item.text_id) for item in ordered[start:stop]),
+            max_new_tokens=tuple(
+                token_limit(lengths[item.text_id], params, frames_per_s)
+                for item in ordered[start:stop]
+            ),
+        )
+        for take in range(params.takes)
+        for start, stop in itertools.pairwise(edges)
+    ]
 
 
 def speak(
@@ -193,49 +198,42 @@ def speak(
     voice: Voice,
     params: ScoreParams,
     *,
-    seed: int,
-    max_new_tokens: int,
+    seeds: Sequence[int],
+    max_new_tokens: Sequence[int],
     language: str = "Auto",
 ) -> list[Spoken]:
-    """Generate one batch with the stock calls.
+    """Generate one batch.
 
     Args:
         tts: Stock `Qwen3TTSModel`.
         texts: What to say.
         voice: Speaker or cloning prompt.
         params: Sampling parameters.
-        seed: Of the batch's random stream.
-        max_new_tokens: Where generation stops.
+        seeds: Of each text's random stream.
+        max_new_tokens: Where each text stops.
         language: Name of a language that the model lists, or Auto.
 
     Returns:
-        One clip a text. `hit_max_tokens` is set where a clip is as long as the limit allows: the
-        stock calls do not tell whether its end was chosen in the very last step.
+        One clip a text. `hit_max_tokens` is set where the limit ended a clip, not the model.
     """
-    generation = tts.model.talker.generation_config
-    if generation.pad_token_id is None:  # what `generate` would choose, warning for every batch
-        generation.pad_token_id = tts.model.config.talker_config.codec_eos_token_id
-    torch.manual_seed(seed)
     arguments = {
         "text": list(texts),
         "language": language,
         "non_streaming_mode": params.non_streaming_mode,
-        "max_new_tokens": max_new_tokens,
         **sampling(params),
     }
-    if voice.speaker is not None:
-        wavs, _ = tts.generate_custom_voice(speaker=voice.speaker, **arguments)
-    else:
-        wavs, _ = tts.generate_voice_clone(voice_clone_prompt=[voice.prompt], **arguments)
-    hop = tts.model.speech_tokenizer.get_decode_upsample_rate()
+    with Decoding(tts.model, seeds, max_new_tokens) as decoding:
+        if voice.speaker is not None:
+            wavs, _ = tts.generate_custom_voice(speaker=voice.speaker, **arguments)
+        else:
+            wavs, _ = tts.generate_voice_clone(voice_clone_prompt=[voice.prompt], **arguments)
     spoken = []
-    for wav in wavs:
-        num_frames = round(len(wav) / hop)
+    for wav, ending in zip(wavs, decoding.endings, strict=True):
         if not len(wav) or not np.isfinite(wav).all():
             spoken.append(Spoken(None, message="the model gave no audio, or values that are none"))
             continue
         samples = np.round(np.clip(wav, -1.0, 1.0) * 32767).astype(np.int16)
-        spoken.append(Spoken(samples, num_frames, num_frames >= max_new_tokens - 1))
+        spoken.append(Spoken(samples, ending.num_frames, not ending.ended))
     return spoken
 
 
@@ -286,7 +284,7 @@ def speak_candidate(
     clips = []
     for batch in batches:
         spoken = _batch(tts, batch, voice, params, language, work_dir, identity)
-        for sentence, result in zip(batch.sentences, spoken, strict=True):
+        for sentence, seed, result in zip(batch.sentences, batch.seeds, spoken, strict=True):
             path = Path(out_dir) / f"{_file_name(sentence.text_id)}-{batch.take}.wav"
             if result.samples is not None:
                 write_wav(path, result.samples, rate_hz)
@@ -296,9 +294,10 @@ def speak_candidate(
                     split=sentence.split,
                     text_id=sentence.text_id,
                     take=batch.take,
-                    seed=batch.seed,
+                    seed=seed,
                     lang=lang,
                     text=sentence.text,
+                    slice=sentence.slice,
                     wav="" if result.samples is None else relative(path, root),
                     num_frames=None if result.samples is None else result.num_frames,
                     hit_max_tokens=result.hit_max_tokens,
@@ -323,26 +322,37 @@ def _batch(
 ) -> list[Spoken]:
     """Take a batch from the work folder, or generate it; a batch that fails is spoken singly."""
     lines = [item.text for item in batch.sentences]
-    key = fingerprint([*identity, batch.take, batch.seed, batch.max_new_tokens, lines])
+    key = fingerprint([*identity, batch.take, batch.seeds, batch.max_new_tokens, lines])
     path = Path(work_dir) / f"{key}.npz"
     stored = _load(path, len(lines))
     if stored is not None:
         return stored
-    common: dict[str, Any] = {"max_new_tokens": batch.max_new_tokens, "language": language}
+    rows = list(zip(lines, batch.seeds, batch.max_new_tokens, strict=True))
     try:
-        spoken = speak(tts, lines, voice, params, seed=batch.seed, **common)
+        spoken = _speak_rows(tts, rows, voice, params, language)
     except Exception:  # one row can break a batch; the clips say which one did
         spoken = []
-        for sentence in batch.sentences:
-            seed = _seed(params.seed, batch.take, sentence.text_id)
+        for row in rows:
             try:
-                spoken += speak(tts, [sentence.text], voice, params, seed=seed, **common)
+                spoken += _speak_rows(tts, [row], voice, params, language)
             except Exception as error:
                 reason = f"generation failed: {type(error).__name__}: {error}"
                 spoken.append(Spoken(None, message=" ".join(reason.split())[:300]))
     if all(item.samples is not None for item in spoken):
         _store(path, spoken)
     return spoken
+
+
+def _speak_rows(
+    tts: Any,
+    rows: Sequence[tuple[str, int, int]],
+    voice: Voice,
+    params: ScoreParams,
+    language: str,
+) -> list[Spoken]:
+    """Generate texts, each with its seed and its limit."""
+    texts, seeds, limits = zip(*rows, strict=True)
+    return speak(tts, texts, voice, params, seeds=seeds, max_new_tokens=limits, language=language)
 
 
 def _store(path: Path, spoken: Sequence[Spoken]) -> None:

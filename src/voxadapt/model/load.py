@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from voxadapt.compat import import_qwen_tts
+from voxadapt.compat import import_qwen_tts, keep_freed_memory
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.errors import Problem, UserError
 from voxadapt.params import ModelParams
@@ -113,6 +113,7 @@ def load_tts(
     """
     path = Path(path)
     config_json = read_config(path)
+    keep_freed_memory()
     qwen_tts = import_qwen_tts()
     from qwen_tts.core.models import Qwen3TTSConfig
 

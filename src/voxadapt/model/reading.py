@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from voxadapt.errors import Problem, UserError
+from voxadapt.model.decoding import Decoding
 from voxadapt.progress import Progress
 
 SPARE_S = 4.0  # added to the limit, for short texts
@@ -28,8 +29,7 @@ class Reading:
     Attributes:
         codes: `[N, K]` int64 on the CPU, without the end-of-speech frame; None when the model
             ended at once.
-        ended: The model chose the end. False for a reading as long as the limit allows: the stock
-            call does not tell whether the end was chosen in the very last step.
+        ended: The model chose the end; False where the limit cut the reading off.
     """
 
     codes: Tensor | None
@@ -53,8 +53,8 @@ def read_aloud(
 ) -> list[Reading]:
     """Let a Base model read texts, as `generate_voice_clone` does with a speaker vector alone.
 
-    Texts of similar length share a batch. A batch draws from one random stream, whose seed
-    depends on `seed` and the texts in it.
+    Texts of similar length share a batch. Each text draws from a random stream of its own, whose
+    seed depends on `seed` and the text.
 
     Args:
         tts: Stock `Qwen3TTSModel` of a Base model.
@@ -65,7 +65,7 @@ def read_aloud(
         top_k: Most likely codes that are sampled from.
         top_p: Probability mass that is sampled from.
         repetition_penalty: Of the talker.
-        seed: Of all batches.
+        seed: Common to all texts.
         batch_size: Texts read together.
         max_seconds_per_token: Where reading stops, for each text token.
         frames_per_s: Of the codec.
@@ -88,43 +88,41 @@ def read_aloud(
         )
     ids = [tts._tokenize_texts([tts._build_assistant_text(text)])[0] for text in texts]
     order = sorted(range(len(texts)), key=lambda i: (ids[i].shape[1], texts[i], i))
-    generation = tts.model.talker.generation_config
-    if generation.pad_token_id is None:  # what `generate` would choose, warning for every batch
-        generation.pad_token_id = tts.model.config.talker_config.codec_eos_token_id
     progress = Progress("Reading", len(texts), "texts")
     readings: dict[int, Reading] = {}
     for start in range(0, len(order), batch_size):
         group = order[start : start + batch_size]
-        seconds = max_seconds_per_token * text_tokens(tts, texts[group[-1]]) + SPARE_S
-        max_new_tokens = math.ceil(seconds * frames_per_s) + 1
-        torch.manual_seed(batch_seed(seed, [texts[i] for i in group]))
-        codes, _ = tts.model.generate(
-            input_ids=[ids[i] for i in group],
-            ref_ids=[None] * len(group),
-            voice_clone_prompt=_prompt(vector, len(group)),
-            languages=[language] * len(group),
-            non_streaming_mode=True,
-            max_new_tokens=max_new_tokens,
-            do_sample=True,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            repetition_penalty=repetition_penalty,
-            subtalker_dosample=True,
-            subtalker_temperature=temperature,
-            subtalker_top_k=top_k,
-            subtalker_top_p=top_p,
-        )
-        for i, frames in zip(group, codes, strict=True):
+        limits = []
+        for i in group:
+            seconds = max_seconds_per_token * text_tokens(tts, texts[i]) + SPARE_S
+            limits.append(math.ceil(seconds * frames_per_s) + 1)
+        with Decoding(tts.model, [text_seed(seed, texts[i]) for i in group], limits) as decoding:
+            codes, _ = tts.model.generate(
+                input_ids=[ids[i] for i in group],
+                ref_ids=[None] * len(group),
+                voice_clone_prompt=_prompt(vector, len(group)),
+                languages=[language] * len(group),
+                non_streaming_mode=True,
+                do_sample=True,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                repetition_penalty=repetition_penalty,
+                subtalker_dosample=True,
+                subtalker_temperature=temperature,
+                subtalker_top_k=top_k,
+                subtalker_top_p=top_p,
+            )
+        for i, frames, ending in zip(group, codes, decoding.endings, strict=True):
             kept = frames.detach().to("cpu", torch.int64, copy=True) if len(frames) else None
-            readings[i] = Reading(kept, ended=len(frames) < max_new_tokens - 1)
+            readings[i] = Reading(kept, ended=ending.ended)
         progress.advance(len(group))
     return [readings[i] for i in range(len(texts))]
 
 
-def batch_seed(seed: int, texts: Sequence[str]) -> int:
-    """Return the seed of a batch's random stream, below 2^31."""
-    digest = hashlib.sha256("\0".join([str(seed), *texts]).encode()).digest()
+def text_seed(seed: int, text: str) -> int:
+    """Return the seed of a text's random stream, below 2^31."""
+    digest = hashlib.sha256(f"{seed}\0{text}".encode()).digest()
     return int.from_bytes(digest[:4], "big") >> 1
 
 
