@@ -44,11 +44,13 @@ def write(path: Path, wave: Wave, sample_rate_hz: int = RATE_HZ) -> Path:
     return path
 
 
-def make_whisper(path: Path, seed: int = 0, num_vocab: int = 51865) -> Path:
-    """Write a tiny random Whisper checkpoint with a 5 s window, as openai-whisper reads it."""
+def make_whisper(
+    path: Path, seed: int = 0, num_vocab: int = 51865, num_audio_ctx: int = 250
+) -> Path:
+    """Write a tiny random Whisper checkpoint (5 s window), as openai-whisper reads it."""
     torch.manual_seed(seed)
     dims = ModelDimensions(
-        n_mels=80, n_audio_ctx=250, n_audio_state=16, n_audio_head=2, n_audio_layer=1,
+        n_mels=80, n_audio_ctx=num_audio_ctx, n_audio_state=16, n_audio_head=2, n_audio_layer=1,
         n_vocab=num_vocab, n_text_ctx=64, n_text_state=16, n_text_head=2, n_text_layer=1,
     )  # fmt: skip
     model = Whisper(dims)

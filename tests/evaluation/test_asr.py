@@ -51,6 +51,25 @@ def test_batched_equals_stock_one_by_one(checkpoint: Path, clips: list[Path]) ->
         assert heard.lid == language and heard.num_windows == 1
 
 
+def test_one_encoder_pass_serves_language_and_text(checkpoint: Path, clips: list[Path]) -> None:
+    transcriber = Transcriber(checkpoint, "en", batch_size=2)
+    passes = []
+    encoder = transcriber._model.encoder
+    encoder.register_forward_hook(lambda module, given, made: passes.append(len(made)))
+    transcriber.transcribe(clips, ["one two three"] * 4)
+    assert passes == [2, 2]
+
+
+@pytest.mark.parametrize("num_audio_ctx", [50, 400])
+def test_any_window_will_do(tmp_path: Path, clips: list[Path], num_audio_ctx: int) -> None:
+    path = make_whisper(tmp_path / "window.pt", num_audio_ctx=num_audio_ctx)
+    transcriber = Transcriber(path, "en")
+    found = transcriber.transcribe([clips[3]], [TEXTS[3]])[0]
+    seconds = num_audio_ctx / 50
+    assert transcriber.window_samples == seconds * 16_000
+    assert found.num_windows >= 3.1 / seconds and found.lid is not None
+
+
 def test_transcripts_are_cached_by_content(
     checkpoint: Path, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,31 +10,42 @@ import pytest
 from evaluation.sounds import RATE_HZ, Wave, make_voice, silence
 from voxadapt.evaluation.flags import (
     FLAGS,
+    Heard,
     clip_flags,
     has_repeats,
     longest_repeat,
     measure_shape,
     missing_tail,
+    reheard_flags,
 )
 from voxadapt.params import ScoreParams
 
 TEXT = "the quick brown fox jumps over the lazy dog today"
 PARAMS = ScoreParams()
-VOICE = make_voice(3.0)
+# A voice that falls silent before the clip ends, as speech does.
+VOICE = np.concatenate([make_voice(3.0), silence(0.04)])
 
 
 def flags_of(wave: Wave = VOICE, **fields: Any) -> tuple[str, ...]:
-    values: dict[str, Any] = {
-        "text_norm": TEXT,
+    heard: dict[str, Any] = {
         "hyp_norm": TEXT,
-        "lang": "en",
         "lid": "en",
         "lid_p": 0.9,
+        "avg_logprob": -0.3,
+        "compression_ratio": 1.1,
+        "no_speech_prob": 0.01,
+        "num_windows": 1,
+    }
+    clip: dict[str, Any] = {
+        "text_norm": TEXT,
+        "lang": "en",
         "dur_ratio": 1.0,
         "speech_s": 2.8,
         "hit_max_tokens": False,
     }
-    return clip_flags(PARAMS, measure_shape(wave, RATE_HZ), **{**values, **fields})
+    for key, value in fields.items():
+        (heard if key in heard else clip)[key] = value
+    return clip_flags(PARAMS, measure_shape(wave, RATE_HZ), Heard(**heard), **clip)
 
 
 def test_a_clean_clip_has_no_flag() -> None:
@@ -49,12 +60,16 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("leading_silence", {"wave": np.concatenate([silence(1.2), VOICE])}),
     ("trailing_silence", {"wave": np.concatenate([VOICE, silence(1.2)])}),
     ("internal_silence", {"wave": np.concatenate([VOICE, silence(1.2), VOICE])}),
+    ("abrupt_end", {"wave": VOICE[: round(1.45 * RATE_HZ)]}),
     ("clipping", {"wave": np.clip(VOICE * 4, -1, 1)}),
     ("repeated_ngram", {"hyp_norm": f"{TEXT} today today"}),
     ("repeated_ngram", {"hyp_norm": "the quick the quick the quick brown fox jumps over the lazy "
                                     "dog today"}),
     ("truncated_tail", {"hyp_norm": "the quick brown fox jumps over"}),
     ("too_little_speech", {"speech_s": 0.4}),
+    ("high_compression", {"compression_ratio": 2.6}),
+    ("low_logprob", {"avg_logprob": -1.2}),
+    ("no_speech", {"no_speech_prob": 0.7}),
     ("long_clip", {"num_windows": 2}),
 ]  # fmt: skip
 
@@ -112,3 +127,11 @@ def test_missing_tail_counts_units_of_the_script() -> None:
 
 def test_the_vocabulary_is_complete() -> None:
     assert {flag for flag, _ in CASES} | {"empty_transcript"} == set(FLAGS)
+
+
+def test_another_recogniser_replaces_its_own_flags_only() -> None:
+    heard = Heard("", "ms", 0.9, -1.5, 1.0, 0.0)
+    found = reheard_flags(("clipping", "long_clip"), heard, text_norm=TEXT, lang="en")
+    assert found == (
+        "empty_transcript", "wrong_language", "clipping", "truncated_tail", "low_logprob",
+    )  # fmt: skip

@@ -13,6 +13,7 @@ from voxadapt.errors import UserError
 from voxadapt.evaluation.results import (
     ScoreRow,
     evaluator_id,
+    ranked,
     read_scores,
     rows_sha,
     write_rows,
@@ -93,3 +94,20 @@ def test_rows_refuse_unknown_fields_and_nan() -> None:
         make_row(similarity=1.0)
     with pytest.raises(ValidationError):
         make_row(sim=float("nan"))
+
+
+def test_sentences_with_digits_are_kept_out_of_the_ranked_set() -> None:
+    rows = make_system("base", num_texts=3, takes=2)
+    digits = [make_row("base", f"n{take}", take, slice="digits") for take in range(2)]
+    assert ranked([*rows, *digits]) == rows and ranked([]) == []
+    with pytest.raises(UserError, match="sentences without digits") as caught:
+        ranked(digits)
+    assert "nothing to rank by" in str(caught.value) and "2 rows" in str(caught.value)
+    with pytest.raises(ValidationError):
+        make_row(slice="long")
+
+
+def test_rows_of_before_slices_were_all_ranked(tmp_path: Path, rows: list[ScoreRow]) -> None:
+    path = write_rows(tmp_path, rows)
+    path.write_text(path.read_text().replace('"slice": "ranked", ', ""))
+    assert read_scores(tmp_path, KEYS) == rows

@@ -10,6 +10,7 @@ import pytest
 
 from evaluation.rows import make_system
 from evaluation.sounds import make_voice, make_whisper, silence, write
+from voxadapt.errors import UserError
 from voxadapt.evaluation.asr import Transcriber
 from voxadapt.evaluation.flags import FLAGS
 from voxadapt.evaluation.results import Clip, ScoreRow, read_scores, write_rows
@@ -117,3 +118,41 @@ def test_summary_keeps_the_error_rates_apart() -> None:
     assert summary["sim_norm"]["point"] is None and summary["error_metric"] == "wer"
     assert summary["sim_worst_5pct"] == pytest.approx(np.mean(sorted(r.sim for r in rows)[:2]))
     assert summarise(rows[::-1], SELECT) == summary
+
+
+def test_slices_are_shown_apart_and_digits_move_nothing() -> None:
+    rows = make_system("epoch-1", num_texts=20, takes=2, error=0.1)
+    alone = summarise(rows, SELECT)
+    failing = {"word_hits": 0, "word_substitutions": 10, "flags": ("rate_high",), "sim": None}
+    numbers = [
+        row.model_copy(update={"text_id": f"n{row.text_id}", "slice": "digits", **failing})
+        for row in rows[:6]
+    ]
+    numbers[0] = numbers[0].model_copy(update={"status": "failed"})
+    both = summarise([*numbers, *rows], SELECT)
+    assert set(alone["slices"]) == {"ranked"} and set(both["slices"]) == {"ranked", "digits"}
+    assert {k: v for k, v in both.items() if k != "slices"} == {
+        k: v for k, v in alone.items() if k != "slices"
+    }
+    assert both["slices"]["ranked"] == alone["slices"]["ranked"]
+    assert both["slices"]["ranked"]["wer"] == both["wer"]
+    digits = both["slices"]["digits"]
+    assert (digits["num_texts"], digits["n_expected"], digits["n_measured"]) == (3, 6, 5)
+    assert digits["wer"]["point"] == 1.0 and digits["failure_rate"]["point"] == 1.0
+    with pytest.raises(UserError, match="nothing to rank by"):
+        summarise(numbers, SELECT)
+
+
+def test_a_sentence_keeps_its_slice_through_scoring(bench: Bench) -> None:
+    rows = score(bench, [
+        make_clip("words", "real1.wav"), make_clip("digits", "real1.wav", slice="digits"),
+        make_clip("lost", "nowhere.wav", slice="digits"),
+    ])  # fmt: skip
+    assert {row.text_id: row.slice for row in rows} == {
+        "words": "ranked", "digits": "digits", "lost": "digits",
+    }  # fmt: skip
+
+
+def test_the_language_decides_how_a_row_is_normalised(bench: Bench) -> None:
+    [row] = score(bench, [make_clip("zh", "real1.wav", text="漢語", lang="zh")])
+    assert row.text_norm == "汉语" and "/opencc-" in row.norm_id

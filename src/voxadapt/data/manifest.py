@@ -105,7 +105,7 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
     rows: list[RawRow] = []
     problems: list[Problem] = []
     notes: list[str] = []
-    files = _Files(folder)
+    files = ManifestFiles(folder)
     try:
         for number, line in json_lines(path, notes):
             where = f"{path.name}:{number}"
@@ -201,6 +201,7 @@ class DuplicateKeyError(ValueError):
 
 
 def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dictionary of a JSON object's pairs; a key given twice is an error."""
     for key, count in Counter(key for key, _ in pairs).items():
         if count > 1:
             raise DuplicateKeyError(key)
@@ -281,7 +282,7 @@ def check_text(where: str, text: str) -> list[Problem]:
     return problems
 
 
-class _Files:
+class ManifestFiles:
     """Checks the paths of one manifest; a path that many rows share is checked once."""
 
     def __init__(self, folder: Path) -> None:
@@ -324,7 +325,9 @@ class _Files:
                 )
         return left
 
-    def _look(self, where: str, key: str, text: str) -> tuple[Path | None, Problem | None]:
+    def place(self, where: str, key: str, text: str) -> tuple[Path | None, Problem | None]:
+        """Return where a path leads, whether or not a file is there, or what is wrong with it."""
+
         def refuse(expected: str, found: str, fix: str) -> tuple[None, Problem]:
             return None, Problem(where, f"{key}: {expected}", found, fix)
 
@@ -347,6 +350,22 @@ class _Files:
             return refuse(inside, f"{shown(text)}, which leaves the folder", copy)
         path = self.folder / text
         try:
+            real = Path(os.path.realpath(path))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            return refuse("a path", f"{shown(text)}: {reason}", "Rename the file.")
+        if not any(real.is_relative_to(home) for home in (self.root, *self.dvc_caches)):
+            return refuse(inside, f"{shown(text)}, a link that leaves the folder", copy)
+        return path, None
+
+    def _look(self, where: str, key: str, text: str) -> tuple[Path | None, Problem | None]:
+        def refuse(expected: str, found: str, fix: str) -> tuple[None, Problem]:
+            return None, Problem(where, f"{key}: {expected}", found, fix)
+
+        path, problem = self.place(where, key, text)
+        if path is None:
+            return None, problem
+        try:
             if not os.path.lexists(path):
                 elsewhere = Path(text)
                 hint = "Check the name; paths are relative to the manifest's folder."
@@ -357,9 +376,6 @@ class _Files:
                     )
                 return refuse("an existing file", f"no file {shown(text)}", hint)
             real = Path(os.path.realpath(path))
-            homes = (self.root, *self.dvc_caches)
-            if not any(real.is_relative_to(home) for home in homes):
-                return refuse(inside, f"{shown(text)}, a link that leaves the folder", copy)
             if not real.exists():
                 fix = "Restore its target, or copy the file."
                 return refuse("an existing file", f"{shown(text)}, a link to nothing", fix)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from whisper.audio import HOP_LENGTH, SAMPLE_RATE, log_mel_spectrogram, pad_or_trim
 from whisper.tokenizer import LANGUAGES, get_tokenizer
 
+from voxadapt.compat import keep_freed_memory
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.similarity import read_audio
 from voxadapt.progress import Progress
@@ -267,6 +268,7 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[Any, str, str]
         "whisper.load_model('large-v3')\" stores it in ~/.cache/whisper) and set asr.model to the "
         "path of the .pt file."
     )
+    keep_freed_memory()
     if name in whisper.available_models():
         url = whisper._MODELS[name]
         try:

@@ -1,4 +1,4 @@
-"""What is wrong with a clip: silence, clipping, rate, runaways, repetitions, lost endings.
+"""What is wrong with a clip: silence, clipping, rate, runaways, repetitions, lost endings, doubt.
 
 Thresholds come from `params.score`; those that no user has reason to change are named below.
 """
@@ -23,21 +23,30 @@ FLAGS = (
     "leading_silence",
     "trailing_silence",
     "internal_silence",
+    "abrupt_end",
     "clipping",
     "repeated_ngram",
     "truncated_tail",
     "too_little_speech",
+    "high_compression",
+    "low_logprob",
+    "no_speech",
     "long_clip",
 )
 
 FRAME_S = 0.02  # energy is measured in frames of this length
 QUIET_DB = 40.0  # a frame this far below the clip's loud frames (95th percentile) is silent
 FLOOR_DBFS = -60.0  # and so is any frame below this
+ABRUPT_DB = 15.0  # a clip ends in the middle of a sound when its last frame is this near the loud
 CLIPPED_AT = 0.999  # of full scale
 MAX_CLIPPED_SHARE = 0.001
 MIN_LANGUAGE_PROBABILITY = 0.5  # below this, language identification has no opinion
 MIN_REPEATS = 3  # of words; characters of unspaced scripts need one more
 TAIL_SHARE = 0.2  # of the reference, at least two words, missing at the end
+# Beyond these openai-whisper doubts its own transcript and samples another; here it is only said.
+MAX_COMPRESSION_RATIO = 2.4
+MIN_AVG_LOGPROB = -1.0
+MAX_NO_SPEECH_PROB = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,7 @@ class Shape:
         trail_silence_s: Silence after the last sound.
         max_internal_silence_s: Longest silence in between.
         clipped_share: Share of samples at full scale.
+        end_db: Level of the last frame, loud frames being 0; None when nothing sounds.
     """
 
     duration_s: float
@@ -57,6 +67,7 @@ class Shape:
     trail_silence_s: float
     max_internal_silence_s: float
     clipped_share: float
+    end_db: float | None = None
 
     @property
     def spoken_s(self) -> float:
@@ -79,17 +90,20 @@ def measure_shape(wav: NDArray[np.float32], sample_rate_hz: int) -> Shape:
         return Shape(duration_s, duration_s, 0.0, 0.0, clipped)
     frames = wav[: num_frames * step].astype(np.float64).reshape(num_frames, step)
     level_db = 10.0 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
-    threshold = max(FLOOR_DBFS, float(np.percentile(level_db, 95)) - QUIET_DB)
+    loud_db = float(np.percentile(level_db, 95))
+    threshold = max(FLOOR_DBFS, loud_db - QUIET_DB)
     loud = np.flatnonzero(level_db > threshold)
     if len(loud) == 0:
         return Shape(duration_s, duration_s, 0.0, 0.0, clipped)
     gaps = np.diff(loud) - 1
+    end_db = 10.0 * np.log10(np.mean(wav[-step:].astype(np.float64) ** 2) + 1e-12)
     return Shape(
         duration_s=duration_s,
         lead_silence_s=float(loud[0] * FRAME_S),
         trail_silence_s=duration_s - float((loud[-1] + 1) * FRAME_S),
         max_internal_silence_s=float(gaps.max() * FRAME_S) if len(gaps) else 0.0,
         clipped_share=clipped,
+        end_db=float(end_db) - loud_db,
     )
 
 
@@ -138,52 +152,95 @@ def missing_tail(reference: str, hypothesis: str) -> int:
     return last.ref_end_idx - last.ref_start_idx if last.type == "delete" else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a recogniser heard, as far as flags need it.
+
+    Attributes:
+        hyp_norm: Normalised transcript.
+        lid: Language that it hears, None when it cannot tell.
+        lid_p: Probability of that language.
+        avg_logprob: Mean log-probability of the transcript's tokens.
+        compression_ratio: Of the transcript; high where it repeats itself.
+        no_speech_prob: Probability that nobody speaks.
+        num_windows: Whisper windows needed for the clip.
+    """
+
+    hyp_norm: str
+    lid: str | None
+    lid_p: float | None
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    num_windows: int = 1
+
+
 def clip_flags(
     params: ScoreParams,
     shape: Shape,
+    heard: Heard,
     *,
     text_norm: str,
-    hyp_norm: str,
     lang: str,
-    lid: str | None,
-    lid_p: float | None,
     dur_ratio: float | None,
     speech_s: float,
     hit_max_tokens: bool,
-    num_windows: int = 1,
 ) -> tuple[str, ...]:
     """Name what is wrong with a clip, in the order of `FLAGS`.
 
     Args:
         params: Thresholds.
         shape: Outline of its waveform.
+        heard: What the recogniser heard.
         text_norm: Normalised reference.
-        hyp_norm: Normalised transcript.
         lang: Language that it should be in.
-        lid: Language that Whisper hears, None when it cannot tell.
-        lid_p: Probability of that language.
         dur_ratio: Spoken over expected seconds, None when no expectation exists.
         speech_s: Seconds of speech by voice activity detection.
         hit_max_tokens: Whether generation was stopped.
-        num_windows: Whisper windows needed for the clip.
     """
     slow, fast = params.rate_ratio[1], params.rate_ratio[0]
-    units = len(characters(text_norm) if is_unspaced(text_norm) else text_norm.split())
     wrong = {
         "hit_max_tokens": hit_max_tokens,
-        "empty_transcript": not hyp_norm,
-        "wrong_language": (
-            lid is not None and lid != lang and (lid_p or 0.0) >= MIN_LANGUAGE_PROBABILITY
-        ),
         "rate_low": dur_ratio is not None and dur_ratio < fast,
         "rate_high": dur_ratio is not None and dur_ratio > slow,
         "leading_silence": shape.lead_silence_s > params.max_silence_s,
         "trailing_silence": shape.trail_silence_s > params.max_silence_s,
         "internal_silence": shape.max_internal_silence_s > params.max_silence_s,
+        "abrupt_end": shape.end_db is not None and shape.end_db > -ABRUPT_DB,
         "clipping": shape.clipped_share > MAX_CLIPPED_SHARE,
-        "repeated_ngram": has_repeats(text_norm, hyp_norm),
-        "truncated_tail": missing_tail(text_norm, hyp_norm) >= max(2, TAIL_SHARE * units),
         "too_little_speech": speech_s < params.min_speech_s,
-        "long_clip": num_windows > 1,
+        **_transcript_flags(heard, text_norm, lang),
     }
     return tuple(flag for flag in FLAGS if wrong[flag])
+
+
+def reheard_flags(
+    flags: tuple[str, ...], heard: Heard, *, text_norm: str, lang: str
+) -> tuple[str, ...]:
+    """Return a clip's flags after another recogniser has heard it.
+
+    Args:
+        flags: By the first recogniser.
+        heard: What the other one heard.
+        text_norm: Normalised reference.
+        lang: Language that it should be in.
+    """
+    wrong = dict.fromkeys(flags, True) | _transcript_flags(heard, text_norm, lang)
+    return tuple(flag for flag in FLAGS if wrong.get(flag))
+
+
+def _transcript_flags(heard: Heard, text_norm: str, lang: str) -> dict[str, bool]:
+    """Tell which of the flags that a recogniser gives a clip has."""
+    units = len(characters(text_norm) if is_unspaced(text_norm) else text_norm.split())
+    other = heard.lid is not None and heard.lid != lang
+    lost = missing_tail(text_norm, heard.hyp_norm)
+    return {
+        "empty_transcript": not heard.hyp_norm,
+        "wrong_language": other and (heard.lid_p or 0.0) >= MIN_LANGUAGE_PROBABILITY,
+        "repeated_ngram": has_repeats(text_norm, heard.hyp_norm),
+        "truncated_tail": lost >= max(2, TAIL_SHARE * units),
+        "high_compression": heard.compression_ratio > MAX_COMPRESSION_RATIO,
+        "low_logprob": heard.avg_logprob < MIN_AVG_LOGPROB,
+        "no_speech": heard.no_speech_prob > MAX_NO_SPEECH_PROB,
+        "long_clip": heard.num_windows > 1,
+    }

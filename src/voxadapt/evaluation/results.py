@@ -11,17 +11,28 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from voxadapt.data.text import has_digit
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.metrics import EditCounts
 from voxadapt.provenance import sha256_bytes, write_atomic
 
 ROWS_FILE = "rows.jsonl"
+SECOND_FILE = "second.jsonl"  # the same clips as a second recogniser heard them
 # A clip with one of these flags failed, whatever its transcript says.
 FAILURE_FLAGS = ("hit_max_tokens", "empty_transcript", "rate_low", "rate_high")
+# A number can be written and read in several right ways, and no ASR settles which was meant: what
+# holds one is scored and shown, but decides nothing.
+Slice = Literal["ranked", "digits"]
+SLICES: Final[tuple[Slice, ...]] = ("ranked", "digits")
+
+
+def slice_of(text: str) -> Slice:
+    """Name the slice of a sentence: `digits` where it has a number in any script."""
+    return "digits" if has_digit(text) else "ranked"
 
 
 class _Record(BaseModel):
@@ -34,6 +45,7 @@ class Sentence(_Record):
     text_id: str
     text: str = Field(min_length=1)
     split: str
+    slice: Slice = "ranked"
 
 
 class Clip(_Record):
@@ -42,6 +54,7 @@ class Clip(_Record):
     Attributes:
         candidate: `base`, `epoch-3`, or the pseudo-candidates `real` and `codec`.
         text_id: Id of the sentence; in-domain sentences carry their utterance's id.
+        slice: Whether the sentence may decide; see `slice_of`.
         take: 0, 1, 2 …
         wav: Path of the audio; relative paths start at the project folder. Empty when failed.
         gen_sha: Hash of what decides generation besides the checkpoint.
@@ -55,6 +68,7 @@ class Clip(_Record):
     seed: int = 0
     lang: str
     text: str
+    slice: Slice = "ranked"
     wav: str = ""
     num_frames: int | None = None
     hit_max_tokens: bool = False
@@ -74,6 +88,7 @@ class ScoreRow(_Record):
     seed: int
     lang: str
     text: str
+    slice: Slice = "ranked"
     text_norm: str
     norm_id: str
     wav: str
@@ -192,6 +207,30 @@ def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
     if problems:
         raise UserError(problems, "Scores made by different evaluators cannot be compared.")
     return identity
+
+
+def ranked(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """Keep the rows that may decide: those of sentences without digits.
+
+    Args:
+        rows: Any rows; none at all are let through.
+
+    Returns:
+        The rows of the slice `ranked`, in the order given.
+
+    Raises:
+        UserError: When there are rows, but none of them may decide.
+    """
+    rows = list(rows)
+    kept = [row for row in rows if row.slice == "ranked"]
+    if rows and not kept:
+        where = f"{rows[0].candidate}, {rows[0].split}"
+        raise UserError(
+            Problem(where, "sentences without digits", f"{len(rows)} rows of sentences with digits",
+                    "Write numbers in words, or add sentences."),
+            "There is nothing to rank by.",
+        )  # fmt: skip
+    return kept
 
 
 def sort_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:

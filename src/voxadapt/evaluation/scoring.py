@@ -8,17 +8,33 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from voxadapt.evaluation.asr import Transcriber
-from voxadapt.evaluation.flags import FLAGS, Shape, clip_flags, measure_shape
+from voxadapt.errors import Problem, UserError
+from voxadapt.evaluation.asr import Transcriber, Transcript
+from voxadapt.evaluation.flags import (
+    FLAGS,
+    Heard,
+    Shape,
+    clip_flags,
+    measure_shape,
+    reheard_flags,
+)
 from voxadapt.evaluation.measures import Sample
 from voxadapt.evaluation.metrics import char_counts, word_counts
-from voxadapt.evaluation.normalise import NORM_ID, characters, metric_for, normalise
-from voxadapt.evaluation.results import Clip, ScoreRow, evaluator_id, sort_rows
+from voxadapt.evaluation.normalise import characters, metric_for, norm_id, normalise
+from voxadapt.evaluation.results import (
+    SLICES,
+    Clip,
+    ScoreRow,
+    evaluator_id,
+    ranked,
+    sort_rows,
+)
 from voxadapt.evaluation.similarity import (
     Embedder,
     SimilarityScale,
@@ -30,15 +46,17 @@ from voxadapt.params import ScoreParams, SelectParams
 from voxadapt.provenance import sha256_file
 
 PSEUDO_CANDIDATES = ("real", "codec")
+NO_REFERENCE = "none"  # identity of a similarity that was not measured
 WORST_SHARE = 0.05
+SLICE_MEASURES = ("wer", "wer_raw", "cer", "cer_raw", "sim", "failure_rate")
 
 
 def score_clips(
     clips: Sequence[Clip],
     transcriber: Transcriber,
     embedder: Embedder,
-    reference: VoiceReference,
-    scale: SimilarityScale,
+    reference: VoiceReference | None,
+    scale: SimilarityScale | None,
     params: ScoreParams,
     *,
     root: Path,
@@ -50,15 +68,15 @@ def score_clips(
             recording in the reference, that recording is left out of the centroid.
         transcriber: The ASR.
         embedder: The speaker encoder.
-        reference: The speaker's held-out real clips.
-        scale: The speaker's rate comes from here.
+        reference: The speaker's held-out real clips; None leaves similarity unknown.
+        scale: The speaker's rate comes from here; None leaves the duration ratio unknown.
         params: Thresholds of the flags.
         root: Folder that relative paths start from.
 
     Returns:
         One row a clip, in canonical order.
     """
-    assert reference.encoder_id == embedder.id, "the reference was made by another encoder"
+    assert reference is None or reference.encoder_id == embedder.id, "another encoder's reference"
     failed: dict[int, str] = {
         i: clip.message for i, clip in enumerate(clips) if clip.status != "ok"
     }
@@ -66,9 +84,14 @@ def score_clips(
     for index, clip in enumerate(clips):
         if index not in failed:
             try:
-                audio[index] = read_audio(root / clip.wav)
+                wav, sample_rate_hz = read_audio(root / clip.wav)
             except (OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
                 failed[index] = f"cannot read {clip.wav}: {' '.join(str(error).split())}"
+                continue
+            if not len(wav) or not np.isfinite(wav).all():
+                failed[index] = f"{clip.wav} has no samples, or some that are no numbers"
+                continue
+            audio[index] = wav, sample_rate_hz
     usable = sorted(audio)
     transcripts = dict(
         zip(
@@ -90,51 +113,37 @@ def score_clips(
         wav, sample_rate_hz = audio[index]
         heard, voice = transcripts[index], prints[index]
         shape = measure_shape(wav, sample_rate_hz)
-        hyp_norm = normalise(heard.text)
-        words, chars = word_counts(text_norm, hyp_norm), char_counts(text_norm, hyp_norm)
-        ratio = shape.spoken_s / scale.rate.expected_s(values["ref_chars"])
+        hyp_norm = normalise(heard.text, clip.lang)
+        ratio = None
+        if scale is not None:
+            ratio = shape.spoken_s / scale.rate.expected_s(values["ref_chars"])
         leave_out = clip.text_id if clip.candidate in PSEUDO_CANDIDATES else None
-        similarity = None
-        if voice.embedding is not None and voice.speech_s >= params.min_speech_s:
+        similarity, sim_ref_n = None, 0
+        if reference is not None:
+            sim_ref_n = reference.num_clips(leave_out)
+        if reference and voice.embedding is not None and voice.speech_s >= params.min_speech_s:
             similarity = reference.similarity(voice.embedding, leave_out)
         rows.append(
             ScoreRow(
                 **values,
+                **_transcript_values(text_norm, hyp_norm, heard),
                 wav=clip.wav,
                 wav_sha256=sha256_file(root / clip.wav),
                 sample_rate_hz=sample_rate_hz,
-                hyp=heard.text,
-                hyp_norm=hyp_norm,
-                word_hits=words.hits,
-                word_substitutions=words.substitutions,
-                word_deletions=words.deletions,
-                word_insertions=words.insertions,
-                char_hits=chars.hits,
-                char_substitutions=chars.substitutions,
-                char_deletions=chars.deletions,
-                char_insertions=chars.insertions,
-                avg_logprob=heard.avg_logprob,
-                compression_ratio=heard.compression_ratio,
-                no_speech_prob=heard.no_speech_prob,
-                lid=heard.lid,
-                lid_p=heard.lid_p,
                 speech_s=rounded(voice.speech_s),
                 sim=rounded(similarity),
-                sim_ref_n=reference.num_clips(leave_out),
+                sim_ref_n=sim_ref_n,
                 dur_ratio=rounded(ratio),
                 **_shape_values(shape),
                 flags=clip_flags(
                     params,
                     shape,
+                    _heard(hyp_norm, heard),
                     text_norm=text_norm,
-                    hyp_norm=hyp_norm,
                     lang=clip.lang,
-                    lid=heard.lid,
-                    lid_p=heard.lid_p,
                     dur_ratio=ratio,
                     speech_s=voice.speech_s,
                     hit_max_tokens=clip.hit_max_tokens,
-                    num_windows=heard.num_windows,
                 ),
                 status="ok",
                 message=clip.message,
@@ -143,9 +152,78 @@ def score_clips(
     return sort_rows(rows)
 
 
-def _identity(clip: Clip, asr_id: str, reference: VoiceReference) -> dict[str, Any]:
+def rehear(rows: Sequence[ScoreRow], transcriber: Transcriber, *, root: Path) -> list[ScoreRow]:
+    """Let another recogniser hear clips that are scored already.
+
+    Args:
+        rows: Of any candidates; a clip that failed stays failed.
+        transcriber: The other ASR.
+        root: Folder that relative paths start from.
+
+    Returns:
+        The rows with its transcripts, errors and flags, in canonical order.
+
+    Raises:
+        UserError: When a clip is not the one that was scored.
+    """
+    rows = sort_rows(rows)
+    usable = [row for row in rows if row.status == "ok"]
+    problems = [
+        Problem(row.wav, "the clip that was scored", "another", "Score this candidate again.")
+        for row in usable
+        if sha256_file(root / row.wav) != row.wav_sha256
+    ]
+    if problems:
+        raise UserError(problems[:50], "A second recogniser must hear the same clips.")
+    transcripts = transcriber.transcribe(
+        [root / row.wav for row in usable], [row.text for row in usable]
+    )
+    found = {}
+    for row, heard in zip(usable, transcripts, strict=True):
+        hyp_norm = normalise(heard.text, row.lang)
+        found[row.candidate, *row.key] = _transcript_values(row.text_norm, hyp_norm, heard) | {
+            "flags": reheard_flags(
+                row.flags, _heard(hyp_norm, heard), text_norm=row.text_norm, lang=row.lang
+            )
+        }
+    asr = {"asr_id": transcriber.asr_id}
+    return [
+        ScoreRow.model_validate(row.model_dump() | asr | found.get((row.candidate, *row.key), {}))
+        for row in rows
+    ]
+
+
+def _transcript_values(text_norm: str, hyp_norm: str, heard: Transcript) -> dict[str, Any]:
+    """Return what a row holds of a transcript."""
+    words, chars = word_counts(text_norm, hyp_norm), char_counts(text_norm, hyp_norm)
+    return {
+        "hyp": heard.text,
+        "hyp_norm": hyp_norm,
+        **{f"word_{name}": value for name, value in asdict(words).items()},
+        **{f"char_{name}": value for name, value in asdict(chars).items()},
+        "avg_logprob": heard.avg_logprob,
+        "compression_ratio": heard.compression_ratio,
+        "no_speech_prob": heard.no_speech_prob,
+        "lid": heard.lid,
+        "lid_p": heard.lid_p,
+    }
+
+
+def _heard(hyp_norm: str, heard: Transcript) -> Heard:
+    return Heard(
+        hyp_norm=hyp_norm,
+        lid=heard.lid,
+        lid_p=heard.lid_p,
+        avg_logprob=heard.avg_logprob,
+        compression_ratio=heard.compression_ratio,
+        no_speech_prob=heard.no_speech_prob,
+        num_windows=heard.num_windows,
+    )
+
+
+def _identity(clip: Clip, asr_id: str, reference: VoiceReference | None) -> dict[str, Any]:
     """Return what a row holds whether or not the clip could be measured."""
-    text_norm = normalise(clip.text)
+    text_norm = normalise(clip.text, clip.lang)
     if not text_norm:
         raise ValueError(f"text {clip.text_id} ({clip.text!r}) has nothing to be scored")
     return {
@@ -156,8 +234,9 @@ def _identity(clip: Clip, asr_id: str, reference: VoiceReference) -> dict[str, A
         "seed": clip.seed,
         "lang": clip.lang,
         "text": clip.text,
+        "slice": clip.slice,
         "text_norm": text_norm,
-        "norm_id": NORM_ID,
+        "norm_id": norm_id(clip.lang),
         "ref_words": len(text_norm.split()),
         "ref_chars": len(characters(text_norm)),
         "num_frames": clip.num_frames,
@@ -165,7 +244,7 @@ def _identity(clip: Clip, asr_id: str, reference: VoiceReference) -> dict[str, A
         "gen_sha": clip.gen_sha,
         "checkpoint_sha": clip.checkpoint_sha,
         "asr_id": asr_id,
-        "sim_id": reference.sim_id,
+        "sim_id": NO_REFERENCE if reference is None else reference.sim_id,
     }
 
 
@@ -209,6 +288,9 @@ def summarise(
 ) -> dict[str, Any]:
     """Summarise one candidate on one split; see the README for every key.
 
+    What is ranked on is measured on sentences without digits alone; `slices` holds both kinds
+    apart.
+
     Args:
         rows: All rows of the candidate.
         params: Bootstrap size, confidence and seed.
@@ -216,9 +298,13 @@ def summarise(
 
     Returns:
         JSON-ready values; intervals resample texts with all their takes.
+
+    Raises:
+        UserError: When every sentence has digits.
     """
-    rows = sort_rows(rows)
-    assert rows and len({(row.candidate, row.split) for row in rows}) == 1
+    everything = sort_rows(rows)
+    assert everything and len({(row.candidate, row.split) for row in everything}) == 1
+    rows = ranked(everything)
     floor = None if scale is None else scale.floor.point
     sample = Sample(rows, params.error_metric, floor)
     weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
@@ -245,7 +331,7 @@ def summarise(
         "n_expected": len(rows),
         "n_measured": len(measured),
         "n_failed": len(rows) - len(measured),
-        "evaluator": evaluator_id(rows),
+        "evaluator": evaluator_id(everything),
         "checkpoint_sha": rows[0].checkpoint_sha,
         **{name: value.as_dict() for name, value in intervals.items()},
         "sim_missing": len(rows) - len(similarities),
@@ -254,7 +340,38 @@ def summarise(
         "median_duration_s": rounded(float(np.median(durations))) if durations else None,
         "median_speech_s": rounded(median_speech),
         "flags": {flag: counts[flag] for flag in FLAGS},
+        "slices": slices(everything, params, floor),
         "confidence": params.confidence,
         "num_bootstrap": params.num_bootstrap,
         "bootstrap_seed": params.seed,
     }
+
+
+def slices(
+    rows: Sequence[ScoreRow], params: SelectParams, floor: float | None
+) -> dict[str, dict[str, Any]]:
+    """Measure sentences with and without digits apart.
+
+    Args:
+        rows: All rows of one candidate on one split.
+        params: Bootstrap size, confidence and seed.
+        floor: Similarity of other voices, for clips without one.
+
+    Returns:
+        By slice, for those that have rows: counts, error rates, similarity and failures.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in SLICES:
+        kept = [row for row in rows if row.slice == name]
+        if not kept:
+            continue
+        sample = Sample(kept, params.error_metric, floor)
+        weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
+        intervals = sample.intervals(weights, params.confidence, None, floor)
+        found[name] = {
+            "num_texts": len(sample.text_ids),
+            "n_expected": len(kept),
+            "n_measured": sum(row.status == "ok" for row in kept),
+            **{key: intervals[key].as_dict() for key in SLICE_MEASURES},
+        }
+    return found

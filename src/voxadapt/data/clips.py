@@ -1,0 +1,248 @@
+"""Manifests of clips that any system spoke: read strictly, but a missing clip is no error.
+
+A clip that is not there failed, and a failed clip stays in every denominator. What is refused is
+what would make figures wrong: unreadable rows, paths that leave the folder, one clip twice, one
+name for two sentences.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from voxadapt.data.manifest import (
+    MAX_TEXT_CHARACTERS,
+    DuplicateKeyError,
+    ManifestFiles,
+    json_lines,
+    shown,
+    unique_object,
+)
+from voxadapt.data.text import fold_text, invisible_controls
+from voxadapt.errors import Problem, UserError
+from voxadapt.provenance import fingerprint
+
+ROW = '{"audio": "…", "text": "…"} and perhaps id, system, take, reference'
+KEYS = ("audio", "text", "id", "system", "take", "reference")
+SYSTEM = "system"  # of a manifest that names none
+RESERVED = ("real", "codec")
+MAX_NAME_CHARACTERS = 80
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
+MAX_PROBLEMS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenClip:
+    """One row: who said what, and where it lies.
+
+    Attributes:
+        system: Who spoke.
+        text_id: Names the sentence; the same in two systems means the same sentence.
+        take: 0, 1, 2 … of this system and sentence.
+        text: What should be said.
+        audio: Path as written, relative to the manifest's folder.
+        exists: Whether a file is there.
+        references: Recordings of the speaker that this clip should sound like.
+    """
+
+    system: str
+    text_id: str
+    take: int
+    text: str
+    audio: str
+    exists: bool
+    references: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A recording of the real speaker.
+
+    Attributes:
+        path: The file.
+        text: What is said, None when it is unknown.
+    """
+
+    path: Path
+    text: str | None
+
+
+def read_clips(path: str | Path) -> list[SpokenClip]:
+    """Read a manifest of clips.
+
+    Args:
+        path: JSONL; in each line `audio` and `text`, optionally `id` (of the sentence; default:
+            by its text), `system`, `take` (default: counted) and `reference`, one path or several.
+            Paths are relative to the file's folder and stay below it.
+
+    Returns:
+        The clips in file order.
+
+    Raises:
+        UserError: With one problem for each row that cannot be used.
+    """
+    path = Path(path)
+    files = ManifestFiles(path.parent)
+    problems: list[Problem] = []
+    clips: list[SpokenClip] = []
+    taken: Counter[tuple[str, str]] = Counter()
+    texts: dict[str, str] = {}
+    first_in: dict[tuple[str, ...], str] = {}
+    for where, values in _rows(path, problems):
+        found = _row_problems(where, values)
+        if found:
+            problems += found
+            continue
+        place, problem = files.place(where, "audio", values["audio"])
+        given = values.get("reference") or []
+        given = [given] if isinstance(given, str) else given
+        wanted = [files.check(where, "reference", item, problems) for item in given]
+        if problem is not None or place is None:
+            problems += [problem] if problem else []
+            continue
+        if None in wanted:
+            continue
+        system, text = values.get("system") or SYSTEM, values["text"]
+        text_id = values.get("id") or f"text-{fingerprint(fold_text(text), 10)}"
+        take = values.get("take")
+        if take is None:
+            take = taken[system, text_id]
+        taken[system, text_id] += 1
+        if texts.setdefault(text_id, text) != text:
+            problems.append(
+                Problem(where, f"the text of {text_id}: {shown(texts[text_id])}", shown(text),
+                        "Give another sentence another id.")
+            )  # fmt: skip
+        for key, what in (
+            (("take", system, text_id, str(take)), f"take {take} of {text_id} once"),
+            (("audio", system, str(place)), "each clip once"),
+        ):
+            if first_in.setdefault(key, where) != where:
+                found_text = f"again (first in {first_in[key]})"
+                problems.append(Problem(where, what, found_text, "Drop one of the rows."))
+        clips.append(
+            SpokenClip(system, text_id, take, text, values["audio"], place.is_file(),
+                       tuple(item for item in wanted if item is not None))
+        )  # fmt: skip
+    if not clips and not problems:
+        problems.append(Problem(str(path), ROW, "no row", "Give one clip a line."))
+    if problems:
+        raise UserError(problems[:MAX_PROBLEMS], f"{path} cannot be used.")
+    return clips
+
+
+def read_recordings(path: str | Path) -> list[Recording]:
+    """Read recordings of the real speaker.
+
+    Args:
+        path: A folder of audio files, or a JSONL with `audio` and, optionally, `text` in each
+            line (other keys are let through, so that a corpus' manifest will do).
+
+    Raises:
+        UserError: When there are none, or with one problem for each row that cannot be used.
+    """
+    path = Path(path)
+    fix = "Give a folder of recordings, or a JSONL of them."
+    if path.is_dir():
+        found = [
+            Recording(file, None)
+            for file in sorted(path.iterdir())
+            if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
+        ]
+        if not found:
+            wanted = f"files such as {', '.join(AUDIO_SUFFIXES)}"
+            raise UserError(Problem(str(path), wanted, "none", fix), "There is no reference.")
+        return found
+    files = ManifestFiles(path.parent)
+    problems: list[Problem] = []
+    recordings = []
+    for where, values in _rows(path, problems):
+        audio, text = values.get("audio"), values.get("text")
+        if not isinstance(audio, str) or not (text is None or isinstance(text, str)):
+            problems.append(Problem(where, "audio, and perhaps text, as strings", "others", fix))
+            continue
+        place = files.check(where, "audio", audio, problems)
+        if place is not None:
+            recordings.append(Recording(place, text if text and fold_text(text) else None))
+    problems += files.repeats()
+    if not recordings and not problems:
+        problems.append(Problem(str(path), "recordings", "no row", fix))
+    if problems:
+        raise UserError(problems[:MAX_PROBLEMS], f"{path} cannot be used.")
+    return recordings
+
+
+def _rows(path: Path, problems: list[Problem]) -> Sequence[tuple[str, dict[str, Any]]]:
+    """Return each line's object; what is none becomes a problem."""
+    rows = []
+    fix = "Write one JSON object a line."
+    try:
+        for number, line in json_lines(path, []):
+            where = f"{path.name}:{number}"
+            if isinstance(line, Problem):
+                problems.append(line)
+                continue
+            try:
+                values = json.loads(line, object_pairs_hook=unique_object)
+            except DuplicateKeyError as error:
+                problems.append(Problem(where, "each key once", f"{error} twice", "Keep one."))
+                continue
+            except (ValueError, RecursionError) as error:
+                problems.append(Problem(where, ROW, f"invalid JSON ({str(error)[:60]})", fix))
+                continue
+            if not isinstance(values, dict):
+                problems.append(Problem(where, ROW, shown(values, 40), fix))
+                continue
+            rows.append((where, values))
+    except OSError as error:
+        found = f"nothing that can be read ({error.strerror or error})"
+        problems.append(Problem(str(path), "a JSONL file", found, "Check the path."))
+    return rows
+
+
+def _row_problems(where: str, values: dict[str, Any]) -> list[Problem]:
+    """Check the keys and types of one row, and that its text can be spoken."""
+    problems = [
+        Problem(where, f"only {', '.join(KEYS)}", f"unknown key {shown(key)}", "Drop it.")
+        for key in values
+        if key not in KEYS
+    ]
+
+    def wrong(key: str, expected: str) -> None:
+        found = shown(values[key], 40) if key in values else "nothing"
+        problems.append(Problem(where, f"{key}: {expected}", found, "Mend the row."))
+
+    for key in ("audio", "text"):
+        if not isinstance(values.get(key), str):
+            wrong(key, "a string")
+    for key in ("id", "system"):
+        name = values.get(key)
+        if name is not None and not (
+            isinstance(name, str)
+            and name.strip() == name != ""
+            and name.isprintable()
+            and len(name) <= MAX_NAME_CHARACTERS
+        ):
+            wrong(key, f"a name of at most {MAX_NAME_CHARACTERS} printable characters")
+    if values.get("system") in RESERVED:
+        wrong("system", f"another name than {' or '.join(RESERVED)}")
+    take = values.get("take")
+    if take is not None and (not isinstance(take, int) or isinstance(take, bool) or take < 0):
+        wrong("take", "0, 1, 2 …")
+    reference = values.get("reference")
+    listed = [reference] if isinstance(reference, str) else reference
+    if reference is not None and not (
+        isinstance(listed, list) and listed and all(isinstance(item, str) for item in listed)
+    ):
+        wrong("reference", "a path, or a list of paths")
+    text = values.get("text")
+    if isinstance(text, str):
+        if not fold_text(text):
+            wrong("text", "letters or digits")
+        elif invisible_controls(text) or len(text) > MAX_TEXT_CHARACTERS:
+            wrong("text", f"at most {MAX_TEXT_CHARACTERS} characters without control characters")
+    return problems
