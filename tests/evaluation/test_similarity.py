@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import resemblyzer
 
-from evaluation.sounds import RATE_HZ, make_voice, silence, write
+from evaluation.sounds import RATE_HZ, Wave, make_voice, silence, write
 from voxadapt.errors import UserError
-from voxadapt.evaluation.results import Clip
+from voxadapt.evaluation.asr import Transcript
+from voxadapt.evaluation.results import Clip, ScoreRow
+from voxadapt.evaluation.scoring import score_clips
 from voxadapt.evaluation.similarity import (
+    MAX_PARTIALS,
     Embedder,
     SimilarityScale,
     VoiceReference,
@@ -21,6 +24,7 @@ from voxadapt.evaluation.similarity import (
     fit_rate,
     speech_only,
 )
+from voxadapt.params import ScoreParams
 from voxadapt.provenance import sha256_file
 
 SETTINGS = {"min_speech_s": 0.5, "confidence": 0.95, "num_bootstrap": 300, "seed": 0}
@@ -29,6 +33,40 @@ SETTINGS = {"min_speech_s": 0.5, "confidence": 0.95, "num_bootstrap": 300, "seed
 @pytest.fixture(scope="module")
 def embedder() -> Embedder:
     return Embedder()
+
+
+def make_speaker(root: Path) -> list[Clip]:
+    """Write six recordings of a speaker."""
+    clips = []
+    for index in range(6):
+        name = f"real{index}"
+        write(root / f"{name}.wav", make_voice(2.0 + 0.3 * index, 120 + index, index))
+        clips.append(
+            Clip(
+                candidate="real",
+                split="selection" if index % 2 else "confirmation",
+                text_id=name,
+                lang="en",
+                text="ten letters " * (2 + index),
+                wav=f"{name}.wav",
+            )
+        )
+    return clips
+
+
+@pytest.fixture
+def speaker(tmp_path: Path) -> list[Clip]:
+    return make_speaker(tmp_path)
+
+
+Bench = tuple[Path, Embedder, VoiceReference, SimilarityScale]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Bench:
+    """A folder with a speaker's recordings, and the reference made of them."""
+    root = tmp_path_factory.mktemp("speaker")
+    return root, embedder, *build_scale(embedder, make_speaker(root), {}, root=root, **SETTINGS)
 
 
 def test_embeddings_equal_the_stock_ones(embedder: Embedder) -> None:
@@ -67,31 +105,64 @@ def test_silence_has_no_voice(embedder: Embedder) -> None:
     assert [item.speech_s for item in found] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    ("wave", "speech"),
+    [
+        (silence(3.0), 0.0),
+        (make_voice(3.0) * 0.0, 0.0),
+        (np.full(3 * RATE_HZ, 0.2, np.float32), 0.0),  # a constant is no sound either
+        (np.random.default_rng(0).normal(0, 0.01, 3 * RATE_HZ).astype(np.float32), 0.0),
+        (make_voice(0.5), 0.5),
+        (np.concatenate([silence(1.0), make_voice(0.5), silence(1.0)]), 0.6),
+        (make_voice(0.01), 0.0),  # shorter than one window of the detector
+    ],
+    ids=["silence", "muted", "constant", "faint noise", "half a second", "padded", "a click"],
+)
+def test_too_little_speech_is_missing_and_flagged(wave: Wave, speech: float, bench: Bench) -> None:
+    """Silence would score .48 against anybody: it must not score at all."""
+    row = scored(wave, bench)
+    assert row.speech_s == pytest.approx(speech, abs=0.25)
+    assert row.sim is None and "too_little_speech" in row.flags
+
+
+def test_loud_noise_is_no_voice_like_the_speakers(bench: Bench) -> None:
+    """Voice activity detection takes loud noise for speech; the scale puts it at a stranger's."""
+    noise = np.random.default_rng(0).normal(0, 0.2, 3 * RATE_HZ).astype(np.float32)
+    row = scored(noise, bench)
+    assert row.sim is not None and row.sim < 0.7
+    enough = scored(make_voice(3.0, 121, 77), bench)
+    assert enough.sim is not None and enough.sim > row.sim + 0.1
+    assert "too_little_speech" not in enough.flags
+
+
+def scored(wave: Wave, bench: Bench) -> ScoreRow:
+    """Score one clip of a candidate with an ASR that hears nothing."""
+
+    class Deaf:
+        asr_id = "deaf"
+
+        def transcribe(self, paths: list[Path], texts: list[str]) -> list[Transcript]:
+            return [Transcript("", 0.0, 1.0, 0.0, None, None, 1)] * len(paths)
+
+    root, embedder, reference, scale = bench
+    write(root / "candidate.wav", wave)
+    clip = Clip(
+        candidate="epoch-1", split="selection", text_id="t0", lang="en", text="ten letters",
+        wav="candidate.wav",
+    )  # fmt: skip
+    params = ScoreParams(min_speech_s=1.0)
+    return score_clips([clip], Deaf(), embedder, reference, scale, params, root=root)[0]  # type: ignore[arg-type]
+
+
 def test_a_batch_changes_nothing(embedder: Embedder) -> None:
     clips = [(make_voice(2.0 + 0.5 * i, 100 + 20 * i, i), RATE_HZ) for i in range(3)]
     together = embedder.embed(clips)
-    for clip, found in zip(clips, together, strict=True):
+    many = embedder.embed(clips * (MAX_PARTIALS // 3))  # more partials than one batch holds
+    for index, (clip, found) in enumerate(zip(clips, together, strict=True)):
         alone = embedder.embed([clip])[0]
+        again = many[index - 3]
+        assert np.abs(alone.embedding - again.embedding).max() < 1e-5  # type: ignore[operator]
         assert np.abs(alone.embedding - found.embedding).max() < 1e-5  # type: ignore[operator]
-
-
-@pytest.fixture
-def speaker(tmp_path: Path) -> list[Clip]:
-    clips = []
-    for index in range(6):
-        name = f"real{index}"
-        write(tmp_path / f"{name}.wav", make_voice(2.0 + 0.3 * index, 120 + index, index))
-        clips.append(
-            Clip(
-                candidate="real",
-                split="selection" if index % 2 else "confirmation",
-                text_id=name,
-                lang="en",
-                text="ten letters " * (2 + index),
-                wav=f"{name}.wav",
-            )
-        )
-    return clips
 
 
 def test_scale_of_a_speaker(tmp_path: Path, embedder: Embedder, speaker: list[Clip]) -> None:
@@ -104,6 +175,10 @@ def test_scale_of_a_speaker(tmp_path: Path, embedder: Embedder, speaker: list[Cl
     seconds = [item[0] for item in scale.ceiling_by_duration]
     assert seconds[0] == 1.0 and seconds == sorted(seconds)
     assert scale.ceiling_by_duration[0][1] <= scale.ceiling_at(99.0)  # type: ignore[operator]
+    (short, low, _), (longer, high, _) = scale.ceiling_by_duration[:2]
+    assert scale.ceiling_at((short + longer) / 2) == pytest.approx((low + high) / 2)
+    assert scale.ceiling_at(0.2) == low  # no shorter length was measured
+    assert [(name, n) for name, _, n in scale.floor_by_speaker] == [("other", 3)]
     # A real clip against a centroid that holds it scores higher than against the others.
     found = reference.embeddings[0]
     assert reference.similarity(found) > reference.similarity(found, leave_out="real0")

@@ -13,7 +13,7 @@ from typing import Any
 
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.measures import Sample
-from voxadapt.evaluation.results import ScoreRow, evaluator_id, rows_sha
+from voxadapt.evaluation.results import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.evaluation.selection import BASE, comparable
 from voxadapt.evaluation.statistics import (
     Interval,
@@ -50,6 +50,8 @@ def decide_stage2(
     split, candidate = stage1_rows[0].split, stage1_rows[0].candidate
     evaluator = evaluator_id(stage1_rows)
     codec_rows = _paired(stage1_rows, comparable(codec_rows, split, evaluator))
+    inputs = {candidate: rows_sha(stage1_rows), "codec": rows_sha(codec_rows)}
+    stage1_rows, codec_rows = ranked(stage1_rows), ranked(codec_rows)
     ours, theirs = (Sample(rows, select.error_metric, None) for rows in (stage1_rows, codec_rows))
     num_texts, confidence = len(ours.text_ids), select.confidence
     weights = resample_weights(num_texts, select.num_bootstrap, select.seed)
@@ -86,7 +88,7 @@ def decide_stage2(
         },
         "split": split,
         "evaluator": evaluator,
-        "inputs": {candidate: rows_sha(stage1_rows), "codec": rows_sha(codec_rows)},
+        "inputs": inputs,
         "stage1": {
             "candidate": candidate,
             "keep_base": candidate == BASE,

@@ -14,7 +14,7 @@ from typing import Any
 from voxadapt.errors import UserError
 from voxadapt.evaluation.measures import Sample
 from voxadapt.evaluation.normalise import metric_for
-from voxadapt.evaluation.results import ScoreRow, evaluator_id, rows_sha
+from voxadapt.evaluation.results import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.evaluation.selection import BASE, check_pairs
 from voxadapt.evaluation.statistics import paired_difference, resample_weights
 from voxadapt.params import SelectParams
@@ -60,7 +60,7 @@ def forgetting(
     fitting = metric_for(lang, [row.text_norm for row in base_rows])
     metric = "cer" if fitting == "cer" else params.error_metric
     floor = None if scale is None else scale["floor"]["point"]
-    samples = {name: Sample(found, metric, floor) for name, found in rows.items()}
+    samples = {name: Sample(ranked(found), metric, floor) for name, found in rows.items()}
     base = samples[BASE]
     weights = resample_weights(len(base.text_ids), params.num_bootstrap, params.seed)
     candidates: dict[str, dict[str, Any]] = {}

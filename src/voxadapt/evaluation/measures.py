@@ -37,6 +37,7 @@ class Sample:
         floor: float | None,
     ) -> None:
         self.rows = sort_rows(rows)
+        self.num_measured = sum(row.status == "ok" for row in self.rows)
         self.text_ids = sorted({row.text_id for row in self.rows})
         self.keys = [row.text_id for row in self.rows]
         stand_in = 0.0 if floor is None else floor

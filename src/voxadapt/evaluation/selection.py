@@ -2,7 +2,7 @@
 
 The start is candidate 0 and may win: the zero-shot Base, or what an earlier stage chose. The rule
 is fixed in the parameters before anything is scored; equal inputs give equal bytes, in whatever
-order the rows come.
+order the rows come. Sentences with digits are checked like all others and decide nothing.
 
 How a paired gate (failure rate, error, similarity) is read, with d = how much worse the candidate
 is than the start and margin m: *passed* when the upper bound of d is at most m (shown to be no
@@ -22,12 +22,12 @@ import numpy as np
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.measures import Sample, calibrated
 from voxadapt.evaluation.normalise import metric_for
-from voxadapt.evaluation.results import ScoreRow, evaluator_id, rows_sha
+from voxadapt.evaluation.results import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.evaluation.statistics import (
     Array,
     Interval,
+    all_pairs_critical,
     detectable_difference,
-    max_t_critical,
     paired_difference,
     pareto_members,
     probability_best,
@@ -41,6 +41,7 @@ from voxadapt.params import SelectParams, epoch_number
 
 BASE = "base"
 STAGE2 = "stage2-"
+SCHEMA = "voxadapt-selection/1"
 POWER_DIFFERENCES = {"similarity": (0.005, 0.01, 0.02), "error": (0.01, 0.02, 0.05)}
 
 
@@ -99,14 +100,17 @@ def select(
 
     Raises:
         UserError: When candidates were not scored on the same clips by the same evaluator, or
-            the error metric cannot measure the language.
+            the error metric cannot measure the language, or no sentence is without digits.
     """
     names = sorted(rows, key=lambda name: _place(name, start))
     split = _check(rows, names, params, start)
     everything = [row for name in names for row in rows[name]]
     evaluator = evaluator_id(everything)
-    real = comparable(real, split, evaluator)
-    codec = comparable(codec, split, evaluator)
+    real = ranked(comparable(real, split, evaluator))
+    codec = ranked(comparable(codec, split, evaluator))
+    _same_reference(scale, evaluator)
+    inputs = {name: rows_sha(rows[name]) for name in names}
+    rows = {name: ranked(rows[name]) for name in names}
     ceiling, floor = _point(scale, "ceiling"), _point(scale, "floor")
     samples = {name: Sample(rows[name], params.error_metric, floor) for name in names}
     first = samples[start]
@@ -150,14 +154,16 @@ def select(
 
     candidates = []
     for name in names:
-        shown = ("wer", "cer", "sim", "sim_norm", "duration_ratio", "failure_rate",
-                 "wrong_language_rate")  # fmt: skip
+        shown = ("wer", "wer_raw", "cer", "cer_raw", "sim", "sim_norm", "duration_ratio",
+                 "failure_rate", "wrong_language_rate")  # fmt: skip
         in_race = comparison is not None and name in eligible
         candidates.append(
             {
                 "name": name,
                 "epoch": epoch_number(name),
                 "eligible": name in eligible,
+                "n_expected": len(samples[name].rows),
+                "n_measured": samples[name].num_measured,
                 "gates": [gate.as_dict() for gate in gates[name]],
                 **{key: measured[name][key].as_dict() for key in shown},
                 "primary": measured[name]["sim" if higher else metric].as_dict(),
@@ -172,13 +178,13 @@ def select(
             }
         )
     result = {
-        "schema": "voxadapt-selection/1",
+        "schema": SCHEMA,
         "rule": params.model_dump(mode="json") | {"text": _rule_text(params, start)},
         "split": split,
         "num_texts": len(first.text_ids),
         "takes": takes,
         "evaluator": evaluator,
-        "inputs": {name: rows_sha(rows[name]) for name in names},
+        "inputs": inputs,
         "asr_floor": _floor(real, params),
         "codec_floor": _floor(codec, params),
         "scale": None
@@ -206,18 +212,16 @@ def _gates(
     start: str,
 ) -> list[Gate]:
     """Hold one candidate against every gate."""
-    total = len(sample.rows)
-    lost = sum(row.status == "failed" for row in sample.rows)
-    share = (total - lost) / total
+    total, measurable = len(sample.rows), sample.num_measured
     gates = [
         Gate(
             "coverage",
-            "passed" if lost == 0 else "failed",
-            share,
+            "passed" if measurable == total else "failed",
+            measurable / total,
             None,
             None,
             1.0,
-            f"{total - lost} of {total} clips exist and could be measured.",
+            f"{measurable} of {total} clips exist and could be measured.",
         )
     ]
     for name, label, margin in (
@@ -335,7 +339,7 @@ def _compare(
     draws = np.stack([primary[name].draws(weights) for name in eligible], axis=1)
     differences = draws - draws[:, [best_index]]
     gaps = points - points[best_index]
-    critical = max_t_critical(differences, gaps, num_texts, confidence)
+    critical = all_pairs_critical(draws, points, num_texts, confidence)
     versus_best, tied = {}, []
     for index, name in enumerate(eligible):
         found, _ = paired_difference(primary[name], primary[best], weights, confidence)
@@ -385,17 +389,21 @@ def _power(
 ) -> dict[str, Any]:
     """Say which difference between two epochs this set of sentences could show."""
     num_texts = weights.shape[1]
+    if num_texts < 2:
+        text = "A single sentence cannot show a difference."
+        return {"se": None, "detectable_difference": None, "num_texts": num_texts,
+                "texts_needed": [], "text": text}  # fmt: skip
     draws = {name: primary[name].draws(weights) for name in names}
     epochs = [name for name in names if name not in (BASE, start)] or list(names)
     pairs = [(a, b) for i, a in enumerate(epochs) for b in epochs[i + 1 :]] or [(epochs[0], start)]
     errors = [standard_error(draws[a] - draws[b], num_texts) for a, b in pairs]
     se = float(np.median(errors))
-    smallest = detectable_difference(se, params.confidence)
+    smallest = detectable_difference(se, num_texts, params.confidence)
     unit = "similarity" if params.primary == "similarity" else params.error_metric.upper()
     needed = [
         {
             "difference": difference,
-            "num_texts": max(2, texts_needed(difference, se, num_texts, params.confidence)),
+            "num_texts": texts_needed(difference, se, num_texts, params.confidence),
         }
         for difference in POWER_DIFFERENCES[params.primary]
     ]
@@ -526,6 +534,9 @@ def confirm(
     rows = {BASE: base, name: chosen}
     split = _check(rows, list(rows), params, BASE)
     evaluator = evaluator_id([*base, *chosen])
+    _same_reference(scale, evaluator)
+    inputs = {key: rows_sha(value) for key, value in rows.items()}
+    base, chosen = ranked(base), ranked(chosen)
     ceiling, floor = _point(scale, "ceiling"), _point(scale, "floor")
     ours = Sample(chosen, params.error_metric, floor)
     theirs = Sample(base, params.error_metric, floor)
@@ -534,7 +545,7 @@ def confirm(
     both = [s.intervals(weights, confidence, ceiling, floor) for s in (theirs, ours)]
     earlier = _earlier(selection, name)
     measures = {}
-    for key in ("sim", "wer", "cer", "failure_rate"):
+    for key in ("sim", "wer", "wer_raw", "cer", "cer_raw", "failure_rate"):
         difference, _ = paired_difference(
             getattr(ours, key), getattr(theirs, key), weights, confidence
         )
@@ -566,8 +577,10 @@ def confirm(
         "chosen": name,
         "num_texts": len(ours.text_ids),
         "takes": len(ours.rows) // len(ours.text_ids),
+        "n_expected": {BASE: len(theirs.rows), name: len(ours.rows)},
+        "n_measured": {BASE: theirs.num_measured, name: ours.num_measured},
         "evaluator": evaluator,
-        "inputs": {key: rows_sha(value) for key, value in rows.items()},
+        "inputs": inputs,
         "measures": measures,
         "primary": params.primary,
         "error_metric": params.error_metric,
@@ -630,6 +643,10 @@ def _earlier(selection: Mapping[str, Any] | None, name: str) -> dict[str, Any]:
     """Find the chosen candidate's differences on the selection split."""
     if selection is None:
         return {}
+    if selection["schema"] != SCHEMA:
+        raise UserError(
+            Problem("selection", SCHEMA, str(selection["schema"]), "Run `voxadapt select` again.")
+        )
     for item in selection["candidates"]:
         if item["name"] == name and item["vs_base"] is not None:
             found = item["vs_base"]
@@ -676,6 +693,12 @@ def check_pairs(
                     Problem(f"{name}, text {row.text_id}", "one row a take", "two", "Score again.")
                 )
             found[row.key] = (row.text, row.split)
+        models = sorted({row.checkpoint_sha for row in rows[name]})
+        if len(models) > 1:
+            shown = ", ".join(model[:12] or "none" for model in models)
+            problems.append(
+                Problem(name, "rows of one checkpoint", shown, "Score this candidate again.")
+            )
         missing, extra = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
         if missing or extra:
             problems.append(
@@ -759,6 +782,17 @@ def comparable(
                 "Scores made by different evaluators cannot be compared.",
             )
     return kept
+
+
+def _same_reference(scale: Mapping[str, Any] | None, evaluator: Mapping[str, str]) -> None:
+    """Refuse a ceiling and floor that were measured against another centroid than the rows."""
+    found = None if scale is None else scale.get("sim_id")
+    if found is not None and found != evaluator["sim_id"]:
+        raise UserError(
+            Problem("similarity.json: sim_id", evaluator["sim_id"], str(found),
+                    "Score all candidates anew."),
+            "Scores made by different evaluators cannot be compared.",
+        )  # fmt: skip
 
 
 def _floor(rows: Sequence[ScoreRow], params: SelectParams) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """Speaker similarity by Resemblyzer, batched over clips, on a scale with ceiling and floor.
 
 Embeddings are those of the stock `preprocess_wav` and `embed_utterance`: the same resampling,
-loudness, voice activity detection and 1.6 s partials. Only the LSTM runs on the partials of many
-clips at once, and the mel filter bank is built once.
+loudness, voice activity detection and 1.6 s partials. The LSTM runs on the partials of many clips
+at once, spectra are taken in one call a clip, and window and mel filters are built once. What then
+remains is the LSTM's arithmetic at the processor's own limit: see benchmarks/RESULTS.md.
 
 The reference is the centroid of the speaker's held-out real clips: never a training clip, never
 the clip that conditions the zero-shot model. A cosine means little alone, so it stands between the
@@ -25,8 +26,10 @@ import librosa
 import numpy as np
 import soundfile as sf
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
+from scipy.signal import get_window
 
 with warnings.catch_warnings():
     # webrtcvad imports pkg_resources, Resemblyzer a deprecated scipy name; nothing to act on.
@@ -48,13 +51,15 @@ from voxadapt.evaluation.statistics import (
 from voxadapt.provenance import sha256_array, sha256_file, write_atomic, write_json
 
 LABEL = "SIM-resemblyzer"
+SCHEMA = "voxadapt-similarity/1"
 DURATIONS_S = (1.0, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0)
 MIN_REFERENCE_CLIPS = 3
 PARTIALS_PER_SECOND = 1.3  # default of embed_utterance
 MIN_COVERAGE = 0.75
-MAX_PARTIALS = 128  # per LSTM batch
-PARTIAL_FRAMES = hparams.partials_n_frames
+MAX_PARTIALS = 32  # per LSTM batch: states and gates of more do not stay in a core's cache
 RATE_HZ = hparams.sampling_rate
+FFT_SIZE = RATE_HZ * hparams.mel_window_length // 1000
+HOP = RATE_HZ * hparams.mel_window_step // 1000
 
 Wave = NDArray[np.float32]
 
@@ -126,11 +131,9 @@ class Embedder:
 
     def __init__(self, device: str = "cpu") -> None:
         self._encoder = resemblyzer.VoiceEncoder(device, verbose=False).eval()
-        self._filters = librosa.filters.mel(
-            sr=RATE_HZ,
-            n_fft=RATE_HZ * hparams.mel_window_length // 1000,
-            n_mels=hparams.mel_n_channels,
-        )
+        filters = librosa.filters.mel(sr=RATE_HZ, n_fft=FFT_SIZE, n_mels=hparams.mel_n_channels)
+        self._filters = np.ascontiguousarray(filters.T, np.float32)  # [201, 40]
+        self._window = get_window("hann", FFT_SIZE).astype(np.float32)
         weights = Path(resemblyzer.__file__).with_name("pretrained.pt")
         version = metadata.version("Resemblyzer")
         self.id = f"resemblyzer-{version}+{sha256_file(weights)[:8]}"
@@ -176,12 +179,12 @@ class Embedder:
             len(speech), PARTIALS_PER_SECOND, MIN_COVERAGE
         )
         end = wav_slices[-1].stop
-        padded = np.pad(speech, (0, max(0, end - len(speech))))
-        hop = RATE_HZ * hparams.mel_window_step // 1000
-        size = RATE_HZ * hparams.mel_window_length // 1000
-        spectrum = librosa.stft(padded, n_fft=size, hop_length=hop)
-        power = spectrum.real**2 + spectrum.imag**2
-        mel = (self._filters @ power).T.astype(np.float32)
+        edge = FFT_SIZE // 2
+        padded = np.pad(speech, (edge, max(0, end - len(speech)) + edge))
+        frames = sliding_window_view(padded, FFT_SIZE)[::HOP]
+        spectrum = np.fft.rfft(frames * self._window)
+        power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+        mel = power @ self._filters
         return [mel[part] for part in mel_slices]
 
 
@@ -339,7 +342,7 @@ class SimilarityScale:
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON record."""
         return {
-            "schema": "voxadapt-similarity/1",
+            "schema": SCHEMA,
             "label": LABEL,
             "sim_id": self.sim_id,
             "num_reference": len(self.reference_ids),
@@ -364,7 +367,16 @@ class SimilarityScale:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SimilarityScale:
-        """Read what `as_dict` returned."""
+        """Read what `as_dict` returned.
+
+        Raises:
+            UserError: When it is a record of another kind or version.
+        """
+        if values.get("schema") != SCHEMA:
+            raise UserError(
+                Problem("similarity.json", SCHEMA, str(values.get("schema")),
+                        "Run `voxadapt codes` again.")
+            )  # fmt: skip
         return cls(
             sim_id=values["sim_id"],
             reference_ids=tuple(values["reference_ids"]),

@@ -10,13 +10,15 @@ Shapes: T texts, B resamples, C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.optimize import brentq
+from scipy.stats import nct, norm, t
 
 Array = NDArray[np.float64]
 DIGITS = 6  # what is published is rounded, so that equal inputs give equal bytes everywhere
@@ -280,6 +282,24 @@ def max_t_critical(draws: Array, points: Array, num_blocks: int, confidence: flo
     return quantile * factor / float(np.sqrt(num_blocks / (num_blocks - 1.0)))
 
 
+def all_pairs_critical(draws: Array, points: Array, num_blocks: int, confidence: float) -> float:
+    """Return the critical value that covers the differences of every pair at once.
+
+    It serves the differences against whichever candidate the same data show to be the best; the
+    critical value for a reference that was fixed beforehand would be too small for that.
+
+    Args:
+        draws: The candidates' statistics in each resample, [B, C].
+        points: The statistics themselves, [C].
+        num_blocks: Texts resampled.
+        confidence: Joint confidence.
+    """
+    first, second = np.triu_indices(len(points), k=1)
+    return max_t_critical(
+        draws[:, first] - draws[:, second], points[first] - points[second], num_blocks, confidence
+    )
+
+
 def probability_best(draws: Array, higher_is_better: bool) -> Array:
     """Return each candidate's share of resamples in which it is best; ties are split.
 
@@ -311,9 +331,37 @@ def pareto_members(error: Array, similarity: Array) -> NDArray[np.bool_]:
     return ~dominated
 
 
-def detectable_difference(se: float, confidence: float = 0.95, power: float = 0.8) -> float:
-    """Return the true difference that a test of this standard error finds with that power."""
-    return float((norm.ppf((1.0 + confidence) / 2.0) + norm.ppf(power)) * se)
+@cache
+def standard_errors_to_show(num_texts: int, confidence: float = 0.95, power: float = 0.8) -> float:
+    """Return how many standard errors a true difference must measure to be found so often.
+
+    Args:
+        num_texts: Texts behind the difference, at least 2; few texts need more (Student's t).
+        confidence: Of the two-sided interval that must not contain 0.
+        power: Share of cases in which it is to be found.
+    """
+    assert num_texts >= 2
+    freedom = num_texts - 1
+    critical = float(t.ppf((1.0 + confidence) / 2.0, freedom))
+
+    def lacking(distance: float) -> float:
+        return float(nct.sf(critical, freedom, distance)) - power
+
+    return float(brentq(lacking, 0.0, 8.0 * critical + 8.0, xtol=1e-9))
+
+
+def detectable_difference(
+    se: float, num_texts: int, confidence: float = 0.95, power: float = 0.8
+) -> float:
+    """Return the true difference that a set of texts finds with that power.
+
+    Args:
+        se: Standard error of the paired difference with these texts.
+        num_texts: How many they are, at least 2.
+        confidence: Of the test.
+        power: Share of cases in which the difference is to be found.
+    """
+    return standard_errors_to_show(num_texts, confidence, power) * se
 
 
 def texts_needed(
@@ -329,34 +377,9 @@ def texts_needed(
         power: Share of cases in which the difference is to be found.
     """
     assert difference > 0
-    ratio = detectable_difference(se, confidence, power) / difference
-    return int(np.ceil(num_texts * ratio**2))
-
-
-def coverage(
-    simulate: Callable[[np.random.Generator], tuple[Ratio, float]],
-    num_trials: int,
-    num_bootstrap: int,
-    confidence: float,
-    seed: int,
-) -> float:
-    """Measure how often the interval of a simulated corpus contains the truth.
-
-    Args:
-        simulate: Draws a corpus, always of the same number of texts, and names its true value.
-        num_trials: Corpora drawn.
-        num_bootstrap: Resamples for each.
-        confidence: Nominal coverage.
-        seed: Seed of everything.
-    """
-    generator = np.random.default_rng(seed)
-    weights: Array | None = None  # independent of the data, so one set serves all trials
-    hits = 0
-    for _ in range(num_trials):
-        ratio, truth = simulate(generator)
-        if weights is None:
-            weights = resample_weights(len(ratio.numerator), num_bootstrap, seed)
-        found = ratio_interval(ratio, weights, 0, confidence)
-        assert found.low is not None and found.high is not None
-        hits += found.low <= truth <= found.high
-    return hits / num_trials
+    spread = se * np.sqrt(num_texts)
+    normal = norm.ppf((1.0 + confidence) / 2.0) + norm.ppf(power)
+    needed = max(2, int(np.ceil((normal * spread / difference) ** 2)))
+    while detectable_difference(spread / np.sqrt(needed), needed, confidence, power) > difference:
+        needed += 1  # the normal figure is at most a few texts short
+    return needed

@@ -1,0 +1,142 @@
+"""Speaking a batch: our token loop against the stock one, and what the C allocator costs the codec.
+
+    python -m benchmarks.synthesis data/models/base data/speaker/train_raw.jsonl
+
+Both loops sample the same texts from the same prompt; runs take turns. The stock calls run once
+more in a process whose allocator is left as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from benchmarks.results import processor, table, write_section
+
+LIMIT = 80  # tokens a clip; the miniature's sentences need about thirty
+
+
+def speak_with(tts: Any, prompt: Any, texts: list[str], ours: bool) -> dict[str, float]:
+    """Speak the texts and return seconds of the tokens and of the codec, and the frames made."""
+    from voxadapt.model.decoding import Decoding
+
+    codec, spent = tts.model.speech_tokenizer, {"codec": 0.0, "frames": 0.0}
+    decode: Callable[..., Any] = codec.decode
+
+    def timed(items: list[dict[str, Any]]) -> Any:
+        start = time.process_time()
+        result = decode(items)
+        spent["codec"] = time.process_time() - start
+        spent["frames"] = float(sum(len(item["audio_codes"]) for item in items))
+        return result
+
+    sampling = {"temperature": 0.6, "top_k": 30, "top_p": 1.0}
+    call = {
+        "text": texts, "language": "Auto", "voice_clone_prompt": [prompt],
+        "non_streaming_mode": True, "do_sample": True, "subtalker_dosample": True,
+        "repetition_penalty": 1.05, "max_new_tokens": LIMIT, **sampling,
+        **{f"subtalker_{name}": value for name, value in sampling.items()},
+    }  # fmt: skip
+    torch.manual_seed(0)
+    with mock.patch.object(codec, "decode", timed):
+        start = time.process_time()
+        if ours:
+            with Decoding(tts.model, range(len(texts)), [LIMIT] * len(texts)):
+                tts.generate_voice_clone(**call)
+        else:
+            tts.generate_voice_clone(**call)
+        spent["tokens"] = time.process_time() - start - spent["codec"]
+    return spent
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, list[list[float]]]:
+    """Return [tokens, codec, frames] of every run, keyed by batch size and whose loop it was."""
+    from voxadapt.model.load import load_tts
+
+    torch.set_num_threads(1)
+    tts = load_tts(arguments.model)
+    generation = tts.model.talker.generation_config
+    generation.pad_token_id = tts.model.config.talker_config.codec_eos_token_id
+    rows = [json.loads(line) for line in arguments.manifest.read_text("utf-8").splitlines()]
+    reference = arguments.manifest.parent / rows[0]["ref_audio"]
+    (prompt,) = tts.create_voice_clone_prompt(ref_audio=str(reference), x_vector_only_mode=True)
+    taken: dict[str, list[list[float]]] = {}
+    for size in arguments.batches:
+        texts = [row["text"] for row in rows[:size]]
+        for run in range(arguments.runs + 1):
+            for whose in ("stock", "ours"):
+                found = speak_with(tts, prompt, texts, whose == "ours")
+                if run:  # the first is for warming up
+                    values = [found["tokens"], found["codec"], found["frames"]]
+                    taken.setdefault(f"{size} {whose}", []).append(values)
+    return taken
+
+
+def main() -> None:
+    """Time both loops with both allocators and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="folder of a Base model")
+    parser.add_argument("manifest", type=Path, help="texts to say, with a reference clip")
+    parser.add_argument("--batches", type=int, nargs="+", default=[4, 16, 32])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--default-allocator", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.default_allocator:
+        with mock.patch("voxadapt.model.load.keep_freed_memory"):
+            print(json.dumps(measure(arguments)))
+        return
+    ours = measure(arguments)
+    command = [sys.executable, "-m", "benchmarks.synthesis", *sys.argv[1:], "--default-allocator"]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    default = json.loads(answer.splitlines()[-1])
+    rows = []
+    for size in arguments.batches:
+        stock, fast, plain = ours[f"{size} stock"], ours[f"{size} ours"], default[f"{size} stock"]
+        ratios = [
+            (a[0] / a[2]) / (b[0] / b[2]) for a, b in zip(stock, fast, strict=True)
+        ]  # a frame's time: sampled clips differ a little in length
+        whole = [
+            ((a[0] + a[1]) / a[2]) / ((b[0] + b[1]) / b[2])
+            for a, b in zip(plain, fast, strict=True)
+        ]
+        rows.append(
+            [
+                str(size),
+                *(f"{1000 * statistics.median(r[0] / r[2] for r in runs):.2f} ms"
+                  for runs in (stock, fast)),
+                f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+                *(f"{1000 * statistics.median(r[1] / r[2] for r in runs):.2f} ms"
+                  for runs in (plain, fast)),
+                f"{statistics.median(whole):.1f} ({min(whole):.1f} to {max(whole):.1f})",
+            ]
+        )  # fmt: skip
+    header = [
+        "batch", "stock loop", "our loop", "times faster", "codec, default allocator",
+        "codec, ours", "together",
+    ]  # fmt: skip
+    frames = ours[f"{arguments.batches[-1]} ours"][0][2]
+    write_section(
+        "Speaking",
+        [
+            f"CPU time of a frame (80 ms of speech), one thread of {processor()}, torch "
+            f"{torch.__version__}, {arguments.model}, medians of {arguments.runs} interleaved "
+            f"runs, {frames:.0f} frames in the largest batch: `python -m benchmarks.synthesis "
+            f"{' '.join(sys.argv[1:])}`. *Together*: loop and codec, ours against the stock calls "
+            "in a process whose allocator gives freed memory back.",
+            "",
+            *table(header, rows),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
