@@ -14,7 +14,7 @@ from reporting.language_world import (
     make_language_params,
     write_language_world,
 )
-from reporting.test_page import PAYLOAD, Reader
+from reporting.test_page import PAYLOAD, Reader, assert_its_script_alone_may_run
 from reporting.world import make_params
 from voxadapt import paths
 from voxadapt.errors import UserError
@@ -41,7 +41,7 @@ def skipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the drawing to the tests of the figures: it is what takes time here."""
-    monkeypatch.setattr(page.figures, "png_uri", lambda figure: "data:image/png;base64,")
+    monkeypatch.setattr(page.figures, "svg", lambda figure, prefix: "<svg></svg>")
 
 
 def text_of(html: str) -> str:
@@ -54,10 +54,9 @@ def test_page_is_self_contained_and_whole(ran: Path) -> None:
     assert path == ran / paths.LANGUAGE_REPORT
     html = path.read_text(encoding="utf-8")
     reader = Reader(html)
-    assert "script" not in reader.tags
     assert not reader.handlers
     assert all(url.startswith(("data:", "#")) for url in reader.fetched)
-    assert "default-src 'none'" in html
+    assert_its_script_alone_may_run(html)
     text = text_of(html)
     assert "Use epoch 1 of Stage 2 for Malay." in text
     for name in ("Base", "Epoch 1", "Epoch 3", "Stage 2, epoch 2", "Recording, coded"):
@@ -157,7 +156,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     decision = read_json(tmp_path / paths.LANGUAGE_DECISION)
     write_json(tmp_path / paths.LANGUAGE_DECISION, decision | {"reason": PAYLOAD})
     html = language.build_language_page(params, tmp_path)
-    assert "<script" not in html
+    assert_its_script_alone_may_run(html)
     assert not Reader(html).handlers
     assert Reader(html).text.count(PAYLOAD) >= 5
 

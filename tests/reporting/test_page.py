@@ -1,5 +1,7 @@
 """The report page: self-contained, escaped, complete, and clear about what is missing."""
 
+import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -9,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from reporting.world import EVALUATOR, TEXTS, make_confirm, make_params, make_selection, write_world
+from reporting.world import (
+    EVALUATOR,
+    TEXTS,
+    interval,
+    make_confirm,
+    make_params,
+    make_selection,
+    write_world,
+)
 from voxadapt import paths
 from voxadapt.errors import UserError
 from voxadapt.evaluation import selection
@@ -45,6 +55,15 @@ class Reader(HTMLParser):
         self.text += data
 
 
+def assert_its_script_alone_may_run(html: str) -> None:
+    """The policy names the one script of the page by its hash, and nothing else."""
+    (code,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in html
+    assert html.count("<script") == 1
+    assert "default-src 'none'" in html
+
+
 @pytest.fixture(scope="module")
 def html(world: Path) -> str:
     return page.build_page(make_params(), world)
@@ -52,11 +71,91 @@ def html(world: Path) -> str:
 
 def test_page_fetches_nothing(html: str) -> None:
     reader = Reader(html)
-    assert "script" not in reader.tags
     assert not reader.handlers
     assert all(url.startswith(("data:", "#")) for url in reader.fetched)
     assert not re.search(r"(src|href|import|url)\W{0,3}https?://", html)
-    assert "default-src 'none'" in html
+    assert_its_script_alone_may_run(html)
+
+
+def test_ids_are_unique_and_whatever_is_referred_to_exists(html: str) -> None:
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    without_style = re.sub(r"<(style|script)>.*?</\1>", "", html, flags=re.DOTALL)
+    used = re.findall(r'(?:href="|url\()#([^")]+)', without_style)
+    assert len(used) > 100
+    assert set(used) <= set(ids)
+
+
+def test_the_first_screen_says_what_was_measured_with_what(html: str) -> None:
+    header = Reader(html[html.index("<header") : html.index("</header>")]).text
+    for fact in ("120 of 120", *list(EVALUATOR.values())[:3], "commit", "parameters"):
+        assert fact in header
+
+
+def test_what_the_sample_leaves_out_is_sorted_out_and_explained(world: Path) -> None:
+    records = load_records(make_params(), world)
+    cell = page.partial(page.make_cell, metric="wer")
+    sample = page.grid(records.rows, ("real", "base", "epoch-2"), 2, cell, "epoch-2")
+    found = page.extremes(records.rows, "epoch-2", sample, cell, "wer")
+    assert len({(item["text"], item["take"]) for item in found}) == len(found)
+    shown = {item["text"] for item in sample}
+    assert not any(item["take"] == 1 and item["text"] in shown for item in found)
+    for item in found:
+        assert [c.candidate for c in item["cells"]] == ["real", "base", "epoch-2"]
+        if "most worsened" in item["why"]:
+            assert item["change"] > 0
+        if "flagged" in item["why"]:
+            assert item["num_flagged"]
+    reasons = {reason for item in found for reason in item["why"]}
+    assert {"most worsened", "most improved", "among the worst"} <= reasons
+    base = page.extremes(records.rows, "base", sample, cell, "wer")
+    assert all(item["change"] is None for item in base)
+
+
+def test_clips_of_a_sentence_share_one_scale_of_time(html: str) -> None:
+    shares = [float(share) for share in re.findall(r'class="mel"[^>]*width: ([\d.]+)%', html)]
+    assert len(shares) == html.count("<audio")
+    assert max(shares) == 100.0
+
+
+@pytest.mark.usefixtures("_plain_figures")
+def test_sections_that_depend_on_a_record_appear_with_it(world: Path, tmp_path: Path) -> None:
+    params = make_params(1, max_grid_sentences=1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    bare = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    confirm = read_json(tmp_path / paths.CONFIRM)
+    gap = interval(-0.03) | {"low": -0.05, "high": -0.01}
+    second = {"asr_id": "second+99", "metric": "wer", "base": interval(0.2),
+              "chosen": interval(0.17), "difference": gap, "agrees": False,
+              "sentence": "The second recogniser hears epoch-1 otherwise."}  # fmt: skip
+    write_json(tmp_path / paths.CONFIRM, confirm | {"second_asr": second})
+    write_json(tmp_path / paths.PLANNING, {
+        "schema": "voxadapt-planning/1", "power": 0.8, "text": "You can see a difference of 0.012.",
+        "assumptions": {"text": "Takes are alike."},
+        "splits": {"selection": {"num_texts": 8, "takes": 3, "between_epochs": {
+            "sim": {"se": 0.004, "detectable_difference": 0.0123,
+                    "texts_needed": [{"difference": 0.005, "num_texts": 48}]},
+            "wer": {"se": None, "detectable_difference": None, "texts_needed": []}}}},
+    })  # fmt: skip
+    for name in params.candidate_names:
+        path = tmp_path / paths.SCORES / name / "summary.json"
+        numbers = {
+            "num_texts": 2,
+            "n_expected": 6,
+            "n_measured": 5,
+            "wer": interval(0.5),
+            "cer": interval(0.4),
+            "sim": interval(0.7),
+            "failure_rate": interval(0.1),
+        }
+        write_json(path, read_json(path) | {"slices": {"digits": numbers}})  # fmt: skip
+    full = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    for words in ("A second recogniser", "It does not agree", "second+99",
+                  "hears epoch 1 otherwise", "Planned before training", "0.005: 48 sentences",
+                  "Takes are alike", "Sentences with digits", "5 of 6"):  # fmt: skip
+        assert words in full
+        assert words not in bare
+    assert "Nobody has voted yet" in bare
 
 
 def test_page_shows_every_candidate_and_names_the_choice(html: str) -> None:
@@ -84,7 +183,7 @@ def test_page_plays_every_cell_of_the_grid_with_the_recording_first(html: str) -
 @pytest.fixture
 def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the drawing to the tests of the figures: it is what takes time here."""
-    monkeypatch.setattr(page.figures, "png_uri", lambda figure: "data:image/png;base64,")
+    monkeypatch.setattr(page.figures, "svg", lambda figure, prefix: "<svg></svg>")
 
 
 @pytest.mark.usefixtures("_plain_figures")
@@ -110,7 +209,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     write_json(tmp_path / paths.SELECTION, decision)
     html = page.build_page(params, tmp_path)
     reader = Reader(html)
-    assert "<script" not in html
+    assert_its_script_alone_may_run(html)
     assert not reader.handlers
     assert reader.text.count(PAYLOAD) >= 5
 

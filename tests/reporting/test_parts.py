@@ -2,16 +2,20 @@
 
 import base64
 import io
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from matplotlib.image import imread
+from matplotlib.text import Text
 
-from reporting.world import make_params, make_row, make_selection, make_summary
+from reporting.world import interval, make_params, make_row, make_selection, make_summary
 from voxadapt import paths
 from voxadapt.provenance import read_json
-from voxadapt.reporting import figures, players, tables
+from voxadapt.reporting import figures, mel, players, tables
 
 
 @pytest.fixture
@@ -174,3 +178,109 @@ def test_similarity_figure_shows_points_intervals_and_reference_lines(inside: Pa
     assert [label.get_text() for label in axes.get_xticklabels()] == ["Base", "1", "2", "3", "4"]
     words = {text.get_text() for text in axes.texts}
     assert words == {"ceiling: real recordings", "after the codec", "floor: other voices"}
+
+
+def test_duration_figure_shows_the_band_of_the_gate() -> None:
+    axes = figures.rate(make_selection(make_params(), "epoch-2", "epoch-3")).axes[0]
+    low, high = axes.get_ylim()
+    assert low < 0.8 < 1.25 < high
+    assert {"gate: at most 1.25", "gate: at least 0.8"} <= {t.get_text() for t in axes.texts}
+
+
+def test_trade_off_draws_both_intervals_the_front_and_its_shares() -> None:
+    selection = make_selection(make_params(3), "epoch-2", "epoch-2")
+    for entry, sim, error, front in zip(
+        selection["candidates"], (0.5, 0.6, 0.7, 0.8), (0.2, 0.1, 0.15, 0.3),
+        (False, True, True, True), strict=True,
+    ):  # fmt: skip
+        entry |= {"sim": interval(sim), "wer": interval(error), "pareto": front, "eligible": front}
+    axes = figures.trade_off(selection).axes[0]
+    points = [
+        (line.get_xdata()[0], line.get_ydata()[0])
+        for line in axes.lines
+        if line.get_marker() == "o"
+    ]
+    assert points == [(0.5, 20.0), (0.6, 10.0), (0.7, 15.0), (0.8, 30.0)]
+    whiskers = [line for line in axes.lines if len(line.get_xdata()) == 2]
+    assert len(whiskers) == 2 * len(points)
+    (front,) = (line for line in axes.lines if len(line.get_xdata()) > 2)
+    steps = list(zip(front.get_xdata(), front.get_ydata(), strict=True))
+    assert steps[1:-1] == [(0.6, 10.0), (0.6, 15.0), (0.7, 15.0), (0.7, 30.0), (0.8, 30.0)]
+    assert {t.get_text() for t in axes.texts} == {
+        "Base", "Epoch 1, 70 %", "Epoch 2, 70 %", "Epoch 3, 70 %",
+    }  # fmt: skip
+
+
+def test_names_of_neighbouring_points_do_not_overlap() -> None:
+    selection = make_selection(make_params(4), "epoch-2", "epoch-2")
+    for index, entry in enumerate(selection["candidates"]):
+        entry |= {"sim": interval(0.6 + 0.0001 * index), "wer": interval(0.3 + 0.0001 * index)}
+    for theme in (figures.LIGHT, figures.NARROW):
+        figure = figures.trade_off(selection, theme)
+        figure.draw_without_rendering()
+        # Of the words alone: an annotation's own extent includes its line.
+        boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]
+        tops = sorted((box.y0, box.y1) for box in boxes)
+        assert all(above[0] > below[1] - 1 for below, above in pairwise(tops))
+
+
+def test_drawings_are_equal_for_equal_figures_and_take_the_colours_of_the_page() -> None:
+    selection = make_selection(make_params(), "epoch-2", "epoch-3")
+    drawn = figures.svg(figures.trade_off(selection), "a")
+    assert drawn == figures.svg(figures.trade_off(selection), "a")
+    assert drawn.startswith("<svg")
+    assert "var(--chosen)" in drawn
+    assert set(re.findall(r"#[0-9a-f]{6}", drawn)) <= {"#000000"}
+    assert "font-family" not in drawn
+    assert "<style" not in drawn
+    assert ">Epoch 2, 70 %<" in drawn
+    names = set(re.findall(r' id="([^"]+)"', drawn))
+    assert names
+    assert all(name.startswith("a-") for name in names)
+
+
+def test_drawings_escape_their_words() -> None:
+    payload = "</text><script>alert(1)</script>"
+    values = {payload: {"base": interval(0.2)}}
+    drawn = figures.svg(figures.two_errors(("base",), values, "base"), "a")
+    assert "<script" not in drawn
+    assert "&lt;script&gt;" in drawn
+
+
+def tone(level_dbfs: float, seconds: float, rate_hz: int = 24000) -> np.ndarray:
+    t = np.arange(int(seconds * rate_hz)) / rate_hz
+    return (10 ** (level_dbfs / 20) * np.sin(2 * np.pi * 1000 * t)).astype(np.float32)
+
+
+def test_spectrograms_have_one_scale_for_all() -> None:
+    assert not mel.levels(np.zeros(24000, np.float32), 24000).any()
+    quiet, loud = (int(mel.levels(tone(level, 1.0), 24000).max()) for level in (-50, -20))
+    assert 0 < quiet < loud <= mel.NUM_LEVELS - 1
+    band = [int(mel.levels(tone(-20, 1.0, rate), rate).sum(axis=1).argmax())
+            for rate in (16000, 24000, 44100)]  # fmt: skip
+    assert len(set(band)) == 1  # the same height whatever the file's rate
+
+
+def test_spectrograms_are_small_pictures(tmp_path: Path) -> None:
+    for seconds in (0.001, 1.0, 40.0):
+        steps = mel.levels(tone(-20, seconds), 24000)
+        assert steps.shape[0] == mel.NUM_BANDS
+        assert 1 <= steps.shape[1] <= mel.MAX_COLUMNS
+    noise = np.random.default_rng(0).normal(0, 0.1, 40 * 24000).astype(np.float32)
+    uri = mel.picture_uri(noise, 24000)
+    assert uri == mel.picture_uri(noise, 24000)
+    assert len(uri) < 9000
+    data = base64.b64decode(uri.split(",", 1)[1])
+    pixels = imread(io.BytesIO(data), format="png")
+    shown = np.round(pixels[..., 3] * (mel.NUM_LEVELS - 1)).astype(int)
+    assert np.array_equal(shown, mel.levels(noise, 24000))
+
+
+def test_a_page_of_three_hundred_clips_stays_below_fifteen_megabytes(tmp_path: Path) -> None:
+    """Twelve candidates and 25 sentences of four seconds, loud in every band."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 4 * 24000)
+    soundfile.write(tmp_path / "a.wav", noise, 24000)
+    sound = players.read_sound(tmp_path / "a.wav")
+    assert sound is not None
+    assert 300 * (len(sound.uri) + len(sound.mel_uri)) < 14e6
+    assert sound.duration_s == 4.0

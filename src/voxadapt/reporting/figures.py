@@ -1,14 +1,19 @@
-"""Matplotlib figures, made without pyplot so that nothing depends on a backend or on order."""
+"""Matplotlib figures, made without pyplot so that nothing depends on a backend or on order.
+
+Notebooks show them as PNG. The pages hold them as SVG whose colours are the page's variables and
+whose text is text: one drawing serves light and dark paper and any zoom.
+"""
 
 from __future__ import annotations
 
-import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from voxadapt import paths
@@ -21,19 +26,20 @@ from voxadapt.reporting.tables import percent, title
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """Colours of a figure."""
+    """Colours and width of a figure; the colours' names are variables of the pages' style."""
 
     ink: str
     quiet: str
-    grid: str
-    paper: str
+    line: str
+    card: str
     base: str
     other: str
     chosen: str
+    width_in: float = 5.4
 
 
-LIGHT = Theme("#22211f", "#6b6862", "#e7e4dc", "#ffffff", "#a9731b", "#8d98a3", "#0b6e63")
-DARK = Theme("#ebe8e1", "#a3a099", "#33332f", "#1d1e1d", "#dba54c", "#7d8791", "#55c7b3")
+LIGHT = Theme("#22211f", "#6b6862", "#e3dfd5", "#ffffff", "#94630f", "#8d98a3", "#0b6e63")
+NARROW = replace(LIGHT, width_in=3.5)  # for phones, where a wide figure's words would be too small
 
 
 class Plot(Figure):
@@ -50,21 +56,49 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def png_uri(figure: Figure) -> str:
-    """Render a figure as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png(figure)).decode()
+def svg(figure: Figure, prefix: str) -> str:
+    """Render a figure as an `<svg>` element, equal for equal figures.
+
+    Args:
+        figure: Drawn with the colours of `LIGHT`, which become variables.
+        prefix: Of its elements' ids, different for every figure of a page.
+
+    Returns:
+        The element: as wide as the place it is put in, without a font family of its own.
+    """
+    buffer = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "voxadapt"}):
+        figure.savefig(buffer, format="svg", metadata=nothing)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<style.*?</style>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    text = re.sub(r"(font: (?:[a-z0-9]+ )*[\d.]+px) [^;\"]*", r"\1 inherit", text)
+    used = set(re.findall(r"(?:href=\"|url\()#([\w.]+)", text))
+    text = re.sub(
+        r' id="([\w.]+)"',
+        lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else "",
+        text,
+    )
+    text = re.sub(r"(?:xlink:)?href=\"#", f'href="#{prefix}-', text)
+    text = text.replace("url(#", f"url(#{prefix}-")
+    for name in ("ink", "quiet", "line", "card", "base", "other", "chosen"):
+        text = text.replace(getattr(LIGHT, name), f"var(--{name})")
+    return re.sub(r"\s*\n\s*", "\n", text)
 
 
-def _axes(theme: Theme, width_in: float = 5.4, height_in: float = 3.2) -> tuple[Plot, Any]:
-    figure = Plot(figsize=(width_in, height_in), layout="constrained", facecolor=theme.paper)
+def _axes(theme: Theme, height_in: float = 3.2) -> tuple[Plot, Any]:
+    figure = Plot(figsize=(theme.width_in, height_in), layout="constrained", facecolor=theme.card)
     axes = figure.subplots()
     _dress(axes, theme)
     return figure, axes
 
 
 def _dress(axes: Any, theme: Theme) -> None:
-    axes.set_facecolor(theme.paper)
-    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.set_facecolor(theme.card)
+    axes.grid(axis="y", color=theme.line, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -78,6 +112,11 @@ def _colour(name: str, chosen: str, theme: Theme) -> str:
     return theme.chosen if name == chosen else theme.base if name == "base" else theme.other
 
 
+def _word_colour(name: str, chosen: str, theme: Theme) -> str:
+    colour = _colour(name, chosen, theme)
+    return theme.quiet if colour == theme.other else colour  # grey enough to be read
+
+
 def _per_candidate(
     selection: dict[str, Any],
     key: str,
@@ -86,53 +125,103 @@ def _per_candidate(
     theme: Theme,
     factor: float = 1.0,
 ) -> Plot:
-    """Draw one measure per candidate with its interval, and labelled reference lines."""
+    """Draw one measure per candidate: points, bands of their intervals, labelled reference lines.
+
+    The Base's interval is drawn across the whole figure: what lies beyond it is a change.
+    """
     figure, axes = _axes(theme)
     listed, chosen = selection["candidates"], selection["chosen"]
+    for stage in (False, True):
+        _band(
+            axes,
+            [
+                (x, *(factor * c[key][end] for end in ("low", "point", "high")))
+                for x, c in enumerate(listed)
+                if c["name"] != "base"
+                and c["name"].startswith("stage2-") == stage
+                and c[key]["low"] is not None
+            ],
+            theme,
+        )
     for x, candidate in enumerate(listed):
         value = candidate[key]
         if value["point"] is None:
             continue
         colour = _colour(candidate["name"], chosen, theme)
         if value["low"] is not None:
-            ends = (factor * value["low"], factor * value["high"])
-            axes.plot((x, x), ends, color=colour, linewidth=2.4, solid_capstyle="round", zorder=3)
-        size = 9.5 if candidate["name"] == chosen else 7
+            low, high = factor * value["low"], factor * value["high"]
+            axes.plot((x, x), (low, high), color=colour, linewidth=1.6, zorder=3)
+            if candidate["name"] == "base":
+                axes.axhspan(low, high, color=theme.base, alpha=0.14, linewidth=0, zorder=0)
         axes.plot(
             x,
             factor * value["point"],
             "o",
             color=colour,
-            markersize=size,
-            markerfacecolor=colour if candidate["eligible"] else theme.paper,
-            markeredgewidth=1.8,
+            markersize=9 if candidate["name"] == chosen else 6.5,
+            markerfacecolor=colour if candidate["eligible"] else theme.card,
+            markeredgewidth=1.6,
             zorder=4,
         )
-    for text, level, style in lines:
-        if level is None:
-            continue
-        axes.axhline(factor * level, color=theme.ink, linewidth=1.0, linestyle=style, zorder=2)
-        axes.annotate(
-            text,
-            (1.0, factor * level),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            fontsize=8.5,
-            color=theme.quiet,
-        )
+    for _, level, style in lines:
+        if level is not None:
+            axes.axhline(factor * level, color=theme.ink, linewidth=0.9, linestyle=style, zorder=2)
     axes.set_ylabel(label, fontsize=9)
     names = [c["name"] for c in listed]
     axes.set_xticks(range(len(names)), [_tick(name) for name in names])
-    hollow = "; hollow: a gate was failed" if any(not c["eligible"] for c in listed) else ""
-    axes.set_xlabel(f"epoch (Base: zero-shot{_second(names)}{hollow})", fontsize=9)
+    hollow = "; hollow: gated out" if any(not c["eligible"] for c in listed) else ""
+    axes.set_xlabel(f"epoch{_second(names)}{hollow}", fontsize=9)
     for tick, candidate in zip(axes.get_xticklabels(), listed, strict=True):
-        tick.set_color(_colour(candidate["name"], chosen, theme))
+        tick.set_color(_word_colour(candidate["name"], chosen, theme))
         tick.set_fontweight("bold" if candidate["name"] == chosen else "normal")
-    axes.set_xlim(-0.5, len(listed) - 0.1)
+    axes.set_xlim(-0.5, len(listed) - 0.5)
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.08 * (high - low))
+    _name_lines(
+        axes,
+        [(text, factor * level) for text, level, _ in lines if level is not None],
+        [None if c[key]["point"] is None else factor * c[key]["point"] for c in listed],
+        theme,
+    )
     return figure
+
+
+def _band(axes: Any, points: Sequence[tuple[float, float, float, float]], theme: Theme) -> None:
+    """Join candidates by a line and the ends of their intervals by a band."""
+    if len(points) < 2:
+        return
+    xs, lows, middles, highs = zip(*points, strict=True)
+    axes.fill_between(xs, lows, highs, color=theme.other, alpha=0.22, linewidth=0, zorder=1)
+    axes.plot(xs, middles, color=theme.other, linewidth=1.0, zorder=2)
+
+
+def _name_lines(
+    axes: Any,
+    lines: Sequence[tuple[str, float]],
+    values: Sequence[float | None],
+    theme: Theme,
+) -> None:
+    """Write the names of horizontal lines where no point is near, and not over one another."""
+    low, high = axes.get_ylim()
+    above = None
+    for text, level in sorted(lines, key=lambda line: -line[1]):
+        room = [1.0 if v is None else abs(v - level) / (high - low) for v in values]
+        third = max(1, len(room) // 3)
+        right = min(room[-third:]) > min(room[:third])
+        tight = above is not None and above - level < 0.07 * (high - low)
+        axes.annotate(
+            text,
+            (1.0 if right else 0.0, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2 if right else 2, -3 if tight else 3),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            va="top" if tight else "bottom",
+            fontsize=8.5,
+            color=theme.quiet,
+            zorder=5,
+        )
+        above = level
 
 
 def _tick(name: str) -> str:
@@ -153,11 +242,7 @@ def similarity(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) ->
         ("after the codec", scale.get("codec_ceiling"), "-."),
         ("floor: other voices", scale.get("floor"), ":"),
     ]
-    figure = _per_candidate(selection, "sim", "similarity (SIM-resemblyzer)", lines, theme)
-    axes = figure.axes[0]
-    low, high = axes.get_ylim()
-    axes.set_ylim(low - 0.02 * (high - low), high + 0.08 * (high - low))
-    return figure
+    return _per_candidate(selection, "sim", "similarity (SIM-resemblyzer)", lines, theme)
 
 
 def errors(
@@ -172,11 +257,139 @@ def errors(
             ("asr_floor", "recordings", "--"),
         )
     ]
-    name = {"wer": "word error rate (%)", "cer": "character error rate (%)"}[metric]
-    figure = _per_candidate(selection, metric, name, lines, theme, factor=100.0)
+    figure = _per_candidate(selection, metric, ERRORS[metric], lines, theme, factor=100.0)
     axes = figure.axes[0]
-    axes.set_ylim(-0.02 * axes.get_ylim()[1], 1.06 * axes.get_ylim()[1])
+    axes.set_ylim(-0.02 * axes.get_ylim()[1], axes.get_ylim()[1])
     return figure
+
+
+def rate(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+    """Draw the drift of the speaking rate: spoken / expected duration and the gate's band."""
+    selection = selection or read_json(paths.SELECTION)
+    low, high = selection["rule"]["duration_ratio"]
+    lines = [
+        (f"gate: at most {high:g}", high, ":"),
+        ("", 1.0, "-"),
+        (f"gate: at least {low:g}", low, ":"),
+    ]
+    label = "spoken / expected duration"
+    figure = _per_candidate(selection, "duration_ratio", label, lines, theme)
+    axes = figure.axes[0]
+    bottom, top = axes.get_ylim()
+    margin = 0.12 * (high - low)
+    bottom, top = min(bottom, low - margin), max(top, high + margin)
+    axes.axhspan(high, top, color=theme.ink, alpha=0.06, linewidth=0, zorder=0)
+    axes.axhspan(bottom, low, color=theme.ink, alpha=0.06, linewidth=0, zorder=0)
+    axes.set_ylim(bottom, top)
+    return figure
+
+
+ERRORS = {"wer": "word error rate (%)", "cer": "character error rate (%)"}
+
+
+def trade_off(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+    """Draw error against similarity with both intervals, and the Pareto front.
+
+    The front joins the candidates that no other beats in both; what lies in the shade is beaten in
+    both. A label's share says how often the candidate is on the front when the sentences are
+    redrawn. Candidates that failed a gate are hollow and have no share.
+    """
+    selection = selection or read_json(paths.SELECTION)
+    metric, chosen = selection["rule"]["error_metric"], selection["chosen"]
+    figure, axes = _axes(theme, height_in=0.3 * theme.width_in + 2.2)
+    axes.grid(axis="x", color=theme.line, linewidth=0.8)
+    listed = [
+        c
+        for c in selection["candidates"]
+        if c["sim"]["point"] is not None and c[metric]["point"] is not None
+    ]
+    for c in listed:
+        colour = _colour(c["name"], chosen, theme)
+        x, y = c["sim"]["point"], 100 * c[metric]["point"]
+        if c["sim"]["low"] is not None:
+            axes.plot((c["sim"]["low"], c["sim"]["high"]), (y, y), color=colour, linewidth=1.3)
+        if c[metric]["low"] is not None:
+            ends = (100 * c[metric]["low"], 100 * c[metric]["high"])
+            axes.plot((x, x), ends, color=colour, linewidth=1.3)
+        axes.plot(
+            x,
+            y,
+            "o",
+            color=colour,
+            markersize=10 if c["name"] == chosen else 7,
+            markerfacecolor=colour if c["eligible"] else theme.card,
+            markeredgewidth=1.6,
+            zorder=4,
+        )
+    second = _second([c["name"] for c in listed])
+    axes.set_xlabel(f"similarity to the voice (right is better{second})", fontsize=9)
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_ylabel(f"{ERRORS[metric]}, lower is better", fontsize=9)
+    if not listed:
+        return figure
+    left, right = axes.get_xlim()
+    bottom, top = max(0.0, axes.get_ylim()[0]), axes.get_ylim()[1]
+    right += (0.36 if theme.width_in > NARROW.width_in else 0.55) * (right - left)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
+    _name_points(axes, listed, metric, chosen, theme)
+    _front(axes, [(c["sim"]["point"], 100 * c[metric]["point"]) for c in listed if c["pareto"]],
+           theme)  # fmt: skip
+    return figure
+
+
+def _front(axes: Any, points: Sequence[tuple[float, float]], theme: Theme) -> None:
+    """Draw the front as steps: the border of what is beaten in similarity and in error."""
+    if not points:
+        return
+    xs: list[float] = [axes.get_xlim()[0]]
+    ys: list[float] = []
+    for x, y in sorted(points):
+        xs += [x, x]
+        ys += [y, y]
+    top = axes.get_ylim()[1]
+    ys.append(top)
+    axes.plot(xs, ys, color=theme.chosen, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
+    axes.fill_between(xs, ys, top, color=theme.chosen, alpha=0.06, linewidth=0, zorder=0)
+
+
+def _name_points(
+    axes: Any, listed: Sequence[Mapping[str, Any]], metric: str, chosen: str, theme: Theme
+) -> None:
+    """Write names to the right of the points, neighbours' in a column, none over another."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    wide = right - left
+    line_high = 13 * (top - bottom) / (72 * axes.figure.get_figheight() - 50)
+    groups: list[list[Mapping[str, Any]]] = []
+    for c in sorted(listed, key=lambda c: float(c["sim"]["point"])):
+        if groups and c["sim"]["point"] - groups[-1][-1]["sim"]["point"] < 0.08 * wide:
+            groups[-1].append(c)
+        else:
+            groups.append([c])
+    taken: list[tuple[float, float]] = []
+    for group in groups:
+        column = max(c["sim"]["high"] or c["sim"]["point"] for c in group) + 0.035 * wide
+        for c in sorted(group, key=lambda c: float(c[metric]["point"])):
+            place = 100 * c[metric]["point"]
+            for x, y in sorted(taken, key=lambda at: at[1]):
+                if abs(x - column) < 0.28 * wide and abs(y - place) < line_high:
+                    place = y + line_high
+            taken.append((column, place))
+            share = f", {percent(c['pareto_probability'], 0)}" if c["eligible"] else ""
+            axes.annotate(
+                (_tick(c["name"]) if c["name"].startswith("stage2-") else title(c["name"])) + share,
+                (c["sim"]["point"], 100 * c[metric]["point"]),
+                xytext=(column, place),
+                textcoords="data",
+                va="center",
+                fontsize=9,
+                fontweight="bold" if c["name"] == chosen else "normal",
+                color=_word_colour(c["name"], chosen, theme),
+                arrowprops={"arrowstyle": "-", "color": theme.other, "linewidth": 0.6,
+                            "shrinkA": 0, "shrinkB": 6},
+                zorder=5,
+            )  # fmt: skip
+    axes.set_ylim(bottom, max(top, max(place for _, place in taken) + line_high))
 
 
 def p_best(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
@@ -222,9 +435,9 @@ def losses(log: Sequence[dict[str, float | None]] | None = None, theme: Theme = 
         axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.28)
         axes.plot(steps, _smooth(values, window), color=colour, linewidth=1.9, label=label)
         axes.plot(*_series(log, heldout), "o", color=colour, markersize=4.5,
-                  markerfacecolor=theme.paper)  # fmt: skip
+                  markerfacecolor=theme.card)  # fmt: skip
     for epoch, step in _epoch_edges(log):
-        axes.axvline(step, color=theme.grid, linewidth=0.8, zorder=0)
+        axes.axvline(step, color=theme.line, linewidth=0.8, zorder=0)
         axes.annotate(
             str(epoch),
             (step, 0.0),
@@ -235,7 +448,7 @@ def losses(log: Sequence[dict[str, float | None]] | None = None, theme: Theme = 
             fontsize=8,
             color=theme.quiet,
         )
-    axes.plot([], [], "o", color=theme.quiet, markerfacecolor=theme.paper, label="held out")
+    axes.plot([], [], "o", color=theme.quiet, markerfacecolor=theme.card, label="held out")
     axes.set_xlabel("optimizer step (small numbers: epoch)", fontsize=9)
     axes.set_ylabel("loss, nats per token", fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, ncols=2, loc="lower center",

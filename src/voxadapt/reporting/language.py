@@ -71,8 +71,9 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
     cell = partial(page.make_cell, metric=metric)
     heard = {chosen: NUM_WORST_CHOSEN} | ({"base": NUM_WORST_BASE} if chosen != "base" else {})
     sentences = page.grid(
-        records.rows, (*PSEUDO, *records.names), params.report.max_grid_sentences, cell
+        records.rows, (*PSEUDO, *records.names), params.report.max_grid_sentences, cell, chosen
     )
+    unusual = page.extremes(records.rows, chosen, sentences, cell, metric)
     return (
         page.environment()
         .get_template("language.html.j2")
@@ -101,14 +102,17 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
             source_metric=selection["forgetting"]["metric"],
             marks=_error_marks(records, metric),
             figures=_figures(language, records, metric),
+            stamp=page.stamp(params, selection, records.summaries, records.names),
             sentences=[
                 item | {"respelling": respelling.respell(item["text"])} for item in sentences
             ],
+            extremes=[item | {"respelling": respelling.respell(item["text"])} for item in unusual],
             source_sentences=page.grid(
                 records.source_rows,
                 candidate_order(("base", choice1["chosen"], chosen)),
                 NUM_SOURCE_SENTENCES,
                 cell,
+                chosen,
             ),
             num_open=NUM_OPEN_SENTENCES,
             worst=page.worst_clips(records.rows, heard, cell, metric),
@@ -117,7 +121,8 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
             ),
             names=records.names,
             flag_counts=page.flag_counts(records.summaries, records.names),
-            confirmation=tables.confirmation_rows(confirm),
+            digits=page.digits(records.summaries, records.names),
+            planning=records.planning,
             decision_rows=decision_rows(records.decision),
             sizes=size_rows(records.stage1, records.stage2),
             trained=_trained(records),
@@ -303,13 +308,15 @@ def _error_marks(records: LanguageRecords, metric: str) -> list[dict[str, Any]]:
 
 def _figures(
     language: LanguageParams, records: LanguageRecords, metric: str
-) -> dict[str, dict[str, str]]:
+) -> dict[str, page.Drawing]:
     everyone = records.selection | {
         "candidates": [records.candidate(name) for name in records.names]
     }
     makers: dict[str, Callable[[figures.Theme], figures.Plot]] = {
         "errors": partial(_curves, language, records, metric),
         "similarity": lambda theme: figures.similarity(everyone, theme),
+        "trade_off": lambda theme: figures.trade_off(records.selection, theme),
+        "rate": lambda theme: figures.rate(everyone, theme),
         "gap": lambda theme: figures.gap(records.decision, theme),
         "p_best_1": lambda theme: figures.p_best(records.choice1, theme),
     }

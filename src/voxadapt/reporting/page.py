@@ -7,6 +7,8 @@ and escapes every text.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -22,12 +24,14 @@ from voxadapt import paths
 from voxadapt.params import Params
 from voxadapt.provenance import fingerprint, git_commit, versions, write_atomic
 from voxadapt.reporting import figures, tables
-from voxadapt.reporting.players import audio_uri, diff_html
+from voxadapt.reporting.listening import votes_section
+from voxadapt.reporting.players import diff_html, read_sound
 from voxadapt.reporting.records import PSEUDO, Record, Records, flatten, load_records
 
 TEMPLATES = Path(__file__).parent / "templates"
 NUM_WORST_CHOSEN, NUM_WORST_BASE = 6, 3
 NUM_OPEN_SENTENCES = 3
+NUM_EXTREMES = 3  # of each kind
 VERDICTS = {  # confirm.json: (words on the chip, tone)
     "confirmed": ("Confirmed on unseen sentences", "good"),
     "not_confirmed": ("Not confirmed on unseen sentences", "unsure"),
@@ -50,11 +54,35 @@ def environment() -> Environment:
         "percent": tables.percent,
         "number": tables.number,
         "interval": tables.interval,
+        "point": tables.point,
+        "ends": tables.ends,
         "title_of": tables.title,
         "named": _sentence,
         "spaced": lambda text: str(text).replace("_", " "),
     }
+    env.globals |= {"script_of": script, "MEASURES": tables.MEASURES}
     return env
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script that a page holds.
+
+    Attributes:
+        code: Its text, exactly as between its tags.
+        allowance: The source expression that lets a content security policy run it alone.
+    """
+
+    code: Markup
+    allowance: Markup
+
+
+@cache
+def script(name: str) -> Script:
+    """Read a script of the templates."""
+    code = (TEMPLATES / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return Script(Markup(code), Markup(f"'sha256-{digest}'"))
 
 
 def _sentence(text: str) -> str:
@@ -76,6 +104,8 @@ class Cell:
         dur_ratio: Spoken / expected duration; None when unknown.
         flags: What is odd about the clip.
         note: Which clip of its candidate it is, or why there is none.
+        mel: Its spectrogram as a data URI; None when there is no sound.
+        duration_s: How long the sound is; None when there is none.
     """
 
     candidate: str
@@ -86,6 +116,8 @@ class Cell:
     dur_ratio: float | None
     flags: tuple[str, ...]
     note: str = ""
+    mel: str | None = None
+    duration_s: float | None = None
 
 
 def build_page(params: Params, root: str | Path = ".") -> str:
@@ -107,6 +139,9 @@ def build_page(params: Params, root: str | Path = ".") -> str:
     names = params.candidate_names
     cell = partial(make_cell, metric=metric)
     worst = {chosen: NUM_WORST_CHOSEN} | ({"base": NUM_WORST_BASE} if chosen != "base" else {})
+    sentences = grid(
+        records.rows, (*PSEUDO, *names), params.report.max_grid_sentences, cell, chosen
+    )
     return (
         environment()
         .get_template("report.html.j2")
@@ -123,11 +158,15 @@ def build_page(params: Params, root: str | Path = ".") -> str:
             summaries=records.summaries,
             marks=_similarity_marks(selection),
             figures=_figures(records, metric),
-            sentences=grid(records.rows, (*PSEUDO, *names), params.report.max_grid_sentences, cell),
+            stamp=stamp(params, selection, records.summaries, names),
+            sentences=sentences,
+            extremes=extremes(records.rows, chosen, sentences, cell, metric),
             num_open=NUM_OPEN_SENTENCES,
             worst=worst_clips(records.rows, worst, cell, metric),
             flag_counts=flag_counts(records.summaries, names),
-            confirmation=tables.confirmation_rows(confirm),
+            digits=digits(records.summaries, names),
+            planning=records.planning,
+            votes=votes_section(records),
             audit=audit_facts(records.audit, records.clips),
             codes=facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
             train=facts(records.train),
@@ -214,21 +253,35 @@ def direction(difference: Record) -> int:
 # --- figures -----------------------------------------------------------------------------------
 
 
-def draw(figures_of: Mapping[str, Callable[[figures.Theme], Figure]]) -> dict[str, dict[str, str]]:
-    """Draw every figure twice, as data URIs: for light and for dark pages."""
-    themes = {"light": figures.LIGHT, "dark": figures.DARK}
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure as SVG elements: one for wide pages, one for phones."""
+
+    wide: Markup
+    narrow: Markup
+
+
+def draw(figures_of: Mapping[str, Callable[[figures.Theme], Figure]]) -> dict[str, Drawing]:
+    """Draw every figure twice: for wide and for narrow pages."""
     return {
-        name: {tone: figures.png_uri(make(theme)) for tone, theme in themes.items()}
+        name: Drawing(
+            *(
+                Markup(figures.svg(make(theme), f"{name.replace(' ', '-')}-{width}"))
+                for width, theme in (("wide", figures.LIGHT), ("narrow", figures.NARROW))
+            )
+        )
         for name, make in figures_of.items()
     }
 
 
-def _figures(records: Records, metric: str) -> dict[str, dict[str, str]]:
+def _figures(records: Records, metric: str) -> dict[str, Drawing]:
     selection, other = records.selection, "cer" if metric == "wer" else "wer"
     return draw(
         {
+            "trade_off": lambda theme: figures.trade_off(selection, theme),
             "similarity": lambda theme: figures.similarity(selection, theme),
             "error": lambda theme: figures.errors(selection, metric, theme),
+            "rate": lambda theme: figures.rate(selection, theme),
             "other_error": lambda theme: figures.errors(selection, other, theme),
             "p_best": lambda theme: figures.p_best(selection, theme),
             "losses": lambda theme: figures.losses(records.train_log, theme),
@@ -300,16 +353,50 @@ def make_cell(row: Record | None, candidate: str, metric: str) -> Cell:
     """Make a cell from a score row; without one it says that there is no clip."""
     if row is None:
         return Cell(candidate, None, Markup(""), None, None, None, (), "no clip of this sentence")
+    sound = read_sound(row["wav"]) if row["wav"] else None
     return Cell(
         candidate=candidate,
-        uri=audio_uri(row["wav"]) if row["wav"] else None,
+        uri=sound.uri if sound else None,
         diff=Markup(diff_html(row["text_norm"], row["hyp_norm"])),
         error=tables.error_of(row, metric),
         sim=row["sim"],
         dur_ratio=row["dur_ratio"],
         flags=tuple(row["flags"]),
         note=row["message"],
+        mel=sound.mel_uri if sound else None,
+        duration_s=sound.duration_s if sound else None,
     )
+
+
+def sentence(
+    text: str, cells: Sequence[Cell], chosen: str | None, why: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Put a sentence's clips together with what one scans, sorts and filters them by.
+
+    Args:
+        text: The sentence.
+        cells: Its clips.
+        chosen: The candidate that is compared with the Base.
+        why: What singled the sentence out; nothing: it is of the sample.
+
+    Returns:
+        These, with the `error` of the chosen clip and of the Base's, the `change` between the
+        two (None where one is missing or the Base is chosen), `num_flagged` clips and the
+        seconds of the `longest` clip.
+    """
+    error_by = {cell.candidate: cell.error for cell in cells}
+    error, base = error_by.get(chosen or ""), error_by.get("base")
+    known = chosen != "base" and error is not None and base is not None
+    return {
+        "text": text,
+        "cells": list(cells),
+        "why": list(why),
+        "error": error,
+        "base_error": base,
+        "change": error - base if known and error is not None and base is not None else None,
+        "num_flagged": sum(bool(c.flags) for c in cells if c.candidate not in PSEUDO),
+        "longest": max((c.duration_s or 0.0 for c in cells), default=0.0),
+    }
 
 
 def grid(
@@ -317,6 +404,7 @@ def grid(
     columns: Sequence[str],
     limit: int,
     cell: Callable[[Record | None, str], Cell],
+    chosen: str | None = None,
 ) -> list[dict[str, Any]]:
     """Lay out sentence x candidate: first take of the first sentences by hash of their text.
 
@@ -325,6 +413,7 @@ def grid(
         columns: Candidates in the order of the cells.
         limit: How many sentences.
         cell: Makes a cell of a row and its candidate.
+        chosen: The candidate whose change against the Base is measured.
     """
     first: dict[str, dict[str, Record]] = {}
     for name in columns:
@@ -332,8 +421,69 @@ def grid(
         first[name] = {row["text_norm"]: row for row in listed}
     texts = {row["text_norm"]: row["text"] for row in rows["base"]}
     return [
-        {"text": texts[text], "cells": [cell(first[name].get(text), name) for name in columns]}
+        sentence(texts[text], [cell(first[name].get(text), name) for name in columns], chosen)
         for text in tables.uncurated(texts, limit)
+    ]
+
+
+def extremes(
+    rows: Mapping[str, Sequence[Record]],
+    chosen: str,
+    sample: Sequence[Mapping[str, Any]],
+    cell: Callable[[Record | None, str], Cell],
+    metric: str,
+    limit: int = NUM_EXTREMES,
+) -> list[dict[str, Any]]:
+    """Find what a sample by hash leaves out: the chosen candidate's largest changes, worst, flags.
+
+    Args:
+        rows: Rows by candidate, with those of `base` and, where they exist, of `real`.
+        chosen: Whose clips are looked at.
+        sample: Sentences that are shown anyway; their first takes are left out.
+        cell: Makes a cell of a row and its candidate.
+        metric: `wer` or `cer`.
+        limit: How many of each kind.
+
+    Returns:
+        Sentences with the recording, the Base's clip and the chosen one of the same take.
+    """
+    shown = {item["text"] for item in sample}
+    base = {(row["text_norm"], row["take"]): row for row in rows["base"]}
+    real = {row["text_norm"]: row for row in reversed(rows.get("real", ()))}
+    ours = [row for row in rows[chosen] if not (row["take"] == 0 and row["text"] in shown)]
+    ours.sort(key=lambda row: (row["text_id"], row["take"]))
+    changed = [
+        (tables.error_of(row, metric) - tables.error_of(other, metric), row)
+        for row in ours
+        if chosen != "base" and (other := base.get((row["text_norm"], row["take"]))) is not None
+    ]
+    found: dict[str, list[Record]] = {
+        "most worsened": [
+            row for change, row in sorted(changed, key=lambda item: -item[0]) if change > 0
+        ],
+        "most improved": [
+            row for change, row in sorted(changed, key=lambda item: item[0]) if change < 0
+        ],
+        "among the worst": tables.worst(ours, limit, metric),
+        "flagged": sorted((row for row in ours if row["flags"]), key=lambda r: -len(r["flags"])),
+    }
+    picked: dict[tuple[str, int], tuple[Record, list[str]]] = {}
+    for reason, listed in found.items():
+        for row in listed[:limit]:
+            picked.setdefault((row["text_norm"], row["take"]), (row, []))[1].append(reason)
+    return [
+        sentence(
+            row["text"],
+            [
+                *([cell(real[row["text_norm"]], "real")] if row["text_norm"] in real else []),
+                *([cell(base.get(key), "base")] if chosen != "base" else []),
+                cell(row, chosen),
+            ],
+            chosen,
+            why,
+        )
+        | {"take": row["take"] + 1}
+        for key, (row, why) in picked.items()
     ]
 
 
@@ -358,6 +508,12 @@ def flag_counts(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[s
         for flag, count in summaries[name]["flags"].items():
             every.setdefault(flag, dict.fromkeys(names, 0))[name] = count
     return {flag: counts for flag, counts in every.items() if any(counts.values())}
+
+
+def digits(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[str, Record]:
+    """Return each candidate's measures on sentences with digits; empty when there are none."""
+    found = {name: summaries[name].get("slices", {}).get("digits") for name in names}
+    return {name: measures for name, measures in found.items() if measures}
 
 
 # --- corpus and provenance ---------------------------------------------------------------------
@@ -392,6 +548,34 @@ def _count(values: Iterable[str]) -> dict[str, int]:
     for value in values:
         counts[value] = counts.get(value, 0) + 1
     return counts
+
+
+def stamp(
+    params: Params,
+    selection: Record,
+    summaries: Mapping[str, Record],
+    names: Sequence[str],
+) -> list[tuple[str, str]]:
+    """List what a reader of the first screen must know to quote the figures.
+
+    Args:
+        params: The parameters of the run.
+        selection: The decision that the page is about.
+        summaries: Summary by candidate.
+        names: The candidates.
+    """
+    commit, evaluator = git_commit(), selection["evaluator"]
+    measured, expected = (
+        sum(summaries[name][key] for name in names) for key in ("n_measured", "n_expected")
+    )
+    return [
+        ("clips measured", f"{measured} of {expected}"),
+        ("recogniser", evaluator["asr_id"]),
+        ("normaliser", evaluator["norm_id"]),
+        ("similarity", evaluator["sim_id"]),
+        ("commit", commit["commit"][:10] + ("+" if commit["modified"] else "")),
+        ("parameters", fingerprint(params.model_dump(mode="json"))[:12]),
+    ]
 
 
 def provenance(

@@ -21,6 +21,7 @@ from voxadapt import paths
 from voxadapt.params import candidate_name
 from voxadapt.paths import SPEAKER, Corpus
 from voxadapt.provenance import read_jsonl
+from voxadapt.reporting import mel
 from voxadapt.reporting.records import with_wav_paths
 from voxadapt.reporting.tables import error_of, percent, uncurated, worst
 
@@ -36,14 +37,27 @@ class Html(str):
         return str(self)
 
 
-def audio_uri(path: str | Path) -> str | None:
-    """Encode an audio file as a data URI, or return None when it cannot be read.
+@dataclass(frozen=True, slots=True)
+class Sound:
+    """A clip as a page holds it.
+
+    Attributes:
+        uri: Its sound as a data URI: MP3 at the file's own rate; FLAC at rates that MP3 does not
+            know.
+        mel_uri: Its spectrogram as a data URI.
+        duration_s: How long it is.
+    """
+
+    uri: str
+    mel_uri: str
+    duration_s: float
+
+
+def read_sound(path: str | Path) -> Sound | None:
+    """Encode an audio file for a page, or return None when it cannot be read or is empty.
 
     Args:
         path: Anything libsndfile reads; channels are averaged.
-
-    Returns:
-        MP3 at the file's own rate; FLAC at rates that MP3 does not know.
     """
     try:
         samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
@@ -51,11 +65,22 @@ def audio_uri(path: str | Path) -> str | None:
         return None
     if not len(samples):
         return None
+    mono = samples.mean(axis=1)
     kind = "MP3" if rate_hz in MP3_RATES_HZ else "FLAC"
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples.mean(axis=1), rate_hz, format=kind)
+    soundfile.write(buffer, mono, rate_hz, format=kind)
     mime = "audio/mpeg" if kind == "MP3" else "audio/flac"
-    return f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return Sound(
+        uri=f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        mel_uri=mel.picture_uri(mono, rate_hz),
+        duration_s=len(mono) / rate_hz,
+    )
+
+
+def audio_uri(path: str | Path) -> str | None:
+    """Encode an audio file as a data URI, or return None when it cannot be read."""
+    sound = read_sound(path)
+    return sound.uri if sound else None
 
 
 def player(path: str | Path | None, label: str = "") -> Html:

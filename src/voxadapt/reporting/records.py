@@ -67,6 +67,7 @@ class Records:
         audit: Figures of the corpus audit.
         clips: Every raw row with measurements and findings.
         codes: Figures of the codec round trip.
+        planning: Which differences the sentences can show; None when it was not planned.
         train: Figures of the training run.
         train_log: Rows of the training log, numbers as floats (None where empty).
         scale: Similarity ceiling, codec ceiling and floor.
@@ -80,6 +81,7 @@ class Records:
     audit: Record
     clips: list[Record]
     codes: Record
+    planning: Record | None
     train: Record
     train_log: Log
     scale: Record
@@ -115,6 +117,7 @@ def load_records(params: Params, root: str | Path = ".") -> Records:
         audit=files.read(paths.AUDIT_METRICS, "audit"),
         clips=files.read(paths.CLIPS, "audit", read_jsonl, []),
         codes=files.read(paths.CODES_METRICS, "codes"),
+        planning=files.optional(paths.PLANNING, "codes"),
         train=files.read(paths.TRAIN_METRICS, "train"),
         train_log=files.read(paths.TRAIN_LOG, "train", read_log, []),
         scale=files.read(paths.REFERENCE / "similarity.json", "codes"),
@@ -183,6 +186,7 @@ class LanguageRecords:
         audit: Figures of the recordings' audit.
         clips: Every raw row of the recordings with measurements and findings.
         codes: Figures of the codec round trip.
+        planning: Which differences the sentences can show; None when it was not planned.
         stage1: Figures of Stage 1's training.
         stage1_log: Rows of its log; empty when rows were set without training.
         stage2: Figures of Stage 2's training; None when it was skipped.
@@ -206,6 +210,7 @@ class LanguageRecords:
     audit: Record
     clips: list[Record]
     codes: Record
+    planning: Record | None
     stage1: Record
     stage1_log: Log
     stage2: Record | None
@@ -309,6 +314,7 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
         audit=files.read(at.audit_metrics, "language data"),
         clips=files.read(at.clips, "language data", read_jsonl, []),
         codes=files.read(at.codes_metrics, "language data"),
+        planning=files.optional(at.planning, "language data"),
         stage1=files.read(paths.LANGUAGE_STAGE1_METRICS, "language stage1"),
         stage1_log=files.optional(paths.LANGUAGE_STAGE1_LOG, "language stage1", read_log) or [],
         stage2=stage2,

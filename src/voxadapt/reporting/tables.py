@@ -35,18 +35,49 @@ def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
-def interval(value: Mapping[str, Any] | None, share: bool = False, sign: bool = False) -> str:
-    """Write `point (low to high)`, in per cent when it is a share, with a sign for differences."""
+def point(
+    value: Mapping[str, Any] | None,
+    share: bool = False,
+    sign: bool = False,
+    digits: int | None = None,
+) -> str:
+    """Write the point of an interval, in per cent when it is a share, signed for differences.
+
+    Args:
+        value: Has `point`.
+        share: Whether it is one.
+        sign: Whether it is a difference; that of shares is in points.
+        digits: Decimals; one of a share and three of anything else where not given.
+    """
     if not value or value["point"] is None:
         return NONE
-    digits, factor = (1, 100.0) if share else (3, 1.0)
-    unit = "" if not share else " points" if sign else " %"  # a difference of shares is in points
-    point, low, high = (
-        None if value[key] is None else number(factor * value[key], digits, sign)
-        for key in ("point", "low", "high")
-    )
-    text = f"{point}{unit}" if low is None else f"{point}{unit} ({low} to {high})"
-    return text.replace(" ", "\u00a0")  # stays on one line
+    unit = "" if not share else " points" if sign else " %"
+    return f"{_end(value['point'], share, sign, digits)}{unit}".replace(" ", "\u00a0")
+
+
+def ends(
+    value: Mapping[str, Any] | None,
+    share: bool = False,
+    sign: bool = False,
+    digits: int | None = None,
+) -> str:
+    """Write the ends of an interval, without a unit; nothing where they are unknown."""
+    if not value or value["low"] is None:
+        return ""
+    low, high = (_end(value[key], share, sign, digits) for key in ("low", "high"))
+    return f"{low} to {high}".replace(" ", "\u00a0")
+
+
+def _end(value: float, share: bool, sign: bool, digits: int | None) -> str:
+    decimals = digits if digits is not None else 1 if share else 3
+    return number(100.0 * value if share else value, decimals, sign)
+
+
+def interval(value: Mapping[str, Any] | None, share: bool = False, sign: bool = False) -> str:
+    """Write `point (low to high)`, in per cent when it is a share, with a sign for differences."""
+    known = ends(value, share, sign)
+    written = point(value, share, sign)
+    return f"{written}\u00a0({known})" if known and written != NONE else written
 
 
 def title(candidate: str) -> str:
@@ -221,6 +252,34 @@ def similarity_scale(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.Dat
         )
     ]
     return frame(rows, "end of the scale")
+
+
+def planning(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+    """Show which differences the sentences can show, and how many would show finer ones."""
+    plan = read_json(Path(root) / at.planning)
+    rows = []
+    for split in ("selection", "confirmation"):
+        found = plan["splits"].get(split, {})
+        for comparison in ("between_epochs", "against_base"):
+            for measure, power in found.get(comparison, {}).items():
+                label, share = MEASURES[measure]
+                seen = power["detectable_difference"]
+                rows.append(
+                    {
+                        "split": split,
+                        "sentences": found["num_texts"],
+                        "compared": comparison.replace("_", " "),
+                        "measure": label,
+                        "can be seen": percent(seen) if share else number(seen),
+                        "sentences needed": "; ".join(
+                            f"{need['num_texts']} for "
+                            + (f"{100 * need['difference']:g} %" if share
+                               else f"{need['difference']:g}")
+                            for need in power["texts_needed"]
+                        ),
+                    }
+                )  # fmt: skip
+    return frame(rows, "split")
 
 
 def _main_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
