@@ -178,6 +178,55 @@ def report(params_file: ParamsFile = PARAMS) -> None:
     print(stages.report(load_params(params_file)).sentence)
 
 
+@app.command()
+def listen(
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two of base, chosen, runner-up, an epoch; default: params.yaml."),
+    ] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, help="How many to compare.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write; pages of your own pairs need one of their own."),
+    ] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Write blind A/B and rating pages for listeners."""
+    from voxadapt import paths, stages
+
+    if out is None and (pair is not None or sentences is not None):
+        raise UserError(
+            Problem(
+                "--out",
+                "a folder for pages that differ from params.yaml",
+                "nothing",
+                f"Say for example --out {(paths.REPORTS / 'listen-mine').as_posix()}, or change "
+                "report.listening_pairs.",
+            ),
+            "The next run of the report would replace these pages, and their votes be lost.",
+        )
+    result = stages.listen(
+        load_params(params_file), [pair] if pair else None, sentences, out or paths.LISTEN
+    )
+    print(result.sentence)
+
+
+@app.command()
+def votes(
+    files: Annotated[list[Path], typer.Argument(help="Files that listeners exported.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Key of their pages; default: reports/listen/key.json.")
+    ] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Read listeners' votes back; preferences and ratings with intervals."""
+    from voxadapt import paths, stages
+    from voxadapt.reporting.listening import KEY_FILE
+
+    found = key or paths.LISTEN / KEY_FILE
+    print(stages.votes(load_params(params_file), files, found).sentence)
+
+
 @app.command(name="all")
 def run_all(params_file: ParamsFile = PARAMS) -> None:
     """Run every stage in order, without DVC."""
@@ -204,6 +253,43 @@ def say(
     from voxadapt import stages
 
     print(stages.say(load_params(params_file), text, output, candidate, seed).sentence)
+
+
+@app.command()
+def evaluate(
+    manifest: Annotated[
+        Path, typer.Option(help="JSONL of clips: audio, text; also id, system, take, reference.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("evaluation"),
+    language: Annotated[str, typer.Option(help="Whisper's code of the language.")] = "en",
+    asr: Annotated[str, typer.Option(help="Whisper checkpoint, or a name.")] = "large-v3",
+    reference: Annotated[
+        Path | None, typer.Option(help="Recordings of the speaker: a folder, or a JSONL.")
+    ] = None,
+    other_voices: Annotated[
+        Path | None, typer.Option(help="JSONL of other voices, for the floor of similarity.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="wer or cer; default: by script.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Whisper windows at once.")] = 16,
+) -> None:
+    """Score clips of any system, in any folder; no params.yaml is needed."""
+    from voxadapt import evaluate as module
+
+    if metric not in (None, "wer", "cer"):
+        raise UserError(Problem("--metric", "wer or cer", str(metric), "Change the option."))
+    result = module.evaluate(
+        manifest,
+        out,
+        language=language,
+        asr=asr,
+        reference=reference,
+        other_voices=other_voices,
+        metric=metric,  # type: ignore[arg-type]
+        device=device,
+        batch_size=batch_size,
+    )
+    print(result.sentence)
 
 
 @app.command()

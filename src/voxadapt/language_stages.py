@@ -508,6 +508,8 @@ def confirm(params: Params) -> StageResult:
         scale=_scale(),
         selection=decision,
     )
+    folders = {name: paths.LANGUAGE_CONFIRMATION / name / "target" for name in wanted}
+    record["second_asr"] = stages.second_opinion(corpus_view(params), heard, folders, chosen)
     write_json(paths.LANGUAGE_CONFIRM, record)
     warning = decision["forgetting"].get("warning")
     said = f"{decision['reason']} {record['sentence']}"
@@ -916,11 +918,13 @@ def _source_lines(params: Params) -> tuple[list[TextLine], list[TextLine]]:
 
 
 def _source_sentences(params: Params, split: str) -> list[Any]:
-    from voxadapt.evaluation.results import Sentence
+    from voxadapt.evaluation.results import Sentence, slice_of
 
-    scored = _source_lines(params)[0]
     return sorted(
-        (Sentence(text_id=line.id, text=line.text, split=split) for line in scored),
+        (
+            Sentence(text_id=line.id, text=line.text, split=split, slice=slice_of(line.text))
+            for line in _source_lines(params)[0]
+        ),
         key=lambda item: item.text_id,
     )
 

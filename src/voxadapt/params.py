@@ -42,6 +42,16 @@ class AsrParams(Section):
     model: str = Field(description="Path of a checkpoint, or an openai-whisper name.")
     language: str = Field(description="Whisper language code, always forced: en, ms, zh …")
     batch_size: Count = 16
+    second: str | None = Field(
+        None,
+        description="Another one, of another size or family, that hears the two finalists too.",
+    )
+
+    @model_validator(mode="after")
+    def _two_models(self) -> AsrParams:
+        if self.second == self.model:
+            raise ValueError("asr.second must be another model than asr.model")
+        return self
 
 
 class DataParams(Section):
@@ -297,6 +307,12 @@ class ReportParams(Section):
 
     title: str = "Speaker fine-tuning"
     max_grid_sentences: Count = 12
+    listening_pairs: tuple[tuple[str, str], ...] = Field(
+        (("base", "chosen"),),
+        min_length=1,
+        description="Who is compared by ear: base, chosen, runner-up, or an epoch.",
+    )
+    listening_sentences: Count = Field(20, description="Of each pair; half as many are rated.")
 
 
 class Params(Section):

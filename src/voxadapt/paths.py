@@ -19,6 +19,7 @@ CODES = ARTIFACTS / "codes" / "codes.safetensors"
 CODES_INDEX = ARTIFACTS / "codes" / "index.jsonl"
 REFERENCE = ARTIFACTS / "reference"  # scored real and codec round-trip clips, similarity scale
 CODES_METRICS = REPORTS / "metrics" / "codes.json"
+PLANNING = REPORTS / "metrics" / "planning.json"
 
 # train
 CHECKPOINTS = ARTIFACTS / "checkpoints"  # epoch-1/, epoch-2/, …
@@ -36,6 +37,7 @@ CONFIRM = REPORTS / "confirm.json"
 # report
 NOTEBOOK_HTML = REPORTS / "notebooks"
 REPORT = REPORTS / "index.html"
+LISTEN = REPORTS / "listen"  # ab.html, mos.html and their key.json; votes.json when there are votes
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ class Corpus:
     def codes_metrics(self) -> Path:
         """Summary of extraction and round trip."""
         return self.reports / "metrics" / "codes.json"
+
+    @property
+    def planning(self) -> Path:
+        """Which differences the sentences can show, planned before training."""
+        return self.reports / "metrics" / "planning.json"
 
     @property
     def reference(self) -> Path:

@@ -75,6 +75,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     """
     from voxadapt.codec.extract import decode_codes, extract_codes
     from voxadapt.codec.store import write_codes
+    from voxadapt.evaluation.planning import plan
     from voxadapt.evaluation.results import Clip, write_rows
     from voxadapt.evaluation.scoring import score_clips, summarise
     from voxadapt.evaluation.similarity import Embedder, build_scale
@@ -142,6 +143,18 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
         summaries[name] = per_split
     reference.write(at.voice)
     scale.write(at.scale)
+    planned = plan(
+        rows["real"],
+        rows["codec"],
+        {
+            split: sum(item.slice == "ranked" for item in sentences(params, split, at))
+            for split in HELD_OUT
+            if any(row.split == split for row in held_out)
+        },
+        params.score.takes,
+        params.select,
+    )
+    write_json(at.planning, planned)
     frames = {name: len(array) for name, array in arrays.items()}
     metrics = {
         "codec_sha256": codec_sha256,
@@ -157,7 +170,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
         f"{len(arrays)} clips, {metrics['num_frames']} frames of {metrics['num_codebooks']} codes. "
         f"Held-out recordings: WER {percent(real['wer'])}, similarity {_number(scale.ceiling)}; "
         f"through the codec: WER {percent(codec['wer'])}, "
-        f"similarity {_number(scale.codec_ceiling)}.",
+        f"similarity {_number(scale.codec_ceiling)}. {planned['text']}",
         metrics,
     )
 
@@ -278,12 +291,66 @@ def confirm(params: Params) -> StageResult:
         scale=read_record(SPEAKER.scale, "codes"),
         selection=decision,
     )
+    folders = {name: paths.CONFIRMATION / name for name in wanted}
+    record["second_asr"] = second_opinion(params, rows, folders, chosen)
     write_json(paths.CONFIRM, record)
     return StageResult(record["sentence"], record)
 
 
+def listen(
+    params: Params,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    num_sentences: int | None = None,
+    out: Path = paths.LISTEN,
+) -> StageResult:
+    """Write the blind listening pages and their key.
+
+    Args:
+        params: All parameters.
+        pairs: Whom to compare; the parameters' pairs when None.
+        num_sentences: How many sentences; the parameters' number when None.
+        out: Folder to write.
+    """
+    from voxadapt.reporting.listening import write_listening
+
+    key = write_listening(params, ROOT, out=out, pairs=pairs, num_sentences=num_sentences)
+    compared = ", ".join(f"{first} with {second}" for first, second in key.pairs)
+    return StageResult(
+        f"{out / 'ab.html'} compares {compared} on {key.split} sentences in "
+        f"{len(key.pages['ab'].trials)} trials, {out / 'mos.html'} has "
+        f"{len(key.pages['mos'].trials)} clips to rate. Send the pages, keep {out / 'key.json'}.",
+        key,
+    )
+
+
+def votes(params: Params, files: Sequence[Path], key: Path) -> StageResult:
+    """Read votes that listeners exported; show them in the report, where there is one.
+
+    Args:
+        params: All parameters.
+        files: Exported files.
+        key: The key that was written with the pages.
+    """
+    from voxadapt.reporting.listening import VOTES_FILE, write_votes
+
+    summary = write_votes(files, key, params.select.confidence)
+    lines = [entry["sentence"] for entry in summary["comparisons"]]
+    lines.append(
+        f"{summary['num_votes']} votes of {summary['num_listeners']} listeners: "
+        f"{key.parent / VOTES_FILE}."
+    )
+    if key.parent == paths.LISTEN and paths.REPORT.is_file():
+        lines.append(_write_report(params).sentence)
+    return StageResult("\n".join(lines), summary)
+
+
 def report(params: Params) -> StageResult:
-    """Write the report page from what the other stages wrote."""
+    """Write the listening pages and the report page from what the other stages wrote."""
+    listen(params)
+    return _write_report(params)
+
+
+def _write_report(params: Params) -> StageResult:
     from voxadapt.reporting.page import write_report
 
     write_report(params)
@@ -356,8 +423,8 @@ def say_with(
         [text],
         voice,
         params.score,
-        seed=seed,
-        max_new_tokens=token_limit(text_tokens(tts, text), params.score, frame_rate_hz(tts)),
+        seeds=[seed],
+        max_new_tokens=[token_limit(text_tokens(tts, text), params.score, frame_rate_hz(tts))],
         language=language,
     )[0]
     if spoken.samples is None:
@@ -374,6 +441,36 @@ def _require_words(text: str) -> None:
 
 
 # --- what the stages share -----------------------------------------------------------------------
+
+
+def second_opinion(
+    params: Params, rows: Mapping[str, Any], folders: Mapping[str, Path], chosen: str
+) -> dict[str, Any] | None:
+    """Let a second recogniser hear the finalists, if the parameters name one.
+
+    Args:
+        params: All parameters.
+        rows: Rows of the Base and the chosen candidate as the first recogniser heard them.
+        folders: Where each candidate's scores lie; the second transcripts are written beside.
+        chosen: The candidate that is kept.
+
+    Returns:
+        What `evaluation.agreement.second_opinion` says; None when `asr.second` is null.
+    """
+    from voxadapt.evaluation.agreement import second_opinion as compare
+    from voxadapt.evaluation.results import SECOND_FILE, serialise_rows
+    from voxadapt.evaluation.scoring import rehear
+    from voxadapt.provenance import write_atomic
+
+    if params.asr.second is None:
+        for folder in folders.values():
+            (folder / SECOND_FILE).unlink(missing_ok=True)
+        return None
+    transcriber = _transcriber(params, params.asr.second)
+    heard = {name: rehear(found, transcriber, root=ROOT) for name, found in rows.items()}
+    for name, found in heard.items():
+        write_atomic(folders[name] / SECOND_FILE, serialise_rows(found))
+    return compare(rows, heard, params.select, chosen=chosen)
 
 
 def _score(params: Params, name: str, split: str, folder: Path) -> dict[str, Any]:
@@ -497,8 +594,14 @@ def _checkpoint_sha(params: Params, name: str) -> str:
 
 
 def sentences(params: Params, split: str, at: Corpus = SPEAKER) -> list[Any]:
-    """Return the sentences of a split: all of them, or as many as the parameters say, by hash."""
-    from voxadapt.evaluation.results import Sentence
+    """Return the sentences of a split: all of them, or as many as the parameters say, by hash.
+
+    Sentences with digits are among them, but in a slice of their own that decides nothing.
+
+    Raises:
+        UserError: When the split has no utterances, or only sentences with digits.
+    """
+    from voxadapt.evaluation.results import Sentence, slice_of
 
     rows = [row for row in read_manifest(at.manifest) if row.split == split]
     if not rows:
@@ -508,14 +611,21 @@ def sentences(params: Params, split: str, at: Corpus = SPEAKER) -> list[Any]:
         )  # fmt: skip
     rows = sorted(rows, key=lambda row: fingerprint([params.split.salt, row.id]))
     rows = rows[: params.score.max_sentences]
-    return [
-        Sentence(text_id=row.id, text=row.text, split=split)
+    found = [
+        Sentence(text_id=row.id, text=row.text, split=split, slice=slice_of(row.text))
         for row in sorted(rows, key=lambda row: row.id)
     ]
+    if all(item.slice != "ranked" for item in found):
+        raise UserError(
+            Problem(str(at.manifest), f"a sentence without digits in the {split} split",
+                    f"{len(found)} with digits",
+                    "Write numbers in words, as they are spoken, or raise score.max_sentences.")
+        )  # fmt: skip
+    return found
 
 
 def _clip(row: Utterance, candidate: str, wav: str, params: Params) -> Any:
-    from voxadapt.evaluation.results import Clip
+    from voxadapt.evaluation.results import Clip, slice_of
 
     return Clip(
         candidate=candidate,
@@ -523,6 +633,7 @@ def _clip(row: Utterance, candidate: str, wav: str, params: Params) -> Any:
         text_id=row.id,
         lang=params.asr.language,
         text=row.text,
+        slice=slice_of(row.text),
         wav=wav,
     )
 
@@ -533,11 +644,11 @@ def _never_in_the_reference(utterances: Sequence[Utterance]) -> set[str]:
     return trained | {sha256_file(row) for row in {u.ref_audio for u in utterances}}
 
 
-def _transcriber(params: Params) -> Any:
+def _transcriber(params: Params, model: str | None = None) -> Any:
     from voxadapt.evaluation.asr import Transcriber
 
     return Transcriber(
-        params.asr.model,
+        model or params.asr.model,
         params.asr.language,
         str(device_of(params)),
         params.asr.batch_size,
@@ -646,8 +757,10 @@ def percent(interval: Any) -> str:
     """Write a share with its interval in percent."""
     if interval["point"] is None:
         return "not measured"
-    point, low, high = (100 * interval[key] for key in ("point", "low", "high"))
-    return f"{point:.1f} % [{low:.1f}, {high:.1f}]"
+    point = f"{100 * interval['point']:.1f} %"
+    if interval["low"] is None:  # a single sentence has no interval
+        return point
+    return f"{point} [{100 * interval['low']:.1f}, {100 * interval['high']:.1f}]"
 
 
 def _number(interval: Any) -> str:
