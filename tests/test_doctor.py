@@ -251,14 +251,14 @@ def test_asr(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _MODELS={"large-v3": "https://example.invalid/sha/large-v3.pt"},
     )
     monkeypatch.setattr(doctor, "_import", lambda name: whisper)
-    assert "will be downloaded" in doctor._asr(params(asr__model="large-v3"), False).found
-    assert doctor._asr(params(asr__model="huge"), False).status == "fail"
-    assert "no file" in doctor._asr(params(asr__model="data/w.pt"), False).found
+    assert "will be downloaded" in doctor._asr("asr", "large-v3", False).found
+    assert doctor._asr("asr", "huge", False).status == "fail"
+    assert "no file" in doctor._asr("asr", "data/w.pt", False).found
     (empty / "cache" / "whisper").mkdir(parents=True)
     (empty / "cache" / "whisper" / "large-v3.pt").write_bytes(b"x")
-    assert "in the cache" in doctor._asr(params(asr__model="large-v3"), False).found
+    assert "in the cache" in doctor._asr("asr", "large-v3", False).found
     (empty / "own.pt").write_bytes(b"x")
-    assert doctor._asr(params(asr__model="own.pt"), False).status == "ok"
+    assert doctor._asr("asr", "own.pt", False).status == "ok"
 
 
 @pytest.mark.usefixtures("empty")
@@ -290,3 +290,9 @@ def test_the_module_itself_needs_nothing_heavy() -> None:
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_second_recogniser_is_checked_too(empty: Path) -> None:
+    checks = doctor.diagnose(params(asr__second="other.pt"))
+    (second,) = (check for check in checks if check.name == "second asr weights")
+    assert second.status == "fail" and "no file other.pt" in second.found

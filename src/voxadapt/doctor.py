@@ -81,13 +81,17 @@ def diagnose(params: Params, online: bool = False) -> list[Check]:
         _dvc,
         lambda: _data(params),
         lambda: _model(params, online),
-        lambda: _asr(params, online),
+        lambda: _asr("asr weights", params.asr.model, online),
     ]
-    names = (
+    names: tuple[str, ...] = (
         "python", "torch", "torchaudio", "qwen_tts", "transformers", "webrtcvad", "resemblyzer",
         "libsndfile", "ffmpeg", "disk", "cpu threads", "dvc remote", "data", "model weights",
         "asr weights",
     )  # fmt: skip
+    if params.asr.second is not None:
+        second = params.asr.second
+        checks.append(lambda: _asr("second asr weights", second, online))
+        names = (*names, "second asr weights")
     return [_guarded(name, check) for name, check in zip(names, checks, strict=True)]
 
 
@@ -356,9 +360,7 @@ def _model(params: Params, online: bool) -> Check:
     return Check(name, "ok", f"{found}, revision {revision}")
 
 
-def _asr(params: Params, online: bool) -> Check:
-    name = "asr weights"
-    model = params.asr.model
+def _asr(name: str, model: str, online: bool) -> Check:
     if Path(model).is_file():
         return Check(name, "ok", f"{model}, {Path(model).stat().st_size / 2**20:.0f} MiB")
     if model.endswith(".pt") or "/" in model or "\\" in model:

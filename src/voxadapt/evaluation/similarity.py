@@ -477,7 +477,10 @@ def build_scale(
             floor += found
             by_speaker.append((speaker, float(np.mean([s for _, s in found])), len(found)))
     texts = {clip.text_id: len(characters(normalise(clip.text))) for clip in real}
-    spoken = [measure_shape(*audio[key]).spoken_s for key in usable]
+    # A number is longer than its digits: such sentences say nothing about seconds per character.
+    lettered = {clip.text_id for clip in real if clip.slice == "ranked"}
+    timed = [key for key in usable if key in lettered] or usable
+    spoken = [measure_shape(*audio[key]).spoken_s for key in timed]
     scale = SimilarityScale(
         sim_id=reference.sim_id,
         reference_ids=reference.ids,
@@ -486,7 +489,7 @@ def build_scale(
         codec_ceiling=NOTHING,
         floor=_mean(floor, confidence, num_bootstrap, seed),
         floor_by_speaker=tuple(by_speaker),
-        rate=fit_rate(spoken, [texts[key] for key in usable]),
+        rate=fit_rate(spoken, [texts[key] for key in timed]),
     )
     return reference, scale
 
