@@ -118,6 +118,8 @@ def test_summary_keeps_the_error_rates_apart() -> None:
     assert summary["sim_norm"]["point"] is None and summary["error_metric"] == "wer"
     assert summary["sim_worst_5pct"] == pytest.approx(np.mean(sorted(r.sim for r in rows)[:2]))
     assert summarise(rows[::-1], SELECT) == summary
+    wrong = sum(row.wer > 0.5 for row in rows)
+    assert summary["mostly_wrong_rate"]["point"] == pytest.approx(wrong / len(rows), abs=1e-6)
 
 
 def test_slices_are_shown_apart_and_digits_move_nothing() -> None:

@@ -129,6 +129,7 @@ def make_summary(candidate: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "sim_norm": interval(norm, 0.06), "sim_worst_5pct": sim - 0.1,
         "sim_ceiling_matched": 0.87, "duration_ratio": interval(1.02), "median_duration_s": 2.9,
         "median_speech_s": 2.4, "failure_rate": interval(counted["rate_high"] / len(rows)),
+        "mostly_wrong_rate": interval(0.25),
         "wrong_language_rate": interval(0.0, 0.0), "flags": counted, "confidence": 0.95,
         "num_bootstrap": 4000, "bootstrap_seed": 2,
     }  # fmt: skip

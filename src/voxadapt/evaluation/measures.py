@@ -51,6 +51,8 @@ class Sample:
         self.sim_measured = self._sum(lambda row: row.sim or 0.0, lambda row: row.sim is not None)
         self.failure_rate = self._sum(lambda row: row.failed)
         self.wrong_language_rate = self._sum(lambda row: "wrong_language" in row.flags)
+        mostly_wrong = {"wer": lambda row: row.wer > 0.5, "cer": lambda row: row.cer > 0.5}
+        self.mostly_wrong_rate = self._sum(mostly_wrong[error_metric])
         self.error = self.wer if error_metric == "wer" else self.cer
 
     def _sum(
@@ -90,7 +92,7 @@ class Sample:
         found["duration_ratio"] = median_interval(
             self.text_ids, [key for key, _ in ratios], [r for _, r in ratios], weights, confidence
         )
-        for name in ("failure_rate", "wrong_language_rate"):
+        for name in ("failure_rate", "wrong_language_rate", "mostly_wrong_rate"):
             found[name] = rate_interval(getattr(self, name), weights, count, confidence)
         return found
 

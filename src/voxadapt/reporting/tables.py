@@ -289,6 +289,7 @@ def _main_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
         "similarity": interval(summary["sim"]),
         "spoken / expected duration": interval(summary["duration_ratio"]),
         "failed clips": interval(summary["failure_rate"], share=True),
+        "clips more than half wrong": interval(summary.get("mostly_wrong_rate"), share=True),
         "measured": f"{summary['n_measured']} of {summary['n_expected']}",
     }
 
