@@ -42,6 +42,15 @@ def opened(browser_page: Any, report: Path) -> Any:
     return browser_page
 
 
+def until(page: Any, expression: str) -> None:
+    """Wait for an expression to hold; `wait_for_function` polls by eval, which the page forbids."""
+    for _ in range(100):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    pytest.fail(f"never true: {expression}")
+
+
 def said(opened: Any) -> list[str]:
     """Return the texts of the sentences that are shown, in order."""
     found = opened.locator("#sample .sentence:visible .said").all_inner_texts()
@@ -77,14 +86,14 @@ def test_one_clip_plays_at_a_time(opened: Any) -> None:
     )  # the clips are short: keep them on while they are looked at
     clips.nth(0).focus()
     opened.keyboard.press("Space")
-    opened.wait_for_function(f"({playing})() === 1")
+    until(opened, f"({playing})() === 1")
     opened.keyboard.press("ArrowRight")
     opened.keyboard.press("Space")
-    opened.wait_for_function(f"({playing})() === 1 && document.activeElement.matches('.playing')")
+    until(opened, f"({playing})() === 1 && document.activeElement.matches('.playing')")
     assert clips.nth(1).evaluate("(cell) => cell === document.activeElement")
     assert opened.locator(".cell.playing").count() == 1
     opened.keyboard.press("Space")
-    opened.wait_for_function(f"({playing})() === 0 && !document.querySelector('.playing')")
+    until(opened, f"({playing})() === 0 && !document.querySelector('.playing')")
 
 
 def test_every_clip_can_be_decoded(opened: Any) -> None:
