@@ -62,7 +62,7 @@ repro: $(STAMP) data
 	@echo "The language: $(CURDIR)/reports/language/index.html"
 
 test: $(STAMP) data
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

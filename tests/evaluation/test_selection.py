@@ -82,6 +82,19 @@ def test_a_tie_goes_to_the_earliest_epoch() -> None:
     assert versus["within_one_se"] and versus["contains_zero"]
 
 
+def test_among_those_that_sound_alike_the_error_decides() -> None:
+    unclear = {"sim": 0.85, "error": 0.12, "seed": 3}
+    clear = {"sim": 0.85, "error": 0.04, "seed": 3}
+    result = choose(base={"error": 0.13}, epoch_1=unclear, epoch_2=clear, epoch_3=clear)
+    assert {"epoch-1", "epoch-2", "epoch-3"} <= set(result["tied"])
+    assert (result["chosen"], result["clearest"]) == ("epoch-2", "epoch-2")
+    assert "its WER is the lowest" in result["reason"]
+    other = choose(
+        SelectParams(num_bootstrap=600, primary="error"), base={"error": 0.13}, epoch_1=clear
+    )
+    assert other["clearest"] is None and other["chosen"] == "epoch-1"
+
+
 def test_a_better_base_is_kept() -> None:
     result = choose(base={"sim": 0.8}, epoch_1={"sim": 0.7}, epoch_2={"sim": 0.6})
     assert result["chosen"] == "base" and result["keep_base"]

@@ -26,6 +26,7 @@ from voxadapt.evaluation.results import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.evaluation.statistics import (
     Array,
     Interval,
+    Ratio,
     all_pairs_critical,
     detectable_difference,
     paired_difference,
@@ -135,6 +136,8 @@ def select(
     best = comparison.best if comparison else start
     chosen = comparison.chosen if comparison else start
     runner_up = comparison.runner_up if comparison else None
+    clearest = comparison.clearest if comparison else None
+    tied = list(comparison.tied) if comparison else []
     metric = params.error_metric
 
     def versus(name: str, other: str) -> dict[str, Any] | None:
@@ -194,6 +197,8 @@ def select(
         "best": best,
         "chosen": chosen,
         "runner_up": runner_up,
+        "tied": tied,
+        "clearest": clearest,
         "keep_base": chosen == BASE,
         **({} if start == BASE else {"start": start, "keep_start": chosen == start}),
         "power": _power(names, primary, weights, takes, params, start),
@@ -308,11 +313,25 @@ def _language_gate(rate: Interval, params: SelectParams, real_wrong_language: fl
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """The race among eligible candidates."""
+    """The race among eligible candidates.
+
+    Attributes:
+        best: First by the primary measure.
+        chosen: The one to take.
+        runner_up: First of the others.
+        tied: Those that cannot be told from the best, the best among them.
+        clearest: Of these the one with the lowest error; None where the error is the primary.
+        versus_best: Differences to the best.
+        p_best: Share of resamples in which a candidate is the best.
+        pareto: Whether it lies on the front of error and similarity.
+        pareto_probability: Share of resamples in which it does.
+    """
 
     best: str
     chosen: str
     runner_up: str | None
+    tied: tuple[str, ...]
+    clearest: str | None
     versus_best: dict[str, dict[str, Any]]
     p_best: dict[str, float]
     pareto: dict[str, bool]
@@ -327,7 +346,7 @@ def _compare(
     higher: bool,
     confidence: float,
 ) -> _Comparison | None:
-    """Find the best, the candidates that tie with it, and the earliest of those."""
+    """Find the best, the candidates that tie with it, and the one of those to take."""
     if not eligible:
         return None
     num_texts = weights.shape[1]
@@ -357,7 +376,18 @@ def _compare(
             "within_one_se": within,
             "contains_zero": contains,
         }
-    chosen = tied[0]  # the earliest, as the eligible come in their order
+    clearest, remaining = None, tied
+    if higher:
+        # No ear hears a thousandth of similarity, but words are missed: among those that tie in
+        # similarity, the error decides as far as it can.
+        errors_of = {name: samples[name].error for name in tied}
+        clearest = min(tied, key=lambda name: round(errors_of[name].point, 9))
+        remaining = [
+            name
+            for name in tied
+            if _within_one_se(errors_of[name], errors_of[clearest], weights, num_texts)
+        ]
+    chosen = remaining[0]  # the earliest, as the eligible come in their order
     others = [index for index, name in enumerate(eligible) if name != chosen]
     runner_up = eligible[max(others, key=lambda i: gains[i])] if others else None
     errors = np.stack([samples[name].error.draws(weights) for name in eligible], axis=1)
@@ -372,11 +402,20 @@ def _compare(
         best,
         chosen,
         runner_up,
+        tuple(tied),
+        clearest,
         versus_best,
         dict(zip(eligible, probabilities.tolist(), strict=True)),
         dict(zip(eligible, members.tolist(), strict=True)),
         dict(zip(eligible, membership.tolist(), strict=True)),
     )
+
+
+def _within_one_se(ours: Ratio, theirs: Ratio, weights: Array, num_texts: int) -> bool:
+    """Tell whether two statistics differ by at most one paired standard error."""
+    se = standard_error(ours.draws(weights) - theirs.draws(weights), num_texts)
+    gap = abs(round(ours.point - theirs.point, 9))
+    return bool(gap <= (se if np.isfinite(se) else 0.0))
 
 
 def _power(
@@ -443,19 +482,9 @@ def _reason(result: Mapping[str, Any], start: str, what: str) -> str:
             kind = "epoch" if start == BASE else "candidate"
             why = f"no eligible {kind} does better than its {score}"
         else:
-            gap = chosen["vs_best"]["difference"]
-            why = (
-                f"its {score} is within one standard error of the best, {_called(best)} "
-                f"(difference {_signed(gap)})"
-            )
+            why = f"its {score} is {_place_among_ties(result, chosen, metric)}"
         return f"{keep}: {why}.{gated}{doubt}"
-    if best == chosen["name"]:
-        place = "the best, and no earlier candidate is within one standard error of it"
-    else:
-        place = (
-            f"the earliest within one standard error of the best, {_called(best)} "
-            f"(difference {_signed(chosen['vs_best']['difference'])})"
-        )
+    place = _place_among_ties(result, chosen, metric)
     gains = [("vs_base", "the zero-shot Base")]
     if start != BASE:
         gains.insert(0, ("vs_start", _called(start)))
@@ -467,6 +496,33 @@ def _reason(result: Mapping[str, Any], start: str, what: str) -> str:
     )
     name = "The Base" if chosen["name"] == BASE else chosen["name"]
     return f"{name} is chosen: its {score} is {place}.{against}{gated}{doubt}"
+
+
+def _place_among_ties(result: Mapping[str, Any], chosen: Mapping[str, Any], metric: str) -> str:
+    """Say how the chosen candidate stands to the best, and what decided where several tie."""
+    best, tied, clearest = result["best"], result["tied"], result["clearest"]
+    if clearest is None:  # the error is the primary measure
+        if best == chosen["name"]:
+            return "the best, and no earlier candidate is within one standard error of it"
+        return (
+            f"the earliest within one standard error of the best, {_called(best)} "
+            f"(difference {_signed(chosen['vs_best']['difference'])})"
+        )
+    if len(tied) == 1:
+        return "the best, and no other candidate is within one standard error of it"
+    if best == chosen["name"]:
+        place = f"the best; {len(tied)} candidates are within one standard error of it"
+    else:
+        place = (
+            f"within one standard error of the best, {_called(best)} "
+            f"(difference {_signed(chosen['vs_best']['difference'])})"
+        )
+    if clearest == chosen["name"]:
+        return f"{place}, and of the {len(tied)} that tie so its {metric} is the lowest"
+    return (
+        f"{place}, and of the {len(tied)} that tie so it is the earliest whose {metric} is within "
+        f"one standard error of the lowest, {_called(clearest)}'s"
+    )
 
 
 def _called(name: str) -> str:
@@ -497,13 +553,18 @@ def _rule_text(params: SelectParams, start: str) -> str:
     if params.similarity_margin is not None:
         voice = f"SIM-resemblyzer at most {params.similarity_margin:g} below {whose}; "
     last = "the zero-shot Base" if start == BASE else f"{start}, where this stage begins,"
+    then = ""
+    if params.primary == "similarity":
+        then = (
+            f"those within one paired standard error of the lowest {metric} among them; of those "
+        )
     return (
         f"Eligible: every clip exists; failure rate at most {100 * params.failure_margin:g} points "
         f"and {metric} at most {100 * params.error_margin:g} points above {whose}; {voice}median "
         f"duration ratio {low:g} to {high:g}; wrong language in at most "
         f"{100 * params.max_wrong_language:g} %. Among these, of all within one paired standard "
         f"error of the {goal} and with 0 in the simultaneous {100 * params.confidence:g} % "
-        f"interval, the earliest; {last} is the earliest of all."
+        f"interval, {then}the earliest; {last} is the earliest of all."
     )
 
 
