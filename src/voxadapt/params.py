@@ -167,6 +167,9 @@ class SelectParams(Section):
     error_metric: Literal["wer", "cer"] = "wer"
     error_margin: float = Field(0.02, ge=0.0, description="Error may exceed the Base's by this.")
     failure_margin: float = Field(0.02, ge=0.0)
+    similarity_tie: float = Field(
+        0.005, ge=0.0, description="Similarities this close count as equal: nobody hears less."
+    )
     duration_ratio: tuple[float, float] = (0.8, 1.25)
     max_wrong_language: Share = 0.05
     similarity_margin: float | None = Field(

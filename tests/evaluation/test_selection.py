@@ -89,6 +89,15 @@ def test_among_those_that_sound_alike_the_error_decides() -> None:
     assert {"epoch-1", "epoch-2", "epoch-3"} <= set(result["tied"])
     assert (result["chosen"], result["clearest"]) == ("epoch-2", "epoch-2")
     assert "its WER is the lowest" in result["reason"]
+    # The same with a lead in similarity that is certain, and that nobody hears.
+    systems = {"base": make_system("base", error=0.13), "epoch-2": make_system("epoch-2", **clear)}
+    systems["epoch-1"] = [
+        row.model_copy(update={"sim": (twin.sim or 0.0) + 0.004})
+        for row, twin in zip(make_system("epoch-1", **unclear), systems["epoch-2"], strict=True)
+    ]
+    for tie, chosen in ((0.005, "epoch-2"), (0.0, "epoch-1")):
+        found = select(systems, SelectParams(num_bootstrap=600, similarity_tie=tie))
+        assert found["best"] == "epoch-1" and found["chosen"] == chosen
     other = choose(
         SelectParams(num_bootstrap=600, primary="error"), base={"error": 0.13}, epoch_1=clear
     )

@@ -132,7 +132,9 @@ def select(
     }
     eligible = [n for n in names if all(gate.state != "failed" for gate in gates[n])]
 
-    comparison = _compare(eligible, primary, samples, weights, higher, confidence)
+    comparison = _compare(
+        eligible, primary, samples, weights, higher, confidence, params.similarity_tie
+    )
     best = comparison.best if comparison else start
     chosen = comparison.chosen if comparison else start
     runner_up = comparison.runner_up if comparison else None
@@ -345,6 +347,7 @@ def _compare(
     weights: Array,
     higher: bool,
     confidence: float,
+    similarity_tie: float,
 ) -> _Comparison | None:
     """Find the best, the candidates that tie with it, and the one of those to take."""
     if not eligible:
@@ -367,7 +370,8 @@ def _compare(
         reach = critical * se
         within = bool(abs(gains[index] - gains[best_index]) <= se)
         contains = bool(abs(gaps[index]) <= reach + 1e-12)
-        if within and contains:
+        alike = higher and abs(gains[index] - gains[best_index]) <= similarity_tie
+        if alike or (within and contains):
             tied.append(name)
         versus_best[name] = {
             "difference": found.as_dict(with_se=True),
@@ -509,19 +513,19 @@ def _place_among_ties(result: Mapping[str, Any], chosen: Mapping[str, Any], metr
             f"(difference {_signed(chosen['vs_best']['difference'])})"
         )
     if len(tied) == 1:
-        return "the best, and no other candidate is within one standard error of it"
+        return "the best, and no other candidate ties with it"
     if best == chosen["name"]:
-        place = f"the best; {len(tied)} candidates are within one standard error of it"
+        place = f"the best of {len(tied)} that sound alike"
     else:
         place = (
-            f"within one standard error of the best, {_called(best)} "
-            f"(difference {_signed(chosen['vs_best']['difference'])})"
+            f"one of {len(tied)} that sound alike (to the best, {_called(best)}: "
+            f"{_signed(chosen['vs_best']['difference'])})"
         )
     if clearest == chosen["name"]:
-        return f"{place}, and of the {len(tied)} that tie so its {metric} is the lowest"
+        return f"{place}, and its {metric} is the lowest of these"
     return (
-        f"{place}, and of the {len(tied)} that tie so it is the earliest whose {metric} is within "
-        f"one standard error of the lowest, {_called(clearest)}'s"
+        f"{place}, and of these it is the earliest whose {metric} is within one standard error of "
+        f"the lowest, {_called(clearest)}'s"
     )
 
 
@@ -553,8 +557,9 @@ def _rule_text(params: SelectParams, start: str) -> str:
     if params.similarity_margin is not None:
         voice = f"SIM-resemblyzer at most {params.similarity_margin:g} below {whose}; "
     last = "the zero-shot Base" if start == BASE else f"{start}, where this stage begins,"
-    then = ""
+    then = near = ""
     if params.primary == "similarity":
+        near = f", or within {params.similarity_tie:g} of it"
         then = (
             f"those within one paired standard error of the lowest {metric} among them; of those "
         )
@@ -564,7 +569,7 @@ def _rule_text(params: SelectParams, start: str) -> str:
         f"duration ratio {low:g} to {high:g}; wrong language in at most "
         f"{100 * params.max_wrong_language:g} %. Among these, of all within one paired standard "
         f"error of the {goal} and with 0 in the simultaneous {100 * params.confidence:g} % "
-        f"interval, {then}the earliest; {last} is the earliest of all."
+        f"interval{near}, {then}the earliest; {last} is the earliest of all."
     )
 
 
