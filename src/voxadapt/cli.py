@@ -341,6 +341,25 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def plan(
+    params_file: ParamsFile = PARAMS,
+    gpu_gb: Annotated[
+        float | None, typer.Option(min=1.0, help="Plan for a GPU of this memory; none is needed.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option(help="Time a few layers here, to predict how long training takes.")
+    ] = True,
+) -> None:
+    """Predict memory and time of the stages; name the setting to lower where one does not fit."""
+    from voxadapt import budget
+
+    found = budget.plan(load_params(params_file), gpu_gb, measure)
+    print("\n".join(budget.describe(found)))
+    if not found.fits:
+        raise typer.Exit(1)
+
+
 @language_app.command("data")
 def language_data(params_file: ParamsFile = PARAMS) -> None:
     """Check texts and recordings; extract codes; measure their round trip."""

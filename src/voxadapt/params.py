@@ -123,6 +123,10 @@ class TrainParams(Section):
         "float32", description="Autocast dtype; masters stay fp32 unless master_weights is false."
     )
     master_weights: bool = True
+    low_memory: bool = Field(
+        False,
+        description="bfloat16 weights, 8 more bits and 8-bit moments: 7 bytes a weight, not 16.",
+    )
     frozen: tuple[str, ...] = Field(
         ("speaker_encoder",), description="Module prefixes that are not trained."
     )
@@ -135,6 +139,15 @@ class TrainParams(Section):
         if name != name.strip() or any(ord(c) < 32 for c in name):
             raise ValueError("must have no surrounding blanks and no control characters")
         return name
+
+    @model_validator(mode="after")
+    def _one_kind_of_master(self) -> TrainParams:
+        if self.low_memory and (self.compute_dtype != "bfloat16" or not self.master_weights):
+            raise ValueError(
+                "low_memory keeps masters of its own and computes in bfloat16: "
+                "set compute_dtype: bfloat16 and master_weights: true"
+            )
+        return self
 
 
 class ScoreParams(Section):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -127,3 +128,23 @@ def test_decoding_in_a_batch_is_decoding_alone(corpus, tokenizer, tmp_path):
         assert len(together[name]) == len(array) * fakes.HOP
         alone = decode_codes({name: array}, exact)[name]
         np.testing.assert_allclose(together[name], alone, atol=1e-6)
+
+
+def test_codebooks_that_nobody_reads_are_not_looked_up(corpus, tmp_path):
+    """The real codec's encoder has 32 codebooks, of which the model reads 16."""
+    folder = fakes.make_codec(tmp_path / "speech_tokenizer")
+    config = folder / "config.json"
+    values = json.loads(config.read_text())
+    values["encoder_valid_num_quantizers"] = 2
+    config.write_text(json.dumps(values))
+    tokenizer = load_speech_tokenizer(tmp_path)
+    looked_up = []
+    for layer in tokenizer.model.encoder.quantizer.acoustic_residual_vector_quantizer.layers:
+        original = layer.encode
+        layer.encode = lambda x, original=original: looked_up.append(1) or original(x)
+    few = extract(corpus, tokenizer, tmp_path / "work")
+    batches = 1
+    assert len(looked_up) == batches
+    everything = load_speech_tokenizer(fakes.make_codec(tmp_path / "b" / "speech_tokenizer").parent)
+    for name, array in extract(corpus, everything, tmp_path / "other").items():
+        assert np.array_equal(array[:, :2], few[name])

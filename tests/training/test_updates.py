@@ -11,7 +11,7 @@ def _step(weight: torch.Tensor, lr: float, stored=torch.bfloat16):
     optimizer = torch.optim.AdamW([parameter], lr=lr, weight_decay=0.0)
     probe = UpdateProbe({"w": parameter}, {"w": stored})
     parameter.grad = torch.ones_like(parameter)
-    probe.before_step()
+    probe.before_step(optimizer)
     before = parameter.detach().clone()
     optimizer.step()
     return probe.after_step(optimizer), before, parameter.detach()
@@ -46,7 +46,7 @@ def test_weights_without_an_update_are_not_counted():
     optimizer = torch.optim.AdamW([parameter], lr=0.1, weight_decay=0.0)
     probe = UpdateProbe({"w": parameter}, {"w": torch.bfloat16})
     parameter.grad = torch.zeros_like(parameter)
-    probe.before_step()
+    probe.before_step(optimizer)
     optimizer.step()
     assert probe.after_step(optimizer).stored == 0.0
 

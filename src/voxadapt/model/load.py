@@ -175,10 +175,11 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
         UserError: When it is missing or unreadable.
     """
     folder = Path(path) / "speech_tokenizer"
+    keep_freed_memory()
     qwen_tts = import_qwen_tts()
     try:
         with _quiet():
-            return qwen_tts.Qwen3TTSTokenizer.from_pretrained(
+            tokenizer = qwen_tts.Qwen3TTSTokenizer.from_pretrained(
                 str(folder), dtype=torch.float32, device_map=str(device), local_files_only=True
             )
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
@@ -194,6 +195,9 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
             ),
             "The codec cannot be loaded.",
         ) from None
+    # Its encoder looks up 32 codebooks one after another, and only the first 16 are read.
+    tokenizer.model.encoder.config.num_quantizers = tokenizer.model.encoder_valid_num_quantizers
+    return tokenizer
 
 
 def speaker_vector(tts: Any, ref_audio: str | Path) -> Tensor:

@@ -102,26 +102,53 @@ def not_finite(
 
 
 @contextmanager
-def explain_memory(examples: Sequence[Example]) -> Iterator[None]:
-    """Turn an out-of-memory error into a message that names the setting to lower."""
+def explain_memory(
+    params: TrainParams | None = None,
+    examples: Sequence[Example] = (),
+    state: LoopState | None = None,
+) -> Iterator[None]:
+    """Turn an out-of-memory error into a message that names the setting to lower.
+
+    Args:
+        params: `train` section; None while the model is being loaded.
+        examples: Examples of the run.
+        state: Where the loop stands, for the epochs that are kept.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
         text = str(error).lower()
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in text:
             raise
-        longest = max(examples, key=lambda e: len(e.layout))
+        reason = " ".join(str(error).split())[:160]
+        if params is None or state is None:
+            where, expected = "model.device", "a device with room for the model"
+            fix = "End what else uses the device, or choose another; `voxadapt plan` says how much."
+        else:
+            where, expected = "train.batch_size", "a step that fits into memory"
+            fix = _lower(params, examples, state)
         raise UserError(
-            Problem(
-                "train.batch_size",
-                "a step that fits into memory",
-                " ".join(str(error).split())[:160],
-                "Lower train.batch_size and raise train.gradient_accumulation_steps by the same "
-                "factor (the result is the same), set train.gradient_checkpointing: true, or "
-                f"shorten the longest clip, {longest.id} ({longest.layout.num_frames} frames).",
-            ),
-            "There is not enough memory to train.",
+            Problem(where, expected, reason, fix), "There is not enough memory to train."
         ) from None
+
+
+def _lower(params: TrainParams, examples: Sequence[Example], state: LoopState) -> str:
+    """Say which settings take less memory, those first that leave the result as it is."""
+    steps = []
+    if params.batch_size > 1:
+        steps.append(
+            "lower train.batch_size and raise train.gradient_accumulation_steps by the same "
+            "factor (the result is the same)"
+        )
+    if not params.gradient_checkpointing:
+        steps.append("set train.gradient_checkpointing: true (the same, more slowly)")
+    if not params.low_memory:
+        steps.append("set train.low_memory: true (7 bytes a trained weight instead of 16)")
+    longest = max(examples, key=lambda e: len(e.layout))
+    steps.append(f"shorten the longest clip, {longest.id} ({longest.layout.num_frames} frames)")
+    kept = f"epoch-{state.epoch} is kept" if state.epoch else "no epoch was finished"
+    text = "; or ".join(steps)
+    return f"{text[0].upper()}{text[1:]}. `voxadapt plan` predicts what fits; {kept}."
 
 
 def describe(

@@ -36,7 +36,9 @@ from voxadapt.provenance import fingerprint, read_json, sha256_folder, write_jso
 from voxadapt.training import log
 from voxadapt.training.adaptation import Adaptation, speaker_adaptation
 from voxadapt.training.batches import Line, build_examples, draw_heard, epoch_windows, make_batch
+from voxadapt.training.compact import CompactAdamW
 from voxadapt.training.losses import Tally, loss_sums, total_loss
+from voxadapt.training.occurring import TEXT_EMBEDDING, occurring_rows
 from voxadapt.training.schedule import learning_rate
 from voxadapt.training.state import LoopState, clear_stale, load_state, run_identity, save_state
 from voxadapt.training.updates import UpdateProbe, measure_drift
@@ -133,11 +135,13 @@ def train(
     # 2. Seed, model, speaker vector, precision, freezing.
     torch.manual_seed(params.seed)
     device = torch.device(device)
-    tts = load_tts(model_path, device, torch.float32, attention, as_base=True)
+    with log.explain_memory():
+        tts = load_tts(model_path, device, torch.float32, attention, as_base=True)
     model, ids = tts.model, SpecialIds.from_config(tts.model.config)
     vector = speaker_vector(tts, ref_audio)
     compute_dtype = getattr(torch, params.compute_dtype)
-    master_dtype = torch.float32 if params.master_weights else compute_dtype
+    full = params.master_weights and not params.low_memory
+    master_dtype = torch.float32 if full else compute_dtype
     for parameter in model.parameters():  # not model.to(): rotary frequencies stay float32
         parameter.data = parameter.data.to(master_dtype)
     prepared = adaptation.prepare(tts, ids, vector)
@@ -158,11 +162,15 @@ def train(
     steps_per_epoch = len(windows_of(1))
 
     # 4. Optimizer; weights, moments and random state of an earlier run.
-    optimizer = _optimizer(trained, params)
+    text_rows = occurring_rows(model, trained, examples)
+    moved = {**trained, TEXT_EMBEDDING: text_rows.rows} if text_rows else trained
+    optimizer = make_optimizer(moved, params)
     if saved:
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(saved["weights"][name])
+        if text_rows:
+            text_rows.read()
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["rng"])
         if saved["cuda_rng"] and device.type == "cuda":
@@ -170,9 +178,10 @@ def train(
     del saved
     stored = {name: tensor.dtype for name, tensor in iterate_weights(model_path)}
     stored |= prepared.stored
-    probe = UpdateProbe(trained, stored)
+    probe = UpdateProbe(moved, stored)
+    master_name = "24-bit" if params.low_memory else str(master_dtype).removeprefix("torch.")
     precision = {
-        "master_dtype": str(master_dtype).removeprefix("torch."),
+        "master_dtype": master_name,
         "compute_dtype": params.compute_dtype,
         "stored_dtype": str(stored[next(iter(trained))]).removeprefix("torch."),
     }
@@ -203,10 +212,12 @@ def train(
         return tally
 
     def save() -> None:
+        if text_rows:
+            text_rows.write_back()
         save_state(folder / "state.pt", state, trained, optimizer)
 
     # 5. Where the Base stands on the held-out split.
-    with log.explain_memory(examples):
+    with log.explain_memory(params, examples, state):
         if state.step == 0 and not state.rows:
             state.rows.append(
                 {"step": 0, "epoch": 0, **log.heldout_columns(heldout_loss(), params)}
@@ -239,7 +250,7 @@ def train(
                     total_loss(sums, num_labels, num_frames, params.sub_talker_weight).backward()
                     tally.add(sums)
                 grad_norm = float(
-                    torch.nn.utils.clip_grad_norm_(trained.values(), params.max_grad_norm)
+                    torch.nn.utils.clip_grad_norm_(moved.values(), params.max_grad_norm)
                 )
                 loss = tally.loss(params.sub_talker_weight)
                 if not (math.isfinite(loss) and math.isfinite(grad_norm)):
@@ -247,7 +258,7 @@ def train(
                     raise log.not_finite(epoch, number, loss, grad_norm, names, state.epoch)
                 probed = number % PROBE_EVERY_STEPS == 0 or number + 1 == len(windows)
                 if probed:
-                    probe.before_step()
+                    probe.before_step(optimizer)
                 optimizer.step()
                 lost = probe.after_step(optimizer) if probed else None
                 state.step, state.window = state.step + 1, number + 1
@@ -271,6 +282,8 @@ def train(
             measured = heldout_loss()
             state.rows[-1].update(log.heldout_columns(measured, params))
             summary = log.epoch_summary(epoch, state, measured, params)
+            if text_rows:
+                text_rows.write_back()
             drift = measure_drift(trained, model_path)
             summary["drift"] = {module: asdict(value) for module, value in drift.items()}
             state.epochs.append(summary)
@@ -303,7 +316,7 @@ def _publish(
     return TrainResult(checkpoints, metrics, rows, resumed_step)
 
 
-def _optimizer(trained: Mapping[str, torch.nn.Parameter], params: TrainParams) -> Any:
+def make_optimizer(trained: Mapping[str, torch.nn.Parameter], params: TrainParams) -> Any:
     """AdamW that decays matrices only: rows of an embedding that no batch used must not move."""
     matrices = [p for name, p in trained.items() if p.ndim > 1 and "embedding" not in name]
     others = [p for name, p in trained.items() if p.ndim <= 1 or "embedding" in name]
@@ -311,4 +324,9 @@ def _optimizer(trained: Mapping[str, torch.nn.Parameter], params: TrainParams) -
         {"params": matrices, "weight_decay": params.weight_decay},
         {"params": others, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=params.lr)
+    groups = [group for group in groups if group["params"]]
+    if params.low_memory:
+        return CompactAdamW(groups, params.lr, seed=params.seed)
+    # On a GPU one kernel does it all, without the copy of every weight that the default makes.
+    fused = True if next(iter(trained.values())).is_cuda else None
+    return torch.optim.AdamW(groups, lr=params.lr, fused=fused)

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from voxadapt.model.checkpoint import iterate_weights
 from voxadapt.model.freezing import module_of
+from voxadapt.training.compact import CompactAdamW, round_master
 
 _VALUES_PER_TENSOR = 2048
+_CHUNK = 1 << 22  # values compared at once; they are held in float64
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,22 @@ class UpdateProbe:
         self._before: list[Tensor] = []
 
     @torch.no_grad()
-    def before_step(self) -> None:
+    def before_step(self, optimizer: torch.optim.AdamW | CompactAdamW) -> None:
         """Remember the sampled weights."""
-        self._before = [p.reshape(-1)[index].clone() for p, index, _ in self._items]
+        self._before = [
+            optimizer.masters(p, index)
+            if isinstance(optimizer, CompactAdamW)
+            else p.reshape(-1)[index].clone()
+            for p, index, _ in self._items
+        ]
 
     @torch.no_grad()
-    def after_step(self, optimizer: torch.optim.AdamW) -> LostShare:
-        """Return what the step just taken has lost."""
+    def after_step(self, optimizer: torch.optim.AdamW | CompactAdamW) -> LostShare:
+        """Return what the step just taken has lost.
+
+        Of a `CompactAdamW`, what its masters would lose if they were rounded to the nearest. They
+        are rounded at random in proportion, so that on average nothing of this is lost.
+        """
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         lost_stored = lost_trained = moved = 0.0
         for (parameter, index, kind), old in zip(self._items, self._before, strict=True):
@@ -68,13 +79,21 @@ class UpdateProbe:
             if not state:
                 continue  # it had no gradient, so no update
             group = groups[id(parameter)]
-            update = _adamw_update(state, index, old.float(), group)
+            if isinstance(optimizer, CompactAdamW):
+                mean, square = optimizer.moments(parameter, index)
+            else:
+                mean = state["exp_avg"].reshape(-1)[index].float()
+                square = state["exp_avg_sq"].reshape(-1)[index].float()
+            update = _adamw_update(mean, square, float(state["step"]), old.float(), group)
             scale = parameter.numel() / len(index)
             counted = update != 0
             moved += scale * float(counted.sum())
             for name, dtype in (("stored", kind), ("trained", parameter.dtype)):
-                start = old.to(dtype)
-                still = (start.float() + update).to(dtype) == start
+                if name == "trained" and isinstance(optimizer, CompactAdamW):
+                    still = round_master(old + update) == old
+                else:
+                    start = old.to(dtype)
+                    still = (start.float() + update).to(dtype) == start
                 share = scale * float((still & counted).sum())
                 if name == "stored":
                     lost_stored += share
@@ -110,12 +129,14 @@ def measure_drift(named: Mapping[str, Tensor], base_dir: str | Path) -> dict[str
     for name, base in iterate_weights(base_dir):
         if name not in named:
             continue
-        now = named[name].detach().to("cpu")
         total = sums.setdefault(module_of(name), [0.0, 0.0, 0.0, 0.0])
-        total[0] += float((now.float() - base.float()).double().pow(2).sum())
-        total[1] += float(base.double().pow(2).sum())
-        total[2] += float((now.to(base.dtype) != base).sum())
         total[3] += base.numel()
+        now = named[name].detach().reshape(-1)
+        for old, new in zip(base.reshape(-1).split(_CHUNK), now.split(_CHUNK), strict=True):
+            new = new.to("cpu")
+            total[0] += float((new.float() - old.float()).double().pow(2).sum())
+            total[1] += float(old.double().pow(2).sum())
+            total[2] += float((new.to(old.dtype) != old).sum())
     return {
         module: Drift((d / b) ** 0.5 if b else None, changed / size)
         for module, (d, b, changed, size) in sums.items()
@@ -123,12 +144,10 @@ def measure_drift(named: Mapping[str, Tensor], base_dir: str | Path) -> dict[str
 
 
 def _adamw_update(
-    state: Mapping[str, Tensor], index: Tensor, weight: Tensor, group: Mapping[str, Any]
+    mean: Tensor, square: Tensor, step: float, weight: Tensor, group: Mapping[str, Any]
 ) -> Tensor:
     """Recompute AdamW's change of the sampled weights in float32."""
     beta1, beta2 = group["betas"]
-    step = float(state["step"])
-    mean = state["exp_avg"].reshape(-1)[index].float() / (1 - beta1**step)
-    square = state["exp_avg_sq"].reshape(-1)[index].float() / (1 - beta2**step)
+    mean, square = mean / (1 - beta1**step), square / (1 - beta2**step)
     change = mean / (square.sqrt() + group["eps"]) + group["weight_decay"] * weight
     return -group["lr"] * change

@@ -1,0 +1,258 @@
+"""Peak memory and time of training as `voxadapt plan` predicts them, and as they are.
+
+    python -m benchmarks.memory
+
+Every case trains a model with random weights for one epoch in a process of its own, by the loop
+that the pipeline uses, with its held-out loss, export and saved state. Its anonymous memory is
+read every two milliseconds; pages of mapped files, which the system takes back, are not in it.
+The time of a step, that of one thread, is predicted and measured in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from benchmarks.results import processor, table, write_section
+
+from voxadapt import budget
+from voxadapt.data.manifest import Utterance
+from voxadapt.params import TrainParams
+from voxadapt.shapes import Shape, config_values, write_model
+
+SHAPES = {
+    "wide": Shape(
+        "0b6", hidden=768, intermediate=2304, num_layers=6, num_heads=8, num_kv_heads=4,
+        head_dim=64, text_hidden=512, predictor_hidden=256, predictor_intermediate=768,
+        predictor_layers=2, encoder_channels=64,
+    ),
+    "deep": Shape(
+        "0b6", hidden=512, intermediate=1536, num_layers=12, num_heads=8, num_kv_heads=4,
+        head_dim=64, text_hidden=512, predictor_hidden=512, predictor_intermediate=1024,
+        predictor_layers=2, encoder_channels=64,
+    ),
+}  # fmt: skip
+TEXT = "talker.model.text_embedding"
+LOW = {"low_memory": True, "compute_dtype": "bfloat16"}
+CASES: tuple[tuple[str, str, int, dict[str, Any]], ...] = (
+    ("wide, all trained", "wide", 60, {}),
+    ("wide, text frozen", "wide", 60, {"frozen": [TEXT]}),
+    ("deep, long clips", "deep", 150, {"frozen": [TEXT], "batch_size": 4}),
+    ("deep, accumulated", "deep", 150,
+     {"frozen": [TEXT], "batch_size": 2, "gradient_accumulation_steps": 2}),
+    ("deep, checkpointed", "deep", 150,
+     {"frozen": [TEXT], "batch_size": 4, "gradient_checkpointing": True}),
+    ("wide, bfloat16 products", "wide", 60, {"compute_dtype": "bfloat16"}),
+    ("wide, low memory", "wide", 60, LOW),
+    ("deep, low memory, checkpointed", "deep", 150,
+     {**LOW, "batch_size": 4, "gradient_checkpointing": True}),
+)  # fmt: skip
+STEPS = 3
+WORDS = "a text of some forty letters, as they are"
+
+
+class Peak:
+    """Reads this process' anonymous memory until it is stopped."""
+
+    def __init__(self) -> None:
+        self.largest_bytes = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._stop.is_set():
+            status = Path("/proc/self/status").read_text(encoding="ascii")
+            line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
+            self.largest_bytes = max(self.largest_bytes, int(line.split()[1]) * 1024)
+            time.sleep(0.002)
+
+    def stop(self) -> int:
+        """Stop and return the peak in bytes."""
+        self._stop.set()
+        self._thread.join()
+        return self.largest_bytes
+
+
+def utterances(count: int) -> list[Utterance]:
+    """Return rows whose audio is never read: two are held out."""
+    return [
+        Utterance(
+            id=f"clip{n}", audio=f"{n}.wav", text=WORDS, ref_audio="ref.wav", language=None,
+            duration_s=1.0, sample_rate_hz=24_000, audio_sha256=f"{n:064d}",
+            split="train" if n < count else "selection",
+        )
+        for n in range(count + 2)
+    ]  # fmt: skip
+
+
+def corpus(rows: list[Utterance], num_frames: int) -> dict[str, Any]:
+    """Return random codes; clips differ a little in length, so that batches are padded."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    sizes = {row.id: num_frames - n % 3 for n, row in enumerate(rows)}
+    return {
+        name: rng.integers(0, 2048, (size, 16)).astype(np.int16) for name, size in sizes.items()
+    }
+
+
+def write_reference(path: Path) -> None:
+    """Write three seconds of noise."""
+    import numpy as np
+    import soundfile
+
+    samples = np.random.default_rng(0).normal(0, 0.1, 72_000).astype(np.float32)
+    soundfile.write(path, samples, 24_000)
+
+
+def measure(
+    folder: Path, model: Path, num_frames: int, given: dict[str, Any], device: str, steps: int
+) -> tuple[dict[str, Any], ...]:
+    """Train one epoch of a few optimizer steps; return the rows of its log."""
+    from voxadapt.training.loop import train
+
+    params = TrainParams.model_validate(given)
+    count = steps * params.batch_size * params.gradient_accumulation_steps
+    rows = utterances(count)
+    write_reference(folder / "ref.wav")
+    return train(
+        params,
+        model_path=model,
+        utterances=rows,
+        codes=corpus(rows, num_frames),
+        ref_audio=folder / "ref.wav",
+        out_dir=folder / "out",
+        work_dir=folder / "work",
+        num_epochs=1,
+        device=device,
+        base_sha256="0" * 64,
+    ).rows
+
+
+def predicted(
+    shape: Shape, num_frames: int, given: dict[str, Any], model: Path, kind: str = "cpu"
+) -> float:
+    """Return what the plan says, in bytes."""
+    params = TrainParams.model_validate(given)
+    facts = budget.Model.from_config(config_values(shape), params.frozen, budget.read_codec(model))
+    ids = budget.SpecialIds.from_config(facts.config)
+    length = len(budget.build_layout(len(WORDS), num_frames, ids, None))
+    rows = params.batch_size
+    frames = sum(num_frames - n % 3 for n in range(rows))
+    batch = budget.BatchShape(rows, length, frames, rows > 1)
+    texts = STEPS * rows * params.gradient_accumulation_steps * len(WORDS)
+    return budget.training_memory(facts, params, batch, kind, texts).total
+
+
+def predicted_step_s(given: dict[str, Any]) -> float:
+    """Return what the plan says of a step, measuring layers as it does."""
+    shape, params = SHAPES[given["shape"]], TrainParams.model_validate(given["params"])
+    model = budget.Model.from_config(
+        config_values(shape), params.frozen, budget.read_codec(Path(given["model"]))
+    )
+    ids = budget.SpecialIds.from_config(model.config)
+    count = params.batch_size * params.gradient_accumulation_steps
+    clips = []
+    for n in range(STEPS * count):
+        frames = given["frames"] - n % 3
+        length = len(budget.build_layout(len(WORDS), frames, ids, None))
+        clips.append(budget.Clip("train", len(WORDS), frames, length))
+    return budget.training_seconds(model, params, clips, torch.device("cpu")) / STEPS
+
+
+def main() -> None:
+    """Measure every case and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=int, nargs="+", default=list(range(len(CASES))))
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        given = json.loads(arguments.child)
+        torch.set_num_threads(1)
+        peak = Peak()
+        where = Path(given["folder"]), Path(given["model"])
+        # Both sides ask this clock: the time that the one computing thread has had.
+        with mock.patch("time.perf_counter", time.thread_time):
+            log = measure(*where, given["frames"], given["params"], "cpu", STEPS)
+            found = peak.stop()
+            said_s = predicted_step_s(given)
+        taken = [row["num_frames"] / row["frames_per_s"] for row in log if row["step"] > 1]
+        print(json.dumps([found, statistics.median(taken), said_s]))
+        return
+    rows, ratios, time_ratios = [], [], []
+    with tempfile.TemporaryDirectory() as name:
+        for number in arguments.cases:
+            label, shape, frames, changed = CASES[number]
+            model = Path(name) / shape
+            if not model.is_dir():
+                write_model(model, SHAPES[shape], codec="small")
+            given = {"speaker_name": "A", "batch_size": 2, **changed}
+            folder = Path(name) / f"case{number}"
+            folder.mkdir()
+            request = {
+                "folder": str(folder), "model": str(model), "shape": shape, "frames": frames,
+                "params": given,
+            }  # fmt: skip
+            command = [sys.executable, "-m", "benchmarks.memory", "--child", json.dumps(request)]
+            answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found, taken_s, said_s = json.loads(answer.splitlines()[-1])
+            time_ratios.append(said_s / taken_s)
+            said = predicted(SHAPES[shape], frames, given, model)
+            ratios.append(said / found)
+            rows.append(
+                [
+                    label,
+                    f"{said / 1e9:.2f} GB",
+                    f"{found / 1e9:.2f} GB",
+                    f"{said / found:.2f}",
+                    f"{said_s:.2f} s",
+                    f"{taken_s:.2f} s",
+                    f"{said_s / taken_s:.2f}",
+                ]
+            )
+    shapes = ", ".join(
+        f"{name}: {dataclasses.asdict(shape)['hidden']} x {shape.num_layers}"
+        for name, shape in SHAPES.items()
+    )
+    worst, worst_time = (
+        max(abs(ratio - 1) for ratio in listed) for listed in (ratios, time_ratios)
+    )
+    write_section(
+        "Memory of training",
+        [
+            f"Peak anonymous memory of a process that trains one epoch of {STEPS} steps, and the "
+            f"median CPU time of a step after the first; one thread of {processor()}, torch "
+            f"{torch.__version__}, random weights ({shapes}), n = 1 a case: "
+            f"`python -m benchmarks.memory`. Wanted: within 15 %. Worst: memory {100 * worst:.0f} "
+            f"%, time {100 * worst_time:.0f} %.",
+            "",
+            *table(
+                [
+                    "case",
+                    "memory, predicted",
+                    "measured",
+                    "ratio",
+                    "step, predicted",
+                    "measured",
+                    "ratio",
+                ],
+                rows,
+            ),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,369 @@
+"""Fine-tuning: our loop beside the public script's, on the same weights, data, batch and type.
+
+    python -m benchmarks.training --upstream ../Qwen3-TTS
+
+`--upstream` is a checkout of https://github.com/QwenLM/Qwen3-TTS. Its script runs as it is, in a
+process of its own as its users run it; only what it fixes in its source is turned into the
+arguments given here: attention (flash), type (bfloat16), and the device. Ours runs the loop of
+`voxadapt train`. What is timed is one epoch, from its first batch to its last optimizer step, data
+loading included; then both are stopped and write nothing. The public script accumulates four
+batches, so ours does. The weights are random, at a middle size with the proportions of the 1.7B
+and its full vocabularies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import runpy
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import soundfile as sf
+import torch
+from benchmarks.results import processor, table, write_section
+
+from voxadapt.shapes import SHAPES, Shape, write_model
+
+#: The 1.7B in small: talker twice as wide as the code predictor, 28 : 5 layers, all ids.
+MIDDLE = Shape(
+    "middle", hidden=512, intermediate=1536, num_layers=6, num_heads=8, num_kv_heads=4,
+    head_dim=64, text_hidden=512, predictor_hidden=256, predictor_intermediate=768,
+    predictor_layers=1, encoder_channels=128,
+)  # fmt: skip
+ACCUMULATION = 4  # a constant of the public script
+FRAMES_PER_S = 12.5
+TOKENS_PER_S = 4.0
+REF_S = 5.0
+
+
+class Enough(Exception):
+    """The epoch that is timed has been trained."""
+
+
+@dataclass
+class Taken:
+    """What one process measured.
+
+    Attributes:
+        seconds: Of the epoch; CPU time, or wall time on a GPU.
+        num_frames: Codec frames in it.
+        positions: Positions of all batches.
+        padding: Of them, those that are padding.
+        peak_gb: Highest memory: of the process, or allocated on the GPU.
+    """
+
+    seconds: float
+    num_frames: int
+    positions: int
+    padding: int
+    peak_gb: float
+
+    @property
+    def frames_per_s(self) -> float:
+        """Codec frames a second."""
+        return self.num_frames / self.seconds
+
+
+class Recorder:
+    """Starts its clock with the first batch and stops the run with the last optimizer step.
+
+    Args:
+        device: Where the steps run.
+        num_steps: Optimizer steps of the epoch.
+    """
+
+    def __init__(self, device: str, num_steps: int) -> None:
+        self._on_gpu, self._steps_left = device.startswith("cuda"), num_steps
+        self._started: float | None = None
+        self._seconds = 0.0
+        self._num_frames = self._positions = self._padding = 0
+
+    def begin(self) -> None:
+        """Start the clock unless it runs."""
+        if self._started is None:
+            self._started = self._now()
+
+    def batch(self, num_frames: int, attention_mask: torch.Tensor) -> None:
+        """Note a batch."""
+        self._num_frames += num_frames
+        self._positions += attention_mask.numel()
+        self._padding += int((attention_mask == 0).sum())
+
+    def step(self) -> None:
+        """Note the end of an optimizer step."""
+        self._steps_left -= 1
+        if self._steps_left == 0:
+            assert self._started is not None
+            self._seconds = self._now() - self._started
+            raise Enough
+
+    def taken(self) -> Taken:
+        """Sum up."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        if self._on_gpu:
+            peak = torch.cuda.max_memory_allocated()
+        return Taken(self._seconds, self._num_frames, self._positions, self._padding, peak / 1e9)
+
+    def _now(self) -> float:
+        if not self._on_gpu:
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def run_public(arguments: argparse.Namespace, recorder: Recorder) -> None:
+    """Run the public script until the recorder stops it."""
+    from voxadapt.compat import import_qwen_tts
+
+    import_qwen_tts()
+    import accelerate
+    from qwen_tts.inference import qwen3_tts_model
+
+    folder = arguments.upstream / "finetuning"
+    sys.path.insert(0, str(folder))
+    import dataset
+
+    model_class = qwen3_tts_model.Qwen3TTSModel
+    load, accelerator = model_class.from_pretrained, accelerate.Accelerator
+    collate, read = dataset.TTSDataset.collate_fn, dataset.TTSDataset.__getitem__
+
+    def load_as_asked(path: str, **_fixed: Any) -> Any:
+        return load(
+            path, dtype=getattr(torch, arguments.dtype), attn_implementation="sdpa",
+            device_map=arguments.device,
+        )  # fmt: skip
+
+    def accelerator_as_asked(**options: Any) -> Any:
+        precision = "no" if arguments.dtype == "float32" else "bf16"
+        return accelerator(
+            **{**options, "mixed_precision": precision, "cpu": arguments.device == "cpu"}
+        )
+
+    def counted(self: Any, items: list[Any]) -> Any:
+        batch = collate(self, items)
+        recorder.batch(int(batch["codec_mask"].sum()), batch["attention_mask"])
+        return batch
+
+    def begun(self: Any, index: int) -> Any:
+        recorder.begin()
+        return read(self, index)
+
+    class Timed(torch.optim.AdamW):
+        def step(self, closure: Callable[[], float] | None = None) -> Any:
+            result = super().step(closure)
+            recorder.step()
+            return result
+
+    with ExitStack() as patches:
+        for patch in (
+            mock.patch.object(model_class, "from_pretrained", load_as_asked),
+            mock.patch.object(accelerate, "Accelerator", accelerator_as_asked),
+            mock.patch.object(dataset.TTSDataset, "__getitem__", begun),
+            mock.patch.object(dataset.TTSDataset, "collate_fn", counted),
+            mock.patch.object(torch.optim, "AdamW", Timed),
+            mock.patch.object(
+                sys, "argv",
+                ["sft_12hz.py", "--init_model_path", str(arguments.work / "base"),
+                 "--output_model_path", str(arguments.work / "output"),
+                 "--train_jsonl", str(arguments.work / "train.jsonl"),
+                 "--batch_size", str(arguments.batch_size), "--num_epochs", "1"],
+            ),
+        ):  # fmt: skip
+            patches.enter_context(patch)
+        runpy.run_path(str(folder / "sft_12hz.py"), run_name="__main__")
+
+
+def run_ours(arguments: argparse.Namespace, recorder: Recorder) -> None:
+    """Run our loop until the recorder stops it."""
+    from voxadapt.data.manifest import Utterance
+    from voxadapt.params import TrainParams
+    from voxadapt.training import loop
+
+    class Steps:
+        def __init__(self, *_arguments: Any) -> None:
+            pass
+
+        def advance(self, *_arguments: Any) -> None:
+            recorder.step()
+
+    make_batch = loop.make_batch
+
+    def counted(examples: Any, ids: Any) -> Any:
+        recorder.begin()
+        batch = make_batch(examples, ids)
+        recorder.batch(batch.num_frames, batch.attention_mask)
+        return batch
+
+    lines = (arguments.work / "train.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    params = TrainParams(
+        speaker_name="speaker_test",
+        batch_size=arguments.batch_size,
+        gradient_accumulation_steps=ACCUMULATION,
+        lr=2e-5,
+        weight_decay=0.01,
+        compute_dtype=arguments.dtype,
+        master_weights=arguments.dtype == "float32",
+    )
+    with (
+        mock.patch.object(loop, "Progress", Steps),
+        mock.patch.object(loop, "make_batch", counted),
+        tempfile.TemporaryDirectory(dir=arguments.work) as scratch,
+    ):
+        loop.train(
+            params,
+            model_path=arguments.work / "base",
+            utterances=[
+                Utterance(
+                    id=f"c{n}", audio=row["audio"], text=row["text"], ref_audio=row["ref_audio"],
+                    language=None, duration_s=len(row["audio_codes"]) / FRAMES_PER_S,
+                    sample_rate_hz=24_000, audio_sha256=f"{n:064x}", split="train",
+                )
+                for n, row in enumerate(rows)
+            ],
+            codes={f"c{n}": np.array(r["audio_codes"], np.int16) for n, r in enumerate(rows)},
+            ref_audio=arguments.work / "ref.wav",
+            out_dir=Path(scratch) / "out",
+            work_dir=Path(scratch) / "work",
+            num_epochs=1,
+            device=arguments.device,
+            base_sha256="0" * 64,
+        )  # fmt: skip
+
+
+def write_data(folder: Path, num_clips: int, seed: int) -> None:
+    """Write clips in the public script's format: random codes, lengths as in read speech."""
+    rng = np.random.default_rng(seed)
+    tone = 0.1 * np.sin(2 * math.pi * 200 * np.arange(int(REF_S * 24_000)) / 24_000)
+    sf.write(folder / "ref.wav", (tone + rng.normal(0, 0.01, len(tone))).astype("f4"), 24_000)
+    durations_s = np.clip(rng.lognormal(np.log(4.5), 0.5, num_clips), 1.0, 20.0)
+    with (folder / "train.jsonl").open("w", encoding="utf-8") as stream:
+        for duration_s in durations_s:
+            codes = rng.integers(0, 2048, (round(duration_s * FRAMES_PER_S), 16))
+            letters = rng.integers(97, 123, round(duration_s * TOKENS_PER_S)).astype(np.uint8)
+            row = {
+                "audio": "unread.wav",
+                "text": letters.tobytes().decode(),
+                "audio_codes": codes.tolist(),
+                "ref_audio": str(folder / "ref.wav"),
+            }
+            stream.write(json.dumps(row) + "\n")
+
+
+def run_side(arguments: argparse.Namespace, whose: str, batch_size: int, work: Path) -> Taken:
+    """Time one side in a process of its own."""
+    words = [
+        sys.executable, "-m", "benchmarks.training", "--upstream", str(arguments.upstream),
+        "--side", whose, "--work", str(work), "--batch-size", str(batch_size),
+        "--clips", str(arguments.clips), "--dtype", arguments.dtype,
+        "--device", arguments.device,
+    ]  # fmt: skip
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{whose} failed:\n{done.stderr[-3000:]}")
+    return Taken(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """Return what was run, without the place of the checkout."""
+    said = ["python -m benchmarks.training --upstream PATH"]
+    for name in ("batches", "clips", "runs", "dtype", "device", "shape"):
+        value = getattr(arguments, name)
+        said.append(f"--{name} {' '.join(map(str, value)) if name == 'batches' else value}")
+    return " ".join(said)
+
+
+def spread(values: list[float]) -> str:
+    """Write a median with its range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def measure(arguments: argparse.Namespace, batch_size: int, shape: Shape) -> list[str]:
+    """Time both sides in turns and return a row of the table."""
+    taken: dict[str, list[Taken]] = {"public": [], "ours": []}
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        write_model(work / "base", shape, dtype=getattr(torch, arguments.dtype), codec="small")
+        write_data(work, arguments.clips, seed=0)
+        for _ in range(arguments.runs):
+            for whose, runs in taken.items():
+                runs.append(run_side(arguments, whose, batch_size, work))
+    public, ours = taken["public"], taken["ours"]
+    ratios = [b.frames_per_s / a.frames_per_s for a, b in zip(public, ours, strict=True)]
+    return [
+        f"{batch_size} x {ACCUMULATION}",
+        *(f"{statistics.median(t.frames_per_s for t in runs):.0f}" for runs in (public, ours)),
+        spread(ratios),
+        *(
+            f"{100 * sum(t.padding for t in runs) / sum(t.positions for t in runs):.1f} %"
+            for runs in (public, ours)
+        ),
+        *(f"{max(t.peak_gb for t in runs):.2f} GB" for runs in (public, ours)),
+    ]
+
+
+def main() -> None:
+    """Time both sides and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--upstream", type=Path, required=True, help="checkout of Qwen3-TTS")
+    parser.add_argument("--batches", type=int, nargs="+", default=[2, 8])
+    parser.add_argument("--clips", type=int, default=64, help="a multiple of 4 x each batch")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", choices=("middle", "1.7B"), default="middle")
+    parser.add_argument("--side", choices=("public", "ours"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--batch-size", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        if arguments.device == "cpu":
+            torch.set_num_threads(1)
+        num_steps = arguments.clips // (ACCUMULATION * arguments.batch_size)
+        recorder = Recorder(arguments.device, num_steps)
+        try:
+            (run_public if arguments.side == "public" else run_ours)(arguments, recorder)
+        except Enough:
+            print(json.dumps(asdict(recorder.taken())))
+            return
+        raise SystemExit("the epoch ended before its last step")
+    shape = MIDDLE if arguments.shape == "middle" else SHAPES[arguments.shape]
+    if any(arguments.clips % (ACCUMULATION * size) for size in arguments.batches):
+        parser.error(f"--clips must be a multiple of {ACCUMULATION} x each batch size")
+    rows = [measure(arguments, size, shape) for size in arguments.batches]
+    on_cpu = arguments.device == "cpu"
+    where = f"one thread of {processor()}" if on_cpu else torch.cuda.get_device_name()
+    header = [
+        "batch", "public, frames/s", "ours, frames/s", "times faster", "public, padding",
+        "ours, padding", "public, peak", "ours, peak",
+    ]  # fmt: skip
+    write_section(
+        f"Training beside the public script, {'CPU' if on_cpu else 'GPU'}, {arguments.dtype}",
+        [
+            f"Codec frames a second of {'CPU' if on_cpu else 'wall'} time at the {arguments.shape} "
+            f"shape ({shape.num_layers} x {shape.hidden} talker, {shape.predictor_layers} x "
+            f"{shape.predictor_hidden} code predictor, {shape.text_vocab} text rows, all trained), "
+            f"{where}, torch {torch.__version__}, {arguments.dtype}, one epoch of "
+            f"{arguments.clips} clips in each of {arguments.runs} runs that take turns, each in a "
+            f"process of its own: `{command(arguments)}`. Medians, and the range of the ratios.",
+            "",
+            *table(header, rows),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

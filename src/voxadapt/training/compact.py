@@ -1,0 +1,251 @@
+"""AdamW where memory is short: seven bytes a weight instead of sixteen, and no update is lost.
+
+A weight that is kept in bfloat16 alone swallows most updates of fine-tuning: they are smaller
+than half the distance to its neighbour. Here the model computes with bfloat16 weights, and the
+optimizer keeps the next eight bits of each beside it. Both together are a 24-bit master, on which
+the update is rounded up or down at random in proportion, so that on average all of it arrives.
+
+The two moments have a byte a weight, in blocks of 256 with a scale of their own. Their levels lie
+ever closer towards zero, and they too are rounded at random: a moment changes by a tenth, or a
+thousandth, of the new gradient, less than the distance of two levels, and rounding to the nearest
+would leave it where it was for ever.
+
+Shape legend: N weights of a tensor, C weights of a chunk, S blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BLOCK = 256  # moments that share a scale
+_CHUNK = 1 << 21  # weights updated at once: bounds the float32 copies
+_LOW_BITS = 8  # of the master, beside the sixteen of the weight
+
+
+class CompactAdamW:
+    """AdamW over bfloat16 parameters, with a 24-bit master and 8-bit moments of each.
+
+    It has the part of `torch.optim.Optimizer` that the loop needs. It is not derived from it
+    because loading a state there casts every tensor to the type of its parameter.
+
+    Args:
+        groups: Each with `params` and its `weight_decay`.
+        lr: Learning rate, until a group's `lr` is set.
+        betas: Decay of the two moments.
+        eps: Added to the root of the second moment.
+        seed: Of the random rounding, which depends on it and the number of the step only.
+
+    Attributes:
+        param_groups: As in torch.
+        state: Of each parameter that has had a gradient: `step`; `low` `[N]` int8; `mean` and
+            `square`, `[N]` uint8, with `mean_scale` and `square_scale`, `[S]` float32.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        lr: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        seed: int = 0,
+    ) -> None:
+        shared = {"lr": lr, "betas": betas, "eps": eps}
+        self.param_groups: list[dict[str, Any]] = [
+            {**shared, **group, "params": list(group["params"])} for group in groups
+        ]
+        self.state: dict[nn.Parameter, dict[str, Any]] = {}
+        self._seed = seed
+        self._generators: dict[torch.device, torch.Generator] = {}
+        for parameter in self._parameters():
+            assert parameter.dtype == torch.bfloat16 and parameter.is_contiguous()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients."""
+        assert set_to_none, "gradients are dropped, not filled"
+        for parameter in self._parameters():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        seeded: set[torch.device] = set()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state.get(parameter)
+                if state is None:
+                    state = self.state[parameter] = _new_state(parameter)
+                state["step"] += 1
+                generator = self._generator(parameter.device)
+                if parameter.device not in seeded:
+                    generator.manual_seed(self._seed * 1_000_003 + state["step"])
+                    seeded.add(parameter.device)
+                _move(parameter, state, group, generator)
+
+    def masters(self, parameter: nn.Parameter, index: Tensor) -> Tensor:
+        """Return single weights with all of their 24 bits, as float32.
+
+        Args:
+            parameter: One of the parameters.
+            index: Places in the flattened parameter.
+        """
+        weight = parameter.detach().view(-1)[index]
+        state = self.state.get(parameter)
+        return weight.float() if state is None else _join(weight, state["low"][index])
+
+    def moments(self, parameter: nn.Parameter, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return first and second moment of single weights, as float32; arguments as `masters`."""
+        state, block = self.state[parameter], index // BLOCK
+        mean_levels, square_levels = _levels(index.device)
+        return (
+            mean_levels[state["mean"][index].int()] * state["mean_scale"][block],
+            square_levels[state["square"][index].int()] * state["square_scale"][block],
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return state and options, parameters numbered in the order of the groups."""
+        return {
+            "state": {
+                number: self.state[parameter]
+                for number, parameter in enumerate(self._parameters())
+                if parameter in self.state
+            },
+            "groups": [
+                {key: value for key, value in group.items() if key != "params"}
+                for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` returned, on the parameters' devices."""
+        for group, options in zip(self.param_groups, saved["groups"], strict=True):
+            group.update(options)
+        self.state = {
+            parameter: {
+                key: value.to(parameter.device) if isinstance(value, Tensor) else value
+                for key, value in saved["state"][number].items()
+            }
+            for number, parameter in enumerate(self._parameters())
+            if number in saved["state"]
+        }
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.param_groups for parameter in group["params"]]
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device)
+        return self._generators[device]
+
+
+def round_master(values: Tensor) -> Tensor:
+    """Round float32 values to the nearest that a master can be."""
+    half = 1 << (15 - _LOW_BITS)
+    bits = values.float().view(torch.int32) + half
+    return (bits & -(1 << (16 - _LOW_BITS))).view(torch.float32)
+
+
+def _new_state(parameter: nn.Parameter) -> dict[str, Any]:
+    count, device = parameter.numel(), parameter.device
+    blocks = -(-count // BLOCK)
+    return {
+        "step": 0,
+        "low": torch.zeros(count, dtype=torch.int8, device=device),
+        "mean": torch.zeros(count, dtype=torch.uint8, device=device),
+        "mean_scale": torch.zeros(blocks, device=device),
+        "square": torch.zeros(count, dtype=torch.uint8, device=device),
+        "square_scale": torch.zeros(blocks, device=device),
+    }
+
+
+def _move(
+    parameter: nn.Parameter,
+    state: dict[str, Any],
+    group: Mapping[str, Any],
+    generator: torch.Generator,
+) -> None:
+    """Take one step of a parameter, a chunk at a time."""
+    assert parameter.grad is not None
+    weight, grad = parameter.detach().view(-1), parameter.grad.view(-1)
+    (beta1, beta2), lr, step = group["betas"], group["lr"], state["step"]
+    mean_levels, square_levels = _levels(parameter.device)
+    for start in range(0, len(weight), _CHUNK):
+        at = slice(start, min(start + _CHUNK, len(weight)))
+        scales = slice(start // BLOCK, -(-at.stop // BLOCK))
+        grad_C = grad[at].float()
+        mean_C = _decode(state["mean"][at], state["mean_scale"][scales], mean_levels)
+        mean_C.lerp_(grad_C, 1 - beta1)
+        square_C = _decode(state["square"][at], state["square_scale"][scales], square_levels)
+        square_C.lerp_(grad_C.square_(), 1 - beta2)
+        for name, values, levels in (
+            ("mean", mean_C, mean_levels), ("square", square_C, square_levels)
+        ):  # fmt: skip
+            state[name][at], state[f"{name}_scale"][scales] = _encode(values, levels, generator)
+        denominator = square_C.div_(1 - beta2**step).sqrt_().add_(group["eps"])
+        master_C = _join(weight[at], state["low"][at])
+        master_C.mul_(1 - lr * group["weight_decay"])
+        master_C.addcdiv_(mean_C, denominator, value=-lr / (1 - beta1**step))
+        weight[at], state["low"][at] = _split(master_C, generator)
+
+
+def _join(weight: Tensor, low: Tensor) -> Tensor:
+    """Put masters together, as float32."""
+    bits = (weight.view(torch.int16).int() << 16) + (low.int() << (16 - _LOW_BITS))
+    return bits.view(torch.float32)
+
+
+def _split(master: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Round masters at random to 24 bits; return the nearest bfloat16 and the signed remainder."""
+    step = 1 << (16 - _LOW_BITS)
+    noise = torch.empty_like(master, dtype=torch.int32).random_(0, step, generator=generator)
+    bits = noise.add_(master.view(torch.int32)).bitwise_and_(-step)
+    high = (bits + 0x8000) >> 16
+    low = (bits - (high << 16)) >> (16 - _LOW_BITS)
+    return high.to(torch.int16).view(torch.bfloat16), low.to(torch.int8)
+
+
+def _encode(values: Tensor, levels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Round values at random to one of the two levels that enclose them.
+
+    Args:
+        values: `[C]` float32.
+        levels: Ascending, up to 1; a value below the first becomes the first.
+        generator: Of the values' device.
+
+    Returns:
+        Number of each value's level, `[C]` uint8, and the largest magnitude of each block.
+    """
+    count, blocks = len(values), -(-len(values) // BLOCK)
+    padded = nn.functional.pad(values, (0, blocks * BLOCK - count)).view(blocks, BLOCK)
+    scale = padded.abs().amax(dim=1)
+    share = padded / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+    below = torch.bucketize(share, levels, right=True, out_int32=True)
+    below = below.sub_(1).clamp_(0, len(levels) - 2)
+    start, end = levels[below], levels[below + 1]
+    chance = torch.rand(share.shape, generator=generator, device=share.device)
+    code = below + (chance < (share - start) / (end - start))
+    return code.view(-1)[:count].to(torch.uint8), scale
+
+
+def _decode(code: Tensor, scale: Tensor, levels: Tensor) -> Tensor:
+    """Return the values `[C]` of level numbers."""
+    return levels[code.int()] * scale.repeat_interleave(BLOCK)[: len(code)]
+
+
+@lru_cache
+def _levels(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the levels of first and second moments as shares of a block's largest.
+
+    Fourth powers for the first, which has a sign, and eighth powers for the second, which is its
+    square. No second moment is zero: it would make a step without bound.
+    """
+    signed = torch.linspace(-1, 1, 255, dtype=torch.float64)
+    positive = torch.arange(1, 257, dtype=torch.float64) / 256
+    first, second = signed.sign() * signed.pow(4), positive.pow(8)
+    return first.float().to(device), second.float().to(device)
