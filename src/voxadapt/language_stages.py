@@ -332,6 +332,7 @@ def _read_aloud(
     Readings are kept in the work folder, in one file for each set of texts.
     """
     from voxadapt.evaluation.synthesis import frame_rate_hz
+    from voxadapt.model.decoding import VERSION
     from voxadapt.model.load import speaker_vector
     from voxadapt.model.reading import read_aloud
 
@@ -346,7 +347,14 @@ def _read_aloud(
         "max_seconds_per_token": score.max_seconds_per_token,
     }
     key = fingerprint(
-        [sampling, list(texts), language, sha256_file(ref_audio), sha256_folder(model_path)]
+        [
+            VERSION,
+            sampling,
+            list(texts),
+            language,
+            sha256_file(ref_audio),
+            sha256_folder(model_path),
+        ]
     )
     path = paths.work_dir() / "readings" / f"{key}.npz"
     if not path.is_file():

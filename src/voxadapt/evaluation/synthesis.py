@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.results import Clip, Sentence
+from voxadapt.model.decoding import VERSION as DECODING_VERSION
 from voxadapt.model.decoding import Decoding
 from voxadapt.params import ScoreParams
 from voxadapt.progress import Progress
 from voxadapt.provenance import fingerprint, sha256_array, write_atomic
 
 SPARE_S = 4.0  # added to the cap, for short texts
-DECODING_VERSION = 2  # 2: a random stream for each clip
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+VERSION = 2  # of what a seed says: enters every key under which generated speech is kept
 SHRINK_AT = 0.75  # rows that have ended are taken out when this share, or fewer, still speak
 
 
