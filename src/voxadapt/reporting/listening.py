@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from voxadapt import paths
@@ -39,8 +38,8 @@ from voxadapt.provenance import fingerprint, read_json, sha256_bytes, write_atom
 from voxadapt.reporting import tables
 from voxadapt.reporting.players import MP3_RATES_HZ
 from voxadapt.reporting.records import Files, Record, Records
+from voxadapt.reporting.templating import new_environment, source
 
-TEMPLATES = Path(__file__).parent / "templates"
 TITLE = "The listening pages cannot be made."
 KEY_FILE, VOTES_FILE = "key.json", "votes.json"
 LEVEL_DBFS = -26.0  # of the frames that hold speech
@@ -419,33 +418,26 @@ def _definition(kind: Kind, params: Params, trials: Sequence[Record], sounds: So
 
 def render(definition: Record) -> str:
     """Render a page: its policy allows its own script and style by their hashes, nothing else."""
-    env = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = _source("listen.js")
-    style = _source("style.css") + _source("listen.css")
+    script = source("listen.js")
+    style = source("style.css") + source("listen.css")
     data = json.dumps(definition, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":  # nothing in a text can end the element
         data = data.replace(character, f"\\u{ord(character):04x}")
     count = len(definition["trials"]) + definition["repeats"]
-    return env.get_template("listen.html.j2").render(
-        page=definition,
-        num_trials=count,
-        minutes=max(1, round(count * (25 if definition["kind"] == "ab" else 15) / 60)),
-        data=Markup(data),
-        script=Markup(script),
-        style=Markup(style),
-        script_hash=_csp_hash(script),
-        style_hash=_csp_hash(style),
+    return (
+        new_environment()
+        .get_template("listen.html.j2")
+        .render(
+            page=definition,
+            num_trials=count,
+            minutes=max(1, round(count * (25 if definition["kind"] == "ab" else 15) / 60)),
+            data=Markup(data),
+            script=Markup(script),
+            style=Markup(style),
+            script_hash=_csp_hash(script),
+            style_hash=_csp_hash(style),
+        )
     )
-
-
-def _source(name: str) -> str:
-    return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
 def _csp_hash(text: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -27,8 +27,8 @@ from voxadapt.reporting import figures, tables
 from voxadapt.reporting.listening import votes_section
 from voxadapt.reporting.players import diff_html, read_sound
 from voxadapt.reporting.records import PSEUDO, Record, Records, flatten, load_records
+from voxadapt.reporting.templating import new_environment, source
 
-TEMPLATES = Path(__file__).parent / "templates"
 NUM_WORST_CHOSEN, NUM_WORST_BASE = 6, 3
 NUM_OPEN_SENTENCES = 3
 NUM_EXTREMES = 3  # of each kind
@@ -42,14 +42,8 @@ VERDICTS = {  # confirm.json: (words on the chip, tone)
 
 @cache
 def environment() -> Environment:
-    """Return the Jinja environment of the pages: autoescape on, undefined names are errors."""
-    env = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """Return the Jinja environment of the reports, with their filters."""
+    env = new_environment()
     env.filters |= {
         "percent": tables.percent,
         "number": tables.number,
@@ -80,7 +74,7 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """Read a script of the templates."""
-    code = (TEMPLATES / name).read_text(encoding="utf-8")
+    code = source(name)
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
     return Script(Markup(code), Markup(f"'sha256-{digest}'"))
 
