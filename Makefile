@@ -12,6 +12,8 @@
 #                                machine without a GPU
 # EXTRAS=dev,gpu CONSTRAINTS=constraints-gpu.txt
 #                                a CUDA machine
+# JOBS=1                         the two paths one after the other; 2, side by side, is the default
+#                                where the models run on the CPU, one thread each
 # PYTEST="-m 'not slow' -x"      options for the tests
 
 PYTHON ?= python3
@@ -20,6 +22,7 @@ TORCH_INDEX ?=
 EXTRAS ?= dev
 CONSTRAINTS ?= constraints.txt
 PYTEST ?=
+JOBS ?= $(shell grep -qs '^  device: cpu' params.yaml && echo 2 || echo 1)
 
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
@@ -32,7 +35,7 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data repro test lab clean
+.PHONY: help setup data repro voice language test lab clean
 
 help:
 	@sed -n '3,7s/^# *//p' Makefile
@@ -56,10 +59,18 @@ data: $(STAMP)
 	$(BIN)/dvc pull --quiet data.dvc
 
 repro: $(STAMP) data
+	$(BIN)/dvc repro clean
+	@$(MAKE) --no-print-directory -j$(JOBS) voice language
 	$(BIN)/dvc repro
 	@echo
 	@echo "The voice:    $(CURDIR)/reports/index.html"
 	@echo "The language: $(CURDIR)/reports/language/index.html"
+
+# Two runs of DVC share a project; each waits while the other holds its lock.
+voice:
+	$(BIN)/dvc --wait-for-lock repro report
+language:
+	$(BIN)/dvc --wait-for-lock repro language_report
 
 test: $(STAMP) data
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)

@@ -15,8 +15,8 @@ settings.load_profile("voxadapt")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what this machine cannot run, unless it was asked for by its marker."""
-    if hasattr(config, "workerinput"):  # side by side: the longest file first
-        items.sort(key=lambda item: item.path.name != "test_whole.py")
+    if hasattr(config, "workerinput"):  # side by side: the longest files first
+        items.sort(key=lambda item: not item.path.name.startswith("test_whole_"))
     asked = config.getoption("-m") or ""
     if "network" not in asked:
         skip = pytest.mark.skip(reason="needs the internet: run with -m network")

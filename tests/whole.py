@@ -1,0 +1,148 @@
+"""A small copy of the project on which the whole pipeline is run as a user runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from unittest import mock
+
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+COPIED = ("src", "notebooks", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
+COPIED += (".gitignore", "dvc.yaml", "data.dvc", "README.md", "reports/language/arms.json")
+
+
+def run(folder: Path, *command: str, code: int = 0) -> str:
+    """Run a command in a project and return what it printed."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "DVC_NO_ANALYTICS": "1",
+    }
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == code, f"{' '.join(command)} gave {done.returncode}\n{printed[-4000:]}"
+    return printed
+
+
+def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run a command of the package in a project, in this process: starting one takes 10 s."""
+    from voxadapt.cli import main
+
+    printed = io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        mock.patch.object(sys, "argv", ["voxadapt", *arguments]),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        try:
+            main()
+        except SystemExit as stop:
+            given = stop.code
+    assert given == code, f"voxadapt {' '.join(arguments)} gave {given}\n{printed.getvalue()}"
+    return printed.getvalue()
+
+
+def readme_commands() -> list[list[str]]:
+    """Return the arguments of every `voxadapt` command that the README shows, in its order."""
+    blocks = re.findall(r"```bash\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    shown = [line for line in lines if line.startswith("voxadapt ")]
+    return [
+        [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|(\S+)', line)][1:]
+        for line in shown
+    ]
+
+
+def other_commands() -> list[str]:
+    """Return the README's commands that are not `voxadapt`'s."""
+    blocks = re.findall(r"```bash\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("voxadapt ")]
+
+
+def is_of_language(arguments: list[str]) -> bool:
+    """Say whether a command of the README belongs to the language's path."""
+    return arguments[0] in ("language", "compare")
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def edit(folder: Path, **changes: object) -> None:
+    """Change parameters given as section__key=value."""
+    path = folder / "params.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        *sections, key = name.split("__")
+        target = values
+        for section in sections:
+            target = target[section]
+        target[key] = value
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def small_project(folder: Path) -> Path:
+    """Make a project with few clips, few sentences and one epoch in an empty git repository."""
+    for name in COPIED:
+        source, target = PROJECT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "remote", "modify", "embedded", "url", str(PROJECT / ".dvcstore"))
+    run(folder, "dvc", "pull", "--quiet", "data.dvc")
+    voxadapt(folder, "use", "miniature")
+    _take_a_part(folder / "data" / "speaker", folder / "small" / "speaker", 170)
+    texts = (folder / "data" / "language" / "malay" / "text_only.jsonl").read_text().splitlines()
+    (folder / "small" / "texts.jsonl").write_text("\n".join(texts[:100]) + "\n")
+    edit(
+        folder,
+        data__manifest="small/speaker/train_raw.jsonl",
+        split__selection_share=0.2,
+        split__confirmation_share=0.15,
+        language__text="small/texts.jsonl",
+        language__source__text="small/speaker/train_raw.jsonl",
+        candidates=["base", "epoch-1"],
+        score__takes=2,
+        score__max_sentences=6,
+        select__num_bootstrap=400,
+        language__candidates=["base", "epoch-1"],
+        language__source__max_sentences=3,
+        language__select__num_bootstrap=400,
+        language__stage2__num_epochs=1,
+        language__stage2__max_gap=1.0,  # no error can exceed it: Stage 2 is skipped
+    )
+    return folder
+
+
+def _take_a_part(source: Path, target: Path, count: int) -> None:
+    """Copy the first clips of a corpus: the whole of it would take minutes."""
+    rows = (source / "train_raw.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    (target / "clips").mkdir(parents=True)
+    shutil.copyfile(source / "ref.wav", target / "ref.wav")
+    for row in rows:
+        name = json.loads(row)["audio"]
+        shutil.copyfile(source / name, target / name)
+    (target / "train_raw.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
