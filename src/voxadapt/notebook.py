@@ -16,7 +16,8 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from voxadapt.errors import Problem, UserError
 from voxadapt.params import Params, load_params
@@ -224,6 +225,9 @@ def _execute(path: Path, selectors: dict[str, Any]) -> tuple[dict[str, Any], str
     """Run a cleaned copy; return the executed notebook and what stopped it, or None."""
     import logging
 
+    # jsonschema tries this package at import for a check of IRIs that no notebook needs; it then
+    # builds a grammar, which takes longer than all of papermill.
+    sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError

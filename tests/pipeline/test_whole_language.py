@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from whole import edit, hashes, is_of_language, readme_commands, run, small_project, voxadapt
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

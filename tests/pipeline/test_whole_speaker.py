@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from whole import (
     PROJECT,
     edit,
