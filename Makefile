@@ -66,11 +66,12 @@ repro: $(STAMP) data
 	@echo "The voice:    $(CURDIR)/reports/index.html"
 	@echo "The language: $(CURDIR)/reports/language/index.html"
 
-# Two runs of DVC share a project; each waits while the other holds its lock.
+# Two runs of DVC share a project, each with the stages that the other has not; each waits while
+# the other holds the lock.
 voice:
-	$(BIN)/dvc --wait-for-lock repro report
+	$(BIN)/dvc --wait-for-lock repro --downstream audit
 language:
-	$(BIN)/dvc --wait-for-lock repro language_report
+	$(BIN)/dvc --wait-for-lock repro --downstream language_data
 
 test: $(STAMP) data
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
