@@ -1,0 +1,274 @@
+"""The pages: links lead somewhere, commands exist, generated parts are current."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import runpy
+import shlex
+import textwrap
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from voxadapt import __version__
+
+PROJECT = Path(__file__).parents[1]
+DOCS = PROJECT / "docs"
+STARTER = PROJECT / "src" / "voxadapt" / "starter" / "README.md"
+PAGES = sorted(
+    [*PROJECT.glob("*.md"), *DOCS.rglob("*.md"), *PROJECT.glob("benchmarks/*.md"), STARTER]
+)
+NAMES = [page.relative_to(PROJECT).as_posix() for page in PAGES]
+CODE_BLOCK = re.compile(r"^[ ]*```(\w*)[^\n]*\n(.*?)^[ ]*```[ ]*$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"!?\[[^\]\n]*\]\(([^)\s]+)\)")
+
+
+def read(name: str) -> str:
+    text = (PROJECT / name).read_text(encoding="utf-8")
+    if PROJECT / name == STARTER:
+        return text.format(name="voice", version=__version__, other="qwen3-tts-1.7b")
+    return text
+
+
+def prose(name: str) -> str:
+    """A page without its code blocks."""
+    return CODE_BLOCK.sub("", read(name))
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes from a page's headings."""
+    found: set[str] = set()
+    text = CODE_BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", plain.strip().lower()).replace(" ", "-")
+        number, unique = 0, slug
+        while unique in found:
+            number += 1
+            unique = f"{slug}-{number}"
+        found.add(unique)
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name: str) -> None:
+    page, text = PROJECT / name, SPAN.sub("", prose(name))
+    wrong = []
+    targets = LINK.findall(text) + re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
+    for target in targets:
+        parts = urlsplit(target)
+        if parts.scheme:
+            if parts.scheme != "https" or "." not in parts.netloc:
+                wrong.append(target)
+            continue
+        file = (page.parent / parts.path).resolve() if parts.path else page
+        inside = file.is_relative_to(PROJECT) and file.exists()
+        if not inside or (parts.fragment and parts.fragment not in anchors(file)):
+            wrong.append(target)
+    assert wrong == []
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def shown_commands(name: str) -> list[list[str]]:
+    """Every line of a page's bash blocks as words, comments and continuations resolved."""
+    lines = []
+    for kind, body in CODE_BLOCK.findall(read(name)):
+        if kind == "bash":
+            joined = textwrap.dedent(body).replace("\\\n", " ")
+            lines += [part for line in joined.splitlines() for part in line.split(" && ")]
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def named_commands(name: str) -> list[list[str]]:
+    """Commands that a page names in its text; they may leave out what is required."""
+    spans = [span for span in SPAN.findall(prose(name)) if not re.search(r"[<…]", span)]
+    tools = ("voxadapt ", "dvc ", "make ", "pytest ", "python docs/")
+    return [shlex.split(span) for span in spans if span.startswith(tools)]
+
+
+@cache
+def cli() -> Any:
+    import typer
+
+    from voxadapt.cli import app
+
+    return typer.main.get_command(app)
+
+
+@cache
+def dvc_parser() -> Any:
+    from dvc.cli.parser import get_main_parser
+
+    return get_main_parser()
+
+
+def refusal(words: list[str], is_whole: bool) -> str | None:
+    """Say why a command does not exist; None where it does, or is no tool of this project."""
+    tool, arguments = words[0], words[1:]
+    if tool == "voxadapt":
+        command = cli()
+        while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
+            if arguments[0] not in command.commands:
+                return f"no command {arguments[0]}"
+            command = command.commands[arguments.pop(0)]
+        options = {name for item in command.params for name in item.opts} | {"--help"}
+        if hasattr(command, "commands") or "--help" in arguments:
+            given = {word for word in arguments if word.startswith("-")}
+            return None if given <= options else f"no option among {arguments}"
+        try:
+            command.make_context(" ".join(words[:2]), arguments)
+        except Exception as error:
+            if not hasattr(error, "format_message"):
+                raise
+            left_out = type(error).__name__ == "MissingParameter" and not is_whole
+            return None if left_out else str(error.format_message())
+    elif tool == "dvc":
+        try:
+            dvc_parser().parse_args(arguments)
+        except (SystemExit, Exception) as error:
+            return f"dvc refuses {arguments}: {error!r}"
+    elif tool == "make":
+        targets = re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+        unknown = [word for word in arguments if "=" not in word and word not in targets]
+        return f"no target {unknown}" if unknown else None
+    elif tool in ("pytest", "python"):
+        files = [word for word in arguments if word.startswith(("tests/", "docs/"))]
+        absent = [word for word in files if not (PROJECT / word.split("::")[0]).exists()]
+        return f"no {absent}" if absent else None
+    return None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_commands_of_the_pages_exist_with_these_options(name: str) -> None:
+    found = [(words, refusal(list(words), True)) for words in shown_commands(name)]
+    found += [(words, refusal(list(words), False)) for words in named_commands(name)]
+    assert [(words, why) for words, why in found if why] == []
+
+
+def test_a_command_that_does_not_exist_is_noticed() -> None:
+    for line in (
+        "voxadapt trian", "voxadapt score", "voxadapt score base --loud", "voxadapt language fly",
+        "voxadapt evaluate --batch-size many", "dvc reproduce", "make tea", "pytest tests/none.py",
+    ):  # fmt: skip
+        assert refusal(shlex.split(line), True), line
+    assert refusal(["voxadapt", "score"], False) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tests_that_a_page_names_exist(name: str) -> None:
+    for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", read(name)):
+        tree = ast.parse((PROJECT / path).read_text(encoding="utf-8"))
+        assert test in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    for path in re.findall(r"`((?:tests|src|docs|notebooks|profiles)/[\w./-]+)`", read(name)):
+        assert (PROJECT / path).exists(), path
+
+
+def test_every_trouble_has_a_cause_a_detection_and_a_remedy() -> None:
+    audit = (PROJECT / "src/voxadapt/data/audit.py").read_text(encoding="utf-8")
+    rules = set(re.findall(r'"([a-z_]+)"', audit))
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in read("docs/troubleshooting.md").splitlines()
+        if line.startswith("| ") and not line.startswith("| symptom")
+    ]
+    assert len(rows) > 30
+    for row in rows:
+        assert len(row) == 4 and all(row), row
+        assert "`" in row[2] or "report" in row[2], f"nothing detects {row[0]}"
+        if row[2].startswith("`voxadapt audit`"):
+            assert set(re.findall(r"\*(\w+)\*", row[2])) <= rules
+
+
+# --- what scripts write --------------------------------------------------------------------------
+
+
+def test_the_api_reference_is_current() -> None:
+    made = runpy.run_path(str(DOCS / "make_api.py"))["page"]()
+    assert (DOCS / "api.md").read_text(encoding="utf-8") == made, "run python docs/make_api.py"
+    assert "| `build_layout(" in made
+    assert "| `_" not in made
+
+
+def test_the_figure_is_what_the_script_draws() -> None:
+    script = runpy.run_path(str(DOCS / "figures" / "shift.py"))
+    found = script["align"]()
+    p0 = found.layout.prefix_length
+    assert found.here_c0 == {p0 - 1: "f0·0", p0: "f1·0", p0 + 1: "f2·0", p0 + 2: "EOS"}
+    # A frame too early everywhere: frame j is asked for frame j + 2, the last one for nothing.
+    assert found.public_c0 == {p0 - 2: "f0·0", p0 - 1: "f1·0", p0: "f2·0", p0 + 1: "EOS"}
+    assert (found.here_hidden[0], found.public_hidden[0]) == (p0 - 1, p0)
+    assert found.here_sub == ["f0·1", "f0·2", "f0·3", "f0·4"]
+    assert found.public_sub == ["f0·2", "f0·3", "f0·4", "nothing"]
+    drawn = (DOCS / "figures" / "shift.svg").read_text(encoding="utf-8")
+    assert drawn == script["draw"](found), "run python docs/figures/shift.py"
+
+
+# --- conventions ---------------------------------------------------------------------------------
+
+
+def test_the_citation_file_names_this_version() -> None:
+    cff = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert {"cff-version", "message", "title", "authors"} <= set(cff)  # what the schema requires
+    assert set(cff) <= {
+        "cff-version", "message", "title", "authors", "type", "abstract", "version", "license",
+        "keywords", "references", "date-released", "repository-code", "url", "doi",
+    }  # fmt: skip
+    assert (cff["cff-version"], cff["type"]) == ("1.2.0", "software")
+    assert (str(cff["version"]), cff["license"]) == (__version__, project["license"])
+
+
+def test_the_changelog_has_this_version_and_known_sections() -> None:
+    text = (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[([\w.]+)\](?: - \d{4}-\d{2}-\d{2})?$", text, re.MULTILINE)
+    assert versions[0] == "Unreleased" and __version__ in versions
+    kinds = set(re.findall(r"^### (\w+)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_plots_have_templates_and_the_columns_that_these_need() -> None:
+    import dvc_render
+    from dvc_render.vega_templates import TEMPLATES
+
+    built_in = {template.DEFAULT_NAME for template in TEMPLATES}
+    folder = PROJECT / ".dvc" / "plots"
+    own = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
+    known = set()
+    for path in Path(dvc_render.__file__).parent.glob("vega*.py"):
+        known |= set(re.findall(r"\b[a-z_]+\b", path.read_text(encoding="utf-8")))
+    for name, text in own.items():
+        assert json.loads(text)["data"] == {"values": "<DVC_METRIC_DATA>"}, name
+        anchors_used = {anchor.lower() for anchor in re.findall(r"<DVC_METRIC_([A-Z_]+)>", text)}
+        assert {"x", "y", "title", "color"} <= anchors_used <= known, name
+    for plot in yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]:
+        [(title, given)] = plot.items()
+        assert given.get("template", "linear") in built_in | set(own), title
+        for file, columns in given["y"].items():
+            asked = [columns] if isinstance(columns, str) else list(columns)
+            if given.get("template") == "interval":
+                asked += [f"{column}_{end}" for column in asked for end in ("low", "high")]
+            header = (PROJECT / file).read_text(encoding="utf-8").splitlines()[0].split(",")
+            assert {given["x"], *asked} <= set(header), title
+
+
+def test_hooks_run_tools_of_the_environment() -> None:
+    config = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
+    assert {repository["repo"] for repository in config["repos"]} == {"local"}
+    assert {"ruff", "ruff-format", "mypy", "notebooks"} <= {hook["id"] for hook in hooks}
+    for hook in hooks:
+        words = shlex.split(hook["entry"])
+        if words[:3] == ["python", "-m", "voxadapt"]:
+            assert refusal(words[2:], True) is None
+        assert hook["language"] == "system"
