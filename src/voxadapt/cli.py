@@ -293,6 +293,17 @@ def evaluate(
 
 
 @app.command()
+def new(
+    folder: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    profile: Annotated[str, typer.Option(help="Model to begin with.")] = "qwen3-tts-0.6b",
+) -> None:
+    """Write a project of your own: stages, notebooks, profiles, params.yaml."""
+    from voxadapt.starting import new_project
+
+    print(new_project(folder, profile))
+
+
+@app.command()
 def use(
     profile: Annotated[str, typer.Argument(help="Name of a file in profiles/, or a path.")],
     force: Annotated[bool, typer.Option(help="Overwrite a params.yaml that was edited.")] = False,
@@ -498,11 +509,15 @@ def notebook_run(
 
 
 @notebook_app.command("clean")
-def notebook_clean() -> None:
+def notebook_clean(
+    in_place: Annotated[
+        bool, typer.Option("--in-place", help="Clean the notebooks themselves, for a commit.")
+    ] = False,
+) -> None:
     """Write cleaned copies of the notebooks, on which the stages depend."""
-    from voxadapt.notebook import clean_all
+    from voxadapt.notebook import CLEANED, NOTEBOOKS, clean_all
 
-    clean_all()
+    clean_all(NOTEBOOKS, NOTEBOOKS if in_place else CLEANED)
 
 
 @miniature_app.command("build")

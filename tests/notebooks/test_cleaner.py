@@ -112,3 +112,11 @@ def test_there_is_exactly_one_parameters_cell(tmp_path: Path) -> None:
     nb["cells"] = nb["cells"][:1]
     with pytest.raises(UserError, match="found 0 of them"):
         declared_parameters(write(tmp_path / "a.ipynb", nb))
+
+
+def test_notebooks_can_be_cleaned_where_they_are(tmp_path):
+    path = write(tmp_path / "a.ipynb", resaved(NOTEBOOK))
+    expected = clean_notebook(path)
+    for _ in range(2):
+        assert clean_all(tmp_path, tmp_path) == [tmp_path / "a.ipynb"]
+        assert (tmp_path / "a.ipynb").read_text(encoding="utf-8") == expected
