@@ -17,8 +17,9 @@ from unittest import mock
 import yaml
 
 PROJECT = Path(__file__).parents[1]
-COPIED = ("src", "notebooks", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
-COPIED += (".gitignore", "dvc.yaml", "data.dvc", "README.md", "reports/language/arms.json")
+COPIED = ("src", "notebooks", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
+COPIED += (".dvcignore", ".gitignore", "dvc.yaml", "data.dvc", "README.md")
+COPIED += ("reports/language/arms.json",)
 
 
 def run(folder: Path, *command: str, code: int = 0) -> str:
