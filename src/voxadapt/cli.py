@@ -13,7 +13,7 @@ import typer
 
 from voxadapt import __version__
 from voxadapt.errors import Problem, UserError
-from voxadapt.params import Params, load_params
+from voxadapt.params import Params, candidate_name, load_params
 
 app = typer.Typer(
     help="Adapt Qwen3-TTS to a speaker; score every epoch; let the measurements decide.",
@@ -475,14 +475,194 @@ def language_say(
 @app.command()
 def compare(
     arm: Annotated[
-        list[str] | None, typer.Argument(help="Arms; default: those that params switch on.")
+        list[str] | None,
+        typer.Argument(help="Arms (default: those that params switch on), or experiments."),
     ] = None,
+    experiments: Annotated[
+        bool, typer.Option("--experiments", help="Compare DVC experiments; default: all of HEAD.")
+    ] = False,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option(help="Of each experiment: chosen (default), all, epoch-3 …; repeatable."),
+    ] = None,
+    language: Annotated[
+        bool, typer.Option("--language", help="The experiments' language path.")
+    ] = False,
     params_file: ParamsFile = PARAMS,
 ) -> None:
-    """Train and score other parts of the model for the language; put all in one table."""
+    """Train and score other parts of the model for the language; put all in one table.
+
+    With --experiments: read DVC experiments that have run, and compare what they chose.
+    """
+    if experiments:
+        from voxadapt import sweeps
+
+        picked = tuple(candidate_name(name) for name in candidates or [sweeps.CHOSEN])
+        found = sweeps.compare(
+            load_params(params_file), arm or None, candidates=picked, language=language
+        )
+        print(found.sentence)
+        return
+    if candidates or language:
+        raise UserError(
+            Problem("--candidates, --language", "together with --experiments", "without it",
+                    "Add --experiments, or leave them out.")
+        )  # fmt: skip
     from voxadapt import language_stages
 
     print(language_stages.arms(load_params(params_file), arm or None).sentence)
+
+
+@app.command()
+def export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    candidate: Annotated[
+        str | None, typer.Argument(help="An epoch; default: the chosen one.")
+    ] = None,
+    delta: Annotated[
+        bool, typer.Option("--delta", help="Only what differs from the Base.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace any folder there.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the model; default: the folder's.")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Of these weights, as the Hub names it.")
+    ] = None,
+    base_license: Annotated[str | None, typer.Option(help="Of the Base.")] = None,
+    data_license: Annotated[str | None, typer.Option(help="Of the recordings, in words.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="The Base's id on the Hub.")] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Write the chosen checkpoint as a folder for the Hub, with a model card."""
+    from voxadapt import export as module
+
+    terms = module.Terms(name, licence, base_license, data_license, base_model)
+    params = load_params(params_file)
+    result = module.export_speaker(params, output, candidate, terms, delta=delta, force=force)
+    print(result.sentence)
+
+
+@language_app.command("export")
+def language_export(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    candidate: Annotated[
+        str | None, typer.Argument(help="An epoch, or stage2-epoch-N; default: the kept one.")
+    ] = None,
+    arm: Annotated[
+        str | None, typer.Option(help="Best epoch of this arm of `voxadapt compare` instead.")
+    ] = None,
+    delta: Annotated[
+        bool, typer.Option("--delta", help="Only what differs from the Base.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace any folder there.")] = False,
+    name: Annotated[str | None, typer.Option(help="Of the model; default: the folder's.")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="Of these weights, as the Hub names it.")
+    ] = None,
+    base_license: Annotated[str | None, typer.Option(help="Of the Base.")] = None,
+    data_license: Annotated[str | None, typer.Option(help="Of the recordings, in words.")] = None,
+    base_model: Annotated[str | None, typer.Option(help="The Base's id on the Hub.")] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Write the adapted Base as a folder for the Hub, with a model card."""
+    from voxadapt import export as module
+
+    terms = module.Terms(name, licence, base_license, data_license, base_model)
+    params = load_params(params_file)
+    result = module.export_language(
+        params, output, candidate, terms, arm=arm, delta=delta, force=force
+    )
+    print(result.sentence)
+
+
+@app.command()
+def apply(
+    delta: Annotated[Path, typer.Argument(help="Folder that `export --delta` wrote.")],
+    base: Annotated[str, typer.Option(help="The Base: a folder, or its id on the Hub.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    revision: Annotated[str | None, typer.Option(help="Commit of the Base on the Hub.")] = None,
+) -> None:
+    """Make the whole model of an exported delta and its Base; compare every tensor."""
+    from voxadapt import export as module
+
+    print(module.apply(delta, base, output, revision).sentence)
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder that `export` wrote.")],
+    repo: Annotated[str, typer.Option(help="owner/name on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list only.")] = False,
+) -> None:
+    """Publish an exported folder on the Hub."""
+    from voxadapt import export as module
+
+    print(module.push(folder, repo, private=private, dry_run=dry_run).sentence)
+
+
+@app.command(name="import")
+def import_corpus(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    source: Annotated[
+        list[Path] | None, typer.Argument(help="Folder or file of a corpus; with --long several.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="ljspeech, commonvoice, lhotse or hf.")
+    ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="The sources are long recordings: cut and transcribe.")
+    ] = False,
+    speaker: Annotated[
+        str | None, typer.Option(help="Speaker or client_id, or how it begins.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column that holds the text.")] = None,
+    audio_root: Annotated[
+        Path | None, typer.Option(help="Folder that holds the audio; default: the source's.")
+    ] = None,
+    ref: Annotated[
+        Path | None, typer.Option(help="Reference clip; default: the clearest of 3 to 10 s.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Name for each row, such as english.")
+    ] = None,
+    asr: Annotated[str, typer.Option(help="--long: Whisper checkpoint, or a name.")] = "large-v3",
+    asr_language: Annotated[str, typer.Option(help="--long: Whisper's code.")] = "en",
+    clip_s: Annotated[
+        tuple[float, float], typer.Option(help="--long: shortest and longest clip, seconds.")
+    ] = (1.0, 20.0),
+    window_s: Annotated[
+        float, typer.Option(min=2.0, max=30.0, help="--long: what Whisper hears at once.")
+    ] = 30.0,
+    device: Annotated[str, typer.Option(help="--long: auto, cpu, cuda or cuda:N.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
+) -> None:
+    """Make a manifest folder of a corpus in another layout, or of long recordings."""
+    from voxadapt import importing
+
+    if long:
+        hearing = importing.Hearing(asr, asr_language, clip_s, window_s, device)
+        result = importing.import_long(
+            source or [], output, hearing, ref=ref, language=language, force=force
+        )
+    else:
+        result = importing.import_corpus(
+            source or [],
+            output,
+            kind=kind,
+            speaker=speaker,
+            text_column=text_column,
+            audio_root=audio_root,
+            ref=ref,
+            language=language,
+            force=force,
+        )
+    if result.left_out:
+        print_problems(
+            UserError(
+                result.left_out[:50], f"{len(result.left_out)} left out; all are in import.json."
+            )
+        )
+    print(result.sentence)
 
 
 @notebook_app.command("run")
