@@ -7,29 +7,68 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from voxadapt.errors import Problem, UserError
+
+
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if not 0.0 <= limits[0] < limits[1]:
+        raise ValueError("must be two numbers, the lower first, none below 0")
+    return limits
+
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+# A lower and an upper limit, in this order.
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Filled = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_NODES = 100_000  # with every alias written out
+MAX_YAML_DEPTH = 50
 
 
 class Section(BaseModel):
-    """A frozen group of parameters that refuses unknown keys."""
+    """A frozen group of parameters that refuses unknown keys, and what is no plain value."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse control characters, and true or false for a number: they would be 1 and 0."""
+        is_switch = cls.model_fields[str(info.field_name)].annotation is bool
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, bool) and not is_switch:
+                raise ValueError(
+                    "must not be true or false, as yes, no, on, off without quotes are"
+                )
+            if isinstance(item, str) and not item.replace("\n", " ").isprintable():
+                raise ValueError("must be printable text")
+        return value
 
 
 class ModelParams(Section):
     """Which Base model is adapted, and where it runs."""
 
-    base: str = Field(description="Folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
+    base: Filled = Field(description="Folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
     revision: str | None = Field(None, description="Commit on the hub; null for a folder.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
@@ -39,10 +78,10 @@ class ModelParams(Section):
 class AsrParams(Section):
     """Which openai-whisper model transcribes."""
 
-    model: str = Field(description="Path of a checkpoint, or an openai-whisper name.")
-    language: str = Field(description="Whisper language code, always forced: en, ms, zh …")
+    model: Filled = Field(description="Path of a checkpoint, or an openai-whisper name.")
+    language: Filled = Field(description="Whisper language code, always forced: en, ms, zh …")
     batch_size: Count = 16
-    second: str | None = Field(
+    second: Filled | None = Field(
         None,
         description="Another one, of another size or family, that hears the two finalists too.",
     )
@@ -57,11 +96,13 @@ class AsrParams(Section):
 class DataParams(Section):
     """Where the speaker's corpus lies."""
 
-    manifest: str = Field(description="JSONL with audio, text and ref_audio; paths relative to it.")
+    manifest: Filled = Field(
+        description="JSONL with audio, text and ref_audio; paths relative to it."
+    )
     ref_text: str | None = Field(
         None, description="Transcript of the reference clip, for `score.base_prompt: icl`."
     )
-    other_voices: str | None = Field(
+    other_voices: Filled | None = Field(
         None, description="JSONL with audio, text and speaker: other voices, for the floor."
     )
 
@@ -70,10 +111,10 @@ class AuditParams(Section):
     """Limits of the data audit; beyond an *error* limit the pipeline stops."""
 
     min_total_minutes: Positive = 5.0
-    recommended_total_minutes: tuple[float, float] = (10.0, 30.0)
+    recommended_total_minutes: Range = (10.0, 30.0)
     min_sample_rate_hz: Count = 16000
-    clip_duration_s: tuple[float, float] = (1.0, 20.0)
-    ref_duration_s: tuple[float, float] = (3.0, 10.0)
+    clip_duration_s: Range = (1.0, 20.0)
+    ref_duration_s: Range = (3.0, 10.0)
     max_clipped_share: Share = 0.001
     min_snr_db: float = 20.0
     max_edge_silence_s: Positive = 0.7
@@ -131,12 +172,12 @@ class TrainParams(Section):
         ("speaker_encoder",), description="Module prefixes that are not trained."
     )
     gradient_checkpointing: bool = False
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("speaker_name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        if name != name.strip() or any(ord(c) < 32 for c in name):
+        if name != name.strip() or not name.isprintable():
             raise ValueError("must have no surrounding blanks and no control characters")
         return name
 
@@ -155,7 +196,7 @@ class ScoreParams(Section):
 
     takes: int = Field(3, ge=1, description="Takes per sentence; at least 3 for a decision.")
     batch_size: Count = 32
-    seed: int = 1
+    seed: Seed = 1
     max_sentences: int | None = Field(None, ge=1, description="Per split; null scores all of them.")
     base_prompt: Literal["x_vector", "icl"] = Field(
         "x_vector", description="How the Base clones: speaker vector, or reference text and codes."
@@ -169,7 +210,7 @@ class ScoreParams(Section):
         0.6, description="Cap on generated seconds per text token (plus 4 s): stops runaways."
     )
     min_speech_s: Positive = Field(1.0, description="Less speech than this: similarity is missing.")
-    rate_ratio: tuple[float, float] = Field((0.6, 1.7), description="Spoken / expected duration.")
+    rate_ratio: Range = Field((0.6, 1.7), description="Spoken / expected duration.")
     max_silence_s: Positive = 1.0
 
 
@@ -183,20 +224,20 @@ class SelectParams(Section):
     similarity_tie: float = Field(
         0.005, ge=0.0, description="Similarities this close count as equal: nobody hears less."
     )
-    duration_ratio: tuple[float, float] = (0.8, 1.25)
+    duration_ratio: Range = (0.8, 1.25)
     max_wrong_language: Share = 0.05
     similarity_margin: float | None = Field(
         None, ge=0.0, description="Similarity may fall below the Base's by this; null: no gate."
     )
     num_bootstrap: Annotated[int, Field(ge=200)] = 4000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
-    seed: int = 2
+    seed: Seed = 2
 
 
 class SourceParams(Section):
     """Sentences of a language that the Base knows: what adaptation may make it forget."""
 
-    text: str = Field(description="JSONL with a text in each line; a corpus' manifest will do.")
+    text: Filled = Field(description="JSONL with a text in each line; a corpus' manifest will do.")
     language: str = Field("english", description="A language that the Base lists.")
     asr_language: str = Field("en", description="Whisper's code of it.")
     max_sentences: Count = 24
@@ -224,7 +265,7 @@ class Stage1Params(Section):
     warmup_steps: int = Field(0, ge=0)
     max_grad_norm: Positive = 1.0
     frame_dropout: Share = 0.0
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Stage2Params(Section):
@@ -245,7 +286,7 @@ class Stage2Params(Section):
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: Positive = 1.0
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ArmsParams(Section):
@@ -272,11 +313,13 @@ class LanguageParams(Section):
     name: str = Field(description="Lower-case name, as inference will be asked for it.")
     init: str = Field("mean", description="Language row: mean of the known ones, or a relative.")
     row: int | None = Field(None, ge=0, description="Codec row of the tag; null: a free one.")
-    asr_language: str = Field(description="Whisper's code of the language.")
-    text: str = Field(description='JSONL with {"text": …} lines: all that Stage 1 needs.')
-    audio: str = Field(description="Manifest of recordings: held-out sentences, voice, Stage 2.")
+    asr_language: Filled = Field(description="Whisper's code of the language.")
+    text: Filled = Field(description='JSONL with {"text": …} lines: all that Stage 1 needs.')
+    audio: Filled = Field(description="Manifest of recordings: held-out sentences, voice, Stage 2.")
     ref_text: str | None = Field(None, description="Transcript of the reference clip.")
-    respelling: str = Field(description="Map of graphemes to an orthography that the Base reads.")
+    respelling: Filled = Field(
+        description="Map of graphemes to an orthography that the Base reads."
+    )
     source: SourceParams
     split: SplitParams = SplitParams()
     audit: AuditParams = AuditParams()
@@ -398,16 +441,87 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=deep) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
+    found: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            continue  # refused by the safe loader below
+        if key in found:
             raise yaml.constructor.ConstructorError(
                 None, None, f"key {key!r} is given twice", node.start_mark
             )
+        found.add(key)
     return yaml.SafeLoader.construct_mapping(loader, node, deep)
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file that a user wrote.
+
+    Args:
+        path: The file; plain values only, no key twice.
+
+    Raises:
+        FileNotFoundError: When it is not there.
+        ValueError: When it cannot be read; the message says why. That is also so for more than a
+            megabyte, for aliases that unfold to more than any such file holds, and for numbers
+            that YAML would read in another base.
+    """
+    with open(path, "rb") as stream:
+        data = stream.read(MAX_YAML_BYTES + 1)
+    if len(data) > MAX_YAML_BYTES:
+        raise ValueError(f"more than {MAX_YAML_BYTES} bytes")
+    try:
+        loader = _Loader(data.decode("utf-8-sig"))
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _measure(root, {})
+        return loader.construct_document(root)
+    except RecursionError:
+        raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep") from None
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        # The last four: a value that does not fit its tag, such as !!timestamp noon.
+        raise ValueError(_printable(str(error)) or type(error).__name__) from None
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:
+    """Return a node's values and depth with every alias written out, or refuse it."""
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(node)
+        return 1, 0
+    if id(node) not in known:
+        if depth > MAX_YAML_DEPTH:  # also an alias of what it stands in
+            raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep")
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        inner = [_measure(part, known, depth + 1) for part in parts]
+        known[id(node)] = 1 + sum(n for n, _ in inner), 1 + max((d for _, d in inner), default=0)
+    size, height = known[id(node)]
+    if size > MAX_YAML_NODES:
+        raise ValueError(f"aliases that unfold to more than {MAX_YAML_NODES} values")
+    if height > MAX_YAML_DEPTH:
+        raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep")
+    return size, height
+
+
+def _check_scalar(node: yaml.ScalarNode) -> None:
+    """Refuse what is no text, and numbers that YAML reads in a base of its own."""
+    line = f"in line {node.start_mark.line + 1}"
+    for character in node.value:
+        if 0xD800 <= ord(character) <= 0xDFFF:
+            raise ValueError(f"a lone surrogate (U+{ord(character):04X}) {line}")
+    if node.tag.endswith((":int", ":float")) and _OTHER_BASE.fullmatch(node.value):
+        raise ValueError(
+            f"the number {node.value[:20]} {line}; write it without leading 0 or colon"
+        )
+
+
+# 010 is 8 to YAML, and 1:30 is 90.
+_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:.*)+")
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -426,35 +540,55 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     title = f"{path} cannot be used."
     use = "Run `voxadapt use miniature`."
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (safe)
+        values = read_yaml(path)
     except FileNotFoundError:
         raise UserError(Problem(str(path), "a parameter file", "nothing", use), title) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(
-            Problem(str(path), "readable YAML in UTF-8", " ".join(str(error).split()), "Mend it."),
-            title,
-        ) from None
+    except (OSError, ValueError) as error:  # a wrong byte is a ValueError too
+        found = _printable(str(error))[:200]
+        fix = "Mend it, or start again with `voxadapt use miniature`."
+        raise UserError(Problem(str(path), "readable YAML in UTF-8", found, fix), title) from None
     if not isinstance(values, dict):
         raise UserError(
             Problem(str(path), "sections such as model: and train:", repr(values)[:60], "Mend it."),
             title,
         )
+    return check_params(values, path)
+
+
+def check_params(values: dict[Any, Any], path: str | Path) -> Params:
+    """Check what a parameter file holds.
+
+    Args:
+        values: Its sections.
+        path: The file, for messages.
+
+    Raises:
+        UserError: With one problem for each parameter that is missing, unknown or wrong.
+    """
+    path = Path(path)
     try:
         return Params.model_validate(values)
     except ValidationError as error:
-        raise UserError([_problem(path, item) for item in error.errors()], title) from None
+        problems = [_problem(path, item) for item in error.errors(include_url=False)]
+        raise UserError(problems, f"{path} cannot be used.") from None
 
 
 def _problem(path: Path, item: Any) -> Problem:
     """Turn one pydantic error into a problem that names the parameter."""
-    name = ".".join(str(part) for part in item["loc"] if part not in ("base", "int", "literal"))
-    where = f"{path.name}: {name or 'candidates'}"
+    name = ".".join(map(str, item["loc"]))
+    where = f"{path.name}: {_printable(name)[:120] or 'candidates'}"
     if item["type"] == "extra_forbidden":
         return Problem(where, "a known parameter", "an unknown one", "Check the spelling.")
     if item["type"] == "missing":
         return Problem(where, "a value", "nothing", "Add it; `profiles/` has examples.")
-    found = repr(item.get("input"))
+    found = _printable(repr(item.get("input")))
     found = found if len(found) <= 80 else found[:77] + "…"
     is_number = "float" in item["type"]
     hint = "Write a number such as 2.0e-5 (with the point)." if is_number else "Change it."
     return Problem(where, item["msg"].removeprefix("Value error, "), found, hint)
+
+
+def _printable(text: str) -> str:
+    """Put a text on one line, with escapes for what does not print."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import make_corpus, write_clip, write_rows
+from voxadapt.data.lines import MAX_LINE_BYTES
 from voxadapt.data.manifest import (
-    MAX_LINE_BYTES,
     RawRow,
     Utterance,
     _assign_ids,

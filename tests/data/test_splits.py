@@ -14,7 +14,7 @@ from voxadapt.params import SplitParams
 SHARES = st.floats(0.0, 0.44)
 
 
-@given(st.text(), SHARES, SHARES, st.text(max_size=5))
+@given(st.text(), SHARES, SHARES, st.from_regex(r"[\w. -]{0,5}", fullmatch=True))
 def test_a_text_is_always_in_the_same_split(
     text: str, selection: float, confirmation: float, salt: str
 ) -> None:

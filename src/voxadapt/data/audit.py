@@ -45,6 +45,7 @@ from voxadapt.provenance import sha256_file, write_json, write_jsonl
 MAX_DC_OFFSET = 0.02
 MIN_SPEECH_S = 0.3  # a clip with less speech than this is empty
 MAX_CHARACTERS_PER_S = 60.0  # nobody speaks faster: text and audio do not belong together
+MAX_SAMPLES = 32_000_000  # of all channels: 40 s in stereo at 384 kHz; more fills the memory
 MIN_CLIPS_FOR_RATE = 8
 MAD_TO_SD = 1.4826
 MIN_RATE_SPREAD = 0.02  # of the log rate: equal clips are no outliers of each other
@@ -160,6 +161,7 @@ class Clip:
             "disagreement": _rounded(self.disagreement),
             **(self.measured.as_dict() if self.measured else {}),
             "findings": [finding.as_dict() for finding in self.findings],
+            **({"consent": self.row.consent} if self.row.consent else {}),
         }
 
 
@@ -306,6 +308,8 @@ def _check_clip(row: RawRow, audit: AuditParams, split: SplitParams, script: str
     clip = replace(clip, info=info).add(*_header_findings(row, info, audit))
     if info.duration_s > 2 * audit.clip_duration_s[1]:
         return clip  # hours of audio are not decoded to say once more that they are too long
+    if info.num_samples * info.num_channels > MAX_SAMPLES:
+        return clip.add(_too_large(info))
     try:
         samples, sample_rate_hz = decode(row.audio_path)
     except AudioError as error:
@@ -327,6 +331,19 @@ def _check_clip(row: RawRow, audit: AuditParams, split: SplitParams, script: str
 def _unreadable(found: str) -> Finding:
     fix = "Replace it by a WAV or FLAC file that plays."
     return Finding("error", "unreadable", "audio that can be read whole", found, fix)
+
+
+def _too_large(info: AudioInfo) -> Finding:
+    samples = info.num_samples * info.num_channels
+    return Finding(
+        "error",
+        "too_large",
+        f"at most {MAX_SAMPLES:,} samples in all channels",
+        f"{samples:,} ({info.num_channels} channels at {info.sample_rate_hz} Hz)",
+        "Export it as one channel at 24 or 48 kHz.",
+        float(samples),
+        float(MAX_SAMPLES),
+    )
 
 
 def _text_findings(row: RawRow, script: str | None) -> list[Finding]:
@@ -786,5 +803,12 @@ def _metrics(
         }
         if errors
         else None,
+        "consent": _consent(clips),
         "manifest_sha256": sha256_file(manifest),
     }
+
+
+def _consent(clips: Sequence[Clip]) -> dict[str, Any]:
+    """Count the rows that say how the speaker agreed, by what they say."""
+    given = Counter(clip.row.consent for clip in clips if clip.row.consent)
+    return {"num_rows": given.total(), "statements": dict(sorted(given.items()))}

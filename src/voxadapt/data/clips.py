@@ -7,22 +7,14 @@ name for two sentences.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxadapt.data.manifest import (
-    MAX_TEXT_CHARACTERS,
-    DuplicateKeyError,
-    ManifestFiles,
-    json_lines,
-    shown,
-    unique_object,
-)
-from voxadapt.data.text import fold_text, invisible_controls
+from voxadapt.data.lines import json_objects, shown
+from voxadapt.data.manifest import MAX_TEXT_CHARACTERS, ManifestFiles
+from voxadapt.data.text import fold_text, invisible_controls, is_speakable
 from voxadapt.errors import Problem, UserError
 from voxadapt.provenance import fingerprint
 
@@ -167,7 +159,7 @@ def read_recordings(path: str | Path) -> list[Recording]:
             continue
         place = files.check(where, "audio", audio, problems)
         if place is not None:
-            recordings.append(Recording(place, text if text and fold_text(text) else None))
+            recordings.append(Recording(place, text if text and is_speakable(text) else None))
     problems += files.repeats()
     if not recordings and not problems:
         problems.append(Problem(str(path), "recordings", "no row", fix))
@@ -176,32 +168,14 @@ def read_recordings(path: str | Path) -> list[Recording]:
     return recordings
 
 
-def _rows(path: Path, problems: list[Problem]) -> Sequence[tuple[str, dict[str, Any]]]:
+def _rows(path: Path, problems: list[Problem]) -> list[tuple[str, dict[str, Any]]]:
     """Return each line's object; what is none becomes a problem."""
-    rows = []
-    fix = "Write one JSON object a line."
     try:
-        for number, line in json_lines(path, []):
-            where = f"{path.name}:{number}"
-            if isinstance(line, Problem):
-                problems.append(line)
-                continue
-            try:
-                values = json.loads(line, object_pairs_hook=unique_object)
-            except DuplicateKeyError as error:
-                problems.append(Problem(where, "each key once", f"{error} twice", "Keep one."))
-                continue
-            except (ValueError, RecursionError) as error:
-                problems.append(Problem(where, ROW, f"invalid JSON ({str(error)[:60]})", fix))
-                continue
-            if not isinstance(values, dict):
-                problems.append(Problem(where, ROW, shown(values, 40), fix))
-                continue
-            rows.append((where, values))
+        return [(where, values) for _, where, values in json_objects(path, ROW, problems)]
     except OSError as error:
         found = f"nothing that can be read ({error.strerror or error})"
         problems.append(Problem(str(path), "a JSONL file", found, "Check the path."))
-    return rows
+        return []
 
 
 def _row_problems(where: str, values: dict[str, Any]) -> list[Problem]:
@@ -241,7 +215,7 @@ def _row_problems(where: str, values: dict[str, Any]) -> list[Problem]:
         wrong("reference", "a path, or a list of paths")
     text = values.get("text")
     if isinstance(text, str):
-        if not fold_text(text):
+        if not is_speakable(text):
             wrong("text", "letters or digits")
         elif invisible_controls(text) or len(text) > MAX_TEXT_CHARACTERS:
             wrong("text", f"at most {MAX_TEXT_CHARACTERS} characters without control characters")

@@ -7,11 +7,10 @@ that are sound and one problem for everything else, each with file and line.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
@@ -19,14 +18,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from voxadapt.data.audio import AudioError, probe
-from voxadapt.data.text import has_letter, invisible_controls
+from voxadapt.data.lines import json_objects, shown
+from voxadapt.data.text import has_letter, invisible_controls, is_speakable
 from voxadapt.errors import Problem, UserError
 from voxadapt.provenance import write_jsonl
 
 REQUIRED = ("audio", "text", "ref_audio")
-OPTIONAL = ("language",)
-MAX_LINE_BYTES = 1_000_000
+OPTIONAL = ("language", "consent")
+ROW = '{"audio": "…", "text": "…", "ref_audio": "…"}'
 MAX_TEXT_CHARACTERS = 2000
+MAX_CONSENT_CHARACTERS = 200
 MAX_PATH_CHARACTERS = 1024
 MAX_REPEATS = 5  # rows shown for one and the same defect; the others are counted
 
@@ -74,6 +75,7 @@ class RawRow:
         audio_path: The clip, below the manifest's folder.
         ref_path: The reference clip, below the manifest's folder.
         notes: What was accepted although it is unusual.
+        consent: How the speaker agreed, as written, or None.
     """
 
     where: str
@@ -86,15 +88,16 @@ class RawRow:
     audio_path: Path
     ref_path: Path
     notes: tuple[str, ...] = ()
+    consent: str | None = None
 
 
 def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
     """Read the user's manifest.
 
     Args:
-        path: JSONL with `audio`, `text`, `ref_audio` and, optionally, `language` in each line;
-            paths relative to its folder. A byte order mark, Windows line ends and blank lines
-            are accepted and noted on the first row.
+        path: JSONL with `audio`, `text`, `ref_audio` and, optionally, `language` and `consent`
+            in each line; paths relative to its folder. A byte order mark, Windows line ends and
+            blank lines are accepted and noted on the first row.
 
     Returns:
         The sound rows in file order, and a problem for every other line. A file that cannot be
@@ -107,14 +110,10 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
     notes: list[str] = []
     files = ManifestFiles(folder)
     try:
-        for number, line in json_lines(path, notes):
-            where = f"{path.name}:{number}"
-            if isinstance(line, Problem):
-                problems.append(line)
-                continue
-            values, found = _parse(where, line)
+        for number, where, values in json_objects(path, ROW, problems, notes):
+            found = row_problems(where, values)
             problems.extend(found)
-            if values is None:
+            if not all(isinstance(values.get(key), str) for key in REQUIRED):
                 continue
             audio_path = files.check(where, "audio", values["audio"], problems)
             ref_path = files.check(where, "ref_audio", values["ref_audio"], problems)
@@ -131,6 +130,7 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
                     values.get("language"),
                     audio_path,
                     ref_path,
+                    consent=values.get("consent"),
                 )
             )
     except OSError as error:
@@ -157,82 +157,8 @@ def _line_of(problem: Problem) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
-def json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Problem]]:
-    """Yield decoded lines with their numbers; a line that cannot be decoded is a problem."""
-    with open(path, "rb") as stream:
-        number = 0
-        while raw := stream.readline(MAX_LINE_BYTES + 2):
-            number += 1
-            where = f"{path.name}:{number}"
-            if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                yield 1, Problem(where, "UTF-8", "UTF-16", "Save the file as UTF-8.")
-                return
-            if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
-                raw = raw[3:]
-                notes.append("the manifest starts with a byte order mark; it was ignored")
-            if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
-                while (more := stream.readline(MAX_LINE_BYTES)) and not more.endswith(b"\n"):
-                    pass
-                yield (
-                    number,
-                    Problem(
-                        where,
-                        f"a line of at most {MAX_LINE_BYTES} bytes",
-                        "a longer one",
-                        "Give one row a line, with paths instead of embedded audio.",
-                    ),
-                )
-                continue
-            if raw.endswith(b"\r\n") and "line ends" not in "".join(notes):
-                notes.append("the manifest has Windows line ends; they were accepted")
-            if not raw.strip():
-                if raw.endswith(b"\n") and "blank" not in "".join(notes):
-                    notes.append("the manifest has blank lines; they were ignored")
-                continue
-            try:
-                yield number, raw.decode("utf-8").strip("\r\n")
-            except UnicodeDecodeError as error:
-                found = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-                yield number, Problem(where, "UTF-8", found, "Save the file as UTF-8.")
-
-
-class DuplicateKeyError(ValueError):
-    """A key that one JSON object gives twice."""
-
-
-def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dictionary of a JSON object's pairs; a key given twice is an error."""
-    for key, count in Counter(key for key, _ in pairs).items():
-        if count > 1:
-            raise DuplicateKeyError(key)
-    return dict(pairs)
-
-
-def shown(value: Any, width: int = 60) -> str:
-    """Show a value in a message: one line, printable, not too long."""
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    return text if len(text) <= width else text[: width - 1] + "…"
-
-
-def _parse(where: str, line: str) -> tuple[dict[str, Any] | None, list[Problem]]:
-    """Parse and check one line; the values are None when its paths cannot be looked at."""
-    shape = '{"audio": "…", "text": "…", "ref_audio": "…"}'
-    try:
-        values = json.loads(line, object_pairs_hook=unique_object)
-    except DuplicateKeyError as error:
-        fix = "Keep one of them."
-        return None, [Problem(where, "each key once", f"{shown(str(error))} twice", fix)]
-    except RecursionError:
-        return None, [Problem(where, shape, "deeply nested JSON", "Write one flat object.")]
-    except ValueError as error:  # also an integer of more digits than Python reads
-        reason = str(error)
-        if isinstance(error, json.JSONDecodeError):
-            reason = f"{error.msg} at column {error.colno}"
-        fix = "Write one JSON object a line."
-        return None, [Problem(where, shape, f"invalid JSON ({reason[:80]})", fix)]
-    if not isinstance(values, dict):
-        found = f"{type(values).__name__} {shown(values, 40)}"
-        return None, [Problem(where, shape, found, "Write one JSON object a line.")]
+def row_problems(where: str, values: dict[str, Any]) -> list[Problem]:
+    """Check one row on its own; its paths are not looked at."""
     problems = []
     for key in values:
         if key not in REQUIRED + OPTIONAL:
@@ -257,8 +183,14 @@ def _parse(where: str, line: str) -> tuple[dict[str, Any] | None, list[Problem]]
         if not re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,39}", language):
             fix = "Name a language such as english or malay, or drop the key."
             problems.append(Problem(where, "a language name", shown(language), fix))
-    usable = all(isinstance(values.get(key), str) for key in REQUIRED)
-    return (values if usable else None), problems
+    if isinstance(values.get("consent"), str):
+        consent = values["consent"]
+        fits = len(consent) <= MAX_CONSENT_CHARACTERS
+        if not (consent.strip() and consent.isprintable() and fits):
+            fix = "Say who agreed to what, when, and who holds the record; or drop the key."
+            limit = f"consent in 1 to {MAX_CONSENT_CHARACTERS} printable characters"
+            problems.append(Problem(where, limit, shown(consent), fix))
+    return problems
 
 
 def check_text(where: str, text: str) -> list[Problem]:
@@ -272,7 +204,7 @@ def check_text(where: str, text: str) -> list[Problem]:
         fix = "Replace them by blanks."
         found = ", ".join(dict.fromkeys(controls[:4]))
         problems.append(Problem(where, "text without control characters", found, fix))
-    if not has_letter(text):
+    if not has_letter(text) or not is_speakable(text):
         fix = "Write what is said in words; numbers too."
         problems.append(Problem(where, "text with at least one letter", shown(text, 40), fix))
     if len(text) > MAX_TEXT_CHARACTERS:

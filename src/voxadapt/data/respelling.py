@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from voxadapt.errors import Problem, UserError
+from voxadapt.params import read_yaml
 
 _APOSTROPHES = "'\u2018\u2019\u02bc"
 _SPOKEN_MARKS = frozenset("%&@#*/\\+=")  # punctuation to Unicode, words to a reader
@@ -334,13 +334,13 @@ def load_respelling(path: str | Path) -> Respelling:
     path = Path(path)
     title = f"{path} cannot be used as a respelling map."
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path)
     except FileNotFoundError:
         fix = "Check language.respelling; profiles/respelling/ has an example."
         raise UserError(
             Problem(str(path), "a respelling map", "no such file", fix), title
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         found = " ".join(str(error).split())[:200]
         raise UserError(
             Problem(str(path), "readable YAML in UTF-8", found, "Mend it."), title

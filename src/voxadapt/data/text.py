@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 # Apostrophes inside a word vanish (don't -> dont); other marks separate words.
 _APOSTROPHES = frozenset("'\u2018\u2019\u02bc\u02bb\uff07\u0060\u00b4")
+_TATWEEL = "\u0640"
 _EAST_ASIAN = {"CJK": "HAN/KANA", "HIRAGANA": "HAN/KANA", "KATAKANA": "HAN/KANA"}
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ABBREVIATIONS = frozenset(
@@ -59,6 +60,17 @@ def _fold_once(text: str) -> str:
 def has_letter(text: str) -> bool:
     """Say whether a text has at least one letter of any script."""
     return any(unicodedata.category(character)[0] == "L" for character in text)
+
+
+def is_speakable(text: str) -> bool:
+    """Say whether a text has a letter or digit that is read aloud, so that it can be scored.
+
+    A tatweel only stretches a word, and an apostrophe that counts as a letter stands for none.
+    """
+    return any(
+        unicodedata.category(character)[0] in "LN" and character != _TATWEEL
+        for character in fold_text(text)
+    )
 
 
 def has_digit(text: str) -> bool:

@@ -6,7 +6,6 @@ model's tokenizer and the respelling map know, and that no sentence is learnt th
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,14 +17,8 @@ import numpy as np
 
 from voxadapt import paths
 from voxadapt.data.audit import Finding
-from voxadapt.data.manifest import (
-    MAX_REPEATS,
-    DuplicateKeyError,
-    check_text,
-    json_lines,
-    shown,
-    unique_object,
-)
+from voxadapt.data.lines import json_objects, shown
+from voxadapt.data.manifest import MAX_REPEATS, check_text
 from voxadapt.data.respelling import Respelling
 from voxadapt.data.text import (
     dominant_script,
@@ -112,15 +105,11 @@ def read_texts(path: str | Path, *, any_field: bool = False) -> list[TextLine]:
     lines: list[TextLine] = []
     problems: list[Problem] = []
     try:
-        for number, line in json_lines(path, []):
-            where = f"{path.name}:{number}"
-            if isinstance(line, Problem):
-                problems.append(line)
-                continue
-            text, found = _parse(where, line, any_field)
+        for number, where, values in json_objects(path, _SHAPE, problems):
+            found = _row_problems(where, values, any_field)
             problems += found
-            if text is not None and not found:
-                lines.append(TextLine(f"text{number:04d}", text, where))
+            if not found:
+                lines.append(TextLine(f"text{number:04d}", values["text"], where))
     except OSError as error:
         found_text = f"nothing that can be read ({error.strerror or error})"
         raise UserError(Problem(str(path), "a JSONL file", found_text, fix), title) from None
@@ -132,24 +121,8 @@ def read_texts(path: str | Path, *, any_field: bool = False) -> list[TextLine]:
     return lines
 
 
-def _parse(where: str, line: str, any_field: bool) -> tuple[str | None, list[Problem]]:
-    """Parse and check one line."""
-    one = "Write one JSON object a line."
-    try:
-        values = json.loads(line, object_pairs_hook=unique_object)
-    except DuplicateKeyError as error:
-        found = f"{shown(str(error))} twice"
-        return None, [Problem(where, "each key once", found, "Keep one of them.")]
-    except RecursionError:
-        return None, [Problem(where, _SHAPE, "deeply nested JSON", one)]
-    except ValueError as error:  # also an integer of more digits than Python reads
-        reason = str(error)
-        if isinstance(error, json.JSONDecodeError):
-            reason = f"{error.msg} at column {error.colno}"
-        return None, [Problem(where, _SHAPE, f"invalid JSON ({reason[:80]})", one)]
-    if not isinstance(values, dict):
-        found = f"{type(values).__name__} {shown(values, 40)}"
-        return None, [Problem(where, _SHAPE, found, one)]
+def _row_problems(where: str, values: dict[str, Any], any_field: bool) -> list[Problem]:
+    """Check one row."""
     problems = [
         Problem(where, "only text", f"unknown key {shown(key)}", "Check the spelling, or drop it.")
         for key in values
@@ -166,8 +139,7 @@ def _parse(where: str, line: str, any_field: bool) -> tuple[str | None, list[Pro
         if has_markup(text):
             fix = "Keep only what is said."
             problems.append(Problem(where, "plain text", "tags or entities", fix))
-        return text, problems
-    return None, problems
+    return problems
 
 
 def _shortened(problems: Sequence[Problem]) -> list[Problem]:

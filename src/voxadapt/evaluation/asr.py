@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 import whisper
@@ -25,6 +24,7 @@ from whisper.audio import HOP_LENGTH, SAMPLE_RATE, log_mel_spectrogram, pad_or_t
 from whisper.tokenizer import LANGUAGES, get_tokenizer
 
 from voxadapt.compat import keep_freed_memory
+from voxadapt.data.audio import resample
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.similarity import read_audio
 from voxadapt.progress import Progress
@@ -121,7 +121,8 @@ class Transcriber:
             One transcript a clip, in the same order.
 
         Raises:
-            OSError: When a file cannot be read.
+            OSError: When a file is not there.
+            AudioError: When it cannot be decoded.
         """
         limits = [self._limit(text) for text in texts]
         names = [f"{sha256_file(path)}-{limit}" for path, limit in zip(paths, limits, strict=True)]
@@ -155,7 +156,7 @@ class Transcriber:
         counts: list[int] = []
         for path in paths:
             wav, sample_rate_hz = read_audio(path)
-            wav = librosa.resample(wav, orig_sr=sample_rate_hz, target_sr=SAMPLE_RATE)
+            wav = resample(wav, sample_rate_hz, SAMPLE_RATE)
             pieces = split_at_pauses(wav, self.window_samples)
             windows += pieces
             counts.append(len(pieces))

@@ -88,6 +88,10 @@ def normalise(text: str, lang: str | None = None) -> str:
         Words separated by single spaces. Applying it again changes nothing. Empty only when the
         text has no letter, digit or mark that is kept.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate is no text, and no converter takes it
+        text = text.encode("utf-8", "replace").decode()
     if lang in TURKIC_LANGUAGES:
         text = unicodedata.normalize("NFKC", text)
         for capital, small in TURKIC_LETTERS.items():

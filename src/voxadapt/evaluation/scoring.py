@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from voxadapt.data.audio import AudioError
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.asr import Transcriber, Transcript
 from voxadapt.evaluation.flags import (
@@ -85,11 +86,11 @@ def score_clips(
         if index not in failed:
             try:
                 wav, sample_rate_hz = read_audio(root / clip.wav)
-            except (OSError, RuntimeError) as error:  # soundfile's errors are RuntimeErrors
+            except AudioError as error:
                 failed[index] = f"cannot read {clip.wav}: {' '.join(str(error).split())}"
                 continue
-            if not len(wav) or not np.isfinite(wav).all():
-                failed[index] = f"{clip.wav} has no samples, or some that are no numbers"
+            if not np.isfinite(wav).all():
+                failed[index] = f"{clip.wav} has samples that are no numbers"
                 continue
             audio[index] = wav, sample_rate_hz
     usable = sorted(audio)

@@ -24,7 +24,6 @@ from typing import Any
 
 import librosa
 import numpy as np
-import soundfile as sf
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -38,6 +37,7 @@ with warnings.catch_warnings():
     import webrtcvad
     from resemblyzer import hparams
 
+from voxadapt.data.audio import decode, resample, to_mono
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.flags import measure_shape
 from voxadapt.evaluation.results import Clip, ScoreRow
@@ -65,9 +65,9 @@ Wave = NDArray[np.float32]
 
 
 def read_audio(path: str | Path) -> tuple[Wave, int]:
-    """Read mono float samples and their rate."""
-    wav, sample_rate_hz = sf.read(str(path), dtype="float32", always_2d=True)
-    return np.ascontiguousarray(wav.mean(axis=1)), int(sample_rate_hz)
+    """Read mono float samples, NaN ones too, and their rate; raises `AudioError`."""
+    samples, sample_rate_hz = decode(path)
+    return to_mono(samples), sample_rate_hz
 
 
 def speech_only(wav: Wave, sample_rate_hz: int) -> Wave:
@@ -80,7 +80,7 @@ def speech_only(wav: Wave, sample_rate_hz: int) -> Wave:
     Returns:
         Speech at 16 kHz; empty when no voice is found.
     """
-    wav = librosa.resample(wav, orig_sr=sample_rate_hz, target_sr=RATE_HZ)
+    wav = resample(wav, sample_rate_hz, RATE_HZ)
     power = float(np.mean((wav * 32767) ** 2)) if len(wav) else 0.0
     if power == 0.0:
         return np.zeros(0, np.float32)
@@ -130,11 +130,14 @@ class Embedder:
     """
 
     def __init__(self, device: str = "cpu") -> None:
+        weights = Path(resemblyzer.__file__).with_name("pretrained.pt")
+        # Resemblyzer unpickles this file as torch's defaults and environment have it; a file that
+        # is plain weights runs nothing however it is read.
+        torch.load(weights, map_location="cpu", weights_only=True)
         self._encoder = resemblyzer.VoiceEncoder(device, verbose=False).eval()
         filters = librosa.filters.mel(sr=RATE_HZ, n_fft=FFT_SIZE, n_mels=hparams.mel_n_channels)
         self._filters = np.ascontiguousarray(filters.T, np.float32)  # [201, 40]
         self._window = get_window("hann", FFT_SIZE).astype(np.float32)
-        weights = Path(resemblyzer.__file__).with_name("pretrained.pt")
         version = metadata.version("Resemblyzer")
         self.id = f"resemblyzer-{version}+{sha256_file(weights)[:8]}"
 

@@ -20,6 +20,7 @@ from voxadapt.errors import Problem, UserError
 from voxadapt.params import ModelParams
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 MODEL_TYPES = ("base", "custom_voice", "voice_design")
 
 
@@ -113,11 +114,16 @@ def load_tts(
     """
     path = Path(path)
     config_json = read_config(path)
+    _refuse_code(path)
+    _refuse_code(path / "speech_tokenizer")
     keep_freed_memory()
     qwen_tts = import_qwen_tts()
     from qwen_tts.core.models import Qwen3TTSConfig
 
-    config = Qwen3TTSConfig(**config_json)
+    try:
+        config = Qwen3TTSConfig(**config_json)
+    except Exception as error:  # of any type: the class reads what it finds
+        raise _unloadable(path, "a config that qwen_tts understands", error) from None
     for field in ("codec_language_id", "spk_id", "spk_is_dialect"):
         # The stock class iterates over these although its config allows null.
         if getattr(config.talker_config, field) is None:
@@ -144,19 +150,10 @@ def load_tts(
                 attn_implementation=attention,
                 local_files_only=True,
             )
-    except (OSError, RuntimeError, ImportError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except Exception as error:  # whatever a file of it holds that the stock classes did not expect
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            Problem(
-                str(path),
-                "a model folder that qwen_tts can load",
-                f"{type(error).__name__}: {reason}",
-                "Restore or download the folder again; `voxadapt doctor` checks the installation.",
-            ),
-            "The model cannot be loaded.",
-        ) from None
+        raise _unloadable(path, "a model folder that qwen_tts can load", error) from None
     _check_keys(path, tts.model)
     return tts
 
@@ -175,6 +172,7 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
         UserError: When it is missing or unreadable.
     """
     folder = Path(path) / "speech_tokenizer"
+    _refuse_code(folder)
     keep_freed_memory()
     qwen_tts = import_qwen_tts()
     try:
@@ -182,19 +180,11 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
             tokenizer = qwen_tts.Qwen3TTSTokenizer.from_pretrained(
                 str(folder), dtype=torch.float32, device_map=str(device), local_files_only=True
             )
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except Exception as error:  # as above
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            Problem(
-                str(folder),
-                "the codec: config.json, preprocessor_config.json and model.safetensors",
-                f"{type(error).__name__}: {reason}",
-                "Restore or download the model folder again.",
-            ),
-            "The codec cannot be loaded.",
-        ) from None
+        expected = "the codec: config.json, preprocessor_config.json and model.safetensors"
+        raise _unloadable(folder, expected, error, "The codec cannot be loaded.") from None
     # Its encoder looks up 32 codebooks one after another, and only the first 16 are read.
     tokenizer.model.encoder.config.num_quantizers = tokenizer.model.encoder_valid_num_quantizers
     return tokenizer
@@ -243,7 +233,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         kind = values.get("model_type")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
             Problem(
                 str(file),
@@ -268,9 +258,50 @@ def weight_files(path: str | Path) -> dict[str, Path]:
     """Map every tensor of a model folder to the safetensors file that holds it."""
     found: dict[str, Path] = {}
     for file in sorted(Path(path).glob("*.safetensors")):
-        with safe_open(file, framework="pt") as stream:
-            found.update(dict.fromkeys(stream.keys(), file))
+        try:
+            with safe_open(file, framework="pt") as stream:
+                found.update(dict.fromkeys(stream.keys(), file))
+        except (OSError, SafetensorError) as error:
+            raise _unloadable(file, "a whole safetensors file", error) from None
     return found
+
+
+def _refuse_code(folder: Path) -> None:
+    """Refuse a folder whose weights are pickles, or whose configs bring code of their own."""
+    pickles = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise UserError(
+            Problem(
+                str(folder),
+                "weights as *.safetensors",
+                f"{', '.join(pickles[:4])}, which can run code when it is read",
+                "Take the model's safetensors, or convert it where nothing can be harmed.",
+            ),
+            "The model was not loaded.",
+        )
+    for file in sorted(folder.glob("*config.json")):
+        try:
+            brings_code = "auto_map" in json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError, RecursionError):
+            continue  # the stock class says what is wrong with it
+        if brings_code:
+            raise UserError(
+                Problem(
+                    str(file),
+                    "a config of the stock classes",
+                    "auto_map, which names Python code in the model folder",
+                    "Remove that entry, or take another copy of the model: no such code is run.",
+                ),
+                "The model was not loaded.",
+            )
+
+
+def _unloadable(
+    path: Path, expected: str, error: Exception, title: str = "The model cannot be loaded."
+) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    fix = "Restore or download the folder again; `voxadapt doctor` checks the installation."
+    return UserError(Problem(str(path), expected, f"{type(error).__name__}: {reason}", fix), title)
 
 
 def _has_speaker_encoder(path: Path) -> bool:

@@ -534,6 +534,7 @@ def audit_facts(audit: Record, clips: Sequence[Record]) -> dict[str, Any]:
             for (severity, rule), found in sorted(by_rule.items(), key=lambda item: -len(item[1]))
         ],
         "corpus": [finding["message"] for finding in audit.get("corpus_warnings", [])],
+        "consent": tables.consent_sentence(audit.get("consent"), len(clips)),
     }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import soundfile
 
 from voxadapt import paths
+from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.params import candidate_name
 from voxadapt.paths import SPEAKER, Corpus
 from voxadapt.provenance import read_jsonl
@@ -54,18 +55,15 @@ class Sound:
 
 
 def read_sound(path: str | Path) -> Sound | None:
-    """Encode an audio file for a page, or return None when it cannot be read or is empty.
+    """Encode an audio file for a page, or return None when it cannot be read whole.
 
     Args:
         path: Anything libsndfile reads; channels are averaged.
     """
     try:
-        samples, rate_hz = soundfile.read(str(path), dtype="float32", always_2d=True)
-    except (OSError, RuntimeError):
+        mono, rate_hz = read_mono(path)
+    except AudioError:
         return None
-    if not len(samples):
-        return None
-    mono = samples.mean(axis=1)
     kind = "MP3" if rate_hz in MP3_RATES_HZ else "FLAC"
     buffer = io.BytesIO()
     soundfile.write(buffer, mono, rate_hz, format=kind)

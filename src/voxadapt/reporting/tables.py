@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     import pandas
 
 NONE = "–"
+CONSENT_NOTE = (
+    "Speak only with voices whose owners agreed to it; a `consent` in each row of the manifest "
+    "keeps that with the recordings."
+)
+MAX_STATEMENTS = 8
 
 
 # --- numbers in words --------------------------------------------------------------------------
@@ -191,6 +196,35 @@ def findings(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     ]
     none = {"severity": "none", "rule": NONE, "clips": 0, "example": NONE}
     return frame(rows or [none], "severity")
+
+
+def consent(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+    """Count the clips by what their rows say of the speaker's consent."""
+    given = read_json(Path(root) / at.audit_metrics)
+    stated = given["consent"]["statements"]
+    rows = [{"consent": text, "clips": count} for text, count in stated.items()]
+    without = given["num_rows"] - given["consent"]["num_rows"]
+    if without:
+        rows.append({"consent": f"none stated. {CONSENT_NOTE}", "clips": without})
+    return frame(rows, "consent")
+
+
+def consent_sentence(given: Mapping[str, Any] | None, num_rows: int) -> str:
+    """Say in a sentence how many rows state the speaker's consent, and in what words.
+
+    Args:
+        given: `consent` of the audit's figures; None where an older audit wrote them.
+        num_rows: Rows of the manifest.
+    """
+    stated = given["statements"] if given else {}
+    if not stated:
+        return f"No row states the speaker's consent. {CONSENT_NOTE}"
+    usual = sorted(stated, key=lambda text: -stated[text])[:MAX_STATEMENTS]
+    words = "; ".join(f"“{text}” ({stated[text]})" for text in usual)
+    more = f"; {len(stated) - len(usual)} further wordings" if len(stated) > len(usual) else ""
+    total = sum(stated.values())
+    left = f" {num_rows - total} rows state none. {CONSENT_NOTE}" if total < num_rows else ""
+    return f"Consent, as {total} of {num_rows} rows state it: {words}{more}.{left}"
 
 
 def splits(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
