@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Benchmark results\n\nWritten by the scripts in this folder; nothing is typed by hand.\n"
@@ -36,3 +43,85 @@ def table(header: list[str], rows: list[list[str]]) -> list[str]:
     """Write a Markdown table; every column but the first is right-aligned."""
     rule = ["---"] + ["---:"] * (len(header) - 1)
     return ["| " + " | ".join(row) + " |" for row in [header, rule, *rows]]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Write a median with its range."""
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def verdict(what: str, found: float, wanted: float, cause: str) -> str:
+    """Say whether a figure reaches its bar, and why if it does not.
+
+    Args:
+        what: What is measured.
+        found: The figure; larger is better.
+        wanted: The bar.
+        cause: Why it may be out of reach, with measured numbers.
+    """
+    if found >= wanted:
+        return f"{what}: wanted {wanted:g}, found {found:.2f}: met."
+    return f"{what}: wanted {wanted:g}, found {found:.2f}: **not met**. {cause}"
+
+
+class Side:
+    """A process that measures when it is told to, so that several can take turns.
+
+    It says what it has measured in a line that begins with `MARK`, by `answer`, and goes on when
+    it is sent a line, which `answer` returns.
+
+    Args:
+        module: What runs it, as after `python -m`.
+        arguments: Its arguments.
+    """
+
+    MARK = "measured "
+
+    def __init__(self, module: str, arguments: Sequence[str]) -> None:
+        self._module = module
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+        )  # fmt: skip
+
+    def ask(self, request: Any = None) -> Any:
+        """Let it go on and wait for what it measures.
+
+        Raises:
+            RuntimeError: When it ends instead, with the end of what it said.
+        """
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            for line in self._process.stdout:
+                if line.startswith(self.MARK):
+                    return json.loads(line.removeprefix(self.MARK))
+        except BrokenPipeError:
+            pass
+        self._process.wait()
+        self._errors.seek(0)
+        raise RuntimeError(f"{self._module} ended:\n{self._errors.read()[-3000:]}")
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    @staticmethod
+    def answer(measured: Any = None) -> Any:
+        """In the process: say what was measured, if anything, and wait for the next request."""
+        if measured is not None:
+            print(f"\n{Side.MARK}{json.dumps(measured)}", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            raise SystemExit
+        return json.loads(line)

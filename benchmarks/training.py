@@ -5,10 +5,10 @@
 `--upstream` is a checkout of https://github.com/QwenLM/Qwen3-TTS. Its script runs as it is, in a
 process of its own as its users run it; only what it fixes in its source is turned into the
 arguments given here: attention (flash), type (bfloat16), and the device. Ours runs the loop of
-`voxadapt train`. What is timed is one epoch, from its first batch to its last optimizer step, data
-loading included; then both are stopped and write nothing. The public script accumulates four
-batches, so ours does. The weights are random, at a middle size with the proportions of the 1.7B
-and its full vocabularies.
+`voxadapt train`. What is timed is one epoch, data loading included, in parts between which the two
+take turns; then both are stopped and write nothing. The public script accumulates four batches, so
+ours does. The weights are random, at a middle size with the proportions of the 1.7B and its full
+vocabularies.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ import json
 import math
 import resource
 import runpy
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +31,7 @@ from unittest import mock
 import numpy as np
 import soundfile as sf
 import torch
-from benchmarks.results import processor, table, write_section
+from benchmarks.results import Side, processor, spread, table, verdict, write_section
 
 from voxadapt.shapes import SHAPES, Shape, write_model
 
@@ -49,20 +47,16 @@ TOKENS_PER_S = 4.0
 REF_S = 5.0
 
 
-class Enough(Exception):
-    """The epoch that is timed has been trained."""
-
-
 @dataclass
 class Taken:
-    """What one process measured.
+    """What one part of an epoch took.
 
     Attributes:
-        seconds: Of the epoch; CPU time, or wall time on a GPU.
+        seconds: CPU time, or wall time on a GPU.
         num_frames: Codec frames in it.
         positions: Positions of all batches.
         padding: Of them, those that are padding.
-        peak_gb: Highest memory: of the process, or allocated on the GPU.
+        peak_gb: Highest memory so far: of the process, or allocated on the GPU.
     """
 
     seconds: float
@@ -78,44 +72,45 @@ class Taken:
 
 
 class Recorder:
-    """Starts its clock with the first batch and stops the run with the last optimizer step.
+    """Times the parts of an epoch, and holds the run between them until it is its turn again.
 
     Args:
         device: Where the steps run.
-        num_steps: Optimizer steps of the epoch.
+        num_steps: Optimizer steps of a part.
     """
 
     def __init__(self, device: str, num_steps: int) -> None:
-        self._on_gpu, self._steps_left = device.startswith("cuda"), num_steps
+        self._on_gpu, self._num_steps = device.startswith("cuda"), num_steps
+        self._steps_left = num_steps
         self._started: float | None = None
-        self._seconds = 0.0
-        self._num_frames = self._positions = self._padding = 0
+        self._batches: list[tuple[int, int, int]] = []
 
     def begin(self) -> None:
-        """Start the clock unless it runs."""
+        """Start the clock with the first batch, when the first part is asked for."""
         if self._started is None:
+            Side.answer()
             self._started = self._now()
 
     def batch(self, num_frames: int, attention_mask: torch.Tensor) -> None:
-        """Note a batch."""
-        self._num_frames += num_frames
-        self._positions += attention_mask.numel()
-        self._padding += int((attention_mask == 0).sum())
+        """Note a batch; it may be read ahead of the step that learns it."""
+        padding = int((attention_mask == 0).sum())
+        self._batches.append((num_frames, attention_mask.numel(), padding))
 
     def step(self) -> None:
-        """Note the end of an optimizer step."""
+        """Note the end of an optimizer step; at the end of a part, report and wait."""
         self._steps_left -= 1
-        if self._steps_left == 0:
-            assert self._started is not None
-            self._seconds = self._now() - self._started
-            raise Enough
-
-    def taken(self) -> Taken:
-        """Sum up."""
+        if self._steps_left:
+            return
+        assert self._started is not None
+        seconds = self._now() - self._started
+        count = self._num_steps * ACCUMULATION
+        learnt, self._batches = self._batches[:count], self._batches[count:]
+        frames, positions, padding = (sum(column) for column in zip(*learnt, strict=True))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if self._on_gpu:
             peak = torch.cuda.max_memory_allocated()
-        return Taken(self._seconds, self._num_frames, self._positions, self._padding, peak / 1e9)
+        Side.answer(asdict(Taken(seconds, frames, positions, padding, peak / 1e9)))
+        self._steps_left, self._started = self._num_steps, self._now()
 
     def _now(self) -> float:
         if not self._on_gpu:
@@ -125,7 +120,7 @@ class Recorder:
 
 
 def run_public(arguments: argparse.Namespace, recorder: Recorder) -> None:
-    """Run the public script until the recorder stops it."""
+    """Run the public script; the recorder holds it between the parts."""
     from voxadapt.compat import import_qwen_tts
 
     import_qwen_tts()
@@ -187,7 +182,7 @@ def run_public(arguments: argparse.Namespace, recorder: Recorder) -> None:
 
 
 def run_ours(arguments: argparse.Namespace, recorder: Recorder) -> None:
-    """Run our loop until the recorder stops it."""
+    """Run our loop; the recorder holds it between the parts."""
     from voxadapt.data.manifest import Utterance
     from voxadapt.params import TrainParams
     from voxadapt.training import loop
@@ -263,92 +258,142 @@ def write_data(folder: Path, num_clips: int, seed: int) -> None:
             stream.write(json.dumps(row) + "\n")
 
 
-def run_side(arguments: argparse.Namespace, whose: str, batch_size: int, work: Path) -> Taken:
-    """Time one side in a process of its own."""
-    words = [
-        sys.executable, "-m", "benchmarks.training", "--upstream", str(arguments.upstream),
-        "--side", whose, "--work", str(work), "--batch-size", str(batch_size),
-        "--clips", str(arguments.clips), "--dtype", arguments.dtype,
-        "--device", arguments.device,
-    ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{whose} failed:\n{done.stderr[-3000:]}")
-    return Taken(**json.loads(done.stdout.splitlines()[-1]))
-
-
 def command(arguments: argparse.Namespace) -> str:
     """Return what was run, without the place of the checkout."""
     said = ["python -m benchmarks.training --upstream PATH"]
-    for name in ("batches", "clips", "runs", "dtype", "device", "shape"):
+    for name in ("batches", "clips", "parts", "dtype", "device", "shape"):
         value = getattr(arguments, name)
         said.append(f"--{name} {' '.join(map(str, value)) if name == 'batches' else value}")
     return " ".join(said)
 
 
-def spread(values: list[float]) -> str:
-    """Write a median with its range."""
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
-
-
-def measure(arguments: argparse.Namespace, batch_size: int, shape: Shape) -> list[str]:
-    """Time both sides in turns and return a row of the table."""
+def measure(arguments: argparse.Namespace, batch_size: int, shape: Shape) -> dict[str, list[Taken]]:
+    """Train an epoch on both sides, part by part in turns; the first part is for warming up."""
     taken: dict[str, list[Taken]] = {"public": [], "ours": []}
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as running:
         work = Path(temporary)
         write_model(work / "base", shape, dtype=getattr(torch, arguments.dtype), codec="small")
-        write_data(work, arguments.clips, seed=0)
-        for _ in range(arguments.runs):
-            for whose, runs in taken.items():
-                runs.append(run_side(arguments, whose, batch_size, work))
-    public, ours = taken["public"], taken["ours"]
-    ratios = [b.frames_per_s / a.frames_per_s for a, b in zip(public, ours, strict=True)]
-    return [
-        f"{batch_size} x {ACCUMULATION}",
-        *(f"{statistics.median(t.frames_per_s for t in runs):.0f}" for runs in (public, ours)),
-        spread(ratios),
-        *(
-            f"{100 * sum(t.padding for t in runs) / sum(t.positions for t in runs):.1f} %"
-            for runs in (public, ours)
-        ),
-        *(f"{max(t.peak_gb for t in runs):.2f} GB" for runs in (public, ours)),
-    ]
+        write_data(work, arguments.clips * (arguments.parts + 1), seed=0)
+        sides = {}
+        for whose in taken:
+            words = [
+                "--upstream", str(arguments.upstream), "--side", whose, "--work", str(work),
+                "--batch-size", str(batch_size), "--clips", str(arguments.clips),
+                "--dtype", arguments.dtype, "--device", arguments.device,
+            ]  # fmt: skip
+            sides[whose] = running.enter_context(Side("benchmarks.training", words))
+        for part in range(arguments.parts + 1):
+            for whose, side in sides.items():
+                found = Taken(**side.ask())
+                if part:
+                    taken[whose].append(found)
+    return taken
+
+
+def total_frames_per_s(parts: list[Taken]) -> float:
+    """Return the codec frames a second of all parts together."""
+    return sum(t.num_frames for t in parts) / sum(t.seconds for t in parts)
+
+
+def padding_share(parts: list[Taken]) -> float:
+    """Return the share of all positions that are padding."""
+    return sum(t.padding for t in parts) / sum(t.positions for t in parts)
+
+
+def products_share(shape: Shape, parts: list[Taken], device: str, dtype: torch.dtype) -> float:
+    """Return the share of the time that the products of the needed positions alone would take.
+
+    At the rate of a large product, measured here; forward and back, six operations a weight.
+    """
+    heads = 2 * (shape.num_heads + shape.num_kv_heads) * shape.head_dim
+    layer = shape.hidden * (heads + 3 * shape.intermediate)
+    sub_layer = shape.predictor_hidden * (heads + 3 * shape.predictor_intermediate)
+    projection = shape.hidden * shape.predictor_hidden
+    frame = 16 * (shape.predictor_layers * sub_layer + projection)
+    frame += 15 * 2048 * shape.predictor_hidden + 3072 * shape.hidden
+    frames = sum(t.num_frames for t in parts)
+    real = sum(t.positions - t.padding for t in parts)
+    operations = 6 * (real * shape.num_layers * layer + frames * frame)
+    size = 1024 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    rates = []
+    for _ in range(8):
+        if device != "cpu":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        torch.mm(a, b)
+        if device != "cpu":
+            torch.cuda.synchronize()
+        rates.append(2 * size**3 / (time.perf_counter() - start))
+    return operations / max(rates) / sum(t.seconds for t in parts)
 
 
 def main() -> None:
     """Time both sides and write the section."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--upstream", type=Path, required=True, help="checkout of Qwen3-TTS")
-    parser.add_argument("--batches", type=int, nargs="+", default=[2, 8])
-    parser.add_argument("--clips", type=int, default=64, help="a multiple of 4 x each batch")
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--clips", type=int, default=16, help="of a part; 4 x each batch, or more")
+    parser.add_argument(
+        "--parts", type=int, default=5, help="that are timed, after one that is not"
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shape", choices=("middle", "1.7B"), default="middle")
+    parser.add_argument("--shape", choices=("middle", *SHAPES), default="middle")
     parser.add_argument("--side", choices=("public", "ours"), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--batch-size", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    on_cpu = arguments.device == "cpu"
+    if on_cpu:
+        torch.set_num_threads(1)
     if arguments.side:
-        if arguments.device == "cpu":
-            torch.set_num_threads(1)
         num_steps = arguments.clips // (ACCUMULATION * arguments.batch_size)
         recorder = Recorder(arguments.device, num_steps)
-        try:
-            (run_public if arguments.side == "public" else run_ours)(arguments, recorder)
-        except Enough:
-            print(json.dumps(asdict(recorder.taken())))
-            return
-        raise SystemExit("the epoch ended before its last step")
+        (run_public if arguments.side == "public" else run_ours)(arguments, recorder)
+        raise SystemExit("the epoch ended before it was stopped")
     shape = MIDDLE if arguments.shape == "middle" else SHAPES[arguments.shape]
     if any(arguments.clips % (ACCUMULATION * size) for size in arguments.batches):
         parser.error(f"--clips must be a multiple of {ACCUMULATION} x each batch size")
-    rows = [measure(arguments, size, shape) for size in arguments.batches]
-    on_cpu = arguments.device == "cpu"
+    rows, said = [], []
+    for size in arguments.batches:
+        taken = measure(arguments, size, shape)
+        public, ours = taken["public"], taken["ours"]
+        ratios = [b.frames_per_s / a.frames_per_s for a, b in zip(public, ours, strict=True)]
+        times = total_frames_per_s(ours) / total_frames_per_s(public)
+        kind = getattr(torch, arguments.dtype)
+        products = products_share(shape, ours, arguments.device, kind)
+        rows.append(
+            [
+                f"{size} x {ACCUMULATION}",
+                *(f"{total_frames_per_s(parts):.0f}" for parts in (public, ours)),
+                f"{times:.2f}",
+                spread(ratios),
+                *(f"{100 * padding_share(parts):.1f} %" for parts in (public, ours)),
+                *(f"{max(t.peak_gb for t in parts):.2f} GB" for parts in (public, ours)),
+            ]
+        )
+        said += [
+            verdict(
+                f"Batch {size} x {ACCUMULATION}, times faster",
+                times,
+                1.5 if on_cpu else 2.0,
+                f"The products of positions that are no padding take {100 * products:.0f} % of our "
+                "time at this device's best rate, so that without all else it would be "
+                f"{times / products:.1f} times.",
+            ),
+            verdict(
+                "Share of our batches that is not padding, %",
+                100 * (1 - padding_share(ours)),
+                95,
+                f"{arguments.clips * (arguments.parts + 1)} clips sorted by length do not fill "
+                f"batches of {size} better; a larger corpus does.",
+            ),
+        ]
     where = f"one thread of {processor()}" if on_cpu else torch.cuda.get_device_name()
     header = [
-        "batch", "public, frames/s", "ours, frames/s", "times faster", "public, padding",
-        "ours, padding", "public, peak", "ours, peak",
+        "batch", "public, frames/s", "ours, frames/s", "times faster", "of single parts",
+        "public, padding", "ours, padding", "public, peak", "ours, peak",
     ]  # fmt: skip
     write_section(
         f"Training beside the public script, {'CPU' if on_cpu else 'GPU'}, {arguments.dtype}",
@@ -356,11 +401,15 @@ def main() -> None:
             f"Codec frames a second of {'CPU' if on_cpu else 'wall'} time at the {arguments.shape} "
             f"shape ({shape.num_layers} x {shape.hidden} talker, {shape.predictor_layers} x "
             f"{shape.predictor_hidden} code predictor, {shape.text_vocab} text rows, all trained), "
-            f"{where}, torch {torch.__version__}, {arguments.dtype}, one epoch of "
-            f"{arguments.clips} clips in each of {arguments.runs} runs that take turns, each in a "
-            f"process of its own: `{command(arguments)}`. Medians, and the range of the ratios.",
+            f"{where}, torch {torch.__version__}, {arguments.dtype}. One epoch of "
+            f"{arguments.clips * (arguments.parts + 1)} clips, in parts of {arguments.clips} that "
+            f"take turns (n = {arguments.parts}, after one to warm up): `{command(arguments)}`. "
+            "Figures of all parts together, then median and range of single parts, whose clips "
+            "differ.",
             "",
             *table(header, rows),
+            "",
+            *(f"- {text}" for text in said),
         ],
     )
 

@@ -51,8 +51,6 @@ def kept_by_autograd(model: Model, shape: BatchShape, precision: str) -> int:
     for parameter in network.parameters():
         parameter.data = parameter.data.to(kind)
     batch = budget._batch(network, shape)
-    if shape.padded:
-        batch.attention_mask[0, -1] = 0
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     found: dict[int, int] = {}
 
@@ -73,10 +71,9 @@ def kept_by_autograd(model: Model, shape: BatchShape, precision: str) -> int:
     return kept
 
 
-@pytest.mark.parametrize("padded", [True, False], ids=["padded", "even"])
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
-def test_activations_are_what_autograd_keeps(small, precision, padded):
-    shape = BatchShape(4, 90, 4 * 60, padded)
+def test_activations_are_what_autograd_keeps(small, precision):
+    shape = BatchShape(4, 90, 4 * 60)
     counted = Model(
         small.config,
         replace(small.talker, num_layers=3),
@@ -115,10 +112,10 @@ def test_full_training_with_low_memory_fits_the_cards_that_it_is_for(models, nam
     given = params(low_memory=True, gradient_checkpointing=True, batch_size=1,
                    gradient_accumulation_steps=32)  # fmt: skip
     model = replace(models[name], codec=replace(NONE, num_bytes=int(0.7e9)))
-    need = budget.training_memory(model, given, BatchShape(1, 190, 125, False))
+    need = budget.training_memory(model, given, BatchShape(1, 190, 125))
     assert need.total <= limit_gb * 1e9
     masters = budget.training_memory(
-        model, params(gradient_checkpointing=True), BatchShape(1, 190, 125, False)
+        model, params(gradient_checkpointing=True), BatchShape(1, 190, 125)
     )
     assert masters.total > 1.5 * need.total
 
@@ -131,7 +128,7 @@ def test_accumulation_costs_the_gradients_beside_the_activations(models):
 
 
 def test_only_text_rows_that_occur_cost_an_update_with_float32_masters(models):
-    shape, model = BatchShape(1, 190, 125, False), models["0.6B"]
+    shape, model = BatchShape(1, 190, 125), models["0.6B"]
     whole = budget.training_memory(model, params(), shape)
     few = budget.training_memory(model, params(), shape, num_text_rows=1000)
     saved = whole.parts["optimizer"] - few.parts["optimizer"]
@@ -145,7 +142,7 @@ def test_only_text_rows_that_occur_cost_an_update_with_float32_masters(models):
 
 def test_largest_batch_is_that_of_the_longest_clips():
     clips = [Clip("train", 5, frames, frames + 20) for frames in (10, 90, 30, 80)]
-    assert budget.largest_batch(clips, 2) == BatchShape(2, 110, 170, True)
+    assert budget.largest_batch(clips, 2) == BatchShape(2, 110, 170)
     with pytest.raises(UserError, match="clips to train on"):
         budget.largest_batch([], 2)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import resource
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,13 @@ TEXT = "Good day to you."
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("shapes") / "tiny", TINY, codec="small")
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder that is gone after the test: pytest keeps its own, and these are 25 GB."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
 
 
 def random_codes(num_frames: int, seed: int = 0):
@@ -137,16 +146,16 @@ def test_it_trains_exports_and_speaks_with_the_stock_class(tiny, tmp_path):
     os.environ.get("VOXADAPT_SLOW") != "1",
     reason="needs 20 GB of memory, 25 GB of disk and minutes: set VOXADAPT_SLOW=1",
 )
-def test_the_0_6b_shape_loads_trains_exports_and_loads_again(tmp_path):
+def test_the_0_6b_shape_loads_trains_exports_and_loads_again(scratch):
     started = time.perf_counter()
 
     def say(what: str) -> None:
         peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         print(f"{what}: {time.perf_counter() - started:.0f} s, peak {peak_gb:.1f} GB")
 
-    base = write_model(tmp_path / "base", SHAPES["0.6B"])
+    base = write_model(scratch / "base", SHAPES["0.6B"])
     say("written")
-    result = train_one_step(base, tmp_path)
+    result = train_one_step(base, scratch)
     say("trained")
     assert result.rows[-1]["sub_loss"] == pytest.approx(7.62, abs=0.5)
     tts = import_qwen_tts().Qwen3TTSModel.from_pretrained(

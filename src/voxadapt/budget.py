@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from voxadapt import paths
+from voxadapt.codec.extract import CPU_BATCH_S
 from voxadapt.compat import import_qwen_tts
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
 from voxadapt.data.splits import assign_split
@@ -88,13 +89,11 @@ class BatchShape:
         num_rows: B.
         length: L, padding included.
         num_frames: M, padding not included.
-        padded: Some row is shorter than the longest, so that attention needs a mask.
     """
 
     num_rows: int
     length: int
     num_frames: int
-    padded: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,19 +124,17 @@ class Stack:
         attention = self.width * (2 * self.queries + 2 * self.keys)
         return attention + 3 * self.width * self.inner
 
-    def kept_bytes(self, precision: Precision, masked: bool) -> int:
+    def kept_bytes(self, precision: Precision) -> int:
         """Return what autograd keeps of one position in one layer.
 
         Args:
             precision: Types of weights and products.
-            masked: Attention has a mask, for which the stock code repeats keys and values to the
-                number of the queries.
         """
         D, I, Q, G = self.width, self.inner, self.queries, self.keys  # noqa: E741
         if precision == "float32":
             # two norms (input, scaled, output), heads (product, scaled, turned), attention
-            return 24 * D + 16 * Q + 8 * G + (8 * Q if masked else 8 * G) + 16 * I
-        heads = 10 * Q + 6 * G + (4 * Q if masked else 4 * G)
+            return 24 * D + 16 * Q + 16 * G + 16 * I
+        heads = 10 * Q + 10 * G
         norms = 16 if precision == "bfloat16" else 26  # autocast: the sums stay in float32
         return norms * D + heads + 8 * I
 
@@ -348,10 +345,7 @@ def training_memory(
         remaining -= kept[name]
         if params.gradient_accumulation_steps == 1:
             held += made.get(name, 0.0)
-    largest = max(held_by.values())
-    update = 60.0 * min(largest, 1 << 21) if params.low_memory else 0.0
-    if not params.low_memory and kind == "cpu":
-        update = 2.0 * weight_size * largest
+    update = 60.0 * min(max(held_by.values()), 1 << 21) if params.low_memory else 0.0
     moments.append({"gradients": grad * trained, "update": update})
     if kind == "cpu":  # the tensors of a checkpoint, and their bytes once more
         export = 2.0 * model.num_trained + 2.0 * model.num_params
@@ -373,11 +367,11 @@ def _kept(
     numbers = float(labels * talker.vocab_size + shape.num_frames * (K - 1) * C)
     kept = {"logits": 4 * numbers}
     passing = {"logits": (8 if size == 4 else 10) * numbers}
-    for name, stack, count, masked in (
-        ("predictor", model.predictor, K * shape.num_frames, False),
-        ("talker", model.talker, positions, shape.padded),
+    for name, stack, count in (
+        ("predictor", model.predictor, K * shape.num_frames),
+        ("talker", model.talker, positions),
     ):
-        layer = float(stack.kept_bytes(precision, masked) * count)
+        layer = float(stack.kept_bytes(precision) * count)
         within = float(size * (3 * stack.inner + 2 * stack.width) * count)
         if checkpointing:
             kept[name] = float(sums * stack.width * count * stack.num_layers)
@@ -418,7 +412,8 @@ def speaking_memory(model: Model, clips: Sequence[Clip], params: Params, kind: s
 
 def codes_memory(model: Model, params: Params, kind: str) -> Memory:
     """Predict the peak of the codes stage: the codec, and Whisper on recordings."""
-    samples = params.codes.batch_seconds * FRAME_RATE_HZ * HOP
+    batch_s = params.codes.batch_seconds
+    samples = (min(batch_s, CPU_BATCH_S) if kind == "cpu" else batch_s) * FRAME_RATE_HZ * HOP
     codec = {"sound": 4.0 * _ENCODER_TENSORS * model.codec.encoder_width * samples}
     fixed = {"process": PROCESS_BYTES[kind], "codec": float(model.codec.num_bytes)}
     return Memory({**fixed, **_largest([codec, _hearing(params, kind)])})
@@ -661,7 +656,7 @@ def batch_of(clips: Sequence[Clip]) -> BatchShape:
     """Return the shape of a batch of clips."""
     lengths = [clip.num_positions for clip in clips]
     frames = sum(clip.num_frames for clip in clips)
-    return BatchShape(len(clips), max(lengths), frames, len(set(lengths)) > 1)
+    return BatchShape(len(clips), max(lengths), frames)
 
 
 def largest_batch(clips: Sequence[Clip], batch_size: int) -> BatchShape:

@@ -55,6 +55,29 @@ def test_codes_are_the_same_alone_and_in_any_batch(corpus, tokenizer, tmp_path):
         assert np.array_equal(array, together[name]), name
 
 
+def test_batches_on_a_cpu_stay_in_its_caches(corpus, tokenizer, tmp_path, monkeypatch):
+    root, rows = corpus
+    many = [
+        row.model_copy(update={"id": f"{row.id}-{n}", "audio_sha256": f"{n}{row.audio_sha256[1:]}"})
+        for n in range(6)
+        for row in rows
+    ]
+    padded_s = []
+    original = tokenizer.encode
+
+    def encode(waves, sr):  # clips were completed to whole frames after they were grouped
+        padded_s.append(len(waves) * (max(map(len, waves)) - fakes.HOP) / sr)
+        return original(waves, sr=sr)
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    codes = extract((root, many), tokenizer, tmp_path, seconds=600.0)
+    assert len(codes) == len(many)
+    assert 4.0 < max(padded_s) <= 8.0
+    for n in range(1, 6):
+        for row in rows:
+            assert np.array_equal(codes[f"{row.id}-{n}"], codes[f"{row.id}-0"])
+
+
 def test_codes_of_whole_frames_are_those_of_stock_single_clip_encoding(corpus, tokenizer, tmp_path):
     codes = extract(corpus, tokenizer, tmp_path)
     for n in (0, 2, 4):
@@ -139,12 +162,13 @@ def test_codebooks_that_nobody_reads_are_not_looked_up(corpus, tmp_path):
     config.write_text(json.dumps(values))
     tokenizer = load_speech_tokenizer(tmp_path)
     looked_up = []
-    for layer in tokenizer.model.encoder.quantizer.acoustic_residual_vector_quantizer.layers:
+    acoustic = tokenizer.model.encoder.quantizer.acoustic_residual_vector_quantizer.layers
+    assert len(acoustic) > 1
+    for number, layer in enumerate(acoustic):
         original = layer.encode
-        layer.encode = lambda x, original=original: looked_up.append(1) or original(x)
+        layer.encode = lambda x, o=original, n=number: looked_up.append(n) or o(x)
     few = extract(corpus, tokenizer, tmp_path / "work")
-    batches = 1
-    assert len(looked_up) == batches
+    assert set(looked_up) == {0}  # beside the one semantic codebook
     everything = load_speech_tokenizer(fakes.make_codec(tmp_path / "b" / "speech_tokenizer").parent)
     for name, array in extract(corpus, everything, tmp_path / "other").items():
         assert np.array_equal(array[:, :2], few[name])

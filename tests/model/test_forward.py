@@ -163,7 +163,7 @@ def spied(tts: Any, batch: Any, vector: torch.Tensor) -> SimpleNamespace:
     ):
         seen.predictions = predict(tts.model, batch, vector)
         inputs = embed(talker, batch, vector)
-        seen.hidden = talker_hidden(talker, inputs, batch.attention_mask)
+        seen.hidden = talker_hidden(talker, inputs)
     return seen
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -91,14 +92,49 @@ def test_epochs_differ_and_steps_do_not_depend_on_how_they_are_split():
     assert whole == halves == single
 
 
-def test_batches_hold_examples_of_similar_length():
-    lengths = [int(n) for n in torch.randint(20, 400, (512,), generator=torch.manual_seed(0))]
-    padded = used = 0
-    for window in epoch_windows(lengths, 8, 1, 0, 1):
-        for batch in window:
-            padded += len(batch) * max(lengths[i] for i in batch)
-            used += sum(lengths[i] for i in batch)
-    assert used / padded > 0.85
+speech_lengths = st.integers(0, 99).map(
+    lambda seed: [
+        int(11 + s * (12.5 + 4.0))  # frames and text tokens of read sentences
+        for s in np.clip(np.random.default_rng(seed).lognormal(np.log(4.5), 0.5, 1500), 1.0, 20.0)
+    ]
+)
+
+
+def waste(windows, lengths) -> float:
+    """Share of all batches' positions that are padding."""
+    batches = [[lengths[i] for i in batch] for window in windows for batch in window]
+    padded = sum(len(batch) * max(batch) for batch in batches)
+    return 1 - sum(map(sum, batches)) / padded
+
+
+@given(speech_lengths, st.sampled_from([(8, 1), (8, 4), (4, 2), (2, 16)]), st.integers(1, 9))
+@settings(max_examples=25, deadline=None)
+def test_no_more_than_five_percent_of_a_corpus_batches_is_padding(lengths, sizes, epoch):
+    assert waste(epoch_windows(lengths, *sizes, seed=0, epoch=epoch), lengths) <= 0.05
+
+
+def test_a_small_corpus_forms_other_steps_each_epoch_with_little_padding():
+    rng = np.random.default_rng(0)
+    lengths = [int(n) for n in 11 + rng.permutation(np.linspace(30, 200, 400))]
+    epochs = [epoch_windows(lengths, 8, 1, 0, epoch) for epoch in (1, 2)]
+    steps = [{frozenset(i for batch in window for i in batch) for window in e} for e in epochs]
+    assert len(steps[0] & steps[1]) < 0.2 * len(steps[0])
+    assert all(waste(windows, lengths) <= 0.05 for windows in epochs)
+    first = [lengths[window[0][0]] for window in epochs[0]]
+    assert abs(np.corrcoef(first, range(len(first)))[0, 1]) < 0.4  # short and long ones mixed
+
+
+@given(st.integers(1, 300), st.integers(0, 9), st.integers(1, 5), st.data())
+@settings(max_examples=40, deadline=None)
+def test_what_is_left_of_an_epoch_hangs_on_nothing_that_ran_before(count, seed, epoch, data):
+    """A run that was stopped finds the rest of its epoch: only its position is kept."""
+    lengths = data.draw(st.lists(st.integers(10, 400), min_size=count, max_size=count))
+    whole = epoch_windows(lengths, 4, 2, seed, epoch)
+    at = data.draw(st.integers(0, len(whole)))
+    np.random.seed(at)  # noqa: NPY002
+    torch.manual_seed(at)
+    epoch_windows(lengths, 4, 2, seed, epoch + 1)
+    assert epoch_windows(lengths, 4, 2, seed, epoch)[at:] == whole[at:]
 
 
 def test_no_frames_are_hidden_unless_asked_for(tts, ids):

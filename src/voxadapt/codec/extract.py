@@ -27,6 +27,10 @@ from voxadapt.data.manifest import Utterance
 from voxadapt.errors import Problem, UserError
 from voxadapt.progress import Progress
 
+#: Longest padded audio of a batch on a CPU: from there on its activations leave the caches, and a
+#: batch takes longer than its clips do one after another.
+CPU_BATCH_S = 8.0
+
 
 def extract_codes(
     utterances: Sequence[Utterance],
@@ -44,7 +48,7 @@ def extract_codes(
     Args:
         utterances: Clips; `audio` is a path relative to `root`.
         tokenizer: `qwen_tts.Qwen3TTSTokenizer`.
-        batch_seconds: Longest padded audio of a batch, in seconds.
+        batch_seconds: Longest padded audio of a batch, in seconds; on a CPU at most 8.
         work_dir: Folder for resumable state.
         codec_sha256: Hash of the codec's folder.
         root: Project folder.
@@ -70,6 +74,8 @@ def extract_codes(
         hop = tokenizer.get_encode_downsample_rate()
         problems: list[Problem] = []
         progress = Progress("codes", len(waiting), "clips")
+        if torch.device(tokenizer.device).type == "cpu":
+            batch_seconds = min(batch_seconds, CPU_BATCH_S)
         for group in _groups(waiting, batch_seconds):
             waves, faults = _read(group, Path(root), rate_hz, hop)
             problems.extend(faults)

@@ -62,16 +62,18 @@ def embed(
     return inputs_BLD
 
 
-def talker_hidden(talker: Any, inputs_BLD: Tensor, attention_mask: Tensor) -> Tensor:
+def talker_hidden(talker: Any, inputs_BLD: Tensor) -> Tensor:
     """Return the talker's normed last hidden states `[B, L, D]`.
 
-    Sequences are padded on the right, so real positions count 0, 1, 2 … as in generation.
+    Sequences are padded on the right, so real positions count 0, 1, 2 … as in generation, and no
+    real position comes after padding: causal attention hides it as it hides what lies ahead. All
+    count as real here, which spares a mask for each row and the copies of keys that go with it.
     """
-    rows, length = attention_mask.shape
+    rows, length, _ = inputs_BLD.shape
     positions = torch.arange(length, device=inputs_BLD.device).expand(3, rows, length)
     output = talker.model(
         inputs_embeds=inputs_BLD,
-        attention_mask=attention_mask,
+        attention_mask=torch.ones_like(positions[0]),
         position_ids=positions,
         use_cache=False,
     )
@@ -115,7 +117,7 @@ def predict(
     """
     talker = model.talker
     inputs_BLD = embed(talker, batch, speaker_vector, heard)
-    hidden_BLD = talker_hidden(talker, inputs_BLD, batch.attention_mask)
+    hidden_BLD = talker_hidden(talker, inputs_BLD)
     # The one shift: what stands at a position is predicted by the position before it.
     row, position = torch.nonzero(batch.labels != IGNORE, as_tuple=True)
     c0_logits = talker.codec_head(hidden_BLD[row, position - 1])

@@ -22,7 +22,8 @@ from voxadapt.model.layout import (
 )
 from voxadapt.model.tokens import SpecialIds
 
-_POOL_WINDOWS = 8  # clips are sorted by length within this many optimizer steps
+_POOL_WINDOWS = 64  # clips are sorted by length within this many optimizer steps
+_JITTER = 0.02  # of a length: a corpus of a single pool does not form the same steps every epoch
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,12 @@ def epoch_windows(
     """Order one epoch: optimizer steps, each a list of batches, each a list of indices.
 
     All examples occur once. A step's examples depend on `batch_size * accumulation` only, so that
-    8 x 1, 2 x 4 and 1 x 8 see the same ones together. Examples of similar length share a step.
+    8 x 1, 2 x 4 and 1 x 8 see the same ones together.
+
+    Examples of similar length share a step, so that little of a batch is padding: the shuffled
+    corpus is cut into pools, each is sorted by length, give or take 2 %, and cut into steps, which
+    are shuffled again. The loss of a step is a mean over all of its tokens, so that every step
+    weighs the same, whether its clips are short or long.
 
     Args:
         lengths: Positions of each example.
@@ -167,15 +173,17 @@ def epoch_windows(
         epoch: Number of the epoch.
     """
     rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
+    order = rng.permutation(len(lengths)).tolist()
+    about = np.asarray(lengths) * rng.uniform(1 - _JITTER, 1 + _JITTER, len(lengths))
     size = batch_size * accumulation
     windows: list[list[int]] = []
     for start in range(0, len(order), size * _POOL_WINDOWS):
-        pool = sorted(order[start : start + size * _POOL_WINDOWS], key=lambda i: lengths[i])
-        windows += [[int(i) for i in pool[at : at + size]] for at in range(0, len(pool), size)]
+        pool = sorted(order[start : start + size * _POOL_WINDOWS], key=lambda i: about[i])
+        windows += [pool[at : at + size] for at in range(0, len(pool), size)]
+    shuffled = [sorted(windows[n], key=lambda i: lengths[i]) for n in rng.permutation(len(windows))]
     return [
         [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
-        for window in (windows[i] for i in rng.permutation(len(windows)))
+        for window in shuffled
     ]
 
 

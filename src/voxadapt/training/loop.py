@@ -243,10 +243,10 @@ def train(
                     group["lr"] = lr
                 optimizer.zero_grad(set_to_none=True)
                 tally = Tally()
-                for batch in batches:
+                for batch in (batch.to(device) for batch in batches):
+                    heard = draw_heard(batch, params.frame_dropout)
                     with autocast():
-                        heard = draw_heard(batch, params.frame_dropout)
-                        sums = loss_sums(predict(model, batch.to(device), vector, heard))
+                        sums = loss_sums(predict(model, batch, vector, heard))
                     total_loss(sums, num_labels, num_frames, params.sub_talker_weight).backward()
                     tally.add(sums)
                 grad_norm = float(
@@ -327,6 +327,5 @@ def make_optimizer(trained: Mapping[str, torch.nn.Parameter], params: TrainParam
     groups = [group for group in groups if group["params"]]
     if params.low_memory:
         return CompactAdamW(groups, params.lr, seed=params.seed)
-    # On a GPU one kernel does it all, without the copy of every weight that the default makes.
-    fused = True if next(iter(trained.values())).is_cuda else None
-    return torch.optim.AdamW(groups, lr=params.lr, fused=fused)
+    # One kernel does it all, in one pass over the weights and without a copy of them.
+    return torch.optim.AdamW(groups, lr=params.lr, fused=True)

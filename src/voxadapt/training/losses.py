@@ -36,9 +36,9 @@ class LossSums:
 def loss_sums(predictions: Predictions) -> LossSums:
     """Sum the cross-entropy of one batch in float32."""
     c0 = F.cross_entropy(predictions.c0_logits.float(), predictions.c0_targets, reduction="sum")
-    sub_MQ = F.cross_entropy(
-        predictions.sub_logits.float().transpose(1, 2), predictions.sub_targets, reduction="none"
-    )
+    targets_MQ = predictions.sub_targets
+    logits = predictions.sub_logits.float().flatten(0, 1)  # one row a code: no transposed copies
+    sub_MQ = F.cross_entropy(logits, targets_MQ.flatten(), reduction="none").view_as(targets_MQ)
     return LossSums(c0, sub_MQ.sum(0), len(predictions.c0_targets), len(predictions.sub_targets))
 
 

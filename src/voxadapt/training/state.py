@@ -20,7 +20,7 @@ from voxadapt.params import TrainParams
 from voxadapt.provenance import fingerprint, read_json, sha256_array, sha256_file
 from voxadapt.training.batches import Line
 
-STATE_FORMAT = 1  # part of every fingerprint; raise it when a saved state means something else
+STATE_FORMAT = 2  # part of every fingerprint; raise it when a saved state means something else
 
 
 @dataclass
