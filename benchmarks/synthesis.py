@@ -27,6 +27,7 @@ LIMIT = 80  # tokens a clip; the miniature's sentences need about thirty
 
 def speak_with(tts: Any, prompt: Any, texts: list[str], ours: bool) -> dict[str, float]:
     """Speak the texts and return seconds of the tokens and of the codec, and the frames made."""
+    from voxadapt.evaluation.synthesis import one_by_one
     from voxadapt.model.decoding import Decoding
 
     codec, spent = tts.model.speech_tokenizer, {"codec": 0.0, "frames": 0.0}
@@ -35,8 +36,8 @@ def speak_with(tts: Any, prompt: Any, texts: list[str], ours: bool) -> dict[str,
     def timed(items: list[dict[str, Any]]) -> Any:
         start = time.process_time()
         result = decode(items)
-        spent["codec"] = time.process_time() - start
-        spent["frames"] = float(sum(len(item["audio_codes"]) for item in items))
+        spent["codec"] += time.process_time() - start
+        spent["frames"] += float(sum(len(item["audio_codes"]) for item in items))
         return result
 
     sampling = {"temperature": 0.6, "top_k": 30, "top_p": 1.0}
@@ -50,12 +51,37 @@ def speak_with(tts: Any, prompt: Any, texts: list[str], ours: bool) -> dict[str,
     with mock.patch.object(codec, "decode", timed):
         start = time.process_time()
         if ours:
-            with Decoding(tts.model, range(len(texts)), [LIMIT] * len(texts)):
+            with Decoding(tts.model, range(len(texts)), [LIMIT] * len(texts)), one_by_one(codec):
                 tts.generate_voice_clone(**call)
         else:
             tts.generate_voice_clone(**call)
         spent["tokens"] = time.process_time() - start - spent["codec"]
     return spent
+
+
+def products_s(tts: Any, rows: int) -> float:
+    """Return the CPU seconds of one row's frame in the matrix products of the layers alone.
+
+    What the loop could reach if norms, attention, sampling and Python cost nothing.
+    """
+    from voxadapt.model.decoding import joined_weights
+
+    weights, repeats = joined_weights(tts.model.talker), 20
+    again = tts.model.talker.config.num_code_groups  # positions of a frame in the predictor
+    taken = 0.0
+    for stack, count in ((weights.talker, 1), (weights.predictor, again)):
+        calls = [
+            (product, torch.randn(rows, product.num_inputs))
+            for layer in stack.layers
+            for product in layer.products
+        ]
+        with torch.inference_mode():
+            start = time.process_time()
+            for _ in range(repeats):
+                for product, inputs in calls:
+                    product(inputs)
+            taken += count * (time.process_time() - start) / repeats
+    return taken / rows
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, list[list[float]]]:
@@ -69,7 +95,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, list[list[float]]]:
     rows = [json.loads(line) for line in arguments.manifest.read_text("utf-8").splitlines()]
     reference = arguments.manifest.parent / rows[0]["ref_audio"]
     (prompt,) = tts.create_voice_clone_prompt(ref_audio=str(reference), x_vector_only_mode=True)
-    taken: dict[str, list[list[float]]] = {}
+    taken: dict[str, list[list[float]]] = {
+        f"{size} products": [[products_s(tts, size)] for _ in range(arguments.runs)]
+        for size in arguments.batches
+    }
     for size in arguments.batches:
         texts = [row["text"] for row in rows[:size]]
         for run in range(arguments.runs + 1):
@@ -100,6 +129,7 @@ def main() -> None:
     default = json.loads(answer.splitlines()[-1])
     rows = []
     for size in arguments.batches:
+        products = statistics.median(run[0] for run in ours[f"{size} products"])
         stock, fast, plain = ours[f"{size} stock"], ours[f"{size} ours"], default[f"{size} stock"]
         ratios = [
             (a[0] / a[2]) / (b[0] / b[2]) for a, b in zip(stock, fast, strict=True)
@@ -114,13 +144,14 @@ def main() -> None:
                 *(f"{1000 * statistics.median(r[0] / r[2] for r in runs):.2f} ms"
                   for runs in (stock, fast)),
                 f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f})",
+                f"{statistics.median(r[0] / r[2] for r in stock) / products:.1f}",
                 *(f"{1000 * statistics.median(r[1] / r[2] for r in runs):.2f} ms"
                   for runs in (plain, fast)),
                 f"{statistics.median(whole):.1f} ({min(whole):.1f} to {max(whole):.1f})",
             ]
         )  # fmt: skip
     header = [
-        "batch", "stock loop", "our loop", "times faster", "codec, default allocator",
+        "batch", "stock loop", "our loop", "times faster", "limit", "codec, default allocator",
         "codec, ours", "together",
     ]  # fmt: skip
     frames = ours[f"{arguments.batches[-1]} ours"][0][2]
@@ -130,8 +161,9 @@ def main() -> None:
             f"CPU time of a frame (80 ms of speech), one thread of {processor()}, torch "
             f"{torch.__version__}, {arguments.model}, medians of {arguments.runs} interleaved "
             f"runs, {frames:.0f} frames in the largest batch: `python -m benchmarks.synthesis "
-            f"{' '.join(sys.argv[1:])}`. *Together*: loop and codec, ours against the stock calls "
-            "in a process whose allocator gives freed memory back.",
+            f"{' '.join(sys.argv[1:])}`. *Limit*: the stock loop against the matrix products of "
+            "our layers alone. *Together*: loop and codec, ours (clip by clip) against the stock "
+            "calls in a process whose allocator gives freed memory back.",
             "",
             *table(header, rows),
         ],

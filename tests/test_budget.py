@@ -182,7 +182,12 @@ def project(tmp_path, monkeypatch):
 
 def test_plan_of_the_miniature(project):
     plan = budget.plan(load_params("profiles/miniature.yaml"), measure=False)
-    assert [stage.name for stage in plan.stages] == ["codes", "train", "score"]
+    names = [stage.name for stage in plan.stages]
+    assert names[:4] == ["codes", "train", "score", "confirm"]
+    assert names[4:] == [
+        f"language {name}" for name in ("data", "stage1", "score", "stage2", "confirm")
+    ]
+    assert all(stage.seconds is None for stage in plan.stages)
     assert plan.fits
     lines = budget.describe(plan)
     assert lines[-1] == "Everything fits."

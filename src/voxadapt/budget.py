@@ -3,7 +3,7 @@
 Memory is counted, not fitted, but for the holes in a CPU's heap: parameters from the stock model
 on torch's meta device, which holds shapes only; activations from what autograd keeps of each
 position. The time of training comes from a step of the stock layers at their real width, measured
-on the device; that takes seconds.
+on the device; that of the other stages from a calibration in `voxadapt.timing`.
 
 Memory is that of tensors and, on a CPU, of the process that holds them. Files that are read
 through a memory map are left out: the system takes their pages back when it needs them.
@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from voxadapt import paths
+from voxadapt import paths, timing
 from voxadapt.codec.extract import CPU_BATCH_S
 from voxadapt.compat import import_qwen_tts
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
@@ -33,11 +34,13 @@ from voxadapt.data.splits import assign_split
 from voxadapt.data.text import fold_text
 from voxadapt.doctor import is_hub_id
 from voxadapt.errors import Problem, UserError
+from voxadapt.model.decoding import token_limit
 from voxadapt.model.freezing import freeze
 from voxadapt.model.layout import build_layout
 from voxadapt.model.load import read_config, resolve_device
 from voxadapt.model.tokens import SpecialIds
-from voxadapt.params import ModelParams, Params, TrainParams
+from voxadapt.params import LanguageParams, ModelParams, Params, TrainParams
+from voxadapt.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.provenance import read_json
 from voxadapt.shapes import SHAPES, config_values
 from voxadapt.training.batches import epoch_windows
@@ -388,7 +391,8 @@ def _kept(
 def speaking_memory(model: Model, clips: Sequence[Clip], params: Params, kind: str) -> Memory:
     """Predict the peak of speaking and hearing the largest batch of held-out sentences.
 
-    The talker is there while Whisper listens; the codec's activations have gone by then.
+    The talker is there while Whisper listens; the joined copies of its weights and the codec's
+    activations, which are those of one clip at a time, have gone by then.
     """
     longest = _limits(clips, params)[: params.score.batch_size]
     rows, frames = len(longest), max(longest, default=0)
@@ -397,16 +401,17 @@ def speaking_memory(model: Model, clips: Sequence[Clip], params: Params, kind: s
     for stack, length in stacks:
         width, inner = stack.width, stack.inner
         joined = width * (stack.queries + 2 * stack.keys) + 2 * width * inner
-        copies += 4.0 * stack.num_layers * joined
+        copied = stack.matrix_params if kind == "cpu" else joined  # a CPU lays all of them out
+        copies += 4.0 * stack.num_layers * copied
         caches += 8.0 * stack.num_layers * stack.keys * length * rows
-    decoder = 4.0 * _DECODER_TENSORS * model.codec.decoder_width * HOP * min(frames, 325) * rows
+    decoder = 4.0 * _DECODER_TENSORS * model.codec.decoder_width * HOP * min(frames, 325)
     fixed = {
         "process": PROCESS_BYTES[kind],
         "codec": float(model.codec.num_bytes),
         "weights": 4.0 * model.num_params,
     }
     hearing = _hearing(params, kind)
-    speaking = [{"decoding": copies + caches}, {"sound": decoder}, hearing]
+    speaking = [{"decoding": copies + caches}, {"decoding": copies, "sound": decoder}, hearing]
     return Memory({**fixed, **_largest(speaking)})
 
 
@@ -490,6 +495,9 @@ def measure_speed(
 
     def seconds(talker_layers: int, predictor_layers: int) -> float:
         small = _small(model, talker_layers, predictor_layers).to(device, kind).train()
+        for name, parameter in small.named_parameters():
+            first = re.sub(r"(?<=layers\.)\d+", "0", name)  # the model may have fewer layers
+            parameter.requires_grad_(model.counts[first][1])
         batch = _batch(small, shape).to(device)
         taken = []
         for _ in range(3):
@@ -574,7 +582,7 @@ def plan(params: Params, memory_gb: float | None = None, measure: bool = True) -
     Args:
         params: All parameters.
         memory_gb: Plan for a GPU of this memory, which need not be here; None: for this machine.
-        measure: Time layers on the device, to predict the seconds of training.
+        measure: Time layers, codec and Whisper on the device, to predict seconds.
 
     Raises:
         UserError: When the model or the corpus cannot be found.
@@ -590,38 +598,160 @@ def plan(params: Params, memory_gb: float | None = None, measure: bool = True) -
         device, name = None, f"a GPU of {memory_gb:g} GB"
         capacity, kind = memory_gb * GB, "cuda"
     largest = largest_batch(learnt, params.train.batch_size)
+    measured = device if measure else None
+    rates = None
+    if measured is not None:
+        rates = timing.calibrate(model, params, _recordings(params, SPEAKER), measured)
+
+    def seconds(of: Callable[[timing.Rates], float]) -> float | None:
+        return None if rates is None else of(rates)
+
     train_s = None
-    if measure and device is not None:
-        train_s = training_seconds(model, params.train, learnt, device)
+    if measured is not None:
+        train_s = training_seconds(model, params.train, learnt, measured)
+    start_s = 0.0 if rates is None else rates.start_s
     epochs = params.num_epochs
     names = [f"epoch-{number + 1}" for number in range(epochs)]
     there = sum((paths.CHECKPOINTS / name / "meta.json").is_file() for name in names)
     scored = sum((paths.SCORES / n / "summary.json").is_file() for n in params.candidate_names)
     held_out = [clip for clip in clips if clip.split != "train"]
-    stages = (
+    judged = _first(clips, "selection", params)
+    confirmed = _first(clips, "confirmation", params)
+    codes_made = paths.CODES.is_file()
+    stages = [
         Stage(
             "codes",
             codes_memory(model, params, kind),
-            None,
-            "made" if paths.CODES.is_file() else "to do",
+            seconds(lambda found: 0.0 if codes_made else found.codes_s(clips)),
+            "made" if codes_made else "to do",
             "codes.batch_seconds",
         ),
         Stage(
             "train",
             training_memory(model, params.train, largest, kind, text_rows(learnt)),
-            None if train_s is None else train_s * (epochs - there),
+            None if train_s is None else train_s * (epochs - there) + start_s * (there < epochs),
             f"{there} of {epochs} epochs",
             _train_setting(model, params.train, learnt, kind, capacity),
         ),
         Stage(
             "score",
             speaking_memory(model, held_out, params, kind),
-            None,
+            seconds(
+                lambda found: (
+                    (len(params.candidate_names) - scored)
+                    * (found.start_s + found.score_s(judged, params.score))
+                )
+            ),
             f"{scored} of {len(params.candidate_names)} candidates",
             "score.batch_size",
         ),
+        Stage(
+            "confirm",
+            speaking_memory(model, held_out, params, kind),
+            seconds(lambda found: found.start_s + 2 * found.score_s(confirmed, params.score)),
+            "to do",
+            "score.batch_size",
+        ),
+    ]
+    language = params.language
+    if language is not None and all(
+        Path(path).is_file() for path in (language.audio, language.text, language.source.text)
+    ):
+        stages += _language(params, language, model, kind, measured, rates)
+    return Plan(name, capacity, tuple(stages))
+
+
+def _language(
+    params: Params,
+    language: LanguageParams,
+    model: Model,
+    kind: str,
+    device: torch.device | None,
+    rates: timing.Rates | None,
+) -> list[Stage]:
+    """Plan the language's stages; Stage 2 as if it were run."""
+    from voxadapt.data.texts import read_texts
+    from voxadapt.language_stages import _options, corpus_view
+
+    view = corpus_view(params)
+    clips = find_clips(view, model, LANGUAGE)
+    learnt = [clip for clip in clips if clip.split == "train"]
+    held_out = [clip for clip in clips if clip.split != "train"]
+    per_token = sum(c.num_frames for c in clips) / sum(c.num_text_tokens for c in clips)
+    count, ids = _token_counter(params), SpecialIds.from_config(model.config)
+
+    def of_texts(path: str) -> list[Clip]:
+        """Expect as many frames of a text token as the recordings have."""
+        found = []
+        for line in read_texts(path, any_field=True):
+            tokens = count(line.text)
+            frames = max(1, round(per_token * tokens))
+            length = len(build_layout(tokens, frames, ids, 0))
+            found.append(Clip("train", tokens, frames, length))
+        return found
+
+    stage, source = language.stage1, of_texts(language.source.text)
+    asked, rest = source[: language.source.max_sentences], source[language.source.max_sentences :]
+    texts = learnt if stage.objective == "audio" else of_texts(language.text) * stage.readings
+    share = stage.source_share
+    repeated = rest[: round(share / max(1e-9, 1 - share) * len(texts))] if share else []
+    told = [*texts, *repeated]
+    rows_only = replace(
+        model, counts={name: (n, name == TEXT_EMBEDDING) for name, (n, _) in model.counts.items()}
     )
-    return Plan(name, capacity, stages)
+    prefix = "talker.code_predictor."
+    predictor_only = replace(
+        model,
+        counts={name: (n, name.startswith(prefix)) for name, (n, _) in model.counts.items()},
+    )
+    first = _options(params, stage, stage.lr)
+    second = _options(params, language.stage2, language.stage2.lr)
+    judged, confirmed = (_first(clips, split, view) for split in ("selection", "confirmation"))
+    speaking = speaking_memory(model, held_out, view, kind)
+
+    def score_s(sentences: list[Clip]) -> float:
+        assert rates is not None
+        return rates.score_s(sentences, params.score) + rates.score_s(asked, params.score)
+
+    times: list[float | None] = [None] * 5
+    if rates is not None and device is not None:
+        read = repeated if stage.objective == "audio" else told
+        trained_s = 0.0
+        if stage.objective != "rows":
+            trained_s = language.num_epochs * training_seconds(rows_only, first, told, device)
+        more_s = language.stage2.num_epochs * (
+            training_seconds(predictor_only, second, learnt, device) + score_s(judged)
+        )
+        times = [
+            rates.codes_s(clips),
+            rates.start_s + rates.tokens_s(read, params.score.batch_size) + trained_s,
+            len(language.candidates) * (rates.start_s + score_s(judged)),
+            rates.start_s + more_s,
+            rates.start_s + 2 * score_s(confirmed),
+        ]
+    rows = text_rows(told)
+    memories = [
+        codes_memory(model, view, kind),
+        training_memory(rows_only, first, largest_batch(told, first.batch_size), kind, rows),
+        speaking,
+        training_memory(predictor_only, second, largest_batch(learnt, second.batch_size), kind),
+        speaking,
+    ]
+    lower = ("codes.batch_seconds", "language.stage1.batch_size", "score.batch_size",
+             "language.stage2.batch_size", "score.batch_size")  # fmt: skip
+    done = ("", "", f"{len(language.candidates)} candidates", "if it is run", "")
+    names = ("data", "stage1", "score", "stage2", "confirm")
+    return [
+        Stage(f"language {name}", memory, seconds, there, setting)
+        for name, memory, seconds, there, setting in zip(
+            names, memories, times, done, lower, strict=True
+        )
+    ]
+
+
+def _first(clips: Sequence[Clip], split: str, params: Params) -> list[Clip]:
+    """Return as many clips of a split as are spoken."""
+    return [clip for clip in clips if clip.split == split][: params.score.max_sentences]
 
 
 def training_seconds(
@@ -754,14 +884,14 @@ def _released_codec() -> Codec:
     )
 
 
-def find_clips(params: Params, model: Model) -> list[Clip]:
+def find_clips(params: Params, model: Model, at: Corpus = SPEAKER) -> list[Clip]:
     """Read what the corpus' clips weigh: from the audit's manifest, else from the raw one."""
     ids = SpecialIds.from_config(model.config)
     tag = None if params.train.language == "auto" else 0  # any id: only the length counts
     count = _token_counter(params)
     rows: list[tuple[str, str, float]] = []
-    if paths.MANIFEST.is_file():
-        rows = [(row.split, row.text, row.duration_s) for row in read_manifest(paths.MANIFEST)]
+    if at.manifest.is_file():
+        rows = [(row.split, row.text, row.duration_s) for row in read_manifest(at.manifest)]
     else:
         import soundfile
 
@@ -778,6 +908,16 @@ def find_clips(params: Params, model: Model) -> list[Clip]:
     return clips
 
 
+def _recordings(params: Params, at: Corpus) -> list[tuple[Path, str]]:
+    """Return some recordings and their texts, evenly from the whole corpus."""
+    if at.manifest.is_file():
+        found = [(Path(row.audio), row.text) for row in read_manifest(at.manifest)]
+    else:
+        rows, _ = read_raw_manifest(params.data.manifest)
+        found = [(row.audio_path, row.text) for row in rows]
+    return found[:: max(1, len(found) // timing.RECORDINGS)][: timing.RECORDINGS]
+
+
 def _token_counter(params: Params) -> Any:
     folder = Path(params.model.base)
     if folder.is_dir():
@@ -790,8 +930,8 @@ def _token_counter(params: Params) -> Any:
 
 def _limits(clips: Sequence[Clip], params: Params) -> list[int]:
     """Return the most frames that each held-out sentence may have, largest first."""
-    seconds = (params.score.max_seconds_per_token * c.num_text_tokens + 4.0 for c in clips)
-    return sorted((int(s * FRAME_RATE_HZ) + 1 for s in seconds), reverse=True)
+    per_token = params.score.max_seconds_per_token
+    return sorted((token_limit(c.num_text_tokens, per_token) for c in clips), reverse=True)
 
 
 def describe_device(device: torch.device) -> tuple[str, float]:
@@ -816,6 +956,11 @@ def describe(plan: Plan) -> list[str]:
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(cells).rstrip())
+    known = [stage.seconds for stage in plan.stages if stage.seconds is not None]
+    if known:
+        missing = len(plan.stages) - len(known)
+        but = f", {missing} stages not counted" if missing else ""
+        lines.append(f"Together {_duration(sum(known))}{but}.")
     lines.append("")
     for stage in plan.stages:
         if stage.memory.total > plan.capacity:

@@ -359,7 +359,8 @@ def plan(
         float | None, typer.Option(min=1.0, help="Plan for a GPU of this memory; none is needed.")
     ] = None,
     measure: Annotated[
-        bool, typer.Option(help="Time a few layers here, to predict how long training takes.")
+        bool,
+        typer.Option(help="Time layers, codec and Whisper here, to predict seconds."),
     ] = True,
 ) -> None:
     """Predict memory and time of the stages; name the setting to lower where one does not fit."""

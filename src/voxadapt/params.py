@@ -141,7 +141,9 @@ class SplitParams(Section):
 class CodesParams(Section):
     """Codec extraction."""
 
-    batch_seconds: Positive = Field(60.0, description="Padded audio per codec batch; on a CPU at most 8 s.")
+    batch_seconds: Positive = Field(
+        60.0, description="Padded audio per codec batch; on a CPU at most 8 s."
+    )
 
 
 class TrainParams(Section):

@@ -409,22 +409,19 @@ def say_with(
         language: Language given to the model, or auto.
         seed: Of the sampling.
     """
-    from voxadapt.evaluation.synthesis import (
-        frame_rate_hz,
-        speak,
-        text_tokens,
-        token_limit,
-        write_wav,
-    )
+    from voxadapt.evaluation.synthesis import frame_rate_hz, speak, write_wav
+    from voxadapt.model.decoding import text_tokens, token_limit
 
     _require_words(text)
+    seconds_per_token = params.score.max_seconds_per_token
+    limit = token_limit(text_tokens(tts, text), seconds_per_token, frame_rate_hz(tts))
     spoken = speak(
         tts,
         [text],
         voice,
         params.score,
         seeds=[seed],
-        max_new_tokens=[token_limit(text_tokens(tts, text), params.score, frame_rate_hz(tts))],
+        max_new_tokens=[limit],
         language=language,
     )[0]
     if spoken.samples is None:

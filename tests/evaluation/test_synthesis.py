@@ -65,9 +65,10 @@ def test_clips_equal_the_stock_call(tts: Any, voice: Voice, tmp_path: Path) -> N
     ]
     batch = plan_batches(tts, SENTENCES, PARAMS)[0]
     assert [item.text_id for item in batch.sentences] == ["b", "c/d"]  # shortest first
-    with Decoding(tts.model, batch.seeds, batch.max_new_tokens):
+    # The stock codec alone with the clip: in a batch the last bits of its samples differ.
+    with Decoding(tts.model, batch.seeds[:1], batch.max_new_tokens[:1]):
         wavs, rate_hz = tts.generate_voice_clone(
-            text=["hi", "four five"], language="Auto", voice_clone_prompt=[voice.prompt],
+            text=["hi"], language="Auto", voice_clone_prompt=[voice.prompt],
             non_streaming_mode=True, **sampling(PARAMS),
         )  # fmt: skip
     clip = next(c for c in clips if c.text_id == "b" and c.take == 0)
@@ -75,6 +76,26 @@ def test_clips_equal_the_stock_call(tts: Any, voice: Voice, tmp_path: Path) -> N
     assert written_rate == rate_hz == 24_000
     assert np.array_equal(written, np.round(np.clip(wavs[0], -1, 1) * 32767).astype(np.int16))
     assert clip.num_frames == len(wavs[0]) // 1920 and clip.seed == batch.seeds[0]
+
+
+def test_samples_do_not_depend_on_the_batch(
+    tts: Any, voice: Voice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = tts.model.speech_tokenizer
+    decoded: list[list[int]] = []
+    decode = codec.decode
+
+    def spy(items: list[dict[str, torch.Tensor]]) -> Any:
+        decoded.append([len(item["audio_codes"]) for item in items])
+        return decode(items)
+
+    monkeypatch.setattr(codec, "decode", spy)
+    texts, seeds, limits = ["hi", "one two three", "four five"], [3, 4, 5], [12, 30, 20]
+    together = speak(tts, texts, voice, PARAMS, seeds=seeds, max_new_tokens=limits)
+    assert decoded == [[clip.num_frames] for clip in together]  # never two clips at once
+    for text, seed, limit, clip in zip(texts, seeds, limits, together, strict=True):
+        (alone,) = speak(tts, [text], voice, PARAMS, seeds=[seed], max_new_tokens=[limit])
+        assert np.array_equal(alone.samples, clip.samples)
 
 
 def test_takes_differ_and_runs_do_not(tts: Any, voice: Voice, tmp_path: Path) -> None:
@@ -148,7 +169,8 @@ def test_broken_samples_are_a_failed_clip(
     tts: Any, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nan = np.full(1920, np.nan, np.float32)
-    monkeypatch.setattr(tts.model.speech_tokenizer, "decode", lambda _: ([nan, nan[:0]], 24_000))
+    left = [nan, nan[:0]]
+    monkeypatch.setattr(tts.model.speech_tokenizer, "decode", lambda _: ([left.pop()], 24_000))
     found = speak(tts, ["a", "b"], voice, PARAMS, seeds=[0, 1], max_new_tokens=[9, 9])
     assert [item.samples for item in found] == [None, None] and found[0].message
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 import fakes
-from voxadapt.model.decoding import Decoding, _Sampler
+from voxadapt.model.decoding import BELOW_ONE, Decoding, _Sampler
 from voxadapt.model.load import load_tts
 
 MINIATURE = Path(__file__).parents[2] / "data/models/base"
@@ -107,6 +107,20 @@ def test_each_row_has_its_own_limit(tts: Any, monkeypatch: pytest.MonkeyPatch) -
         assert torch.equal(part, whole[: len(part)])
 
 
+def test_changed_weights_are_joined_anew(tts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = tts.model.talker.model.layers[0].mlp.up_proj.weight
+    fields = {"sample": False, "seeds": [0], "limits": 8}
+    before = codes_of(tts, TEXTS[:1], monkeypatch, **fields)
+    with torch.no_grad():
+        weight.mul_(-3.0)
+        try:
+            ours = codes_of(tts, TEXTS[:1], monkeypatch, **fields)
+            stock = codes_of(tts, TEXTS[:1], monkeypatch, sample=False, limits=8)
+        finally:
+            weight.div_(-3.0)
+    assert torch.equal(ours[0], stock[0]) and not torch.equal(ours[0], before[0])
+
+
 def test_the_stock_loop_returns_afterwards(tts: Any) -> None:
     decoding = Decoding(tts.model, [0], [9])
     with pytest.raises(KeyError), decoding:  # an error inside does not leave the loop in place
@@ -139,7 +153,7 @@ def test_sampler_follows_the_distribution_of_generate(top_k: int, top_p: float) 
 def test_sampler_never_draws_what_is_impossible() -> None:
     sampler = _Sampler(True, 1.0, 2, 1.0)
     logits = torch.tensor([[0.0, 3.0, 3.0, -torch.inf], [5.0, -torch.inf, 4.0, -torch.inf]])
-    edges = torch.tensor([0.0, 1.0 - 2**-24])
+    edges = torch.tensor([0.0, BELOW_ONE])
     for uniform in (edges, edges.flip(0)):
         first, second = sampler(None, logits.clone(), uniform).tolist()
         assert first in (1, 2) and second in (0, 2)

@@ -12,8 +12,8 @@ import torch
 import fakes
 from voxadapt.errors import UserError
 from voxadapt.model import reading
-from voxadapt.model.decoding import Decoding, Ending
-from voxadapt.model.reading import SPARE_S, Reading, read_aloud, text_seed
+from voxadapt.model.decoding import Decoding, Ending, token_limit
+from voxadapt.model.reading import Reading, read_aloud, text_seed
 
 TEXTS = ["one two three", "hi", "four five"]
 SAMPLING = {"temperature": 0.8, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.1}
@@ -67,8 +67,9 @@ def test_codes_equal_the_stock_call(
 ) -> None:
     readings = read(tts, TEXTS, vector, language=language)
     sizes = {"hi": 2, "four five": 9, "one two three": 13}  # text tokens
-    limits = [math.ceil((SECONDS_PER_TOKEN * sizes[text] + SPARE_S) * FRAMES_PER_S) + 1
-              for text in TEXTS]  # fmt: skip
+    limits = [token_limit(sizes[text], SECONDS_PER_TOKEN, FRAMES_PER_S) for text in TEXTS]
+    assert limits == [math.ceil((SECONDS_PER_TOKEN * sizes[text] + 4.0) * FRAMES_PER_S) + 1
+                      for text in TEXTS]  # fmt: skip
     long, *short = stock(tts, TEXTS, vector, language, limits, monkeypatch)
     for found, codes in zip(readings, [long, *short], strict=True):
         assert found.codes is not None

@@ -39,6 +39,7 @@ from voxadapt.evaluation.results import (
 from voxadapt.evaluation.similarity import (
     Embedder,
     SimilarityScale,
+    VoicePrint,
     VoiceReference,
     read_audio,
 )
@@ -49,6 +50,7 @@ from voxadapt.provenance import sha256_file
 PSEUDO_CANDIDATES = ("real", "codec")
 NO_REFERENCE = "none"  # identity of a similarity that was not measured
 WORST_SHARE = 0.05
+CLIPS_AT_ONCE = 64  # whose samples are in memory; enough to fill the speaker encoder's batches
 SLICE_MEASURES = ("wer", "wer_raw", "cer", "cer_raw", "sim", "failure_rate")
 
 
@@ -66,7 +68,8 @@ def score_clips(
 
     Args:
         clips: Of one or several candidates. For `real` and `codec`, whose text_id names a
-            recording in the reference, that recording is left out of the centroid.
+            recording in the reference, that recording is left out of the centroid. Their samples
+            are read in groups; what is held does not grow with their number.
         transcriber: The ASR.
         embedder: The speaker encoder.
         reference: The speaker's held-out real clips; None leaves similarity unknown.
@@ -81,19 +84,25 @@ def score_clips(
     failed: dict[int, str] = {
         i: clip.message for i, clip in enumerate(clips) if clip.status != "ok"
     }
-    audio = {}
-    for index, clip in enumerate(clips):
-        if index not in failed:
+    waiting = [index for index in range(len(clips)) if index not in failed]
+    sounds: dict[int, tuple[Shape, VoicePrint, int]] = {}
+    for start in range(0, len(waiting), CLIPS_AT_ONCE):
+        audio = {}
+        for index in waiting[start : start + CLIPS_AT_ONCE]:
+            wav_path = clips[index].wav
             try:
-                wav, sample_rate_hz = read_audio(root / clip.wav)
+                wav, sample_rate_hz = read_audio(root / wav_path)
             except AudioError as error:
-                failed[index] = f"cannot read {clip.wav}: {' '.join(str(error).split())}"
+                failed[index] = f"cannot read {wav_path}: {' '.join(str(error).split())}"
                 continue
             if not np.isfinite(wav).all():
-                failed[index] = f"{clip.wav} has samples that are no numbers"
+                failed[index] = f"{wav_path} has samples that are no numbers"
                 continue
             audio[index] = wav, sample_rate_hz
-    usable = sorted(audio)
+        prints = embedder.embed(list(audio.values()))
+        for (index, (wav, sample_rate_hz)), voice in zip(audio.items(), prints, strict=True):
+            sounds[index] = measure_shape(wav, sample_rate_hz), voice, sample_rate_hz
+    usable = sorted(sounds)
     transcripts = dict(
         zip(
             usable,
@@ -103,7 +112,6 @@ def score_clips(
             strict=True,
         )
     )
-    prints = dict(zip(usable, embedder.embed([audio[i] for i in usable]), strict=True))
     rows = []
     for index, clip in enumerate(clips):
         values = _identity(clip, transcriber.asr_id, reference)
@@ -111,9 +119,7 @@ def score_clips(
         if index in failed:
             rows.append(_failed_row(values, clip, failed[index]))
             continue
-        wav, sample_rate_hz = audio[index]
-        heard, voice = transcripts[index], prints[index]
-        shape = measure_shape(wav, sample_rate_hz)
+        heard, (shape, voice, sample_rate_hz) = transcripts[index], sounds[index]
         hyp_norm = normalise(heard.text, clip.lang)
         ratio = None
         if scale is not None:

@@ -14,7 +14,8 @@ import io
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +27,10 @@ from numpy.typing import NDArray
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.results import Clip, Sentence
 from voxadapt.model.decoding import VERSION as DECODING_VERSION
-from voxadapt.model.decoding import Decoding
+from voxadapt.model.decoding import Decoding, forget, text_tokens, token_limit
 from voxadapt.params import ScoreParams
 from voxadapt.progress import Progress
 from voxadapt.provenance import fingerprint, sha256_array, write_atomic
-
-SPARE_S = 4.0  # added to the cap, for short texts
 
 
 @dataclass(frozen=True)
@@ -123,17 +122,6 @@ def frame_rate_hz(tts: Any) -> float:
     return codec.get_output_sample_rate() / codec.get_decode_upsample_rate()
 
 
-def text_tokens(tts: Any, text: str) -> int:
-    """Count the text tokens of a sentence."""
-    return len(tts.processor(text=[text])["input_ids"][0])
-
-
-def token_limit(num_text_tokens: int, params: ScoreParams, frames_per_s: float) -> int:
-    """Return where generation stops for a text: what it can need at most, and its end."""
-    seconds = params.max_seconds_per_token * num_text_tokens + SPARE_S
-    return math.ceil(seconds * frames_per_s) + 1
-
-
 def generation_sha(sentences: Sequence[Sentence], params: ScoreParams, frames_per_s: float) -> str:
     """Hash what decides generation and is common to all candidates.
 
@@ -183,7 +171,7 @@ def plan_batches(tts: Any, sentences: Sequence[Sentence], params: ScoreParams) -
             take=take,
             seeds=tuple(_seed(params.seed, take, item.text_id) for item in ordered[start:stop]),
             max_new_tokens=tuple(
-                token_limit(lengths[item.text_id], params, frames_per_s)
+                token_limit(lengths[item.text_id], params.max_seconds_per_token, frames_per_s)
                 for item in ordered[start:stop]
             ),
         )
@@ -222,7 +210,8 @@ def speak(
         "non_streaming_mode": params.non_streaming_mode,
         **sampling(params),
     }
-    with Decoding(tts.model, seeds, max_new_tokens) as decoding:
+    codec = tts.model.speech_tokenizer
+    with Decoding(tts.model, seeds, max_new_tokens) as decoding, one_by_one(codec):
         if voice.speaker is not None:
             wavs, _ = tts.generate_custom_voice(speaker=voice.speaker, **arguments)
         else:
@@ -235,6 +224,27 @@ def speak(
         samples = np.round(np.clip(wav, -1.0, 1.0) * 32767).astype(np.int16)
         spoken.append(Spoken(samples, ending.num_frames, not ending.ended))
     return spoken
+
+
+@contextmanager
+def one_by_one(codec: Any) -> Iterator[None]:
+    """Let a codec decode each clip of a batch by itself.
+
+    What it holds is then bounded by its own window (300 frames and their context), not by the
+    batch, and a clip's samples do not depend on the length of others. On a CPU it is no slower:
+    what is worked on stays in the caches.
+    """
+    decode = codec.decode
+
+    def each(items: Sequence[Any]) -> tuple[list[Any], int]:
+        decoded = [decode([item]) for item in items]
+        return [wav for wavs, _ in decoded for wav in wavs], decoded[0][1]
+
+    codec.decode = each
+    try:
+        yield
+    finally:
+        codec.decode = decode
 
 
 def speak_candidate(
@@ -308,6 +318,7 @@ def speak_candidate(
                 )
             )
         progress.advance(len(batch.sentences))
+    forget()
     return sorted(clips, key=lambda clip: (clip.text_id, clip.take))
 
 
@@ -327,32 +338,31 @@ def _batch(
     stored = _load(path, len(lines))
     if stored is not None:
         return stored
-    rows = list(zip(lines, batch.seeds, batch.max_new_tokens, strict=True))
+
+    def spoken_rows(rows: slice) -> list[Spoken]:
+        return speak(
+            tts,
+            lines[rows],
+            voice,
+            params,
+            seeds=batch.seeds[rows],
+            max_new_tokens=batch.max_new_tokens[rows],
+            language=language,
+        )
+
     try:
-        spoken = _speak_rows(tts, rows, voice, params, language)
+        spoken = spoken_rows(slice(None))
     except Exception:  # one row can break a batch; the clips say which one did
         spoken = []
-        for row in rows:
+        for index in range(len(lines)):
             try:
-                spoken += _speak_rows(tts, [row], voice, params, language)
+                spoken += spoken_rows(slice(index, index + 1))
             except Exception as error:
                 reason = f"generation failed: {type(error).__name__}: {error}"
                 spoken.append(Spoken(None, message=" ".join(reason.split())[:300]))
     if all(item.samples is not None for item in spoken):
         _store(path, spoken)
     return spoken
-
-
-def _speak_rows(
-    tts: Any,
-    rows: Sequence[tuple[str, int, int]],
-    voice: Voice,
-    params: ScoreParams,
-    language: str,
-) -> list[Spoken]:
-    """Generate texts, each with its seed and its limit."""
-    texts, seeds, limits = zip(*rows, strict=True)
-    return speak(tts, texts, voice, params, seeds=seeds, max_new_tokens=limits, language=language)
 
 
 def _store(path: Path, spoken: Sequence[Spoken]) -> None:

@@ -12,10 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from voxadapt.data.manifest import (
-    MAX_LINE_BYTES,
-    shown,
-)
+from voxadapt.data.lines import MAX_LINE_BYTES, shown
 from voxadapt.errors import Problem, UserError
 
 FORMATS = ("ljspeech", "commonvoice", "lhotse", "hf")

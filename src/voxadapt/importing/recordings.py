@@ -24,10 +24,10 @@ from voxadapt.data.audio import (
     to_mono,
 )
 from voxadapt.data.audit import audit_corpus, disagreement
+from voxadapt.data.lines import shown
 from voxadapt.data.manifest import (
     check_text,
     read_raw_manifest,
-    shown,
 )
 from voxadapt.data.text import fold_text
 from voxadapt.errors import Problem, UserError

@@ -7,7 +7,6 @@ themselves, so the same prompt goes to the same stock `generate` here, without t
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,8 @@ import torch
 from torch import Tensor
 
 from voxadapt.errors import Problem, UserError
-from voxadapt.model.decoding import Decoding
+from voxadapt.model.decoding import Decoding, forget, text_tokens, token_limit
 from voxadapt.progress import Progress
-
-SPARE_S = 4.0  # added to the limit, for short texts
 
 
 @dataclass(frozen=True)
@@ -92,10 +89,10 @@ def read_aloud(
     readings: dict[int, Reading] = {}
     for start in range(0, len(order), batch_size):
         group = order[start : start + batch_size]
-        limits = []
-        for i in group:
-            seconds = max_seconds_per_token * text_tokens(tts, texts[i]) + SPARE_S
-            limits.append(math.ceil(seconds * frames_per_s) + 1)
+        limits = [
+            token_limit(text_tokens(tts, texts[i]), max_seconds_per_token, frames_per_s)
+            for i in group
+        ]
         with Decoding(tts.model, [text_seed(seed, texts[i]) for i in group], limits) as decoding:
             codes, _ = tts.model.generate(
                 input_ids=[ids[i] for i in group],
@@ -117,6 +114,7 @@ def read_aloud(
             kept = frames.detach().to("cpu", torch.int64, copy=True) if len(frames) else None
             readings[i] = Reading(kept, ended=ending.ended)
         progress.advance(len(group))
+    forget()
     return [readings[i] for i in range(len(texts))]
 
 
@@ -134,8 +132,3 @@ def _prompt(vector: Tensor, count: int) -> dict[str, list[Any]]:
         "x_vector_only_mode": [True] * count,
         "icl_mode": [False] * count,
     }
-
-
-def text_tokens(tts: Any, text: str) -> int:
-    """Count the text tokens of a sentence."""
-    return len(tts.processor(text=[text])["input_ids"][0])
