@@ -2,6 +2,8 @@
 #
 #   make repro   set up, restore data/, run the pipeline, say where the report is
 #   make test    set up, restore data/, run the whole test suite
+#   make test-faults
+#                kill every stage at random moments; writes docs/reliability.*
 #   make lab     open the notebooks in JupyterLab
 #   make setup   only create .venv and install
 #   make clean   remove .venv and everything that the pipeline wrote
@@ -35,10 +37,10 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data repro voice language test lab clean
+.PHONY: help setup data repro voice language test test-faults lab clean
 
 help:
-	@sed -n '3,7s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 setup: $(STAMP)
 
@@ -75,6 +77,12 @@ language:
 
 test: $(STAMP) data
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+test-faults: $(STAMP) data
+	rm -f docs/reliability.json
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/kills.py --kills 20 --real 3 \
+	  --summary docs/reliability.json
+	$(BIN)/python tests/faults/page.py
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab notebooks

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxadapt import provenance as p
+from voxadapt.errors import UserError
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
@@ -60,7 +61,7 @@ def test_atomic_write_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
     path = tmp_path / "deep" / "file.json"
     p.write_atomic(path, "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="Free space"):
         p.write_atomic(path, "new and longer")
     assert path.read_text() == "old"
     assert [file.name for file in path.parent.iterdir()] == ["file.json"], "no litter"

@@ -1,5 +1,11 @@
 """`python -m voxadapt`."""
 
-from voxadapt.cli import main
+import sys
 
-main()
+try:
+    from voxadapt.cli import main
+
+    main()
+except KeyboardInterrupt:  # while the command line itself was being imported
+    print("Stopped. Nothing was begun.", file=sys.stderr)
+    sys.exit(130)

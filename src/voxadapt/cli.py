@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import textwrap
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from voxadapt import __version__
-from voxadapt.errors import Problem, UserError
+from voxadapt.errors import Problem, UserError, storage_problem
 from voxadapt.params import Params, candidate_name, load_params
 
 app = typer.Typer(
@@ -719,21 +718,24 @@ def main() -> None:
     """Run the command line; user errors end with a table and exit code 2."""
     try:
         code = app(standalone_mode=False)  # click returns the code of typer.Exit here
+        if code == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except UserError as error:
         print_problems(error)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
-        print("\nStopped. Run the same command again to go on where it was.", file=sys.stderr)
+        print("Stopped. Run the same command again to go on where it was.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
             print(f"Error: {error.format_message()}", file=sys.stderr)
             sys.exit(2)
-        if isinstance(error, OSError) and error.errno in (28, 30, 13):
-            print(f"\n{error}. Free space, or make the folder writable.", file=sys.stderr)
-            sys.exit(os.EX_IOERR if hasattr(os, "EX_IOERR") else 1)
-        raise
+        problem = storage_problem(error, str(getattr(error, "filename", None) or "the disk"))
+        if problem is None:
+            raise
+        print_problems(UserError(problem, "A file could not be written."))
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ line prints the table and leaves with exit code 2. Programmer errors stay ordina
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -52,3 +55,66 @@ class UserError(ValueError):
     def __str__(self) -> str:
         lines = [self.title] if self.title else []
         return "\n".join(lines + [str(problem) for problem in self.problems])
+
+
+_ROOM = "Free space there, or use a larger disk; then repeat the command: it goes on"
+_RIGHT = "Give this user the right to it; then repeat the command: it goes on"
+_FIXES = {
+    errno.ENOSPC: ("room to write", _ROOM),
+    getattr(errno, "EDQUOT", errno.ENOSPC): ("room to write, within the quota", _ROOM),
+    errno.EFBIG: ("a disk that takes files of this size", _ROOM),
+    errno.EROFS: ("a folder that can be written", _RIGHT),
+    errno.EACCES: ("permission to read and write here", _RIGHT),
+    errno.EPERM: ("permission to read and write here", _RIGHT),
+    errno.EIO: ("a disk without faults", "Check the disk; then repeat the command: it goes on"),
+}
+
+
+def storage_problem(error: BaseException, where: str) -> Problem | None:
+    """Say what to do about an error of the disk: full, read-only, over a quota, faulty.
+
+    Libraries that write for themselves tell the number only in their message (safetensors), or
+    that something was not written and nothing else (torch).
+
+    Args:
+        error: What was raised.
+        where: What was being written, where the error itself does not say.
+
+    Returns:
+        None when the error is not one of the disk.
+    """
+    text = " ".join(str(error).split())
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (match := re.search(r"os error (\d+)", text)):
+        number = int(match[1])
+    if number is None and isinstance(error, RuntimeError) and "inline_container" in text:
+        number = errno.ENOSPC
+        text = "the file could not be written whole"
+    if number is None or number not in _FIXES:
+        return None
+    expected, fix = _FIXES[number]
+    if isinstance(error, OSError):
+        text = os.strerror(number)
+    return Problem(where, expected, text[:200], f"{fix} where it was.")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is a lack of memory, of the machine or of a device."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and (type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text)
+    )
+
+
+def out_of_memory(error: BaseException, setting: str) -> UserError:
+    """Say which setting to lower.
+
+    Args:
+        error: What was raised.
+        setting: Parameter whose lower value needs less memory.
+    """
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    fix = f"Lower {setting}, or end what else uses the memory; then repeat the command."
+    return UserError(Problem(setting, "a batch that fits into memory", reason, fix),
+                     "There is not enough memory.")  # fmt: skip

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from voxadapt import paths, stages
-from voxadapt.data.manifest import read_manifest
 from voxadapt.data.respelling import Respelling, load_respelling
 from voxadapt.data.text import dominant_script, fold_text
 from voxadapt.data.texts import (
@@ -29,6 +28,7 @@ from voxadapt.data.texts import (
     write_texts,
 )
 from voxadapt.errors import Problem, UserError
+from voxadapt.locks import alone
 from voxadapt.params import (
     ArmsParams,
     DataParams,
@@ -49,7 +49,7 @@ from voxadapt.provenance import (
     write_atomic,
     write_json,
 )
-from voxadapt.stages import StageResult, read_record
+from voxadapt.stages import StageResult, guarded, read_record
 
 PARTS = ("target", "source")
 SKIPPED = "skipped.json"
@@ -105,6 +105,7 @@ def source_view(params: Params) -> Params:
     return view.model_copy(update={"asr": asr})
 
 
+@guarded
 def data(params: Params) -> StageResult:
     """Check the language's data, then extract codes and measure the ceiling of every score."""
     checked = audit(params)
@@ -151,7 +152,7 @@ def _audit_texts(params: Params, language: LanguageParams) -> StageResult:
     folder = resolve_model(params.model)
     talker = read_config(folder)["talker_config"]
     tokenizer = _tokenizer(folder)
-    recorded = read_manifest(LANGUAGE.manifest) if LANGUAGE.manifest.is_file() else []
+    recorded = stages.accepted(LANGUAGE) if LANGUAGE.manifest.is_file() else []
     result = audit_texts(
         lines,
         path=language.text,
@@ -175,6 +176,7 @@ def codes(params: Params) -> StageResult:
 # --- Stage 1 -------------------------------------------------------------------------------------
 
 
+@guarded
 def stage1(params: Params) -> StageResult:
     """Adapt rows of the text embedding; publish one delta per epoch."""
     language = section(params)
@@ -205,7 +207,7 @@ def _train_rows(
     tts = load_tts(model_path, stages.device_of(params), attention=params.model.attention,
                    as_base=True)  # fmt: skip
     respelling = load_respelling(language.respelling)
-    utterances = list(read_manifest(LANGUAGE.manifest))
+    utterances = list(stages.accepted(LANGUAGE))
     lines = _accepted_texts()
     by_audio = stage.objective == "audio"
     native = [row.text for row in utterances if row.split == "train"] if by_audio else [
@@ -278,7 +280,7 @@ def _stage1_data(
     from voxadapt.training.batches import Line
 
     stage, source = language.stage1, language.source
-    utterances = list(read_manifest(LANGUAGE.manifest))
+    utterances = list(stages.accepted(LANGUAGE))
     arrays = stages.corpus_codes(model_path, utterances, LANGUAGE)
     rows: list[Any] = [row for row in utterances if row.split == "selection"]
     tags: dict[str, str] = {}
@@ -329,7 +331,7 @@ def _read_aloud(
 ) -> list[Any]:
     """Let the frozen Base read texts; return codes `[N, K]` each, None where it did not end.
 
-    Readings are kept in the work folder, in one file for each set of texts.
+    Readings are kept in the work folder, batch by batch, in one folder for each set of texts.
     """
     from voxadapt.evaluation.synthesis import frame_rate_hz
     from voxadapt.model.decoding import VERSION
@@ -356,31 +358,27 @@ def _read_aloud(
             sha256_folder(model_path),
         ]
     )
-    path = paths.work_dir() / "readings" / f"{key}.npz"
-    if not path.is_file():
-        readings = read_aloud(
-            tts,
-            texts,
-            speaker_vector(tts, ref_audio),
-            language,
-            frames_per_s=frame_rate_hz(tts),
-            **sampling,
-        )
-        stream = io.BytesIO()
-        arrays: dict[str, Any] = {
-            str(n): np.asarray(reading.codes, dtype=np.int64)
-            for n, reading in enumerate(readings)
-            if reading.ended and reading.codes is not None and len(reading.codes)
-        }
-        np.savez(stream, **arrays)
-        write_atomic(path, stream.getvalue())
-    with np.load(path, allow_pickle=False) as stored:
-        return [stored[str(n)] if str(n) in stored else None for n in range(len(texts))]
+    readings = read_aloud(
+        tts,
+        texts,
+        speaker_vector(tts, ref_audio),
+        language,
+        frames_per_s=frame_rate_hz(tts),
+        work_dir=paths.work_dir() / "readings" / key,
+        **sampling,
+    )
+    return [
+        np.asarray(reading.codes, dtype=np.int64)
+        if reading.ended and reading.codes is not None and len(reading.codes)
+        else None
+        for reading in readings
+    ]
 
 
 # --- scores and decisions ------------------------------------------------------------------------
 
 
+@guarded
 def score(params: Params, candidate: str | int) -> StageResult:
     """Speak held-out sentences of the language, and of the source language, with a candidate."""
     language = section(params)
@@ -394,6 +392,7 @@ def score(params: Params, candidate: str | int) -> StageResult:
     return StageResult(_score_sentence(params, name, summaries), summaries)
 
 
+@guarded
 def decide(params: Params) -> StageResult:
     """Choose the epoch of Stage 1 and decide about Stage 2 by the rules in the parameters."""
     from voxadapt.evaluation import selection
@@ -420,6 +419,7 @@ def decide(params: Params) -> StageResult:
     return StageResult(f"{choice['reason']} {decision['reason']}", decision)
 
 
+@guarded
 def stage2(params: Params) -> StageResult:
     """Adapt the code predictor from the best epoch of Stage 1, if the decision says so.
 
@@ -468,6 +468,7 @@ def stage2(params: Params) -> StageResult:
     )
 
 
+@guarded
 def confirm(params: Params) -> StageResult:
     """Choose the model that is kept, and compare it with the Base on the untouched split."""
     from voxadapt.evaluation import selection
@@ -524,6 +525,7 @@ def confirm(params: Params) -> StageResult:
     return StageResult(said + (f" {warning}" if warning else ""), record)
 
 
+@guarded
 def report(params: Params) -> StageResult:
     """Write the language's report page."""
     from voxadapt.reporting.language import write_language_report
@@ -535,6 +537,7 @@ def report(params: Params) -> StageResult:
 # --- arms ----------------------------------------------------------------------------------------
 
 
+@guarded
 def arms(params: Params, names: Sequence[str] | None = None) -> StageResult:
     """Train and score other parts of the model with the same harness; write one table.
 
@@ -744,7 +747,7 @@ def _train_audio(
 
     language = section(params)
     model_path = resolve_model(params.model)
-    utterances = list(read_manifest(LANGUAGE.manifest))
+    utterances = list(stages.accepted(LANGUAGE))
     arrays = stages.corpus_codes(model_path, utterances, LANGUAGE)
     tokens: tuple[int, ...] = ()
     if with_rows:
@@ -831,15 +834,18 @@ def _load(params: Params, delta: Path | None) -> tuple[Any, Any, str]:
 
     base = resolve_model(params.model)
     identity = sha256_folder(base)
-    folder = base
-    if delta is not None:
+    if delta is None:
+        tts = load_tts(base, stages.device_of(params), attention=params.model.attention)
+    else:
         identity = fingerprint([identity, sha256_folder(delta)], 64)
-        folder = lay_over(base, delta, paths.work_dir() / "materialised" / identity[:16])
-    tts = load_tts(folder, stages.device_of(params), attention=params.model.attention)
-    if delta is not None:
-        shutil.rmtree(folder)  # it is in memory now; an epoch of 1.7B would take 4 GB of disk
+        folder = paths.work_dir() / "materialised" / identity[:16]
+        with alone(paths.work_dir() / "locks", f"materialised-{identity[:16]}"):
+            shutil.rmtree(folder, ignore_errors=True)  # half of one, if a run was killed here
+            lay_over(base, delta, folder)
+            tts = load_tts(folder, stages.device_of(params), attention=params.model.attention)
+            shutil.rmtree(folder)  # it is in memory now; an epoch of 1.7B would take 4 GB of disk
     view = corpus_view(params)
-    ref_audio = read_manifest(LANGUAGE.manifest)[0].ref_audio
+    ref_audio = stages.accepted(LANGUAGE)[0].ref_audio
     voice = clone_voice(tts, ref_audio, view.data.ref_text, params.score.base_prompt)
     return tts, voice, identity
 
@@ -893,8 +899,8 @@ def _references() -> dict[str, Any]:
 
     return {
         "scale": _scale(),
-        "real": read_scores(LANGUAGE.reference / "real"),
-        "codec": read_scores(LANGUAGE.reference / "codec"),
+        "real": read_scores(LANGUAGE.reference / "real", stages.held_out_keys(LANGUAGE)),
+        "codec": read_scores(LANGUAGE.reference / "codec", stages.held_out_keys(LANGUAGE)),
     }
 
 
@@ -903,14 +909,19 @@ def _scale() -> dict[str, Any]:
 
 
 def _accepted_texts() -> list[TextLine]:
+    wanted = read_record(paths.LANGUAGE_TEXT_METRICS, "language data")["num_accepted"]
     try:
         rows = read_jsonl(paths.LANGUAGE_TEXTS)
-    except OSError:
+        lines = [TextLine(row["id"], row["text"], row["id"]) for row in rows]
+        found = f"{len(lines)}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        lines, found = [], "nothing" if isinstance(error, FileNotFoundError) else str(error)
+    if len(lines) != wanted:
         raise UserError(
-            Problem(str(paths.LANGUAGE_TEXTS), "accepted texts", "nothing",
+            Problem(str(paths.LANGUAGE_TEXTS), f"{wanted} accepted texts", found,
                     "Run `voxadapt language data`.")
-        ) from None  # fmt: skip
-    return [TextLine(row["id"], row["text"], row["id"]) for row in rows]
+        )  # fmt: skip
+    return lines
 
 
 def _source_lines(params: Params) -> tuple[list[TextLine], list[TextLine]]:

@@ -255,7 +255,13 @@ def _execute(path: Path, selectors: dict[str, Any]) -> tuple[dict[str, Any], str
             except PapermillExecutionError as error:
                 failure = f"{error.ename}: {error.evalue}"
             except DeadKernelError as error:
-                failure = f"the kernel died ({error}); often this means too little memory"
+                failure = (
+                    f"the kernel died ({error}). Often the system ended it for lack of memory: end "
+                    "other programs, or lower the stage's batch_size or codes.batch_seconds. Then "
+                    "repeat the command: it goes on where it was."
+                )
+            except (RuntimeError, TimeoutError) as error:  # it did not start, or stopped answering
+                failure = f"the kernel does not answer ({error}). Repeat the command."
         nb = _read_notebook(target)
         nb["metadata"]["kernelspec"] = KERNELSPEC
         return nb, failure
@@ -277,7 +283,7 @@ def _own_kernel(folder: Path) -> Iterator[str]:
             "ipykernel_launcher",
             "-f",
             "{connection_file}",
-            "--log-level=ERROR",
+            "--log-level=CRITICAL",  # what a stop interrupts is no error
         ],
         "display_name": KERNELSPEC["display_name"],
         "language": "python",

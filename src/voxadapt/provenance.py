@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
 import subprocess
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from voxadapt.errors import UserError, storage_problem
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PACKAGES = (
     "voxadapt", "torch", "transformers", "qwen-tts", "openai-whisper", "Resemblyzer", "librosa",
@@ -60,20 +68,99 @@ def fingerprint(value: Any, length: int = 16) -> str:
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:
-    """Write a file so that it is either whole or absent: temporary file, fsync, rename."""
+    """Write a file so that it is either whole or absent.
+
+    Raises:
+        UserError: When the disk is full, read-only or faulty.
+    """
+    with replacing(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file that takes the place of `path` when the block ends well.
+
+    The file and its folder reach the disk before this returns. The temporary file has a fixed
+    name, so that what a killed process left is overwritten by the next one, and is locked, so
+    that two processes that write the same file do so one after the other.
+
+    Raises:
+        UserError: When the disk is full, read-only or faulty.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with explain_storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part, lock = _claim(path)
+        try:
+            yield part
+            sync(part)
+            os.chmod(part, 0o644)
+            os.replace(part, path)
+            sync(path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _claim(path: Path) -> tuple[Path, int | None]:
+    """Return the temporary file for a path, empty, and the lock that is held on it, if any."""
+    while fcntl is not None:
+        part = path.with_name(f".{path.name}.part")
+        lock = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            os.close(lock)
+            part.unlink(missing_ok=True)
+            break
+        with suppress(FileNotFoundError):  # whoever held it has renamed or removed it meanwhile
+            if os.stat(part).st_ino == os.fstat(lock).st_ino:
+                os.ftruncate(lock, 0)
+                return part, lock
+        os.close(lock)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(b"")
+    return part, None
+
+
+def sync(path: str | Path) -> None:
+    """Have a file or a folder reach the disk before this returns."""
+    folder = Path(path).is_dir()
+    if os.name == "nt" and folder:
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        os.fsync(handle)
+    except OSError as error:
+        if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise  # some file systems sync no folders
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def explain_storage(path: str | Path) -> Iterator[None]:
+    """Turn an error of the disk into a message that says what to do.
+
+    Args:
+        path: What is being written.
+
+    Raises:
+        UserError: When the disk is full, read-only or faulty.
+    """
+    try:
+        yield
+    except UserError:
         raise
+    except Exception as error:
+        problem = storage_problem(error, str(path))
+        if problem is None:
+            raise
+        raise UserError(problem, "A file could not be written.") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -6,8 +6,10 @@ files. Notebooks, the command line and DVC all call these functions; run from th
 
 from __future__ import annotations
 
+import functools
+import inspect
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,70 @@ from voxadapt import paths
 from voxadapt.data.audit import audit_corpus, write_audit
 from voxadapt.data.manifest import Utterance, read_manifest, read_raw_manifest
 from voxadapt.data.voices import read_other_voices
-from voxadapt.errors import Problem, UserError
+from voxadapt.errors import (
+    Problem,
+    UserError,
+    is_out_of_memory,
+    out_of_memory,
+    storage_problem,
+)
+from voxadapt.locks import alone
 from voxadapt.params import Params, candidate_name, epoch_number
 from voxadapt.paths import SPEAKER, Corpus
-from voxadapt.provenance import fingerprint, read_json, sha256_file, sha256_folder, write_json
+from voxadapt.provenance import (
+    fingerprint,
+    read_json,
+    read_jsonl,
+    sha256_file,
+    sha256_folder,
+    write_json,
+)
 
 ROOT = Path()
 HELD_OUT = ("selection", "confirmation")
+
+
+#: What takes the memory of a stage.
+MEMORY = {
+    "audit": "asr.batch_size",
+    "codes": "codes.batch_seconds",
+    "train": "train.batch_size",
+    "stage1": "language.stage1.batch_size",
+    "stage2": "language.stage2.batch_size",
+}
+
+
+def guarded(stage: Callable[..., StageResult]) -> Callable[..., StageResult]:
+    """Have a second run of a stage wait for the first; explain what the machine cannot give.
+
+    The same stage of the same corpus and candidate runs once at a time; stages that write other
+    files run side by side. A full disk and a lack of memory become user errors.
+    """
+    shape = inspect.signature(stage)
+    room = stage.__module__.rpartition(".")[2].removesuffix("stages")
+
+    @functools.wraps(stage)
+    def run(*args: Any, **options: Any) -> StageResult:
+        given = shape.bind(*args, **options)
+        given.apply_defaults()
+        parts = [room + stage.__name__]
+        if "candidate" in given.arguments:
+            parts.append(candidate_name(given.arguments["candidate"]))
+        if given.arguments.get("at", SPEAKER) != SPEAKER:
+            parts.append("language")
+        with alone(paths.work_dir() / "locks", "-".join(parts)):
+            try:
+                return stage(*args, **options)
+            except Exception as error:
+                if is_out_of_memory(error):
+                    setting = MEMORY.get(stage.__name__, "score.batch_size and asr.batch_size")
+                    raise out_of_memory(error, setting) from None
+                where = str(getattr(error, "filename", None) or parts[0])
+                if problem := storage_problem(error, where):
+                    raise UserError(problem, "A file could not be written.") from None
+                raise
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -41,6 +100,7 @@ class StageResult:
 # --- data and codes ------------------------------------------------------------------------------
 
 
+@guarded
 def audit(params: Params, at: Corpus = SPEAKER) -> StageResult:
     """Check the corpus, accept its clips and split them by text.
 
@@ -63,6 +123,7 @@ def audit(params: Params, at: Corpus = SPEAKER) -> StageResult:
     return StageResult(result.sentence, result.metrics)
 
 
+@guarded
 def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     """Extract the corpus' codes; score held-out recordings and their codec round trip.
 
@@ -83,7 +144,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     from voxadapt.model.load import load_speech_tokenizer, resolve_model
 
     device = device_of(params)
-    utterances = read_manifest(at.manifest)
+    utterances = accepted(at)
     model_path = resolve_model(params.model)
     tokenizer = load_speech_tokenizer(model_path, device)
     codec_sha256 = sha256_folder(model_path / "speech_tokenizer")
@@ -178,6 +239,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
 # --- training ------------------------------------------------------------------------------------
 
 
+@guarded
 def train(params: Params, num_epochs: int | None = None) -> StageResult:
     """Fine-tune the Base on the speaker; publish one checkpoint per epoch.
 
@@ -188,7 +250,7 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
     from voxadapt.model.load import resolve_model
     from voxadapt.training.loop import train as run
 
-    utterances = read_manifest(paths.MANIFEST)
+    utterances = accepted(SPEAKER)
     model_path = resolve_model(params.model)
     arrays = corpus_codes(model_path, utterances, SPEAKER)
     base_sha256 = sha256_folder(model_path)
@@ -223,6 +285,7 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
 # --- scores and decision -------------------------------------------------------------------------
 
 
+@guarded
 def score(params: Params, candidate: str | int) -> StageResult:
     """Speak the selection sentences with one candidate and measure every clip."""
     from voxadapt.reporting.tables import metrics_row
@@ -233,6 +296,7 @@ def score(params: Params, candidate: str | int) -> StageResult:
     return StageResult(score_sentence(name, summary), summary)
 
 
+@guarded
 def select(params: Params) -> StageResult:
     """Choose the epoch by the rule in `params.select`, or keep the Base.
 
@@ -256,7 +320,8 @@ def select(params: Params) -> StageResult:
         )
         for name in params.candidate_names
     }
-    pseudo = {name: read_scores(paths.REFERENCE / name) for name in ("real", "codec")}
+    held_out = held_out_keys(SPEAKER)
+    pseudo = {name: read_scores(paths.REFERENCE / name, held_out) for name in ("real", "codec")}
     decision = selection.select(
         rows,
         params.select,
@@ -269,6 +334,7 @@ def select(params: Params) -> StageResult:
     return StageResult(decision["reason"], decision)
 
 
+@guarded
 def confirm(params: Params) -> StageResult:
     """Compare the chosen candidate with the Base on the split that nothing has touched."""
     from voxadapt.evaluation import selection
@@ -344,6 +410,7 @@ def votes(params: Params, files: Sequence[Path], key: Path) -> StageResult:
     return StageResult("\n".join(lines), summary)
 
 
+@guarded
 def report(params: Params) -> StageResult:
     """Write the listening pages and the report page from what the other stages wrote."""
     listen(params)
@@ -512,7 +579,7 @@ def score_voice(
     """
     from voxadapt.evaluation.results import write_rows
     from voxadapt.evaluation.scoring import score_clips, summarise
-    from voxadapt.evaluation.similarity import Embedder, VoiceReference
+    from voxadapt.evaluation.similarity import Embedder
     from voxadapt.evaluation.synthesis import speak_candidate
 
     clips = speak_candidate(
@@ -533,7 +600,7 @@ def score_voice(
         clips,
         _transcriber(params),
         Embedder(str(device_of(params))),
-        VoiceReference.read(at.voice),
+        voice_of(at),
         scale,
         params.score,
         root=ROOT,
@@ -568,7 +635,7 @@ def _voice(params: Params, name: str) -> tuple[Any, Any]:
     tts = load_tts(_model_folder(params, name), device_of(params), attention=params.model.attention)
     if name != "base":
         return tts, Voice(speaker=params.train.speaker_name)
-    ref_audio = read_manifest(paths.MANIFEST)[0].ref_audio
+    ref_audio = accepted(SPEAKER)[0].ref_audio
     return tts, clone_voice(tts, ref_audio, params.data.ref_text, params.score.base_prompt)
 
 
@@ -600,7 +667,7 @@ def sentences(params: Params, split: str, at: Corpus = SPEAKER) -> list[Any]:
     """
     from voxadapt.evaluation.results import Sentence, slice_of
 
-    rows = [row for row in read_manifest(at.manifest) if row.split == split]
+    rows = [row for row in accepted(at) if row.split == split]
     if not rows:
         raise UserError(
             Problem(str(at.manifest), f"utterances of the {split} split", "none",
@@ -619,6 +686,53 @@ def sentences(params: Params, split: str, at: Corpus = SPEAKER) -> list[Any]:
                     "Write numbers in words, as they are spoken, or raise score.max_sentences.")
         )  # fmt: skip
     return found
+
+
+def accepted(at: Corpus) -> list[Utterance]:
+    """Read a corpus' accepted utterances and hold them to the audit's list of clips.
+
+    Raises:
+        UserError: When the manifest is absent or a file torn, or when the two do not name the
+            same clips: a manifest cut between two lines would otherwise be a smaller corpus.
+    """
+    utterances = read_manifest(at.manifest)
+    if not at.clips.is_file():
+        return utterances
+    fix = "Run the audit again: `voxadapt audit`, or `voxadapt language data`."
+    try:
+        listed = {row["id"] for row in read_jsonl(at.clips)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = " ".join(str(error).split())
+        raise UserError(Problem(str(at.clips), "every clip of the audit", found, fix)) from None
+    if listed != {row.id for row in utterances}:
+        expected = f"the {len(listed)} clips of {at.clips.name}"
+        found = f"{len(utterances)} clips, or others"
+        raise UserError(Problem(str(at.manifest), expected, found, fix))
+    return utterances
+
+
+def held_out_keys(at: Corpus) -> list[tuple[str, int]]:
+    """Name the rows that the scores of recordings must have: one for each held-out clip."""
+    return [(row.id, 0) for row in accepted(at) if row.split in HELD_OUT]
+
+
+def voice_of(at: Corpus) -> Any:
+    """Read the embeddings that similarity is measured against.
+
+    Raises:
+        UserError: When the file is absent or torn.
+    """
+    import zipfile
+
+    from voxadapt.evaluation.similarity import VoiceReference
+
+    try:
+        return VoiceReference.read(at.voice)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            Problem(str(at.voice), "the voice's embeddings", " ".join(str(error).split())[:160],
+                    "Run `voxadapt codes`, or `voxadapt language data`.")
+        ) from None  # fmt: skip
 
 
 def _clip(row: Utterance, candidate: str, wav: str, params: Params) -> Any:

@@ -13,8 +13,7 @@ so, and a code changes only where two codebook entries are equally near to that 
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.data.manifest import Utterance
 from voxadapt.errors import Problem, UserError
 from voxadapt.progress import Progress
+from voxadapt.provenance import write_atomic
 
 #: Longest padded audio of a batch on a CPU: from there on its activations leave the caches, and a
 #: batch takes longer than its clips do one after another.
@@ -184,12 +184,11 @@ def _encode(
 def _read_cached(path: Path) -> np.ndarray | None:
     try:
         return np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
-        return None  # absent, or cut short by a full disk: encode again
+    except (OSError, ValueError, EOFError):
+        return None  # absent, or torn: encode again
 
 
 def _write_cached(path: Path, codes: np.ndarray) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".npy")
-    with os.fdopen(handle, "wb") as stream:
-        np.save(stream, codes)
-    os.replace(temporary, path)
+    stream = io.BytesIO()
+    np.save(stream, codes)
+    write_atomic(path, stream.getvalue())

@@ -14,6 +14,7 @@ import io
 import itertools
 import math
 import re
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from voxadapt.errors import Problem, UserError
+from voxadapt.errors import Problem, UserError, is_out_of_memory, out_of_memory
 from voxadapt.evaluation.results import Clip, Sentence
 from voxadapt.model.decoding import VERSION as DECODING_VERSION
 from voxadapt.model.decoding import Decoding, forget, text_tokens, token_limit
@@ -352,7 +353,9 @@ def _batch(
 
     try:
         spoken = spoken_rows(slice(None))
-    except Exception:  # one row can break a batch; the clips say which one did
+    except Exception as broken:  # one row can break a batch; the clips say which one did
+        if is_out_of_memory(broken):
+            raise out_of_memory(broken, "score.batch_size") from None
         spoken = []
         for index in range(len(lines)):
             try:
@@ -375,17 +378,18 @@ def _store(path: Path, spoken: Sequence[Spoken]) -> None:
 
 
 def _load(path: Path, count: int) -> list[Spoken] | None:
-    if not path.is_file():
-        return None
-    with np.load(path, allow_pickle=False) as stored:
-        return [
-            Spoken(
-                stored[f"clip{i}"],
-                int(stored["num_frames"][i]),
-                bool(stored["hit_max_tokens"][i]),
-            )
-            for i in range(count)
-        ]
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [
+                Spoken(
+                    stored[f"clip{i}"],
+                    int(stored["num_frames"][i]),
+                    bool(stored["hit_max_tokens"][i]),
+                )
+                for i in range(count)
+            ]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # absent, or torn: speak again
 
 
 def write_wav(path: Path, samples: NDArray[np.int16], sample_rate_hz: int) -> None:

@@ -7,6 +7,7 @@ CustomVoice model it keeps the speaker encoder, so that it still clones and can 
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -24,10 +25,11 @@ from torch import Tensor
 from voxadapt.errors import Problem, UserError
 from voxadapt.model.load import read_config, weight_files
 from voxadapt.model.tokens import SpeakerRow
-from voxadapt.provenance import read_json, write_json
+from voxadapt.provenance import explain_storage, read_json, sync, write_json
 
 META = "meta.json"
 CODEC_EMBEDDING = "talker.model.codec_embedding.weight"
+_PART, _OLD = ".part", ".old"  # ends of the names of folders that exist for a moment
 _LINK_FROM_BYTES = 1 << 20  # smaller files are copied: an edited copy must not reach its source
 
 
@@ -116,14 +118,31 @@ def read_meta(path: str | Path) -> dict[str, Any]:
 def new_folder(out_dir: str | Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `out_dir` when the block ends well."""
     out_dir = Path(out_dir)
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}."))
-    try:
-        temporary.chmod(0o755)
-        yield temporary
-        _put(temporary, out_dir)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with explain_storage(out_dir):
+        out_dir.parent.mkdir(parents=True, exist_ok=True)
+        _tidy(out_dir)
+        temporary = Path(
+            tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}.", suffix=_PART)
+        )
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            for path in (temporary, *temporary.rglob("*")):
+                sync(path)
+            _put(temporary, out_dir)
+            sync(out_dir.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _tidy(out_dir: Path) -> None:
+    """Remove what a killed process left of this folder; put back what it had taken away."""
+    for old in out_dir.parent.glob(f".{glob.escape(out_dir.name)}.*{_OLD}"):
+        if not out_dir.exists() and (old / out_dir.name).exists():
+            os.replace(old / out_dir.name, out_dir)
+        shutil.rmtree(old)
+    for part in out_dir.parent.glob(f".{glob.escape(out_dir.name)}.*{_PART}"):
+        shutil.rmtree(part)
 
 
 def list_files(root: Path) -> list[Path]:
@@ -223,7 +242,7 @@ def _copy_rest(base_dir: Path, out_dir: Path) -> None:
 def _put(temporary: Path, out_dir: Path) -> None:
     """Move a finished folder to its place; what was there goes only when the new one is."""
     if out_dir.exists():
-        old = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}.old."))
+        old = Path(tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}.", suffix=_OLD))
         os.replace(out_dir, old / out_dir.name)
         os.replace(temporary, out_dir)
         shutil.rmtree(old)

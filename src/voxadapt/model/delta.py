@@ -250,11 +250,11 @@ def weights_sha256(folder: str | Path) -> str:
 
 def _file_sha256(file: Path) -> str:
     stat = file.stat()
-    return _known_sha256(file, stat.st_mtime_ns, stat.st_size)
+    return _known_sha256(file, stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size)
 
 
 @lru_cache(maxsize=64)
-def _known_sha256(file: Path, mtime_ns: int, size: int) -> str:
+def _known_sha256(file: Path, *_looks: int) -> str:
     """Hash a file once for as long as it looks the same: a Base is gigabytes."""
     return sha256_file(file)
 

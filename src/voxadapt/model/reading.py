@@ -7,16 +7,21 @@ themselves, so the same prompt goes to the same stock `generate` here, without t
 from __future__ import annotations
 
 import hashlib
+import io
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from voxadapt.errors import Problem, UserError
 from voxadapt.model.decoding import Decoding, forget, text_tokens, token_limit
 from voxadapt.progress import Progress
+from voxadapt.provenance import write_atomic
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ def read_aloud(
     batch_size: int,
     max_seconds_per_token: float,
     frames_per_s: float,
+    work_dir: Path | None = None,
 ) -> list[Reading]:
     """Let a Base model read texts, as `generate_voice_clone` does with a speaker vector alone.
 
@@ -66,6 +72,8 @@ def read_aloud(
         batch_size: Texts read together.
         max_seconds_per_token: Where reading stops, for each text token.
         frames_per_s: Of the codec.
+        work_dir: Folder of this set of texts for finished batches; a run that was stopped goes
+            on from there. None keeps none.
 
     Returns:
         One reading a text, in the order of the texts.
@@ -89,6 +97,12 @@ def read_aloud(
     readings: dict[int, Reading] = {}
     for start in range(0, len(order), batch_size):
         group = order[start : start + batch_size]
+        path = None if work_dir is None else work_dir / f"{start}-{len(group)}.npz"
+        stored = None if path is None else _load(path, len(group))
+        if stored is not None:
+            readings.update(zip(group, stored, strict=True))
+            progress.advance(len(group))
+            continue
         limits = [
             token_limit(text_tokens(tts, texts[i]), max_seconds_per_token, frames_per_s)
             for i in group
@@ -113,9 +127,35 @@ def read_aloud(
         for i, frames, ending in zip(group, codes, decoding.endings, strict=True):
             kept = frames.detach().to("cpu", torch.int64, copy=True) if len(frames) else None
             readings[i] = Reading(kept, ended=ending.ended)
+        if path is not None:
+            _store(path, [readings[i] for i in group])
         progress.advance(len(group))
     forget()
     return [readings[i] for i in range(len(texts))]
+
+
+def _store(path: Path, readings: Sequence[Reading]) -> None:
+    stream = io.BytesIO()
+    arrays: dict[str, Any] = {
+        f"codes{n}": reading.codes.numpy()
+        for n, reading in enumerate(readings)
+        if reading.codes is not None
+    }
+    np.savez(stream, ended=np.array([reading.ended for reading in readings]), **arrays)
+    write_atomic(path, stream.getvalue())
+
+
+def _load(path: Path, count: int) -> list[Reading] | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            ended = stored["ended"]
+            codes = [stored[key] if (key := f"codes{n}") in stored else None for n in range(count)]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # absent, or torn: read again
+    return [
+        Reading(None if array is None else torch.from_numpy(array), ended=bool(end))
+        for array, end in zip(codes, ended, strict=True)
+    ]
 
 
 def text_seed(seed: int, text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from voxadapt.data.manifest import Utterance
 from voxadapt.errors import Problem, UserError
 from voxadapt.model.checkpoint import META
 from voxadapt.params import TrainParams
-from voxadapt.provenance import fingerprint, read_json, sha256_array, sha256_file
+from voxadapt.provenance import fingerprint, read_json, replacing, sha256_array, sha256_file
 from voxadapt.training.batches import Line
 
 STATE_FORMAT = 2  # part of every fingerprint; raise it when a saved state means something else
@@ -83,22 +83,23 @@ def run_identity(
 
 def save_state(path: Path, state: LoopState, trained: Mapping[str, Tensor], optimizer: Any) -> None:
     """Write everything that a resumed run needs, in one piece."""
-    part = path.with_suffix(".part")
-    torch.save(
-        {
-            "loop": asdict(state),
-            "weights": {name: p.detach() for name, p in trained.items()},
-            "optimizer": optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        },
-        part,
-    )
-    os.replace(part, path)
+    with replacing(path) as part:
+        torch.save(
+            {
+                "loop": asdict(state),
+                "weights": {name: p.detach() for name, p in trained.items()},
+                "optimizer": optimizer.state_dict(),
+                "rng": torch.get_rng_state(),
+                "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            },
+            part,
+        )
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
     """Read the state of an earlier run, if it is there with all the epochs that it has finished.
+
+    Where an epoch is missing or torn, the run is to begin anew.
 
     Raises:
         UserError: When the file is damaged.
@@ -113,8 +114,21 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         raise UserError(
             Problem(str(path), "resumable training state", reason, "Delete the file and run again.")
         ) from None
-    epochs = range(1, saved["loop"]["epoch"] + 1)
-    return saved if all((folder / f"epoch-{n}" / META).exists() for n in epochs) else None
+    epochs = [folder / f"epoch-{n}" for n in range(1, saved["loop"]["epoch"] + 1)]
+    return saved if all(_is_whole(path) for path in epochs) else None
+
+
+def _is_whole(epoch: Path) -> bool:
+    """Tell whether an epoch's records end, and its weights have every byte that they announce."""
+    try:
+        for file in epoch.glob("*.json"):
+            read_json(file)
+        for file in epoch.glob("*.safetensors"):
+            with safe_open(file, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return (epoch / META).exists() and any(epoch.glob("*.safetensors"))
 
 
 def clear_stale(out_dir: Path, run: str, num_epochs: int) -> None:
@@ -122,8 +136,11 @@ def clear_stale(out_dir: Path, run: str, num_epochs: int) -> None:
     for path in out_dir.glob("epoch-*"):
         number = path.name.removeprefix("epoch-")
         meta = path / META
-        same = meta.is_file() and read_json(meta).get("run") == run
+        try:
+            same = read_json(meta).get("run") == run
+        except (OSError, ValueError):  # absent, or torn
+            same = False
         if not (same and number.isdigit() and 1 <= int(number) <= num_epochs):
             shutil.rmtree(path)
-    for path in out_dir.glob(".epoch-*"):
+    for path in out_dir.glob(".epoch-*"):  # what a killed run left
         shutil.rmtree(path)
