@@ -139,7 +139,7 @@ def refusal(words: list[str], is_whole: bool) -> str | None:
         except (SystemExit, Exception) as error:
             return f"dvc refuses {arguments}: {error!r}"
     elif tool == "make":
-        targets = re.findall(r"^([a-z]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+        targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
         unknown = [word for word in arguments if "=" not in word and word not in targets]
         return f"no target {unknown}" if unknown else None
     elif tool in ("pytest", "python"):

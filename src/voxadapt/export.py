@@ -14,7 +14,6 @@ import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +324,6 @@ def _facts(
     return {
         "schema": SCHEMA,
         "voxadapt": __version__,
-        "created": datetime.now(UTC).replace(microsecond=0).isoformat(),
         "name": terms.name or out.resolve().name,
         "candidate": name,
         "is_chosen": name == decision["chosen"],

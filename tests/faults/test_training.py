@@ -99,10 +99,10 @@ def test_no_result_is_made_from_the_time_of_day() -> None:
 def test_lack_of_memory_while_speaking_is_no_failed_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would count as an error of the candidate, and change which epoch is chosen."""
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(synthesis, "_speak_rows", full)
+    monkeypatch.setattr(synthesis, "speak", full)
     sentence = synthesis.Sentence(text_id="t", text="Words.", split="selection")
     batch = synthesis.Batch((sentence,), 0, (1,), (9,))
     with pytest.raises(UserError, match=r"Lower score\.batch_size"):

@@ -251,7 +251,7 @@ def count_work(path: Path) -> None:
         setattr(owner, name, counted)
 
     count(extract, "_encode", "clips encoded", lambda waves, *_: len(waves))
-    count(synthesis, "_speak_rows", "clips spoken", lambda _, rows, *__: len(rows))
+    count(synthesis, "speak", "clips spoken", lambda _, texts, *__: len(texts))
     count(asr.Transcriber, "_read", "clips transcribed", lambda _, found, *__: len(found))
     count(reading, "_store", "texts read", lambda _, readings: len(readings))
     advance = Progress.advance
