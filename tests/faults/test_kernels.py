@@ -63,6 +63,7 @@ def test_stopping_the_runner_stops_the_kernel_too(project: Path, number: signal.
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background
     )
     marker = project / "kernel"
     while not (marker.is_file() and marker.read_text()):

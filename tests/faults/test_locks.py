@@ -36,7 +36,13 @@ def voxadapt(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
+
+
+def hear_ctrl_c() -> None:
+    """Undo what a shell does to commands in its background, where a suite may run."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_second_run_of_a_stage_says_that_it_waits_and_ctrl_c_ends_it_cleanly(

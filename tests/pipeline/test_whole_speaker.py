@@ -122,7 +122,7 @@ def test_an_added_epoch_leaves_the_earlier_checkpoint_alone(project: Path) -> No
     before = hashes(checkpoints / "epoch-1")
     scored = (project / "artifacts" / "scores" / "epoch-1" / "rows.jsonl").read_bytes()
     edit(project, candidates=["base", "epoch-1", "epoch-2"])
-    printed = run(project, "dvc", "repro", "report")
+    printed = run(project, "dvc", "repro", "select")
     assert hashes(checkpoints / "epoch-1") == before
     assert (project / "artifacts" / "scores" / "epoch-1" / "rows.jsonl").read_bytes() == scored
     assert "Running stage 'score@epoch-2'" in printed
