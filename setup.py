@@ -16,6 +16,7 @@ PATTERNS = (
     ".dvc/config",
     ".dvc/plots/*.json",
     "notebooks/*.ipynb",
+    "configs/accelerate/*.yaml",
     "profiles/*.yaml",
     "profiles/respelling/*.yaml",
 )

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from voxadapt import __version__
+from voxadapt import __version__, processes
 from voxadapt.errors import Problem, UserError, storage_problem
 from voxadapt.params import Params, candidate_name, load_params
 
@@ -35,7 +35,10 @@ PARAMS = Path("params.yaml")
 
 
 def print_problems(error: UserError) -> None:
-    """Print a user error as one table on stderr."""
+    """Print a user error as one table on stderr; of several processes, one table a machine."""
+    if not processes.is_local_main():
+        print(f"Process {processes.rank()}: {error.problems[0]}", file=sys.stderr)
+        return
     print(f"\n{error.title or 'This cannot be done.'}", file=sys.stderr)
     headers = ("where", "expected", "found", "what to do")
     rows = [(p.where, p.expected, p.found, p.fix) for p in error.problems]
@@ -139,7 +142,9 @@ def train(
                 for item in error.errors()
             ]
         ) from None
-    print(stages.train(params, num_epochs=num_epochs).sentence)
+    result = stages.train(params, num_epochs=num_epochs)
+    if processes.is_main():
+        print(result.sentence)
 
 
 @app.command()

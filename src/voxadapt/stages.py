@@ -10,11 +10,12 @@ import functools
 import inspect
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxadapt import paths
+from voxadapt import paths, processes
 from voxadapt.data.audit import audit_corpus, write_audit
 from voxadapt.data.manifest import Utterance, read_manifest, read_raw_manifest
 from voxadapt.data.voices import read_other_voices
@@ -69,7 +70,14 @@ def guarded(stage: Callable[..., StageResult]) -> Callable[..., StageResult]:
             parts.append(candidate_name(given.arguments["candidate"]))
         if given.arguments.get("at", SPEAKER) != SPEAKER:
             parts.append("language")
-        with alone(paths.work_dir() / "locks", "-".join(parts)):
+        if processes.num_processes() > 1 and parts[0] != "train":
+            raise UserError(
+                Problem(f"the launch of {parts[0]}", "one process",
+                        f"{processes.num_processes()} processes",
+                        "Only `voxadapt train` shares its work; run this one without a launcher.")
+            )  # fmt: skip
+        lock = alone(paths.work_dir() / "locks", "-".join(parts))
+        with lock if processes.is_main() else nullcontext():
             try:
                 return stage(*args, **options)
             except Exception as error:
@@ -269,11 +277,13 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
         base_sha256=base_sha256,
     )
     # What the zero-shot candidate is, so that every candidate has a folder here.
-    write_json(
-        paths.CHECKPOINTS / "base" / "meta.json",
-        {"epoch": 0, "model": params.model.base, "base_sha256": base_sha256},
-    )
-    write_json(paths.TRAIN_METRICS, result.metrics)
+    if processes.is_main():
+        write_json(
+            paths.CHECKPOINTS / "base" / "meta.json",
+            {"epoch": 0, "model": params.model.base, "base_sha256": base_sha256},
+        )
+        write_json(paths.TRAIN_METRICS, result.metrics)
+    processes.leave()
     last = result.checkpoints[-1].name
     return StageResult(
         f"{len(result.checkpoints)} checkpoints of speaker {params.train.speaker_name}, "

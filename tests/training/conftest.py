@@ -36,12 +36,17 @@ class World:
 
 
 def make_world(root: Path, **shape: Any) -> World:
-    base = fakes.make_tts(root / "base", fakes.TinyShape(**shape))
-    ref = fakes.make_wav(root / "ref.wav", 3.0)
+    fakes.make_tts(root / "base", fakes.TinyShape(**shape))
+    fakes.make_wav(root / "ref.wav", 3.0)
+    return open_world(root)
+
+
+def open_world(root: Path) -> World:
+    """Return the world that `make_world` has written."""
     rows = [fakes.make_utterance(f"clip{n}", text) for n, text in enumerate(TEXTS)]
     rows += [fakes.make_utterance(f"held{n}", f"held out {n}", "selection") for n in range(2)]
     codes = {row.id: fakes.make_codes(5 + 2 * n, seed=n) for n, row in enumerate(rows)}
-    return World(base, ref, tuple(rows), codes)
+    return World(root / "base", root / "ref.wav", tuple(rows), codes)
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,7 @@ def test_no_frames_are_hidden_unless_asked_for(tts, ids):
     rows = [fakes.make_utterance("a", "hello there")]
     batch = make_batch(build_examples(rows, {"a": fakes.make_codes(9, 0)}, tts, ids), ids)
     state = torch.get_rng_state()
-    assert draw_heard(batch, 0.0) is None
+    assert draw_heard(*batch.frame_mask.shape, 0.0) is None
     assert torch.equal(torch.get_rng_state(), state)  # and nothing is drawn
 
 
@@ -150,7 +150,7 @@ def test_hidden_frames_lose_their_codes_and_nothing_else(tts, ids):
     codes = {row.id: fakes.make_codes(60, n) for n, row in enumerate(rows)}
     batch = make_batch(build_examples(rows, codes, tts, ids), ids)
     torch.manual_seed(0)
-    heard = draw_heard(batch, 1.0)
+    heard = draw_heard(*batch.frame_mask.shape, 1.0)
     hidden = batch.frame_mask & ~heard
     assert 0 < int(hidden.sum()) < batch.num_frames
     with torch.no_grad():

@@ -187,23 +187,49 @@ def epoch_windows(
     ]
 
 
-def draw_heard(batch: Batch, largest_share: float) -> Tensor | None:
+@dataclass(frozen=True)
+class Share:
+    """What falls to a process of a batch that several share.
+
+    Attributes:
+        rows: Places in the batch.
+        factor: What its loss is multiplied by, because processes average their gradients. 0 where
+            no row is left for it: all have to take part, so that a row of another one stands in.
+    """
+
+    rows: list[int]
+    factor: int
+
+
+def share_of(size: int, rank: int, num_processes: int) -> Share:
+    """Deal out a batch, row by row; sorted by length, all get about as much.
+
+    Args:
+        size: Rows of the batch.
+        rank: Number of the process.
+        num_processes: How many there are.
+    """
+    rows = list(range(rank, size, num_processes))
+    return Share(rows, num_processes) if rows else Share([0], 0)
+
+
+def draw_heard(num_rows: int, length: int, largest_share: float) -> Tensor | None:
     """Draw the frames whose codes the talker sees as input.
 
     With few utterances teacher forcing is easily learnt by heart from the frames before; a talker
     that misses some of them has to read the text. Targets are untouched. A share between 0 and
     `largest_share` is drawn for each utterance, from torch's random stream on the CPU, which the
-    training state keeps.
+    training state keeps. It is drawn for a whole batch, whoever computes which of its rows.
 
     Args:
-        batch: The batch, on its final device.
+        num_rows: Rows of the batch.
+        length: Positions of its longest row.
         largest_share: 0 hides nothing and draws nothing.
 
     Returns:
-        `[B, L]` bool on the batch's device, or None when nothing is hidden.
+        `[B, L]` bool on the CPU, or None when nothing is hidden.
     """
     if largest_share == 0.0:
         return None
-    rows, length = batch.frame_mask.shape
-    share = torch.rand(rows, 1) * largest_share
-    return (torch.rand(rows, length) >= share).to(batch.frame_mask.device)
+    share = torch.rand(num_rows, 1) * largest_share
+    return torch.rand(num_rows, length) >= share

@@ -152,16 +152,21 @@ def _lower(params: TrainParams, examples: Sequence[Example], state: LoopState) -
 
 
 def describe(
-    params: TrainParams, precision: Mapping[str, str], counts: Sequence[ModuleCount], what: str
+    params: TrainParams,
+    precision: Mapping[str, str],
+    counts: Sequence[ModuleCount],
+    what: str,
+    num_processes: int = 1,
 ) -> str:
     """Say in a line what is trained; a learning rate means nothing without its dtype."""
     total, trainable = (
         sum(getattr(c, f"num_{k}") for c in counts) for k in ("params", "trainable")
     )
+    together = f"; {num_processes} processes share each batch" if num_processes > 1 else ""
     return (
         f"train: lr {params.lr:.2g} with {precision['master_dtype']} weights, compute in "
         f"{precision['compute_dtype']}, stored as {precision['stored_dtype']}; "
-        f"{trainable:,} of {total:,} parameters; {what}"
+        f"{trainable:,} of {total:,} parameters; {what}{together}"
     )
 
 

@@ -4,11 +4,12 @@ In: utterances with their codes, one reference recording, a Base model. Out: a c
 per epoch, a CSV log, and a summary. What is trained and how an epoch is written is the business
 of an `Adaptation`: a speaker, or a stage of a language. One step: sum the token
 losses of `gradient_accumulation_steps` batches, each divided by the token counts of the whole
-step; clip; AdamW on float32 masters.
+step; clip; AdamW on float32 masters. Several processes (`engine.py`) share each batch and take the
+same step; the main one writes.
 
 State is saved after every epoch and every few minutes. A run that was stopped goes on from there
-and ends with the same bytes (on a CPU); a run that is given one more epoch under a constant
-schedule trains that epoch only.
+and ends with the same bytes (on a CPU, with as many processes); a run that is given one more epoch
+under a constant schedule trains that epoch only.
 """
 
 from __future__ import annotations
@@ -23,21 +24,31 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from voxadapt.data.manifest import Utterance
 from voxadapt.errors import Problem, UserError
 from voxadapt.model.checkpoint import iterate_weights, publish
 from voxadapt.model.forward import predict
+from voxadapt.model.layout import Batch
 from voxadapt.model.load import load_tts, speaker_vector
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.params import TrainParams
 from voxadapt.progress import Progress
 from voxadapt.provenance import fingerprint, read_json, sha256_folder, write_json
-from voxadapt.training import log
+from voxadapt.training import engine, log
 from voxadapt.training.adaptation import Adaptation, speaker_adaptation
-from voxadapt.training.batches import Line, build_examples, draw_heard, epoch_windows, make_batch
+from voxadapt.training.batches import (
+    Line,
+    build_examples,
+    draw_heard,
+    epoch_windows,
+    make_batch,
+    share_of,
+)
 from voxadapt.training.compact import CompactAdamW
-from voxadapt.training.losses import Tally, loss_sums, total_loss
+from voxadapt.training.losses import LossSums, Tally, loss_sums, total_loss
 from voxadapt.training.occurring import TEXT_EMBEDDING, occurring_rows
 from voxadapt.training.schedule import learning_rate
 from voxadapt.training.state import LoopState, clear_stale, load_state, run_identity, save_state
@@ -52,7 +63,8 @@ class TrainResult:
 
     Attributes:
         checkpoints: Folder of each epoch, in order.
-        metrics: JSON-like summary: precision, speaker row, module counts, epochs.
+        metrics: JSON-like summary: precision, speaker row, module counts, epochs; only the main
+            process knows how far an epoch has moved weights.
         rows: Rows of the log.
         resumed_step: Step from which this call went on; 0 for a fresh run.
     """
@@ -95,7 +107,7 @@ def train(
         adaptation: What is trained and how epochs are written; None: the speaker of `params`.
         tags: Language of single utterances by id; the others have `params.language`.
         log_path: CSV log; None writes none.
-        device: Where to train.
+        device: Where to train; several processes on GPUs have one each.
         attention: Attention implementation.
         base_sha256: Hash of the Base's folder, if it is known.
         save_every_s: Seconds between two saves inside an epoch.
@@ -118,6 +130,9 @@ def train(
         raise UserError(
             [Problem(i, "codes", "none", "Run the codes stage again.") for i in missing]
         )
+    accelerator, device = engine.start(params, torch.device(device))
+    rank, num_processes = accelerator.process_index, accelerator.num_processes
+    main = accelerator.is_main_process
     identity = run_identity(
         params, base_sha256 or sha256_folder(model_path), (*learnt, *heldout), codes, ref_audio,
         attention, num_epochs, {**adaptation.identity, **({"tags": tags} if tags else {})},
@@ -125,16 +140,17 @@ def train(
     run = fingerprint(identity)
     folder = Path(work_dir) / "train" / run
     folder.mkdir(parents=True, exist_ok=True)
-    clear_stale(out_dir, run, num_epochs)
+    if main:
+        clear_stale(out_dir, run, num_epochs)
     saved = load_state(folder)
     state = LoopState(**saved["loop"]) if saved else LoopState()
     resumed_step = state.step
+    engine.same_everywhere(accelerator, resumed_step, str(folder))
     if state.epoch >= num_epochs:
-        return _publish(folder, out_dir, num_epochs, state, log_path, resumed_step)
+        return _publish(folder, out_dir, num_epochs, state, log_path, resumed_step, accelerator)
 
     # 2. Seed, model, speaker vector, precision, freezing.
     torch.manual_seed(params.seed)
-    device = torch.device(device)
     with log.explain_memory():
         tts = load_tts(model_path, device, torch.float32, attention, as_base=True)
     model, ids = tts.model, SpecialIds.from_config(tts.model.config)
@@ -173,9 +189,12 @@ def train(
             text_rows.read()
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["rng"])
-        if saved["cuda_rng"] and device.type == "cuda":
-            torch.cuda.set_rng_state_all(saved["cuda_rng"])
+        if device.type == "cuda":  # another machine may have more GPUs, or fewer
+            for index, rng in enumerate(saved["cuda_rng"][: torch.cuda.device_count()]):
+                torch.cuda.set_rng_state(rng, index)
     del saved
+    forward = _Forward(model, vector)
+    learner = accelerator.prepare_model(forward)
     stored = {name: tensor.dtype for name, tensor in iterate_weights(model_path)}
     stored |= prepared.stored
     probe = UpdateProbe(moved, stored)
@@ -193,8 +212,11 @@ def train(
         "precision": precision,
         **{key: value for key, value in identity.items() if key.endswith("_sha256")},
     }
-    write_json(folder / "about.json", {**about, "modules": [asdict(c) for c in counts]})
-    log.say(log.describe(params, precision, counts, prepared.describe))
+    if main:
+        write_json(folder / "about.json", {**about, "modules": [asdict(c) for c in counts]})
+        log.say(log.describe(params, precision, counts, prepared.describe, num_processes))
+
+    nothing = (0.0,) * (ids.num_codebooks - 1)
 
     def autocast() -> Any:
         if compute_dtype == torch.float32 or master_dtype != torch.float32:
@@ -203,15 +225,18 @@ def train(
 
     def heldout_loss() -> Tally:
         """Measure the held-out split, longest clips first, all tokens weighing the same."""
-        tally = Tally()
+        tally = Tally(sub_sums=nothing)
         order = sorted(heldout_examples, key=lambda e: -len(e.layout))
         with torch.no_grad(), autocast():
             for at in range(0, len(order), params.batch_size):
-                batch = make_batch(order[at : at + params.batch_size], ids).to(device)
-                tally.add(loss_sums(predict(model, batch, vector)))
-        return tally
+                own = order[at : at + params.batch_size][rank::num_processes]
+                if own:
+                    tally.add(forward(make_batch(own, ids).to(device)))
+        return engine.total(accelerator, tally)
 
     def save() -> None:
+        if not main:
+            return
         if text_rows:
             text_rows.write_back()
         save_state(folder / "state.pt", state, trained, optimizer)
@@ -232,9 +257,16 @@ def train(
             windows = windows_of(epoch)
             for number in range(state.window, len(windows)):
                 started = time.perf_counter()
-                batches = [make_batch([examples[i] for i in at], ids) for at in windows[number]]
-                num_labels = sum(batch.num_labels for batch in batches)
-                num_frames = sum(batch.num_frames for batch in batches)
+                # The step is decided for all processes; each computes its share of every batch.
+                window = windows[number]
+                together = [examples[i] for at in window for i in at]
+                num_labels = sum(len(e.layout.label_positions) for e in together)
+                num_frames = sum(e.layout.num_frames for e in together)
+                shares = [share_of(len(at), rank, num_processes) for at in window]
+                batches = [
+                    make_batch([examples[at[row]] for row in share.rows], ids)
+                    for at, share in zip(window, shares, strict=True)
+                ]
                 lr = learning_rate(
                     state.step, params.lr, params.schedule, params.warmup_steps,
                     num_epochs * steps_per_epoch,
@@ -242,19 +274,29 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = lr
                 optimizer.zero_grad(set_to_none=True)
-                tally = Tally()
-                for batch in (batch.to(device) for batch in batches):
-                    heard = draw_heard(batch, params.frame_dropout)
-                    with autocast():
-                        sums = loss_sums(predict(model, batch, vector, heard))
-                    total_loss(sums, num_labels, num_frames, params.sub_talker_weight).backward()
-                    tally.add(sums)
+                tally = Tally(sub_sums=nothing)
+                for at, share, batch in zip(window, shares, batches, strict=True):
+                    longest = max(lengths[i] for i in at)
+                    heard = draw_heard(len(at), longest, params.frame_dropout)
+                    if heard is not None:
+                        heard = heard[share.rows, : batch.labels.shape[1]].to(device)
+                    # Gradients meet at the step's last batch.
+                    with nullcontext() if at is window[-1] else accelerator.no_sync(learner):
+                        with autocast():
+                            sums = learner(batch.to(device), heard)
+                        loss_part = total_loss(
+                            sums, num_labels, num_frames, params.sub_talker_weight
+                        )
+                        (loss_part * share.factor).backward()
+                    if share.factor:
+                        tally.add(sums)
+                tally = engine.total(accelerator, tally)
                 grad_norm = float(
                     torch.nn.utils.clip_grad_norm_(moved.values(), params.max_grad_norm)
                 )
                 loss = tally.loss(params.sub_talker_weight)
                 if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-                    names = [name for batch in batches for name in batch.names]
+                    names = [example.id for example in together]
                     raise log.not_finite(epoch, number, loss, grad_norm, names, state.epoch)
                 probed = number % PROBE_EVERY_STEPS == 0 or number + 1 == len(windows)
                 if probed:
@@ -272,7 +314,8 @@ def train(
                     "frames_per_s": round(num_frames / (time.perf_counter() - started), 1),
                 }  # fmt: skip
                 state.rows.append(entry)
-                progress.advance(1, f"epoch {epoch}, loss {loss:.3f}, lr {lr:.2g}")
+                if main:
+                    progress.advance(1, f"epoch {epoch}, loss {loss:.3f}, lr {lr:.2g}")
                 last = number + 1 == len(windows)
                 if not last and time.monotonic() - last_save >= save_every_s:
                     save()
@@ -282,20 +325,37 @@ def train(
             measured = heldout_loss()
             state.rows[-1].update(log.heldout_columns(measured, params))
             summary = log.epoch_summary(epoch, state, measured, params)
-            if text_rows:
-                text_rows.write_back()
-            drift = measure_drift(trained, model_path)
-            summary["drift"] = {module: asdict(value) for module, value in drift.items()}
-            state.epochs.append(summary)
-            meta = {**about, **summary}
             target = folder / f"epoch-{epoch}"
-            prepared.export(target, meta)
+            if main:
+                if text_rows:
+                    text_rows.write_back()
+                drift = measure_drift(trained, model_path)
+                summary["drift"] = {module: asdict(value) for module, value in drift.items()}
+                prepared.export(target, {**about, **summary})
+            state.epochs.append(summary)
             state.epoch, state.window = epoch, 0
             save()
             last_save = time.monotonic()
-            publish(target, out_dir / target.name)
+            if main:
+                publish(target, out_dir / target.name)
 
-    return _publish(folder, out_dir, num_epochs, state, log_path, resumed_step)
+    return _publish(folder, out_dir, num_epochs, state, log_path, resumed_step, accelerator)
+
+
+class _Forward(nn.Module):
+    """Forward pass and loss in one call: the one to which processes attach their exchange.
+
+    Args:
+        model: `Qwen3TTSForConditionalGeneration`.
+        vector: Speaker vector `[D]`.
+    """
+
+    def __init__(self, model: nn.Module, vector: Tensor) -> None:
+        super().__init__()
+        self.model, self._vector = model, vector
+
+    def forward(self, batch: Batch, heard: Tensor | None = None) -> LossSums:
+        return loss_sums(predict(self.model, batch, self._vector, heard))
 
 
 def _publish(
@@ -305,13 +365,17 @@ def _publish(
     state: LoopState,
     log_path: str | Path | None,
     resumed_step: int,
+    accelerator: Accelerator,
 ) -> TrainResult:
     """Place the epochs that were asked for, write the log, and sum up."""
-    names = [f"epoch-{n}" for n in range(1, num_epochs + 1)]
-    checkpoints = tuple(publish(folder / name, out_dir / name) for name in names)
+    checkpoints = tuple(out_dir / f"epoch-{n}" for n in range(1, num_epochs + 1))
     rows = tuple(row for row in state.rows if row["epoch"] <= num_epochs)
-    if log_path is not None:
-        log.write_log(log_path, rows)
+    if accelerator.is_main_process:
+        for path in checkpoints:
+            publish(folder / path.name, path)
+        if log_path is not None:
+            log.write_log(log_path, rows)
+    accelerator.wait_for_everyone()
     metrics = {**read_json(folder / "about.json"), "epochs": state.epochs[:num_epochs]}
     return TrainResult(checkpoints, metrics, rows, resumed_step)
 
