@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -376,6 +377,21 @@ def plan(
         raise typer.Exit(1)
 
 
+@app.command()
+def status(
+    params_file: ParamsFile = PARAMS,
+    measure: Annotated[
+        bool, typer.Option(help="Predict by timing what has not run here yet.")
+    ] = True,
+) -> None:
+    """Show where the pipeline stands, what is stale and why, and what the next run will cost."""
+    from voxadapt import status as pipeline
+
+    stands = pipeline.read_pipeline()
+    params = load_params(params_file) if measure else None
+    print("\n".join(pipeline.describe(pipeline.status(params, stands))))
+
+
 @language_app.command("data")
 def language_data(params_file: ParamsFile = PARAMS) -> None:
     """Check texts and recordings; extract codes; measure their round trip."""
@@ -680,17 +696,20 @@ def notebook_run(
     """Run one notebook with papermill and write its HTML."""
     from voxadapt.notebook import NotebookError, run_notebook
     from voxadapt.paths import NOTEBOOK_HTML
+    from voxadapt.status import record_seconds
 
     selectors: dict[str, Any] = {"params_file": str(params_file)}
     stem = name
     if candidate is not None:
         selectors["candidate"] = candidate
         stem = f"{name}_{candidate}"
+    started = time.monotonic()
     try:
-        run_notebook(name, selectors, output or NOTEBOOK_HTML / f"{stem}.html")
+        page = run_notebook(name, selectors, output or NOTEBOOK_HTML / f"{stem}.html")
     except NotebookError as error:
         print(f"\n{error}", file=sys.stderr)
         raise typer.Exit(1) from None
+    record_seconds(page, time.monotonic() - started)
 
 
 @notebook_app.command("clean")

@@ -35,7 +35,7 @@ def alone(folder: str | Path, name: str) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    path = Path(folder) / (re.sub(r"[^\w.-]", "_", name) + ".lock")
+    path = _lock_file(folder, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -65,3 +65,34 @@ def alone(folder: str | Path, name: str) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def holder(folder: str | Path, name: str) -> int | None:
+    """Return the process that holds a lock, None if nobody does.
+
+    Args:
+        folder: Where the lock files are.
+        name: What is locked, as for `alone`.
+    """
+    path = _lock_file(folder, name)
+    if fcntl is None or not path.is_file():
+        return None
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        said = os.pread(handle, 20, 0).decode(errors="replace").strip()
+        return int(said) if said.isdigit() else None
+    except OSError:
+        return None
+    else:
+        return None
+    finally:
+        os.close(handle)
+
+
+def _lock_file(folder: str | Path, name: str) -> Path:
+    return Path(folder) / (re.sub(r"[^\w.-]", "_", name) + ".lock")
