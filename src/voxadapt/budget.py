@@ -350,9 +350,8 @@ def training_memory(
             held += made.get(name, 0.0)
     update = 60.0 * min(max(held_by.values()), 1 << 21) if params.low_memory else 0.0
     moments.append({"gradients": grad * trained, "update": update})
-    if kind == "cpu":  # the tensors of a checkpoint, and their bytes once more
-        export = 2.0 * model.num_trained + 2.0 * model.num_params
-        moments.append({"gradients": grad * trained, "export": export})
+    if kind == "cpu":  # the tensors of a checkpoint, and their bytes once more; no gradients then
+        moments.append({"export": 2.0 * model.num_trained + 2.0 * model.num_params})
     parts = {**fixed, **_largest(moments)}
     return Memory({**parts, "holes": _HOLES[kind] * sum(parts.values())})
 

@@ -48,6 +48,7 @@ from voxadapt.training.batches import (
     share_of,
 )
 from voxadapt.training.compact import CompactAdamW
+from voxadapt.training.freeing import give_back_memory
 from voxadapt.training.losses import LossSums, Tally, loss_sums, total_loss
 from voxadapt.training.occurring import TEXT_EMBEDDING, occurring_rows
 from voxadapt.training.schedule import learning_rate
@@ -165,6 +166,7 @@ def train(
     if params.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
+    give_back_memory()  # what loading has freed
 
     # 3. Data.
     examples = build_examples(learnt, codes, tts, ids, params.language, tags=tags)
@@ -322,7 +324,10 @@ def train(
                     last_save = time.monotonic()
 
             # 7. The epoch's checkpoint: first in the work folder, then the state, then published.
+            optimizer.zero_grad(set_to_none=True)
+            give_back_memory()
             measured = heldout_loss()
+            give_back_memory()
             state.rows[-1].update(log.heldout_columns(measured, params))
             summary = log.epoch_summary(epoch, state, measured, params)
             target = folder / f"epoch-{epoch}"
