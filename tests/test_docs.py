@@ -272,3 +272,21 @@ def test_hooks_run_tools_of_the_environment() -> None:
         if words[:3] == ["python", "-m", "voxadapt"]:
             assert refusal(words[2:], True) is None
         assert hook["language"] == "system"
+
+
+def test_the_table_of_arms_is_that_of_the_record() -> None:
+    record = json.loads((PROJECT / "reports/language/arms.json").read_text(encoding="utf-8"))
+
+    def percent(value: dict[str, float]) -> str:
+        point, low, high = (100 * value[name] for name in ("point", "low", "high"))
+        return f"{point:.1f} [{low:.1f}, {high:.1f}]"
+
+    base = record["base"]
+    rows = [f"| the Base | - | - | {percent(base['cer'])} | {percent(base['source_cer'])} |"]
+    for arm in record["arms"]:
+        learnt = arm["data"].replace("audio+text", "audio and text")
+        cells = [arm["title"], learnt, f"{arm['num_trainable']:,}", percent(arm["cer"])]
+        verdict = arm["forgetting"]["verdict"]
+        rows.append(f"| {' | '.join(cells)} | {percent(arm['source_cer'])}, {verdict} |")
+    page = read("docs/arms.md")
+    assert [row for row in page.splitlines() if row.startswith("| ")][1:] == rows
