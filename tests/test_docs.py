@@ -290,3 +290,15 @@ def test_the_table_of_arms_is_that_of_the_record() -> None:
         rows.append(f"| {' | '.join(cells)} | {percent(arm['source_cer'])}, {verdict} |")
     page = read("docs/arms.md")
     assert [row for row in page.splitlines() if row.startswith("| ")][1:] == rows
+
+
+def test_figures_of_speed_are_those_of_the_benchmarks() -> None:
+    """A figure of the README's table stands in benchmarks/RESULTS.md, which scripts write."""
+    section = read("README.md").partition("## Fast, and hard to break")[2].partition("\n## ")[0]
+    rows = [row.split("|") for row in section.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) >= 4
+    results = read("benchmarks/RESULTS.md")
+    for row in rows:
+        text = re.sub(r"\(goal.*?\)", "", row[3])
+        for figure in re.findall(r"\d+\.\d+", text):
+            assert figure in results, f"{row[1].strip()}: {figure}"
