@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,21 +42,29 @@ def print_problems(error: UserError) -> None:
         print(f"Process {processes.rank()}: {error.problems[0]}", file=sys.stderr)
         return
     print(f"\n{error.title or 'This cannot be done.'}", file=sys.stderr)
+    for line in problem_lines(error.problems):
+        print(line, file=sys.stderr)
+    count = len(error.problems)
+    print(f"{count} problem{'s' if count > 1 else ''}.\n", file=sys.stderr)
+
+
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """Lay problems out as the lines of a table."""
     headers = ("where", "expected", "found", "what to do")
-    rows = [(p.where, p.expected, p.found, p.fix) for p in error.problems]
+    rows = [(p.where, p.expected, p.found, p.fix) for p in problems]
     cells = [[" ".join(str(cell).split()) for cell in row] for row in rows]
     columns = zip(headers, *cells, strict=True)
     widths = [min(44, max(len(cell) for cell in column)) for column in columns]
-    for row in [headers, tuple("-" * width for width in widths), *cells]:
-        for line in _wrap(row, widths):
-            print(line, file=sys.stderr)
-    count = len(rows)
-    print(f"{count} problem{'s' if count > 1 else ''}.\n", file=sys.stderr)
+    table = [headers, tuple("-" * width for width in widths), *cells]
+    return [line for row in table for line in _wrap(row, widths)]
 
 
 def _wrap(row: Any, widths: list[int]) -> list[str]:
     """Lay one row of a table out over as many lines as its longest cell needs."""
-    columns = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    columns = [
+        textwrap.wrap(cell, width, break_on_hyphens=False) or [""]  # a path may be copied
+        for cell, width in zip(row, widths, strict=True)
+    ]
     height = max(len(column) for column in columns)
     padded = [column + [""] * (height - len(column)) for column in columns]
     return [
@@ -306,6 +315,73 @@ def new(
     from voxadapt.starting import new_project
 
     print(new_project(folder, profile))
+
+
+@app.command(name="init")
+def init_data(
+    folder: Annotated[Path, typer.Argument(help="A project, or a new or empty folder.")],
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of recordings of one voice; texts may lie beside.")
+    ] = None,
+    transcribe: Annotated[
+        bool, typer.Option("--transcribe", help="Whisper drafts texts, and checks given ones.")
+    ] = False,
+    consent: Annotated[
+        str | None, typer.Option(help="For each row: how the speaker agreed, in a few words.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="A new language, such as Malay; default: a voice.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Sentences, one a line: what to record, or to learn from.")
+    ] = None,
+    source_text: Annotated[
+        Path | None, typer.Option(help="The same in the language that the Base knows.")
+    ] = None,
+    sentences: Annotated[
+        int, typer.Option(min=1, help="Sentences of the recording script, at most.")
+    ] = 100,
+    ref: Annotated[
+        Path | None, typer.Option(help="Reference clip; default: one is proposed.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Corrected table, where it is not in its place.")
+    ] = None,
+    speaker_name: Annotated[str | None, typer.Option(help="What the speaker is called.")] = None,
+    asr: Annotated[
+        str | None, typer.Option(help="Whisper checkpoint, or a name; default: params.yaml.")
+    ] = None,
+    asr_language: Annotated[str | None, typer.Option(help="Whisper's code.")] = None,
+    clip_s: Annotated[
+        tuple[float, float], typer.Option(help="Shortest and longest clip, seconds.")
+    ] = (1.0, 20.0),
+    window_s: Annotated[
+        float, typer.Option(min=2.0, max=30.0, help="What Whisper hears at once.")
+    ] = 30.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    profile: Annotated[
+        str, typer.Option(help="Model that a new project begins with.")
+    ] = "qwen3-tts-0.6b",
+) -> None:
+    """Make a project's data of loose recordings and sentences; say what is missing.
+
+    Repeat it after corrections or with more recordings: it goes on where it was.
+    """
+    from voxadapt import beginning
+
+    wishes = beginning.Wishes(
+        audio, transcribe, consent, language, text, source_text, ref, table, asr, asr_language,
+        clip_s, window_s, sentences, speaker_name, profile, device,
+    )  # fmt: skip
+    found = beginning.init(folder, wishes)
+    if found.left_out:
+        title = f"{len(found.left_out)} left out."
+        print_problems(UserError(found.left_out[:50], title))
+    print("\n".join(found.lines))
+    if found.missing:
+        print("\nStill missing:")
+        print("\n".join(problem_lines(found.missing)))
+    print("\nThen:\n  " + "\n  ".join(found.commands))
 
 
 @app.command()
@@ -655,6 +731,9 @@ def import_corpus(
         float, typer.Option(min=2.0, max=30.0, help="--long: what Whisper hears at once.")
     ] = 30.0,
     device: Annotated[str, typer.Option(help="--long: auto, cpu, cuda or cuda:N.")] = "auto",
+    consent: Annotated[
+        str | None, typer.Option(help="For each row: how the speaker agreed, in a few words.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
 ) -> None:
     """Make a manifest folder of a corpus in another layout, or of long recordings."""
@@ -663,8 +742,9 @@ def import_corpus(
     if long:
         hearing = importing.Hearing(asr, asr_language, clip_s, window_s, device)
         result = importing.import_long(
-            source or [], output, hearing, ref=ref, language=language, force=force
-        )
+            source or [], output, hearing, ref=ref, language=language, consent=consent,
+            force=force,
+        )  # fmt: skip
     else:
         result = importing.import_corpus(
             source or [],
@@ -675,6 +755,7 @@ def import_corpus(
             audio_root=audio_root,
             ref=ref,
             language=language,
+            consent=consent,
             force=force,
         )
     if result.left_out:

@@ -102,8 +102,8 @@ def new_project(folder: Path, profile: str) -> str:
     return (
         f"{folder} is a project for {profile}"
         + ("." if in_git else ", without git, which was not found.")
-        + f"\nNext: cd {folder}, put recordings and train_raw.jsonl into data/speaker/, "
-        "then voxadapt doctor. README.md there has the steps."
+        + f"\nNext: cd {folder}, then voxadapt init . --audio RECORDINGS (or put clips and "
+        "train_raw.jsonl into data/speaker/), then voxadapt doctor. README.md there has the steps."
     )
 
 

@@ -178,6 +178,14 @@ class Respelling(BaseModel):
             _nfc(piece),
         )
 
+    def sounds(self, text: str) -> list[list[str]]:
+        """Return the vowels and consonants that each word of a text reads, glides included.
+
+        Args:
+            text: Text whose characters the map knows.
+        """
+        return [self._units(self._key(found[0])) for found in self._word.finditer(_nfc(text))]
+
     def unknown(self, texts: Iterable[str]) -> Counter[str]:
         """Count what the map cannot respell.
 

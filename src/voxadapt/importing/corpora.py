@@ -22,6 +22,7 @@ from voxadapt.importing.folder import (
     Clip,
     Imported,
     begin,
+    checked_consent,
     choose_reference,
     copy_clip,
     cut_clip,
@@ -47,6 +48,7 @@ def import_corpus(
     audio_root: Path | None = None,
     ref: Path | None = None,
     language: str | None = None,
+    consent: str | None = None,
     force: bool = False,
 ) -> Imported:
     """Make a manifest folder of a corpus in another layout.
@@ -60,6 +62,7 @@ def import_corpus(
         audio_root: Folder that holds the audio; nothing outside of it is read.
         ref: Reference clip; chosen by `REF_RULE` when None.
         language: Name of the language, for each row.
+        consent: How the speaker agreed, for each row.
         force: Replace an earlier import.
 
     Returns:
@@ -86,6 +89,8 @@ def import_corpus(
         "root": os.path.realpath(root),
         "files": {file.name: sha256_file(file) for file in files},
     }  # fmt: skip
+    if checked_consent(consent) is not None:
+        options["consent"] = consent
     staging, done = begin(out, options, force)
     if done is not None:
         return done
@@ -104,7 +109,7 @@ def import_corpus(
         "files": options["files"], "num_rows": num_rows, "num_other_speakers": num_others,
         "reference": reference, "transcripts": "given",
     }  # fmt: skip
-    return finish(out, staging, clips, left_out, facts, language)
+    return finish(out, staging, clips, left_out, facts, language, consent)
 
 
 def _sound_rows(

@@ -25,6 +25,7 @@ from voxadapt.data.audio import (
     read_mono,
     to_mono,
 )
+from voxadapt.data.manifest import row_problems
 from voxadapt.errors import Problem, UserError
 from voxadapt.params import AuditParams
 from voxadapt.provenance import (
@@ -127,10 +128,11 @@ def cut_clip(
         samples = stream.read(round(length_s * stream.samplerate), dtype="float32", always_2d=True)
         rate_hz, deep = stream.samplerate, stream.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
     mono = to_mono(samples) if channel is None else samples[:, min(channel, samples.shape[1] - 1)]
-    _write(target, mono, rate_hz, "FLAC", "PCM_24" if deep else "PCM_16")
+    write_sound(target, mono, rate_hz, "FLAC", "PCM_24" if deep else "PCM_16")
 
 
-def _write(target: Path, samples: np.ndarray, rate_hz: int, kind: str, subtype: str) -> None:
+def write_sound(target: Path, samples: np.ndarray, rate_hz: int, kind: str, subtype: str) -> None:
+    """Write [num_samples] as a file of libsndfile's `kind` and `subtype`, whole or not at all."""
     stream = io.BytesIO()
     sf.write(stream, np.clip(samples, -1.0, 1.0), rate_hz, format=kind, subtype=subtype)
     write_atomic(target, stream.getvalue())
@@ -157,7 +159,7 @@ def choose_reference(
     """Write `ref.wav`, the user's or the clearest clip; return the clips that are left."""
     if ref is not None:
         mono, rate_hz = read_mono(ref)
-        _write(staging / REF, mono, rate_hz, "WAV", "PCM_16")
+        write_sound(staging / REF, mono, rate_hz, "WAV", "PCM_16")
         return clips, {"from": ref.name, "rule": "given", "text": None}
     low_s, high_s = AuditParams().ref_duration_s
     fit = [clip for clip in clips if low_s <= clip.duration_s <= high_s]
@@ -180,16 +182,32 @@ def choose_reference(
         )  # fmt: skip
     chosen = min(ranked, key=lambda item: item[0])[1]
     mono, rate_hz = read_mono(staging / chosen.audio)
-    _write(staging / REF, mono, rate_hz, "WAV", "PCM_16")
+    write_sound(staging / REF, mono, rate_hz, "WAV", "PCM_16")
     rest = [clip for clip in clips if clip is not chosen]
     return rest, {"from": chosen.audio, "rule": REF_RULE, "text": chosen.text}
 
 
-def manifest_rows(clips: Iterable[Clip], language: str | None) -> Iterator[dict[str, Any]]:
+def manifest_rows(
+    clips: Iterable[Clip], language: str | None, consent: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of the manifest, as the audit reads them."""
+    same = {"language": language, "consent": consent}
     for clip in clips:
         row = {"audio": clip.audio, "text": clip.text, "ref_audio": REF}
-        yield row if language is None else {**row, "language": language}
+        yield row | {key: value for key, value in same.items() if value is not None}
+
+
+def checked_consent(consent: str | None) -> str | None:
+    """Return what `--consent` says, if a manifest may hold it.
+
+    Raises:
+        UserError: When it is empty, too long or not printable.
+    """
+    if consent is not None:
+        whole = {"audio": "a", "text": "a", "ref_audio": "a", "consent": consent}
+        if problems := row_problems("--consent", whole):
+            raise UserError(problems, "Nothing was written.")
+    return consent
 
 
 def finish(
@@ -199,9 +217,10 @@ def finish(
     left_out: Sequence[Problem],
     facts: Mapping[str, Any],
     language: str | None,
+    consent: str | None = None,
 ) -> Imported:
     """Write manifest and record, and move the folder to its place."""
-    write_jsonl(staging / MANIFEST, manifest_rows(clips, language))
+    write_jsonl(staging / MANIFEST, manifest_rows(clips, language, consent))
     kept = {clip.audio for clip in clips}
     for file in (staging / "clips").iterdir():
         if f"clips/{file.name}" not in kept:

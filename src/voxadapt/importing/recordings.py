@@ -37,6 +37,7 @@ from voxadapt.importing.folder import (
     Clip,
     Imported,
     begin,
+    checked_consent,
     choose_reference,
     cut_clip,
     finish,
@@ -106,6 +107,7 @@ def import_long(
     *,
     ref: Path | None = None,
     language: str | None = None,
+    consent: str | None = None,
     force: bool = False,
 ) -> Imported:
     """Cut long recordings into clips at pauses, with transcripts by Whisper as drafts.
@@ -120,6 +122,7 @@ def import_long(
         hearing: Whisper, and how long clips may be.
         ref: Reference clip; chosen by `REF_RULE` when None.
         language: Name of the language, for each row.
+        consent: How the speaker agreed, for each row.
         force: Replace an earlier import.
 
     Raises:
@@ -148,6 +151,8 @@ def import_long(
         "clip_s": hearing.clip_s, "window_s": hearing.window_s, "language": language,
         "ref": None if ref is None else sha256_file(readable_reference(ref)),
     }  # fmt: skip
+    if checked_consent(consent) is not None:
+        options["consent"] = consent
     staging, done = begin(out, options, force)
     if done is not None:
         return done
@@ -196,7 +201,7 @@ def import_long(
         "num_rows": num_heard, "num_other_speakers": 0, "speaker": None, "reference": reference,
         "transcripts": "draft", "asr_id": listener.asr_id,
     }  # fmt: skip
-    return finish(out, staging, clips, left_out, facts, language)
+    return finish(out, staging, clips, left_out, facts, language, consent)
 
 
 class Listener:
@@ -225,39 +230,27 @@ class Listener:
 
     def hear(self, recording: Path, sha: str) -> Iterator[Stretch | Problem]:
         """Yield stretches of speech with their words; a problem for speech without any."""
-        with sf.SoundFile(recording) as stream:
-            rate_hz, total = stream.samplerate, stream.frames
-            progress = Progress(f"hearing {recording.name}", max(1, total // rate_hz), "s")
-            start = 0
-            while start < total:
-                stream.seek(start)
-                wanted = round(self._window_s * rate_hz)
-                mono = to_mono(stream.read(wanted, dtype="float32", always_2d=True))
-                if len(mono) == 0:  # a header that announces more than there is
-                    break
-                mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
-                cut, clean = len(mono), True
-                if start + len(mono) < total:
-                    cut, clean = _window_end(mono, rate_hz)
-                file = self._work / f"{sha[:16]}-{start}-{cut}.json"
-                try:
-                    found = read_json(file)
-                except (OSError, ValueError):
-                    found = self._window(mono[:cut], rate_hz)
-                    write_json(file, found)
-                offset_s = start / rate_hz
-                if found["problem"] is not None:
-                    where = f"{recording.name} {offset_s:.1f}-{(start + cut) / rate_hz:.1f} s"
-                    fix = "Listen; cut and write it by hand if it is wanted."
-                    yield Problem(where, "speech that Whisper reads", found["problem"], fix)
-                for index, item in enumerate(found["stretches"]):
-                    last = index == len(found["stretches"]) - 1
-                    yield Stretch(
-                        offset_s + item["start_s"], offset_s + item["end_s"], item["text"],
-                        item["probability"], is_open=last and not clean,
-                    )  # fmt: skip
-                start += cut
-                progress.advance(min(cut // rate_hz, progress.total - progress.done))
+        total_s = max(1, int(probe(recording).duration_s))
+        progress = Progress(f"hearing {recording.name}", total_s, "s")
+        for window in windows(recording, self._window_s):
+            cut, start_s = len(window.mono), window.start_s
+            file = self._work / f"{sha[:16]}-{window.start}-{cut}.json"
+            try:
+                found = read_json(file)
+            except (OSError, ValueError):
+                found = self._window(window.mono, window.rate_hz)
+                write_json(file, found)
+            if found["problem"] is not None:
+                where = f"{recording.name} {start_s:.1f}-{start_s + cut / window.rate_hz:.1f} s"
+                fix = "Listen; cut and write it by hand if it is wanted."
+                yield Problem(where, "speech that Whisper reads", found["problem"], fix)
+            for index, item in enumerate(found["stretches"]):
+                last = index == len(found["stretches"]) - 1
+                yield Stretch(
+                    start_s + item["start_s"], start_s + item["end_s"], item["text"],
+                    item["probability"], is_open=last and not window.is_clean,
+                )  # fmt: skip
+            progress.advance(min(cut // window.rate_hz, progress.total - progress.done))
         if progress.done < progress.total:
             progress.advance(progress.total - progress.done)
 
@@ -314,6 +307,46 @@ class Listener:
             )  # fmt: skip
         words = [(w.word, float(w.start), float(w.end), float(w.probability)) for w in placed]
         return words, None if words else "no words"
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a recording that ends in a pause, where there is one.
+
+    Attributes:
+        start: First sample.
+        mono: Samples, [num_samples]; those that are no numbers are zeros.
+        rate_hz: Their rate.
+        is_clean: Whether it ends in a pause, or with the recording.
+    """
+
+    start: int
+    mono: np.ndarray
+    rate_hz: int
+    is_clean: bool
+
+    @property
+    def start_s(self) -> float:
+        """Seconds before it."""
+        return self.start / self.rate_hz
+
+
+def windows(recording: Path, window_s: float) -> Iterator[Window]:
+    """Read a recording of any length in windows of at most `window_s`."""
+    with sf.SoundFile(recording) as stream:
+        rate_hz, total = stream.samplerate, stream.frames
+        start = 0
+        while start < total:
+            stream.seek(start)
+            mono = to_mono(stream.read(round(window_s * rate_hz), dtype="float32", always_2d=True))
+            if len(mono) == 0:  # a header that announces more than there is
+                break
+            mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+            cut, clean = len(mono), True
+            if start + len(mono) < total:
+                cut, clean = _window_end(mono, rate_hz)
+            yield Window(start, mono[:cut], rate_hz, clean)
+            start += cut
 
 
 def pauses_between(mono: np.ndarray, rate_hz: int) -> list[tuple[float, float]]:
@@ -380,17 +413,21 @@ def _window_end(mono: np.ndarray, rate_hz: int) -> tuple[int, bool]:
 
 
 def group(
-    stretches: Iterable[Stretch | Problem], recording: str, clip_s: tuple[float, float]
+    stretches: Iterable[Stretch | Problem],
+    recording: str,
+    clip_s: tuple[float, float],
+    sentence_s: float = SENTENCE_S,
 ) -> tuple[list[list[Stretch]], list[Problem]]:
     """Join stretches of speech into clips.
 
-    A clip ends at a pause: at the end of a sentence once it is 2 s long, before a pause of more
-    than 1.5 s, or where the next stretch would make it too long.
+    A clip ends at a pause: at the end of a sentence once it is `sentence_s` long, before a pause of
+    more than 1.5 s, or where the next stretch would make it too long.
 
     Args:
         stretches: In order.
         recording: Its name, for messages.
         clip_s: Shortest and longest clip, with the silence at its edges.
+        sentence_s: Length from which the end of a sentence ends a clip.
 
     Returns:
         The clips, and a problem for each stretch that fits in none.
@@ -436,7 +473,7 @@ def group(
         if (
             item.text.endswith(SENTENCE_ENDS)
             and not item.is_open
-            and length_s(current) >= max(low_s, SENTENCE_S)
+            and length_s(current) >= max(low_s, sentence_s)
         ):
             close()
     close()
