@@ -22,6 +22,7 @@ from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 _KEPT_BYTES = 1 << 30
+_DEFAULT_BYTES = 128 * 1024  # of glibc
 
 
 class _Unavailable(ModuleType):
@@ -79,12 +80,30 @@ def keep_freed_memory() -> None:
     glibc returns every large block at once, and the system then clears each page anew: decoding
     speech on a CPU spends most of its time so. Does nothing where the library is another one.
     """
-    try:
+    _keep_up_to(_KEPT_BYTES)
+
+
+def return_freed_memory() -> None:
+    """Take `keep_freed_memory` back, and give what is free to the system; no result changes.
+
+    Where memory is short: what is kept is in pieces, of which large tensors fit into few.
+    """
+    _keep_up_to(_DEFAULT_BYTES)
+    give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Give what is free now to the system, where the C library is glibc; no result changes."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # Windows, macOS, another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _keep_up_to(num_bytes: int) -> None:
+    """Set how large a freed block must be to go back to the system at once."""
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # Windows, macOS
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, TypeError, AttributeError):  # Windows, macOS
-        return
-    for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-        mallopt(option, _KEPT_BYTES)
+        for option in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+            mallopt(option, num_bytes)
 
 
 def _stand_in(dotted: str, reason: str) -> None:

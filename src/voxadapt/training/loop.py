@@ -27,6 +27,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from voxadapt.compat import give_back_memory, return_freed_memory
 from voxadapt.data.manifest import Utterance
 from voxadapt.errors import Problem, UserError
 from voxadapt.model.checkpoint import iterate_weights, publish
@@ -48,7 +49,6 @@ from voxadapt.training.batches import (
     share_of,
 )
 from voxadapt.training.compact import CompactAdamW
-from voxadapt.training.freeing import give_back_memory
 from voxadapt.training.losses import LossSums, Tally, loss_sums, total_loss
 from voxadapt.training.occurring import TEXT_EMBEDDING, occurring_rows
 from voxadapt.training.schedule import learning_rate
@@ -166,7 +166,10 @@ def train(
     if params.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
-    give_back_memory()  # what loading has freed
+    if params.low_memory or params.gradient_checkpointing:
+        return_freed_memory()
+    else:
+        give_back_memory()  # what loading has freed
 
     # 3. Data.
     examples = build_examples(learnt, codes, tts, ids, params.language, tags=tags)
