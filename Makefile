@@ -54,6 +54,7 @@ $(STAMP): pyproject.toml constraints.txt $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --no-input --no-compile --progress-bar off -c $(CONSTRAINTS) \
 	  $(addprefix --extra-index-url ,$(TORCH_INDEX)) -e ".[$(EXTRAS)]"
+	@$(BIN)/voxadapt notebook filter
 	@touch $@
 
 # Restored from the folder .dvcstore, without a network; a moment when it is already there.
@@ -84,8 +85,8 @@ test-faults: $(STAMP) data
 	  --summary docs/reliability.json
 	$(BIN)/python tests/faults/page.py
 
-lab: $(STAMP)
-	$(BIN)/jupyter lab notebooks
+lab: $(STAMP) data
+	$(BIN)/voxadapt lab
 
 clean:
 	rm -rf $(VENV) .work artifacts reports/notebooks reports/index.html reports/listen \

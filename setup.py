@@ -11,11 +11,13 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 PATTERNS = (
     "dvc.yaml",
+    ".gitattributes",
     ".gitignore",
     ".dvcignore",
     ".dvc/config",
     ".dvc/plots/*.json",
     "notebooks/*.ipynb",
+    "notebooks/explore/*.ipynb",
     "configs/accelerate/*.yaml",
     "profiles/*.yaml",
     "profiles/respelling/*.yaml",

@@ -27,7 +27,9 @@ def test_a_project_holds_what_a_run_needs(tmp_path: Path) -> None:
         path.read_bytes() for path in (folder / "profiles").glob("*.yaml")
     ]  # `voxadapt use` takes it for unedited
     notebooks = {path.name for path in (PROJECT / "notebooks").glob("*.ipynb")}
-    assert {path.name for path in (folder / "notebooks").iterdir()} == notebooks
+    assert {path.name for path in (folder / "notebooks").glob("*.ipynb")} == notebooks
+    assert len(list((folder / "notebooks" / "explore").iterdir())) == 3
+    assert "voxadapt-notebook" in (folder / ".gitattributes").read_text(encoding="utf-8")
     stages = (folder / "dvc.yaml").read_text(encoding="utf-8")
     for notebook in re.findall(r"notebook run (\w+)", stages):
         assert f"{notebook}.ipynb" in notebooks

@@ -19,7 +19,15 @@ from voxadapt import __version__
 
 PROJECT = Path(__file__).parents[1]
 BUILT_FROM = ("src", "notebooks", "profiles", "dvc.yaml", ".dvc/config", ".dvc/plots")
-BUILT_FROM += (".dvcignore", ".gitignore", "pyproject.toml", "setup.py", "README.md", "LICENSE")
+BUILT_FROM += (
+    ".dvcignore",
+    ".gitattributes",
+    ".gitignore",
+    "pyproject.toml",
+    "setup.py",
+    "README.md",
+    "LICENSE",
+)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(os.name == "nt", reason="paths of a virtual environment"),
@@ -74,9 +82,14 @@ def test_it_holds_all_that_it_needs_and_one_text_of_each(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
     starter = "voxadapt/starter/"
-    for path in ("dvc.yaml", ".dvc/config", ".gitignore", ".dvcignore"):
+    for path in ("dvc.yaml", ".dvc/config", ".gitattributes", ".gitignore", ".dvcignore"):
         assert held[starter + path] == (PROJECT / path).read_bytes()
-    for pattern in ("notebooks/*.ipynb", "profiles/**/*.yaml", ".dvc/plots/*.json"):
+    for pattern in (
+        "notebooks/*.ipynb",
+        "notebooks/explore/*.ipynb",
+        "profiles/**/*.yaml",
+        ".dvc/plots/*.json",
+    ):
         paths = sorted(PROJECT.glob(pattern))
         assert paths
         for path in paths:

@@ -384,6 +384,14 @@ def init_data(
     print("\nThen:\n  " + "\n  ".join(found.commands))
 
 
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context) -> None:
+    """Open the notebooks in JupyterLab, and save them without outputs; takes its options too."""
+    from voxadapt.lab import open_lab
+
+    open_lab(context.args)
+
+
 @app.command()
 def use(
     profile: Annotated[str, typer.Argument(help="Name of a file in profiles/, or a path.")],
@@ -800,9 +808,19 @@ def notebook_clean(
     ] = False,
 ) -> None:
     """Write cleaned copies of the notebooks, on which the stages depend."""
-    from voxadapt.notebook import CLEANED, NOTEBOOKS, clean_all
+    from voxadapt.notebook import CLEANED, EXPLORE, NOTEBOOKS, clean_all
 
     clean_all(NOTEBOOKS, NOTEBOOKS if in_place else CLEANED)
+    if in_place:
+        clean_all(EXPLORE, EXPLORE)
+
+
+@notebook_app.command("filter")
+def notebook_filter() -> None:
+    """Have git leave the outputs of notebooks out of commits, in this clone."""
+    from voxadapt.lab import set_up_filter
+
+    print(set_up_filter(Path()))
 
 
 @miniature_app.command("build")

@@ -94,9 +94,7 @@ def return_freed_memory() -> None:
 
 def give_back_memory() -> None:
     """Give what is free now to the system, where the C library is glibc; no result changes."""
-    with contextlib.suppress(
-        OSError, TypeError, AttributeError
-    ):  # no glibc
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # no glibc
         ctypes.CDLL(None).malloc_trim(0)
 
 

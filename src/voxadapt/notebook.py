@@ -14,21 +14,23 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from voxadapt.cleaning import KERNELSPEC, clean_content, dump, source_of
 from voxadapt.errors import Problem, UserError
 from voxadapt.params import Params, load_params
 from voxadapt.paths import ARTIFACTS, work_dir
 from voxadapt.provenance import write_atomic
 
 NOTEBOOKS = Path("notebooks")
+EXPLORE = NOTEBOOKS / "explore"  # no stage runs these
 CLEANED = ARTIFACTS / "notebooks"
 SELECTORS = ("params_file", "candidate")
 PARAMETERS_TAG = "parameters"
-KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
 PROBLEMS_MIME = "application/vnd.voxadapt.problems+json"
 
 
@@ -40,38 +42,15 @@ class NotebookError(RuntimeError):
 
 
 def clean_notebook(path: str | Path) -> str:
-    """Return a notebook's text without anything that running or saving it changes.
-
-    Outputs, counts, ids and metadata go; sources, cell types and tags stay, and the kernelspec
-    becomes the plain Python one, without which papermill cannot inject parameters. Blank cells
-    are dropped. The result is the form in which notebooks are committed.
+    """Return a notebook's text in the form of `cleaning.clean_content`.
 
     Args:
         path: An `.ipynb` file, nbformat 4.
 
-    Returns:
-        JSON with a closing newline.
-
     Raises:
         UserError: If the file is not a notebook.
     """
-    nb = _read_notebook(path)
-    cells: list[dict[str, Any]] = []
-    for cell in nb["cells"]:
-        source = _source(cell).rstrip()
-        if not source:
-            continue
-        tags = cell.get("metadata", {}).get("tags", [])
-        clean: dict[str, Any] = {
-            "cell_type": cell["cell_type"],
-            "id": f"c{len(cells)}",
-            "metadata": {"tags": tags} if tags else {},
-            "source": source.splitlines(keepends=True),
-        }
-        if cell["cell_type"] == "code":
-            clean |= {"execution_count": None, "outputs": []}
-        cells.append(clean)
-    return _dump({"cells": cells, "metadata": {"kernelspec": KERNELSPEC}})
+    return clean_content(_read_notebook(path))
 
 
 def clean_all(source: str | Path = NOTEBOOKS, target: str | Path = CLEANED) -> list[Path]:
@@ -112,7 +91,7 @@ def declared_parameters(path: str | Path) -> tuple[str, ...]:
     if len(tagged) != 1:
         raise UserError(Problem(str(path), expected, f"{len(tagged)} of them", "Tag one cell."))
     try:
-        tree = ast.parse(_source(tagged[0]))
+        tree = ast.parse(source_of(tagged[0]))
     except SyntaxError as error:
         raise UserError(
             Problem(f"{path}, parameters cell", "valid Python", str(error), "Mend the cell.")
@@ -141,16 +120,6 @@ def _read_notebook(path: str | Path) -> dict[str, Any]:
             Problem(str(path), "a notebook (nbformat 4)", found, "Restore it from git.")
         )
     return nb
-
-
-def _source(cell: Mapping[str, Any]) -> str:
-    source = cell.get("source", "")
-    return source if isinstance(source, str) else "".join(source)
-
-
-def _dump(nb: dict[str, Any]) -> str:
-    nb = {**nb, "nbformat": 4, "nbformat_minor": 5}
-    return json.dumps(nb, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 # --- the runner --------------------------------------------------------------------------------
@@ -208,10 +177,10 @@ def run_notebook(
     )
     if failure is None:
         normalise_executed(nb)
-        write_atomic(executed, _dump(nb))
+        write_atomic(executed, dump(nb))
         write_atomic(output_html, to_html(nb, title))
         return output_html
-    write_atomic(executed, _dump(nb))
+    write_atomic(executed, dump(nb))
     write_atomic(executed.with_suffix(".html"), to_html(nb, title))
     problems = _problems_in(nb)
     if problems is not None:
@@ -294,6 +263,7 @@ def _own_kernel(folder: Path) -> Iterator[str]:
             part for part in (str(folder), os.environ.get("JUPYTER_PATH")) if part
         ),
         "MPLBACKEND": "agg",
+        "JPY_SESSION_NAME": "",  # of a notebook from which this one is run
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
     }
     before = {key: os.environ.get(key) for key in settings}
@@ -353,7 +323,7 @@ def to_html(nb: Mapping[str, Any], title: str) -> str:
         require_js_url="",
         jquery_url="",
     )
-    node = nbformat.reads(_dump(dict(nb)), as_version=4)
+    node = nbformat.reads(dump(dict(nb)), as_version=4)
     body, _ = exporter.from_notebook_node(node)
     return environment().get_template("notebook.html.j2").render(title=title, body=Markup(body))
 
@@ -383,6 +353,9 @@ def open_project(params_file: str | Path = "params.yaml") -> Params:
             break
     if "IPython" in sys.modules:
         from IPython import get_ipython
+
+        # Of a progress bar that is not shown, for want of a package that is not needed.
+        warnings.filterwarnings("ignore", message="IProgress not found")
 
         if (shell := get_ipython()) is not None:
             shell.set_custom_exc((UserError,), _show_user_error)

@@ -21,7 +21,10 @@ STARTER = PACKAGE / "starter"
 #: Belongs to the miniature, whose models and corpora only the repository holds.
 MINIATURE = "miniature"
 PROFILES, REQUIREMENTS = Path("profiles"), "requirements.txt"
-COPIED = ("notebooks/*.ipynb", "profiles/respelling/*.yaml", ".dvcignore", ".dvc/plots/*.json")
+COPIED = (
+    "notebooks/*.ipynb", "notebooks/explore/*.ipynb", "profiles/respelling/*.yaml",
+    ".dvcignore", ".gitattributes", ".dvc/plots/*.json",
+)  # fmt: skip
 DVC_CONFIG, DVC_IGNORED, STORE = ".dvc/config", "/config.local\n/tmp\n/cache\n", ".dvcstore"
 STAGES_HEADER = """\
 # From a folder of recordings to a report that names the best epoch: `dvc repro report`.

@@ -23,7 +23,8 @@ SWITCHES = (
     "--disable-dev-shm-usage",
     "--disable-gpu",
     "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # asked for or not, nothing outside is reached
+    # Asked for or not, nothing outside of this machine is reached.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--mute-audio",
     "--no-first-run",
 )

@@ -12,6 +12,7 @@ from voxadapt.notebook import SELECTORS, clean_notebook, declared_parameters
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXPLORING = sorted((ROOT / "notebooks" / "explore").glob("*.ipynb"))
 MAX_CODE_CELLS, MAX_LINES = 12, 8
 FORBIDDEN = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While,
@@ -19,6 +20,10 @@ FORBIDDEN = (
 )  # fmt: skip
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_exploring = pytest.mark.parametrize("path", EXPLORING, ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, *EXPLORING], ids=lambda path: path.stem
+)
 
 
 def cells(path: Path, kind: str = "code") -> list[str]:
@@ -27,10 +32,10 @@ def cells(path: Path, kind: str = "code") -> list[str]:
 
 
 def test_there_are_notebooks() -> None:
-    assert len(NOTEBOOKS) >= 6
+    assert len(NOTEBOOKS) >= 6 and len(EXPLORING) == 3
 
 
-@each_notebook
+@every_notebook
 def test_committed_in_clean_form(path: Path) -> None:
     """No outputs, counts, foreign metadata: exactly what the cleaner writes."""
     assert path.read_bytes() == clean_notebook(path).encode()
@@ -44,7 +49,7 @@ def test_parameters_cell_declares_selectors_only(path: Path) -> None:
     assert "params_file" in names
 
 
-@each_notebook
+@every_notebook
 def test_notebook_calls_and_shows_but_does_not_compute(path: Path) -> None:
     sources = cells(path)
     assert 3 <= len(sources) <= MAX_CODE_CELLS
@@ -55,7 +60,7 @@ def test_notebook_calls_and_shows_but_does_not_compute(path: Path) -> None:
         assert not found, source
 
 
-@each_notebook
+@every_notebook
 def test_title_cell_says_question_inputs_outputs_and_time(path: Path) -> None:
     title = cells(path, "markdown")[0]
     assert title.startswith("# ")
@@ -71,14 +76,40 @@ def test_notebook_reads_parameters_through_the_model_and_runs_one_stage(path: Pa
     assert len(re.findall(r"stages\.\w+\(params", code)) == 1
 
 
-@each_notebook
+@every_notebook
+def test_it_ends_with_what_to_try_next(path: Path) -> None:
+    last = json.loads(path.read_text(encoding="utf-8"))["cells"][-1]
+    assert last["cell_type"] == "markdown"
+    assert "".join(last["source"]).startswith("## Next\n\n")
+    named = re.findall(r"`(explore/\w+|\d\d_\w+)`", "".join(last["source"]))
+    for name in named:
+        assert (ROOT / "notebooks" / f"{name}.ipynb").is_file(), name
+    if path in NOTEBOOKS and not path.stem.endswith("_report"):
+        assert NOTEBOOKS[NOTEBOOKS.index(path) + 1].stem in named
+
+
+@each_exploring
+def test_an_exploring_notebook_begins_with_what_to_change(path: Path) -> None:
+    """Its parameters are the reader's; it opens the project once and runs no stage."""
+    sources = cells(path)
+    names = declared_parameters(path)
+    assert "params_file" in names and [n for n in names if f"{n} =" in sources[0]] == list(names)
+    code = "\n".join(sources)
+    assert code.count("open_project(params_file)") == 1
+    assert not re.search(r"\bstages\b", code)
+    for name in names:
+        assert len(re.findall(rf"\b{name}\b", code)) >= 2, f"{name} is not used"
+
+
+@every_notebook
 def test_names_used_in_notebooks_exist(path: Path) -> None:
     """A renamed function breaks here, in milliseconds, and not at the end of a training run."""
     from voxadapt import language_stages, stages
+    from voxadapt.exploring import choice, hearing, inside
     from voxadapt.reporting import figures, language, players, records, tables
 
     rooms = {"figures": figures, "players": players, "tables": tables, "records": records}
-    rooms["language"] = language
+    rooms |= {"language": language, "choice": choice, "hearing": hearing, "inside": inside}
     spoken = "\n".join(cells(path))
     rooms["stages"] = language_stages if "language_stages" in spoken else stages
     for source in cells(path):

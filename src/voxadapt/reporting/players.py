@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -264,6 +265,7 @@ def worst_clips(
 
 
 def report_link(report: Path = paths.REPORT) -> Html:
-    """Link a report page from a notebook's HTML, which lies in a folder below `reports`."""
-    href = report.relative_to(paths.REPORTS).as_posix()
+    """Link a report page: from a notebook's HTML in a folder of `reports`, or in JupyterLab."""
+    in_lab = os.environ.get("JPY_SESSION_NAME")
+    href = (report if in_lab else report.relative_to(paths.REPORTS)).as_posix()
     return Html(f'<p><a href="../{href}">Open the report</a> ({report.as_posix()})</p>')
