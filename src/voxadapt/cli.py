@@ -261,12 +261,16 @@ def say(
         str | None, typer.Option(help="base or an epoch; default: the chosen one.")
     ] = None,
     seed: Annotated[int, typer.Option()] = 0,
+    speaker: Annotated[
+        str | None, typer.Option(help="One of several speakers; default: the first.")
+    ] = None,
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Speak a sentence with the chosen checkpoint."""
     from voxadapt import stages
 
-    print(stages.say(load_params(params_file), text, output, candidate, seed).sentence)
+    said = stages.say(load_params(params_file), text, output, candidate, seed, speaker)
+    print(said.sentence)
 
 
 @app.command()

@@ -119,6 +119,7 @@ def export_speaker(
         "kind": "speaker",
         "form": "delta" if delta else "full",
         "speaker": meta["speaker_name"],
+        "speakers": list(meta.get("speakers", ())),
         "languages": [_language_code(params.asr.language)],
         "spoken_as": params.train.language,
     }

@@ -17,9 +17,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -40,9 +42,19 @@ Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Filled = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+MAX_SPEAKER_CHARACTERS = 64
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_NODES = 100_000  # with every alias written out
 MAX_YAML_DEPTH = 50
+
+
+def speaker_name_problem(name: str) -> str | None:
+    """Say why a speaker cannot have this name; None when it can."""
+    if not 1 <= len(name) <= MAX_SPEAKER_CHARACTERS:
+        return f"must have 1 to {MAX_SPEAKER_CHARACTERS} characters"
+    if name != name.strip() or not name.isprintable():
+        return "must have no surrounding blanks and no control characters"
+    return None
 
 
 class Section(BaseModel):
@@ -175,13 +187,32 @@ class TrainParams(Section):
     )
     gradient_checkpointing: bool = False
     seed: Seed = 0
+    speakers: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Of several in the manifest, those that are learnt; null: all. The others must "
+        "be speakers of model.base; they are spoken and measured.",
+    )
+    balance: Share = Field(
+        0.0,
+        description="Several speakers: 0 takes every clip once an epoch, 1 as many frames of each.",
+    )
 
     @field_validator("speaker_name")
     @classmethod
     def _plain_name(cls, name: str) -> str:
-        if name != name.strip() or not name.isprintable():
-            raise ValueError("must have no surrounding blanks and no control characters")
+        if problem := speaker_name_problem(name):
+            raise ValueError(problem)
         return name
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave parameters of several speakers out where they are off: one speaker's runs stand."""
+        values: dict[str, Any] = handler(self)
+        for name in ("speakers", "balance"):
+            if not values.get(name):
+                values.pop(name, None)
+        return values
 
     @model_validator(mode="after")
     def _one_kind_of_master(self) -> TrainParams:

@@ -102,6 +102,18 @@ class Corpus:
         """Embeddings that similarity is measured against."""
         return self.reference / "voice.npz"
 
+    def voice_of(self, speaker: str) -> Path:
+        """Embeddings of one of several speakers, named by its folder."""
+        return self.reference / "speakers" / speaker / "voice.npz"
+
+    def coded_voice_of(self, speaker: str) -> Path:
+        """Embeddings of the same recordings after the codec, which all generated speech passes."""
+        return self.reference / "speakers" / speaker / "coded.npz"
+
+    def scale_of(self, speaker: str) -> Path:
+        """Ceiling, floor and rate of one of several speakers, named by its folder."""
+        return self.reference / "speakers" / speaker / "similarity.json"
+
 
 SPEAKER = Corpus(ARTIFACTS, REPORTS)
 LANGUAGE = Corpus(ARTIFACTS / "language", REPORTS / "language")

@@ -11,13 +11,14 @@ import inspect
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from voxadapt import paths, processes
 from voxadapt.data.audit import audit_corpus, write_audit
-from voxadapt.data.manifest import Utterance, read_manifest, read_raw_manifest
+from voxadapt.data.manifest import MAX_REPEATS, Utterance, read_manifest, read_raw_manifest
+from voxadapt.data.speakers import Speaker, choose_speakers, list_speakers
 from voxadapt.data.voices import read_other_voices
 from voxadapt.errors import (
     Problem,
@@ -120,6 +121,12 @@ def audit(params: Params, at: Corpus = SPEAKER) -> StageResult:
         UserError: With every error in the corpus.
     """
     rows, problems = read_raw_manifest(params.data.manifest)
+    if at != SPEAKER:
+        problems += [
+            Problem(row.where, "recordings of one voice", f"the speaker {row.speaker!r}",
+                    "Drop the key: a language is measured with a single voice.")
+            for row in rows if row.speaker is not None
+        ][:MAX_REPEATS]  # fmt: skip
 
     def transcribe(clips: list[Path], texts: list[str]) -> list[str]:
         return [heard.text for heard in _transcriber(params).transcribe(clips, texts)]
@@ -169,17 +176,19 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     others = {}
     if params.data.other_voices is not None:
         others = read_other_voices(params.data.other_voices)
-    reference, scale = build_scale(
-        embedder,
-        clips["real"],
-        others,
-        root=ROOT,
-        min_speech_s=params.score.min_speech_s,
-        confidence=params.select.confidence,
-        num_bootstrap=params.select.num_bootstrap,
-        seed=params.select.seed,
-        excluded_sha256=_never_in_the_reference(utterances),
-    )
+    talkers = speakers_of(params, at)
+    if not talkers:
+        reference, scale = build_scale(
+            embedder,
+            clips["real"],
+            others,
+            root=ROOT,
+            min_speech_s=params.score.min_speech_s,
+            confidence=params.select.confidence,
+            num_bootstrap=params.select.num_bootstrap,
+            seed=params.select.seed,
+            excluded_sha256=_never_in_the_reference(utterances),
+        )
     folder = at.reference / "codec" / "wavs"
     waves = decode_codes({row.id: arrays[row.id] for row in held_out}, tokenizer)
     clips["codec"] = []
@@ -190,18 +199,26 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
 
     transcriber = _transcriber(params)
     summaries: dict[str, Any] = {}
-    rows = {}
-    for name, listed in clips.items():
-        rows[name] = score_clips(
-            listed, transcriber, embedder, reference, scale, params.score, root=ROOT
+    shutil.rmtree(at.reference / "speakers", ignore_errors=True)
+    if talkers:
+        excluded = _never_in_the_reference(utterances)
+        rows, scale, voices = _recordings_of(
+            params, at, talkers, clips, others, excluded, embedder, transcriber
         )
-        write_rows(at.reference / name, rows[name])
-    scale = scale.with_codec(
-        rows["codec"],
-        confidence=params.select.confidence,
-        num_bootstrap=params.select.num_bootstrap,
-        seed=params.select.seed,
-    )
+    else:
+        rows, voices = {}, {}
+        for name, listed in clips.items():
+            rows[name] = score_clips(
+                listed, transcriber, embedder, reference, scale, params.score, root=ROOT
+            )
+        scale = scale.with_codec(
+            rows["codec"],
+            confidence=params.select.confidence,
+            num_bootstrap=params.select.num_bootstrap,
+            seed=params.select.seed,
+        )
+    for name, scored in rows.items():
+        write_rows(at.reference / name, scored)
     for name, scored in rows.items():
         per_split = {
             split: summarise([row for row in scored if row.split == split], params.select, scale)
@@ -210,8 +227,12 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
         }
         write_json(at.reference / name / "summary.json", per_split["selection"])
         summaries[name] = per_split
-    reference.write(at.voice)
-    scale.write(at.scale)
+    if talkers:
+        at.voice.unlink(missing_ok=True)
+        write_json(at.scale, scale.as_dict() | {"speakers": voices["scales"]})
+    else:
+        reference.write(at.voice)
+        scale.write(at.scale)
     planned = plan(
         rows["real"],
         rows["codec"],
@@ -220,7 +241,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
             for split in HELD_OUT
             if any(row.split == split for row in held_out)
         },
-        params.score.takes,
+        params.score.takes * max(1, len(talkers)),
         params.select,
     )
     write_json(at.planning, planned)
@@ -232,6 +253,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
         "num_frames": sum(frames.values()),
         "num_train_frames": sum(frames[row.id] for row in utterances if row.split == "train"),
         **summaries,
+        **({"speakers": voices} if voices else {}),
     }
     write_json(at.codes_metrics, metrics)
     real, codec = summaries["real"]["selection"], summaries["codec"]["selection"]
@@ -242,6 +264,105 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
         f"similarity {_number(scale.codec_ceiling)}. {planned['text']}",
         metrics,
     )
+
+
+def _recordings_of(
+    params: Params,
+    at: Corpus,
+    talkers: Sequence[Speaker],
+    clips: Mapping[str, Sequence[Any]],
+    others: Mapping[str, Sequence[Path]],
+    excluded: set[str],
+    embedder: Any,
+    transcriber: Any,
+) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """Measure several speakers' recordings and round trips, each against its own reference.
+
+    Who sounds like whom is asked of recordings against recordings, and of coded ones against coded
+    ones, as of everything that a model says: the codec's colour is common to all of them.
+
+    Returns:
+        Rows of `real` and `codec`, the scale of all speakers, and for the records: the scale of
+        each and who is taken for whom.
+    """
+    from voxadapt.evaluation.scoring import score_clips
+    from voxadapt.evaluation.similarity import build_reference, build_scale, pooled_scale
+    from voxadapt.evaluation.speakers import confusion, pool, pooled_sim_id
+
+    own = {key: speaker.name for speaker in talkers for key in speaker.ids}
+    references, coded, scales = {}, {}, {}
+    for speaker in talkers:
+        voices = {name: list(found) for name, found in others.items()}
+        voices |= {who.name: [] for who in talkers}
+        for clip in clips["real"]:
+            voices[own[clip.text_id]].append(ROOT / clip.wav)
+        real = [clip for clip in clips["real"] if clip.text_id in speaker.ids]
+        del voices[speaker.name]
+        try:
+            references[speaker.name], scales[speaker.name] = build_scale(
+                embedder,
+                real,
+                voices,
+                root=ROOT,
+                min_speech_s=params.score.min_speech_s,
+                confidence=params.select.confidence,
+                num_bootstrap=params.select.num_bootstrap,
+                seed=params.select.seed,
+                excluded_sha256=excluded,
+            )
+        except UserError as error:
+            problems = [
+                replace(problem, where=f"speaker {speaker.name}: {problem.where}")
+                for problem in error.problems
+            ]
+            raise UserError(problems, error.title) from None
+        coded[speaker.name] = build_reference(
+            embedder, [clip for clip in clips["codec"] if clip.text_id in speaker.ids], ROOT
+        )
+    sim_id = pooled_sim_id({name: reference.sim_id for name, reference in references.items()})
+    rows = {}
+    for name, listed in clips.items():
+        by_speaker = {
+            speaker.name: score_clips(
+                [clip for clip in listed if clip.text_id in speaker.ids],
+                transcriber,
+                embedder,
+                references[speaker.name],
+                scales[speaker.name],
+                params.score,
+                root=ROOT,
+                others=references if name == "real" else coded,
+            )
+            for speaker in talkers
+        }
+        if name == "codec":
+            scales = {
+                speaker: scale.with_codec(
+                    by_speaker[speaker],
+                    confidence=params.select.confidence,
+                    num_bootstrap=params.select.num_bootstrap,
+                    seed=params.select.seed,
+                )
+                for speaker, scale in scales.items()
+            }
+        rows[name] = pool(by_speaker, own, 1, sim_id)
+    for speaker in talkers:
+        references[speaker.name].write(at.voice_of(speaker.folder))
+        coded[speaker.name].write(at.coded_voice_of(speaker.folder))
+        scales[speaker.name].write(at.scale_of(speaker.folder))
+    voices_record = {
+        "scales": {
+            name: {
+                "sim_id": scale.sim_id,
+                "ceiling": scale.ceiling.as_dict(),
+                "codec_ceiling": scale.codec_ceiling.as_dict(),
+                "floor": scale.floor.as_dict(),
+            }
+            for name, scale in scales.items()
+        },
+        "confusion": {name: confusion(found, params.select) for name, found in rows.items()},
+    }
+    return rows, pooled_scale(scales, sim_id), voices_record
 
 
 # --- training ------------------------------------------------------------------------------------
@@ -262,12 +383,16 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
     model_path = resolve_model(params.model)
     arrays = corpus_codes(model_path, utterances, SPEAKER)
     base_sha256 = sha256_folder(model_path)
+    learnt = _learnt_speakers(params, model_path)
+    if learnt:
+        utterances = [row for row in utterances if any(row.id in who.ids for who in learnt)]
     result = run(
         params.train,
         model_path=model_path,
         utterances=utterances,
         codes=arrays,
         ref_audio=utterances[0].ref_audio,
+        speakers={who.name: who.ref_audio for who in learnt} or None,
         out_dir=paths.CHECKPOINTS,
         work_dir=paths.work_dir(),
         num_epochs=num_epochs or params.num_epochs,
@@ -285,11 +410,34 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
         write_json(paths.TRAIN_METRICS, result.metrics)
     processes.leave()
     last = result.checkpoints[-1].name
+    whose = ", ".join(who.name for who in learnt) or params.train.speaker_name
     return StageResult(
-        f"{len(result.checkpoints)} checkpoints of speaker {params.train.speaker_name}, "
-        f"the last one {paths.CHECKPOINTS / last}.",
+        f"{len(result.checkpoints)} checkpoints of speaker{'s' if len(learnt) > 1 else ''} "
+        f"{whose}, the last one {paths.CHECKPOINTS / last}.",
         result.metrics,
     )
+
+
+def _learnt_speakers(params: Params, model_path: Path) -> tuple[Speaker, ...]:
+    """List the speakers that are trained; none where the manifest names none.
+
+    Raises:
+        UserError: When a speaker is neither trained nor in the model already.
+    """
+    talkers = speakers_of(params)
+    learnt = choose_speakers(talkers, params.train.speakers)
+    names = {who.name for who in learnt}
+    there = _speakers_of_model(model_path)
+    missing = [who.name for who in talkers if who.name not in names]
+    problems = [
+        Problem(f"speaker {name}", "a speaker that is learnt, or that model.base has",
+                f"a model with {', '.join(sorted(there)) or 'no speakers'}",
+                "Add the name to train.speakers, or drop its rows from the manifest.")
+        for name in missing if name.lower() not in there
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems, "Not every speaker of the manifest can be spoken.")
+    return learnt
 
 
 # --- scores and decision -------------------------------------------------------------------------
@@ -319,10 +467,12 @@ def select(params: Params) -> StageResult:
 
     _refuse_unlisted(params)
     spoken = sentences(params, "selection")
+    talkers = speakers_of(params)
+    takes = params.score.takes * max(1, len(talkers))
     rows = {
         name: read_scores(
             paths.SCORES / name,
-            [(item.text_id, take) for item in spoken for take in range(params.score.takes)],
+            [(item.text_id, take) for item in spoken for take in range(takes)],
             texts={item.text_id: item.text for item in spoken},
             split="selection",
             checkpoint_sha=_checkpoint_sha(params, name),
@@ -338,6 +488,7 @@ def select(params: Params) -> StageResult:
         scale=read_record(SPEAKER.scale, "codes"),
         real=pseudo["real"],
         codec=pseudo["codec"],
+        kept=_kept_speakers(params, talkers),
     )
     write_json(paths.SELECTION, decision)
     _write_epochs_table(decision)
@@ -447,7 +598,12 @@ def run_all(params: Params) -> Iterator[str]:
 
 
 def say(
-    params: Params, text: str, output: Path, candidate: str | None = None, seed: int = 0
+    params: Params,
+    text: str,
+    output: Path,
+    candidate: str | None = None,
+    seed: int = 0,
+    speaker: str | None = None,
 ) -> StageResult:
     """Speak a text with the chosen checkpoint, or with a candidate that is named.
 
@@ -457,10 +613,13 @@ def say(
         output: WAV file to write.
         candidate: A candidate; None asks `selection.json`.
         seed: Of the sampling.
+        speaker: One of several speakers; None takes the first.
     """
     _require_words(text)
     name = _known(params, candidate) if candidate is not None else _selection()["chosen"]
-    tts, voice = _voice(params, name)
+    wanted = (speaker,) if speaker is not None else None
+    talkers = choose_speakers(speakers_of(params), wanted, "--speaker")
+    tts, voice = next(_voices(params, name, talkers[:1]))[1:] if talkers else _voice(params, name)
     return say_with(params, tts, voice, text, output, name, params.train.language, seed)
 
 
@@ -549,6 +708,8 @@ def second_opinion(
 
 def _score(params: Params, name: str, split: str, folder: Path) -> dict[str, Any]:
     """Speak and measure one candidate on one split; write its rows, clips and summary."""
+    if talkers := speakers_of(params):
+        return _score_speakers(params, name, split, folder, talkers)
     tts, voice = _voice(params, name)
     return score_voice(
         params,
@@ -560,6 +721,63 @@ def _score(params: Params, name: str, split: str, folder: Path) -> dict[str, Any
         checkpoint_sha=_checkpoint_sha(params, name),
         language=params.train.language,
     )
+
+
+def _score_speakers(
+    params: Params, name: str, split: str, folder: Path, talkers: Sequence[Speaker]
+) -> dict[str, Any]:
+    """Have every speaker of a candidate speak the sentences; write them as one candidate's."""
+    from voxadapt.evaluation.results import write_rows
+    from voxadapt.evaluation.scoring import score_clips, summarise
+    from voxadapt.evaluation.similarity import Embedder, SimilarityScale
+    from voxadapt.evaluation.speakers import confusion, pool
+    from voxadapt.evaluation.synthesis import speak_candidate
+
+    spoken = sentences(params, split)
+    references = {who.name: _read_voice(SPEAKER.voice_of(who.folder)) for who in talkers}
+    coded = {who.name: _read_voice(SPEAKER.coded_voice_of(who.folder)) for who in talkers}
+    scales = {
+        who.name: SimilarityScale.from_dict(read_record(SPEAKER.scale_of(who.folder), "codes"))
+        for who in talkers
+    }
+    embedder, transcriber = Embedder(str(device_of(params))), _transcriber(params)
+    checkpoint_sha = _checkpoint_sha(params, name)
+    rows = {}
+    for who, tts, voice in _voices(params, name, talkers):
+        clips = speak_candidate(
+            tts,
+            f"{name}, {who.name}",
+            spoken,
+            voice,
+            params.score,
+            out_dir=folder / "wavs" / who.folder,
+            work_dir=paths.work_dir() / "speech",
+            root=ROOT,
+            checkpoint_sha=checkpoint_sha,
+            lang=params.asr.language,
+            language=params.train.language,
+        )
+        rows[who.name] = score_clips(
+            [clip.model_copy(update={"candidate": name}) for clip in clips],
+            transcriber,
+            embedder,
+            references[who.name],
+            scales[who.name],
+            params.score,
+            root=ROOT,
+            others=coded,
+        )
+    scale = scale_of(SPEAKER)
+    own = {key: who.name for who in talkers for key in who.ids}
+    pooled = pool(rows, own, params.score.takes, scale.sim_id)
+    write_rows(folder, pooled)
+    summary = summarise(pooled, params.select, scale)
+    summary["speakers"] = {
+        speaker: summarise(found, params.select, scales[speaker]) for speaker, found in rows.items()
+    }
+    summary["confusion"] = confusion(pooled, params.select)
+    write_json(folder / "summary.json", summary)
+    return summary
 
 
 def score_voice(
@@ -642,11 +860,68 @@ def _voice(params: Params, name: str) -> tuple[Any, Any]:
     from voxadapt.evaluation.synthesis import Voice, clone_voice
     from voxadapt.model.load import load_tts
 
-    tts = load_tts(_model_folder(params, name), device_of(params), attention=params.model.attention)
+    tts = load_tts(
+        _model_folder(params, name),
+        device_of(params),
+        attention=params.model.attention,
+        as_base=name == "base",  # an earlier run's checkpoint can be one
+    )
     if name != "base":
         return tts, Voice(speaker=params.train.speaker_name)
     ref_audio = accepted(SPEAKER)[0].ref_audio
     return tts, clone_voice(tts, ref_audio, params.data.ref_text, params.score.base_prompt)
+
+
+def _voices(
+    params: Params, name: str, talkers: Sequence[Speaker]
+) -> Iterator[tuple[Speaker, Any, Any]]:
+    """Load a candidate; yield each speaker with the model and the voice that speaks for it.
+
+    The Base speaks by name for speakers that it has already, and clones the others.
+    """
+    from voxadapt.evaluation.synthesis import Voice, clone_voice
+    from voxadapt.model.load import load_tts
+
+    folder = _model_folder(params, name)
+    kept = _kept_speakers(params, talkers) if name == "base" else {who.name for who in talkers}
+    cloned = [who for who in talkers if who.name not in kept]
+    if cloned and params.score.base_prompt == "icl":
+        raise UserError(
+            Problem("score.base_prompt", "x_vector with several speakers", "icl",
+                    "Set it: there is a transcript of one reference clip only.")
+        )  # fmt: skip
+    for as_base, members in ((False, [who for who in talkers if who.name in kept]), (True, cloned)):
+        if not members:
+            continue
+        attention = params.model.attention
+        tts = load_tts(folder, device_of(params), attention=attention, as_base=as_base)
+        for who in members:
+            voice = clone_voice(tts, who.ref_audio, None, "x_vector") if as_base else None
+            yield who, tts, voice or Voice(speaker=who.name)
+        del tts
+
+
+def speakers_of(params: Params, at: Corpus = SPEAKER) -> tuple[Speaker, ...]:
+    """List the speakers that the accepted manifest names; none where there is a single one."""
+    return list_speakers(accepted(at), params.train.speaker_name)
+
+
+def _kept_speakers(params: Params, talkers: Sequence[Speaker]) -> set[str]:
+    """Name the speakers that the model to be adapted has already."""
+    if not talkers:
+        return set()
+    there = _speakers_of_model(_model_folder(params, "base"))
+    return {who.name for who in talkers if who.name.lower() in there}
+
+
+def _speakers_of_model(folder: Path) -> set[str]:
+    """Name the speakers that a model folder speaks for, in lower case; a Base has none."""
+    from voxadapt.model.load import read_config
+
+    config = read_config(folder)
+    if config["tts_model_type"] != "custom_voice":
+        return set()
+    return {name.lower() for name in config["talker_config"].get("spk_id") or {}}
 
 
 def _model_folder(params: Params, name: str) -> Path:
@@ -683,6 +958,8 @@ def sentences(params: Params, split: str, at: Corpus = SPEAKER) -> list[Any]:
             Problem(str(at.manifest), f"utterances of the {split} split", "none",
                     f"Raise split.{split}_share, or add recordings.")
         )  # fmt: skip
+    if any(row.speaker for row in rows):  # all speakers say a text that several have recorded
+        rows = list({row.text: row for row in sorted(rows, key=lambda row: row.id)}.values())
     rows = sorted(rows, key=lambda row: fingerprint([params.split.salt, row.id]))
     rows = rows[: params.score.max_sentences]
     found = [
@@ -732,15 +1009,19 @@ def voice_of(at: Corpus) -> Any:
     Raises:
         UserError: When the file is absent or torn.
     """
+    return _read_voice(at.voice)
+
+
+def _read_voice(path: Path) -> Any:
     import zipfile
 
     from voxadapt.evaluation.similarity import VoiceReference
 
     try:
-        return VoiceReference.read(at.voice)
+        return VoiceReference.read(path)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            Problem(str(at.voice), "the voice's embeddings", " ".join(str(error).split())[:160],
+            Problem(str(path), "the voice's embeddings", " ".join(str(error).split())[:160],
                     "Run `voxadapt codes`, or `voxadapt language data`.")
         ) from None  # fmt: skip
 

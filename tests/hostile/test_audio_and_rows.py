@@ -277,7 +277,7 @@ LINES: dict[str, tuple[bytes, str]] = {
     "no audio": (without("audio"), "a key audio"),
     "no text": (without("text"), "a key text"),
     "no reference": (without("ref_audio"), "a key ref_audio"),
-    "extra field": (row(speaker="x"), "unknown key 'speaker'"),
+    "extra field": (row(mood="x"), "unknown key 'mood'"),
     "misspelt field": (row(Text="x"), "unknown key 'Text'"),
     "control in a key": (row(**{"a\u202eb": 1}), "unknown key"),
     "text as a number": (row(text=5), "int 5"),

@@ -26,7 +26,7 @@ from voxadapt.data.audio import (
     measure,
     probe,
 )
-from voxadapt.data.manifest import RawRow, Utterance, write_manifest
+from voxadapt.data.manifest import RawRow, Utterance, by_speaker, write_manifest
 from voxadapt.data.splits import SPLITS, Split, assign_split
 from voxadapt.data.text import (
     dominant_script,
@@ -50,6 +50,7 @@ MIN_CLIPS_FOR_RATE = 8
 MAD_TO_SD = 1.4826
 MIN_RATE_SPREAD = 0.02  # of the log rate: equal clips are no outliers of each other
 MIN_HELD_OUT_TEXTS = 8
+MIN_REFERENCE_CLIPS = 3  # of each speaker, as `evaluation.similarity` asks for
 CONTAINERS = {
     ".wav": {"WAV", "WAVEX", "RF64"},
     ".flac": {"FLAC"},
@@ -162,6 +163,7 @@ class Clip:
             **(self.measured.as_dict() if self.measured else {}),
             "findings": [finding.as_dict() for finding in self.findings],
             **({"consent": self.row.consent} if self.row.consent else {}),
+            **({"speaker": self.row.speaker} if self.row.speaker else {}),
         }
 
 
@@ -192,8 +194,9 @@ class AuditResult:
         """The outcome in one sentence."""
         n, warnings = self.metrics, len(self.warnings)
         per_split = ", ".join(f"{n['splits'][name]['clips']} {name}" for name in SPLITS)
+        voices = f" of {len(n['speakers'])} speakers" if len(n.get("speakers", ())) > 1 else ""
         return (
-            f"{n['num_accepted']} clips accepted ({n['minutes']:.1f} min: {per_split}), "
+            f"{n['num_accepted']} clips{voices} accepted ({n['minutes']:.1f} min: {per_split}), "
             f"{warnings} warning{'' if warnings == 1 else 's'}."
         )
 
@@ -240,9 +243,14 @@ def audit_corpus(
     for row in rows:
         clips.append(_check_clip(row, audit, split, script))
         progress.advance()
-    clips = _check_rates(clips, audit)
-    clips = _check_duplicates(clips)
-    corpus = _check_corpus(clips, audit) + _check_reference(clips, audit) if clips else []
+    groups = [_check_rates(group, audit) for group in _groups(clips)]
+    checked = {clip.row.line: clip for group in groups for clip in group}
+    clips = _check_duplicates([checked[clip.row.line] for clip in clips])
+    groups = _groups(clips)
+    corpus = [finding for group in groups for finding in _named(group, _check_minutes(group, audit))]
+    corpus += _check_splits(clips) if clips else []
+    for group in groups:
+        corpus += _named(group, _check_held_out(group) + _check_reference(group, audit))
     errors = list(problems)
     for clip in clips:
         errors += [f.as_problem(clip.row.where) for f in clip.findings if f.severity == "error"]
@@ -293,7 +301,15 @@ def _utterance(clip: Clip) -> Utterance:
         sample_rate_hz=clip.info.sample_rate_hz,
         audio_sha256=clip.file_sha256,
         split=clip.split,
+        speaker=clip.row.speaker,
     )
+
+
+def _groups(clips: Sequence[Clip]) -> list[list[Clip]]:
+    """Return the clips of each speaker, in the order of their first rows."""
+    by_line = {clip.row.line: clip for clip in clips}
+    groups = by_speaker([clip.row for clip in clips]).values()
+    return [[by_line[row.line] for row in group] for group in groups]
 
 
 def _check_clip(row: RawRow, audit: AuditParams, split: SplitParams, script: str | None) -> Clip:
@@ -583,7 +599,7 @@ def _check_rates(clips: list[Clip], audit: AuditParams) -> list[Clip]:
 def _check_duplicates(clips: list[Clip]) -> list[Clip]:
     """Find equal audio (after decoding) and equal texts (after folding)."""
     by_content: dict[str, Clip] = {}
-    by_text: dict[str, Clip] = {}
+    by_text: dict[tuple[str | None, str], Clip] = {}  # speakers may say the same
     checked = []
     for clip in clips:
         first = by_content.setdefault(clip.content_sha256, clip) if clip.content_sha256 else clip
@@ -605,7 +621,7 @@ def _check_duplicates(clips: list[Clip]) -> list[Clip]:
                         fix,
                     )
                 )
-        same = by_text.setdefault(clip.text_norm, clip)
+        same = by_text.setdefault((clip.row.speaker, clip.text_norm), clip)
         if same.row is not clip.row and first is clip:
             fix = "Equal texts stay in one split; different texts teach more."
             found = f"the text of {same.row.id} ({same.row.where})"
@@ -614,8 +630,34 @@ def _check_duplicates(clips: list[Clip]) -> list[Clip]:
     return checked
 
 
-def _check_corpus(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]:
-    """Check total length and splits."""
+def _named(clips: Sequence[Clip], findings: Sequence[Finding]) -> list[Finding]:
+    """Name the speaker in findings on all clips of one, where the manifest names it."""
+    speaker = clips[0].row.speaker
+    if speaker is None:
+        return list(findings)
+    return [replace(finding, found=f"{finding.found} (speaker {speaker})") for finding in findings]
+
+
+def _check_held_out(clips: Sequence[Clip]) -> list[Finding]:
+    """Check that a speaker whom the manifest names can be measured."""
+    held_out = sum(clip.split != "train" for clip in clips)
+    if clips[0].row.speaker is None or held_out >= MIN_REFERENCE_CLIPS:
+        return []
+    return [
+        Finding(
+            "error",
+            "held_out",
+            f"at least {MIN_REFERENCE_CLIPS} held-out clips to measure similarity with",
+            str(held_out),
+            "Add clips, or raise split.selection_share or split.confirmation_share.",
+            float(held_out),
+            float(MIN_REFERENCE_CLIPS),
+        )
+    ]
+
+
+def _check_minutes(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]:
+    """Check the total length."""
     found = []
     minutes = sum(clip.info.duration_s for clip in clips if clip.info) / 60.0
     low, high = audit.recommended_total_minutes
@@ -646,6 +688,12 @@ def _check_corpus(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]:
                 low if few else high,
             )
         )
+    return found
+
+
+def _check_splits(clips: Sequence[Clip]) -> list[Finding]:
+    """Check that every split has texts."""
+    found = []
     for name in SPLITS:
         texts = len({clip.text_norm for clip in clips if clip.split == name})
         if texts == 0:
@@ -805,7 +853,27 @@ def _metrics(
         else None,
         "consent": _consent(clips),
         "manifest_sha256": sha256_file(manifest),
+        **({"speakers": _speakers(clips)} if any(clip.row.speaker for clip in clips) else {}),
     }
+
+
+def _speakers(clips: Sequence[Clip]) -> list[dict[str, Any]]:
+    """Sum up what each speaker gives; a speaker of None stands for rows that name none."""
+    return [
+        {
+            "speaker": group[0].row.speaker,
+            "clips": len(group),
+            "minutes": round(sum(clip.info.duration_s for clip in group if clip.info) / 60.0, 4),
+            **{name: sum(clip.split == name for clip in group) for name in SPLITS},
+            "num_warnings": sum(len(clip.findings) for clip in group),
+            "median_snr_db": round(
+                float(np.median([clip.measured.snr_db for clip in group if clip.measured])), 2
+            ),
+            "reference": project_path(group[0].row.ref_path),
+            "reference_duration_s": round(probe(group[0].row.ref_path).duration_s, 4),
+        }
+        for group in _groups(clips)
+    ]
 
 
 def _consent(clips: Sequence[Clip]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,10 +21,11 @@ from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.text import has_letter, invisible_controls, is_speakable
 from voxadapt.errors import Problem, UserError
+from voxadapt.params import speaker_name_problem
 from voxadapt.provenance import write_jsonl
 
 REQUIRED = ("audio", "text", "ref_audio")
-OPTIONAL = ("language", "consent")
+OPTIONAL = ("language", "consent", "speaker")
 ROW = '{"audio": "…", "text": "…", "ref_audio": "…"}'
 MAX_TEXT_CHARACTERS = 2000
 MAX_CONSENT_CHARACTERS = 200
@@ -45,6 +46,7 @@ class Utterance(BaseModel):
         sample_rate_hz: Rate of the file.
         audio_sha256: Hash of the file.
         split: train, selection or confirmation.
+        speaker: Who speaks, as given; None: `train.speaker_name`. Written where it is given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,6 +60,10 @@ class Utterance(BaseModel):
     sample_rate_hz: int = Field(ge=1)
     audio_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     split: Literal["train", "selection", "confirmation"]
+    speaker: str | None = None
+
+
+T = TypeVar("T", bound="Utterance | RawRow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,7 @@ class RawRow:
         ref_path: The reference clip, below the manifest's folder.
         notes: What was accepted although it is unusual.
         consent: How the speaker agreed, as written, or None.
+        speaker: Who speaks, as written, or None.
     """
 
     where: str
@@ -89,14 +96,15 @@ class RawRow:
     ref_path: Path
     notes: tuple[str, ...] = ()
     consent: str | None = None
+    speaker: str | None = None
 
 
 def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
     """Read the user's manifest.
 
     Args:
-        path: JSONL with `audio`, `text`, `ref_audio` and, optionally, `language` and `consent`
-            in each line; paths relative to its folder. A byte order mark, Windows line ends and
+        path: JSONL with `audio`, `text`, `ref_audio` and, optionally, `language`, `consent` and
+            `speaker` in each line; paths relative to its folder. A byte order mark, Windows line ends and
             blank lines are accepted and noted on the first row.
 
     Returns:
@@ -131,6 +139,7 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
                     audio_path,
                     ref_path,
                     consent=values.get("consent"),
+                    speaker=values.get("speaker"),
                 )
             )
     except OSError as error:
@@ -140,7 +149,9 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
     problems.extend(files.repeats())
     rows, repeated = _refuse_repeated_audio(rows)
     problems.extend(repeated)
-    problems.extend(_refuse_second_reference(rows))
+    for members in by_speaker(rows).values():
+        problems.extend(_refuse_second_reference(members))
+    problems.extend(_refuse_alike_speakers(rows))
     if not rows and not problems:
         fix = 'Give one {"audio": …, "text": …, "ref_audio": …} a line.'
         problems.append(Problem(str(path), "at least one row", "an empty file", fix))
@@ -190,6 +201,11 @@ def row_problems(where: str, values: dict[str, Any]) -> list[Problem]:
             fix = "Say who agreed to what, when, and who holds the record; or drop the key."
             limit = f"consent in 1 to {MAX_CONSENT_CHARACTERS} printable characters"
             problems.append(Problem(where, limit, shown(consent), fix))
+    if isinstance(values.get("speaker"), str):
+        if reason := speaker_name_problem(values["speaker"]):
+            fix = "Give the name by which the model is to be asked for this voice, or drop the key."
+            expected = f"a speaker's name, which {reason}"
+            problems.append(Problem(where, expected, shown(values["speaker"]), fix))
     return problems
 
 
@@ -363,6 +379,36 @@ def _refuse_second_reference(rows: Sequence[RawRow]) -> list[Problem]:
     return problems
 
 
+def by_speaker(rows: Iterable[T]) -> dict[str | None, list[T]]:
+    """Group rows by who speaks, in the order of their first rows; None: rows that do not say."""
+    groups: dict[str | None, list[T]] = {}
+    for row in rows:
+        groups.setdefault(row.speaker, []).append(row)
+    return groups
+
+
+def _refuse_alike_speakers(rows: Sequence[RawRow]) -> list[Problem]:
+    """Report speakers whose names differ in case alone, and those that share a reference."""
+    problems: list[Problem] = []
+    names: dict[str, str] = {}
+    references: dict[str, str | None] = {}
+    for speaker, members in by_speaker(rows).items():
+        row = members[0]
+        known = names.setdefault((speaker or "").lower(), speaker or "")
+        if speaker is not None and known != speaker:
+            fix = "Write it alike in every row: the model knows a speaker in lower case."
+            problems.append(Problem(row.where, f"the speaker {known!r}", repr(speaker), fix))
+        other = references.setdefault(os.path.realpath(row.ref_path), speaker)
+        if other != speaker:
+            whose = "rows without a speaker" if other is None else f"the speaker {other!r}"
+            fix = "Give each speaker a clip of its own voice: it decides how the model hears it."
+            problems.append(
+                Problem(row.where, "a ref_audio of this speaker's own",
+                        f"{shown(row.ref_audio, 40)}, that of {whose}", fix)
+            )  # fmt: skip
+    return problems
+
+
 def _assign_ids(relative_paths: Sequence[str]) -> list[str]:
     """Name clips by their stem, by their whole path where stems collide.
 
@@ -392,7 +438,11 @@ def _safe(name: str) -> str:
 
 def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
     """Write accepted utterances, sorted by id, one JSON object a line."""
-    write_jsonl(path, (u.model_dump() for u in sorted(utterances, key=lambda u: u.id)))
+    rows = [
+        u.model_dump(exclude={"speaker"} if u.speaker is None else None)
+        for u in sorted(utterances, key=lambda u: u.id)
+    ]
+    write_jsonl(path, rows)
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:

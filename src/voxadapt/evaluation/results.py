@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -79,7 +79,12 @@ class Clip(_Record):
 
 
 class ScoreRow(_Record):
-    """Everything measured on one clip; a failed clip has a row too, with error 1.0."""
+    """Everything measured on one clip; a failed clip has a row too, with error 1.0.
+
+    Where several speakers are measured, `speaker` is the one that was asked for and `sim_to` the
+    similarity to each one's recordings, coded as what a model says is; otherwise both are None
+    and are not written.
+    """
 
     candidate: str
     split: str
@@ -129,6 +134,8 @@ class ScoreRow(_Record):
     flags: tuple[str, ...]
     status: Literal["ok", "failed"]
     message: str
+    speaker: str | None = None
+    sim_to: dict[str, float] | None = None
 
     @property
     def words(self) -> EditCounts:
@@ -241,10 +248,14 @@ def sort_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
 def serialise_rows(rows: Iterable[ScoreRow]) -> str:
     """Write rows as JSONL in canonical order: equal rows give equal bytes."""
     lines = (
-        json.dumps(row.model_dump(mode="json"), ensure_ascii=False, sort_keys=True)
-        for row in sort_rows(rows)
+        json.dumps(_values(row), ensure_ascii=False, sort_keys=True) for row in sort_rows(rows)
     )
     return "".join(line + "\n" for line in lines)
+
+
+def _values(row: ScoreRow) -> dict[str, Any]:
+    absent = {name for name in ("speaker", "sim_to") if getattr(row, name) is None}
+    return row.model_dump(mode="json", exclude=absent)
 
 
 def rows_sha(rows: Iterable[ScoreRow]) -> str:

@@ -7,7 +7,7 @@ function. Nothing is dropped: a clip that could not be made or read keeps its ro
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from voxadapt.evaluation.similarity import (
     VoiceReference,
     read_audio,
 )
-from voxadapt.evaluation.statistics import resample_weights, rounded
+from voxadapt.evaluation.statistics import DIGITS, resample_weights, rounded
 from voxadapt.params import ScoreParams, SelectParams
 from voxadapt.provenance import sha256_file
 
@@ -63,6 +63,7 @@ def score_clips(
     params: ScoreParams,
     *,
     root: Path,
+    others: Mapping[str, VoiceReference] | None = None,
 ) -> list[ScoreRow]:
     """Measure clips.
 
@@ -76,6 +77,7 @@ def score_clips(
         scale: The speaker's rate comes from here; None leaves the duration ratio unknown.
         params: Thresholds of the flags.
         root: Folder that relative paths start from.
+        others: References of several speakers, to each of which a clip is compared.
 
     Returns:
         One row a clip, in canonical order.
@@ -140,6 +142,7 @@ def score_clips(
                 speech_s=rounded(voice.speech_s),
                 sim=rounded(similarity),
                 sim_ref_n=sim_ref_n,
+                sim_to=None if similarity is None else _similarities(voice, others, leave_out),
                 dur_ratio=rounded(ratio),
                 **_shape_values(shape),
                 flags=clip_flags(
@@ -214,6 +217,16 @@ def _transcript_values(text_norm: str, hyp_norm: str, heard: Transcript) -> dict
         "lid": heard.lid,
         "lid_p": heard.lid_p,
     }
+
+
+def _similarities(
+    voice: VoicePrint, others: Mapping[str, VoiceReference] | None, leave_out: str | None
+) -> dict[str, float] | None:
+    """Compare a clip with each of several speakers; None where there is a single one."""
+    if not others or voice.embedding is None:
+        return None
+    found = {name: other.similarity(voice.embedding, leave_out) for name, other in others.items()}
+    return {name: round(value, DIGITS) for name, value in found.items()}
 
 
 def _heard(hyp_norm: str, heard: Transcript) -> Heard:

@@ -13,8 +13,8 @@ above a margin of .02, and dropping every such candidate would choose by luck.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.measures import Sample, calibrated
 from voxadapt.evaluation.normalise import metric_for
 from voxadapt.evaluation.results import ScoreRow, evaluator_id, ranked, rows_sha
+from voxadapt.evaluation.speakers import Apart, confusion
 from voxadapt.evaluation.statistics import (
     Array,
     Interval,
@@ -81,8 +82,12 @@ def select(
     scale: Mapping[str, Any] | None = None,
     real: Sequence[ScoreRow] = (),
     codec: Sequence[ScoreRow] = (),
+    kept: Collection[str] = (),
 ) -> dict[str, Any]:
     """Choose a candidate by the rule in the parameters.
+
+    Where several speakers speak, every gate must hold for each of them, and the candidates are
+    ranked by the speaker that is furthest below its own ceiling, then by the mean of all.
 
     Args:
         rows: Rows of the selection split by candidate: the start, and what it is held against.
@@ -93,11 +98,14 @@ def select(
         scale: `similarity.json` as read, for ceiling and floor.
         real: Rows of the held-out recordings, for the ASR floor; any split is filtered.
         codec: Rows of their codec round trip.
+        kept: Of several speakers, those whom the start's model had already: a further gate asks
+            that their voices are not lost.
 
     Returns:
         The JSON-ready content of `selection.json`. Where the start is not the Base it holds
         `start` and `keep_start`, and each candidate `vs_start`; `vs_base` is always against the
-        zero-shot Base, and None where that was not scored.
+        zero-shot Base, and None where that was not scored. Of several speakers it says who they
+        are (`speakers`), and of each candidate their measures and gates and its `confusion`.
 
     Raises:
         UserError: When candidates were not scored on the same clips by the same evaluator, or
@@ -107,6 +115,7 @@ def select(
     split = _check(rows, names, params, start)
     everything = [row for name in names for row in rows[name]]
     evaluator = evaluator_id(everything)
+    recordings = {"real": real, "codec": codec}  # of all splits
     real = ranked(comparable(real, split, evaluator))
     codec = ranked(comparable(codec, split, evaluator))
     _same_reference(scale, evaluator)
@@ -120,21 +129,31 @@ def select(
     takes = len(first.rows) // len(first.text_ids)
 
     higher = params.primary == "similarity"
-    primary = {name: s.sim if higher else s.error for name, s in samples.items()}
+    primary: dict[str, Any] = {name: s.sim if higher else s.error for name, s in samples.items()}
     measured = {
         name: sample.intervals(weights, confidence, ceiling, floor)
         for name, sample in samples.items()
     }
     real_rate = Sample(real, params.error_metric, floor).wrong_language_rate.point if real else None
-    gates = {
-        name: _gates(samples[name], first, measured[name], weights, params, real_rate, start)
-        for name in names
-    }
+    apart = Apart.of(rows, scale, params)
+    if apart is None:
+        gates = {
+            name: _gates(samples[name], first, measured[name], weights, params, real_rate, start)
+            for name in names
+        }
+    else:
+        means, primary = primary, {name: apart.worst(name, params) for name in names}
+        by_speaker = {
+            name: _gates_by_speaker(apart, name, weights, params, real_rate, start, kept)
+            for name in names
+        }
+        gates = {name: _worst_gates(found) for name, found in by_speaker.items()}
     eligible = [n for n in names if all(gate.state != "failed" for gate in gates[n])]
 
     comparison = _compare(
-        eligible, primary, samples, weights, higher, confidence, params.similarity_tie
-    )
+        eligible, primary, samples, weights, higher, confidence, params.similarity_tie,
+        None if apart is None else means,
+    )  # fmt: skip
     best = comparison.best if comparison else start
     chosen = comparison.chosen if comparison else start
     runner_up = comparison.runner_up if comparison else None
@@ -171,7 +190,11 @@ def select(
                 "n_measured": samples[name].num_measured,
                 "gates": [gate.as_dict() for gate in gates[name]],
                 **{key: measured[name][key].as_dict() for key in shown},
-                "primary": measured[name]["sim" if higher else metric].as_dict(),
+                "primary": (
+                    measured[name]["sim" if higher else metric]
+                    if apart is None
+                    else ratio_interval(primary[name], weights, len(samples[name].rows), confidence)
+                ).as_dict(),
                 "vs_base": versus(name, BASE),
                 **({} if start == BASE else {"vs_start": versus(name, start)}),
                 "vs_best": comparison.versus_best[name] if comparison and in_race else None,
@@ -180,11 +203,16 @@ def select(
                 "pareto_probability": (
                     rounded(comparison.pareto_probability[name]) if comparison and in_race else 0.0
                 ),
+                **({} if apart is None else apart.record(name, start, by_speaker[name], weights,
+                                                         rows[name], params)),
             }
-        )
+        )  # fmt: skip
+    rule = _rule_text(params, start)
+    if apart is not None:
+        rule += _rule_of_speakers(params, kept)
     result = {
         "schema": SCHEMA,
-        "rule": params.model_dump(mode="json") | {"text": _rule_text(params, start)},
+        "rule": params.model_dump(mode="json") | {"text": rule},
         "split": split,
         "num_texts": len(first.text_ids),
         "takes": takes,
@@ -205,6 +233,11 @@ def select(
         **({} if start == BASE else {"start": start, "keep_start": chosen == start}),
         "power": _power(names, primary, weights, takes, params, start),
     }
+    if apart is not None:
+        result["speakers"] = apart.described(kept)
+        result["recordings"] = {
+            name: confusion(found, params) for name, found in recordings.items() if found
+        }
     result["reason"] = _reason(result, start, what)
     return result
 
@@ -348,6 +381,7 @@ def _compare(
     higher: bool,
     confidence: float,
     similarity_tie: float,
+    means: Mapping[str, Ratio] | None = None,
 ) -> _Comparison | None:
     """Find the best, the candidates that tie with it, and the one of those to take."""
     if not eligible:
@@ -380,6 +414,16 @@ def _compare(
             "within_one_se": within,
             "contains_zero": contains,
         }
+    if means is not None:  # of those whose worst speakers tie, the best of all speakers together
+        sign = 1.0 if higher else -1.0
+        leader = max(tied, key=lambda name: sign * round(means[name].point, 9))
+        tie = similarity_tie if higher else 0.0
+        tied = [
+            name
+            for name in tied
+            if abs(round(means[name].point - means[leader].point, 9)) <= tie
+            or _within_one_se(means[name], means[leader], weights, num_texts)
+        ]
     clearest, remaining = None, tied
     if higher:
         # No ear hears a thousandth of similarity, but words are missed: among those that tie in
@@ -478,6 +522,14 @@ def _reason(result: Mapping[str, Any], start: str, what: str) -> str:
         else ""
     )
     score = f"{label} {chosen['primary']['point']:.3f}"
+    if "speakers" in result:
+        worst = chosen["worst_speaker"]
+        far = f"{abs(chosen['primary']['point']):.3f}"
+        if rule["primary"] == "similarity":
+            value = chosen["speakers"][worst]["sim"]["point"]
+            score = f"worst speaker ({worst}: {label} {value:.3f}, {far} from its ceiling)"
+        else:
+            score = f"worst speaker ({worst}: {label} {far})"
     keep = f"Keep the Base, do not {what}" if start == BASE else f"Keep {_called(start)}"
     if len(out) == len(by_name):
         return f"{keep}: no candidate passed every gate.{gated}"
@@ -573,6 +625,89 @@ def _rule_text(params: SelectParams, start: str) -> str:
     )
 
 
+def _gates_by_speaker(
+    apart: Apart,
+    name: str,
+    weights: Array,
+    params: SelectParams,
+    real_wrong_language: float | None,
+    start: str,
+    kept: Collection[str],
+) -> dict[str, list[Gate]]:
+    """Hold every speaker of a candidate against every gate."""
+    found = {}
+    for speaker in apart.speakers:
+        ours, theirs = apart.samples[name][speaker], apart.samples[start][speaker]
+        measured = apart.intervals(name, speaker, weights, params.confidence)
+        gates = _gates(ours, theirs, measured, weights, params, real_wrong_language, start)
+        if kept:
+            if speaker in kept:
+                lost, _ = paired_difference(ours.sim, theirs.sim, weights, params.confidence)
+                gates.append(_kept_gate(lost, params.similarity_tie))
+            else:
+                gates.append(Gate("kept_voice", "passed", None, None, None, 0.0, "A new voice."))
+        found[speaker] = gates
+    return found
+
+
+def _kept_gate(found: Interval, tie: float) -> Gate:
+    """Ask that a speaker whom the model had already is not shown to have lost its voice."""
+    assert found.point is not None
+    high = found.point if found.high is None else found.high
+    difference = f"SIM-resemblyzer minus that of before: {found.point:+.3f}"
+    interval = "" if found.low is None else f" [{found.low:+.3f}, {high:+.3f}]"
+    if found.point >= -tie:
+        state, verdict = "passed", "the voice is kept"
+    elif high < 0.0:
+        state, verdict = "failed", "the voice has lost"
+    else:
+        state, verdict = "undecided", "lower, but within the interval of before"
+    text = f"{difference}{interval}: {verdict}."
+    return Gate("kept_voice", state, found.point, found.low, found.high, -tie, text)
+
+
+_STATES = ("passed", "undecided", "failed")
+
+
+def _worst_gates(by_speaker: Mapping[str, Sequence[Gate]]) -> list[Gate]:
+    """Return each gate as it stands for the speaker that does worst by it."""
+
+    def badness(item: tuple[str, Gate]) -> tuple[int, float]:
+        gate = item[1]
+        value = 0.0 if gate.value is None else gate.value
+        if gate.name == "duration_ratio":
+            value = abs(float(np.log(value))) if value > 0 else np.inf
+        elif gate.name in ("coverage", "similarity", "kept_voice"):
+            value = -value
+        return _STATES.index(gate.state), -np.inf if gate.value is None else value
+
+    names = list(by_speaker)
+    worst = []
+    for gates in zip(*by_speaker.values(), strict=True):
+        speaker, gate = max(zip(names, gates, strict=True), key=badness)
+        worst.append(replace(gate, text=f"{speaker}: {gate.text}"))
+    return worst
+
+
+def _rule_of_speakers(params: SelectParams, kept: Collection[str]) -> str:
+    """Put what the rule means for several speakers into words."""
+    if params.primary == "similarity":
+        ranked_by, mean = "of the speaker that is furthest below its own ceiling", "similarity"
+    else:
+        ranked_by, mean = "of the speaker with the highest error", params.error_metric.upper()
+    old = (
+        f" A speaker whom the model had before ({', '.join(sorted(kept))}) must not be shown to "
+        f"have lost more than {params.similarity_tie:g} of similarity."
+        if kept
+        else ""
+    )
+    return (
+        f" There are several speakers: every gate must hold for each of them, and what is ranked "
+        f"by is that {ranked_by}. Of the candidates that tie in it, those remain that tie with the "
+        f"best mean {mean} of all speakers; what follows is read of this mean.{old}"
+    )
+
+
 def confirm(
     base: Sequence[ScoreRow],
     chosen: Sequence[ScoreRow],
@@ -636,6 +771,7 @@ def confirm(
         "selection_difference": None,
     }
     verdict, sentence = _verdict(name, measures, params, len(ours.text_ids))
+    apart = Apart.of({BASE: base, name: chosen}, scale, params)
     return {
         "schema": "voxadapt-confirm/1",
         "split": split,
@@ -656,7 +792,35 @@ def confirm(
             "The selection split's figures are optimistic for the chosen candidate, because they "
             "chose it (winner's curse). These sentences chose nothing: quote these figures."
         ),
+        **({} if apart is None else _confirmed_speakers(apart, name, chosen, weights, params)),
     }
+
+
+def _confirmed_speakers(
+    apart: Apart,
+    name: str,
+    chosen: Sequence[ScoreRow],
+    weights: Array,
+    params: SelectParams,
+) -> dict[str, Any]:
+    """Compare each of several speakers with the Base on the sentences that chose nothing."""
+    found = {}
+    for speaker in apart.speakers:
+        both = {
+            key: apart.intervals(key, speaker, weights, params.confidence) for key in (BASE, name)
+        }
+        difference = apart.difference(name, BASE, speaker, weights, params.confidence)
+        found[speaker] = {
+            key: {
+                "base": both[BASE][key].as_dict(),
+                "chosen": both[name][key].as_dict(),
+                "difference": None
+                if difference is None
+                else difference["sim" if key == "sim" else "error"],
+            }
+            for key in ("sim", params.error_metric)
+        }
+    return {"speakers": found, "confusion": confusion(chosen, params)}
 
 
 def _verdict(

@@ -497,6 +497,75 @@ def build_scale(
     return reference, scale
 
 
+def build_reference(embedder: Embedder, clips: Sequence[Clip], root: Path) -> VoiceReference:
+    """Embed clips of one voice as a reference.
+
+    Args:
+        embedder: The encoder.
+        clips: Of the voice.
+        root: Folder that relative paths start from.
+
+    Raises:
+        UserError: When fewer than two have a voice: one can be left out of the others.
+    """
+    prints = embedder.embed([root / clip.wav for clip in clips])
+    found = {
+        clip.text_id: item.embedding
+        for clip, item in zip(clips, prints, strict=True)
+        if item.embedding is not None
+    }
+    if len(found) < 2:
+        raise UserError(
+            Problem("held-out clips through the codec", "at least 2 with a voice", str(len(found)),
+                    "Add recordings, or raise split.selection_share."),
+            "Similarity has no reference.",
+        )  # fmt: skip
+    keys = sorted(found)
+    return VoiceReference(tuple(keys), np.stack([found[key] for key in keys]), embedder.id)
+
+
+def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> SimilarityScale:
+    """Average the scales of several speakers, each of whom weighs the same.
+
+    The ends of an average's interval lie as far out as the root of the summed squares of its
+    parts' distances says: the speakers' recordings are independent of one another.
+
+    Args:
+        scales: Scale of each speaker.
+        sim_id: Identity of all references.
+    """
+
+    def average(parts: Sequence[Interval]) -> Interval:
+        points = [part.point for part in parts if part.point is not None]
+        if len(points) < len(parts):
+            return NOTHING
+        below = [
+            p - part.low for p, part in zip(points, parts, strict=True) if part.low is not None
+        ]
+        above = [
+            part.high - p for p, part in zip(points, parts, strict=True) if part.high is not None
+        ]
+        low, high = (float(np.sqrt(np.sum(np.square(d)))) / len(parts) for d in (below, above))
+        point = float(np.mean(points))
+        return Interval(point, point - low, point + high, sum(part.n for part in parts))
+
+    values = list(scales.values())
+    return SimilarityScale(
+        sim_id=sim_id,
+        reference_ids=tuple(sorted(key for scale in values for key in scale.reference_ids)),
+        ceiling=average([scale.ceiling for scale in values]),
+        ceiling_by_duration=(),
+        codec_ceiling=average([scale.codec_ceiling for scale in values]),
+        floor=average([scale.floor for scale in values]),
+        floor_by_speaker=(),
+        rate=SpeechRate(
+            float(np.mean([scale.rate.offset_s for scale in values])),
+            float(np.mean([scale.rate.seconds_per_char for scale in values])),
+            sum(scale.rate.n for scale in values),
+        ),
+    )
+
+
 def _mean(
     values: Sequence[tuple[str, float]], confidence: float, num_bootstrap: int, seed: int
 ) -> Interval:

@@ -1,7 +1,8 @@
 """Checkpoint folders that the stock `qwen_tts` loads and speaks from.
 
 An exported folder is a CustomVoice model: `config.json` lists the speaker under a lower-case
-name, the codec embedding holds its vector, everything else comes from the Base. Unlike a stock
+name, the codec embedding holds its vector, everything else comes from the Base; so it is for each
+of several speakers. Unlike a stock
 CustomVoice model it keeps the speaker encoder, so that it still clones and can be trained on.
 """
 
@@ -42,6 +43,7 @@ def export_checkpoint(
     speaker_vector: Tensor,
     meta: Mapping[str, Any],
     dtype: torch.dtype | None = None,
+    also: Mapping[str, tuple[SpeakerRow, Tensor]] | None = None,
 ) -> Path:
     """Write a checkpoint folder in one piece: it is whole, or it is not there.
 
@@ -56,6 +58,8 @@ def export_checkpoint(
         speaker_vector: `[D]`, what the model was conditioned on in training.
         meta: JSON-like facts about the checkpoint, written to `meta.json`.
         dtype: Type of the stored weights; None keeps the Base's type, tensor by tensor.
+        also: Further speakers by name, each with a row of its own and its vector. Speakers that
+            the Base has are kept as they are.
 
     Returns:
         `out_dir`.
@@ -64,12 +68,17 @@ def export_checkpoint(
         UserError: When a trained weight cannot be represented in the stored type.
     """
     out_dir, base_dir = Path(out_dir), Path(base_dir)
-    config = _speaker_config(read_config(base_dir), speaker_name, speaker_row.id)
+    speakers = {speaker_name: (speaker_row, speaker_vector), **(also or {})}
+    vectors = {row.id: vector for row, vector in speakers.values()}
+    assert len(vectors) == len(speakers), "speakers that share a row"
+    config = read_config(base_dir)
+    for name, (row, _) in speakers.items():
+        config = _speaker_config(config, name, row.id)
     files = weight_files(base_dir)
     unknown = set(state) - set(files)
     assert not unknown, f"tensors that the Base does not have: {sorted(unknown)}"
     tensors = {
-        name: _stored(name, value, state, speaker_row.id, speaker_vector, dtype)
+        name: _stored(name, value, state, vectors, dtype)
         for name, value in iterate_weights(base_dir)
     }
     with new_folder(out_dir) as folder:
@@ -210,8 +219,7 @@ def _stored(
     name: str,
     base: Tensor,
     state: Mapping[str, Tensor],
-    row: int,
-    vector: Tensor,
+    vectors: Mapping[int, Tensor],
     dtype: torch.dtype | None,
 ) -> Tensor:
     """Return the tensor as it is stored."""
@@ -221,7 +229,8 @@ def _stored(
         value = state[name].detach().to("cpu", kind, copy=True).contiguous()
     if name == CODEC_EMBEDDING:
         value = value.clone()
-        value[row] = vector.detach().to("cpu", kind)
+        for row, vector in vectors.items():
+            value[row] = vector.detach().to("cpu", kind)
     fix = "Lower train.lr; the weights have grown beyond what the Base's type can store."
     require_finite(name, value, fix)
     return value

@@ -42,7 +42,8 @@ def embed(
     Args:
         talker: `Qwen3TTSTalkerForConditionalGeneration`.
         batch: Right-padded batch.
-        speaker_vector: `[D]`, placed on the speaker position of every row.
+        speaker_vector: `[D]`, placed on the speaker position of every row, or `[B, 1, D]`: that of
+            each row.
         heard: `[B, L]` bool; frames where it is false keep their place without their codes.
             None: all frames, as in generation.
 
@@ -112,7 +113,7 @@ def predict(
     Args:
         model: `Qwen3TTSForConditionalGeneration`.
         batch: Right-padded batch on the model's device.
-        speaker_vector: `[D]`, or None for sequences without a speaker.
+        speaker_vector: `[D]`, or `[B, 1, D]`; None for sequences without a speaker.
         heard: `[B, L]` bool: frames whose codes the talker sees as input; targets stay. None: all.
     """
     talker = model.talker

@@ -15,6 +15,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from voxadapt import paths
 from voxadapt.params import candidate_name
@@ -453,6 +454,65 @@ def losses(log: Sequence[dict[str, float | None]] | None = None, theme: Theme = 
     axes.set_ylabel("loss, nats per token", fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, ncols=2, loc="lower center",
                 bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    return figure
+
+
+def confusion(tables: Mapping[str, Mapping[str, Any]], theme: Theme = LIGHT) -> Plot:
+    """Draw who sounds like whom: rows ask for a speaker, columns are whose recordings it is near.
+
+    Args:
+        tables: What `evaluation.speakers.confusion` returns, by title.
+        theme: Colours and width; on narrow pages the tables stand below one another.
+    """
+    names = list(next(iter(tables.values()))["speakers"])
+    wide = theme.width_in > NARROW.width_in
+    columns = 2 if wide else 1
+    rows = -(-len(tables) // columns)
+    counted, size = len(names) <= 4, min(9.0, 45.0 / len(names))  # what a cell has room for
+    figure = Plot(
+        figsize=(theme.width_in, rows * (0.5 + 0.85 * theme.width_in / columns)),
+        layout="constrained",
+        facecolor=theme.card,
+    )
+    points = [
+        value["point"]
+        for table in tables.values()
+        for row in table["rows"]
+        for value in row["similarity"]
+        if value["point"] is not None
+    ]
+    low, high = min(points, default=0.0), max(points, default=1.0)
+    places = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for axes in places[len(tables) :]:
+        axes.set_axis_off()
+    for number, (axes, (heading, table)) in enumerate(zip(places, tables.items(), strict=False)):
+        _dress(axes, theme)
+        axes.grid(visible=False)
+        axes.spines["bottom"].set_visible(False)
+        for y, row in enumerate(table["rows"]):
+            for x, value in enumerate(row["similarity"]):
+                point = value["point"]
+                share = 0.0 if point is None else (point - low) / max(high - low, 1e-9)
+                axes.add_patch(
+                    Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, linewidth=0,
+                              facecolor=theme.chosen, alpha=round(0.05 + 0.5 * share, 3))
+                )  # fmt: skip
+                axes.text(
+                    x, y - (0.08 if counted else 0.0), "–" if point is None else f"{point:.2f}",
+                    ha="center", va="center", fontsize=size, color=theme.ink,
+                )  # fmt: skip
+                if counted:
+                    axes.text(
+                        x, y + 0.26, f"{row['nearest'][x]} of {row['n']}",
+                        ha="center", va="center", fontsize=6.5, color=theme.ink,
+                    )  # fmt: skip
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_aspect("equal")
+        axes.set_title(heading, fontsize=9, color=theme.ink, loc="left")
+        shown = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
+        axes.set_xticks(range(len(names)), shown, fontsize=8)
+        axes.set_yticks(range(len(names)), shown if number % columns == 0 else [], fontsize=8)
     return figure
 
 

@@ -202,10 +202,11 @@ class Material:
     rows: dict[str, dict[str, Record]]
     references: list[Record]
 
-    def reference(self, index: int, text_id: str) -> Record:
-        """Return a recording of another sentence, a different one from trial to trial."""
-        others = [row for row in self.references if row["text_id"] != text_id]
-        return (others or self.references)[index % max(1, len(others))]
+    def reference(self, index: int, row: Record) -> Record:
+        """Return a recording of a clip's speaker and of another sentence, another one each time."""
+        own = [other for other in self.references if other.get("speaker") == row.get("speaker")]
+        others = [other for other in own if other["text_id"] != row["text_id"]]
+        return (others or own)[index % max(1, len(others))]
 
 
 def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
@@ -366,7 +367,7 @@ def _ab_trials(material: Material, pairs: Sequence[tuple[str, str]], sounds: Sou
                 )
                 continue
             clips = {sounds.id_of(row): row["candidate"] for row in rows}
-            trial = _trial(rows[0]["text"], clips, material.reference(index, text_id), sounds)
+            trial = _trial(rows[0]["text"], clips, material.reference(index, rows[0]), sounds)
             trials.append(trial)
             key[trial["id"]] = KeyTrial(text_id=text_id, take=take, clips=clips)
     return trials, key, unheard
@@ -385,7 +386,7 @@ def _mos_trials(material: Material, names: Sequence[str], sounds: Sounds) -> Tri
                 )
                 continue
             clips = {sounds.id_of(row): name}
-            trial = _trial(row["text"], clips, material.reference(index + 1, text_id), sounds)
+            trial = _trial(row["text"], clips, material.reference(index + 1, row), sounds)
             trials.append(trial)
             key[trial["id"]] = KeyTrial(text_id=text_id, take=row["take"], clips=clips)
     return trials, key, unheard

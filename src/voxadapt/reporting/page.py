@@ -160,6 +160,7 @@ def build_page(params: Params, root: str | Path = ".") -> str:
             flag_counts=flag_counts(records.summaries, names),
             digits=digits(records.summaries, names),
             planning=records.planning,
+            speakers=selection.get("speakers", []),
             votes=votes_section(records),
             audit=audit_facts(records.audit, records.clips),
             codes=facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
@@ -200,19 +201,21 @@ def lede(params: Params, records: Records) -> str:
     """Say in one sentence what the choice gains, on the sentences that no decision has seen."""
     selection, confirm = records.selection, records.confirm
     name = tables.title(selection["chosen"]).lower()
+    several = len(selection.get("speakers", ()))
+    voice = f"its {several} speakers" if several > 1 else params.train.speaker_name
     count = f"{confirm['num_texts']} unseen sentences"
     if selection["keep_base"]:
         return (
             f"No epoch passed every gate and sounded measurably better than the zero-shot Base "
-            f"as {params.train.speaker_name}; on {count} the Base scores "
+            f"as {voice}; on {count} the Base scores "
             f"{point_of(confirm, 'sim', 'base')} in similarity and "
             f"{point_of(confirm, 'wer', 'base')} in word error."
         )
     sim, error = (confirm["measures"][key] for key in ("sim", confirm["error_metric"]))
     likeness = {
-        1: f"sounds more like {params.train.speaker_name} than the zero-shot Base",
-        0: f"sounds about as much like {params.train.speaker_name} as the zero-shot Base",
-        -1: f"sounds less like {params.train.speaker_name} than the zero-shot Base",
+        1: f"sounds more like {voice} than the zero-shot Base",
+        0: f"sounds about as much like {voice} as the zero-shot Base",
+        -1: f"sounds less like {voice} than the zero-shot Base",
     }[direction(sim["difference"])]
     clarity = {
         1: "It is understood less well",
@@ -270,8 +273,10 @@ def draw(figures_of: Mapping[str, Callable[[figures.Theme], Figure]]) -> dict[st
 
 def _figures(records: Records, metric: str) -> dict[str, Drawing]:
     selection, other = records.selection, "cer" if metric == "wer" else "wer"
+    matrices = _confusions(selection)
     return draw(
         {
+            **({"confusion": partial(figures.confusion, matrices)} if matrices else {}),
             "trade_off": lambda theme: figures.trade_off(selection, theme),
             "similarity": lambda theme: figures.similarity(selection, theme),
             "error": lambda theme: figures.errors(selection, metric, theme),
@@ -281,6 +286,16 @@ def _figures(records: Records, metric: str) -> dict[str, Drawing]:
             "losses": lambda theme: figures.losses(records.train_log, theme),
         }
     )
+
+
+def _confusions(selection: Record) -> dict[str, Record]:
+    """Return who sounds like whom by title: recordings, the same coded, Base and chosen."""
+    if not selection.get("speakers"):
+        return {}
+    names = dict.fromkeys(["base", selection["chosen"]])
+    found = {c["name"]: c["confusion"] for c in selection["candidates"]}
+    found |= selection["recordings"]
+    return {tables.title(name): found[name] for name in (*PSEUDO, *names) if name in found}
 
 
 def facts(record: Record) -> dict[str, Any]:
@@ -535,6 +550,7 @@ def audit_facts(audit: Record, clips: Sequence[Record]) -> dict[str, Any]:
         ],
         "corpus": [finding["message"] for finding in audit.get("corpus_warnings", [])],
         "consent": tables.consent_sentence(audit.get("consent"), len(clips)),
+        "speakers": audit.get("speakers", []),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,14 +229,17 @@ def consent_sentence(given: Mapping[str, Any] | None, num_rows: int) -> str:
 
 
 def splits(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
-    """Count clips, texts and minutes of each split in the accepted manifest."""
+    """Count clips, texts and minutes of each split, and of each of several speakers' splits."""
     rows = read_jsonl(Path(root) / at.manifest)
+    groups = {"": rows}
+    for name in sorted({row["speaker"] for row in rows if "speaker" in row}):
+        groups[f"{name}, "] = [row for row in rows if row.get("speaker") == name]
     table = []
-    for split in ("train", "selection", "confirmation"):
-        chosen = [row for row in rows if row["split"] == split]
+    for whose, split in product(groups, ("train", "selection", "confirmation")):
+        chosen = [row for row in groups[whose] if row["split"] == split]
         table.append(
             {
-                "split": split,
+                "split": f"{whose}{split}",
                 "clips": len(chosen),
                 "texts": len({row["text"] for row in chosen}),
                 "minutes": round(sum(row["duration_s"] for row in chosen) / 60, 1),

@@ -6,8 +6,8 @@ it says which parameters are trained and how a checkpoint of them is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from voxadapt.model.checkpoint import export_checkpoint
 from voxadapt.model.freezing import ModuleCount, freeze
-from voxadapt.model.tokens import SpecialIds, free_codec_row
+from voxadapt.model.tokens import SpeakerRow, SpecialIds, free_codec_row
 from voxadapt.params import TrainParams
 
 
@@ -51,7 +51,7 @@ class Adaptation:
         label: What progress lines call it.
         identity: What decides the result besides parameters, data and Base.
         prepare: Readies a loaded Base: stock model in the masters' type, special ids, speaker
-            vector `[D]`.
+            vector `[D]`; of several speakers `[S, D]`.
     """
 
     label: str
@@ -59,29 +59,48 @@ class Adaptation:
     prepare: Callable[[Any, SpecialIds, Tensor], Prepared]
 
 
-def speaker_adaptation(params: TrainParams, model_path: Path) -> Adaptation:
-    """Fine-tune the model on one speaker; epochs are CustomVoice folders.
+def speaker_adaptation(
+    params: TrainParams, model_path: Path, speakers: Sequence[str] = ()
+) -> Adaptation:
+    """Fine-tune the model on one speaker or several; epochs are CustomVoice folders.
 
     Args:
         params: `train` section.
         model_path: The Base.
+        speakers: Names of several, in the order of their vectors; none: `params.speaker_name`.
     """
+    names = list(speakers) or [params.speaker_name]
 
     def prepare(tts: Any, ids: SpecialIds, vector: Tensor) -> Prepared:
         model = tts.model
-        row = free_codec_row(model.talker.get_input_embeddings().weight, ids, params.speaker_name)
-        # The vector is computed once, outside the loss, so its encoder is never trained.
+        weight, taken = model.talker.get_input_embeddings().weight, ids
+        rows: list[SpeakerRow] = []
+        for name in names:
+            rows.append(free_codec_row(weight, taken, name))
+            taken = replace(taken, speakers={**taken.speakers, name.lower(): rows[-1].id})
+        # Vectors are computed once, outside the loss, so their encoder is never trained.
         counts = freeze(model, {*params.frozen, "speaker_encoder"})
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        first, *others = zip(names, rows, vector if speakers else [vector], strict=True)
 
         def export(folder: Path, meta: Mapping[str, Any]) -> None:
-            export_checkpoint(folder, model_path, trained, params.speaker_name, row, vector, meta)
+            export_checkpoint(folder, model_path, trained, *first, meta,
+                              also={name: (row, own) for name, row, own in others})  # fmt: skip
 
-        about = {
-            "speaker_name": params.speaker_name,
-            "speaker_row": {**asdict(row), "near_zero": row.near_zero},
+        about: dict[str, Any] = {
+            "speaker_name": names[0],
+            "speaker_row": {**asdict(rows[0]), "near_zero": rows[0].near_zero},
         }
-        describe = f"speaker {params.speaker_name} in row {row.id}"
+        describe = ", ".join(
+            f"speaker {name} in row {row.id}" for name, row in zip(names, rows, strict=True)
+        )
+        if speakers:
+            about["speakers"] = {
+                name: {**asdict(row), "near_zero": row.near_zero}
+                for name, row in zip(names, rows, strict=True)
+            }
+            about["kept_speakers"] = sorted(set(ids.speakers) - {name.lower() for name in names})
         return Prepared(ids, trained, counts, about, export, describe)
 
-    return Adaptation(params.speaker_name, {}, prepare)
+    label = names[0] if len(names) == 1 else f"{len(names)} speakers"
+    return Adaptation(label, {}, prepare)

@@ -187,6 +187,49 @@ def epoch_windows(
     ]
 
 
+def balanced_epoch(
+    speakers: Sequence[str],
+    frames: Sequence[int],
+    balance: float,
+    seed: int,
+    epoch: int,
+) -> list[int]:
+    """Draw the clips of an epoch so that no speaker is heard much more than another.
+
+    A speaker with F frames in all gets a share of the epoch's frames that is proportional to
+    F ** (1 - balance): its own at 0, the same as every other one's at 1. An epoch holds about as
+    many frames as the corpus. A speaker's clips are gone through in shuffled rounds that go on
+    from epoch to epoch: all of them are heard equally often, give or take once.
+
+    Args:
+        speakers: Who speaks each example.
+        frames: Frames of each example.
+        balance: From 0 to 1.
+        seed: Seed of the run.
+        epoch: Number of the epoch, from 1.
+
+    Returns:
+        Indices of examples, some of them several times or not at all; as many in every epoch.
+    """
+    drawn: list[int] = []
+    members: dict[str, list[int]] = {}
+    for index, speaker in enumerate(speakers):
+        members.setdefault(speaker, []).append(index)
+    names = sorted(members)
+    totals = np.array([sum(frames[i] for i in members[name]) for name in names], float)
+    shares = totals ** (1.0 - balance)
+    shares *= totals.sum() / shares.sum()
+    for number, name in enumerate(names):
+        own = members[name]
+        count = max(1, round(len(own) * shares[number] / totals[number]))
+        for place in range((epoch - 1) * count, epoch * count):
+            turn, position = divmod(place, len(own))
+            if position == 0 or place == (epoch - 1) * count:
+                order = np.random.default_rng([seed, number, turn, 1]).permutation(len(own))
+            drawn.append(own[order[position]])
+    return drawn
+
+
 @dataclass(frozen=True)
 class Share:
     """What falls to a process of a batch that several share.

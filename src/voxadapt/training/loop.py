@@ -37,11 +37,12 @@ from voxadapt.model.load import load_tts, speaker_vector
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.params import TrainParams
 from voxadapt.progress import Progress
-from voxadapt.provenance import fingerprint, read_json, sha256_folder, write_json
+from voxadapt.provenance import fingerprint, read_json, sha256_file, sha256_folder, write_json
 from voxadapt.training import engine, log
 from voxadapt.training.adaptation import Adaptation, speaker_adaptation
 from voxadapt.training.batches import (
     Line,
+    balanced_epoch,
     build_examples,
     draw_heard,
     epoch_windows,
@@ -88,6 +89,7 @@ def train(
     num_epochs: int,
     adaptation: Adaptation | None = None,
     tags: Mapping[str, str] | None = None,
+    speakers: Mapping[str, str | Path] | None = None,
     log_path: str | Path | None = None,
     device: torch.device | str = "cpu",
     attention: str = "sdpa",
@@ -101,12 +103,14 @@ def train(
         model_path: Base model, or a checkpoint of an earlier run.
         utterances: Accepted utterances; `train` rows are learnt, `selection` rows measured.
         codes: Codes `[N, K]` by utterance id.
-        ref_audio: Recording that gives the speaker vector.
+        ref_audio: Recording that gives the speaker vector; not read where `speakers` are given.
         out_dir: Receives `epoch-1/`, `epoch-2/`, …; epochs of other runs are removed from it.
         work_dir: Receives resumable state, under the fingerprint of everything above.
         num_epochs: Epochs that shall exist at the end.
         adaptation: What is trained and how epochs are written; None: the speaker of `params`.
         tags: Language of single utterances by id; the others have `params.language`.
+        speakers: Several speakers' recordings by name, each for its own speaker vector; what names
+            no speaker is spoken by `params.speaker_name`. None: a single speaker.
         log_path: CSV log; None writes none.
         device: Where to train; several processes on GPUs have one each.
         attention: Attention implementation.
@@ -118,7 +122,8 @@ def train(
     """
     # 1. Refuse or resume: everything that decides the result is in the fingerprint.
     model_path, out_dir = Path(model_path), Path(out_dir)
-    adaptation = adaptation or speaker_adaptation(params, model_path)
+    voices = list(speakers or ())
+    adaptation = adaptation or speaker_adaptation(params, model_path, voices)
     tags = tags or {}
     learnt = [row for row in utterances if row.split == "train"]
     heldout = [row for row in utterances if row.split == "selection"]
@@ -131,12 +136,20 @@ def train(
         raise UserError(
             [Problem(i, "codes", "none", "Run the codes stage again.") for i in missing]
         )
+    references = list(speakers.values()) if speakers else [ref_audio]
+    spoken_by = _spoken_by(params, voices, (*learnt, *heldout))
     accelerator, device = engine.start(params, torch.device(device))
     rank, num_processes = accelerator.process_index, accelerator.num_processes
     main = accelerator.is_main_process
     identity = run_identity(
-        params, base_sha256 or sha256_folder(model_path), (*learnt, *heldout), codes, ref_audio,
-        attention, num_epochs, {**adaptation.identity, **({"tags": tags} if tags else {})},
+        params, base_sha256 or sha256_folder(model_path), (*learnt, *heldout), codes,
+        references[0], attention, num_epochs,
+        {
+            **adaptation.identity,
+            **({"tags": tags} if tags else {}),
+            **({"spoken_by": spoken_by, "references": list(map(sha256_file, references)),
+                "speakers": voices} if voices else {}),
+        },
     )  # fmt: skip
     run = fingerprint(identity)
     folder = Path(work_dir) / "train" / run
@@ -155,7 +168,8 @@ def train(
     with log.explain_memory():
         tts = load_tts(model_path, device, torch.float32, attention, as_base=True)
     model, ids = tts.model, SpecialIds.from_config(tts.model.config)
-    vector = speaker_vector(tts, ref_audio)
+    vectors = [speaker_vector(tts, reference) for reference in references]
+    vector = torch.stack(vectors) if voices else vectors[0]
     compute_dtype = getattr(torch, params.compute_dtype)
     full = params.master_weights and not params.low_memory
     master_dtype = torch.float32 if full else compute_dtype
@@ -178,7 +192,15 @@ def train(
 
     def windows_of(epoch: int) -> list[list[list[int]]]:
         accumulation = params.gradient_accumulation_steps
-        return epoch_windows(lengths, params.batch_size, accumulation, params.seed, epoch)
+        drawn = list(range(len(examples)))
+        if voices and params.balance:
+            whose = [voices[spoken_by[example.id]] for example in examples]
+            frames = [example.layout.num_frames for example in examples]
+            drawn = balanced_epoch(whose, frames, params.balance, params.seed, epoch)
+        windows = epoch_windows(
+            [lengths[i] for i in drawn], params.batch_size, accumulation, params.seed, epoch
+        )
+        return [[[drawn[i] for i in at] for at in window] for window in windows]
 
     steps_per_epoch = len(windows_of(1))
 
@@ -198,7 +220,7 @@ def train(
             for index, rng in enumerate(saved["cuda_rng"][: torch.cuda.device_count()]):
                 torch.cuda.set_rng_state(rng, index)
     del saved
-    forward = _Forward(model, vector)
+    forward = _Forward(model, vector, spoken_by)
     learner = accelerator.prepare_model(forward)
     stored = {name: tensor.dtype for name, tensor in iterate_weights(model_path)}
     stored |= prepared.stored
@@ -355,15 +377,45 @@ class _Forward(nn.Module):
 
     Args:
         model: `Qwen3TTSForConditionalGeneration`.
-        vector: Speaker vector `[D]`.
+        vector: Speaker vector `[D]`; of several speakers `[S, D]`.
+        spoken_by: Which of several speaks each utterance.
     """
 
-    def __init__(self, model: nn.Module, vector: Tensor) -> None:
+    def __init__(self, model: nn.Module, vector: Tensor, spoken_by: Mapping[str, int]) -> None:
         super().__init__()
-        self.model, self._vector = model, vector
+        self.model, self._vector, self._spoken_by = model, vector, spoken_by
 
     def forward(self, batch: Batch, heard: Tensor | None = None) -> LossSums:
-        return loss_sums(predict(self.model, batch, self._vector, heard))
+        vector = self._vector
+        if vector.ndim == 2:  # each row with its own: [B, 1, D]
+            vector = vector[[self._spoken_by[name] for name in batch.names]][:, None]
+        return loss_sums(predict(self.model, batch, vector, heard))
+
+
+def _spoken_by(
+    params: TrainParams, names: Sequence[str], utterances: Sequence[Utterance | Line]
+) -> dict[str, int]:
+    """Number the speaker of each utterance; nothing where there is a single one.
+
+    Raises:
+        UserError: When an utterance is spoken by somebody without a reference, or a speaker has
+            nothing to be learnt from.
+    """
+    if not names:
+        return {}
+    said = {row.id: getattr(row, "speaker", None) or params.speaker_name for row in utterances}
+    learnt = {said[row.id] for row in utterances if row.split == "train"}
+    problems = [
+        Problem(name, "a speaker with a reference recording", "none", "Run the audit again.")
+        for name in sorted(set(said.values()) - set(names))
+    ] + [
+        Problem(f"speaker {name}", "utterances of the train split", "none",
+                "Add clips, or leave the speaker out of train.speakers.")
+        for name in names if name not in learnt
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems, "Not every speaker can be trained.")
+    return {name: names.index(speaker) for name, speaker in said.items()}
 
 
 def _publish(

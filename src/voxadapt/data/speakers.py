@@ -1,0 +1,95 @@
+"""The speakers of a corpus: who speaks which clips, and what each is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voxadapt.data.manifest import Utterance, by_speaker
+from voxadapt.errors import Problem, UserError
+from voxadapt.provenance import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """One of the speakers that a manifest names.
+
+    Attributes:
+        name: As the manifest writes it, and as a model is asked for it.
+        folder: Name for folders of this speaker.
+        ref_audio: The reference recording.
+        ids: Utterances.
+    """
+
+    name: str
+    folder: str
+    ref_audio: str
+    ids: frozenset[str]
+
+
+def list_speakers(utterances: Sequence[Utterance], default: str) -> tuple[Speaker, ...]:
+    """List the speakers of a corpus by name.
+
+    Args:
+        utterances: Accepted clips.
+        default: Who speaks clips that name nobody.
+
+    Returns:
+        The speakers; none where no clip names its speaker.
+
+    Raises:
+        UserError: When the default and a speaker of the manifest differ in case alone, or share
+            their clips' name without sharing the reference.
+    """
+    groups = by_speaker(utterances)
+    if set(groups) <= {None}:
+        return ()
+    problems = []
+    unnamed = groups.pop(None, [])
+    if unnamed:
+        for name in [other for other in groups if other and other.lower() == default.lower()]:
+            problems.append(
+                Problem("train.speaker_name", f"another name than that of the speaker {name!r}",
+                        f"{default!r}, whom {len(unnamed)} clips without a speaker would be",
+                        "Name the speaker in every row of the manifest.")
+            )  # fmt: skip
+        groups[default] = unnamed
+    if problems:
+        raise UserError(problems, "The speakers cannot be told apart.")
+    return tuple(
+        Speaker(name, folder_name(name), rows[0].ref_audio, frozenset(row.id for row in rows))
+        for name, rows in sorted((str(name), rows) for name, rows in groups.items())
+    )
+
+
+def folder_name(name: str) -> str:
+    """Turn a speaker's name into a folder's, safe everywhere and still unique."""
+    safe = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40].lower()
+    return safe if safe == name.lower() else f"{safe}-{fingerprint(name, 8)}"
+
+
+def choose_speakers(
+    speakers: Sequence[Speaker], wanted: Sequence[str] | None, where: str = "train.speakers"
+) -> tuple[Speaker, ...]:
+    """Return the speakers that are asked for; all of them where none is.
+
+    Args:
+        speakers: Of the corpus.
+        wanted: Names; None: all.
+        where: Where they are asked for, for messages.
+
+    Raises:
+        UserError: When the manifest has no such speaker.
+    """
+    if wanted is None:
+        return tuple(speakers)
+    known = {speaker.name: speaker for speaker in speakers}
+    problems = [
+        Problem(where, f"speakers of the manifest: {', '.join(known) or 'none'}",
+                repr(name), "Write the name as the manifest does, or leave it out.")
+        for name in wanted if name not in known
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems, "The manifest does not have these speakers.")
+    return tuple(known[name] for name in dict.fromkeys(wanted))
