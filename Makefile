@@ -14,8 +14,8 @@
 #                                machine without a GPU
 # EXTRAS=dev,gpu CONSTRAINTS=constraints-gpu.txt
 #                                a CUDA machine
-# JOBS=1                         the two paths one after the other; 2, side by side, is the default
-#                                where the models run on the CPU, one thread each
+# JOBS=1                         one stage after the other; 2 side by side is the default where the
+#                                models run on the CPU, one thread each
 # PYTEST="-m 'not slow' -x"      options for the tests
 
 PYTHON ?= python3
@@ -37,7 +37,7 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data repro voice language test test-faults lab clean
+.PHONY: help setup data repro test test-faults lab clean
 
 help:
 	@sed -n '3,9s/^# *//p' Makefile
@@ -61,20 +61,13 @@ $(STAMP): pyproject.toml constraints.txt $(CONSTRAINTS)
 data: $(STAMP)
 	$(BIN)/dvc pull --quiet data.dvc
 
+# DVC itself has the last word: it runs nothing if nothing was missed.
 repro: $(STAMP) data
-	$(BIN)/dvc repro clean
-	@$(MAKE) --no-print-directory -j$(JOBS) voice language
+	$(BIN)/voxadapt repro --jobs $(JOBS)
 	$(BIN)/dvc repro
 	@echo
 	@echo "The voice:    $(CURDIR)/reports/index.html"
 	@echo "The language: $(CURDIR)/reports/language/index.html"
-
-# Two runs of DVC share a project, each with the stages that the other has not; each waits while
-# the other holds the lock.
-voice:
-	$(BIN)/dvc --wait-for-lock repro --downstream audit
-language:
-	$(BIN)/dvc --wait-for-lock repro --downstream language_data
 
 test: $(STAMP) data
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)

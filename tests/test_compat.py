@@ -13,6 +13,7 @@ SRC = Path(__file__).parents[1] / "src"
 QWEN_TTS = """
 import torchaudio.compliance.kaldi as kaldi  # what the unused 25 Hz tokenizer does on import
 import torchaudio
+import onnxruntime  # no less
 
 class Qwen3TTSModel:
     @staticmethod
@@ -51,6 +52,7 @@ USE = """
 from voxadapt.compat import import_qwen_tts, torchaudio_problem
 package = import_qwen_tts()
 assert import_qwen_tts() is package
+assert "onnxruntime" not in __import__("sys").modules
 print(torchaudio_problem())
 print(package.Qwen3TTSModel.use())
 """

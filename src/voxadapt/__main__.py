@@ -3,6 +3,9 @@
 import sys
 
 try:
+    from voxadapt import warm
+
+    warm.hand_over("voxadapt.cli", sys.argv[1:])
     from voxadapt.cli import main
 
     main()

@@ -779,6 +779,30 @@ def import_corpus(
     print(result.sentence)
 
 
+@app.command()
+def repro(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Stages, with what they need; default: all.")
+    ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Default: 2 where models run on the CPU, else 1."),
+    ] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Every stage imports the libraries for itself.")
+    ] = False,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Do what `dvc repro` does, several stages at a time."""
+    from voxadapt import repro as module
+
+    on_cpu = module.on_cpu(params_file)
+    preparation = module.PREPARATION if on_cpu and not cold else None
+    outcome = module.repro(targets or (), jobs or (2 if on_cpu else 1), preparation=preparation)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
 @notebook_app.command("run")
 def notebook_run(
     name: Annotated[str, typer.Argument(help="Notebook name without .ipynb.")],

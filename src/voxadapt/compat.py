@@ -3,7 +3,8 @@
 `qwen_tts` imports torchaudio although only its unused 25 Hz tokenizer needs it. torchaudio's
 compiled extension does not load beside a CPU build of torch (`libc10_cuda.so` is missing), nor
 beside a torch of another CUDA version. Where it does not load, a stand-in without the extension
-takes its place; calling anything in it raises a clear error.
+takes its place; calling anything in it raises a clear error. So it is with onnxruntime, which only
+that tokenizer needs too.
 """
 
 from __future__ import annotations
@@ -69,9 +70,16 @@ def import_qwen_tts() -> ModuleType:
         _stand_in("torchaudio.compliance.kaldi", reason)
     if shutil.which("sox") is None and "sox" not in sys.modules:
         _stand_in("sox", "the program sox is not installed")
+    unneeded = "onnxruntime" not in sys.modules  # it starts a thread, and no fork inherits one
+    if unneeded:
+        _stand_in("onnxruntime", "it was left out")
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        return importlib.import_module("qwen_tts")
+        try:
+            return importlib.import_module("qwen_tts")
+        finally:
+            if unneeded:
+                del sys.modules["onnxruntime"]  # others may want the real one
 
 
 def keep_freed_memory() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from voxadapt import warm
 from voxadapt.cleaning import KERNELSPEC, clean_content, dump, source_of
 from voxadapt.errors import Problem, UserError
 from voxadapt.params import Params, load_params
@@ -190,14 +191,21 @@ def run_notebook(
     )
 
 
-def _execute(path: Path, selectors: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Run a cleaned copy; return the executed notebook and what stopped it, or None."""
-    import logging
-
+def import_papermill() -> Any:
+    """Import papermill without what it does not need."""
     # jsonschema tries this package at import for a check of IRIs that no notebook needs; it then
     # builds a grammar, which takes longer than all of papermill.
     sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))
     import papermill
+
+    return papermill
+
+
+def _execute(path: Path, selectors: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Run a cleaned copy; return the executed notebook and what stopped it, or None."""
+    import logging
+
+    papermill = import_papermill()
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
@@ -244,11 +252,11 @@ def _own_kernel(folder: Path) -> Iterator[str]:
     may be another interpreter; both would run the wrong packages.
     """
     name = "voxadapt"
+    how = ["-m", "voxadapt.warm"] if warm.offered() else ["-Xfrozen_modules=off", "-m"]
     spec = {
         "argv": [
             sys.executable,
-            "-Xfrozen_modules=off",
-            "-m",
+            *how,
             "ipykernel_launcher",
             "-f",
             "{connection_file}",
