@@ -2,6 +2,8 @@
 #
 #   make repro   set up, restore data/, run the pipeline, say where the report is
 #   make test    set up, restore data/, run the whole test suite
+#   make test-ray
+#                install Ray (370 MB), test extraction and scoring on a cluster of this machine
 #   make test-faults
 #                kill every stage at random moments; writes docs/reliability.*
 #   make lab     open the notebooks in JupyterLab
@@ -37,7 +39,7 @@ unexport PYTHONPATH PYTHONHOME
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data repro test test-faults lab clean
+.PHONY: help setup data repro test test-ray test-faults lab clean
 
 help:
 	@sed -n '3,9s/^# *//p' Makefile
@@ -71,6 +73,13 @@ repro: $(STAMP) data
 
 test: $(STAMP) data
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
+
+# Apart from the others, so that who needs no cluster need not download Ray. Compiled, because each
+# of its many processes has seconds to start.
+test-ray: $(STAMP)
+	$(BIN)/python -m pip install --no-input --progress-bar off -c $(CONSTRAINTS) \
+	  $(addprefix --extra-index-url ,$(TORCH_INDEX)) -e ".[$(EXTRAS),ray]"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_executor.py
 
 test-faults: $(STAMP) data
 	rm -f docs/reliability.json

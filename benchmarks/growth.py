@@ -5,7 +5,7 @@
 An hour is 360 clips of ten seconds. The clips here are synthetic and last little more than a
 second, so that ten hours fit on a disk and into minutes; their number, texts and codes are those of
 the hours. The audit's time for an hour of real clips is larger in the part that reads sound.
-Codes are random arrays of the real size, since the codec's own speed does not depend on the corpus.
+Codes are random and of the real size, since the codec's own speed does not depend on the corpus.
 
 Each step runs in a process of its own, forked from one that has imported everything; its memory is
 the peak above what it began with.
@@ -29,7 +29,7 @@ import numpy as np
 import soundfile
 from benchmarks.results import processor, table, write_section
 
-from voxadapt.codec.store import read_codes, write_codes
+from voxadapt.codec.store import Codes, read_codes, write_codes
 from voxadapt.data.audit import audit_corpus, write_audit
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
 from voxadapt.evaluation.results import ScoreRow, read_scores, write_rows
@@ -127,10 +127,8 @@ def corpus_costs(folder: Path, hours: float) -> dict[str, Cost]:
 
     def store() -> None:
         rng, clips = np.random.default_rng(0), read_manifest(manifest)
-        arrays = {
-            clip.id: rng.integers(0, 2048, (NUM_FRAMES, NUM_CODEBOOKS), dtype=np.int16)
-            for clip in clips
-        }
+        array = rng.integers(0, 2048, (NUM_FRAMES, NUM_CODEBOOKS), dtype=np.int16)
+        arrays = Codes([clip.id for clip in clips], lambda name: array.copy())  # as read from disk
         write_codes(codes, index, arrays, clips, "0" * 64)
 
     def load() -> None:

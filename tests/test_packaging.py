@@ -34,7 +34,7 @@ def pins(name: str) -> dict[str, str]:
 def requirements() -> list[Requirement]:
     project = PYPROJECT["project"]
     extras = project["optional-dependencies"]
-    return [Requirement(r) for r in project["dependencies"] + extras["dev"]]
+    return [Requirement(r) for r in project["dependencies"] + extras["dev"] + extras["ray"]]
 
 
 def test_imports_keep_to_the_rooms() -> None:
@@ -101,7 +101,7 @@ def test_gpu_pins_only_add() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="make and bash")
 def test_commands_exist() -> None:
-    for target in ("repro", "test", "lab", "clean", "setup"):
+    for target in ("repro", "test", "test-ray", "lab", "clean", "setup"):
         done = subprocess.run(
             ["make", "--dry-run", target],
             cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False,
@@ -109,7 +109,7 @@ def test_commands_exist() -> None:
         assert done.returncode == 0, done.stderr
     script = PROJECT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    assert "make test" in script.read_text()
+    assert {"make test", "make test-ray"} <= set(re.findall(r"make [\w-]+", script.read_text()))
     subprocess.run(["bash", "-n", str(script)], check=True, timeout=60)
 
 

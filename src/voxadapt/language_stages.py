@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -281,7 +282,7 @@ def _stage1_data(
 
     stage, source = language.stage1, language.source
     utterances = list(stages.accepted(LANGUAGE))
-    arrays = stages.corpus_codes(model_path, utterances, LANGUAGE)
+    arrays = dict(stages.corpus_codes(model_path, utterances, LANGUAGE))
     rows: list[Any] = [row for row in utterances if row.split == "selection"]
     tags: dict[str, str] = {}
     facts: dict[str, Any] = {}
@@ -701,7 +702,7 @@ def say(
 ) -> StageResult:
     """Speak a text in the language with the chosen model, or with a candidate."""
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
-    tts, voice, _ = _load(params, _delta_of(name))
+    tts, voice, *_ = _load(params, _delta_of(name))
     tag = "auto" if name == "base" else section(params).name
     return stages.say_with(params, tts, voice, text, output, name, tag, seed)
 
@@ -810,7 +811,7 @@ def _score(
 ) -> dict[str, Any]:
     """Speak and measure one candidate in the language and in the source language."""
     language = section(params)
-    tts, voice, identity = _load(params, delta)
+    tts, voice, identity, load = _load(params, delta)
     found = {}
     for part in parts:
         target = part == "target"
@@ -821,33 +822,41 @@ def _score(
         tag = language.source.language if not target else "auto" if delta is None else language.name
         found[part] = stages.score_voice(
             view, tts, voice, name, spoken, folder / part,
-            checkpoint_sha=identity, language=tag, at=LANGUAGE,
+            checkpoint_sha=identity, language=tag, at=LANGUAGE, load=load,
         )  # fmt: skip
     return found
 
 
-def _load(params: Params, delta: Path | None) -> tuple[Any, Any, str]:
-    """Load the Base, or a delta laid over it; return model, voice and identity."""
+def _load(params: Params, delta: Path | None) -> tuple[Any, Any, str, Callable[[Any], Any]]:
+    """Load the Base, or a delta laid over it; return model, voice, identity and how to load it."""
     from voxadapt.evaluation.synthesis import clone_voice
-    from voxadapt.model.delta import materialise as lay_over
     from voxadapt.model.load import load_tts, resolve_model
 
     base = resolve_model(params.model)
     identity = sha256_folder(base)
-    if delta is None:
-        tts = load_tts(base, stages.device_of(params), attention=params.model.attention)
-    else:
+    load = partial(load_tts, base, attention=params.model.attention)
+    if delta is not None:
         identity = fingerprint([identity, sha256_folder(delta)], 64)
         folder = paths.work_dir() / "materialised" / identity[:16]
-        with alone(paths.work_dir() / "locks", f"materialised-{identity[:16]}"):
-            shutil.rmtree(folder, ignore_errors=True)  # half of one, if a run was killed here
-            lay_over(base, delta, folder)
-            tts = load_tts(folder, stages.device_of(params), attention=params.model.attention)
-            shutil.rmtree(folder)  # it is in memory now; an epoch of 1.7B would take 4 GB of disk
+        load = partial(_laid_over, base, delta, folder, attention=params.model.attention)
+    tts = load(stages.device_of(params))
     view = corpus_view(params)
     ref_audio = stages.accepted(LANGUAGE)[0].ref_audio
     voice = clone_voice(tts, ref_audio, view.data.ref_text, params.score.base_prompt)
-    return tts, voice, identity
+    return tts, voice, identity, load
+
+
+def _laid_over(base: Path, delta: Path, folder: Path, device: Any, attention: str) -> Any:
+    """Load a delta laid over the Base, by way of a folder that is removed again."""
+    from voxadapt.model.delta import materialise as lay_over
+    from voxadapt.model.load import load_tts
+
+    with alone(folder.parents[1] / "locks", f"materialised-{folder.name}"):
+        shutil.rmtree(folder, ignore_errors=True)  # half of one, if a run was killed here
+        lay_over(base, delta, folder)
+        tts = load_tts(folder, device, attention=attention)
+        shutil.rmtree(folder)  # it is in memory now; an epoch of 1.7B would take 4 GB of disk
+    return tts
 
 
 def _identity(params: Params, delta: Path | None) -> str:

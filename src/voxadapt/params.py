@@ -407,6 +407,26 @@ class ReportParams(Section):
     listening_sentences: Count = Field(20, description="Of each pair; half as many are rated.")
 
 
+class ExecutorParams(Section):
+    """Where extraction and scoring run; the results are the same bytes, and no stage runs again."""
+
+    kind: Literal["local", "ray"] = Field(
+        "local", description="This process, or workers of a Ray cluster (needs the extra ray)."
+    )
+    address: str | None = Field(
+        None,
+        pattern=r"^(auto|[A-Za-z0-9_.\-]+:[0-9]{1,5})$",
+        description="auto or host:port of a cluster that this machine is in; null starts one here.",
+    )
+    num_workers: Count = Field(2, description="Models that are loaded at once, a processor each.")
+    gpus_per_worker: Positive = Field(
+        1.0, description="Where model.device is a GPU; 0.5 puts two workers on one."
+    )
+    max_losses: int = Field(
+        3, ge=0, description="How often a worker may die and be replaced before the run stops."
+    )
+
+
 class Params(Section):
     """Everything in `params.yaml`."""
 
@@ -424,6 +444,7 @@ class Params(Section):
     score: ScoreParams = ScoreParams()
     select: SelectParams = SelectParams()
     report: ReportParams = ReportParams()
+    executor: ExecutorParams = ExecutorParams()
     language: LanguageParams | None = None
 
     @field_validator("candidates")

@@ -175,15 +175,16 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one JSON object a line."""
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    write_atomic(path, "".join(line + "\n" for line in lines))
+    """Write one JSON object a line; one row at a time is in memory."""
+    with replacing(path) as part, open(part, "w", encoding="utf-8", newline="\n") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     """Read a JSONL file that a stage wrote."""
-    text = Path(path).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+    with open(path, encoding="utf-8", newline="\n") as stream:
+        return [json.loads(line) for line in stream if line.strip()]
 
 
 def versions() -> dict[str, str]:

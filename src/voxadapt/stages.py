@@ -27,6 +27,7 @@ from voxadapt.errors import (
     out_of_memory,
     storage_problem,
 )
+from voxadapt.executor import LOCAL, Executor, RayData, elsewhere
 from voxadapt.locks import alone
 from voxadapt.params import Params, candidate_name, epoch_number
 from voxadapt.paths import SPEAKER, Corpus
@@ -129,7 +130,8 @@ def audit(params: Params, at: Corpus = SPEAKER) -> StageResult:
         ][:MAX_REPEATS]  # fmt: skip
 
     def transcribe(clips: list[Path], texts: list[str]) -> list[str]:
-        return [heard.text for heard in _transcriber(params).transcribe(clips, texts)]
+        found = _transcriber(params).transcribe(clips, texts, executor_of(params))
+        return [heard.text for heard in found]
 
     result = audit_corpus(
         rows, params.audit, params.split, params.data.manifest, problems, transcribe
@@ -163,8 +165,15 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     model_path = resolve_model(params.model)
     tokenizer = load_speech_tokenizer(model_path, device)
     codec_sha256 = sha256_folder(model_path / "speech_tokenizer")
+    executor = executor_of(params)
     arrays = extract_codes(
-        utterances, tokenizer, params.codes.batch_seconds, paths.work_dir(), codec_sha256
+        utterances,
+        tokenizer,
+        params.codes.batch_seconds,
+        paths.work_dir(),
+        codec_sha256,
+        executor=executor,
+        load=functools.partial(load_speech_tokenizer, model_path, elsewhere(str(device))),
     )
     write_codes(at.codes, at.codes_index, arrays, utterances, codec_sha256)
 
@@ -203,13 +212,21 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     if talkers:
         excluded = _never_in_the_reference(utterances)
         rows, scale, voices = _recordings_of(
-            params, at, talkers, clips, others, excluded, embedder, transcriber
+            params, at, talkers, clips, others, excluded, embedder, transcriber, executor
         )
     else:
         rows, voices = {}, {}
         for name, listed in clips.items():
             rows[name] = score_clips(
-                listed, transcriber, embedder, reference, scale, params.score, root=ROOT
+                listed,
+                transcriber,
+                embedder,
+                reference,
+                scale,
+                params.score,
+                root=ROOT,
+                executor=executor,
+                work_dir=_sounds_dir(params),
             )
         scale = scale.with_codec(
             rows["codec"],
@@ -275,6 +292,7 @@ def _recordings_of(
     excluded: set[str],
     embedder: Any,
     transcriber: Any,
+    executor: Executor,
 ) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """Measure several speakers' recordings and round trips, each against its own reference.
 
@@ -332,6 +350,8 @@ def _recordings_of(
                 params.score,
                 root=ROOT,
                 others=references if name == "real" else coded,
+                executor=executor,
+                work_dir=_sounds_dir(params),
             )
             for speaker in talkers
         }
@@ -619,7 +639,7 @@ def say(
     name = _known(params, candidate) if candidate is not None else _selection()["chosen"]
     wanted = (speaker,) if speaker is not None else None
     talkers = choose_speakers(speakers_of(params), wanted, "--speaker")
-    tts, voice = next(_voices(params, name, talkers[:1]))[1:] if talkers else _voice(params, name)
+    tts, voice = next(_voices(params, name, talkers[:1]))[1:3] if talkers else _voice(params, name)
     return say_with(params, tts, voice, text, output, name, params.train.language, seed)
 
 
@@ -700,7 +720,11 @@ def second_opinion(
             (folder / SECOND_FILE).unlink(missing_ok=True)
         return None
     transcriber = _transcriber(params, params.asr.second)
-    heard = {name: rehear(found, transcriber, root=ROOT) for name, found in rows.items()}
+    executor = executor_of(params)
+    heard = {
+        name: rehear(found, transcriber, root=ROOT, executor=executor)
+        for name, found in rows.items()
+    }
     for name, found in heard.items():
         write_atomic(folders[name] / SECOND_FILE, serialise_rows(found))
     return compare(rows, heard, params.select, chosen=chosen)
@@ -708,6 +732,8 @@ def second_opinion(
 
 def _score(params: Params, name: str, split: str, folder: Path) -> dict[str, Any]:
     """Speak and measure one candidate on one split; write its rows, clips and summary."""
+    from voxadapt.model.load import load_tts
+
     if talkers := speakers_of(params):
         return _score_speakers(params, name, split, folder, talkers)
     tts, voice = _voice(params, name)
@@ -720,6 +746,9 @@ def _score(params: Params, name: str, split: str, folder: Path) -> dict[str, Any
         folder,
         checkpoint_sha=_checkpoint_sha(params, name),
         language=params.train.language,
+        load=functools.partial(
+            load_tts, _model_folder(params, name), attention=params.model.attention
+        ),
     )
 
 
@@ -741,9 +770,9 @@ def _score_speakers(
         for who in talkers
     }
     embedder, transcriber = Embedder(str(device_of(params))), _transcriber(params)
-    checkpoint_sha = _checkpoint_sha(params, name)
+    executor, checkpoint_sha = executor_of(params), _checkpoint_sha(params, name)
     rows = {}
-    for who, tts, voice in _voices(params, name, talkers):
+    for who, tts, voice, load in _voices(params, name, talkers):
         clips = speak_candidate(
             tts,
             f"{name}, {who.name}",
@@ -756,6 +785,8 @@ def _score_speakers(
             checkpoint_sha=checkpoint_sha,
             lang=params.asr.language,
             language=params.train.language,
+            executor=executor,
+            load=functools.partial(load, elsewhere(str(device_of(params)))),
         )
         rows[who.name] = score_clips(
             [clip.model_copy(update={"candidate": name}) for clip in clips],
@@ -766,6 +797,8 @@ def _score_speakers(
             params.score,
             root=ROOT,
             others=coded,
+            executor=executor,
+            work_dir=_sounds_dir(params),
         )
     scale = scale_of(SPEAKER)
     own = {key: who.name for who in talkers for key in who.ids}
@@ -791,6 +824,7 @@ def score_voice(
     checkpoint_sha: str,
     language: str,
     at: Corpus = SPEAKER,
+    load: Callable[[Any], Any],
 ) -> dict[str, Any]:
     """Speak sentences with a loaded model and measure them; write rows, clips and summary.
 
@@ -804,12 +838,14 @@ def score_voice(
         checkpoint_sha: Identity of the model.
         language: Language given to the model, or auto.
         at: Corpus whose recordings are the reference for similarity and rate.
+        load: How a worker elsewhere loads the model to a device.
     """
     from voxadapt.evaluation.results import write_rows
     from voxadapt.evaluation.scoring import score_clips, summarise
     from voxadapt.evaluation.similarity import Embedder
     from voxadapt.evaluation.synthesis import speak_candidate
 
+    executor = executor_of(params)
     clips = speak_candidate(
         tts,
         name,
@@ -822,6 +858,8 @@ def score_voice(
         checkpoint_sha=checkpoint_sha,
         lang=params.asr.language,
         language=language,
+        executor=executor,
+        load=functools.partial(load, elsewhere(str(device_of(params)))),
     )
     scale = scale_of(at)
     rows = score_clips(
@@ -832,6 +870,8 @@ def score_voice(
         scale,
         params.score,
         root=ROOT,
+        executor=executor,
+        work_dir=_sounds_dir(params),
     )
     write_rows(folder, rows)
     summary = summarise(rows, params.select, scale)
@@ -839,7 +879,9 @@ def score_voice(
     return summary
 
 
-def corpus_codes(model_path: Path, utterances: Sequence[Utterance], at: Corpus) -> dict[str, Any]:
+def corpus_codes(
+    model_path: Path, utterances: Sequence[Utterance], at: Corpus
+) -> Mapping[str, Any]:
     """Read a corpus' codes and hold them to the model: codec, number and size of codebooks."""
     from voxadapt.codec.store import read_codes
     from voxadapt.model.load import read_config
@@ -874,8 +916,8 @@ def _voice(params: Params, name: str) -> tuple[Any, Any]:
 
 def _voices(
     params: Params, name: str, talkers: Sequence[Speaker]
-) -> Iterator[tuple[Speaker, Any, Any]]:
-    """Load a candidate; yield each speaker with the model and the voice that speaks for it.
+) -> Iterator[tuple[Speaker, Any, Any, Callable[[Any], Any]]]:
+    """Load a candidate; yield each speaker with the model, its voice, and how to load the model.
 
     The Base speaks by name for speakers that it has already, and clones the others.
     """
@@ -893,11 +935,13 @@ def _voices(
     for as_base, members in ((False, [who for who in talkers if who.name in kept]), (True, cloned)):
         if not members:
             continue
-        attention = params.model.attention
-        tts = load_tts(folder, device_of(params), attention=attention, as_base=as_base)
+        load = functools.partial(
+            load_tts, folder, attention=params.model.attention, as_base=as_base
+        )
+        tts = load(device_of(params))
         for who in members:
             voice = clone_voice(tts, who.ref_audio, None, "x_vector") if as_base else None
-            yield who, tts, voice or Voice(speaker=who.name)
+            yield who, tts, voice or Voice(speaker=who.name), load
         del tts
 
 
@@ -1056,6 +1100,22 @@ def _transcriber(params: Params, model: str | None = None) -> Any:
         params.asr.batch_size,
         paths.work_dir() / "transcripts",
     )
+
+
+def executor_of(params: Params) -> Executor:
+    """Return where extraction and scoring run."""
+    import torch
+
+    if params.executor.kind == "local":
+        return LOCAL
+    on_gpu = device_of(params).type == "cuda"
+    gpus = params.executor.gpus_per_worker if on_gpu else 0.0
+    return RayData(params.executor, gpus, torch.get_num_threads())
+
+
+def _sounds_dir(params: Params) -> Path | None:
+    """Where embeddings are kept for a run that goes on; on one machine they are soon made again."""
+    return None if params.executor.kind == "local" else paths.work_dir() / "sounds"
 
 
 def device_of(params: Params) -> Any:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 import fakes
 from voxadapt.codec.store import read_codes, write_codes
@@ -29,6 +30,10 @@ def test_what_is_written_is_read_back_and_bytes_do_not_vary(paths, tmp_path):
     for name, array in found.items():
         assert array.dtype == np.int16
         assert np.array_equal(array, CODES[name])
+    assert paths[0].read_bytes() == save(CODES)  # as the library writes them
+    assert "c0" in found and "c9" not in found
+    with pytest.raises(KeyError):
+        found["c9"]
     again = tmp_path / "again.safetensors", tmp_path / "again.jsonl"
     write_codes(*again, dict(reversed(CODES.items())), ROWS, "codec")
     assert again[0].read_bytes() == paths[0].read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def scored(wave: Wave, bench: Bench) -> ScoreRow:
     class Deaf:
         asr_id = "deaf"
 
-        def transcribe(self, paths: list[Path], texts: list[str]) -> list[Transcript]:
+        def transcribe(self, paths: list[Path], texts: list[str], *_: Any) -> list[Transcript]:
             return [Transcript("", 0.0, 1.0, 0.0, None, None, 1)] * len(paths)
 
     root, embedder, reference, scale = bench

@@ -110,7 +110,7 @@ def test_the_loss_of_a_padded_batch_is_that_of_the_plain_implementation(tmp_path
     fast = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
     model.zero_grad()
-    found = [plain_losses(model, e.text_ids, e.codes, vector, tag) for e in examples]
+    found = [plain_losses(model, e.text_ids, e.codes.long(), vector, tag) for e in examples]
     c0, sub = torch.cat([c for c, _ in found]), torch.cat([s for _, s in found])
     plain_loss = c0.mean() + SUB_TALKER_WEIGHT * sub.mean()
     plain_loss.backward()

@@ -14,22 +14,27 @@ so, and a code changes only where two codebook entries are equally near to that 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from voxadapt.codec.store import Codes
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.data.manifest import Utterance
 from voxadapt.errors import Problem, UserError
+from voxadapt.executor import LOCAL, Executor
 from voxadapt.progress import Progress
 from voxadapt.provenance import write_atomic
 
 #: Longest padded audio of a batch on a CPU: from there on its activations leave the caches, and a
 #: batch takes longer than its clips do one after another.
 CPU_BATCH_S = 8.0
+
+Waves = list[tuple[Utterance, np.ndarray]]  # clips with their samples, in whole frames
 
 
 def extract_codes(
@@ -39,7 +44,10 @@ def extract_codes(
     work_dir: str | Path,
     codec_sha256: str,
     root: str | Path = ".",
-) -> dict[str, np.ndarray]:
+    *,
+    executor: Executor = LOCAL,
+    load: Callable[[], Any] | None = None,
+) -> Codes:
     """Encode every clip, resuming where an earlier run stopped.
 
     Each clip's codes are kept in `work_dir` under the hashes of its audio and of the codec, so a
@@ -52,41 +60,37 @@ def extract_codes(
         work_dir: Folder for resumable state.
         codec_sha256: Hash of the codec's folder.
         root: Project folder.
+        executor: Where batches are read and encoded.
+        load: How a worker elsewhere loads the tokenizer; None sends it.
 
     Returns:
-        Codes `[N, K]` int16 by clip id, in the order of `utterances`.
+        Codes by clip id, in the order of `utterances`, read from `work_dir` where they are used.
 
     Raises:
         UserError: With one problem for each clip that cannot be read or is shorter than a frame.
     """
     cache = Path(work_dir) / "codes" / codec_sha256[:16]
     cache.mkdir(parents=True, exist_ok=True)
-    found: dict[str, np.ndarray] = {}
-    waiting: list[Utterance] = []
-    for clip in utterances:
-        array = _read_cached(cache / f"{clip.audio_sha256}.npy")
-        if array is None:
-            waiting.append(clip)
-        else:
-            found[clip.id] = array
+    files = {clip.id: cache / f"{clip.audio_sha256}.npy" for clip in utterances}
+    waiting = [clip for clip in utterances if not _is_whole(files[clip.id])]
     if waiting:
         rate_hz = tokenizer.get_input_sample_rate()
         hop = tokenizer.get_encode_downsample_rate()
-        problems: list[Problem] = []
         progress = Progress("codes", len(waiting), "clips")
         if torch.device(tokenizer.device).type == "cpu":
             batch_seconds = min(batch_seconds, CPU_BATCH_S)
-        for group in _groups(waiting, batch_seconds):
-            waves, faults = _read(group, Path(root), rate_hz, hop)
-            problems.extend(faults)
-            if waves and not problems:
-                for (clip, _), codes in zip(waves, _encode(waves, tokenizer, hop), strict=True):
-                    _write_cached(cache / f"{clip.audio_sha256}.npy", codes)
-                    found[clip.id] = codes
-            progress.advance(len(group))
-        if problems:
-            raise UserError(problems, "Some clips cannot be encoded.")
-    return {clip.id: found[clip.id] for clip in utterances}
+        groups = _groups(waiting, batch_seconds)
+        left = dict(enumerate(groups))
+        read = partial(_read, root=Path(root), rate_hz=rate_hz, hop=hop)
+        work = partial(_encode_whole, hop=hop)
+        for number, (arrays, faults) in executor.run(groups, read, work, tokenizer, load):
+            if faults:  # encoding ends, and every other clip that cannot be read is named as well
+                problems = [problem for group in left.values() for problem in read(group)[1]]
+                raise UserError(problems or faults, "Some clips cannot be encoded.")
+            for clip, codes in zip(left.pop(number), arrays, strict=True):
+                _write_cached(files[clip.id], codes)
+            progress.advance(len(arrays))
+    return Codes(files, lambda name: np.load(files[name], allow_pickle=False))
 
 
 def decode_codes(
@@ -140,9 +144,9 @@ def _split(items: Sequence[Any], durations_s: Sequence[float], batch_seconds: fl
 
 def _read(
     clips: Sequence[Utterance], root: Path, rate_hz: int, hop: int
-) -> tuple[list[tuple[Utterance, np.ndarray]], list[Problem]]:
+) -> tuple[Waves, list[Problem]]:
     """Read the clips of one batch, completed to whole frames."""
-    waves: list[tuple[Utterance, np.ndarray]] = []
+    waves: Waves = []
     problems: list[Problem] = []
     for clip in clips:
         try:
@@ -166,9 +170,15 @@ def _read(
     return waves, problems
 
 
-def _encode(
-    waves: Sequence[tuple[Utterance, np.ndarray]], tokenizer: Any, hop: int
-) -> list[np.ndarray]:
+def _encode_whole(
+    tokenizer: Any, batch: tuple[Waves, list[Problem]], hop: int
+) -> tuple[list[np.ndarray], list[Problem]]:
+    """Encode a batch of which every clip could be read."""
+    waves, problems = batch
+    return ([] if problems else _encode(waves, tokenizer, hop)), problems
+
+
+def _encode(waves: Waves, tokenizer: Any, hop: int) -> list[np.ndarray]:
     """Encode one batch and check what comes back."""
     encoded = tokenizer.encode([wave for _, wave in waves], sr=tokenizer.get_input_sample_rate())
     arrays = []
@@ -181,11 +191,12 @@ def _encode(
     return arrays
 
 
-def _read_cached(path: Path) -> np.ndarray | None:
+def _is_whole(path: Path) -> bool:
     try:
-        return np.load(path, allow_pickle=False)
+        np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        return None  # absent, or torn: encode again
+        return False  # absent, or torn: encode again
+    return True
 
 
 def _write_cached(path: Path, codes: np.ndarray) -> None:

@@ -1,20 +1,50 @@
-"""Codes on disk: int16 arrays in one safetensors file, and an index of what they came from."""
+"""Codes on disk: int16 arrays in one safetensors file, and an index of what they came from.
+
+Neither side holds a corpus' codes in memory: they are written clip by clip, and read where they are
+used.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
 
 from voxadapt.data.manifest import Utterance
 from voxadapt.errors import Problem, UserError
-from voxadapt.provenance import read_jsonl, write_atomic, write_jsonl
+from voxadapt.provenance import read_jsonl, replacing, write_jsonl
 
 _FIX = "Run the codes stage again: `voxadapt codes`."
+
+
+class Codes(Mapping[str, np.ndarray]):
+    """Codes `[N, K]` int16 by clip id, each read when it is asked for.
+
+    Args:
+        names: Ids, in order.
+        read: Reads the codes of an id.
+    """
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], np.ndarray]) -> None:
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def write_codes(
@@ -34,12 +64,22 @@ def write_codes(
         codec_sha256: Hash of the codec's folder.
     """
     clips = list(clips)
-    arrays = {clip.id: np.ascontiguousarray(codes[clip.id], dtype=np.int16) for clip in clips}
-    write_atomic(path, save(arrays))
+    shapes = {clip.id: codes[clip.id].shape for clip in clips}
+    names, end = sorted(shapes), 0
+    header: dict[str, Any] = {}
+    for name in names:
+        start, end = end, end + 2 * int(np.prod(shapes[name]))
+        header[name] = {"dtype": "I16", "shape": shapes[name], "data_offsets": [start, end]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as part, open(part, "wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            stream.write(codes[name].astype("<i2").tobytes())
     rows = (
         {
             "id": clip.id,
-            "num_frames": len(arrays[clip.id]),
+            "num_frames": shapes[clip.id][0],
             "audio_sha256": clip.audio_sha256,
             "codec_sha256": codec_sha256,
         }
@@ -55,7 +95,7 @@ def read_codes(
     num_codebooks: int,
     codebook_size: int,
     codec_sha256: str | None = None,
-) -> dict[str, np.ndarray]:
+) -> Codes:
     """Read the codes of a corpus and check that they belong to it.
 
     Args:
@@ -74,19 +114,20 @@ def read_codes(
     """
     title = "The stored codes do not fit the corpus."
     try:
-        arrays = load_file(path)
+        stored = safe_open(path, "numpy")
+        names = set(stored.keys())
         index: dict[str, Any] = {row["id"]: row for row in read_jsonl(index_path)}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(Problem(str(path), "codes and their index", reason, _FIX), title) from None
     problems: list[Problem] = []
-    found: dict[str, np.ndarray] = {}
+    found = []
     for clip in clips:
         where = f"{Path(path).name}: {clip.id}"
-        if clip.id not in arrays or clip.id not in index:
+        if clip.id not in names or clip.id not in index:
             problems.append(Problem(where, "the codes of this clip", "none", _FIX))
             continue
-        array, row = arrays[clip.id], index[clip.id]
+        array, row = stored.get_tensor(clip.id), index[clip.id]
         if row["audio_sha256"] != clip.audio_sha256:
             expected = f"codes of audio {clip.audio_sha256[:12]}"
             problems.append(Problem(where, expected, f"of {row['audio_sha256'][:12]}", _FIX))
@@ -100,7 +141,7 @@ def read_codes(
             span = f"{array.min()} to {array.max()}" if array.size else "none"
             problems.append(Problem(where, f"codes from 0 to {codebook_size - 1}", span, _FIX))
         else:
-            found[clip.id] = array
+            found.append(clip.id)
     if problems:
         raise UserError(problems, title)
-    return found
+    return Codes(found, stored.get_tensor)

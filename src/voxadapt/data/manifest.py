@@ -453,21 +453,21 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     """
     path = Path(path)
     fix = "Run `voxadapt audit` (or `dvc repro audit`)."
+    utterances, problems = [], []
     try:
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8", newline="\n") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    utterances.append(Utterance.model_validate_json(line))
+                except ValidationError as error:
+                    item = error.errors()[0]
+                    found = f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+                    problems.append(Problem(f"{path.name}:{number}", "an utterance", found, fix))
     except (OSError, UnicodeDecodeError) as error:
         found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
         raise UserError(Problem(str(path), "the accepted manifest", found, fix)) from None
-    utterances, problems = [], []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            utterances.append(Utterance.model_validate_json(line))
-        except ValidationError as error:
-            item = error.errors()[0]
-            found = f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
-            problems.append(Problem(f"{path.name}:{number}", "an utterance", found, fix))
     for name, count in Counter(u.id for u in utterances).items():
         if count > 1:
             problems.append(Problem(str(path), "unique ids", f"{name} {count} times", fix))

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from voxadapt.compat import keep_freed_memory
 from voxadapt.data.audio import resample
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.similarity import read_audio
+from voxadapt.executor import LOCAL, Executor, elsewhere
 from voxadapt.progress import Progress
 from voxadapt.provenance import fingerprint, sha256_file, write_atomic
 
@@ -109,13 +111,20 @@ class Transcriber:
         self.asr_id = f"whisper:{name}+{sha[:12]}/{language}/{fingerprint(options, 8)}"
         self.options = options | {"model": name, "sha256": sha}
         self._cache = None if cache_dir is None else Path(cache_dir) / fingerprint(self.asr_id)
+        self._again = partial(Transcriber, model, language, elsewhere(device), batch_size)
 
-    def transcribe(self, paths: Sequence[str | Path], texts: Sequence[str]) -> list[Transcript]:
+    def transcribe(
+        self,
+        paths: Sequence[str | Path],
+        texts: Sequence[str],
+        executor: Executor = LOCAL,
+    ) -> list[Transcript]:
         """Transcribe clips.
 
         Args:
             paths: Audio files of any rate.
             texts: Their references; only their length is used, to bound the transcript.
+            executor: Where they are read and heard.
 
         Returns:
             One transcript a clip, in the same order.
@@ -131,17 +140,20 @@ class Transcriber:
         # Clips of one limit and similar length share a batch: its longest transcript holds it.
         order = sorted(missing.values(), key=lambda i: (limits[i], len(texts[i]), names[i]))
         progress = Progress("Transcribing", len(order)) if order else None
+        batches = []
         for limit in sorted({limits[i] for i in order}):
             group = [i for i in order if limits[i] == limit]
             for start in range(0, len(group), self.batch_size):
-                batch = group[start : start + self.batch_size]
-                for index, found in zip(
-                    batch, self._read([paths[i] for i in batch], limit), strict=True
-                ):
-                    done[names[index]] = found
-                    self._remember(names[index], found)
-                assert progress is not None
-                progress.advance(len(batch))
+                batches.append((limit, group[start : start + self.batch_size]))
+        shards = [(limit, [paths[i] for i in batch]) for limit, batch in batches]
+        read = partial(_windows, window=self.window_samples)
+        for number, heard in executor.run(shards, read, _hear, self, self._again):
+            batch = batches[number][1]
+            for index, found in zip(batch, heard, strict=True):
+                done[names[index]] = found
+                self._remember(names[index], found)
+            assert progress is not None
+            progress.advance(len(batch))
         return [done[name] for name in names]
 
     def _limit(self, text: str) -> int:
@@ -150,23 +162,16 @@ class Transcriber:
         wanted = TOKENS_PER_REFERENCE_TOKEN * expected + 16
         return min(self._max_tokens, math.ceil(wanted / LIMIT_STEP) * LIMIT_STEP)
 
-    def _read(self, paths: Sequence[str | Path], limit: int) -> list[Transcript]:
-        """Transcribe one batch of files."""
-        windows: list[NDArray[np.float32]] = []
-        counts: list[int] = []
-        for path in paths:
-            wav, sample_rate_hz = read_audio(path)
-            wav = resample(wav, sample_rate_hz, SAMPLE_RATE)
-            pieces = split_at_pauses(wav, self.window_samples)
-            windows += pieces
-            counts.append(len(pieces))
+    def _read(self, clips: list[list[NDArray[np.float32]]], limit: int) -> list[Transcript]:
+        """Transcribe one batch of clips, each in its windows."""
+        windows = [window for clip in clips for window in clip]
         heard: list[tuple[Any, str | None, float | None]] = []
         for start in range(0, len(windows), self.batch_size):
             heard += self._decode(windows[start : start + self.batch_size], limit)
         transcripts, start = [], 0
-        for count in counts:
-            transcripts.append(_join(heard[start : start + count]))
-            start += count
+        for clip in clips:
+            transcripts.append(_join(heard[start : start + len(clip)]))
+            start += len(clip)
         return transcripts
 
     @torch.no_grad()
@@ -210,6 +215,26 @@ class Transcriber:
         if self._cache is not None:
             text = json.dumps(asdict(transcript), ensure_ascii=False, sort_keys=True)
             write_atomic(self._cache / f"{name}.json", text + "\n")
+
+
+def _windows(
+    batch: tuple[int, Sequence[str | Path]], window: int
+) -> tuple[int, list[list[NDArray[np.float32]]]]:
+    """Read the clips of one batch at Whisper's rate, each in windows."""
+    limit, paths = batch
+    clips = []
+    for path in paths:
+        wav, sample_rate_hz = read_audio(path)
+        clips.append(split_at_pauses(resample(wav, sample_rate_hz, SAMPLE_RATE), window))
+    return limit, clips
+
+
+def _hear(
+    transcriber: Transcriber, batch: tuple[int, list[list[NDArray[np.float32]]]]
+) -> list[Transcript]:
+    """Transcribe one batch that was read."""
+    limit, clips = batch
+    return transcriber._read(clips, limit)
 
 
 def split_at_pauses(wav: NDArray[np.float32], window: int) -> list[NDArray[np.float32]]:

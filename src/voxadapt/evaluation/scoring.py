@@ -6,9 +6,11 @@ function. Nothing is dropped: a clip that could not be made or read keeps its ro
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +46,16 @@ from voxadapt.evaluation.similarity import (
     read_audio,
 )
 from voxadapt.evaluation.statistics import DIGITS, resample_weights, rounded
+from voxadapt.executor import LOCAL, Executor
 from voxadapt.params import ScoreParams, SelectParams
-from voxadapt.provenance import sha256_file
+from voxadapt.provenance import fingerprint, sha256_file, write_atomic
 
 PSEUDO_CANDIDATES = ("real", "codec")
 NO_REFERENCE = "none"  # identity of a similarity that was not measured
 WORST_SHARE = 0.05
 CLIPS_AT_ONCE = 64  # whose samples are in memory; enough to fill the speaker encoder's batches
+Paths = Sequence[tuple[Path, str]]  # files, and what messages call them
+Sound = tuple[Shape, VoicePrint, int]  # outline, voice, samples a second
 SLICE_MEASURES = ("wer", "wer_raw", "cer", "cer_raw", "sim", "failure_rate")
 
 
@@ -64,6 +69,8 @@ def score_clips(
     *,
     root: Path,
     others: Mapping[str, VoiceReference] | None = None,
+    executor: Executor = LOCAL,
+    work_dir: Path | None = None,
 ) -> list[ScoreRow]:
     """Measure clips.
 
@@ -78,6 +85,8 @@ def score_clips(
         params: Thresholds of the flags.
         root: Folder that relative paths start from.
         others: References of several speakers, to each of which a clip is compared.
+        executor: Where clips are read, embedded and transcribed.
+        work_dir: Folder for embeddings, which a stopped run goes on from; None keeps none.
 
     Returns:
         One row a clip, in canonical order.
@@ -87,29 +96,25 @@ def score_clips(
         i: clip.message for i, clip in enumerate(clips) if clip.status != "ok"
     }
     waiting = [index for index in range(len(clips)) if index not in failed]
-    sounds: dict[int, tuple[Shape, VoicePrint, int]] = {}
-    for start in range(0, len(waiting), CLIPS_AT_ONCE):
-        audio = {}
-        for index in waiting[start : start + CLIPS_AT_ONCE]:
-            wav_path = clips[index].wav
-            try:
-                wav, sample_rate_hz = read_audio(root / wav_path)
-            except AudioError as error:
-                failed[index] = f"cannot read {wav_path}: {' '.join(str(error).split())}"
-                continue
-            if not np.isfinite(wav).all():
-                failed[index] = f"{wav_path} has samples that are no numbers"
-                continue
-            audio[index] = wav, sample_rate_hz
-        prints = embedder.embed(list(audio.values()))
-        for (index, (wav, sample_rate_hz)), voice in zip(audio.items(), prints, strict=True):
-            sounds[index] = measure_shape(wav, sample_rate_hz), voice, sample_rate_hz
+    groups = [
+        waiting[start : start + CLIPS_AT_ONCE] for start in range(0, len(waiting), CLIPS_AT_ONCE)
+    ]
+    shards = [[(root / clips[i].wav, clips[i].wav) for i in group] for group in groups]
+    sounds: dict[int, Sound] = {}
+    for number, measured in _measure(shards, embedder, executor, work_dir):
+        for index, found in zip(groups[number], measured, strict=True):
+            if isinstance(found, str):
+                failed[index] = found
+            else:
+                sounds[index] = found
     usable = sorted(sounds)
     transcripts = dict(
         zip(
             usable,
             transcriber.transcribe(
-                [root / clips[i].wav for i in usable], [clips[i].text for i in usable]
+                [root / clips[i].wav for i in usable],
+                [clips[i].text for i in usable],
+                executor,
             ),
             strict=True,
         )
@@ -162,13 +167,102 @@ def score_clips(
     return sort_rows(rows)
 
 
-def rehear(rows: Sequence[ScoreRow], transcriber: Transcriber, *, root: Path) -> list[ScoreRow]:
+def _measure(
+    shards: Sequence[Paths], embedder: Embedder, executor: Executor, work_dir: Path | None
+) -> Iterator[tuple[int, list[Sound | str]]]:
+    """Yield each group's position, and what its clips sound like or why one cannot be measured."""
+    files: dict[int, Path] = {}
+    waiting = []
+    for number, clips in enumerate(shards):
+        if work_dir is not None and all(path.is_file() for path, _ in clips):
+            hashes = [sha256_file(path) for path, _ in clips]
+            key = fingerprint([embedder.id, embedder.device, hashes])
+            files[number] = work_dir / f"{key}.npz"
+            stored = _load(files[number], len(clips))
+            if stored is not None:
+                yield number, [*stored]
+                continue
+        waiting.append(number)
+    left = [shards[number] for number in waiting]
+    for position, measured in executor.run(left, _listen, _embed, embedder, embedder.again):
+        number = waiting[position]
+        sounds = [item for item in measured if not isinstance(item, str)]
+        if number in files and len(sounds) == len(measured):
+            _store(files[number], sounds)
+        yield number, measured
+
+
+def _listen(clips: Paths) -> list[tuple[Any, int] | str]:
+    """Read the clips of one group: samples and rate, or why not."""
+    heard: list[tuple[Any, int] | str] = []
+    for path, name in clips:
+        try:
+            wav, sample_rate_hz = read_audio(path)
+        except AudioError as error:
+            heard.append(f"cannot read {name}: {' '.join(str(error).split())}")
+            continue
+        if np.isfinite(wav).all():
+            heard.append((wav, sample_rate_hz))
+        else:
+            heard.append(f"{name} has samples that are no numbers")
+    return heard
+
+
+def _embed(embedder: Embedder, heard: Sequence[tuple[Any, int] | str]) -> list[Sound | str]:
+    """Measure the clips of one group that could be read."""
+    voices = iter(embedder.embed([item for item in heard if not isinstance(item, str)]))
+    return [
+        item if isinstance(item, str) else (measure_shape(*item), next(voices), item[1])
+        for item in heard
+    ]
+
+
+def _store(path: Path, sounds: Sequence[Sound]) -> None:
+    stream = io.BytesIO()
+    nothing = np.zeros(0, np.float32)
+    arrays: dict[str, Any] = {
+        f"voice{i}": nothing if voice.embedding is None else voice.embedding
+        for i, (_, voice, _) in enumerate(sounds)
+    }
+    arrays["shapes"] = np.array([astuple(shape) for shape, _, _ in sounds], float)
+    arrays["speech_s"] = np.array([voice.speech_s for _, voice, _ in sounds])
+    arrays["rates_hz"] = np.array([rate_hz for _, _, rate_hz in sounds])
+    np.savez(stream, **arrays)
+    write_atomic(path, stream.getvalue())
+
+
+def _load(path: Path, count: int) -> list[Sound] | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            shapes = [
+                replace(Shape(*row), end_db=None if np.isnan(row[-1]) else row[-1])
+                for row in stored["shapes"].tolist()
+            ]
+            voices = [
+                VoicePrint(stored[f"voice{i}"] if stored[f"voice{i}"].size else None, float(speech))
+                for i, speech in enumerate(stored["speech_s"])
+            ]
+            rates_hz = [int(rate_hz) for rate_hz in stored["rates_hz"]]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # absent, or torn: embed again
+    found = list(zip(shapes, voices, rates_hz, strict=True))
+    return found if len(found) == count else None
+
+
+def rehear(
+    rows: Sequence[ScoreRow],
+    transcriber: Transcriber,
+    *,
+    root: Path,
+    executor: Executor = LOCAL,
+) -> list[ScoreRow]:
     """Let another recogniser hear clips that are scored already.
 
     Args:
         rows: Of any candidates; a clip that failed stays failed.
         transcriber: The other ASR.
         root: Folder that relative paths start from.
+        executor: Where clips are read and transcribed.
 
     Returns:
         The rows with its transcripts, errors and flags, in canonical order.
@@ -186,7 +280,7 @@ def rehear(rows: Sequence[ScoreRow], transcriber: Transcriber, *, root: Path) ->
     if problems:
         raise UserError(problems[:50], "A second recogniser must hear the same clips.")
     transcripts = transcriber.transcribe(
-        [root / row.wav for row in usable], [row.text for row in usable]
+        [root / row.wav for row in usable], [row.text for row in usable], executor
     )
     found = {}
     for row, heard in zip(usable, transcripts, strict=True):

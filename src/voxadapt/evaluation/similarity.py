@@ -17,7 +17,7 @@ import io
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ from voxadapt.evaluation.statistics import (
     resample_weights,
     rounded,
 )
+from voxadapt.executor import elsewhere
 from voxadapt.provenance import sha256_array, sha256_file, write_atomic, write_json
 
 LABEL = "SIM-resemblyzer"
@@ -127,6 +128,11 @@ class Embedder:
 
     Args:
         device: cpu, cuda or cuda:N.
+
+    Attributes:
+        id: Version and weights.
+        device: Its kind, cpu or cuda.
+        again: Loads the same encoder in another process.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -140,6 +146,8 @@ class Embedder:
         self._window = get_window("hann", FFT_SIZE).astype(np.float32)
         version = metadata.version("Resemblyzer")
         self.id = f"resemblyzer-{version}+{sha256_file(weights)[:8]}"
+        self.device = elsewhere(device)
+        self.again = partial(Embedder, self.device)
 
     def prepare(self, audio: str | Path | tuple[Wave, int]) -> Wave:
         """Return the speech of a file, or of samples with their rate, at 16 kHz."""

@@ -15,9 +15,10 @@ import itertools
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 
 from voxadapt.errors import Problem, UserError, is_out_of_memory, out_of_memory
 from voxadapt.evaluation.results import Clip, Sentence
+from voxadapt.executor import LOCAL, Executor
 from voxadapt.model.decoding import VERSION as DECODING_VERSION
 from voxadapt.model.decoding import Decoding, forget, text_tokens, token_limit
 from voxadapt.params import ScoreParams
@@ -261,6 +263,8 @@ def speak_candidate(
     checkpoint_sha: str,
     lang: str,
     language: str = "Auto",
+    executor: Executor = LOCAL,
+    load: Callable[[], Any] | None = None,
 ) -> list[Clip]:
     """Speak every sentence `params.takes` times and write the clips.
 
@@ -276,6 +280,8 @@ def speak_candidate(
         checkpoint_sha: Identity of the checkpoint.
         lang: Whisper's code of the language, kept in the clips.
         language: Language given to the model, or Auto.
+        executor: Where batches are spoken.
+        load: How a worker elsewhere loads the candidate; None sends `tts`.
 
     Returns:
         One clip a sentence and take, failed ones included, sorted by text and take.
@@ -293,8 +299,8 @@ def speak_candidate(
     batches = plan_batches(tts, sentences, params)
     progress = Progress(f"Speaking ({candidate})", sum(len(b.sentences) for b in batches))
     clips = []
-    for batch in batches:
-        spoken = _batch(tts, batch, voice, params, language, work_dir, identity)
+
+    def keep(batch: Batch, spoken: Sequence[Spoken]) -> None:
         for sentence, seed, result in zip(batch.sentences, batch.seeds, spoken, strict=True):
             path = Path(out_dir) / f"{_file_name(sentence.text_id)}-{batch.take}.wav"
             if result.samples is not None:
@@ -319,26 +325,43 @@ def speak_candidate(
                 )
             )
         progress.advance(len(batch.sentences))
+
+    waiting: list[tuple[Path, Batch]] = []
+    for batch in batches:
+        path = _stored_at(batch, work_dir, identity)
+        stored = _load(path, len(batch.sentences))
+        if stored is None:
+            waiting.append((path, batch))
+        else:
+            keep(batch, stored)
+    work = partial(_batch, voice=voice, params=params, language=language)
+    shards = [batch for _, batch in waiting]
+    for number, spoken in executor.run(shards, _as_it_is, work, tts, load):
+        path, batch = waiting[number]
+        if all(item.samples is not None for item in spoken):
+            _store(path, spoken)
+        keep(batch, spoken)
     forget()
     return sorted(clips, key=lambda clip: (clip.text_id, clip.take))
 
 
-def _batch(
-    tts: Any,
-    batch: Batch,
-    voice: Voice,
-    params: ScoreParams,
-    language: str,
-    work_dir: Path,
-    identity: Sequence[str],
-) -> list[Spoken]:
-    """Take a batch from the work folder, or generate it; a batch that fails is spoken singly."""
+def _stored_at(batch: Batch, work_dir: Path, identity: Sequence[str]) -> Path:
+    """Name the file of a finished batch by all that decides it."""
     lines = [item.text for item in batch.sentences]
     key = fingerprint([*identity, batch.take, batch.seeds, batch.max_new_tokens, lines])
-    path = Path(work_dir) / f"{key}.npz"
-    stored = _load(path, len(lines))
-    if stored is not None:
-        return stored
+    return Path(work_dir) / f"{key}.npz"
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """Read nothing: sentences are all that a batch needs."""
+    return batch
+
+
+def _batch(
+    tts: Any, batch: Batch, voice: Voice, params: ScoreParams, language: str
+) -> list[Spoken]:
+    """Generate a batch; one that fails is spoken singly."""
+    lines = [item.text for item in batch.sentences]
 
     def spoken_rows(rows: slice) -> list[Spoken]:
         return speak(
@@ -363,8 +386,6 @@ def _batch(
             except Exception as error:
                 reason = f"generation failed: {type(error).__name__}: {error}"
                 spoken.append(Spoken(None, message=" ".join(reason.split())[:300]))
-    if all(item.samples is not None for item in spoken):
-        _store(path, spoken)
     return spoken
 
 

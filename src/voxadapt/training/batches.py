@@ -51,7 +51,7 @@ class Example:
         id: Id of the utterance.
         layout: Where its tokens lie.
         text_ids: Role and text ids `[3 + T]`.
-        codes: `[N, K]`.
+        codes: `[N, K]` int16.
     """
 
     id: str
@@ -112,7 +112,7 @@ def build_examples(
             tag_ids.get(row.id, language_id),
             streaming,
         )
-        frames = torch.from_numpy(np.ascontiguousarray(array).astype(np.int64))
+        frames = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int16))
         examples.append(Example(row.id, layout, text_ids, frames))
     if problems:
         raise UserError(problems, "Some utterances cannot be trained on.")
