@@ -72,7 +72,7 @@ def extract_codes(
     cache = Path(work_dir) / "codes" / codec_sha256[:16]
     cache.mkdir(parents=True, exist_ok=True)
     files = {clip.id: cache / f"{clip.audio_sha256}.npy" for clip in utterances}
-    waiting = [clip for clip in utterances if not _is_whole(files[clip.id])]
+    waiting = [clip for clip in utterances if _read_cached(files[clip.id]) is None]
     if waiting:
         rate_hz = tokenizer.get_input_sample_rate()
         hop = tokenizer.get_encode_downsample_rate()
@@ -191,12 +191,11 @@ def _encode(waves: Waves, tokenizer: Any, hop: int) -> list[np.ndarray]:
     return arrays
 
 
-def _is_whole(path: Path) -> bool:
+def _read_cached(path: Path) -> np.ndarray | None:
     try:
-        np.load(path, allow_pickle=False)
+        return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
-        return False  # absent, or torn: encode again
-    return True
+        return None  # absent, or torn: encode again
 
 
 def _write_cached(path: Path, codes: np.ndarray) -> None:
