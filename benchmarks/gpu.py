@@ -27,11 +27,12 @@ from unittest import mock
 import numpy as np
 import torch
 from benchmarks.memory import LOW, measure, predicted, write_reference
-from benchmarks.results import spread, table, verdict, write_section
+from benchmarks.results import drop_section, spread, table, verdict, write_section
 
-from voxadapt.budget import PROCESS_BYTES
+from voxadapt.budget import PROCESS_BYTES, Codec, find_config, read_codec
 from voxadapt.errors import UserError
 from voxadapt.model.load import load_tts
+from voxadapt.params import ModelParams
 from voxadapt.shapes import SHAPES, write_model
 from voxadapt.training import loop
 
@@ -46,6 +47,7 @@ MODES: tuple[tuple[str, dict[str, Any]], ...] = (
 )  # fmt: skip
 BARS_GB = {"0.6B": 10, "1.7B": 16}
 ROWS, LIMIT = 16, 64  # sentences spoken together, and their tokens
+NOT_MEASURED = "On a GPU: not measured"
 SENTENCE = "This sentence is spoken by nobody."
 
 
@@ -125,6 +127,11 @@ def training_memory(sizes: list[str], root: Path) -> None:
     )
 
 
+def said_bytes(size: str, given: dict[str, Any], codec: Codec) -> float:
+    """Return what the plan says of the tensors alone."""
+    return predicted(SHAPES[size], FRAMES, given, codec, "cuda") - PROCESS_BYTES["cuda"]
+
+
 def train_mode(
     size: str, label: str, changed: dict[str, Any], model: Path, folder: Path
 ) -> Trained:
@@ -132,7 +139,7 @@ def train_mode(
     given = {"speaker_name": "A", **changed}
     free()
     folder.mkdir()
-    said = predicted(SHAPES[size], FRAMES, given, model, "cuda") - PROCESS_BYTES["cuda"]
+    said = said_bytes(size, given, read_codec(model))
     try:
         # What only goes to the disk takes no memory here, but minutes and tens of gigabytes.
         with (
@@ -254,6 +261,31 @@ def beside_public(upstream: Path, size: str) -> None:
     subprocess.run(words, check=True)
 
 
+def not_measured(sizes: list[str]) -> None:
+    """Write down what is wanted of a GPU where there is none, beside what the plan predicts."""
+    rows = []
+    for size in sizes:
+        _, codec = find_config(ModelParams(base=f"Qwen/Qwen3-TTS-12Hz-{size}-Base"))
+        for label, changed in MODES:
+            said = said_bytes(size, {"speaker_name": "A", **changed}, codec) / 1e9
+            rows.append([f"{size}, {label}", f"{said:.1f} GB", f"{BARS_GB[size]} GB at most"])
+    write_section(
+        NOT_MEASURED,
+        [
+            "No machine with a GPU was at hand: **none of these was measured.** On one, "
+            "`python -m benchmarks.gpu --upstream PATH` writes figures in place of this section.",
+            "",
+            "- Training beside the public script, codec frames a second: wanted 2 times.",
+            f"- Greedy codes of {ROWS} rows: wanted those of stock.",
+            f"- Decoding {ROWS} rows at the 1.7B shape, next to stock: wanted 4 times. The loop "
+            "captures no CUDA graphs: capture can only be proved right where it runs.",
+            "- Full training in the mode that takes least, and the plan within 15 %:",
+            "",
+            *table(["training", "predicted", "wanted"], rows),
+        ],
+    )
+
+
 def device_name() -> str:
     """Name the device and the version of torch."""
     return f"{torch.cuda.get_device_name(0)}, torch {torch.__version__}"
@@ -275,7 +307,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="of each decoding loop")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("benchmarks.gpu needs a CUDA device, and torch finds none here. Nothing was done.")
+        not_measured(arguments.sizes)
+        sys.exit("benchmarks.gpu needs a CUDA device, and torch finds none here.")
+    drop_section(NOT_MEASURED)
     size = arguments.sizes[-1]
     failed = []
     begun = time.perf_counter()

@@ -142,11 +142,11 @@ def measure(
 
 
 def predicted(
-    shape: Shape, num_frames: int, given: dict[str, Any], model: Path, kind: str = "cpu"
+    shape: Shape, num_frames: int, given: dict[str, Any], codec: budget.Codec, kind: str = "cpu"
 ) -> float:
     """Return what the plan says, in bytes."""
     params = TrainParams.model_validate(given)
-    facts = budget.Model.from_config(config_values(shape), params.frozen, budget.read_codec(model))
+    facts = budget.Model.from_config(config_values(shape), params.frozen, codec)
     ids = budget.SpecialIds.from_config(facts.config)
     length = len(budget.build_layout(len(WORDS), num_frames, ids, None))
     rows = params.batch_size
@@ -216,7 +216,7 @@ def main() -> None:
             answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found, taken_s, said_s = json.loads(answer.splitlines()[-1])
             time_ratios.append(said_s / statistics.median(taken_s))
-            said = predicted(SHAPES[shape], frames, given, model)
+            said = predicted(SHAPES[shape], frames, given, budget.read_codec(model))
             ratios.append(said / found)
             rows.append(
                 [

@@ -20,13 +20,22 @@ TITLE = "# Benchmark results\n\nWritten by the scripts in this folder; nothing i
 def write_section(title: str, lines: list[str]) -> None:
     """Put a section into RESULTS.md in place of the one of that title; print it too."""
     body = f"## {title}\n\n" + "\n".join(lines).strip() + "\n"
+    _rewrite(title, [body])
+    print(body)
+
+
+def drop_section(title: str) -> None:
+    """Take a section out of RESULTS.md."""
+    _rewrite(title, [])
+
+
+def _rewrite(title: str, instead: list[str]) -> None:
     old = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else TITLE
     head, *sections = re.split(r"^(?=## )", old, flags=re.MULTILINE)
     kept = [section for section in sections if not section.startswith(f"## {title}\n")]
-    ordered = sorted([*kept, body])
+    ordered = sorted([*kept, *instead])
     text = head.rstrip() + "\n\n" + "\n".join(section.rstrip() + "\n" for section in ordered)
     RESULTS.write_text(text, encoding="utf-8")
-    print(body)
 
 
 def processor() -> str:
