@@ -73,6 +73,12 @@ def verdict(what: str, found: float, wanted: float, cause: str) -> str:
     return f"{what}: wanted {wanted:g}, found {found:.2f}: **not met**. {cause}"
 
 
+def verdict_at_most(what: str, found: float, wanted: float, cause: str) -> str:
+    """Say the same of a figure that must not be larger than its bar."""
+    state = "met." if found <= wanted else f"**not met**. {cause}"
+    return f"{what}: wanted {wanted:g}, found {found:.2f}: {state}"
+
+
 class Side:
     """A process that measures when it is told to, so that several can take turns.
 
