@@ -136,7 +136,7 @@ def test_outside_of_a_project_the_lab_says_where_to_go(
 
 @pytest.mark.skipif(os.name == "nt", reason="make")
 def test_make_lab_opens_it_and_make_setup_tells_git() -> None:
-    done = subprocess.run(["make", "--dry-run", "lab", "VENV=/nowhere/venv"], cwd=ROOT,
-                          capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
+    command = ["make", "--no-print-directory", "--dry-run", "lab", "VENV=/nowhere/venv"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip().endswith("voxadapt lab")
     assert "voxadapt notebook filter" in done.stdout

@@ -39,6 +39,11 @@ def run(folder: Path, *command: str, code: int = 0) -> str:
     return printed
 
 
+def repro(folder: Path, target: str) -> str:
+    """Run what has changed, as `dvc repro` would, with the libraries imported once for all."""
+    return run(folder, sys.executable, "-m", "voxadapt", "repro", "--jobs", "1", target)
+
+
 def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:
     """Run a command of the package in a project, in this process: starting one takes 10 s."""
     from voxadapt.cli import main

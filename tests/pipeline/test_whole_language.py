@@ -10,16 +10,25 @@ from typing import Any
 import pytest
 import yaml
 
-from whole import edit, hashes, is_of_language, readme_commands, run, small_project, voxadapt
+from whole import (
+    edit,
+    hashes,
+    is_of_language,
+    readme_commands,
+    repro,
+    run,
+    small_project,
+    voxadapt,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run of the language's path by `dvc repro`."""
+    """A small run of the language's path."""
     folder = small_project(tmp_path_factory.mktemp("language") / "project")
-    run(folder, "dvc", "repro", "--quiet", "language_report")
+    repro(folder, "language_report")
     return folder
 
 
@@ -112,7 +121,7 @@ def test_commands_of_the_readme_run_without_dvc(project: Path) -> None:
 def test_a_narrower_gap_opens_stage_2(project: Path) -> None:
     """The other branch, by the threshold alone; Stage 1 is neither trained nor scored again."""
     edit(project, language__stage2__max_gap=0.0, language__stage2__if_undecided="run")
-    printed = run(project, "dvc", "repro", "language_report")
+    printed = repro(project, "language_report")
     decision = language_record(project, "decision")
     assert decision["acts"] == "run"
     for name in ("language_decide", "language_stage2", "language_confirm", "language_report"):

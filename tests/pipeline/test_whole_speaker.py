@@ -22,6 +22,7 @@ from whole import (
     is_of_language,
     other_commands,
     readme_commands,
+    repro,
     run,
     small_project,
     voxadapt,
@@ -32,9 +33,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run of the speaker's path by `dvc repro`."""
+    """A small run of the speaker's path."""
     folder = small_project(tmp_path_factory.mktemp("speaker") / "project")
-    run(folder, "dvc", "repro", "--quiet", "report")
+    repro(folder, "report")
     return folder
 
 
@@ -122,7 +123,7 @@ def test_an_added_epoch_leaves_the_earlier_checkpoint_alone(project: Path) -> No
     before = hashes(checkpoints / "epoch-1")
     scored = (project / "artifacts" / "scores" / "epoch-1" / "rows.jsonl").read_bytes()
     edit(project, candidates=["base", "epoch-1", "epoch-2"])
-    printed = run(project, "dvc", "repro", "select")
+    printed = repro(project, "select")
     assert hashes(checkpoints / "epoch-1") == before
     assert (project / "artifacts" / "scores" / "epoch-1" / "rows.jsonl").read_bytes() == scored
     assert "Running stage 'score@epoch-2'" in printed
