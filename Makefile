@@ -18,6 +18,7 @@
 #                                a CUDA machine
 # JOBS=1                         one stage after the other; 2 side by side is the default where the
 #                                models run on the CPU, one thread each
+# LAB=--allow-root               options of JupyterLab; this one for root, as in a container
 # PYTEST="-m 'not slow' -x"      options for the tests
 
 PYTHON ?= python3
@@ -26,6 +27,7 @@ TORCH_INDEX ?=
 EXTRAS ?= dev
 CONSTRAINTS ?= constraints.txt
 PYTEST ?=
+LAB ?=
 JOBS ?= $(shell grep -qs '^  device: cpu' params.yaml && echo 2 || echo 1)
 
 BIN := $(abspath $(VENV))/bin
@@ -88,7 +90,7 @@ test-faults: $(STAMP) data
 	$(BIN)/python tests/faults/page.py
 
 lab: $(STAMP) data
-	$(BIN)/voxadapt lab
+	$(BIN)/voxadapt lab $(LAB)
 
 clean:
 	rm -rf $(VENV) .work artifacts reports/notebooks reports/index.html reports/listen \
