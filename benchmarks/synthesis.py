@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from benchmarks.results import processor, table, write_section
+from benchmarks.results import processor, table, verdict, write_section
 
 LIMIT = 80  # tokens a clip; the miniature's sentences need about thirty
 
@@ -127,7 +127,7 @@ def main() -> None:
     command = [sys.executable, "-m", "benchmarks.synthesis", *sys.argv[1:], "--default-allocator"]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     default = json.loads(answer.splitlines()[-1])
-    rows = []
+    rows, said = [], []
     for size in arguments.batches:
         products = statistics.median(run[0] for run in ours[f"{size} products"])
         stock, fast, plain = ours[f"{size} stock"], ours[f"{size} ours"], default[f"{size} stock"]
@@ -150,6 +150,11 @@ def main() -> None:
                 f"{statistics.median(whole):.1f} ({min(whole):.1f} to {max(whole):.1f})",
             ]
         )  # fmt: skip
+        what = f"Batch {size}, times faster"
+        limit = statistics.median(r[0] / r[2] for r in stock) / products
+        cause = f"The products alone would give {limit:.1f}; the rest is what lies between them."
+        said.append(verdict(f"{what}, the loop", statistics.median(ratios), 3.0, cause))
+        said.append(verdict(f"{what}, loop and codec", statistics.median(whole), 3.0, cause))
     header = [
         "batch", "stock loop", "our loop", "times faster", "limit", "codec, default allocator",
         "codec, ours", "together",
@@ -166,6 +171,8 @@ def main() -> None:
             "calls in a process whose allocator gives freed memory back.",
             "",
             *table(header, rows),
+            "",
+            *(f"- {text}" for text in said),
         ],
     )
 
