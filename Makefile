@@ -44,7 +44,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help setup data repro test test-ray test-faults lab clean
 
 help:
-	@sed -n '3,9s/^# *//p' Makefile
+	@sed -n '3,/^#$$/s/^# *//p' Makefile
 
 setup: $(STAMP)
 

@@ -127,3 +127,14 @@ def test_an_old_python_is_refused_with_a_sentence(tmp_path: Path) -> None:
         assert message in done.stdout
         assert "3.11" in done.stdout
         assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="make")
+def test_make_help_names_every_target() -> None:
+    text = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    targets = re.search(r"^\.PHONY: (.+)$", text, re.MULTILINE)
+    assert targets
+    command = ["make", "--no-print-directory", "help"]
+    said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    named = {words[1] for words in map(str.split, said.splitlines()) if words[:1] == ["make"]}
+    assert named == set(targets[1].split()) - {"help", "data"}
