@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +17,12 @@ from transformers import (
 )
 
 import fakes
-from voxadapt.model.decoding import BELOW_ONE, Decoding, _Sampler
+from speaking import TEXTS, codes_of
+from voxadapt.model.decoding import Decoding
 from voxadapt.model.load import load_tts
+from voxadapt.model.sampling import BELOW_ONE, Sampler
 
 MINIATURE = Path(__file__).parents[2] / "data/models/base"
-TEXTS = ["one two three", "hi", "four five", "six seven eight nine ten eleven"]
-SAMPLING = {"temperature": 0.8, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.2}
-SUB = {"subtalker_temperature": 0.8, "subtalker_top_k": 20, "subtalker_top_p": 0.95}
-
-
-def codes_of(
-    tts: Any,
-    texts: Sequence[str],
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    sample: bool,
-    seeds: Sequence[int] | None = None,
-    limits: Sequence[int] | int = 24,
-    **fields: Any,
-) -> list[torch.Tensor]:
-    """Codes that the cloning call hands to the codec; of the stock loop without seeds."""
-    from qwen_tts.inference.qwen3_tts_model import VoiceClonePromptItem
-
-    given: list[torch.Tensor] = []
-    codec = tts.model.speech_tokenizer
-
-    def spy(items: list[dict[str, torch.Tensor]]) -> Any:
-        given.extend(item["audio_codes"] for item in items)
-        return [torch.zeros(1).numpy() for _ in items], 24_000
-
-    width = tts.model.config.talker_config.hidden_size
-    vector = torch.randn(width, generator=torch.Generator().manual_seed(5))
-    call = {
-        "text": list(texts), "language": "English", "non_streaming_mode": True,
-        "voice_clone_prompt": [VoiceClonePromptItem(None, vector, True, False)],
-        "do_sample": sample, "subtalker_dosample": sample, **SAMPLING, **SUB, **fields,
-    }  # fmt: skip
-    with monkeypatch.context() as patch:
-        patch.setattr(codec, "decode", spy)
-        if seeds is None:
-            tts.generate_voice_clone(**call, max_new_tokens=limits)
-        else:
-            sizes = [limits] * len(texts) if isinstance(limits, int) else list(limits)
-            with Decoding(tts.model, seeds, sizes) as decoding:
-                tts.generate_voice_clone(**call)
-            assert [len(item) for item in given] == [e.num_frames for e in decoding.endings]
-    return given
 
 
 @pytest.mark.parametrize("streaming", [False, True], ids=["text first", "streaming"])
@@ -138,9 +97,10 @@ def test_sampler_follows_the_distribution_of_generate(top_k: int, top_p: float) 
     processors += [TopKLogitsWarper(top_k)] if top_k else []
     processors += [TopPLogitsWarper(top_p)] if top_p < 1.0 else []
     wanted = LogitsProcessorList(processors)(history, logits.clone()).softmax(-1)[0].double()
-    sampler = _Sampler(True, 0.7, top_k, top_p, repetition_penalty=1.3)
+    sampler = Sampler(True, 0.7, top_k, top_p, repetition_penalty=1.3)
+    had = torch.zeros(1, size, dtype=torch.bool).scatter_(1, history, True)
     found = sampler(
-        history.expand(draws, -1), logits.expand(draws, -1).clone(),
+        had.expand(draws, -1), logits.expand(draws, -1).clone(),
         torch.rand(draws, generator=generator),
     )  # fmt: skip
     counts = torch.bincount(found, minlength=size)
@@ -151,7 +111,7 @@ def test_sampler_follows_the_distribution_of_generate(top_k: int, top_p: float) 
 
 
 def test_sampler_never_draws_what_is_impossible() -> None:
-    sampler = _Sampler(True, 1.0, 2, 1.0)
+    sampler = Sampler(True, 1.0, 2, 1.0)
     logits = torch.tensor([[0.0, 3.0, 3.0, -torch.inf], [5.0, -torch.inf, 4.0, -torch.inf]])
     edges = torch.tensor([0.0, BELOW_ONE])
     for uniform in (edges, edges.flip(0)):

@@ -1,0 +1,92 @@
+"""From logits to codes, as Hugging Face's `generate` chooses them, with draws made beforehand.
+
+Shape legend: B rows, V codes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import TopPLogitsWarper
+
+BELOW_ONE = 1.0 - 2.0**-23  # largest random number
+
+
+def uniform(seed: int, num_tokens: int, num_codes: int) -> Tensor:
+    """Draw the random numbers of one row, `[num_tokens, num_codes]`, the same on every device.
+
+    The first frames' numbers do not depend on how many are drawn. They stay so far below 1 that
+    a number times a float32 total is always less than the total.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(num_tokens, num_codes, generator=generator).clamp_(max=BELOW_ONE)
+
+
+class Sampler:
+    """From logits to codes, with the processors of Hugging Face's `generate` in its order.
+
+    Codes keep their order under the draw, so that two checkpoints whose probabilities differ a
+    little mostly choose the same code. Nothing is read back from a GPU, and no shape depends on
+    a value.
+
+    Args:
+        sample: Draw; otherwise take the likeliest.
+        temperature: Divides the logits.
+        top_k: Likeliest codes that are drawn from; 0 or None: all.
+        top_p: Probability mass that is drawn from.
+        repetition_penalty: Divides the logits of codes that the row has had already.
+    """
+
+    def __init__(
+        self,
+        sample: bool,
+        temperature: float | None,
+        top_k: int | None,
+        top_p: float | None,
+        repetition_penalty: float | None = None,
+    ) -> None:
+        self._sample, self._temperature, self._top_k = sample, temperature, top_k
+        self.penalty = repetition_penalty if repetition_penalty not in (None, 1.0) else None
+        self._top_p = TopPLogitsWarper(top_p) if top_p is not None and top_p < 1.0 else None
+
+    @classmethod
+    def talker(cls, options: dict[str, Any]) -> Sampler:
+        """Return codebook 0's, from what the stock call passes to `talker.generate`."""
+        names = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty")
+        return cls(*(options[name] for name in names))
+
+    @classmethod
+    def sub_talker(cls, options: dict[str, Any]) -> Sampler:
+        """Return that of the other codebooks."""
+        names = ("dosample", "temperature", "top_k", "top_p")
+        return cls(*(options[f"subtalker_{name}"] for name in names))
+
+    def __call__(self, had_BV: Tensor | None, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
+        """Choose a code a row: the one whose stretch of the cumulated probability holds the draw.
+
+        Args:
+            had_BV: Which codes the row has had; read only where repetition is penalised.
+            logits_BV: float32.
+            uniform_B: Draws in [0, BELOW_ONE].
+        """
+        scores_BV = logits_BV
+        if self.penalty is not None:
+            assert had_BV is not None
+            lower_BV = torch.where(
+                scores_BV < 0, scores_BV * self.penalty, scores_BV / self.penalty
+            )
+            scores_BV = torch.where(had_BV, lower_BV, scores_BV)
+        if not self._sample:
+            return scores_BV.argmax(dim=-1)
+        if self._temperature not in (None, 1.0):
+            scores_BV = scores_BV / self._temperature
+        if self._top_k:
+            kept = scores_BV.topk(min(self._top_k, scores_BV.shape[-1])).values[:, -1:]
+            scores_BV = scores_BV.masked_fill(scores_BV < kept, -torch.inf)
+        if self._top_p is not None:
+            scores_BV = self._top_p(None, scores_BV)
+        cumulated_BV = scores_BV.softmax(dim=-1).cumsum(dim=-1)
+        wanted_B1 = uniform_B[:, None] * cumulated_BV[:, -1:]
+        return torch.searchsorted(cumulated_BV, wanted_B1, right=True).squeeze(-1)
