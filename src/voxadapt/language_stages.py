@@ -834,11 +834,12 @@ def _load(params: Params, delta: Path | None) -> tuple[Any, Any, str, Callable[[
 
     base = resolve_model(params.model)
     identity = sha256_folder(base)
-    load = partial(load_tts, base, attention=params.model.attention)
+    dtype = stages.speaking_dtype(params)
+    load = partial(load_tts, base, dtype=dtype, attention=params.model.attention)
     if delta is not None:
         identity = fingerprint([identity, sha256_folder(delta)], 64)
         folder = paths.work_dir() / "materialised" / identity[:16]
-        load = partial(_laid_over, base, delta, folder, attention=params.model.attention)
+        load = partial(_laid_over, base, delta, folder, dtype, params.model.attention)
     tts = load(stages.device_of(params))
     view = corpus_view(params)
     ref_audio = stages.accepted(LANGUAGE)[0].ref_audio
@@ -846,7 +847,9 @@ def _load(params: Params, delta: Path | None) -> tuple[Any, Any, str, Callable[[
     return tts, voice, identity, load
 
 
-def _laid_over(base: Path, delta: Path, folder: Path, device: Any, attention: str) -> Any:
+def _laid_over(
+    base: Path, delta: Path, folder: Path, dtype: Any, attention: str, device: Any
+) -> Any:
     """Load a delta laid over the Base, by way of a folder that is removed again."""
     from voxadapt.model.delta import materialise as lay_over
     from voxadapt.model.load import load_tts
@@ -854,7 +857,7 @@ def _laid_over(base: Path, delta: Path, folder: Path, device: Any, attention: st
     with alone(folder.parents[1] / "locks", f"materialised-{folder.name}"):
         shutil.rmtree(folder, ignore_errors=True)  # half of one, if a run was killed here
         lay_over(base, delta, folder)
-        tts = load_tts(folder, device, attention=attention)
+        tts = load_tts(folder, device, dtype, attention)
         shutil.rmtree(folder)  # it is in memory now; an epoch of 1.7B would take 4 GB of disk
     return tts
 

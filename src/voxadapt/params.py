@@ -229,6 +229,9 @@ class ScoreParams(Section):
 
     takes: int = Field(3, ge=1, description="Takes per sentence; at least 3 for a decision.")
     batch_size: Count = 32
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Weights that speak; auto: bfloat16 on a GPU that has it, or float32."
+    )
     seed: Seed = 1
     max_sentences: int | None = Field(None, ge=1, description="Per split; null scores all of them.")
     base_prompt: Literal["x_vector", "icl"] = Field(

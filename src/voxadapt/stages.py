@@ -905,6 +905,7 @@ def _voice(params: Params, name: str) -> tuple[Any, Any]:
     tts = load_tts(
         _model_folder(params, name),
         device_of(params),
+        speaking_dtype(params),
         attention=params.model.attention,
         as_base=name == "base",  # an earlier run's checkpoint can be one
     )
@@ -936,8 +937,9 @@ def _voices(
         if not members:
             continue
         load = functools.partial(
-            load_tts, folder, attention=params.model.attention, as_base=as_base
-        )
+            load_tts, folder, dtype=speaking_dtype(params), attention=params.model.attention,
+            as_base=as_base,
+        )  # fmt: skip
         tts = load(device_of(params))
         for who in members:
             voice = clone_voice(tts, who.ref_audio, None, "x_vector") if as_base else None
@@ -1127,6 +1129,17 @@ def device_of(params: Params) -> Any:
     if params.model.num_threads is not None:
         torch.set_num_threads(params.model.num_threads)
     return resolve_device(params.model.device)
+
+
+def speaking_dtype(params: Params) -> Any:
+    """Return the type of the weights that speak: on a GPU usually that in which they are used."""
+    import torch
+
+    if params.score.dtype != "auto":
+        return getattr(torch, params.score.dtype)
+    on_gpu = device_of(params).type == "cuda"
+    has_it = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_it else torch.float32
 
 
 def scale_of(at: Corpus) -> Any:

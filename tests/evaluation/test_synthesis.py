@@ -11,6 +11,7 @@ import soundfile as sf
 import torch
 
 import fakes
+from voxadapt import stages
 from voxadapt.errors import UserError
 from voxadapt.evaluation.results import Clip, Sentence
 from voxadapt.evaluation.synthesis import (
@@ -24,7 +25,7 @@ from voxadapt.evaluation.synthesis import (
 )
 from voxadapt.model.decoding import Decoding
 from voxadapt.model.load import load_tts
-from voxadapt.params import ScoreParams
+from voxadapt.params import ScoreParams, load_params
 
 PARAMS = ScoreParams(takes=2, batch_size=2, max_seconds_per_token=0.05)
 SENTENCES = [
@@ -197,3 +198,38 @@ def test_icl_needs_a_transcript(tts: Any, tmp_path: Path) -> None:
 def test_unknown_languages_are_refused(tts: Any, voice: Voice, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="english"):
         run(tts, voice, tmp_path, language="klingon")
+
+
+def test_weights_of_half_the_width_speak_and_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fakes.make_tts(tmp_path / "base", fakes.TinyShape(speakers=(("aria", 950),)))
+    ref = fakes.make_wav(tmp_path / "ref.wav", 1.5)
+    said = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        model = load_tts(folder, dtype=dtype)
+        place = tmp_path / str(dtype)
+        said[dtype] = run(model, clone_voice(model, ref, None, "x_vector"), place)
+        assert all(clip.message == "" and clip.num_frames > 0 for clip in said[dtype])
+    shas = [{clip.gen_sha for clip in clips} for clips in said.values()]
+    assert len(shas[0]) == len(shas[1]) == 1 and shas[0] != shas[1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "has_it", "found"),
+    [
+        ("auto", "cpu", True, torch.float32),
+        ("auto", "cuda", True, torch.bfloat16),
+        ("auto", "cuda", False, torch.float32),
+        ("bfloat16", "cpu", False, torch.bfloat16),
+        ("float32", "cuda", True, torch.float32),
+    ],
+)
+def test_type_of_the_weights_that_speak(
+    wanted: str, device: str, has_it: bool, found: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "device_of", lambda params: torch.device(device))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it)
+    score = ScoreParams.model_validate({"dtype": wanted})
+    params = load_params(Path(__file__).parents[2] / "params.yaml")
+    assert stages.speaking_dtype(params.model_copy(update={"score": score})) is found

@@ -125,16 +125,25 @@ def frame_rate_hz(tts: Any) -> float:
     return codec.get_output_sample_rate() / codec.get_decode_upsample_rate()
 
 
-def generation_sha(sentences: Sequence[Sentence], params: ScoreParams, frames_per_s: float) -> str:
+def generation_sha(
+    sentences: Sequence[Sentence], params: ScoreParams, frames_per_s: float, dtype: str
+) -> str:
     """Hash what decides generation and is common to all candidates.
 
     The set of sentences belongs to it, because the company in a batch can move the last bits of a
     product. The number of takes does not: takes are generated apart. Nor does the language tag: a
     model that learnt a language is asked for it; the Base, which cannot be, is compared with it.
+
+    Args:
+        sentences: All that are spoken.
+        params: `score` section.
+        frames_per_s: Of the codec.
+        dtype: Of the weights that speak.
     """
     return fingerprint(
         {
             "decoding": DECODING_VERSION,
+            "dtype": dtype,
             "sampling": sampling(params),
             "non_streaming_mode": params.non_streaming_mode,
             "seed": params.seed,
@@ -293,9 +302,9 @@ def speak_candidate(
     texts = [item.text_id for item in sentences]
     assert len(set(texts)) == len(texts), "text ids must be unique"
     rate_hz = tts.model.speech_tokenizer.get_output_sample_rate()
-    gen_sha = generation_sha(sentences, params, frame_rate_hz(tts))
+    gen_sha = generation_sha(sentences, params, frame_rate_hz(tts), str(tts.model.dtype))
     tag = language.lower()
-    identity = [checkpoint_sha, gen_sha, tag, voice.sha, str(tts.model.dtype), str(tts.device)]
+    identity = [checkpoint_sha, gen_sha, tag, voice.sha, str(tts.device)]
     batches = plan_batches(tts, sentences, params)
     progress = Progress(f"Speaking ({candidate})", sum(len(b.sentences) for b in batches))
     clips = []

@@ -187,7 +187,8 @@ def _load(params: Params, folder: Path, device: Any) -> tuple[Any, Any]:
     from voxadapt.evaluation.synthesis import Voice, clone_voice
     from voxadapt.model.load import load_tts
 
-    tts = load_tts(folder, device, attention=params.model.attention)
+    dtype = stages.speaking_dtype(params)
+    tts = load_tts(folder, device, dtype, params.model.attention)
     if tts.model.tts_model_type != "base":
         return tts, Voice(speaker=params.train.speaker_name)
     ref_audio = stages.accepted(SPEAKER)[0].ref_audio
