@@ -35,6 +35,7 @@ from voxadapt.model.stack import Product, Stack, Weights
 VERSION = 4  # of what a seed says: enters every key under which generated speech is kept
 SPARE_S = 4.0  # added to a text's limit, for short texts
 SHRINK_AT = 0.75  # rows that have ended are taken out when this share, or fewer, still speak
+ROUND = 256  # positions that a recording has room for are a multiple of this
 LOOK_EVERY = 4  # frames that are replayed before the host asks who still speaks
 
 
@@ -190,9 +191,9 @@ class _Room:
         return all(a >= b for a, b in zip(astuple(self), astuple(other), strict=True))
 
     def rounded(self) -> _Room:
-        """Leave room for batches that are a little longer."""
-        up = [math.ceil(value / 64) * 64 for value in (self.tokens, self.positions, self.texts)]
-        return _Room(self.rows, *up)
+        """Leave room for the next batches, which are longer."""
+        lengths = (self.tokens, self.positions, self.texts)
+        return _Room(self.rows, *(math.ceil(value / ROUND) * ROUND for value in lengths))
 
 
 class _Frames:
