@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from voxadapt.errors import UserError
-from voxadapt.repro import Outcome, chains, read_project, repro, run_all, with_dependents
+from voxadapt.pipeline import read_pipeline
+from voxadapt.repro import Outcome, chains, repro, run_all, with_dependents
 from voxadapt.warm import ADDRESS
 
 PROJECT = Path(__file__).parents[1]
@@ -184,21 +185,35 @@ def test_one_stage_that_fails_lets_others_end_and_begins_none(project: Path) -> 
 
 
 def test_targets_bring_what_they_need(project: Path) -> None:
-    needs, changed = read_project(["train"])
-    assert needs == {"train": {"first"}, "first": set()}
-    assert changed == {"train", "first"}
-    needs, _ = read_project(["score"])
-    assert set(needs) == {*SCORES, "train", "first"}
+    found = read_pipeline(["train"])
+    assert found.before == {"train": ("first",), "first": ()}
+    assert set(found.changed) == {"train", "first"}
+    assert set(read_pipeline(["score"]).before) == {*SCORES, "train", "first"}
     with pytest.raises(UserError, match="dvc stage list"):
-        read_project(["no-such-stage"])
+        read_pipeline(["no-such-stage"])
+    with pytest.raises(UserError, match="dvc stage list"):
+        read_pipeline(["no-such-file.dvc"])
+    (project / "dvc.yaml").write_text("stages: [", encoding="utf-8")
+    with pytest.raises(UserError, match="a pipeline that DVC can read"):
+        read_pipeline(["train"])
+
+
+def test_a_frozen_stage_waits_for_nothing(project: Path) -> None:
+    pipeline = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))
+    pipeline["stages"]["train"]["frozen"] = True
+    (project / "dvc.yaml").write_text(yaml.safe_dump(pipeline), encoding="utf-8")
+    assert read_pipeline(["score"]).before["train"] == ()
+    assert "first" not in read_pipeline(["score"]).before
 
 
 def test_without_a_project_the_user_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"dvc\.yaml: expected a DVC project"):
-        read_project([])
+    with pytest.raises(UserError, match="expected a DVC project") as caught:
+        repro()
+    assert caught.value.title == "The pipeline cannot be run."
+    assert "voxadapt new" in caught.value.problems[0].fix
 
 
 @LINUX

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from voxadapt.cli import app
 from voxadapt.errors import UserError
 from voxadapt.locks import alone, holder
+from voxadapt.pipeline import Pipeline, read_pipeline
 from voxadapt.stages import StageResult, guarded
 from voxadapt.status import (
     RUNNING,
     STALE,
     UP_TO_DATE,
     WAITS,
-    Pipeline,
     StageStatus,
     describe,
-    read_pipeline,
     record_seconds,
     recorded_seconds,
     status,
@@ -116,6 +118,25 @@ def test_a_torn_note_of_seconds_is_no_note(tmp_path: Path, monkeypatch: pytest.M
     assert recorded_seconds("reports/notebooks/a.html") == 12.3
     (tmp_path / "seconds" / "a.json").write_text('{"sec')
     assert recorded_seconds("reports/notebooks/a.html") is None
+
+
+def test_a_full_disk_does_not_fail_a_stage_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("WORK_DIR", str(tmp_path))
+    monkeypatch.setattr("voxadapt.notebook.run_notebook", lambda *_: tmp_path / "a.html")
+    monkeypatch.setattr("voxadapt.provenance.sync", full)
+    done = CliRunner().invoke(app, ["notebook", "run", "a"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "a.json: No space left on device." in done.output
+    monkeypatch.setattr(Path, "mkdir", full)
+    record_seconds(tmp_path / "b.html", 1.0)
+    monkeypatch.undo()
+    assert capsys.readouterr().err.count("No space left on device.\n") == 1
+    assert not list((tmp_path / "seconds").glob("*"))
 
 
 def test_a_folder_without_dvc_says_what_to_do(

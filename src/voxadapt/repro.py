@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from voxadapt.compat import import_qwen_tts
-from voxadapt.errors import Problem, UserError
+from voxadapt.errors import UserError
 from voxadapt.notebook import import_papermill
 from voxadapt.params import load_params
+from voxadapt.pipeline import read_pipeline
 from voxadapt.progress import format_duration
 from voxadapt.warm import offer
 
@@ -120,8 +120,12 @@ def repro(
     """
     began = time.monotonic()
     with offer(preparation) as given:
-        needs, changed = read_project(targets)
-        pending = with_dependents(needs, changed)
+        try:
+            pipeline = read_pipeline(targets)
+        except UserError as error:
+            raise UserError(error.problems, "The pipeline cannot be run.") from None
+        needs = {name: set(others) for name, others in pipeline.before.items()}
+        pending = with_dependents(needs, pipeline.changed)
         if pending:
             rest = len(needs) - len(pending)
             show(f"{len(pending)} stages to run or check, {rest} up to date; {jobs} at a time.")
@@ -151,45 +155,6 @@ def repro(
     else:
         show("All stages are up to date.")
     return outcome
-
-
-def read_project(targets: Sequence[str]) -> tuple[dict[str, set[str]], set[str]]:
-    """Ask DVC for its graph and for what has changed.
-
-    Args:
-        targets: Stages; none: all.
-
-    Returns:
-        For every target and all that it depends on, the names of the stages that it needs, in
-        DVC's order; and the names of those that have changed themselves.
-
-    Raises:
-        UserError: When DVC finds no project or no such stage, or its files are wrong.
-    """
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    def needed(stage: Any) -> list[Any]:
-        return [] if stage.frozen else list(graph.successors(stage))
-
-    try:
-        with Repo() as repo:
-            graph = repo.index.graph  # from a stage to those that it depends on
-            order = [stage for target in targets for stage in repo.stage.collect(target)]
-            order = order if targets else list(graph)
-            for stage in order:  # grows while it is read
-                order.extend(other for other in needed(stage) if other not in order)
-            needs = {s.addressing: {other.addressing for other in needed(s)} for s in order}
-            changed = set(repo.status(list(needs))) & set(needs) if needs else set()
-    except DvcException as error:
-        text = " ".join(str(error).split())
-        raise UserError(
-            Problem(
-                "dvc.yaml", "a DVC project with these stages", text, "`dvc stage list` names them."
-            ),
-            "The pipeline cannot be run.",
-        ) from None
-    return needs, changed
 
 
 def with_dependents(needs: Mapping[str, Iterable[str]], changed: Iterable[str]) -> set[str]:

@@ -7,16 +7,17 @@ written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 from voxadapt import paths
-from voxadapt.errors import Problem, UserError
+from voxadapt.errors import UserError
 from voxadapt.locks import holder
 from voxadapt.params import Params
+from voxadapt.pipeline import Pipeline
 from voxadapt.progress import format_duration
 from voxadapt.provenance import read_json, write_json
 
@@ -49,9 +50,15 @@ class StageStatus:
 def record_seconds(page: str | Path, seconds: float) -> None:
     """Note what a stage took, under the name of the page that it wrote.
 
-    It is a note about this machine, in the folder of resumable state: no stage reads it.
+    It is a note about this machine, in the folder of resumable state: no stage reads it, and a
+    stage that is done does not fail for it.
     """
-    write_json(_record(Path(page).stem), {"seconds": round(seconds, 1)})
+    record = _record(Path(page).stem)
+    try:
+        write_json(record, {"seconds": round(seconds, 1)})
+    except (OSError, UserError) as error:
+        why = error.problems[0].found if isinstance(error, UserError) else error
+        print(f"The stage is done; what it took is not noted in {record}: {why}.", file=sys.stderr)
 
 
 def recorded_seconds(page: str | Path) -> float | None:
@@ -66,97 +73,6 @@ def _record(stem: str) -> Path:
     return paths.work_dir() / "seconds" / f"{stem}.json"
 
 
-# --- what DVC says -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """DVC's stages, in an order in which they can run.
-
-    Attributes:
-        before: Direct predecessors of each stage; `data.dvc`, which restores data, is one too.
-        pages: Page that each stage writes; stages without one are missing.
-        changed: Reasons of the stages that DVC calls changed.
-    """
-
-    before: dict[str, tuple[str, ...]]
-    pages: dict[str, str]
-    changed: dict[str, tuple[str, ...]]
-
-
-def read_pipeline(folder: str | Path = ".") -> Pipeline:
-    """Ask DVC for the stages of a project and what has changed.
-
-    Raises:
-        UserError: Where there is no DVC project, or another DVC process holds it.
-    """
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.lock import LockError
-    from dvc.repo import Repo
-
-    try:
-        with Repo(str(folder)) as repo:
-            graph = repo.index.graph
-            answers = repo.status()
-            stages = list(
-                TopologicalSorter({s: set(graph.successors(s)) for s in graph}).static_order()
-            )
-            before = {
-                stage.addressing: tuple(sorted(s.addressing for s in graph.successors(stage)))
-                for stage in stages
-            }
-            pages = {
-                stage.addressing: out.def_path
-                for stage in stages
-                for out in stage.outs
-                if out.def_path.startswith(f"{paths.NOTEBOOK_HTML.as_posix()}/")
-            }
-    except NotDvcRepoError:
-        raise UserError(
-            Problem(str(Path(folder).resolve()), "a DVC project", "no .dvc folder",
-                    "Change to the project's folder, or make one: voxadapt new.")
-        ) from None  # fmt: skip
-    except LockError:
-        raise UserError(
-            Problem(".dvc/tmp/lock", "no other DVC process at this moment",
-                    "one holds the project", "Ask again in a few seconds.")
-        ) from None  # fmt: skip
-    except DvcException as error:
-        raise UserError(
-            Problem("dvc.yaml", "a pipeline that DVC can read", " ".join(str(error).split()),
-                    "Mend the file, or restore it from git.")
-        ) from None  # fmt: skip
-    changed = {name: tuple(_reasons(entries)) for name, entries in answers.items()}
-    return Pipeline(before, pages, changed)
-
-
-def _reasons(entries: Iterable[Any]) -> Iterable[str]:
-    """Put what DVC says of one stage into words."""
-    for entry in entries:
-        if not isinstance(entry, Mapping):
-            yield str(entry)  # "always changed"
-            continue
-        for kind, what in entry.items():
-            if not isinstance(what, Mapping):
-                yield kind.replace("changed ", "") + " changed"
-                continue
-            for path, how in what.items():
-                if isinstance(how, Mapping):  # parameters, by name
-                    yield from (f"{name} {_how(kind, state)}" for name, state in how.items())
-                else:
-                    yield f"{path} {_how(kind, how)}"
-
-
-def _how(kind: str, state: Any) -> str:
-    if state == "deleted":
-        return "is missing"
-    if state == "not in cache":
-        return "is not in the cache"
-    if kind == "changed outs":
-        return "is missing" if state == "new" else "differs from what the stage wrote"
-    return "is new" if state == "new" else "changed"
-
-
 # --- the answer ----------------------------------------------------------------------------------
 
 
@@ -166,13 +82,14 @@ def status(params: Params | None, pipeline: Pipeline) -> list[StageStatus]:
     Args:
         params: All parameters: with them, layers, codec and Whisper are timed where a stage has not
             run here yet. None predicts nothing.
-        pipeline: From `read_pipeline`.
+        pipeline: From `voxadapt.pipeline.read_pipeline`.
 
     Returns:
         One entry a stage, in an order in which they can run.
     """
     states: dict[str, tuple[str, tuple[str, ...]]] = {}
-    for name, before in pipeline.before.items():
+    for name in TopologicalSorter(pipeline.before).static_order():
+        before = pipeline.before[name]
         process = holder(paths.work_dir() / "locks", _lock_name(name))
         held_up = tuple(other for other in before if states[other][0] != UP_TO_DATE)
         if process is not None:
