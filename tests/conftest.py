@@ -1,16 +1,27 @@
-"""Settings for the whole suite: repeatable property tests, quiet threads."""
+"""Settings for the whole suite: repeatable property tests, quiet threads, no wait for the disk."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
+import soundfile
 from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # The same examples every time and no deadlines: a slow machine is no failure.
 settings.register_profile("voxadapt", deadline=None, derandomize=True, database=None)
 settings.load_profile("voxadapt")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> Iterator[None]:
+    """Leave out what only a crash of the whole machine would show: thousands of waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        patch.setattr(soundfile.SoundFile, "flush", lambda sound: None)  # closing writes as well
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

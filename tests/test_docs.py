@@ -292,6 +292,13 @@ def test_the_table_of_arms_is_that_of_the_record() -> None:
     assert [row for row in page.splitlines() if row.startswith("| ")][1:] == rows
 
 
+def test_the_hostile_cases_add_up() -> None:
+    told, _, table = read("docs/reliability.md").partition(" of them, all made by code:")
+    counts = re.findall(r"^\| [^|]+ \| (\d+)\b", table.partition("\n`python fuzz")[0], re.MULTILINE)
+    assert len(counts) == 9
+    assert int(told.split()[-1]) == sum(map(int, counts))
+
+
 def test_figures_of_speed_are_those_of_the_benchmarks() -> None:
     """A figure of the README's table stands in benchmarks/RESULTS.md, which scripts write."""
     section = read("README.md").partition("## Fast, and hard to break")[2].partition("\n## ")[0]
