@@ -17,11 +17,9 @@ import argparse
 import hashlib
 import importlib
 import json
-import resource
 import statistics
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +28,16 @@ from unittest import mock
 import numpy as np
 import soundfile as sf
 import torch
-from benchmarks.results import Side, processor, spread, table, verdict, write_section
+from benchmarks.results import (
+    Side,
+    clock_s,
+    peak_gb,
+    processor,
+    spread,
+    table,
+    verdict,
+    write_section,
+)
 from benchmarks.training import MIDDLE
 
 from voxadapt.codec.extract import extract_codes, whole_frames
@@ -52,31 +59,6 @@ class Taken:
 
     seconds: float
     peak_gb: float
-
-
-class Clock:
-    """CPU time of this process, or wall time on a GPU."""
-
-    def __init__(self, device: str) -> None:
-        self._on_gpu = device.startswith("cuda")
-        self._started = 0.0
-
-    def start(self) -> None:
-        """Begin."""
-        self._started = self._now()
-
-    def taken(self) -> Taken:
-        """Return the time since the start, and the highest memory so far."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        if self._on_gpu:
-            peak = torch.cuda.max_memory_allocated()
-        return Taken(self._now() - self._started, peak / 1e9)
-
-    def _now(self) -> float:
-        if not self._on_gpu:
-            return time.process_time()
-        torch.cuda.synchronize()
-        return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -103,7 +85,7 @@ def serve_public(arguments: argparse.Namespace) -> None:
     script = importlib.import_module("prepare_data")
     model = str(arguments.model / "speech_tokenizer")
     tokenizer = tokenizer_class.from_pretrained(model, device_map=arguments.device)
-    clock, asked = Clock(arguments.device), Side.answer()
+    device, asked = arguments.device, Side.answer()
     while True:
         request = Request(**asked)
         words = [
@@ -116,9 +98,9 @@ def serve_public(arguments: argparse.Namespace) -> None:
             mock.patch.object(script, "BATCH_INFER_NUM", size),
             mock.patch.object(sys, "argv", words),
         ):
-            clock.start()
+            started = clock_s(device)
             script.main()
-        asked = Side.answer(asdict(clock.taken()))
+        asked = Side.answer(asdict(Taken(clock_s(device) - started, peak_gb(device))))
 
 
 def serve_ours(arguments: argparse.Namespace) -> None:
@@ -126,7 +108,7 @@ def serve_ours(arguments: argparse.Namespace) -> None:
     from voxadapt.model.load import load_speech_tokenizer
 
     tokenizer = load_speech_tokenizer(arguments.model, arguments.device)
-    clock, asked = Clock(arguments.device), Side.answer()
+    device, asked = arguments.device, Side.answer()
     while True:
         request = Request(**asked)
         lines = Path(request.manifest).read_text("utf-8").splitlines()
@@ -142,7 +124,7 @@ def serve_ours(arguments: argparse.Namespace) -> None:
                 )
             )  # fmt: skip
         limit_s = 0.1 if request.alone else arguments.batch_seconds
-        clock.start()
+        started = clock_s(device)
         with tempfile.TemporaryDirectory() as work:
             codes = extract_codes(clips, tokenizer, limit_s, work, "0" * 64, "/")
         written = (
@@ -150,7 +132,7 @@ def serve_ours(arguments: argparse.Namespace) -> None:
             for n, row in enumerate(rows)
         )
         Path(request.output).write_text("".join(written), encoding="utf-8")
-        asked = Side.answer(asdict(clock.taken()))
+        asked = Side.answer(asdict(Taken(clock_s(device) - started, peak_gb(device))))
 
 
 def write_clips(manifest: Path, limit: int, folder: Path) -> tuple[int, float, dict[str, Path]]:

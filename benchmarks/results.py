@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import re
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,25 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     found = re.search(r"^model name\s*:\s*(.+)$", listed, flags=re.MULTILINE)
     return found[1].strip() if found else platform.machine()
+
+
+def clock_s(device: str) -> float:
+    """Read a clock that shows what work takes: CPU time of this process, wall time on a GPU."""
+    if not device.startswith("cuda"):
+        return time.process_time()
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_gb(device: str) -> float:
+    """Return the highest memory of the process, or allocated on the GPU, so far."""
+    if not device.startswith("cuda"):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    import torch
+
+    return torch.cuda.max_memory_allocated() / 1e9
 
 
 def table(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -132,8 +132,8 @@ def measure(data: Path, num_candidates: int) -> tuple[list[dict[str, float]], in
         Path("data").symlink_to((home / data).resolve(), target_is_directory=True)
         spoken, real = sentences(Path("data"))
         voice, scale = build_scale(
-            Embedder(), real, {}, root=Path(), min_speech_s=params.score.min_speech_s,
-            confidence=0.95, num_bootstrap=params.select.num_bootstrap, seed=0,
+            Embedder(), real, {}, params.select, root=Path(),
+            min_speech_s=params.score.min_speech_s,
         )  # fmt: skip
         voice.write("voice.npz")
         scale.write("similarity.json")

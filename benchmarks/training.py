@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import resource
 import runpy
 import sys
 import tempfile
@@ -31,7 +30,16 @@ from unittest import mock
 import numpy as np
 import soundfile as sf
 import torch
-from benchmarks.results import Side, processor, spread, table, verdict, write_section
+from benchmarks.results import (
+    Side,
+    clock_s,
+    peak_gb,
+    processor,
+    spread,
+    table,
+    verdict,
+    write_section,
+)
 
 from voxadapt.shapes import SHAPES, Shape, write_model
 
@@ -80,7 +88,7 @@ class Recorder:
     """
 
     def __init__(self, device: str, num_steps: int) -> None:
-        self._on_gpu, self._num_steps = device.startswith("cuda"), num_steps
+        self._device, self._num_steps = device, num_steps
         self._steps_left = num_steps
         self._started: float | None = None
         self._batches: list[tuple[int, int, int]] = []
@@ -89,7 +97,7 @@ class Recorder:
         """Start the clock with the first batch, when the first part is asked for."""
         if self._started is None:
             Side.answer()
-            self._started = self._now()
+            self._started = clock_s(self._device)
 
     def batch(self, num_frames: int, attention_mask: torch.Tensor) -> None:
         """Note a batch; it may be read ahead of the step that learns it."""
@@ -102,21 +110,12 @@ class Recorder:
         if self._steps_left:
             return
         assert self._started is not None
-        seconds = self._now() - self._started
+        seconds = clock_s(self._device) - self._started
         count = self._num_steps * ACCUMULATION
         learnt, self._batches = self._batches[:count], self._batches[count:]
         frames, positions, padding = (sum(column) for column in zip(*learnt, strict=True))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        if self._on_gpu:
-            peak = torch.cuda.max_memory_allocated()
-        Side.answer(asdict(Taken(seconds, frames, positions, padding, peak / 1e9)))
-        self._steps_left, self._started = self._num_steps, self._now()
-
-    def _now(self) -> float:
-        if not self._on_gpu:
-            return time.process_time()
-        torch.cuda.synchronize()
-        return time.perf_counter()
+        Side.answer(asdict(Taken(seconds, frames, positions, padding, peak_gb(self._device))))
+        self._steps_left, self._started = self._num_steps, clock_s(self._device)
 
 
 def run_public(arguments: argparse.Namespace, recorder: Recorder) -> None:

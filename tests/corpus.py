@@ -1,8 +1,10 @@
-"""Makes small corpora on disk: sound that behaves like speech, rows, manifests."""
+"""Makes small corpora on disk: sound that behaves like speech, rows, manifests, parameters."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,24 @@ def make_corpus(folder: Path, num_clips: int = 12) -> tuple[Path, list[dict[str,
         write_clip(folder / name, 2.5, seed=number)
         rows.append({"audio": name, "text": sentence(number), "ref_audio": "ref.wav"})
     return write_rows(folder / "train_raw.jsonl", rows), rows
+
+
+def take_a_part(source: Path, target: Path, count: int) -> None:
+    """Copy the first clips of a corpus: the whole of it would take minutes."""
+    rows = (source / "train_raw.jsonl").read_text(encoding="utf-8").splitlines()[:count]
+    (target / "clips").mkdir(parents=True)
+    shutil.copyfile(source / "ref.wav", target / "ref.wav")
+    for row in rows:
+        name = json.loads(row)["audio"]
+        shutil.copyfile(source / name, target / name)
+    (target / "train_raw.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def set_values(tree: dict[str, Any], changes: Mapping[str, object]) -> None:
+    """Change parameters given as section__key, in place."""
+    for name, value in changes.items():
+        *sections, key = name.split("__")
+        target = tree
+        for section in sections:
+            target = target[section]
+        target[key] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from evaluation.sounds import make_voice, make_whisper, silence, write
 from voxadapt.errors import UserError
 from voxadapt.evaluate import evaluate
 from voxadapt.provenance import read_json
+from whole import voxadapt
 
 ROOT = Path(__file__).parents[1]
 PAYLOAD = "<script>alert(document.title)</script> and some words"
@@ -194,18 +196,10 @@ def test_the_documented_example_works(tmp_path: Path) -> None:
     [commands] = re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
     for name in ("data", "docs"):
         (tmp_path / name).symlink_to(ROOT / name)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for name, call in (("python", '"$@"'), ("voxadapt", '-m voxadapt "$@"')):
-        (tools / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {call}\n')
-        (tools / name).chmod(0o755)
-    done = subprocess.run(
-        ["bash", "-e"], input=commands, cwd=tmp_path, text=True, capture_output=True, check=False,
-        env=os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-                          "PYTHONPATH": str(ROOT / "src")},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    said = done.stdout
+    example, command = map(shlex.split, commands.replace("\\\n", " ").strip().splitlines())
+    assert (example[0], command[0]) == ("python", "voxadapt")
+    subprocess.run([sys.executable, *example[1:]], cwd=tmp_path, check=True)
+    said = voxadapt(tmp_path, *command[1:])
     assert "10 of 10 clips" in said and "9 of 10 clips" in said
     assert "studio has higher similarity than telephone" in said
     summary = read_json(tmp_path / "example" / "evaluation" / "summary.json")

@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 
 from corpus import sentence, speech_like, write_clip
 from voxadapt.cli import app
+from voxadapt.data.audio import resample
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.errors import UserError
+from voxadapt.evaluation.asr import Transcriber
 from voxadapt.importing import Hearing, corpora, import_corpus, import_long, recordings
 from voxadapt.importing.recordings import Stretch, group, place_words
 from voxadapt.provenance import read_json, read_jsonl, sha256_folder
@@ -364,7 +366,7 @@ def test_a_long_recording_becomes_drafts(tmp_path: Path, monkeypatch: pytest.Mon
     recording, texts = long_recording(tmp_path / "talk.wav", 3)
     hearing = Hearing(str(DATA / "models/whisper/miniature.pt"), "en", (1.0, 6.0), 4.0, "cpu")
     ref = DATA / "speaker" / "ref.wav"
-    heard = recordings.Listener._words
+    heard = Transcriber.words
     calls: list[int] = []
 
     def stopping(self: Any, wave: np.ndarray) -> Any:
@@ -373,7 +375,7 @@ def test_a_long_recording_becomes_drafts(tmp_path: Path, monkeypatch: pytest.Mon
             raise KeyboardInterrupt
         return heard(self, wave)
 
-    monkeypatch.setattr(recordings.Listener, "_words", stopping)
+    monkeypatch.setattr(Transcriber, "words", stopping)
     with pytest.raises(KeyboardInterrupt):
         import_long([recording], tmp_path / "out", hearing, ref=ref)
     import_long([recording], tmp_path / "out", hearing, ref=ref)
@@ -389,6 +391,20 @@ def test_a_long_recording_becomes_drafts(tmp_path: Path, monkeypatch: pytest.Mon
     for draft in drafts:
         assert draft["disagreement"] <= recordings.MAX_DRAFT_DISAGREEMENT
     assert read_jsonl(tmp_path / "out" / "train_raw.jsonl")[0]["text"] == drafts[0]["text"]
+
+
+@pytest.mark.usefixtures("python_alignment")
+def test_words_have_times_inside_their_window() -> None:
+    ears = Transcriber(DATA / "models/whisper/miniature.pt", "en")
+    row = read_jsonl(DATA / "speaker" / "train_raw.jsonl")[0]
+    samples, rate_hz = sf.read(DATA / "speaker" / row["audio"], dtype="float32")
+    wave = resample(samples, rate_hz, 16000)
+    words, problem = ears.words(wave)
+    assert problem is None
+    assert "".join(word for word, *_ in words).strip() == row["text"]
+    edges = [edge for _, start_s, end_s, _ in words for edge in (start_s, end_s)]
+    assert edges == sorted(edges) and 0.0 <= edges[0] and edges[-1] <= len(wave) / 16000 + 0.02
+    assert all(0.0 < probability <= 1.0 for *_, probability in words)
 
 
 def test_what_is_no_recording_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

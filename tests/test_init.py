@@ -30,6 +30,7 @@ from voxadapt.cli import app
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.text import num_spoken_characters
 from voxadapt.errors import UserError
+from voxadapt.evaluation.asr import Transcriber
 from voxadapt.importing import Hearing, import_corpus, recordings
 from voxadapt.params import AuditParams, Params, load_params
 from voxadapt.provenance import read_json, read_jsonl, sha256_folder
@@ -420,7 +421,7 @@ def test_whisper_drafts_and_checks_once_and_the_audit_accepts(
     monkeypatch.setattr(recordings.Listener, "again", stopping)
     with pytest.raises(KeyboardInterrupt):
         init(folder, wishes)
-    monkeypatch.setattr(recordings.Listener, "_words", None)  # what was heard is kept
+    monkeypatch.setattr(Transcriber, "words", None)  # what was heard is kept
     found = init(folder, wishes)
     home = folder / "data" / "speaker"
     table = read_table(home / "transcripts.csv")

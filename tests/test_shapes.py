@@ -36,6 +36,13 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("shapes") / "tiny", TINY, codec="small")
 
 
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same in shards of a megabyte."""
+    folder = tmp_path_factory.mktemp("shapes") / "shards"
+    return write_model(folder, TINY, codec="small", shard_bytes=1 << 20)
+
+
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """A folder that is gone after the test: pytest keeps its own, and these are 25 GB."""
@@ -96,13 +103,12 @@ def test_special_ids_are_those_of_the_released_models(tiny):
     assert row.id == 3000 and row.near_zero
 
 
-def test_equal_seeds_give_equal_bytes_and_shards_hold_the_same(tiny, tmp_path):
+def test_equal_seeds_give_equal_bytes_and_shards_hold_the_same(tiny, shards, tmp_path):
     again = write_model(tmp_path / "again", TINY, codec="small")
     other = write_model(tmp_path / "other", TINY, codec="small", seed=1)
     single = (tiny / "model.safetensors").read_bytes()
     assert (again / "model.safetensors").read_bytes() == single
     assert (other / "model.safetensors").read_bytes() != single
-    shards = write_model(tmp_path / "shards", TINY, codec="small", shard_bytes=1 << 20)
     index = json.loads((shards / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 1
     assert set(index["weight_map"]) == set(weight_files(tiny))
@@ -111,13 +117,11 @@ def test_equal_seeds_give_equal_bytes_and_shards_hold_the_same(tiny, tmp_path):
         assert torch.equal(tensor, whole[name]), name
 
 
-def test_a_shard_is_as_large_as_asked_or_holds_one_tensor(tmp_path):
-    limit = 1 << 20
-    shards = write_model(tmp_path / "shards", TINY, codec="small", shard_bytes=limit)
+def test_a_shard_is_as_large_as_asked_or_holds_one_tensor(shards):
     for file in shards.glob("model-*.safetensors"):
         with safe_open(file, framework="pt") as stream:
             sizes = [stream.get_tensor(name).nbytes for name in stream.keys()]
-        assert sum(sizes) <= limit or len(sizes) == 1
+        assert sum(sizes) <= 1 << 20 or len(sizes) == 1
 
 
 def test_the_codec_makes_codes_that_differ_and_reads_them(tiny):

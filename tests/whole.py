@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -15,6 +14,8 @@ from pathlib import Path
 from unittest import mock
 
 import yaml
+
+from corpus import set_values, take_a_part
 
 PROJECT = Path(__file__).parents[1]
 COPIED = ("src", "notebooks", "profiles", ".dvc/config", ".dvc/.gitignore", ".dvc/plots")
@@ -98,12 +99,7 @@ def edit(folder: Path, **changes: object) -> None:
     """Change parameters given as section__key=value."""
     path = folder / "params.yaml"
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for name, value in changes.items():
-        *sections, key = name.split("__")
-        target = values
-        for section in sections:
-            target = target[section]
-        target[key] = value
+    set_values(values, changes)
     path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
@@ -120,7 +116,7 @@ def small_project(folder: Path) -> Path:
     run(folder, "dvc", "remote", "modify", "embedded", "url", str(PROJECT / ".dvcstore"))
     run(folder, "dvc", "pull", "--quiet", "data.dvc")
     voxadapt(folder, "use", "miniature")
-    _take_a_part(folder / "data" / "speaker", folder / "small" / "speaker", 170)
+    take_a_part(folder / "data" / "speaker", folder / "small" / "speaker", 170)
     texts = (folder / "data" / "language" / "malay" / "text_only.jsonl").read_text().splitlines()
     (folder / "small" / "texts.jsonl").write_text("\n".join(texts[:100]) + "\n")
     edit(
@@ -141,14 +137,3 @@ def small_project(folder: Path) -> Path:
         language__stage2__max_gap=1.0,  # no error can exceed it: Stage 2 is skipped
     )
     return folder
-
-
-def _take_a_part(source: Path, target: Path, count: int) -> None:
-    """Copy the first clips of a corpus: the whole of it would take minutes."""
-    rows = (source / "train_raw.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-    (target / "clips").mkdir(parents=True)
-    shutil.copyfile(source / "ref.wav", target / "ref.wav")
-    for row in rows:
-        name = json.loads(row)["audio"]
-        shutil.copyfile(source / name, target / name)
-    (target / "train_raw.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")

@@ -32,8 +32,27 @@ app.add_typer(notebook_app, name="notebook")
 app.add_typer(language_app, name="language")
 app.add_typer(miniature_app, name="miniature")
 
-ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 PARAMS = Path("params.yaml")
+
+# Options and arguments of several commands.
+ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
+Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")]
+Sound = Annotated[Path, typer.Option("--output", "-o", help="WAV file to write.")]
+Spoken = Annotated[str, typer.Argument(help="What to say.")]
+Chosen = Annotated[str | None, typer.Option(help="Default: the chosen one.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Consent = Annotated[
+    str | None, typer.Option(help="For each row: how the speaker agreed, in a few words.")
+]
+DeltaOnly = Annotated[bool, typer.Option("--delta", help="Only what differs from the Base.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace any folder there.")]
+ModelName = Annotated[str | None, typer.Option(help="Of the model; default: the folder's.")]
+Licence = Annotated[
+    str | None, typer.Option("--license", help="Of these weights, as the Hub names it.")
+]
+BaseLicence = Annotated[str | None, typer.Option(help="Of the Base.")]
+DataLicence = Annotated[str | None, typer.Option(help="Of the recordings, in words.")]
+BaseOnHub = Annotated[str | None, typer.Option(help="The Base's id on the Hub.")]
 
 
 def print_problems(error: UserError) -> None:
@@ -253,10 +272,8 @@ def run_all(params_file: ParamsFile = PARAMS) -> None:
 
 @app.command()
 def say(
-    text: Annotated[str, typer.Argument(help="What to say.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="WAV file to write.")] = Path(
-        "said.wav"
-    ),
+    text: Spoken,
+    output: Sound = Path("said.wav"),
     candidate: Annotated[
         str | None, typer.Option(help="base or an epoch; default: the chosen one.")
     ] = None,
@@ -288,7 +305,7 @@ def evaluate(
         Path | None, typer.Option(help="JSONL of other voices, for the floor of similarity.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="wer or cer; default: by script.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Whisper windows at once.")] = 16,
 ) -> None:
     """Score clips of any system, in any folder; no params.yaml is needed."""
@@ -330,9 +347,7 @@ def init_data(
     transcribe: Annotated[
         bool, typer.Option("--transcribe", help="Whisper drafts texts, and checks given ones.")
     ] = False,
-    consent: Annotated[
-        str | None, typer.Option(help="For each row: how the speaker agreed, in a few words.")
-    ] = None,
+    consent: Consent = None,
     language: Annotated[
         str | None, typer.Option(help="A new language, such as Malay; default: a voice.")
     ] = None,
@@ -362,7 +377,7 @@ def init_data(
     window_s: Annotated[
         float, typer.Option(min=2.0, max=30.0, help="What Whisper hears at once.")
     ] = 30.0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     profile: Annotated[
         str, typer.Option(help="Model that a new project begins with.")
     ] = "qwen3-tts-0.6b",
@@ -473,11 +488,12 @@ def status(
     ] = True,
 ) -> None:
     """Show where the pipeline stands, what is stale and why, and what the next run will cost."""
-    from voxadapt import status as pipeline
+    from voxadapt import status as module
+    from voxadapt.pipeline import read_pipeline
 
-    stands = pipeline.read_pipeline()
+    pipeline = read_pipeline()
     params = load_params(params_file) if measure else None
-    print("\n".join(pipeline.describe(pipeline.status(params, stands))))
+    print("\n".join(module.describe(module.status(params, pipeline))))
 
 
 @language_app.command("data")
@@ -541,8 +557,8 @@ def language_report(params_file: ParamsFile = PARAMS) -> None:
 
 @language_app.command("materialise")
 def language_materialise(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
-    candidate: Annotated[str | None, typer.Option(help="Default: the chosen one.")] = None,
+    output: Folder,
+    candidate: Chosen = None,
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Write the chosen model as a full folder that stock qwen_tts loads."""
@@ -555,7 +571,7 @@ def language_materialise(
 def language_restore(
     checkpoint: Annotated[Path, typer.Argument(help="Folder that materialise wrote.")],
     candidate: Annotated[str, typer.Argument(help="Candidate that it was made from.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    output: Folder,
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Take a delta out again: the Base, bit for bit."""
@@ -567,11 +583,9 @@ def language_restore(
 
 @language_app.command("say")
 def language_say(
-    text: Annotated[str, typer.Argument(help="What to say.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="WAV file to write.")] = Path(
-        "said.wav"
-    ),
-    candidate: Annotated[str | None, typer.Option(help="Default: the chosen one.")] = None,
+    text: Spoken,
+    output: Sound = Path("said.wav"),
+    candidate: Chosen = None,
     seed: Annotated[int, typer.Option()] = 0,
     params_file: ParamsFile = PARAMS,
 ) -> None:
@@ -624,21 +638,17 @@ def compare(
 
 @app.command()
 def export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    output: Folder,
     candidate: Annotated[
         str | None, typer.Argument(help="An epoch; default: the chosen one.")
     ] = None,
-    delta: Annotated[
-        bool, typer.Option("--delta", help="Only what differs from the Base.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace any folder there.")] = False,
-    name: Annotated[str | None, typer.Option(help="Of the model; default: the folder's.")] = None,
-    licence: Annotated[
-        str | None, typer.Option("--license", help="Of these weights, as the Hub names it.")
-    ] = None,
-    base_license: Annotated[str | None, typer.Option(help="Of the Base.")] = None,
-    data_license: Annotated[str | None, typer.Option(help="Of the recordings, in words.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="The Base's id on the Hub.")] = None,
+    delta: DeltaOnly = False,
+    force: Replace = False,
+    name: ModelName = None,
+    licence: Licence = None,
+    base_license: BaseLicence = None,
+    data_license: DataLicence = None,
+    base_model: BaseOnHub = None,
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Write the chosen checkpoint as a folder for the Hub, with a model card."""
@@ -652,24 +662,20 @@ def export(
 
 @language_app.command("export")
 def language_export(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    output: Folder,
     candidate: Annotated[
         str | None, typer.Argument(help="An epoch, or stage2-epoch-N; default: the kept one.")
     ] = None,
     arm: Annotated[
         str | None, typer.Option(help="Best epoch of this arm of `voxadapt compare` instead.")
     ] = None,
-    delta: Annotated[
-        bool, typer.Option("--delta", help="Only what differs from the Base.")
-    ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace any folder there.")] = False,
-    name: Annotated[str | None, typer.Option(help="Of the model; default: the folder's.")] = None,
-    licence: Annotated[
-        str | None, typer.Option("--license", help="Of these weights, as the Hub names it.")
-    ] = None,
-    base_license: Annotated[str | None, typer.Option(help="Of the Base.")] = None,
-    data_license: Annotated[str | None, typer.Option(help="Of the recordings, in words.")] = None,
-    base_model: Annotated[str | None, typer.Option(help="The Base's id on the Hub.")] = None,
+    delta: DeltaOnly = False,
+    force: Replace = False,
+    name: ModelName = None,
+    licence: Licence = None,
+    base_license: BaseLicence = None,
+    data_license: DataLicence = None,
+    base_model: BaseOnHub = None,
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Write the adapted Base as a folder for the Hub, with a model card."""
@@ -687,7 +693,7 @@ def language_export(
 def apply(
     delta: Annotated[Path, typer.Argument(help="Folder that `export --delta` wrote.")],
     base: Annotated[str, typer.Option(help="The Base: a folder, or its id on the Hub.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    output: Folder,
     revision: Annotated[str | None, typer.Option(help="Commit of the Base on the Hub.")] = None,
 ) -> None:
     """Make the whole model of an exported delta and its Base; compare every tensor."""
@@ -711,7 +717,7 @@ def push(
 
 @app.command(name="import")
 def import_corpus(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")],
+    output: Folder,
     source: Annotated[
         list[Path] | None, typer.Argument(help="Folder or file of a corpus; with --long several.")
     ] = None,
@@ -743,9 +749,7 @@ def import_corpus(
         float, typer.Option(min=2.0, max=30.0, help="--long: what Whisper hears at once.")
     ] = 30.0,
     device: Annotated[str, typer.Option(help="--long: auto, cpu, cuda or cuda:N.")] = "auto",
-    consent: Annotated[
-        str | None, typer.Option(help="For each row: how the speaker agreed, in a few words.")
-    ] = None,
+    consent: Consent = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
 ) -> None:
     """Make a manifest folder of a corpus in another layout, or of long recordings."""

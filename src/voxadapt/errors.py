@@ -10,8 +10,10 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from os import PathLike
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,27 @@ def storage_problem(error: BaseException, where: str) -> Problem | None:
     if isinstance(error, OSError):
         text = os.strerror(number)
     return Problem(where, expected, text[:200], f"{fix} where it was.")
+
+
+@contextmanager
+def explain_storage(path: str | PathLike[str]) -> Iterator[None]:
+    """Turn an error of the disk into a message that says what to do.
+
+    Args:
+        path: What is being written.
+
+    Raises:
+        UserError: When the disk is full, read-only or faulty.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        problem = storage_problem(error, str(path))
+        if problem is None:
+            raise
+        raise UserError(problem, "A file could not be written.") from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

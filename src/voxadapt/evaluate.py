@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from voxadapt import paths
+from voxadapt.data.audit import MIN_REFERENCE_CLIPS
 from voxadapt.data.clips import Recording, SpokenClip, read_clips, read_recordings
 from voxadapt.data.voices import read_other_voices
 from voxadapt.errors import Problem, UserError
@@ -159,7 +160,7 @@ class _Bench:
             the recordings whose text is known, and notes on what could not be measured.
         """
         from voxadapt.evaluation.results import Clip, slice_of
-        from voxadapt.evaluation.similarity import MIN_REFERENCE_CLIPS, build_scale
+        from voxadapt.evaluation.similarity import build_scale
 
         if not recordings:
             return None, None, [], []
@@ -192,11 +193,9 @@ class _Bench:
                 self.embedder,
                 clips,
                 {name: list(files) for name, files in others.items()},
+                self.select,
                 root=self.root,
                 min_speech_s=self.score_params.min_speech_s,
-                confidence=self.select.confidence,
-                num_bootstrap=self.select.num_bootstrap,
-                seed=self.select.seed,
             )
         with_text = {_recording_id(item) for item in known}
         real = self._rows([clip for clip in clips if clip.text_id in with_text], voice, scale)

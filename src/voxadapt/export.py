@@ -21,7 +21,7 @@ import yaml
 
 from voxadapt import __version__, language_stages, paths
 from voxadapt.errors import Problem, UserError
-from voxadapt.params import ModelParams, Params, SelectParams, candidate_name
+from voxadapt.params import ModelParams, Params, SelectParams, candidate_name, in_stage2
 from voxadapt.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.provenance import (
     fingerprint,
@@ -174,7 +174,8 @@ def export_language(
     entry = None if arm is None else _arm(arm, candidate)
     if entry is None:
         name = _candidate(decision, candidate, "voxadapt language export epoch-1")
-        source = _language_delta(name)
+        source = language_stages.delta_of(name)
+        assert source is not None, "the Base is refused"
     else:
         name = f"{arm}, {entry['epoch']}"
         source = paths.LANGUAGE_ARMS / entry["name"] / "deltas" / entry["epoch"]
@@ -232,16 +233,6 @@ def _arm(arm: str, candidate: str | None) -> dict[str, Any]:
     return listed[arm]
 
 
-def _language_delta(name: str) -> Path:
-    second = name.startswith("stage2-")
-    root = paths.LANGUAGE_STAGE2 if second else paths.LANGUAGE_STAGE1
-    folder = root / name.removeprefix("stage2-")
-    if not (folder / "meta.json").is_file():
-        stage = f"voxadapt language stage{2 if second else 1}"
-        raise UserError(Problem(str(folder), f"the delta of {name}", "nothing", f"Run `{stage}`."))
-    return folder
-
-
 def _candidate(decision: Mapping[str, Any], candidate: str | None, example: str) -> str:
     """Return the candidate to export."""
     name = candidate
@@ -253,7 +244,7 @@ def _candidate(decision: Mapping[str, Any], candidate: str | None, example: str)
                         f"Use the Base as it is, or name an epoch all the same: `{example}`."),
                 "The measurements say: keep the Base. There is nothing to export.",
             )  # fmt: skip
-    elif not name.startswith("stage2-"):
+    elif not in_stage2(name):
         name = candidate_name(name)
     if name == "base":
         raise UserError(

@@ -31,6 +31,7 @@ from voxadapt.data.texts import (
 from voxadapt.errors import Problem, UserError
 from voxadapt.locks import alone
 from voxadapt.params import (
+    STAGE2,
     ArmsParams,
     DataParams,
     LanguageParams,
@@ -39,6 +40,7 @@ from voxadapt.params import (
     Stage2Params,
     TrainParams,
     candidate_name,
+    in_stage2,
 )
 from voxadapt.paths import LANGUAGE
 from voxadapt.provenance import (
@@ -455,13 +457,10 @@ def stage2(params: Params) -> StageResult:
     )  # fmt: skip
     write_json(paths.LANGUAGE_STAGE2_METRICS, metrics | {"skipped": False})
     sentences = []
-    for epoch in range(1, stage.num_epochs + 1):
-        name = f"stage2-epoch-{epoch}"
+    for name in stage.candidate_names:
         folder = paths.LANGUAGE_STAGE2_SCORES / name
-        delta = paths.LANGUAGE_STAGE2 / f"epoch-{epoch}"
-        sentences.append(
-            _score_sentence(params, name, _score(params, name, delta, "selection", folder))
-        )
+        summaries = _score(params, name, delta_of(name), "selection", folder)
+        sentences.append(_score_sentence(params, name, summaries))
     return StageResult(
         f"Stage 2: {metrics['num_trainable']:,} of {metrics['num_params']:,} parameters. "
         + " ".join(sentences),
@@ -482,8 +481,7 @@ def confirm(params: Params) -> StageResult:
     folders = {"base": paths.LANGUAGE_SCORES / "base", start: paths.LANGUAGE_SCORES / start}
     ran = not (paths.LANGUAGE_STAGE2 / SKIPPED).is_file()
     if ran:
-        for epoch in range(1, language.stage2.num_epochs + 1):
-            name = f"stage2-epoch-{epoch}"
+        for name in language.stage2.candidate_names:
             folders[name] = paths.LANGUAGE_STAGE2_SCORES / name
     rows = {name: _rows(params, path, name, "target") for name, path in folders.items()}
     source = {name: _rows(params, path, name, "source") for name, path in folders.items()}
@@ -502,14 +500,11 @@ def confirm(params: Params) -> StageResult:
     _write_epochs_table(params, ran)
 
     chosen = decision["chosen"]
-    wanted = list(dict.fromkeys(["base", chosen]))
-    for folder in paths.LANGUAGE_CONFIRMATION.glob("*"):
-        if folder.is_dir() and folder.name not in wanted:
-            shutil.rmtree(folder)
+    wanted = stages.finalists(paths.LANGUAGE_CONFIRMATION, chosen)
     heard = {}
     for name in wanted:
         folder = paths.LANGUAGE_CONFIRMATION / name
-        _score(params, name, _delta_of(name), "confirmation", folder, parts=("target",))
+        _score(params, name, delta_of(name), "confirmation", folder, parts=("target",))
         heard[name] = read_scores(folder / "target", split="confirmation")
     record = selection.confirm(
         heard["base"],
@@ -630,11 +625,11 @@ def _stage_entry(params: Params) -> dict[str, Any]:
     """Describe the path that the pipeline took as a row of the arms' table."""
     decision = read_record(paths.LANGUAGE_SELECTION, "language confirm")
     chosen = decision["chosen"]
-    folder = paths.LANGUAGE_STAGE2_SCORES if chosen.startswith("stage2-") else paths.LANGUAGE_SCORES
+    folder = paths.LANGUAGE_STAGE2_SCORES if in_stage2(chosen) else paths.LANGUAGE_SCORES
     first = read_record(paths.LANGUAGE_STAGE1_METRICS, "language stage1")
     title, data = f"Stage 1, {first['objective']}", first["objective"] == "audio"
     num_trainable, delta_bytes = first["num_trainable"], first["delta_bytes"]
-    if chosen.startswith("stage2-"):
+    if in_stage2(chosen):
         second = read_record(paths.LANGUAGE_STAGE2_METRICS, "language stage2")
         kept = decision["stage1_choice"] != "base"
         title, data = f"{title}; Stage 2" if kept else "Stage 2 alone", True
@@ -672,7 +667,7 @@ def materialise(params: Params, output: Path, candidate: str | None = None) -> S
     from voxadapt.model.load import resolve_model
 
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
-    delta = _delta_of(name)
+    delta = delta_of(name)
     if delta is None:
         raise UserError(
             Problem("candidate", "an adapted model", "base",
@@ -690,7 +685,7 @@ def restore(params: Params, checkpoint: Path, candidate: str, output: Path) -> S
     from voxadapt.model.delta import restore as take_out
     from voxadapt.model.load import resolve_model
 
-    base, delta = resolve_model(params.model), _delta_of(candidate)
+    base, delta = resolve_model(params.model), delta_of(candidate)
     if delta is None:
         raise UserError(Problem("candidate", "an adapted model", "base", "Name an epoch."))
     take_out(checkpoint, delta, base, output)
@@ -702,7 +697,7 @@ def say(
 ) -> StageResult:
     """Speak a text in the language with the chosen model, or with a candidate."""
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
-    tts, voice, *_ = _load(params, _delta_of(name))
+    tts, voice, *_ = _load(params, delta_of(name))
     tag = "auto" if name == "base" else section(params).name
     return stages.say_with(params, tts, voice, text, output, name, tag, seed)
 
@@ -875,12 +870,16 @@ def _delta(folder: Path, stage: str) -> Path:
     return folder
 
 
-def _delta_of(name: str) -> Path | None:
-    """Return the delta of a candidate of either stage; None for the Base."""
+def delta_of(name: str) -> Path | None:
+    """Return the delta of a candidate of either stage; None for the Base.
+
+    Raises:
+        UserError: When it has not been trained.
+    """
     if name == "base":
         return None
-    if name.startswith("stage2-"):
-        folder = paths.LANGUAGE_STAGE2 / name.removeprefix("stage2-")
+    if in_stage2(name):
+        folder = paths.LANGUAGE_STAGE2 / name.removeprefix(STAGE2)
         return _delta(folder, "language stage2")
     return _delta(paths.LANGUAGE_STAGE1 / candidate_name(name), "language stage1")
 
@@ -895,7 +894,7 @@ def _rows(params: Params, folder: Path, name: str, part: str) -> list[Any]:
     else:
         spoken = _source_sentences(params, "selection")
     arm = paths.LANGUAGE_ARMS in folder.parents
-    delta = folder.parents[1] / "deltas" / name if arm and name != "base" else _delta_of(name)
+    delta = folder.parents[1] / "deltas" / name if arm and name != "base" else delta_of(name)
     return read_scores(
         folder / part,
         [(item.text_id, take) for item in spoken for take in range(params.score.takes)],
@@ -985,8 +984,7 @@ def _write_epochs_table(params: Params, ran: bool) -> None:
 
     names = [(name, paths.LANGUAGE_SCORES / name) for name in section(params).candidates]
     if ran:
-        count = section(params).stage2.num_epochs
-        listed = [f"stage2-epoch-{n}" for n in range(1, count + 1)]
+        listed = section(params).stage2.candidate_names
         names += [(name, paths.LANGUAGE_STAGE2_SCORES / name) for name in listed]
     stream = io.StringIO()
     columns = ["candidate", "order"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from voxadapt.errors import UserError, storage_problem
+from voxadapt.errors import explain_storage
 
 try:
     import fcntl
@@ -36,14 +36,9 @@ def alone(folder: str | Path, name: str) -> Iterator[None]:
         yield
         return
     path = _lock_file(folder, name)
-    try:
+    with explain_storage(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        problem = storage_problem(error, str(path))
-        if problem is None:
-            raise
-        raise UserError(problem, "A file could not be written.") from None
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

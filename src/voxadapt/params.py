@@ -324,6 +324,11 @@ class Stage2Params(Section):
     max_grad_norm: Positive = 1.0
     seed: Seed = 0
 
+    @property
+    def candidate_names(self) -> tuple[str, ...]:
+        """The candidates: `stage2-epoch-1`, …; also the names of their files."""
+        return tuple(f"{STAGE2}epoch-{epoch}" for epoch in range(1, self.num_epochs + 1))
+
 
 class ArmsParams(Section):
     """Other answers to "which part must learn a language"; each is trained on the recordings."""
@@ -467,7 +472,7 @@ class Params(Section):
 
 
 _EPOCH = re.compile(r"epoch-[1-9][0-9]{0,3}")
-_STAGE2 = "stage2-"
+STAGE2 = "stage2-"
 
 
 def _checked_candidates(listed: tuple[str, ...]) -> tuple[str, ...]:
@@ -488,9 +493,14 @@ def candidate_name(candidate: str | int) -> str:
     return f"epoch-{int(text)}" if text.isdecimal() else text
 
 
+def in_stage2(candidate: str) -> bool:
+    """Tell whether a candidate is an epoch of a language's Stage 2."""
+    return candidate.startswith(STAGE2)
+
+
 def epoch_number(candidate: str) -> int:
     """Return the epoch of a candidate within its stage; the Base has been trained for 0."""
-    return 0 if candidate == "base" else int(candidate.removeprefix(_STAGE2)[len("epoch-") :])
+    return 0 if candidate == "base" else int(candidate.removeprefix(STAGE2)[len("epoch-") :])
 
 
 class _Loader(yaml.SafeLoader):

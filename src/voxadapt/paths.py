@@ -9,36 +9,6 @@ from pathlib import Path
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
 
-# audit
-MANIFEST = ARTIFACTS / "audit" / "manifest.jsonl"  # accepted utterances with their split
-CLIPS = ARTIFACTS / "audit" / "clips.jsonl"  # every clip with its measurements and findings
-AUDIT_METRICS = REPORTS / "metrics" / "audit.json"
-
-# codes
-CODES = ARTIFACTS / "codes" / "codes.safetensors"
-CODES_INDEX = ARTIFACTS / "codes" / "index.jsonl"
-REFERENCE = ARTIFACTS / "reference"  # scored real and codec round-trip clips, similarity scale
-CODES_METRICS = REPORTS / "metrics" / "codes.json"
-PLANNING = REPORTS / "metrics" / "planning.json"
-
-# train
-CHECKPOINTS = ARTIFACTS / "checkpoints"  # epoch-1/, epoch-2/, …
-TRAIN_LOG = REPORTS / "plots" / "train_log.csv"
-TRAIN_METRICS = REPORTS / "metrics" / "train.json"
-
-# score, select, confirm
-SCORES = ARTIFACTS / "scores"  # base/, epoch-1/, … each rows.jsonl and wavs/
-SCORE_METRICS = REPORTS / "metrics" / "scores"  # base.json, epoch-1.json, …
-SELECTION = REPORTS / "selection.json"
-EPOCHS_TABLE = REPORTS / "plots" / "epochs.csv"
-CONFIRMATION = ARTIFACTS / "confirmation"  # base/ and the chosen candidate's scores
-CONFIRM = REPORTS / "confirm.json"
-
-# report
-NOTEBOOK_HTML = REPORTS / "notebooks"
-REPORT = REPORTS / "index.html"
-LISTEN = REPORTS / "listen"  # ab.html, mos.html and their key.json; votes.json when there are votes
-
 
 @dataclass(frozen=True)
 class Corpus:
@@ -117,6 +87,36 @@ class Corpus:
 
 SPEAKER = Corpus(ARTIFACTS, REPORTS)
 LANGUAGE = Corpus(ARTIFACTS / "language", REPORTS / "language")
+
+# audit
+MANIFEST = SPEAKER.manifest
+CLIPS = SPEAKER.clips
+AUDIT_METRICS = SPEAKER.audit_metrics
+
+# codes
+CODES = SPEAKER.codes
+CODES_INDEX = SPEAKER.codes_index
+REFERENCE = SPEAKER.reference
+CODES_METRICS = SPEAKER.codes_metrics
+PLANNING = SPEAKER.planning
+
+# train
+CHECKPOINTS = ARTIFACTS / "checkpoints"  # epoch-1/, epoch-2/, …
+TRAIN_LOG = REPORTS / "plots" / "train_log.csv"
+TRAIN_METRICS = REPORTS / "metrics" / "train.json"
+
+# score, select, confirm
+SCORES = ARTIFACTS / "scores"  # base/, epoch-1/, … each rows.jsonl and wavs/
+SCORE_METRICS = REPORTS / "metrics" / "scores"  # base.json, epoch-1.json, …
+SELECTION = REPORTS / "selection.json"
+EPOCHS_TABLE = REPORTS / "plots" / "epochs.csv"
+CONFIRMATION = ARTIFACTS / "confirmation"  # base/ and the chosen candidate's scores
+CONFIRM = REPORTS / "confirm.json"
+
+# report
+NOTEBOOK_HTML = REPORTS / "notebooks"
+REPORT = REPORTS / "index.html"
+LISTEN = REPORTS / "listen"  # ab.html, mos.html and their key.json; votes.json when there are votes
 
 # language: texts, Stage 1, scores, decision, Stage 2, confirmation
 LANGUAGE_TEXTS = LANGUAGE.artifacts / "audit" / "texts.jsonl"  # accepted texts, with respelling

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from voxadapt.errors import UserError, storage_problem
+from voxadapt.errors import explain_storage
 
 try:
     import fcntl
@@ -140,27 +140,6 @@ def sync(path: str | Path) -> None:
             raise  # some file systems sync no folders
     finally:
         os.close(handle)
-
-
-@contextmanager
-def explain_storage(path: str | Path) -> Iterator[None]:
-    """Turn an error of the disk into a message that says what to do.
-
-    Args:
-        path: What is being written.
-
-    Raises:
-        UserError: When the disk is full, read-only or faulty.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        problem = storage_problem(error, str(path))
-        if problem is None:
-            raise
-        raise UserError(problem, "A file could not be written.") from None
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -186,17 +186,16 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     if params.data.other_voices is not None:
         others = read_other_voices(params.data.other_voices)
     talkers = speakers_of(params, at)
+    excluded = _never_in_the_reference(utterances)
     if not talkers:
         reference, scale = build_scale(
             embedder,
             clips["real"],
             others,
+            params.select,
             root=ROOT,
             min_speech_s=params.score.min_speech_s,
-            confidence=params.select.confidence,
-            num_bootstrap=params.select.num_bootstrap,
-            seed=params.select.seed,
-            excluded_sha256=_never_in_the_reference(utterances),
+            excluded_sha256=excluded,
         )
     folder = at.reference / "codec" / "wavs"
     waves = decode_codes({row.id: arrays[row.id] for row in held_out}, tokenizer)
@@ -210,7 +209,6 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     summaries: dict[str, Any] = {}
     shutil.rmtree(at.reference / "speakers", ignore_errors=True)
     if talkers:
-        excluded = _never_in_the_reference(utterances)
         rows, scale, voices = _recordings_of(
             params, at, talkers, clips, others, excluded, embedder, transcriber, executor
         )
@@ -228,12 +226,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
                 executor=executor,
                 work_dir=_sounds_dir(params),
             )
-        scale = scale.with_codec(
-            rows["codec"],
-            confidence=params.select.confidence,
-            num_bootstrap=params.select.num_bootstrap,
-            seed=params.select.seed,
-        )
+        scale = scale.with_codec(rows["codec"], params.select)
     for name, scored in rows.items():
         write_rows(at.reference / name, scored)
     for name, scored in rows.items():
@@ -321,11 +314,9 @@ def _recordings_of(
                 embedder,
                 real,
                 voices,
+                params.select,
                 root=ROOT,
                 min_speech_s=params.score.min_speech_s,
-                confidence=params.select.confidence,
-                num_bootstrap=params.select.num_bootstrap,
-                seed=params.select.seed,
                 excluded_sha256=excluded,
             )
         except UserError as error:
@@ -357,12 +348,7 @@ def _recordings_of(
         }
         if name == "codec":
             scales = {
-                speaker: scale.with_codec(
-                    by_speaker[speaker],
-                    confidence=params.select.confidence,
-                    num_bootstrap=params.select.num_bootstrap,
-                    seed=params.select.seed,
-                )
+                speaker: scale.with_codec(by_speaker[speaker], params.select)
                 for speaker, scale in scales.items()
             }
         rows[name] = pool(by_speaker, own, 1, sim_id)
@@ -523,10 +509,7 @@ def confirm(params: Params) -> StageResult:
 
     decision = _selection()
     chosen = decision["chosen"]
-    wanted = list(dict.fromkeys(["base", chosen]))
-    for folder in paths.CONFIRMATION.glob("*"):
-        if folder.is_dir() and folder.name not in wanted:
-            shutil.rmtree(folder)
+    wanted = finalists(paths.CONFIRMATION, chosen)
     rows = {}
     for name in wanted:
         _score(params, name, "confirmation", paths.CONFIRMATION / name)
@@ -694,6 +677,15 @@ def _require_words(text: str) -> None:
 
 
 # --- what the stages share -----------------------------------------------------------------------
+
+
+def finalists(confirmation: Path, chosen: str) -> list[str]:
+    """Name who is confirmed, the Base and the choice; drop the scores of earlier choices."""
+    wanted = list(dict.fromkeys(["base", chosen]))
+    for folder in confirmation.glob("*"):
+        if folder.is_dir() and folder.name not in wanted:
+            shutil.rmtree(folder)
+    return wanted
 
 
 def second_opinion(

@@ -33,7 +33,7 @@ from voxadapt.evaluation.results import (
     read_scores,
     rows_sha,
 )
-from voxadapt.params import Params, SelectParams, epoch_number
+from voxadapt.params import Params, SelectParams, epoch_number, in_stage2
 from voxadapt.progress import Progress
 from voxadapt.provenance import fingerprint, versions, write_atomic, write_json
 from voxadapt.reporting import page, tables
@@ -80,7 +80,7 @@ class Layout:
 
     def rows_of(self, candidate: str) -> str:
         """Return the path of a candidate's rows."""
-        folder = self.scores[-1 if candidate.startswith(selection.STAGE2) else 0]
+        folder = self.scores[-1 if in_stage2(candidate) else 0]
         return (folder / candidate / self.part / ROWS_FILE).as_posix()
 
 
@@ -145,7 +145,7 @@ class System:
     @property
     def place(self) -> tuple[bool, int, bool, str]:
         """Less training first; then what is in the workspace; then by name."""
-        second = self.candidate.startswith(selection.STAGE2)
+        second = in_stage2(self.candidate)
         here = self.experiment.name != WORKSPACE
         return second, epoch_number(self.candidate), here, self.label
 

@@ -14,7 +14,7 @@ from voxadapt.evaluation.asr import Transcriber
 from voxadapt.evaluation.results import Clip, ScoreRow
 from voxadapt.evaluation.scoring import score_clips
 from voxadapt.evaluation.similarity import Embedder, build_scale, read_audio
-from voxadapt.params import ScoreParams
+from voxadapt.params import ScoreParams, SelectParams
 
 SPEAKER, MALAY = Path("data/speaker"), Path("data/language/malay")
 WHISPER = Path("data/models/whisper/miniature.pt")
@@ -40,9 +40,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, ScoreRow]:
     ]  # fmt: skip
     embedder = Embedder()
     reference, scale = build_scale(
-        embedder, real, {}, root=folder, min_speech_s=0.5, confidence=0.95, num_bootstrap=200,
-        seed=0,
-    )  # fmt: skip
+        embedder, real, {}, SelectParams(num_bootstrap=200), root=folder, min_speech_s=0.5
+    )
     clean, rate_hz = read_audio(real[0].wav)
     foreign = listed(MALAY, 2)[1]
     half, second = len(clean) // 2, np.zeros(round(1.3 * rate_hz), np.float32)

@@ -41,9 +41,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     other = write(root / "other.wav", make_voice(2.5, 250, 90))
     embedder = Embedder()
     reference, scale = build_scale(
-        embedder, real, {"o": [other]}, root=root,
-        min_speech_s=0.5, confidence=0.95, num_bootstrap=200, seed=0,
-    )  # fmt: skip
+        embedder, real, {"o": [other]}, SELECT, root=root, min_speech_s=0.5
+    )
     write(root / "silent.wav", silence(2.5))
     write(root / "slow.wav", np.concatenate([make_voice(6.0, 120)]))
     (root / "broken.wav").write_bytes(b"RIFFnothing")

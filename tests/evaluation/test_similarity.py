@@ -25,10 +25,11 @@ from voxadapt.evaluation.similarity import (
     fit_rate,
     speech_only,
 )
-from voxadapt.params import ScoreParams
+from voxadapt.params import ScoreParams, SelectParams
 from voxadapt.provenance import sha256_file
 
-SETTINGS = {"min_speech_s": 0.5, "confidence": 0.95, "num_bootstrap": 300, "seed": 0}
+RULE = SelectParams(num_bootstrap=300)
+LEAST_S = 0.5
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,8 @@ Bench = tuple[Path, Embedder, VoiceReference, SimilarityScale]
 def bench(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Bench:
     """A folder with a speaker's recordings, and the reference made of them."""
     root = tmp_path_factory.mktemp("speaker")
-    return root, embedder, *build_scale(embedder, make_speaker(root), {}, root=root, **SETTINGS)
+    scale = build_scale(embedder, make_speaker(root), {}, RULE, root=root, min_speech_s=LEAST_S)
+    return root, embedder, *scale
 
 
 def test_embeddings_equal_the_stock_ones(embedder: Embedder) -> None:
@@ -168,7 +170,9 @@ def test_a_batch_changes_nothing(embedder: Embedder) -> None:
 
 def test_scale_of_a_speaker(tmp_path: Path, embedder: Embedder, speaker: list[Clip]) -> None:
     others = [write(tmp_path / f"o{i}.wav", make_voice(2.5, 240, 50 + i)) for i in range(3)]
-    reference, scale = build_scale(embedder, speaker, {"other": others}, root=tmp_path, **SETTINGS)
+    reference, scale = build_scale(
+        embedder, speaker, {"other": others}, RULE, root=tmp_path, min_speech_s=LEAST_S
+    )
     assert scale.ceiling.n == 6 and scale.floor.n == 3
     assert scale.ceiling.point > scale.floor.point  # type: ignore[operator]
     assert scale.normalise(scale.ceiling.point) == pytest.approx(1.0)
@@ -205,8 +209,9 @@ def test_the_conditioning_clip_never_enters_the_reference(
 ) -> None:
     excluded = {sha256_file(tmp_path / speaker[0].wav)}
     reference, scale = build_scale(
-        embedder, speaker, {}, root=tmp_path, excluded_sha256=excluded, **SETTINGS
-    )
+        embedder, speaker, {}, RULE,
+        root=tmp_path, min_speech_s=LEAST_S, excluded_sha256=excluded,
+    )  # fmt: skip
     assert "real0" not in reference.ids and len(reference.ids) == 5
     assert scale.floor.point is None and scale.normalise(0.8) is None
 
@@ -215,7 +220,7 @@ def test_too_few_held_out_clips_are_a_user_error(
     tmp_path: Path, embedder: Embedder, speaker: list[Clip]
 ) -> None:
     with pytest.raises(UserError, match="at least 3"):
-        build_scale(embedder, speaker[:2], {}, root=tmp_path, **SETTINGS)
+        build_scale(embedder, speaker[:2], {}, RULE, root=tmp_path, min_speech_s=LEAST_S)
 
 
 def test_rate_is_a_line_where_it_can_be() -> None:

@@ -21,7 +21,7 @@ from voxadapt.exploring import hearing, inside
 from voxadapt.model.checkpoint import export_checkpoint
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds, free_codec_row
-from voxadapt.params import Params
+from voxadapt.params import Params, SelectParams
 from voxadapt.paths import SPEAKER
 from voxadapt.provenance import sha256_folder, write_json
 
@@ -51,8 +51,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         codes[name] = fakes.make_codes(20 + index, seed=index)
     other = write(root / "other.wav", make_voice(2.0, 250, 90))
     voice, scale = build_scale(
-        Embedder(), clips, {"other": [other]}, root=root,
-        min_speech_s=0.5, confidence=0.95, num_bootstrap=200, seed=0,
+        Embedder(), clips, {"other": [other]}, SelectParams(num_bootstrap=200),
+        root=root, min_speech_s=0.5,
     )  # fmt: skip
     voice.write(root / SPEAKER.voice)
     scale.write(root / SPEAKER.scale)

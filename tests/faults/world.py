@@ -8,7 +8,6 @@ attempt. A child runs `voxadapt.cli.main`, as a user's command would.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -22,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from corpus import set_values, take_a_part
 
 PROJECT = Path(__file__).parents[2]
 WRITTEN = ("artifacts", "reports", ".work")
@@ -110,26 +111,10 @@ def build(folder: Path, **changes: Any) -> Path:
         "language__stage2__num_epochs": 1,
     }
     values = yaml.safe_load((PROJECT / "profiles" / "miniature.yaml").read_text(encoding="utf-8"))
-    for name, value in (given | changes).items():
-        *sections, key = name.split("__")
-        target = values
-        for part in sections:
-            target = target[part]
-        target[key] = value
+    set_values(values, given | changes)
     text = yaml.safe_dump(values, sort_keys=False)
     (folder / "params.yaml").write_text(text, encoding="utf-8")
     return folder
-
-
-def take_a_part(source: Path, target: Path, count: int) -> None:
-    """Copy the first clips of a corpus."""
-    rows = (source / "train_raw.jsonl").read_text(encoding="utf-8").splitlines()[:count]
-    (target / "clips").mkdir(parents=True)
-    shutil.copyfile(source / "ref.wav", target / "ref.wav")
-    for row in rows:
-        name = json.loads(row)["audio"]
-        shutil.copyfile(source / name, target / name)
-    (target / "train_raw.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 # --- children ------------------------------------------------------------------------------------

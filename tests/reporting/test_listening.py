@@ -5,11 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +30,7 @@ from voxadapt.errors import UserError
 from voxadapt.provenance import read_json, write_json
 from voxadapt.reporting import listening
 from voxadapt.reporting.records import load_records
+from whole import voxadapt
 
 PARAMS = listening_params(6)
 
@@ -288,28 +286,13 @@ def test_the_commands(project: Path, tmp_path: Path) -> None:
     params = project / "params.yaml"
     params.write_text(yaml.safe_dump(PARAMS.model_dump(mode="json")), encoding="utf-8")
 
-    def voxadapt(*arguments: str) -> subprocess.CompletedProcess[str]:
-        source = Path(listening.__file__).parents[2]
-        return subprocess.run(
-            [sys.executable, "-m", "voxadapt", *arguments],
-            cwd=project, env={**os.environ, "PYTHONPATH": str(source)},
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-
-    refused = voxadapt("listen", "--pair", "base", "1")
-    assert refused.returncode == 2
-    assert "--out" in refused.stderr
-    made = voxadapt("listen")
-    assert made.returncode == 0, made.stderr
-    assert "Send the pages, keep reports/listen/key.json" in made.stdout
+    assert "--out" in voxadapt(project, "listen", "--pair", "base", "1", code=2)
+    assert "Send the pages, keep reports/listen/key.json" in voxadapt(project, "listen")
     key = listening.read_key(project / paths.LISTEN / "key.json")
     good = write_file(project / "good.json", make_votes(key, "ab", "Ana", lambda t, q: CHOSEN))
     bad = write_file(project / "bad.json", {"schema": "voxadapt-votes/1"})
-    refused = voxadapt("votes", str(good), str(bad))
-    assert refused.returncode == 2
-    assert "bad.json" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    refused = voxadapt(project, "votes", str(good), str(bad), code=2)
+    assert "bad.json" in refused
+    assert "Traceback" not in refused
     assert not (project / paths.LISTEN / "votes.json").exists()
-    done = voxadapt("votes", str(good))
-    assert done.returncode == 0, done.stderr
-    assert f"{CHOSEN} is preferred to base" in done.stdout
+    assert f"{CHOSEN} is preferred to base" in voxadapt(project, "votes", str(good))

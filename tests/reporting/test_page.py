@@ -318,7 +318,7 @@ def test_the_synthetic_rows_are_rows_that_the_evaluation_writes(world: Path) -> 
 
 def test_reporting_needs_no_torch() -> None:
     code = (
-        "import sys; import voxadapt.reporting.page, voxadapt.reporting.players; "
-        "sys.exit('torch' in sys.modules)"
+        "import sys; import voxadapt.reporting.page, voxadapt.reporting.players, "
+        "voxadapt.reporting.language; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

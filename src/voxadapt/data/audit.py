@@ -50,7 +50,7 @@ MIN_CLIPS_FOR_RATE = 8
 MAD_TO_SD = 1.4826
 MIN_RATE_SPREAD = 0.02  # of the log rate: equal clips are no outliers of each other
 MIN_HELD_OUT_TEXTS = 8
-MIN_REFERENCE_CLIPS = 3  # of each speaker, as `evaluation.similarity` asks for
+MIN_REFERENCE_CLIPS = 3  # of each speaker: what similarity is measured with
 CONTAINERS = {
     ".wav": {"WAV", "WAVEX", "RF64"},
     ".flac": {"FLAC"},

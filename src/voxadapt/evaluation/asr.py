@@ -22,6 +22,7 @@ import torch
 import whisper
 from numpy.typing import NDArray
 from whisper.audio import HOP_LENGTH, SAMPLE_RATE, log_mel_spectrogram, pad_or_trim
+from whisper.timing import find_alignment
 from whisper.tokenizer import LANGUAGES, get_tokenizer
 
 from voxadapt.compat import keep_freed_memory
@@ -156,6 +157,56 @@ class Transcriber:
             progress.advance(len(batch))
         return [done[name] for name in names]
 
+    @torch.no_grad()
+    def words(
+        self, wave: NDArray[np.float32]
+    ) -> tuple[list[tuple[str, float, float, float]], str | None]:
+        """Transcribe one window and place its words in time.
+
+        Args:
+            wave: Samples at 16 kHz, [N]; at most `window_samples` are heard.
+
+        Returns:
+            Words with start and end in seconds and probability; or none, and why there are none
+            to be trusted.
+        """
+        mel = self._mel([wave])[0]
+        heard = whisper.decode(self._model, mel, self._options())
+        text = heard.text.strip()
+        if not text:
+            return [], "no words"
+        if heard.no_speech_prob > 0.6 and heard.avg_logprob < -1.0:
+            return [], f"probably no speech ({text[:40]})"
+        if heard.compression_ratio > 2.4:
+            return [], f"a text that repeats itself ({text[:40]})"
+        tokens = [token for token in heard.tokens if token < self._tokenizer.eot]
+        num_frames = min(len(wave), self.window_samples) // HOP_LENGTH
+        placed = find_alignment(self._model, self._tokenizer, tokens, mel, num_frames)
+        words = [(w.word, float(w.start), float(w.end), float(w.probability)) for w in placed]
+        return words, None if words else "no words"
+
+    def _mel(self, windows: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """Return what the encoder takes of windows, [B, num_mels, num_frames]."""
+        mel = torch.stack(
+            [
+                log_mel_spectrogram(
+                    pad_or_trim(window, self.window_samples), self._model.dims.n_mels
+                )
+                for window in windows
+            ]
+        ).to(self._model.device)
+        return mel.half() if self._fp16 else mel
+
+    def _options(self, limit: int | None = None) -> whisper.DecodingOptions:
+        """Return how all is decoded; None leaves the length of a transcript to Whisper."""
+        return whisper.DecodingOptions(
+            language=self.language,
+            temperature=0.0,
+            without_timestamps=True,
+            fp16=self._fp16,
+            sample_len=limit,
+        )
+
     def _limit(self, text: str) -> int:
         """Return how many tokens a transcript of this reference may have."""
         expected = len(self._tokenizer.encode(" " + text.strip()))
@@ -180,26 +231,13 @@ class Transcriber:
     ) -> list[tuple[Any, str | None, float | None]]:
         """Encode once, then identify the language and decode."""
         model = self._model
-        mel = torch.stack(
-            [
-                log_mel_spectrogram(pad_or_trim(window, self.window_samples), model.dims.n_mels)
-                for window in windows
-            ]
-        ).to(model.device)
-        features = model.encoder(mel.half() if self._fp16 else mel)
+        features = model.encoder(self._mel(windows))
         languages: list[tuple[str | None, float | None]] = [(None, None)] * len(windows)
         if model.is_multilingual:
             _, probabilities = whisper.detect_language(model, features, self._tokenizer)
             best = [max(p, key=p.get) for p in probabilities]
             languages = [(code, p[code]) for code, p in zip(best, probabilities, strict=True)]
-        options = whisper.DecodingOptions(
-            language=self.language,
-            temperature=0.0,
-            without_timestamps=True,
-            fp16=self._fp16,
-            sample_len=limit,
-        )
-        results = whisper.decode(model, features, options)
+        results = whisper.decode(model, features, self._options(limit))
         return [(result, *found) for result, found in zip(results, languages, strict=True)]
 
     def _cached(self, name: str) -> Transcript | None:

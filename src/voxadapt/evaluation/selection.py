@@ -39,10 +39,9 @@ from voxadapt.evaluation.statistics import (
     standard_error,
     texts_needed,
 )
-from voxadapt.params import SelectParams, epoch_number
+from voxadapt.params import SelectParams, epoch_number, in_stage2
 
 BASE = "base"
-STAGE2 = "stage2-"
 SCHEMA = "voxadapt-selection/1"
 POWER_DIFFERENCES = {"similarity": (0.005, 0.01, 0.02), "error": (0.01, 0.02, 0.05)}
 
@@ -1043,4 +1042,4 @@ def _point(scale: Mapping[str, Any] | None, name: str) -> float | None:
 
 def _place(name: str, start: str) -> tuple[bool, bool, bool, int]:
     """Sort the start first, then the Base, then the epochs of each stage."""
-    return name != start, name != BASE, name.startswith(STAGE2), epoch_number(name)
+    return name != start, name != BASE, in_stage2(name), epoch_number(name)

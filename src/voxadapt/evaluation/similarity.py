@@ -38,6 +38,7 @@ with warnings.catch_warnings():
     from resemblyzer import hparams
 
 from voxadapt.data.audio import decode, resample, to_mono
+from voxadapt.data.audit import MIN_REFERENCE_CLIPS
 from voxadapt.errors import Problem, UserError
 from voxadapt.evaluation.flags import measure_shape
 from voxadapt.evaluation.results import Clip, ScoreRow
@@ -49,12 +50,12 @@ from voxadapt.evaluation.statistics import (
     rounded,
 )
 from voxadapt.executor import elsewhere
+from voxadapt.params import SelectParams
 from voxadapt.provenance import sha256_array, sha256_file, write_atomic, write_json
 
 LABEL = "SIM-resemblyzer"
 SCHEMA = "voxadapt-similarity/1"
 DURATIONS_S = (1.0, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0)
-MIN_REFERENCE_CLIPS = 3
 PARTIALS_PER_SECOND = 1.3  # default of embed_utterance
 MIN_COVERAGE = 0.75
 MAX_PARTIALS = 32  # per LSTM batch: states and gates of more do not stay in a core's cache
@@ -343,12 +344,10 @@ class SimilarityScale:
         seconds, means, _ = zip(*self.ceiling_by_duration, strict=True)
         return float(np.interp(speech_s, seconds, means))
 
-    def with_codec(
-        self, rows: Sequence[ScoreRow], *, confidence: float, num_bootstrap: int, seed: int
-    ) -> SimilarityScale:
+    def with_codec(self, rows: Sequence[ScoreRow], params: SelectParams) -> SimilarityScale:
         """Add the codec's ceiling from the scored round-trip clips."""
         values = [(row.text_id, row.sim) for row in rows if row.sim is not None]
-        return replace(self, codec_ceiling=_mean(values, confidence, num_bootstrap, seed))
+        return replace(self, codec_ceiling=_mean(values, params))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON record."""
@@ -413,12 +412,10 @@ def build_scale(
     embedder: Embedder,
     real: Sequence[Clip],
     other_voices: Mapping[str, Sequence[Path]],
+    params: SelectParams,
     *,
     root: Path,
     min_speech_s: float,
-    confidence: float,
-    num_bootstrap: int,
-    seed: int,
     excluded_sha256: Collection[str] = (),
 ) -> tuple[VoiceReference, SimilarityScale]:
     """Measure the speaker's reference, ceiling, floor and rate.
@@ -427,11 +424,9 @@ def build_scale(
         embedder: The encoder.
         real: The speaker's held-out recordings (selection and confirmation splits).
         other_voices: Clips of other voices by speaker; empty leaves the floor unknown.
+        params: Bootstrap size, confidence and seed.
         root: Folder that relative paths start from.
         min_speech_s: Clips with less speech are left out.
-        confidence: Of the intervals.
-        num_bootstrap: Resamples.
-        seed: Of the resampling.
         excluded_sha256: Hashes of files that must not enter the reference: the clip that
             conditions the zero-shot model, and training clips.
 
@@ -495,10 +490,10 @@ def build_scale(
     scale = SimilarityScale(
         sim_id=reference.sim_id,
         reference_ids=reference.ids,
-        ceiling=_mean(to_others, confidence, num_bootstrap, seed),
+        ceiling=_mean(to_others, params),
         ceiling_by_duration=tuple(by_duration),
         codec_ceiling=NOTHING,
-        floor=_mean(floor, confidence, num_bootstrap, seed),
+        floor=_mean(floor, params),
         floor_by_speaker=tuple(by_speaker),
         rate=fit_rate(spoken, [texts[key] for key in timed]),
     )
@@ -574,14 +569,12 @@ def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> Similari
     )
 
 
-def _mean(
-    values: Sequence[tuple[str, float]], confidence: float, num_bootstrap: int, seed: int
-) -> Interval:
+def _mean(values: Sequence[tuple[str, float]], params: SelectParams) -> Interval:
     """Average (block, value) pairs with an interval that resamples the blocks."""
     if not values:
         return NOTHING
     keys = [key for key, _ in values]
     blocks = sorted(set(keys))
-    weights = resample_weights(len(blocks), num_bootstrap, seed)
+    weights = resample_weights(len(blocks), params.num_bootstrap, params.seed)
     ratio = ratio_by_text(blocks, keys, [value for _, value in values])
-    return replace(ratio_interval(ratio, weights, len(values), confidence), se=None)
+    return replace(ratio_interval(ratio, weights, len(values), params.confidence), se=None)

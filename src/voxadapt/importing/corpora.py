@@ -22,7 +22,6 @@ from voxadapt.importing.folder import (
     Clip,
     Imported,
     begin,
-    checked_consent,
     choose_reference,
     copy_clip,
     cut_clip,
@@ -89,9 +88,7 @@ def import_corpus(
         "root": os.path.realpath(root),
         "files": {file.name: sha256_file(file) for file in files},
     }  # fmt: skip
-    if checked_consent(consent) is not None:
-        options["consent"] = consent
-    staging, done = begin(out, options, force)
+    staging, done = begin(out, options, consent, force)
     if done is not None:
         return done
     rows, problems, paths = _sound_rows(rows, root, staging)

@@ -77,8 +77,12 @@ class Clip:
     duration_s: float
 
 
-def begin(out: Path, options: Mapping[str, Any], force: bool) -> tuple[Path, Imported | None]:
+def begin(
+    out: Path, options: Mapping[str, Any], consent: str | None, force: bool
+) -> tuple[Path, Imported | None]:
     """Return the folder to work in; or what an earlier run of the same command has written."""
+    if checked_consent(consent) is not None:
+        options = {**options, "consent": consent}
     plan = fingerprint([SCHEMA, options])
     staging = out.with_name(f".{out.name}.importing")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

@@ -37,7 +37,6 @@ from voxadapt.importing.folder import (
     Clip,
     Imported,
     begin,
-    checked_consent,
     choose_reference,
     cut_clip,
     finish,
@@ -151,9 +150,7 @@ def import_long(
         "clip_s": hearing.clip_s, "window_s": hearing.window_s, "language": language,
         "ref": None if ref is None else sha256_file(readable_reference(ref)),
     }  # fmt: skip
-    if checked_consent(consent) is not None:
-        options["consent"] = consent
-    staging, done = begin(out, options, force)
+    staging, done = begin(out, options, consent, force)
     if done is not None:
         return done
     listener = Listener(hearing, staging)
@@ -259,7 +256,7 @@ class Listener:
         spans = pauses_between(mono, rate_hz)
         if not spans:
             return {"stretches": [], "problem": None}
-        words, problem = self._words(resample(mono, rate_hz, 16000))
+        words, problem = self._transcriber.words(resample(mono, rate_hz, 16000))
         if problem is not None:
             return {"stretches": [], "problem": problem}
         stretches = []
@@ -272,41 +269,6 @@ class Listener:
                 }
             )  # fmt: skip
         return {"stretches": stretches, "problem": None}
-
-    def _words(self, wave: np.ndarray) -> tuple[list[tuple[str, float, float, float]], str | None]:
-        """Return words with start, end and probability; or why there are none to be trusted."""
-        import torch
-        import whisper
-        from whisper.audio import log_mel_spectrogram, pad_or_trim
-        from whisper.timing import find_alignment
-
-        model, tokenizer = self._transcriber._model, self._transcriber._tokenizer
-        size = self._transcriber.window_samples
-        mel = log_mel_spectrogram(pad_or_trim(wave, size), model.dims.n_mels).to(model.device)
-        fp16 = model.device.type != "cpu"
-        with torch.no_grad():
-            heard = whisper.decode(
-                model,
-                mel.half() if fp16 else mel,
-                whisper.DecodingOptions(
-                    language=self._transcriber.language, temperature=0.0, without_timestamps=True,
-                    fp16=fp16,
-                ),
-            )  # fmt: skip
-        if not heard.text.strip():
-            return [], "no words"
-        if heard.no_speech_prob > 0.6 and heard.avg_logprob < -1.0:
-            return [], f"probably no speech ({heard.text.strip()[:40]})"
-        if heard.compression_ratio > 2.4:
-            return [], f"a text that repeats itself ({heard.text.strip()[:40]})"
-        tokens = [token for token in heard.tokens if token < tokenizer.eot]
-        with torch.no_grad():
-            placed = find_alignment(
-                model, tokenizer, tokens, mel.half() if fp16 else mel,
-                min(len(wave), size) // 160,
-            )  # fmt: skip
-        words = [(w.word, float(w.start), float(w.end), float(w.probability)) for w in placed]
-        return words, None if words else "no words"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from voxadapt import paths
-from voxadapt.params import candidate_name
+from voxadapt.params import candidate_name, in_stage2
 from voxadapt.paths import SPEAKER, Corpus
 from voxadapt.provenance import read_json, read_jsonl
 from voxadapt.reporting.records import read_log
@@ -139,7 +139,7 @@ def _per_candidate(
                 (x, *(factor * c[key][end] for end in ("low", "point", "high")))
                 for x, c in enumerate(listed)
                 if c["name"] != "base"
-                and c["name"].startswith("stage2-") == stage
+                and in_stage2(c["name"]) == stage
                 and c[key]["low"] is not None
             ],
             theme,
@@ -154,16 +154,7 @@ def _per_candidate(
             axes.plot((x, x), (low, high), color=colour, linewidth=1.6, zorder=3)
             if candidate["name"] == "base":
                 axes.axhspan(low, high, color=theme.base, alpha=0.14, linewidth=0, zorder=0)
-        axes.plot(
-            x,
-            factor * value["point"],
-            "o",
-            color=colour,
-            markersize=9 if candidate["name"] == chosen else 6.5,
-            markerfacecolor=colour if candidate["eligible"] else theme.card,
-            markeredgewidth=1.6,
-            zorder=4,
-        )
+        _mark(axes, x, factor * value["point"], candidate, chosen, theme, sizes=(6.5, 9))
     for _, level, style in lines:
         if level is not None:
             axes.axhline(factor * level, color=theme.ink, linewidth=0.9, linestyle=style, zorder=2)
@@ -185,6 +176,29 @@ def _per_candidate(
         theme,
     )
     return figure
+
+
+def _mark(
+    axes: Any,
+    x: float,
+    y: float,
+    candidate: Mapping[str, Any],
+    chosen: str,
+    theme: Theme,
+    sizes: tuple[float, float],
+) -> None:
+    """Draw a candidate's point: the chosen one larger, one that failed a gate hollow."""
+    colour = _colour(candidate["name"], chosen, theme)
+    axes.plot(
+        x,
+        y,
+        "o",
+        color=colour,
+        markersize=sizes[candidate["name"] == chosen],
+        markerfacecolor=colour if candidate["eligible"] else theme.card,
+        markeredgewidth=1.6,
+        zorder=4,
+    )
 
 
 def _band(axes: Any, points: Sequence[tuple[float, float, float, float]], theme: Theme) -> None:
@@ -231,7 +245,7 @@ def _tick(name: str) -> str:
 
 
 def _second(names: Sequence[str]) -> str:
-    return "; S2: Stage 2" if any(name.startswith("stage2-") for name in names) else ""
+    return "; S2: Stage 2" if any(map(in_stage2, names)) else ""
 
 
 def similarity(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
@@ -312,16 +326,7 @@ def trade_off(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> 
         if c[metric]["low"] is not None:
             ends = (100 * c[metric]["low"], 100 * c[metric]["high"])
             axes.plot((x, x), ends, color=colour, linewidth=1.3)
-        axes.plot(
-            x,
-            y,
-            "o",
-            color=colour,
-            markersize=10 if c["name"] == chosen else 7,
-            markerfacecolor=colour if c["eligible"] else theme.card,
-            markeredgewidth=1.6,
-            zorder=4,
-        )
+        _mark(axes, x, y, c, chosen, theme, sizes=(7, 10))
     second = _second([c["name"] for c in listed])
     axes.set_xlabel(f"similarity to the voice (right is better{second})", fontsize=9)
     axes.locator_params(axis="x", nbins=6)
@@ -378,7 +383,7 @@ def _name_points(
             taken.append((column, place))
             share = f", {percent(c['pareto_probability'], 0)}" if c["eligible"] else ""
             axes.annotate(
-                (_tick(c["name"]) if c["name"].startswith("stage2-") else title(c["name"])) + share,
+                (_tick(c["name"]) if in_stage2(c["name"]) else title(c["name"])) + share,
                 (c["sim"]["point"], 100 * c[metric]["point"]),
                 xytext=(column, place),
                 textcoords="data",
@@ -637,7 +642,7 @@ def two_errors(
             line = [
                 (x + shift, 100 * values[name]["point"])
                 for x, name in enumerate(names)
-                if name.startswith("stage2-") == stage and values[name]["point"] is not None
+                if in_stage2(name) == stage and values[name]["point"] is not None
             ]
             if line:
                 axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.0, alpha=0.45)

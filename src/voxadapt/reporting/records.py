@@ -11,7 +11,7 @@ from typing import Any
 
 from voxadapt import paths
 from voxadapt.errors import Problem, UserError
-from voxadapt.params import LanguageParams, Params, epoch_number
+from voxadapt.params import LanguageParams, Params, epoch_number, in_stage2
 from voxadapt.provenance import read_json, read_jsonl
 
 Record = dict[str, Any]
@@ -247,7 +247,7 @@ def language_params(params: Params) -> LanguageParams:
 
 def stage_and_epoch(name: str) -> tuple[int, int]:
     """Return a candidate's stage and its epoch there; the Base is epoch 0 of Stage 1."""
-    return (2 if name.startswith("stage2-") else 1), epoch_number(name)
+    return (2 if in_stage2(name) else 1), epoch_number(name)
 
 
 def language_scores(name: str, part: str = "target") -> Path:
