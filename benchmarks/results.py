@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import resource
@@ -15,7 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).with_name("RESULTS.md")
+INSTEAD = "VOXADAPT_RESULTS"  # a variable that names another file, for rehearsals
+RESULTS = Path(os.environ.get(INSTEAD) or Path(__file__).with_name("RESULTS.md"))
 TITLE = "# Benchmark results\n\nWritten by the scripts in this folder; nothing is typed by hand.\n"
 
 
@@ -38,6 +40,11 @@ def _rewrite(title: str, instead: list[str]) -> None:
     ordered = sorted([*kept, *instead])
     text = head.rstrip() + "\n\n" + "\n".join(section.rstrip() + "\n" for section in ordered)
     RESULTS.write_text(text, encoding="utf-8")
+
+
+def anchor(title: str) -> str:
+    """Return what a link to a section says, as GitHub makes it of a title."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
 
 
 def processor() -> str:

@@ -127,6 +127,17 @@ def test_accumulation_costs_the_gradients_beside_the_activations(models):
     assert once.total < more.total <= once.total + 4 * models["0.6B"].num_trained
 
 
+def test_the_codec_is_there_while_the_model_is_loaded_and_not_in_training(models):
+    shape = BatchShape(1, 190, 125)
+    light = budget.training_memory(models["0.6B"], params(low_memory=True), shape)
+    heavy = replace(models["0.6B"], codec=replace(NONE, num_bytes=int(1e9)))
+    assert budget.training_memory(heavy, params(low_memory=True), shape) == light
+    heavy = replace(models["0.6B"], codec=replace(NONE, num_bytes=int(20e9)))
+    whole = budget.training_memory(heavy, params(low_memory=True), shape)
+    assert whole.parts["codec"] == 20e9
+    assert whole.total == pytest.approx(20e9 + 4 * 914_643_008 + budget.PROCESS_BYTES["cuda"])
+
+
 def test_only_text_rows_that_occur_cost_an_update_with_float32_masters(models):
     shape, model = BatchShape(1, 190, 125), models["0.6B"]
     whole = budget.training_memory(model, params(), shape)

@@ -300,7 +300,8 @@ def training_memory(
 
     Weights and optimizer state are always there. The pass back frees the activations of a layer
     when it has made its gradients; the peak is the largest sum on the way, or the moment of the
-    update, or on a CPU that of an epoch's export.
+    update, or on a CPU that of an epoch's export. The codec is loaded with the model, in float32,
+    and let go before.
 
     Args:
         model: What is trained.
@@ -317,15 +318,16 @@ def training_memory(
     weights = float(weight_size * model.num_params)
     fixed = {
         "process": PROCESS_BYTES[kind],
-        "codec": float(model.codec.num_bytes),
         "weights": weights,
         "optimizer": state,
     }
     kept, passing = _kept(model, shape, precision, params.gradient_checkpointing)
-    casts = 0.0
+    casts = back_casts = 0.0  # weights in the type of products: there until the pass forward ends
     if precision == "autocast":
         stacks = (model.talker, model.predictor)
-        casts = 2.0 * sum(s.num_layers * s.matrix_params for s in stacks)
+        casts = back_casts = 2.0 * sum(s.num_layers * s.matrix_params for s in stacks)
+        if params.gradient_checkpointing:  # made again for each layer
+            back_casts = 2.0 * max(s.matrix_params for s in stacks)
     # Back through the model: logits, predictor, talker, embeddings.
     made = {
         part: grad * sum(count for name, count in held_by.items() if name.startswith(prefix))
@@ -338,11 +340,12 @@ def training_memory(
     moments: list[dict[str, float]] = []
     held = grad * trained if params.gradient_accumulation_steps > 1 else 0.0
     remaining = sum(kept.values())
+    moments.append({"gradients": held, "activations": remaining + casts})
     for name in ("logits", "predictor", "talker", "rest"):
         moments.append(
             {
                 "gradients": held,
-                "activations": remaining + passing[name] + casts,
+                "activations": remaining + passing[name] + back_casts,
             }
         )
         remaining -= kept[name]
@@ -352,7 +355,12 @@ def training_memory(
     moments.append({"gradients": grad * trained, "update": update})
     if kind == "cpu":  # the tensors of a checkpoint, and their bytes once more; no gradients then
         moments.append({"export": 2.0 * model.num_trained + 2.0 * model.num_params})
-    parts = {**fixed, **_largest(moments)}
+    loading = {
+        "process": PROCESS_BYTES[kind],
+        "codec": float(model.codec.num_bytes),
+        "weights": 4.0 * model.num_params,
+    }
+    parts = _largest([{**fixed, **_largest(moments)}, loading])
     return Memory({**parts, "holes": _HOLES[kind] * sum(parts.values())})
 
 

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import soundfile as sf
+import torch
 
 import fakes
 from voxadapt.codec.extract import decode_codes, extract_codes, whole_frames
@@ -172,3 +173,17 @@ def test_codebooks_that_nobody_reads_are_not_looked_up(corpus, tmp_path):
     everything = load_speech_tokenizer(fakes.make_codec(tmp_path / "b" / "speech_tokenizer").parent)
     for name, array in extract(corpus, everything, tmp_path / "other").items():
         assert np.array_equal(array[:, :2], few[name])
+
+
+def test_a_gpu_encodes_with_all_bits_of_float32(corpus, tokenizer, tmp_path, monkeypatch):
+    seen, encode = [], tokenizer.encode
+
+    def watched(*args, **kwargs):
+        seen.append(torch.backends.cudnn.allow_tf32)
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(tokenizer, "encode", watched)
+    before = torch.backends.cudnn.allow_tf32
+    extract(corpus, tokenizer, tmp_path, rows=corpus[1][:1])
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 == before

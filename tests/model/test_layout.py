@@ -105,6 +105,18 @@ def test_end_of_speech_is_a_target_in_every_row(cases):
         assert batch.labels[row, layout.spans["codec_eos"].start] == IDS.codec_eos
 
 
+def test_places_move_with_a_batch_and_are_not_looked_up_where_it_goes():
+    """On torch's meta device, which has no values to look at, as a GPU has them too late."""
+    *_, batch = _batch([(4, 9, None, False), (7, 5, 34, False)])
+    moved = batch.to("meta")
+    assert [places.shape for places in moved.label_places] == [(batch.num_labels,)] * 2
+    assert [places.shape for places in moved.frame_places] == [(batch.num_frames,)] * 2
+    assert moved.frame_places[0].device.type == "meta"
+    again = batch.to("cpu")
+    assert torch.equal(again.labels[again.label_places], batch.labels[batch.labels != IGNORE])
+    assert torch.equal(again.codes[again.frame_places], batch.codes[batch.frame_mask])
+
+
 def test_auto_layout_is_the_documented_table():
     layout = build_layout(2, 3, IDS)
     assert {name: (span.start, span.stop) for name, span in layout.spans.items()} == {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxadapt.model.layout import IGNORE, Batch
+from voxadapt.model.layout import Batch
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ def predict(
     inputs_BLD = embed(talker, batch, speaker_vector, heard)
     hidden_BLD = talker_hidden(talker, inputs_BLD)
     # The one shift: what stands at a position is predicted by the position before it.
-    row, position = torch.nonzero(batch.labels != IGNORE, as_tuple=True)
+    row, position = batch.label_places
     c0_logits = talker.codec_head(hidden_BLD[row, position - 1])
     c0_targets = batch.labels[row, position]
     # The code predictor completes the frame whose codec_0 that same hidden state produced.
-    row, position = torch.nonzero(batch.frame_mask, as_tuple=True)
+    row, position = batch.frame_places
     codes_MK = batch.codes[row, position]
     sub_logits = sub_talker_logits(talker, hidden_BLD[row, position - 1], codes_MK)
     return Predictions(c0_logits, c0_targets, sub_logits, codes_MK[:, 1:])

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -199,10 +200,28 @@ class Batch:
         """codec_0 targets in all rows: frames plus one end of speech a row."""
         return int((self.labels != IGNORE).sum())
 
+    @cached_property
+    def label_places(self) -> tuple[Tensor, Tensor]:
+        """Row and position of every target, each `[P]`."""
+        row, position = torch.nonzero(self.labels != IGNORE, as_tuple=True)
+        return row, position
+
+    @cached_property
+    def frame_places(self) -> tuple[Tensor, Tensor]:
+        """Row and position of every frame, each `[M]`."""
+        row, position = torch.nonzero(self.frame_mask, as_tuple=True)
+        return row, position
+
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch on another device."""
+        """Return the batch on another device.
+
+        Places are looked up before: on a GPU that would wait for all that it has still to do.
+        """
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
-        return replace(self, **{name: t.to(device) for name, t in tensors.items()})
+        moved = replace(self, **{name: t.to(device) for name, t in tensors.items()})
+        for name in ("label_places", "frame_places"):
+            moved.__dict__[name] = tuple(places.to(device) for places in getattr(self, name))
+        return moved
 
 
 def collate(

@@ -170,6 +170,7 @@ def train(
     model, ids = tts.model, SpecialIds.from_config(tts.model.config)
     vectors = [speaker_vector(tts, reference) for reference in references]
     vector = torch.stack(vectors) if voices else vectors[0]
+    model.speech_tokenizer = None  # codes are there already; the codec is a gigabyte of weights
     compute_dtype = getattr(torch, params.compute_dtype)
     full = params.master_weights and not params.low_memory
     master_dtype = torch.float32 if full else compute_dtype

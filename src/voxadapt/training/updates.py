@@ -73,32 +73,38 @@ class UpdateProbe:
         are rounded at random in proportion, so that on average nothing of this is lost.
         """
         groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        lost_stored = lost_trained = moved = 0.0
-        for (parameter, index, kind), old in zip(self._items, self._before, strict=True):
-            state = optimizer.state.get(parameter)
-            if not state:
-                continue  # it had no gradient, so no update
+        items = [  # a tensor without state had no gradient, so no update
+            (*item, old, optimizer.state[item[0]])
+            for item, old in zip(self._items, self._before, strict=True)
+            if optimizer.state.get(item[0])
+        ]
+        if not items:
+            return LostShare(0.0, 0.0)
+        # Values are read from a GPU at once: each reading waits for all that it has still to do.
+        steps = torch.stack([torch.as_tensor(state["step"]) for *_, state in items]).tolist()
+        counts = []
+        for (parameter, index, kind, old, state), step in zip(items, steps, strict=True):
             group = groups[id(parameter)]
             if isinstance(optimizer, CompactAdamW):
                 mean, square = optimizer.moments(parameter, index)
             else:
                 mean = state["exp_avg"].reshape(-1)[index].float()
                 square = state["exp_avg_sq"].reshape(-1)[index].float()
-            update = _adamw_update(mean, square, float(state["step"]), old.float(), group)
-            scale = parameter.numel() / len(index)
+            update = _adamw_update(mean, square, step, old.float(), group)
             counted = update != 0
-            moved += scale * float(counted.sum())
-            for name, dtype in (("stored", kind), ("trained", parameter.dtype)):
-                if name == "trained" and isinstance(optimizer, CompactAdamW):
-                    still = round_master(old + update) == old
-                else:
-                    start = old.to(dtype)
-                    still = (start.float() + update).to(dtype) == start
-                share = scale * float((still & counted).sum())
-                if name == "stored":
-                    lost_stored += share
-                else:
-                    lost_trained += share
+            still = [
+                (old.to(dtype).float() + update).to(dtype) == old.to(dtype)
+                for dtype in (kind, parameter.dtype)
+            ]
+            if isinstance(optimizer, CompactAdamW):
+                still[1] = round_master(old + update) == old
+            counts.append(torch.stack([counted, *(same & counted for same in still)]).sum(dim=1))
+        lost_stored = lost_trained = moved = 0.0
+        for (parameter, index, *_), found in zip(items, torch.stack(counts).tolist(), strict=True):
+            scale = parameter.numel() / len(index)
+            moved += scale * found[0]
+            lost_stored += scale * found[1]
+            lost_trained += scale * found[2]
         if not moved:
             return LostShare(0.0, 0.0)
         return LostShare(lost_stored / moved, lost_trained / moved)
