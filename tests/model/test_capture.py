@@ -14,19 +14,21 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks import counted
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from speaking import TEXTS, codes_of
 from voxadapt.model import capture, decoding
 from voxadapt.model.load import load_tts
+from voxadapt.shapes import Shape
 
 MINIATURE = Path(__file__).parents[2] / "data/models/base"
 SENTENCES = [
     "The cat sat on the warm stone.", "Yes.", "They walked home late in the rain.", "We know.",
     "Is it far?", "He said that the train would be here at noon.",
 ]  # fmt: skip
-READS_BACK = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal"}
+READS_BACK = {"item", "_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal"}
 
 
 class Recorder(TorchDispatchMode):
@@ -160,10 +162,14 @@ def test_a_recording_that_fails_or_differs_is_not_used(
     assert all(torch.equal(a, b) for a, b in zip(codes, wanted, strict=True))
 
 
-def test_reading_a_value_back_is_noticed() -> None:
+@pytest.mark.parametrize("inference", [False, True])
+def test_reading_a_value_back_is_noticed(inference: bool) -> None:
     values = torch.arange(3)
     for work in (lambda: int(values.sum()), lambda: values[values > 1], lambda: values.nonzero()):
-        with pytest.raises(RuntimeError, match="reads a value back"):
+        with (
+            torch.inference_mode(inference),
+            pytest.raises(RuntimeError, match="reads a value back"),
+        ):
             record(work, values.device)
 
 
@@ -181,3 +187,33 @@ def test_what_was_recorded_is_freed_at_once(
         assert alive() is None
     finally:
         gc.enable()
+
+
+def test_a_frame_on_a_gpu_mixes_no_devices_and_waits_for_nothing() -> None:
+    shape = Shape(
+        "0b6", hidden=64, intermediate=96, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16,
+        text_hidden=16, predictor_hidden=32, predictor_intermediate=48, predictor_layers=1,
+        encoder_channels=16,
+    )  # fmt: skip
+    options = {
+        "do_sample": True, "temperature": 0.9, "top_k": 8, "top_p": 0.9,
+        "repetition_penalty": 1.05, "subtalker_dosample": True, "subtalker_temperature": 0.9,
+        "subtalker_top_k": 8, "subtalker_top_p": 1.0, "min_new_tokens": 2,
+        "suppress_tokens": [2149, 2151],
+    }  # fmt: skip
+    empty = counted.without_data(shape, codec=False)
+    empty[0].to(torch.bfloat16)
+    with counted.pretended() as count, torch.inference_mode():
+        talker = counted.place(empty, counted.GPU, count).model.talker
+        options["eos_token_id"] = talker.config.codec_eos_token_id
+        room = decoding._Room(4, 64, 128, 64)
+        frames = decoding._Frames(talker, decoding._Joined(talker), room, options, True)
+        frames._load_noise()
+        count.waits.clear()
+        for slots in (4, 2, 1):
+            frames._use(slots)
+            frames._frame()
+        assert not count.waits
+        frames._keep(1)
+        frames.results(4)
+    assert {place for _, place in count.waits} <= {"decoding.py:results"}
