@@ -26,7 +26,7 @@ from unittest import mock
 import torch
 from benchmarks.results import processor, spread, table, write_section
 
-from voxadapt import budget
+from voxadapt import budget, timing
 from voxadapt.data.manifest import Utterance
 from voxadapt.params import TrainParams
 from voxadapt.shapes import Shape, config_values, write_model
@@ -169,7 +169,7 @@ def predicted_step_s(given: dict[str, Any]) -> float:
         frames = given["frames"] - n % 3
         length = len(budget.build_layout(len(WORDS), frames, ids, None))
         clips.append(budget.Clip("train", len(WORDS), frames, length))
-    return budget.training_seconds(model, params, clips, torch.device("cpu")) / STEPS
+    return timing.training_seconds(model, params, clips, torch.device("cpu")) / STEPS
 
 
 def within(what: str, ratios: list[float], rows: list[list[str]], cause: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import typer
 
-from voxadapt import budget, cli
+from voxadapt import budget, cli, sizes
 from voxadapt.budget import BatchShape, Clip, Codec, Model
 from voxadapt.errors import UserError
 from voxadapt.model.forward import predict
@@ -47,10 +47,10 @@ def kept_by_autograd(model: Model, shape: BatchShape, precision: str) -> int:
     """Bytes that the graph of one forward pass holds, parameters left out."""
     torch.manual_seed(0)
     kind = torch.bfloat16 if precision == "bfloat16" else torch.float32
-    network = budget._small(model, 3, 2).train()
+    network = sizes.small_model(model, 3, 2).train()
     for parameter in network.parameters():
         parameter.data = parameter.data.to(kind)
-    batch = budget._batch(network, shape)
+    batch = sizes.small_batch(network, shape)
     own = {p.untyped_storage().data_ptr() for p in network.parameters()}
     found: dict[int, int] = {}
 
@@ -194,8 +194,8 @@ def project(tmp_path, monkeypatch):
 def test_plan_of_the_miniature(project):
     plan = budget.plan(load_params("profiles/miniature.yaml"), measure=False)
     names = [stage.name for stage in plan.stages]
-    assert names[:4] == ["codes", "train", "score", "confirm"]
-    assert names[4:] == [
+    assert names[:5] == ["audit", "codes", "train", "score", "confirm"]
+    assert names[5:] == [
         f"language {name}" for name in ("data", "stage1", "score", "stage2", "confirm")
     ]
     assert all(stage.seconds is None for stage in plan.stages)
@@ -213,19 +213,19 @@ def test_plan_of_a_card_that_is_too_small_says_what_to_lower(project):
     assert "a GPU of 16 GB" in text
 
 
-def test_time_grows_with_layers_and_positions(small):
-    speed = budget.Speed(1e-6, 1e-7, 1e-5, 1e-9)
-    few = speed.step_s(small, params(), BatchShape(1, 100, 60))
-    many = speed.step_s(small, params(), BatchShape(4, 100, 240))
-    assert many == pytest.approx(4 * few)
-    again = speed.step_s(small, params(gradient_checkpointing=True), BatchShape(1, 100, 60))
-    assert few < again < 4 / 3 * few + 1e-12
+def test_parts_of_the_time_are_said_when_asked_for():
+    stage = budget.Stage("train", budget.Memory({}), {"imports": 4.0, "steps": 61.23}, "", "")
+    silent = budget.Stage("score", budget.Memory({}), None, "", "")
+    plan = budget.Plan("a machine", 1e9, (stage, silent))
+    assert stage.seconds == pytest.approx(65.23)
+    assert "train, seconds: steps 61.2, imports 4.0." in budget.describe(plan, itemised=True)
+    assert not any("seconds:" in line for line in budget.describe(plan))
 
 
-def test_speed_is_measured_on_the_device(small):
-    speed = budget.measure_speed(small, params(), BatchShape(1, 60, 40), torch.device("cpu"))
-    assert speed.update_s > 0
-    assert speed.step_s(small, params(), BatchShape(1, 60, 40)) > 0
+def test_a_process_on_a_cpu_keeps_what_it_has_freed(models):
+    moments = [{"sound": 3.0}, {"sound": 5.0}, {"whisper": 4.0}]
+    assert budget._one_after_another(moments, "cuda") == {"sound": 5.0}
+    assert budget._one_after_another(moments, "cpu") == {"sound": 5.0, "whisper": 4.0}
 
 
 def test_the_verb_ends_with_1_where_a_stage_does_not_fit(project, capsys):

@@ -14,17 +14,13 @@ query heads and of all key heads, K codebooks, C codebook size, V codec vocabula
 
 from __future__ import annotations
 
-import copy
 import os
-import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import nn
 
 from voxadapt import paths, timing
 from voxadapt.codec.extract import CPU_BATCH_S
@@ -35,7 +31,6 @@ from voxadapt.data.text import fold_text
 from voxadapt.doctor import is_hub_id
 from voxadapt.errors import Problem, UserError
 from voxadapt.model.decoding import token_limit
-from voxadapt.model.freezing import freeze
 from voxadapt.model.layout import build_layout
 from voxadapt.model.load import read_config, resolve_device
 from voxadapt.model.tokens import SpecialIds
@@ -43,19 +38,30 @@ from voxadapt.params import LanguageParams, ModelParams, Params, TrainParams
 from voxadapt.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.provenance import read_json
 from voxadapt.shapes import SHAPES, config_values
-from voxadapt.training.batches import epoch_windows
+from voxadapt.sizes import (
+    FRAME_RATE_HZ,
+    BatchShape,
+    Clip,
+    Codec,
+    Model,
+    Precision,
+    batch_of,
+    precision_of,
+    text_rows,
+)
+from voxadapt.stages import device_of
 from voxadapt.training.compact import BLOCK
 from voxadapt.training.occurring import TEXT_EMBEDDING
 
 GB = 1e9
-FRAME_RATE_HZ = 12.5
 HOP = 1920
 #: Interpreter and libraries on a CPU; context and kernels of a CUDA device.
 PROCESS_BYTES = {"cpu": 0.45 * GB, "cuda": 0.6 * GB}
+_HEARING_BYTES = 0.22 * GB  # the same on a CPU without the models' libraries
 #: Of what is counted; freed memory that the C library keeps between blocks in use.
 _HOLES = {"cpu": 0.07, "cuda": 0.0}
 _ENCODER_TENSORS, _DECODER_TENSORS = 3, 5  # of the codec at full rate, alive at once
-_FIXED_TEXT_TOKENS = 6  # that every sequence has: a turn's role, padding, begin and end
+_ROUND_TRIP_FRAMES = 750  # that the codec decodes at once to measure its round trip
 _CHARACTERS_PER_TOKEN = 3.5  # of a text whose tokenizer is not here
 #: Millions of parameters, decoder layers and width of openai-whisper's models.
 _WHISPER = {
@@ -63,165 +69,6 @@ _WHISPER = {
     "large": (1550, 32, 1280), "turbo": (809, 4, 1280),
 }  # fmt: skip
 _WHISPER_POSITIONS = 1500
-
-Precision = Literal["float32", "autocast", "bfloat16"]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What a clip weighs.
-
-    Attributes:
-        split: `train`, `selection` or `confirmation`.
-        num_text_tokens: Of its text.
-        num_frames: Codec frames.
-        num_positions: Of its training sequence.
-    """
-
-    split: str
-    num_text_tokens: int
-    num_frames: int
-    num_positions: int
-
-
-@dataclass(frozen=True)
-class BatchShape:
-    """A right-padded batch.
-
-    Attributes:
-        num_rows: B.
-        length: L, padding included.
-        num_frames: M, padding not included.
-    """
-
-    num_rows: int
-    length: int
-    num_frames: int
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Sizes of the talker's or of the code predictor's layers."""
-
-    width: int
-    inner: int
-    num_layers: int
-    queries: int
-    keys: int
-
-    @classmethod
-    def from_config(cls, config: Any) -> Stack:
-        """Read them from a stock config."""
-        size = config.head_dim
-        return cls(
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_hidden_layers,
-            config.num_attention_heads * size,
-            config.num_key_value_heads * size,
-        )
-
-    @property
-    def matrix_params(self) -> int:
-        """Weights of one layer's products."""
-        attention = self.width * (2 * self.queries + 2 * self.keys)
-        return attention + 3 * self.width * self.inner
-
-    def kept_bytes(self, precision: Precision) -> int:
-        """Return what autograd keeps of one position in one layer.
-
-        Args:
-            precision: Types of weights and products.
-        """
-        D, I, Q, G = self.width, self.inner, self.queries, self.keys  # noqa: E741
-        if precision == "float32":
-            # two norms (input, scaled, output), heads (product, scaled, turned), attention
-            return 24 * D + 16 * Q + 16 * G + 16 * I
-        heads = 10 * Q + 10 * G
-        norms = 16 if precision == "bfloat16" else 26  # autocast: the sums stay in float32
-        return norms * D + heads + 8 * I
-
-
-@dataclass(frozen=True)
-class Codec:
-    """What the codec weighs.
-
-    Attributes:
-        num_bytes: Of its weights, float32.
-        encoder_width: Channels of its encoder at the full rate of the audio.
-        decoder_width: Channels of its decoder there.
-    """
-
-    num_bytes: int
-    encoder_width: int
-    decoder_width: int
-
-
-@dataclass(frozen=True)
-class Model:
-    """What the prediction needs to know of a model.
-
-    Attributes:
-        config: Stock `Qwen3TTSConfig`.
-        talker: Its layers.
-        predictor: The code predictor's layers.
-        counts: Parameters by name: how many, and whether they are trained.
-        codec: Its codec.
-    """
-
-    config: Any
-    talker: Stack
-    predictor: Stack
-    counts: dict[str, tuple[int, bool]]
-    codec: Codec
-
-    @classmethod
-    def from_config(cls, values: dict[str, Any], frozen: Sequence[str], codec: Codec) -> Model:
-        """Count the parameters of a `config.json`.
-
-        Args:
-            values: Its content.
-            frozen: Module prefixes that are not trained.
-            codec: The model's codec.
-        """
-        import_qwen_tts()
-        from qwen_tts.core.models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
-
-        config = Qwen3TTSConfig(**copy.deepcopy(values))
-        for field in ("codec_language_id", "spk_id", "spk_is_dialect"):
-            if getattr(config.talker_config, field) is None:
-                setattr(config.talker_config, field, {})
-        config.tts_model_type = "base"
-        with torch.device("meta"):
-            model = Qwen3TTSForConditionalGeneration(config)
-        freeze(model, {*frozen, "speaker_encoder"})
-        counts = {name: (p.numel(), p.requires_grad) for name, p in model.named_parameters()}
-        talker = config.talker_config
-        stacks = Stack.from_config(talker), Stack.from_config(talker.code_predictor_config)
-        return cls(config, *stacks, counts, codec)
-
-    @property
-    def num_params(self) -> int:
-        """All parameters."""
-        return sum(count for count, _ in self.counts.values())
-
-    @property
-    def num_trained(self) -> int:
-        """Those that are trained."""
-        return sum(count for count, trained in self.counts.values() if trained)
-
-    def updated(self, full: bool, num_text_rows: int | None) -> dict[str, int]:
-        """Count by name what the optimizer holds.
-
-        Args:
-            full: Masters are float32; then only the rows of the text embedding that occur are held.
-            num_text_rows: How many occur at most; None: all.
-        """
-        held = {name: count for name, (count, trained) in self.counts.items() if trained}
-        if full and num_text_rows is not None and TEXT_EMBEDDING in held:
-            rows = num_text_rows * self.config.talker_config.text_hidden_size
-            held[TEXT_EMBEDDING] = min(rows, held[TEXT_EMBEDDING])
-        return held
 
 
 @dataclass(frozen=True)
@@ -247,16 +94,21 @@ class Stage:
     Attributes:
         name: The verb that runs it.
         memory: On the device.
-        seconds: None where nothing was measured.
+        times: Seconds by what they go to; None where nothing was measured.
         done: What is there already.
         lower: Settings to lower, should the memory not do.
     """
 
     name: str
     memory: Memory
-    seconds: float | None
+    times: timing.Times | None
     done: str
     lower: str
+
+    @property
+    def seconds(self) -> float | None:
+        """All of its seconds together."""
+        return None if self.times is None else sum(self.times.values())
 
 
 @dataclass(frozen=True)
@@ -280,13 +132,6 @@ class Plan:
 
 
 # --- memory --------------------------------------------------------------------------------------
-
-
-def precision_of(params: TrainParams) -> Precision:
-    """Return how a run computes."""
-    if params.low_memory or (not params.master_weights and params.compute_dtype == "bfloat16"):
-        return "bfloat16"
-    return "autocast" if params.compute_dtype == "bfloat16" else "float32"
 
 
 def training_memory(
@@ -419,7 +264,7 @@ def speaking_memory(model: Model, clips: Sequence[Clip], params: Params, kind: s
     }
     hearing = _hearing(params, kind)
     speaking = [{"decoding": copies + caches}, {"decoding": copies, "sound": decoder}, hearing]
-    return Memory({**fixed, **_largest(speaking)})
+    return Memory({**fixed, **_one_after_another(speaking, kind)})
 
 
 def codes_memory(model: Model, params: Params, kind: str) -> Memory:
@@ -427,8 +272,26 @@ def codes_memory(model: Model, params: Params, kind: str) -> Memory:
     batch_s = params.codes.batch_seconds
     samples = (min(batch_s, CPU_BATCH_S) if kind == "cpu" else batch_s) * FRAME_RATE_HZ * HOP
     codec = {"sound": 4.0 * _ENCODER_TENSORS * model.codec.encoder_width * samples}
+    decoded = 4.0 * _DECODER_TENSORS * model.codec.decoder_width * HOP * _ROUND_TRIP_FRAMES
     fixed = {"process": PROCESS_BYTES[kind], "codec": float(model.codec.num_bytes)}
-    return Memory({**fixed, **_largest([codec, _hearing(params, kind)])})
+    moments = [codec, {"round trip": decoded}, _hearing(params, kind)]
+    return Memory({**fixed, **_one_after_another(moments, kind)})
+
+
+def audit_memory(params: Params, kind: str) -> Memory:
+    """Predict the peak of the audit: Whisper on recordings."""
+    process = _HEARING_BYTES if kind == "cpu" else PROCESS_BYTES[kind]
+    return Memory({"process": process, **_hearing(params, kind)})
+
+
+def _one_after_another(moments: Sequence[dict[str, float]], kind: str) -> dict[str, float]:
+    """Return the peak of a stage's parts; on a CPU the process keeps what each of them frees."""
+    if kind != "cpu":
+        return _largest(moments)
+    held: dict[str, float] = {}
+    for moment in moments:
+        held |= {name: max(size, held.get(name, 0.0)) for name, size in moment.items()}
+    return held
 
 
 def _largest(moments: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -453,133 +316,6 @@ def _whisper(model: str) -> tuple[float, int, int]:
     return _WHISPER.get(name) or _WHISPER["turbo" if "turbo" in name else "large"]
 
 
-# --- time ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What a device needs, measured with layers of the model's width.
-
-    Attributes:
-        talker_s: Forward and back through one talker layer, for one position.
-        predictor_s: The same of the code predictor, for one of a frame's K positions.
-        rest_s: All that is outside the layers, for one frame.
-        update_s: One step of the optimizer, for one weight.
-    """
-
-    talker_s: float
-    predictor_s: float
-    rest_s: float
-    update_s: float
-
-    def step_s(self, model: Model, params: TrainParams, shape: BatchShape) -> float:
-        """Predict the seconds of one pass forward and back over a batch."""
-        K = model.config.talker_config.num_code_groups
-        again = 4 / 3 if params.gradient_checkpointing else 1.0
-        talker = self.talker_s * model.talker.num_layers * shape.num_rows * shape.length
-        predictor = self.predictor_s * model.predictor.num_layers * K * shape.num_frames
-        return again * (talker + predictor) + self.rest_s * shape.num_frames
-
-
-def measure_speed(
-    model: Model, params: TrainParams, shape: BatchShape, device: torch.device
-) -> Speed:
-    """Time one, then two layers of either kind on a batch, and the optimizer on a matrix.
-
-    Args:
-        model: Whose widths are taken.
-        params: `train` section.
-        shape: A batch as training has it.
-        device: Where to measure.
-    """
-    from voxadapt.model.forward import predict
-    from voxadapt.training.losses import loss_sums, total_loss
-
-    precision = precision_of(params)
-    kind = torch.float32 if precision != "bfloat16" else torch.bfloat16
-    K = model.config.talker_config.num_code_groups
-    positions, codes = shape.num_rows * shape.length, K * shape.num_frames
-
-    def seconds(talker_layers: int, predictor_layers: int) -> float:
-        small = _small(model, talker_layers, predictor_layers).to(device, kind).train()
-        for name, parameter in small.named_parameters():
-            first = re.sub(r"(?<=layers\.)\d+", "0", name)  # the model may have fewer layers
-            parameter.requires_grad_(model.counts[first][1])
-        batch = _batch(small, shape).to(device)
-        taken = []
-        for _ in range(3):
-            _wait(device)
-            start = time.perf_counter()
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "autocast"):
-                sums = loss_sums(predict(small, batch, None))
-            total_loss(sums, sums.num_labels, sums.num_frames, 0.3).backward()
-            _wait(device)
-            taken.append(time.perf_counter() - start)
-        return min(taken[1:])
-
-    one, more, sub = seconds(1, 1), seconds(3, 1), seconds(1, 3)
-    talker_s, predictor_s = max(more - one, 0.0) / 2, max(sub - one, 0.0) / 2
-    rest_s = max(one - talker_s - predictor_s, 0.0)
-    return Speed(
-        talker_s / positions,
-        predictor_s / codes,
-        rest_s / shape.num_frames,
-        _update_s(params, kind, device),
-    )
-
-
-def _update_s(params: TrainParams, kind: torch.dtype, device: torch.device) -> float:
-    """Time the optimizer on a matrix; return the seconds of one weight."""
-    from voxadapt.training.loop import make_optimizer
-
-    weight = nn.Parameter(torch.zeros(2048, 2048, dtype=kind, device=device))
-    optimizer = make_optimizer({"weight": weight}, params)
-    taken = []
-    for _ in range(4):
-        weight.grad = torch.ones_like(weight)
-        _wait(device)
-        start = time.perf_counter()
-        optimizer.step()
-        _wait(device)
-        taken.append(time.perf_counter() - start)
-    return min(taken[1:]) / weight.numel()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _small(model: Model, talker_layers: int, predictor_layers: int) -> Any:
-    """Build a model of the same widths with few layers and few text tokens, random weights."""
-    from qwen_tts.core.models import Qwen3TTSForConditionalGeneration
-
-    config = copy.deepcopy(model.config)
-    talker = config.talker_config
-    talker.num_hidden_layers, talker.text_vocab_size = talker_layers, 64
-    talker.code_predictor_config.num_hidden_layers = predictor_layers
-    if getattr(talker.code_predictor_config, "layer_types", None) is not None:
-        talker.code_predictor_config.layer_types = ["full_attention"] * predictor_layers
-    return Qwen3TTSForConditionalGeneration(config)
-
-
-def _batch(model: Any, shape: BatchShape) -> Any:
-    """Make a batch of that shape: every row as long as the longest, frames at its end."""
-    from voxadapt.model.layout import collate
-
-    ids = replace(
-        SpecialIds.from_config(model.config),
-        im_start=1, im_end=2, tts_pad=3, tts_bos=4, tts_eos=5,
-    )  # fmt: skip
-    frames = max(1, shape.num_frames // shape.num_rows)
-    tokens = max(1, shape.length - len(build_layout(1, frames, ids, None)) + 1)
-    layouts = [build_layout(tokens, frames, ids, None)] * shape.num_rows
-    text = torch.full((tokens + 3,), 6)
-    codes = torch.zeros(frames, ids.num_codebooks, dtype=torch.long)
-    names = [str(row) for row in range(shape.num_rows)]
-    return collate(names, layouts, [text] * shape.num_rows, [codes] * shape.num_rows, ids)
-
-
 # --- the plan ------------------------------------------------------------------------------------
 
 
@@ -599,54 +335,76 @@ def plan(params: Params, memory_gb: float | None = None, measure: bool = True) -
     clips = find_clips(params, model)
     learnt = [clip for clip in clips if clip.split == "train"]
     if memory_gb is None:
-        device = resolve_device(params.model.device)
+        device = device_of(params) if measure else resolve_device(params.model.device)
         name, capacity, kind = *describe_device(device), device.type
     else:
         device, name = None, f"a GPU of {memory_gb:g} GB"
         capacity, kind = memory_gb * GB, "cuda"
     largest = largest_batch(learnt, params.train.batch_size)
+    held_out = [clip for clip in clips if clip.split != "train"]
+    speaking = speaking_memory(model, held_out, params, kind)
+    training = training_memory(model, params.train, largest, kind, text_rows(learnt))
     measured = device if measure else None
-    rates = None
-    if measured is not None:
-        rates = timing.calibrate(model, params, _recordings(params, SPEAKER), measured)
+    rates = speed = None
+    if measured is not None and speaking.total <= capacity:  # the model is loaded for it
+        rates = timing.calibrate(
+            model, params, _recordings(params, SPEAKER), measured, _positions_before(held_out)
+        )
+    if measured is not None and training.total <= capacity:
+        speed = timing.measure_speed(model, params.train, learnt, measured)
 
-    def seconds(of: Callable[[timing.Rates], float]) -> float | None:
+    def times(of: Callable[[timing.Rates], timing.Times]) -> timing.Times | None:
         return None if rates is None else of(rates)
 
-    train_s = None
-    if measured is not None:
-        train_s = training_seconds(model, params.train, learnt, measured)
-    start_s = 0.0 if rates is None else rates.start_s
     epochs = params.num_epochs
     names = [f"epoch-{number + 1}" for number in range(epochs)]
     there = sum((paths.CHECKPOINTS / name / "meta.json").is_file() for name in names)
     scored = sum((paths.SCORES / n / "summary.json").is_file() for n in params.candidate_names)
-    held_out = [clip for clip in clips if clip.split != "train"]
+    base_scored = (paths.SCORES / "base" / "summary.json").is_file()
     judged = _first(clips, "selection", params)
     confirmed = _first(clips, "confirmation", params)
-    codes_made = paths.CODES.is_file()
+    audited, codes_made = paths.MANIFEST.is_file(), paths.CODES.is_file()
+    train_times = None
+    if speed is not None and there < epochs:
+        learning = timing.training_times(model, params.train, clips, speed, epochs - there)
+        train_times = timing.added({} if rates is None else rates.start.times("train"), learning)
+    elif speed is not None:
+        train_times = {}
     stages = [
+        Stage(
+            "audit",
+            audit_memory(params, kind),
+            times(lambda found: {} if audited else found.audit_times(clips)),
+            "made" if audited else "to do",
+            "asr.batch_size",
+        ),
         Stage(
             "codes",
             codes_memory(model, params, kind),
-            seconds(lambda found: 0.0 if codes_made else found.codes_s(clips)),
+            times(
+                lambda found: {} if codes_made else found.codes_times(clips, _other_frames(params))
+            ),
             "made" if codes_made else "to do",
             "codes.batch_seconds",
         ),
         Stage(
             "train",
-            training_memory(model, params.train, largest, kind, text_rows(learnt)),
-            None if train_s is None else train_s * (epochs - there) + start_s * (there < epochs),
+            training,
+            train_times,
             f"{there} of {epochs} epochs",
             _train_setting(model, params.train, learnt, kind, capacity),
         ),
         Stage(
             "score",
-            speaking_memory(model, held_out, params, kind),
-            seconds(
-                lambda found: (
-                    (len(params.candidate_names) - scored)
-                    * (found.start_s + found.score_s(judged, params.score))
+            speaking,
+            times(
+                lambda found: timing.added(
+                    timing.added(
+                        found.start.times("score"),
+                        found.score_times(judged, params.score),
+                        times=len(params.candidate_names) - scored,
+                    ),
+                    {"cloning": found.start.clone_s * (not base_scored)},
                 )
             ),
             f"{scored} of {len(params.candidate_names)} candidates",
@@ -654,8 +412,14 @@ def plan(params: Params, memory_gb: float | None = None, measure: bool = True) -
         ),
         Stage(
             "confirm",
-            speaking_memory(model, held_out, params, kind),
-            seconds(lambda found: found.start_s + 2 * found.score_s(confirmed, params.score)),
+            speaking,
+            times(
+                lambda found: timing.added(
+                    found.start.times("score"),
+                    {"loading": found.start.model_s, "cloning": found.start.clone_s},
+                    timing.added(found.score_times(confirmed, params.score), times=2),
+                )
+            ),
             "to do",
             "score.batch_size",
         ),
@@ -666,6 +430,21 @@ def plan(params: Params, memory_gb: float | None = None, measure: bool = True) -
     ):
         stages += _language(params, language, model, kind, measured, rates)
     return Plan(name, capacity, tuple(stages))
+
+
+def _other_frames(params: Params) -> int:
+    """Return how many frames the recordings of other voices have."""
+    import soundfile
+
+    from voxadapt.data.voices import read_other_voices
+
+    if params.data.other_voices is None:
+        return 0
+    found = read_other_voices(params.data.other_voices)
+    seconds = sum(
+        soundfile.info(str(path)).duration for listed in found.values() for path in listed
+    )
+    return round(seconds * FRAME_RATE_HZ)
 
 
 def _language(
@@ -684,15 +463,15 @@ def _language(
     clips = find_clips(view, model, LANGUAGE)
     learnt = [clip for clip in clips if clip.split == "train"]
     held_out = [clip for clip in clips if clip.split != "train"]
-    per_token = sum(c.num_frames for c in clips) / sum(c.num_text_tokens for c in clips)
+    per_token = [clip.num_frames / clip.num_text_tokens for clip in clips]
     count, ids = _token_counter(params), SpecialIds.from_config(model.config)
 
     def of_texts(path: str) -> list[Clip]:
-        """Expect as many frames of a text token as the recordings have."""
+        """Expect as many frames of a text token as the recordings have, one after another."""
         found = []
-        for line in read_texts(path, any_field=True):
+        for number, line in enumerate(read_texts(path, any_field=True)):
             tokens = count(line.text)
-            frames = max(1, round(per_token * tokens))
+            frames = max(1, round(per_token[number % len(per_token)] * tokens))
             length = len(build_layout(tokens, frames, ids, 0))
             found.append(Clip("train", tokens, frames, length))
         return found
@@ -716,25 +495,39 @@ def _language(
     judged, confirmed = (_first(clips, split, view) for split in ("selection", "confirmation"))
     speaking = speaking_memory(model, held_out, view, kind)
 
-    def score_s(sentences: list[Clip]) -> float:
-        assert rates is not None
-        return rates.score_s(sentences, params.score) + rates.score_s(asked, params.score)
-
-    times: list[float | None] = [None] * 5
+    times: list[timing.Times | None] = [None] * 5
     if rates is not None and device is not None:
         read = repeated if stage.objective == "audio" else told
-        trained_s = 0.0
+        start, added = rates.start, timing.added
+        first_times: timing.Times = {}
+        heard = [clip for clip in clips if clip.split == "selection"]
         if stage.objective != "rows":
-            trained_s = language.num_epochs * training_seconds(rows_only, first, told, device)
-        more_s = language.stage2.num_epochs * (
-            training_seconds(predictor_only, second, learnt, device) + score_s(judged)
+            speed = timing.measure_speed(rows_only, first, told, device)
+            first_times = timing.training_times(
+                rows_only, first, [*told, *heard], speed, language.num_epochs, whole=False
+            )
+        speed = timing.measure_speed(predictor_only, second, learnt, device)
+        num_epochs = language.stage2.num_epochs
+        second_times = timing.training_times(
+            predictor_only, second, clips, speed, num_epochs, whole=False
         )
+        scored, spoken = (
+            rates.score_times(sentences, params.score) for sentences in (judged, confirmed)
+        )
+        scored = added(scored, rates.score_times(asked, params.score))
+        cloned, again = {"cloning": start.clone_s}, {"loading": start.model_s}
+        audit = {k: v for k, v in rates.audit_times(clips).items() if k in ("checks", "hearing")}
         times = [
-            rates.codes_s(clips),
-            rates.start_s + rates.tokens_s(read, params.score.batch_size) + trained_s,
-            len(language.candidates) * (rates.start_s + score_s(judged)),
-            rates.start_s + more_s,
-            rates.start_s + 2 * score_s(confirmed),
+            added(rates.codes_times(clips, _other_frames(params)), audit),
+            added(
+                start.times("train"),
+                again,
+                {"reading aloud": rates.tokens_s(read, params.score.batch_size)},
+                first_times,
+            ),
+            added(start.times("score"), cloned, scored, times=len(language.candidates)),
+            added(start.times("score"), cloned, second_times, added(scored, times=num_epochs)),
+            added(start.times("score"), cloned, again, added(spoken, times=2)),
         ]
     rows = text_rows(told)
     memories = [
@@ -749,51 +542,23 @@ def _language(
     done = ("", "", f"{len(language.candidates)} candidates", "if it is run", "")
     names = ("data", "stage1", "score", "stage2", "confirm")
     return [
-        Stage(f"language {name}", memory, seconds, there, setting)
-        for name, memory, seconds, there, setting in zip(
+        Stage(f"language {name}", memory, taken, there, setting)
+        for name, memory, taken, there, setting in zip(
             names, memories, times, done, lower, strict=True
         )
     ]
 
 
+def _positions_before(clips: Sequence[Clip]) -> int:
+    """Return how many positions a frame has before it, on average: a prompt and half a clip."""
+    if not clips:
+        return timing.PROMPT
+    return round(sum(c.num_positions - c.num_frames / 2 for c in clips) / len(clips))
+
+
 def _first(clips: Sequence[Clip], split: str, params: Params) -> list[Clip]:
     """Return as many clips of a split as are spoken."""
     return [clip for clip in clips if clip.split == split][: params.score.max_sentences]
-
-
-def training_seconds(
-    model: Model, train: TrainParams, clips: Sequence[Clip], device: torch.device
-) -> float:
-    """Predict the seconds of one epoch, its updates included.
-
-    Args:
-        model: What is trained.
-        train: `train` section.
-        clips: What is learnt.
-        device: Where; layers are timed there.
-    """
-    windows = epoch_windows(
-        [clip.num_positions for clip in clips],
-        train.batch_size,
-        train.gradient_accumulation_steps,
-        train.seed,
-        1,
-    )
-    shapes = [batch_of([clips[i] for i in at]) for window in windows for at in window]
-    typical = sorted(shapes, key=lambda shape: shape.num_frames)[len(shapes) // 2]
-    if device.type == "cpu" and typical.num_rows > 1:  # time on a CPU grows with the rows
-        typical = BatchShape(1, typical.length, typical.num_frames // typical.num_rows)
-    speed = measure_speed(model, train, typical, device)
-    held = sum(model.updated(precision_of(train) != "bfloat16", text_rows(clips)).values())
-    passes = sum(speed.step_s(model, train, shape) for shape in shapes)
-    return passes + len(windows) * speed.update_s * held
-
-
-def batch_of(clips: Sequence[Clip]) -> BatchShape:
-    """Return the shape of a batch of clips."""
-    lengths = [clip.num_positions for clip in clips]
-    frames = sum(clip.num_frames for clip in clips)
-    return BatchShape(len(clips), max(lengths), frames)
 
 
 def largest_batch(clips: Sequence[Clip], batch_size: int) -> BatchShape:
@@ -803,11 +568,6 @@ def largest_batch(clips: Sequence[Clip], batch_size: int) -> BatchShape:
             Problem("data.manifest", "clips to train on", "none", "Run `voxadapt audit`.")
         )
     return batch_of(sorted(clips, key=lambda clip: -clip.num_positions)[:batch_size])
-
-
-def text_rows(clips: Sequence[Clip]) -> int:
-    """Return how many text tokens occur at most."""
-    return sum(clip.num_text_tokens for clip in clips) + _FIXED_TEXT_TOKENS
 
 
 def _train_setting(
@@ -950,8 +710,13 @@ def describe_device(device: torch.device) -> tuple[str, float]:
     return f"CPU, {torch.get_num_threads()} threads", float(pages * size)
 
 
-def describe(plan: Plan) -> list[str]:
-    """Write the plan as lines of text."""
+def describe(plan: Plan, itemised: bool = False) -> list[str]:
+    """Write the plan as lines of text.
+
+    Args:
+        plan: What to write.
+        itemised: Say what the time of each stage is made of, too.
+    """
     rows = [("stage", "memory", "of which", "time", "there already")]
     for stage in plan.stages:
         parts = sorted(stage.memory.parts.items(), key=lambda item: -item[1])
@@ -968,6 +733,11 @@ def describe(plan: Plan) -> list[str]:
         missing = len(plan.stages) - len(known)
         but = f", {missing} stages not counted" if missing else ""
         lines.append(f"Together {_duration(sum(known))}{but}.")
+    for stage in plan.stages if itemised else ():
+        if stage.times:
+            listed = sorted(stage.times.items(), key=lambda item: -item[1])
+            shown = ", ".join(f"{name} {seconds:.1f}" for name, seconds in listed)
+            lines.append(f"{stage.name}, seconds: {shown}.")
     lines.append("")
     for stage in plan.stages:
         if stage.memory.total > plan.capacity:

@@ -470,12 +470,15 @@ def plan(
         bool,
         typer.Option(help="Time layers, codec and Whisper here, to predict seconds."),
     ] = True,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Say what the time of each stage is made of.")
+    ] = False,
 ) -> None:
     """Predict memory and time of the stages; name the setting to lower where one does not fit."""
     from voxadapt import budget
 
     found = budget.plan(load_params(params_file), gpu_gb, measure)
-    print("\n".join(budget.describe(found)))
+    print("\n".join(budget.describe(found, parts)))
     if not found.fits:
         raise typer.Exit(1)
 
