@@ -231,7 +231,7 @@ def test_a_process_on_a_cpu_keeps_what_it_has_freed(models):
 def test_the_verb_ends_with_1_where_a_stage_does_not_fit(project, capsys):
     profile = Path("profiles/qwen3-tts-1.7b.yaml")
     with pytest.raises(typer.Exit) as caught:
-        cli.plan(profile, gpu_gb=16.0, measure=False)
+        cli.plan(profile, gpu_gb=12.0, measure=False)
     assert caught.value.exit_code == 1
     assert "score does not fit. Lower: asr.batch_size" in capsys.readouterr().out
     cli.plan(profile, gpu_gb=80.0, measure=False)

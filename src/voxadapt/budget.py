@@ -14,6 +14,7 @@ query heads and of all key heads, K codebooks, C codebook size, V codec vocabula
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from voxadapt.data.splits import assign_split
 from voxadapt.data.text import fold_text
 from voxadapt.doctor import is_hub_id
 from voxadapt.errors import Problem, UserError
-from voxadapt.model.decoding import token_limit
+from voxadapt.model.decoding import ROUND, token_limit
 from voxadapt.model.layout import build_layout
 from voxadapt.model.load import read_config, resolve_device
 from voxadapt.model.tokens import SpecialIds
@@ -248,19 +249,29 @@ def speaking_memory(model: Model, clips: Sequence[Clip], params: Params, kind: s
     """
     longest = _limits(clips, params)[: params.score.batch_size]
     rows, frames = len(longest), max(longest, default=0)
+    wide = params.score.dtype == "float32" or (params.score.dtype == "auto" and kind == "cpu")
+    size = 4.0 if wide else 2.0
+    talker = model.config.talker_config
     copies = caches = 0.0
-    stacks = ((model.talker, frames + 20.0), (model.predictor, 16.0))
-    for stack, length in stacks:
+    positions = frames + 20.0
+    if kind == "cuda":  # a recording has room for longer batches
+        positions = math.ceil(positions / ROUND) * ROUND
+    for stack, length in ((model.talker, positions), (model.predictor, talker.num_code_groups)):
         width, inner = stack.width, stack.inner
         joined = width * (stack.queries + 2 * stack.keys) + 2 * width * inner
         copied = stack.matrix_params if kind == "cpu" else joined  # a CPU lays all of them out
-        copies += 4.0 * stack.num_layers * copied
-        caches += 8.0 * stack.num_layers * stack.keys * length * rows
-    decoder = 4.0 * _DECODER_TENSORS * model.codec.decoder_width * HOP * min(frames, 325)
+        copies += size * stack.num_layers * copied
+        caches += 2 * size * stack.num_layers * stack.keys * length * rows
+    tables = talker.code_predictor_config.vocab_size * model.predictor.width
+    if kind == "cpu":  # which lays the heads out as well
+        copies += size * (talker.num_code_groups - 1) * tables
+    if model.predictor.width != model.talker.width:  # projected once
+        copies += size * (talker.num_code_groups - 1) * tables
+    decoder = size * _DECODER_TENSORS * model.codec.decoder_width * HOP * min(frames, 325)
     fixed = {
         "process": PROCESS_BYTES[kind],
-        "codec": float(model.codec.num_bytes),
-        "weights": 4.0 * model.num_params,
+        "codec": size / 4 * model.codec.num_bytes,
+        "weights": size * model.num_params,
     }
     hearing = _hearing(params, kind)
     speaking = [{"decoding": copies + caches}, {"decoding": copies, "sound": decoder}, hearing]

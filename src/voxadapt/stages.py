@@ -1125,13 +1125,9 @@ def device_of(params: Params) -> Any:
 
 def speaking_dtype(params: Params) -> Any:
     """Return the type of the weights that speak: on a GPU usually that in which they are used."""
-    import torch
+    from voxadapt.model import load
 
-    if params.score.dtype != "auto":
-        return getattr(torch, params.score.dtype)
-    on_gpu = device_of(params).type == "cuda"
-    has_it = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if has_it else torch.float32
+    return load.speaking_dtype(params.score.dtype, device_of(params))
 
 
 def scale_of(at: Corpus) -> Any:

@@ -36,6 +36,7 @@ from safetensors.torch import save_file
 from voxadapt import paths
 from voxadapt.compat import import_qwen_tts, keep_freed_memory, return_freed_memory
 from voxadapt.model.decoding import SHRINK_AT
+from voxadapt.model.load import speaking_dtype
 from voxadapt.params import Params, ScoreParams, TrainParams
 from voxadapt.sizes import (
     FRAME_RATE_HZ,
@@ -452,15 +453,20 @@ def measure_loop(
         device: Where.
         prompt: Positions before the first frame.
     """
-    alone, together = (_loop_of(model, rows, device, prompt) for rows in (1, score.batch_size))
+    dtype = speaking_dtype(score.dtype, device)
+    alone, together = (
+        _loop_of(model, rows, device, dtype, prompt) for rows in (1, score.batch_size)
+    )
     more = max(1, score.batch_size - 1)
     row_s, fill_row_s = (max(b - a, 0.0) / more for a, b in zip(alone, together, strict=True))
     return Loop(max(alone[0] - row_s, 0.0), row_s, max(alone[1] - fill_row_s, 0.0), fill_row_s)
 
 
-def _loop_of(model: Model, rows: int, device: torch.device, prompt: int) -> tuple[float, float]:
+def _loop_of(
+    model: Model, rows: int, device: torch.device, dtype: torch.dtype, prompt: int
+) -> tuple[float, float]:
     """Return the seconds of one frame of a batch, and of its prompts."""
-    found = [_of_layers(model, rows, device, prompt, *layers) for layers in _LAYERS]
+    found = [_of_layers(model, rows, device, dtype, prompt, *layers) for layers in _LAYERS]
     sums = []
     for one, more, sub in zip(*found, strict=True):
         talker_s, predictor_s = max(more - one, 0.0) / 2, max(sub - one, 0.0) / 2
@@ -476,6 +482,7 @@ def _of_layers(
     model: Model,
     rows: int,
     device: torch.device,
+    dtype: torch.dtype,
     prompt_length: int,
     talker_layers: int,
     predictor_layers: int,
@@ -483,15 +490,16 @@ def _of_layers(
     """Let a model of few layers speak without end; return a frame's seconds and the prompts'."""
     from voxadapt.model.decoding import forget, generate_codes
 
-    small = small_model(model, talker_layers, predictor_layers).to(device).eval()
+    small = small_model(model, talker_layers, predictor_layers).to(device, dtype).eval()
     width, eos = model.talker.width, model.config.talker_config.codec_eos_token_id
-    prompt = torch.randn(rows, prompt_length, width, device=device)
+    size = model.config.talker_config.vocab_size
+    prompt = torch.randn(rows, prompt_length, width, device=device, dtype=dtype)
     mask = torch.ones(rows, prompt_length, dtype=torch.long, device=device)
     mask[0, 0] = 0
     sampling = {"temperature": 0.8, "top_k": 30, "top_p": 1.0}
     options: dict[str, Any] = {
         "eos_token_id": eos,
-        "suppress_tokens": [eos],
+        "suppress_tokens": range(size - 1024, size),  # the end too: it speaks without end
         "do_sample": True,
         "repetition_penalty": 1.05,
         **sampling,

@@ -89,6 +89,19 @@ def resolve_device(device: str) -> torch.device:
     )
 
 
+def speaking_dtype(wanted: str, device: torch.device) -> torch.dtype:
+    """Return the type of weights that speak: `auto` is bfloat16 on a GPU that has it.
+
+    Args:
+        wanted: `auto`, `float32` or `bfloat16`.
+        device: Where they speak.
+    """
+    if wanted != "auto":
+        return torch.bfloat16 if wanted == "bfloat16" else torch.float32
+    has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_it else torch.float32
+
+
 def load_tts(
     path: str | Path,
     device: torch.device | str = "cpu",
