@@ -62,7 +62,7 @@ _HEARING_BYTES = 0.22 * GB  # the same on a CPU without the models' libraries
 #: Of what is counted; freed memory that the C library keeps between blocks in use.
 _HOLES = {"cpu": 0.07, "cuda": 0.0}
 _ENCODER_TENSORS, _DECODER_TENSORS = 3, 5  # of the codec at full rate, alive at once
-_ROUND_TRIP_FRAMES = 750  # that the codec decodes at once to measure its round trip
+_WINDOW_FRAMES = 325  # that the codec decodes at once, context included
 _CHARACTERS_PER_TOKEN = 3.5  # of a text whose tokenizer is not here
 #: Millions of parameters, decoder layers and width of openai-whisper's models.
 _WHISPER = {
@@ -267,7 +267,9 @@ def speaking_memory(model: Model, clips: Sequence[Clip], params: Params, kind: s
         copies += size * (talker.num_code_groups - 1) * tables
     if model.predictor.width != model.talker.width:  # projected once
         copies += size * (talker.num_code_groups - 1) * tables
-    decoder = size * _DECODER_TENSORS * model.codec.decoder_width * HOP * min(frames, 325)
+    decoder = (
+        size * _DECODER_TENSORS * model.codec.decoder_width * HOP * min(frames, _WINDOW_FRAMES)
+    )
     fixed = {
         "process": PROCESS_BYTES[kind],
         "codec": size / 4 * model.codec.num_bytes,
@@ -283,7 +285,7 @@ def codes_memory(model: Model, params: Params, kind: str) -> Memory:
     batch_s = params.codes.batch_seconds
     samples = (min(batch_s, CPU_BATCH_S) if kind == "cpu" else batch_s) * FRAME_RATE_HZ * HOP
     codec = {"sound": 4.0 * _ENCODER_TENSORS * model.codec.encoder_width * samples}
-    decoded = 4.0 * _DECODER_TENSORS * model.codec.decoder_width * HOP * _ROUND_TRIP_FRAMES
+    decoded = 4.0 * _DECODER_TENSORS * model.codec.decoder_width * HOP * _WINDOW_FRAMES
     fixed = {"process": PROCESS_BYTES[kind], "codec": float(model.codec.num_bytes)}
     moments = [codec, {"round trip": decoded}, _hearing(params, kind)]
     return Memory({**fixed, **_one_after_another(moments, kind)})

@@ -143,7 +143,7 @@ class Rates:
         start: What a process does before the first clip.
         loop: The token loop.
         decode_s: One frame from codes to sound, clip by clip.
-        round_s: The same in the large batches of the round trip.
+        round_s: The same in the round trip, whose memory is fresh.
         encode_s: One frame from a file's sound to codes.
         hear_s: Hearing one clip.
         voice_s: Comparing the voice of one frame of sound, with its silences and loudness.
