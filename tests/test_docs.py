@@ -309,3 +309,16 @@ def test_figures_of_speed_are_those_of_the_benchmarks() -> None:
         text = re.sub(r"\(goal.*?\)", "", row[3])
         for figure in re.findall(r"\d+\.\d+", text):
             assert figure in results, f"{row[1].strip()}: {figure}"
+
+
+def test_memory_of_cards_is_what_was_counted() -> None:
+    counted = read("benchmarks/RESULTS.md").partition("## Memory of training on a GPU, counted")[2]
+    found = dict(re.findall(r"^\| ([^|]+?) \| [\d.]+ GB \| ([\d.]+) GB \|", counted, re.MULTILINE))
+    rows = re.findall(
+        r"^\| (\S+) \| (.+?) \| ([\d.]+) \| \d+ \|$", read("docs/gpu.md"), re.MULTILINE
+    )
+    assert len(rows) >= 7
+    for size, setting, memory in rows:
+        label = setting.replace("`low_memory: true`", "low memory").replace("fp32", "float32")
+        label = label.replace("`gradient_checkpointing: true`", "checkpointed")
+        assert found[f"{size}, {label}"] == memory, label
