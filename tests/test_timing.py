@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from test_budget import NONE
 from voxadapt import timing
+from voxadapt.errors import UserError
 from voxadapt.model.decoding import SHRINK_AT
 from voxadapt.params import ScoreParams, TrainParams, load_params
 from voxadapt.shapes import Shape, config_values
@@ -187,3 +188,10 @@ def test_starts_are_added_up_from_two_processes(monkeypatch) -> None:
     assert (found.begin_s, found.hearing_begin_s, found.learning_begin_s) == (2, 2, 2)
     assert found.speaking_begin_s == 4
     assert (found.codec_s, found.model_s, found.clone_s) == (2, 2, 2)
+
+
+def test_a_start_that_fails_says_what_to_do(monkeypatch) -> None:
+    monkeypatch.setattr(timing, "_START", "import sys; sys.exit('No room for libraries.')")
+    params = load_params(Path(__file__).parents[1] / "profiles" / "miniature.yaml")
+    with pytest.raises(UserError, match=r"No room for libraries\..*--no-measure"):
+        timing.begin(params, (Path("a.wav"), "a text"), torch.device("cpu"))

@@ -35,6 +35,7 @@ from safetensors.torch import save_file
 
 from voxadapt import paths
 from voxadapt.compat import import_qwen_tts, keep_freed_memory, return_freed_memory
+from voxadapt.errors import Problem, UserError
 from voxadapt.model.decoding import SHRINK_AT
 from voxadapt.model.load import speaking_dtype
 from voxadapt.params import Params, ScoreParams, TrainParams
@@ -321,15 +322,23 @@ def begin(params: Params, recording: tuple[Path, str], device: torch.device) -> 
     }
 
     def ask(*steps: str) -> dict[str, float]:
-        began = time.time(), _of_children()
+        began = time.monotonic(), _of_children()
         given = json.dumps({**request, "steps": steps, "began": began[0]})
         command = [sys.executable, "-c", _START, given]
-        answer = subprocess.run(
-            command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        answer = subprocess.run(command, capture_output=True, text=True)
+        if answer.returncode:
+            said = answer.stderr.strip().splitlines() or [f"exit code {answer.returncode}"]
+            raise UserError(
+                Problem(
+                    "the start of a stage, which `voxadapt plan` times",
+                    "a process that loads models and ends",
+                    said[-1][:300],
+                    "See `voxadapt doctor`; `voxadapt plan --no-measure` predicts memory alone.",
+                )
+            )
         found = json.loads(answer.stdout.splitlines()[-1])
         alone = clock_of(device) is time.process_time
-        whole = _of_children() - began[1] if alone else time.time() - began[0]
+        whole = _of_children() - began[1] if alone else time.monotonic() - began[0]
         return {**found, "end": max(whole - sum(found.values()), 0.0)}
 
     audit = ask("libraries", "hearing")
@@ -370,7 +379,7 @@ def take_steps(request: str) -> None:
     device = torch.device(given["device"])
     torch.set_num_threads(given["threads"])
     now = clock_of(device)
-    since = 0.0 if now is time.process_time else now() - (time.time() - given["began"])
+    since = 0.0 if now is time.process_time else now() - (time.monotonic() - given["began"])
     path, text = given["recording"]
     steps: dict[str, Callable[[], Any]] = {
         "libraries": lambda: None,
