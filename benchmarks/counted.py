@@ -426,7 +426,8 @@ def _watched(count: Count, trained: Any, params: TrainParams) -> Any:
     count.part, count.moment = "activations", "forward"
     for parameter in trained.values():
         parameter.register_post_accumulate_grad_hook(lambda p: count.file(p.grad, "gradients"))
-    step, taken = optimizer.step, []
+    step = optimizer.step
+    taken: list[Any] = []
 
     def watched() -> None:
         count.part = count.moment = "update"

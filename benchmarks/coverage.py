@@ -126,14 +126,14 @@ def difference_of_errors(ours: float, theirs: float, runaways: float) -> Trial:
 
 def mean_similarity(generator: np.random.Generator, weights: Array) -> bool:
     """Cover a mean similarity."""
-    text = 0.05 * generator.standard_normal(weights.shape[1])
+    text = 0.05 * generator.standard_normal((weights.shape[1],))
     drawn = similarities(generator, text, 0.8)
     return contains(ratio_interval(drawn, weights, 0, CONFIDENCE), 0.8)
 
 
 def difference_of_similarities(generator: np.random.Generator, weights: Array) -> bool:
     """Cover the paired difference of two candidates' similarities on the same sentences."""
-    text = 0.05 * generator.standard_normal(weights.shape[1])
+    text = 0.05 * generator.standard_normal((weights.shape[1],))
     a, b = (similarities(generator, text, mean) for mean in (0.82, 0.8))
     return contains(paired_difference(a, b, weights, CONFIDENCE)[0], 0.02)
 
@@ -144,7 +144,8 @@ def failure_rate(rate: float) -> Trial:
     def trial(generator: np.random.Generator, weights: Array) -> bool:
         num_texts = weights.shape[1]
         prone = generator.beta(3.0 * rate, 3.0 * (1.0 - rate), num_texts)
-        drawn = Ratio(generator.binomial(TAKES, prone).astype(float), np.full(num_texts, 3.0))
+        failed = np.asarray(generator.binomial(TAKES, prone), dtype=float)
+        drawn = Ratio(failed, np.full(num_texts, 3.0))
         return contains(rate_interval(drawn, weights, 0, CONFIDENCE), rate)
 
     return trial
@@ -167,7 +168,7 @@ def epochs_at_once(num_epochs: int) -> Trial:
 
     def trial(generator: np.random.Generator, weights: Array) -> bool:
         num_texts = weights.shape[1]
-        text = 0.05 * generator.standard_normal(num_texts)
+        text = 0.05 * generator.standard_normal((num_texts,))
         ratios = [similarities(generator, text, mean) for mean in means]
         points = np.array([ratio.point for ratio in ratios])
         draws = np.stack([ratio.draws(weights) for ratio in ratios], axis=1)
@@ -274,7 +275,8 @@ def _power(
             clips = mean + text + own + take * generator.standard_normal((num_texts, TAKES))
             total = spoken(generator, clips).sum(axis=1)
             ratios.append(Ratio(total, np.full(num_texts, float(TAKES))))
-        difference, _ = paired_difference(*ratios, weights, CONFIDENCE)
+        better, worse = ratios
+        difference, _ = paired_difference(better, worse, weights, CONFIDENCE)
         found += difference.low is not None and difference.low > 0.0
     return found / num_trials
 

@@ -37,10 +37,11 @@ from benchmarks import results
 from benchmarks.memory import LOW, measure, predicted, write_reference
 from benchmarks.results import drop_section, spread, table, verdict, write_section
 
-from voxadapt.budget import PROCESS_BYTES, Codec, read_codec
+from voxadapt.budget import PROCESS_BYTES, read_codec
 from voxadapt.errors import UserError
 from voxadapt.model.load import load_tts
 from voxadapt.shapes import SHAPES, Shape, write_model
+from voxadapt.sizes import Codec
 from voxadapt.training import loop
 
 DEVICE = "cuda"
@@ -74,7 +75,7 @@ def cuda(name: str, instead: Any = None) -> Any:
 @contextlib.contextmanager
 def rehearsal() -> Iterator[None]:
     """Make everything small, take the CPU for the GPU, and write to a file that is thrown away."""
-    small = {
+    small: dict[str, Any] = {
         "DEVICE": "cpu", "CODEC": "small", "SHAPES": dict.fromkeys(SHAPES, TINY), "FRAMES": 8,
         "STEPS": 3, "ROWS": 2, "LIMIT": 6,
     }  # fmt: skip
@@ -203,7 +204,8 @@ def speak(tts: Any, prompt: Any, way: str, sample: bool) -> tuple[float, list[An
     from voxadapt.model import capture
     from voxadapt.model.decoding import Decoding, joined_weights
 
-    codec, spoken = tts.model.speech_tokenizer, []
+    codec = tts.model.speech_tokenizer
+    spoken: list[Any] = []
 
     def silent(items: list[dict[str, Any]]) -> Any:
         spoken.extend(item["audio_codes"].cpu() for item in items)

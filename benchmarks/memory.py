@@ -28,8 +28,11 @@ from benchmarks.results import processor, spread, table, write_section
 
 from voxadapt import budget, timing
 from voxadapt.data.manifest import Utterance
+from voxadapt.model.layout import build_layout
+from voxadapt.model.tokens import SpecialIds
 from voxadapt.params import TrainParams
 from voxadapt.shapes import Shape, config_values, write_model
+from voxadapt.sizes import BatchShape, Clip, Codec, Model
 
 SHAPES = {
     "wide": Shape(
@@ -142,16 +145,16 @@ def measure(
 
 
 def predicted(
-    shape: Shape, num_frames: int, given: dict[str, Any], codec: budget.Codec, kind: str = "cpu"
+    shape: Shape, num_frames: int, given: dict[str, Any], codec: Codec, kind: str = "cpu"
 ) -> float:
     """Return what the plan says, in bytes."""
     params = TrainParams.model_validate(given)
-    facts = budget.Model.from_config(config_values(shape), params.frozen, codec)
-    ids = budget.SpecialIds.from_config(facts.config)
-    length = len(budget.build_layout(len(WORDS), num_frames, ids, None))
+    facts = Model.from_config(config_values(shape), params.frozen, codec)
+    ids = SpecialIds.from_config(facts.config)
+    length = len(build_layout(len(WORDS), num_frames, ids, None))
     rows = params.batch_size
     frames = sum(num_frames - n % 3 for n in range(rows))
-    batch = budget.BatchShape(rows, length, frames)
+    batch = BatchShape(rows, length, frames)
     texts = STEPS * rows * params.gradient_accumulation_steps * len(WORDS)
     return budget.training_memory(facts, params, batch, kind, texts).total
 
@@ -159,16 +162,16 @@ def predicted(
 def predicted_step_s(given: dict[str, Any]) -> float:
     """Return what the plan says of a step, measuring layers as it does."""
     shape, params = SHAPES[given["shape"]], TrainParams.model_validate(given["params"])
-    model = budget.Model.from_config(
+    model = Model.from_config(
         config_values(shape), params.frozen, budget.read_codec(Path(given["model"]))
     )
-    ids = budget.SpecialIds.from_config(model.config)
+    ids = SpecialIds.from_config(model.config)
     count = params.batch_size * params.gradient_accumulation_steps
     clips = []
     for n in range(STEPS * count):
         frames = given["frames"] - n % 3
-        length = len(budget.build_layout(len(WORDS), frames, ids, None))
-        clips.append(budget.Clip("train", len(WORDS), frames, length))
+        length = len(build_layout(len(WORDS), frames, ids, None))
+        clips.append(Clip("train", len(WORDS), frames, length))
     return timing.training_seconds(model, params, clips, torch.device("cpu")) / STEPS
 
 

@@ -185,6 +185,7 @@ def run_ours(arguments: argparse.Namespace, recorder: Recorder) -> None:
     from voxadapt.data.manifest import Utterance
     from voxadapt.params import TrainParams
     from voxadapt.training import loop
+    from voxadapt.training.batches import make_batch
 
     class Steps:
         def __init__(self, *_arguments: Any) -> None:
@@ -192,8 +193,6 @@ def run_ours(arguments: argparse.Namespace, recorder: Recorder) -> None:
 
         def advance(self, *_arguments: Any) -> None:
             recorder.step()
-
-    make_batch = loop.make_batch
 
     def counted(examples: Any, ids: Any) -> Any:
         recorder.begin()
