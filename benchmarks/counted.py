@@ -28,7 +28,7 @@ from unittest import mock
 
 import torch
 from benchmarks.gpu import BARS_GB, COUNTED, FRAMES, MODES, said_bytes
-from benchmarks.memory import LOW, WORDS, corpus, utterances, within, write_reference
+from benchmarks.memory import LOW, WORDS, measure, within
 from benchmarks.results import table, write_section
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
@@ -381,12 +381,8 @@ def train(
         steps: Optimizer steps.
         codec: The codec's weights lie beside the model's.
     """
-    params = TrainParams.model_validate({"speaker_name": "A", **given})
-    rows = utterances(steps * params.batch_size * params.gradient_accumulation_steps)
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stderr(io.StringIO()):
         folder = Path(name)
-        write_reference(folder / "ref.wav")
-        codes = corpus(rows, num_frames)
         empty = without_data(shape, codec)
         with pretended() if device == GPU else real() as count:
             tts = place(empty, device, count)
@@ -402,18 +398,8 @@ def train(
                 mock.patch.object(adaptation, "export_checkpoint"),
                 mock.patch.object(loop, "publish"),
             ):
-                loop.train(
-                    params,
-                    model_path=folder / "base",
-                    utterances=rows,
-                    codes=codes,
-                    ref_audio=folder / "ref.wav",
-                    out_dir=folder / "out",
-                    work_dir=folder / "work",
-                    num_epochs=1,
-                    device=device,
-                    base_sha256="0" * 64,
-                )
+                named = {"speaker_name": "A", **given}
+                measure(folder, folder / "base", num_frames, named, device, steps)
     return count
 
 
