@@ -81,7 +81,7 @@ test: $(STAMP) data
 test-ray: $(STAMP)
 	$(BIN)/python -m pip install --no-input --progress-bar off -c $(CONSTRAINTS) \
 	  $(addprefix --extra-index-url ,$(TORCH_INDEX)) -e ".[$(EXTRAS),ray]"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_executor.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/core/test_executor.py
 
 test-faults: $(STAMP) data
 	rm -f docs/reliability.json

@@ -43,7 +43,7 @@ from benchmarks.training import MIDDLE
 from voxadapt.codec.extract import extract_codes, whole_frames
 from voxadapt.data.audio import read_mono
 from voxadapt.data.manifest import Utterance
-from voxadapt.shapes import write_model
+from voxadapt.model.shapes import write_model
 
 RATE_HZ, HOP = 24_000, 1_920
 
@@ -78,7 +78,7 @@ class Request:
 
 def serve_public(arguments: argparse.Namespace) -> None:
     """Run the public script as often as it is asked to, with the codec loaded once."""
-    from voxadapt.compat import import_qwen_tts
+    from voxadapt.core.compat import import_qwen_tts
 
     tokenizer_class = import_qwen_tts().Qwen3TTSTokenizer
     sys.path.insert(0, str(arguments.upstream / "finetuning"))

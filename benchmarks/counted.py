@@ -36,12 +36,13 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from voxadapt.budget import PROCESS_BYTES, find_config
-from voxadapt.compat import import_qwen_tts
+from voxadapt.core.compat import import_qwen_tts
+from voxadapt.core.params import ModelParams, TrainParams
+from voxadapt.model.shapes import SHAPES, Shape, config_values
 from voxadapt.model.tokens import SpecialIds
-from voxadapt.params import ModelParams, TrainParams
-from voxadapt.shapes import SHAPES, Shape, config_values
-from voxadapt.training import adaptation, compact, loop
+from voxadapt.tools.plan import PROCESS_BYTES, find_config
+from voxadapt.training import adaptation, compact
+from voxadapt.training import trainer as loop
 
 GPU = "cuda:0"
 BLOCK_BYTES = 512  # of torch's CUDA allocator
@@ -329,7 +330,7 @@ def without_data(shape: Shape, codec: bool = True) -> list[Any]:
 
     config = Qwen3TTSConfig(**config_values(shape))
     config._attn_implementation = "sdpa"
-    # As in voxadapt.budget: the package's defaults and two sizes that it leaves out.
+    # As in voxadapt.tools.plan: the package's defaults and two sizes that it leaves out.
     voice = Qwen3TTSTokenizerV2Config(decoder_config={"codebook_dim": 512, "head_dim": 64})
     with torch.device("meta"):
         model = Qwen3TTSForConditionalGeneration(config)

@@ -17,8 +17,8 @@ from functools import cache
 import numpy as np
 from benchmarks.results import table, write_section
 
-from voxadapt.evaluation.planning import INTERACTION, SHARED, between_epochs
-from voxadapt.evaluation.statistics import (
+from voxadapt.scoring.planning import INTERACTION, SHARED, between_epochs
+from voxadapt.scoring.statistics import (
     Array,
     Interval,
     Ratio,

@@ -37,12 +37,12 @@ from benchmarks import results
 from benchmarks.memory import LOW, measure, predicted, write_reference
 from benchmarks.results import drop_section, spread, table, verdict, write_section
 
-from voxadapt.budget import PROCESS_BYTES, read_codec
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 from voxadapt.model.load import load_tts
-from voxadapt.shapes import SHAPES, Shape, write_model
-from voxadapt.sizes import Codec
-from voxadapt.training import loop
+from voxadapt.model.shapes import SHAPES, Shape, write_model
+from voxadapt.tools.plan import PROCESS_BYTES, read_codec
+from voxadapt.tools.sizes import Codec
+from voxadapt.training import trainer as loop
 
 DEVICE = "cuda"
 FRAMES = 100  # of a clip: eight seconds
@@ -201,8 +201,8 @@ def train_mode(
 
 def speak(tts: Any, prompt: Any, way: str, sample: bool) -> tuple[float, list[Any]]:
     """Speak the sentences without the codec, in one of WAYS; return seconds and codes of each."""
-    from voxadapt.model import capture
-    from voxadapt.model.decoding import Decoding, joined_weights
+    from voxadapt.generation import cuda_graph as capture
+    from voxadapt.generation.decoding import Decoding, joined_weights
 
     codec = tts.model.speech_tokenizer
     spoken: list[Any] = []
@@ -233,7 +233,7 @@ def speak(tts: Any, prompt: Any, way: str, sample: bool) -> tuple[float, list[An
 
 def decoding(size: str, root: Path, runs: int) -> None:
     """Time the loops in turns, compare greedy codes in float32, and write the section."""
-    from voxadapt.model.decoding import forget, joined_weights
+    from voxadapt.generation.decoding import forget, joined_weights
 
     model = build(root, size)
     write_reference(root / "ref.wav")

@@ -30,11 +30,11 @@ import soundfile
 from benchmarks.results import processor, table, write_section
 
 from voxadapt.codec.store import Codes, read_codes, write_codes
+from voxadapt.core.params import AuditParams, SelectParams, SplitParams
 from voxadapt.data.audit import audit_corpus, write_audit
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
-from voxadapt.evaluation.results import ScoreRow, read_scores, write_rows
-from voxadapt.evaluation.selection import select
-from voxadapt.params import AuditParams, SelectParams, SplitParams
+from voxadapt.scoring.rows import ScoreRow, read_scores, write_rows
+from voxadapt.selection.select import select
 
 CLIPS_PER_HOUR = 360
 CLIP_S, RATE_HZ = 1.1, 16_000

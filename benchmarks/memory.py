@@ -26,13 +26,14 @@ from unittest import mock
 import torch
 from benchmarks.results import processor, spread, table, write_section
 
-from voxadapt import budget, timing
+from voxadapt.core.params import TrainParams
 from voxadapt.data.manifest import Utterance
 from voxadapt.model.layout import build_layout
+from voxadapt.model.shapes import Shape, config_values, write_model
 from voxadapt.model.tokens import SpecialIds
-from voxadapt.params import TrainParams
-from voxadapt.shapes import Shape, config_values, write_model
-from voxadapt.sizes import BatchShape, Clip, Codec, Model
+from voxadapt.tools import plan as budget
+from voxadapt.tools import timing
+from voxadapt.tools.sizes import BatchShape, Clip, Codec, Model
 
 SHAPES = {
     "wide": Shape(
@@ -124,7 +125,7 @@ def measure(
     folder: Path, model: Path, num_frames: int, given: dict[str, Any], device: str, steps: int
 ) -> tuple[dict[str, Any], ...]:
     """Train one epoch of a few optimizer steps; return the rows of its log."""
-    from voxadapt.training.loop import train
+    from voxadapt.training.trainer import train
 
     params = TrainParams.model_validate(given)
     count = steps * params.batch_size * params.gradient_accumulation_steps

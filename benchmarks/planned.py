@@ -115,8 +115,8 @@ def ask_plan(folder: Path) -> dict[str, dict[str, Any]]:
 
 def plan_here() -> None:
     """In the process: plan the project of the current folder and print it."""
-    from voxadapt.budget import plan
-    from voxadapt.params import load_params
+    from voxadapt.core.params import load_params
+    from voxadapt.tools.plan import plan
 
     found = plan(load_params())
     stages = {

@@ -31,14 +31,14 @@ import soundfile as sf
 import torch
 from benchmarks.results import processor, table, verdict, write_section
 
+from voxadapt.asr.whisper import Transcript
 from voxadapt.codec.extract import extract_codes
+from voxadapt.core.executor import LOCAL, Executor, RayData
+from voxadapt.core.params import ExecutorParams, ScoreParams
 from voxadapt.data.manifest import Utterance
-from voxadapt.evaluation.asr import Transcript
-from voxadapt.evaluation.results import Clip
-from voxadapt.evaluation.scoring import score_clips
-from voxadapt.evaluation.similarity import VoicePrint
-from voxadapt.executor import LOCAL, Executor, RayData
-from voxadapt.params import ExecutorParams, ScoreParams
+from voxadapt.scoring.rows import Clip
+from voxadapt.scoring.score_clips import score_clips
+from voxadapt.scoring.similarity import VoicePrint
 
 RATE_HZ, HOP, NUM_CODEBOOKS = 24_000, 1_920, 16
 FILES, FRAMES = 256, 3  # 0.24 s a clip

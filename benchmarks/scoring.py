@@ -35,15 +35,15 @@ GOAL_S = 30.0
 PARTS = ("load", "tokens", "codec", "transcripts", "similarity", "rest")
 #: What a score stage imports before it can begin.
 IMPORTS = (
-    "import torch; from voxadapt.compat import import_qwen_tts; import_qwen_tts(); "
-    "import qwen_tts.core.models, voxadapt.stages, voxadapt.model.load, voxadapt.evaluation.asr, "
-    "voxadapt.evaluation.scoring, voxadapt.evaluation.synthesis"
+    "import torch; from voxadapt.core.compat import import_qwen_tts; import_qwen_tts(); "
+    "import qwen_tts.core.models, voxadapt.pipeline.stages, voxadapt.model.load, "
+    "voxadapt.asr.whisper, voxadapt.scoring.score_clips, voxadapt.generation.synthesis"
 )
 
 
 def sentences(folder: Path) -> tuple[list[Any], list[Any]]:
     """Return the sentences that are spoken, and other recordings as the speaker's reference."""
-    from voxadapt.evaluation.results import Clip, Sentence, slice_of
+    from voxadapt.scoring.rows import Clip, Sentence, slice_of
 
     lines = (folder / "speaker" / "train_raw.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -81,12 +81,12 @@ def timed(owner: Any, name: str, spent: dict[str, float], part: str) -> Iterator
 
 def score_candidate(params: Any, folder: Path, spoken: list[Any], number: int) -> dict[str, float]:
     """Score one candidate in the working folder; return the seconds of its parts."""
-    from voxadapt import stages
-    from voxadapt.evaluation.asr import Transcriber
-    from voxadapt.evaluation.similarity import Embedder
-    from voxadapt.evaluation.synthesis import clone_voice
-    from voxadapt.model import decoding
+    from voxadapt.asr.whisper import Transcriber
+    from voxadapt.generation import decoding
+    from voxadapt.generation.synthesis import clone_voice
     from voxadapt.model.load import load_tts
+    from voxadapt.pipeline import stages
+    from voxadapt.scoring.similarity import Embedder
 
     score = params.score.model_copy(update={"seed": number, "takes": NUM_TAKES})
     params = params.model_copy(update={"score": score})
@@ -124,8 +124,8 @@ def start_seconds() -> list[float]:
 
 def measure(data: Path, num_candidates: int) -> tuple[list[dict[str, float]], int]:
     """Score candidates one after another; return their seconds and how many clips each has."""
-    from voxadapt.evaluation.similarity import Embedder, build_scale
-    from voxadapt.params import load_params
+    from voxadapt.core.params import load_params
+    from voxadapt.scoring.similarity import Embedder, build_scale
 
     params = load_params(Path("profiles/miniature.yaml"))
     torch.set_num_threads(1)

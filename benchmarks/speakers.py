@@ -25,8 +25,8 @@ import soundfile as sf
 import yaml
 from benchmarks.results import processor, table, write_section
 
-from voxadapt import stages
-from voxadapt.params import Params, check_params
+from voxadapt.core.params import Params, check_params
+from voxadapt.pipeline import stages
 
 PROFILE = Path(__file__).parents[1] / "profiles" / "miniature.yaml"
 TARGET, SECOND, THIRD, FOURTH = "Aria", "Awb", "Rms", "Kal"

@@ -27,8 +27,8 @@ LIMIT = 80  # tokens a clip; the miniature's sentences need about thirty
 
 def speak_with(tts: Any, prompt: Any, texts: list[str], ours: bool) -> dict[str, float]:
     """Speak the texts and return seconds of the tokens and of the codec, and the frames made."""
-    from voxadapt.evaluation.synthesis import one_by_one
-    from voxadapt.model.decoding import Decoding
+    from voxadapt.generation.decoding import Decoding
+    from voxadapt.generation.synthesis import one_by_one
 
     codec, spent = tts.model.speech_tokenizer, {"codec": 0.0, "frames": 0.0}
     decode: Callable[..., Any] = codec.decode
@@ -64,7 +64,7 @@ def products_s(tts: Any, rows: int) -> float:
 
     What the loop could reach if norms, attention, sampling and Python cost nothing.
     """
-    from voxadapt.model.decoding import joined_weights
+    from voxadapt.generation.decoding import joined_weights
 
     weights, repeats = joined_weights(tts.model.talker), 20
     again = tts.model.talker.config.num_code_groups  # positions of a frame in the predictor

@@ -41,7 +41,7 @@ from benchmarks.results import (
     write_section,
 )
 
-from voxadapt.shapes import SHAPES, Shape, write_model
+from voxadapt.model.shapes import SHAPES, Shape, write_model
 
 #: The 1.7B in small: talker twice as wide as the code predictor, 28 : 5 layers, all ids.
 MIDDLE = Shape(
@@ -120,7 +120,7 @@ class Recorder:
 
 def run_public(arguments: argparse.Namespace, recorder: Recorder) -> None:
     """Run the public script; the recorder holds it between the parts."""
-    from voxadapt.compat import import_qwen_tts
+    from voxadapt.core.compat import import_qwen_tts
 
     import_qwen_tts()
     import accelerate
@@ -182,9 +182,9 @@ def run_public(arguments: argparse.Namespace, recorder: Recorder) -> None:
 
 def run_ours(arguments: argparse.Namespace, recorder: Recorder) -> None:
     """Run our loop; the recorder holds it between the parts."""
+    from voxadapt.core.params import TrainParams
     from voxadapt.data.manifest import Utterance
-    from voxadapt.params import TrainParams
-    from voxadapt.training import loop
+    from voxadapt.training import trainer as loop
     from voxadapt.training.batches import make_batch
 
     class Steps:

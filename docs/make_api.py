@@ -20,8 +20,8 @@ HEAD = """\
 # API reference
 
 Every public name with its first sentence, written by `python docs/make_api.py`. Shapes, units,
-errors and sources stand in the docstrings: `help(voxadapt.stages.score)`, or the linked module. The
-rooms import downwards only; training and evaluation never import each other
+errors and sources stand in the docstrings: `help(voxadapt.pipeline.stages.score)`, or the linked
+module. The rooms import downwards only; training and evaluation never import each other
 ([pyproject.toml](../pyproject.toml) has the order). Commands describe themselves
 (`voxadapt --help`).
 """

@@ -27,7 +27,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RECORD = HERE / "record.json"
-INSTRUMENTED = ["voxadapt.data", "voxadapt.params", "voxadapt.evaluation.normalise"]
+INSTRUMENTED = ["voxadapt.data", "voxadapt.core.params", "voxadapt.asr.normalise"]
 # Of the executions: a manifest and parameters cost several times what a text does.
 SHARES = {"manifest": 0.1, "params": 0.1, "normaliser": 0.8}
 TURNS = 200

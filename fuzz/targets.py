@@ -22,11 +22,11 @@ import numpy as np
 import soundfile as sf
 import yaml
 
+from voxadapt.asr.normalise import characters, is_unspaced, metric_for, normalise
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import Params, check_params, load_params
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.text import fold_text, is_speakable
-from voxadapt.errors import Problem, UserError
-from voxadapt.evaluation.normalise import characters, is_unspaced, metric_for, normalise
-from voxadapt.params import Params, check_params, load_params
 
 PROFILE = Path(__file__).parents[1] / "profiles" / "miniature.yaml"
 LANGUAGES = (None, "en", "tr", "az", "zh", "yue", "th", "ms")

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile as sf
 import torch
 
-from voxadapt.compat import import_qwen_tts
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.data.manifest import Utterance
 from voxadapt.model.tokens import SpecialIds
 

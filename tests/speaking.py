@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from voxadapt.model.decoding import Decoding
+from voxadapt.generation.decoding import Decoding
 
 TEXTS = ["one two three", "hi", "four five", "six seven eight nine ten eleven"]
 SAMPLING = {"temperature": 0.8, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.2}

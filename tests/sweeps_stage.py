@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from evaluation.rows import make_system
-from voxadapt.evaluation.results import ScoreRow, write_rows
-from voxadapt.evaluation.selection import select
-from voxadapt.params import Params, load_params
-from voxadapt.provenance import write_json
+from rows import make_system
+from voxadapt.core.files import write_json
+from voxadapt.core.params import Params, load_params
+from voxadapt.scoring.rows import ScoreRow, write_rows
+from voxadapt.selection.select import select
 
 WORDS = "amber birch cedar delta ember fjord grove heath inlet jetty knoll lagoon".split()
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from evaluation.sounds import make_voice, make_whisper, write
+from sounds import make_voice, make_whisper, write
 from voxadapt import __version__
 
 PROJECT = Path(__file__).parents[1]

@@ -3,10 +3,10 @@
 import sys
 
 try:
-    from voxadapt import warm
+    from voxadapt.tools import warm
 
-    warm.hand_over("voxadapt.cli", sys.argv[1:])
-    from voxadapt.cli import main
+    warm.hand_over("voxadapt.cli.main", sys.argv[1:])
+    from voxadapt.cli.main import main
 
     main()
 except KeyboardInterrupt:  # while the command line itself was being imported

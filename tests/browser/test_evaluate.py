@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from evaluation.rows import make_system
 from reporting.world import TEXTS, write_tone
-from voxadapt.evaluation.comparison import compare_systems
-from voxadapt.evaluation.results import ScoreRow, evaluator_id, rows_sha
-from voxadapt.evaluation.scoring import summarise
-from voxadapt.params import SelectParams
-from voxadapt.reporting.external import write_page
+from rows import make_system
+from voxadapt.core.params import SelectParams
+from voxadapt.reporting.evaluate_page import write_page
+from voxadapt.scoring.rows import ScoreRow, evaluator_id, rows_sha
+from voxadapt.scoring.score_clips import summarise
+from voxadapt.selection.comparison import compare_systems
 
 PAYLOAD = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
 SELECT = SelectParams(num_bootstrap=300)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from exploring.world import write_choice
+from explore.world import write_choice
 from reporting.world import make_params
 
 ROOT = Path(__file__).parents[2]

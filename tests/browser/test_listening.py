@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from reporting.listening_world import CHOSEN, listening_params, write_listening_world
+from listening.world import CHOSEN, listening_params, write_listening_world
 from reporting.world import TEXTS, make_params
-from voxadapt import stages
-from voxadapt.evaluation.votes import ListeningKey
-from voxadapt.provenance import read_json
-from voxadapt.reporting import listening, page
+from voxadapt.core.files import read_json
+from voxadapt.listening import pages as listening
+from voxadapt.listening.votes import ListeningKey
+from voxadapt.pipeline import stages
+from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting.records import load_records
 
 PAYLOAD = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title=1\">"

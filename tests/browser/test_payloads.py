@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 from IPython.core.formatters import DisplayFormatter
 
+from listening.world import listening_params, write_listening_world
 from reporting.language_world import make_language_params, write_language_world
-from reporting.listening_world import listening_params, write_listening_world
 from reporting.world import make_params, write_world
-from voxadapt.errors import Problem
-from voxadapt.notebook import to_html
-from voxadapt.params import Params
-from voxadapt.reporting import language, listening, page, players, tables
+from voxadapt.core.errors import Problem
+from voxadapt.core.params import Params
+from voxadapt.listening import pages as listening
+from voxadapt.reporting import language_page as language
+from voxadapt.reporting import players, tables
+from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting.templating import new_environment
+from voxadapt.tools.notebook import to_html
 
 SCRIPT = "<script>document.title='owned'</script>"
 PAYLOAD = (

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from reporting.world import TEXTS, make_params, write_world
-from voxadapt import paths
-from voxadapt.provenance import read_json, read_jsonl, write_json, write_jsonl
-from voxadapt.reporting import page
+from voxadapt.core import paths
+from voxadapt.core.files import read_json, read_jsonl, write_json, write_jsonl
+from voxadapt.reporting import speaker_page as page
 
 PAYLOAD = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 CLIPS_A_SENTENCE = 7  # recording, coded, Base and four epochs

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from corpus import write_clip
-from voxadapt.beginning.page import build
-from voxadapt.beginning.table import COLUMNS, read_table
+from voxadapt.prepare.transcript_page import build
+from voxadapt.prepare.transcript_table import COLUMNS, read_table
 
 PAYLOAD = "</textarea></script><script>document.title='owned'</script><img src=x onerror=alert(1)>"
 TEXTS = ["=SUM(1), she said.", f'The "second" {PAYLOAD}', "Third."]

@@ -9,7 +9,7 @@ import torch
 
 import fakes
 from voxadapt.codec.extract import decode_codes, extract_codes, whole_frames
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 from voxadapt.model.load import load_speech_tokenizer
 
 DURATIONS_S = (1.0, 2.37, 0.8, 1.513, 3.0)

@@ -6,7 +6,7 @@ from safetensors.numpy import save
 
 import fakes
 from voxadapt.codec.store import read_codes, write_codes
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 
 ROWS = [fakes.make_utterance(f"c{n}", "x") for n in range(5)]
 CODES = {row.id: fakes.make_codes(5 + n, n) for n, row in enumerate(ROWS)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from corpus import write_clip
 from voxadapt.data.clips import SYSTEM, read_clips, read_recordings
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 
 
 def manifest(folder: Path, *rows: Any) -> Path:

@@ -23,7 +23,7 @@ from voxadapt.data.manifest import (
     read_raw_manifest,
     write_manifest,
 )
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 
 GOOD = {"audio": "a.wav", "text": "A sentence.", "ref_audio": "ref.wav"}
 

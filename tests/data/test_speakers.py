@@ -13,8 +13,8 @@ from corpus import make_corpus, write_clip, write_rows
 from voxadapt.data.audit import audit_corpus, write_audit
 from voxadapt.data.manifest import read_manifest, read_raw_manifest, write_manifest
 from voxadapt.data.speakers import choose_speakers, list_speakers
-from voxadapt.errors import UserError
-from voxadapt.params import AuditParams, SplitParams
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import AuditParams, SplitParams
 
 SPLIT = SplitParams(selection_share=0.3, confirmation_share=0.3)
 LIMITS = AuditParams(min_total_minutes=0.1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from voxadapt.data.splits import SPLITS, assign_split
 from voxadapt.data.text import fold_text
-from voxadapt.params import SplitParams
+from voxadapt.core.params import SplitParams
 
 SHARES = st.floats(0.0, 0.44)
 

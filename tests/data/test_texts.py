@@ -20,7 +20,7 @@ from voxadapt.data.texts import (
     read_texts,
     write_texts,
 )
-from voxadapt.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError
 
 PROJECT = Path(__file__).parents[2]
 MAP = load_respelling(PROJECT / "profiles" / "respelling" / "malay.yaml")

@@ -76,7 +76,7 @@ def run_and_kill(folder: Path, arguments: tuple[str, ...], after_s: float | None
 
 def save_every_step() -> None:
     """Save training after every step instead of every five minutes, that resuming be seen."""
-    from voxadapt.training.loop import train
+    from voxadapt.training.trainer import train
 
     train.__kwdefaults__["save_every_s"] = 0.0
 
@@ -199,7 +199,8 @@ def campaign(names: list[str], kills: int, seed: int, folder: Path, summary: Pat
 
     The summary is written anew after each stage, beside what it says of other stages.
     """
-    from voxadapt.provenance import fingerprint, read_json, sha256_file, write_json
+    from voxadapt.core.files import read_json, sha256_file, write_json
+    from voxadapt.core.provenance import fingerprint
 
     code = {str(path): sha256_file(path) for path in sorted((PROJECT / "src").rglob("*.py"))}
     source = fingerprint({name.removeprefix(str(PROJECT)): sha for name, sha in code.items()})
@@ -335,7 +336,7 @@ def two_at_once(folder: Path, expected: dict[str, str]) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Name what a run was made with."""
-    from voxadapt.provenance import versions
+    from voxadapt.core.provenance import versions
 
     return {"system": platform.platform(), "cores": os.cpu_count(), "versions": versions()}
 
@@ -351,7 +352,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--summary", type=Path, required=True, help="JSON file to write")
     options = parser.parse_args()
-    from voxadapt.provenance import read_json, write_json
+    from voxadapt.core.files import read_json, write_json
 
     with tempfile.TemporaryDirectory(prefix="faults-") as scratch:
         if options.kills:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from voxadapt.notebook import NotebookError, run_notebook
+from voxadapt.tools.notebook import NotebookError, run_notebook
 
 PROJECT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from voxadapt.provenance import read_json
+from voxadapt.core.files import read_json
 
 PROJECT = Path(__file__).parents[2]
 

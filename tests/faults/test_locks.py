@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from voxadapt import stages
-from voxadapt.errors import UserError
-from voxadapt.locks import alone
-from voxadapt.params import load_params
+from voxadapt.core.errors import UserError
+from voxadapt.core.locks import alone
+from voxadapt.core.params import load_params
+from voxadapt.pipeline import stages
 
 PROJECT = Path(__file__).parents[2]
 

@@ -19,11 +19,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from voxadapt import provenance
-from voxadapt.errors import UserError, is_out_of_memory, storage_problem
-from voxadapt.locks import alone
+from voxadapt.core import files
+from voxadapt.core.errors import UserError, is_out_of_memory, storage_problem
+from voxadapt.core.files import replacing, write_atomic, write_json
+from voxadapt.core.locks import alone
 from voxadapt.model.checkpoint import new_folder
-from voxadapt.provenance import replacing, write_atomic, write_json
 from voxadapt.training.state import LoopState, save_state
 
 MEGABYTE = 1 << 20
@@ -80,7 +80,7 @@ def test_a_full_disk_leaves_every_earlier_file_whole_and_nothing_half(full_disk:
         assert "repeat the command: it goes on where it was" in caught.value.problems[0].fix
     assert sorted(os.listdir(full_disk)) == ["old.json", "state.pt"]
     assert path.read_bytes() == before
-    assert provenance.read_json(full_disk / "old.json") == {"kept": True}
+    assert files.read_json(full_disk / "old.json") == {"kept": True}
     subprocess.run(["mount", "-o", "remount,size=32m", str(full_disk)], check=True)
     save_state(path, *state_of(2))
     export(full_disk / "epoch-1")

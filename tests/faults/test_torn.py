@@ -14,21 +14,22 @@ import pytest
 import torch
 
 import fakes
-from evaluation.rows import make_row
+from rows import make_row
 from training.conftest import make_world
-from voxadapt import language_stages, paths, stages
+from voxadapt.asr.whisper import Transcriber, Transcript
 from voxadapt.codec import extract
 from voxadapt.codec.store import read_codes, write_codes
+from voxadapt.core import paths
+from voxadapt.core.errors import UserError
+from voxadapt.core.files import write_json, write_jsonl
+from voxadapt.core.paths import SPEAKER
 from voxadapt.data.manifest import write_manifest
-from voxadapt.errors import UserError
-from voxadapt.evaluation import synthesis
-from voxadapt.evaluation.asr import Transcriber, Transcript
-from voxadapt.evaluation.results import read_scores, write_rows
-from voxadapt.evaluation.similarity import VoiceReference
-from voxadapt.model import reading
+from voxadapt.generation import readings as reading
+from voxadapt.generation import synthesis
 from voxadapt.model.checkpoint import read_meta
-from voxadapt.paths import SPEAKER
-from voxadapt.provenance import write_json, write_jsonl
+from voxadapt.pipeline import language_stages, stages
+from voxadapt.scoring.rows import read_scores, write_rows
+from voxadapt.scoring.similarity import VoiceReference
 
 ROWS = [fakes.make_utterance(f"c{n}", f"text {n}") for n in range(5)]
 CODES = {row.id: fakes.make_codes(5 + n, n) for n, row in enumerate(ROWS)}

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from training.conftest import World, make_world
-from voxadapt.errors import UserError
-from voxadapt.evaluation import synthesis
-from voxadapt.params import ScoreParams
-from voxadapt.training import loop
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import ScoreParams
+from voxadapt.generation import synthesis
+from voxadapt.training import trainer as loop
 
 
 @pytest.fixture(scope="module")

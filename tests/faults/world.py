@@ -2,7 +2,7 @@
 
 Importing torch, qwen_tts, whisper and resemblyzer takes seconds and loading compiled kernels
 longer, so the parent imports them once, stays with one thread, and forks a child for each
-attempt. A child runs `voxadapt.cli.main`, as a user's command would.
+attempt. A child runs `voxadapt.cli.main.main`, as a user's command would.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def warm_up() -> None:
     import torch
 
     torch.set_num_threads(1)
-    from voxadapt.compat import import_qwen_tts
+    from voxadapt.core.compat import import_qwen_tts
 
     import_qwen_tts()
     librosa.resample(np.zeros(4000, np.float32), orig_sr=24000, target_sr=16000)
@@ -162,7 +162,7 @@ def start(folder: Path, *arguments: str, before: Callable[[], None] | None = Non
         if before is not None:
             before()
         sys.argv = ["voxadapt", *arguments]
-        from voxadapt.cli import main
+        from voxadapt.cli.main import main
 
         main()
         code = 0
@@ -218,10 +218,11 @@ def run(
 
 def count_work(path: Path) -> None:
     """Have this process write a line for every unit of work that is kept between runs."""
+    from voxadapt.asr import whisper as asr
     from voxadapt.codec import extract
-    from voxadapt.evaluation import asr, synthesis
-    from voxadapt.model import reading
-    from voxadapt.progress import Progress
+    from voxadapt.core.progress import Progress
+    from voxadapt.generation import readings as reading
+    from voxadapt.generation import synthesis
 
     stream = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 

@@ -48,12 +48,12 @@ def _rows(count: int | None = None) -> list[dict[str, str]]:
 
 def _texts(exact: dict[str, Any], close: dict[str, Any]) -> None:
     """Splits of the corpus, normalised texts, respelt texts."""
+    from voxadapt.asr.normalise import normalise
+    from voxadapt.core.params import load_params
+    from voxadapt.core.provenance import fingerprint
     from voxadapt.data.respelling import load_respelling
     from voxadapt.data.splits import SPLITS, assign_split
     from voxadapt.data.text import fold_text
-    from voxadapt.evaluation.normalise import normalise
-    from voxadapt.params import load_params
-    from voxadapt.provenance import fingerprint
 
     params = load_params(PROJECT / "profiles" / "miniature.yaml")
     splits = [assign_split(fold_text(row["text"]), params.split) for row in _rows()]
@@ -75,7 +75,7 @@ def _sound(exact: dict[str, Any], close: dict[str, Any]) -> None:
     from whisper.audio import log_mel_spectrogram
 
     from voxadapt.data.audio import read_mono
-    from voxadapt.evaluation.similarity import Embedder
+    from voxadapt.scoring.similarity import Embedder
 
     clips = [DATA / "speaker" / row["audio"] for row in _rows(3)]
     waves = [read_mono(path, 24000)[0] for path in clips]
@@ -92,7 +92,7 @@ def _sound(exact: dict[str, Any], close: dict[str, Any]) -> None:
 
 def _heard(exact: dict[str, Any], close: dict[str, Any]) -> None:
     """Whisper's transcripts of recordings."""
-    from voxadapt.evaluation.asr import Transcriber
+    from voxadapt.asr.whisper import Transcriber
 
     rows = _rows(3)
     transcriber = Transcriber(DATA / "models" / "whisper" / "miniature.pt", "en", batch_size=4)
@@ -106,14 +106,14 @@ def _heard(exact: dict[str, Any], close: dict[str, Any]) -> None:
 def _codes_speech_and_training(exact: dict[str, Any], close: dict[str, Any]) -> None:
     """Codes of recordings, codes of sampled speech, the losses of the first steps."""
     from voxadapt.codec.extract import decode_codes, extract_codes
+    from voxadapt.core.files import sha256_array, sha256_file
+    from voxadapt.core.params import TrainParams
     from voxadapt.data.audio import probe
     from voxadapt.data.manifest import Utterance
-    from voxadapt.evaluation.synthesis import frame_rate_hz
+    from voxadapt.generation.readings import read_aloud
+    from voxadapt.generation.synthesis import frame_rate_hz
     from voxadapt.model.load import load_speech_tokenizer, load_tts, speaker_vector
-    from voxadapt.model.reading import read_aloud
-    from voxadapt.params import TrainParams
-    from voxadapt.provenance import sha256_array, sha256_file
-    from voxadapt.training.loop import train
+    from voxadapt.training.trainer import train
 
     base, ref = DATA / "models" / "base", DATA / "speaker" / "ref.wav"
     rows = _rows(8)
@@ -160,9 +160,9 @@ def _codes_speech_and_training(exact: dict[str, Any], close: dict[str, Any]) -> 
 
 def _decision(exact: dict[str, Any], close: dict[str, Any]) -> None:
     """The rule on rows that are made up: resampling, gates, choice."""
-    from evaluation.rows import make_row
-    from voxadapt.evaluation.selection import select
-    from voxadapt.params import SelectParams
+    from rows import make_row
+    from voxadapt.core.params import SelectParams
+    from voxadapt.selection.select import select
 
     def rows(name: str, sim: float, wrong: int) -> list[Any]:
         return [
@@ -205,7 +205,8 @@ def differences(golden: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Write the golden values anew and say which moved."""
-    from voxadapt.provenance import read_json, versions, write_json
+    from voxadapt.core.files import read_json, write_json
+    from voxadapt.core.provenance import versions
 
     found = measure()
     if GOLDEN.is_file():

@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from golden import measure as golden
-from voxadapt.provenance import read_json
+from voxadapt.core.files import read_json
 
 pytestmark = pytest.mark.skipif(
     not (golden.DATA / "models").is_dir(), reason="the miniature is not here: dvc pull"

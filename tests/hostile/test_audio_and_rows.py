@@ -19,13 +19,13 @@ import pytest
 import soundfile as sf
 
 from corpus import sentence, speech_like, write_clip, write_rows
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import AuditParams, SplitParams
 from voxadapt.data.audit import AuditResult, audit_corpus
 from voxadapt.data.lines import MAX_LINE_BYTES
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.splits import assign_split
 from voxadapt.data.text import fold_text
-from voxadapt.errors import UserError
-from voxadapt.params import AuditParams, SplitParams
 
 AUDIT = AuditParams(min_total_minutes=0.01, recommended_total_minutes=(0.01, 10.0))
 SPLIT = SplitParams(selection_share=0.3, confirmation_share=0.3)

@@ -17,16 +17,16 @@ import resemblyzer
 import torch
 from safetensors.torch import load_file, save_file
 
-from evaluation.rows import make_system
 from fakes import make_tts
+from rows import make_system
+from voxadapt.asr.whisper import load_whisper
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import ModelParams
 from voxadapt.data.manifest import read_manifest
-from voxadapt.errors import UserError
-from voxadapt.evaluation import similarity
-from voxadapt.evaluation.asr import load_whisper
-from voxadapt.evaluation.results import read_scores, serialise_rows
 from voxadapt.model.delta import read_delta
 from voxadapt.model.load import load_speech_tokenizer, load_tts, resolve_model
-from voxadapt.params import ModelParams
+from voxadapt.scoring import similarity
+from voxadapt.scoring.rows import read_scores, serialise_rows
 
 
 class Bomb:

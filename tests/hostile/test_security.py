@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 import voxadapt
+from voxadapt.asr.whisper import Transcriber
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import load_params
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.voices import read_other_voices
-from voxadapt.errors import UserError
-from voxadapt.evaluation.asr import Transcriber
-from voxadapt.evaluation.similarity import Embedder
 from voxadapt.model.load import load_speech_tokenizer, load_tts, resolve_model
-from voxadapt.params import load_params
+from voxadapt.scoring.similarity import Embedder
 
 PROJECT = Path(__file__).parents[2]
 PACKAGE = Path(voxadapt.__file__).parent

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from voxadapt.compat import import_qwen_tts
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.miniature import codec as codec_module
 from voxadapt.miniature.recipe import (
     BASE_VOICES,

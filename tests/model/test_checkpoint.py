@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import fakes
-from voxadapt.compat import import_qwen_tts
-from voxadapt.errors import UserError
+from voxadapt.core.compat import import_qwen_tts
+from voxadapt.core.errors import UserError
 from voxadapt.model.checkpoint import CODEC_EMBEDDING, export_checkpoint, publish, read_meta
 from voxadapt.model.forward import predict
 from voxadapt.model.layout import build_layout, collate

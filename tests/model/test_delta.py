@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fakes
-from voxadapt.compat import import_qwen_tts
-from voxadapt.errors import UserError
+from voxadapt.core.compat import import_qwen_tts
+from voxadapt.core.errors import UserError
+from voxadapt.core.files import sha256_folder
 from voxadapt.model.checkpoint import iterate_weights
 from voxadapt.model.delta import (
     DELTA,
@@ -24,7 +25,6 @@ from voxadapt.model.delta import (
     write_delta,
 )
 from voxadapt.model.load import load_tts, weight_files
-from voxadapt.provenance import sha256_folder
 
 TEXT = "talker.model.text_embedding.weight"
 CODEC = "talker.model.codec_embedding.weight"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 from voxadapt.model.freezing import MODULES, freeze, module_of
 
 

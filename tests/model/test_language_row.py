@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fakes
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 from voxadapt.model.tokens import free_codec_row, free_language_row, initial_language_vector
 
 IDS = fakes.make_ids()

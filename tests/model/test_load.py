@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fakes
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import ModelParams
 from voxadapt.model.load import load_tts, resolve_device, resolve_model, speaker_vector
-from voxadapt.params import ModelParams
 
 
 def test_a_local_folder_is_used_as_it_is(base_dirs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from voxadapt.compat import import_qwen_tts
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.model.freezing import freeze
 from voxadapt.model.rows import RowEmbedding
 

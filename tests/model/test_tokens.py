@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fakes
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 from voxadapt.model.tokens import SpecialIds, free_codec_row
 
 IDS = fakes.make_ids()

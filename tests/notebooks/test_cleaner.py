@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from voxadapt.errors import UserError
-from voxadapt.notebook import clean_all, clean_notebook, declared_parameters
+from voxadapt.core.errors import UserError
+from voxadapt.tools.notebook import clean_all, clean_notebook, declared_parameters
 
 NOTEBOOK = {
     "cells": [

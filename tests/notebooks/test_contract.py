@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from voxadapt.notebook import SELECTORS, clean_notebook, declared_parameters
+from voxadapt.tools.notebook import SELECTORS, clean_notebook, declared_parameters
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -104,9 +104,10 @@ def test_an_exploring_notebook_begins_with_what_to_change(path: Path) -> None:
 @every_notebook
 def test_names_used_in_notebooks_exist(path: Path) -> None:
     """A renamed function breaks here, in milliseconds, and not at the end of a training run."""
-    from voxadapt import language_stages, stages
-    from voxadapt.exploring import choice, hearing, inside
-    from voxadapt.reporting import figures, language, players, records, tables
+    from voxadapt.explore import choice, hearing, inside
+    from voxadapt.pipeline import language_stages, stages
+    from voxadapt.reporting import figures, players, records, tables
+    from voxadapt.reporting import language_page as language
 
     rooms = {"figures": figures, "players": players, "tables": tables, "records": records}
     rooms |= {"language": language, "choice": choice, "hearing": hearing, "inside": inside}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from voxadapt.errors import UserError
-from voxadapt.notebook import NotebookError, open_project, run_notebook
+from voxadapt.core.errors import UserError
+from voxadapt.tools.notebook import NotebookError, open_project, run_notebook
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,7 +43,7 @@ def test_a_run_gives_the_same_page_twice(project: Path, capfd: pytest.CaptureFix
     write_notebook(
         project / "notebooks",
         "import os, sys\n"
-        "from voxadapt.notebook import open_project\n"
+        "from voxadapt.tools.notebook import open_project\n"
         "from voxadapt.reporting import figures\n"
         "params = open_project(params_file)",
         "print('progress', os.getpid(), file=sys.stderr)\n"
@@ -66,7 +66,7 @@ def test_a_run_gives_the_same_page_twice(project: Path, capfd: pytest.CaptureFix
 def test_a_user_error_comes_out_as_the_same_problems(project: Path) -> None:
     write_notebook(
         project / "notebooks",
-        "from voxadapt.notebook import open_project\nparams = open_project(params_file)",
+        "from voxadapt.tools.notebook import open_project\nparams = open_project(params_file)",
     )
     text = (project / "params.yaml").read_text(encoding="utf-8")
     broken = text.replace("batch_size: 8", "batch_size: none\n  batsch: 1", 1)

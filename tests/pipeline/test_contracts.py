@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from voxadapt import paths
-from voxadapt.notebook import CLEANED, NOTEBOOKS
-from voxadapt.params import Params, load_params
+from voxadapt.core import paths
+from voxadapt.core.params import Params, load_params
+from voxadapt.tools.notebook import CLEANED, NOTEBOOKS
 
 ROOT = Path(__file__).parents[2]
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))

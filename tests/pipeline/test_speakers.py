@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from benchmarks.speakers import SECOND, TARGET, THIRD, build_corpus, make_params
 
-from voxadapt import stages
-from voxadapt.errors import UserError
-from voxadapt.params import Params
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import Params
+from voxadapt.pipeline import stages
 from whole import PROJECT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -90,7 +90,7 @@ def test_the_report_shows_both_tables_and_the_matrix(project: Any) -> None:
 
 
 def test_the_stock_package_speaks_for_each_of_them(project: Any) -> None:
-    from voxadapt.compat import import_qwen_tts
+    from voxadapt.core.compat import import_qwen_tts
 
     root, _ = project
     folder = root / "artifacts" / "checkpoints" / "epoch-1"

@@ -70,7 +70,7 @@ def test_stage_1_changes_rows_alone_and_comes_out_again(project: Path, tmp_path:
 
 
 def test_stock_package_lists_and_speaks_the_language(project: Path, tmp_path: Path) -> None:
-    from voxadapt.compat import import_qwen_tts
+    from voxadapt.core.compat import import_qwen_tts
 
     folder = tmp_path / "malay"
     voxadapt(project, "language", "materialise", "--candidate", "1", "-o", str(folder))

@@ -77,7 +77,7 @@ def test_report_is_one_offline_page_with_audio(project: Path) -> None:
 
 
 def test_stock_package_speaks_from_the_checkpoint_with_a_capital_in_the_name(project: Path) -> None:
-    from voxadapt.compat import import_qwen_tts
+    from voxadapt.core.compat import import_qwen_tts
 
     folder = project / "artifacts" / "checkpoints" / "epoch-1"
     tts = import_qwen_tts().Qwen3TTSModel.from_pretrained(str(folder))

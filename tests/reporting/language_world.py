@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from reporting.world import SCALE, interval, make_params, write_corpus, write_log, write_rows
-from voxadapt import paths
+from voxadapt.core import paths
+from voxadapt.core.files import write_json, write_jsonl
+from voxadapt.core.params import LanguageParams, Params
 from voxadapt.data.respelling import load_respelling
-from voxadapt.evaluation import selection
-from voxadapt.evaluation.decision import decide_stage2
-from voxadapt.evaluation.forgetting import forgetting
-from voxadapt.evaluation.measures import Sample
-from voxadapt.evaluation.results import ScoreRow
-from voxadapt.evaluation.statistics import resample_weights
-from voxadapt.params import LanguageParams, Params
-from voxadapt.provenance import write_json, write_jsonl
 from voxadapt.reporting.records import language_scores
+from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.rows import ScoreRow
+from voxadapt.scoring.statistics import resample_weights
+from voxadapt.selection import select as selection
+from voxadapt.selection.forgetting import forgetting
+from voxadapt.selection.stage2 import decide_stage2
 
 MAP = Path("profiles/respelling/malay.yaml")
 TEXTS = (

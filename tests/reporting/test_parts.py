@@ -13,8 +13,8 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from reporting.world import interval, make_params, make_row, make_selection, make_summary
-from voxadapt import paths
-from voxadapt.provenance import read_json
+from voxadapt.core import paths
+from voxadapt.core.files import read_json
 from voxadapt.reporting import figures, mel, players, tables
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from voxadapt import paths
-from voxadapt.params import Params
-from voxadapt.paths import SPEAKER, Corpus
-from voxadapt.provenance import write_json, write_jsonl
+from voxadapt.core import paths
+from voxadapt.core.files import write_json, write_jsonl
+from voxadapt.core.params import Params
+from voxadapt.core.paths import SPEAKER, Corpus
 
 TEXTS = (
     "The harbour was quiet before the storm came in.",

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import fakes
-from voxadapt.params import TrainParams
-from voxadapt.training.loop import TrainResult, train
+from voxadapt.core.params import TrainParams
+from voxadapt.training.trainer import TrainResult, train
 
 TEXTS = ("hello there", "good day to you", "it rains", "who is it", "come in", "no", "yes, I do")
 

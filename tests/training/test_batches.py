@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fakes
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
 from voxadapt.model.forward import embed
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds

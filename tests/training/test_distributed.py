@@ -27,10 +27,11 @@ from safetensors.torch import load_file
 from torch.distributed import run as torchrun
 
 from training.conftest import World, make_world, open_world
-from voxadapt import processes, stages
-from voxadapt.errors import UserError
-from voxadapt.params import load_params
-from voxadapt.training import loop
+from voxadapt.core import launch as processes
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import load_params
+from voxadapt.pipeline import stages
+from voxadapt.training import trainer as loop
 from voxadapt.training.batches import share_of
 
 PROJECT = Path(__file__).parents[2]
@@ -247,10 +248,10 @@ def test_the_train_stage_is_launched_and_leaves_what_one_process_leaves(
 
 def make_project(world: World, folder: Path) -> Path:
     """Write what the train stage reads."""
-    from voxadapt import paths
     from voxadapt.codec.store import write_codes
+    from voxadapt.core import paths
+    from voxadapt.core.files import sha256_folder
     from voxadapt.data.manifest import write_manifest
-    from voxadapt.provenance import sha256_folder
 
     values = yaml.safe_load((PROJECT / "profiles" / "miniature.yaml").read_text(encoding="utf-8"))
     values["model"]["base"] = str(world.base)
@@ -314,8 +315,8 @@ def test_other_stages_are_not_launched_on_several_processes(
 def test_only_the_first_process_of_a_machine_prints_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from voxadapt.cli import print_problems
-    from voxadapt.errors import Problem
+    from voxadapt.cli.main import print_problems
+    from voxadapt.core.errors import Problem
 
     error = UserError([Problem("a", "b", "c", "d"), Problem("e", "f", "g", "h")])
     launched_as(monkeypatch, rank=8, count=16, here=8)

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import LanguageParams, SelectParams, SourceParams, TrainParams
 from voxadapt.model.checkpoint import iterate_weights
 from voxadapt.model.delta import changed_tensors, materialise, read_delta, restore
 from voxadapt.model.load import load_tts
-from voxadapt.params import LanguageParams, SelectParams, SourceParams, TrainParams
 from voxadapt.training.language import (
     CODEC_TABLE,
     TALKER,
@@ -23,7 +23,7 @@ from voxadapt.training.language import (
     occurring_tokens,
     respelled_rows,
 )
-from voxadapt.training.loop import TrainResult, train
+from voxadapt.training.trainer import TrainResult, train
 
 LANGUAGE = LanguageParams(
     name="malay",
@@ -142,7 +142,7 @@ def test_arms_train_what_they_are_named_after(
 def test_a_stopped_stage_goes_on_where_it_was(
     world: Any, stage1: tuple[Path, TrainResult], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from voxadapt.training import loop
+    from voxadapt.training import trainer as loop
 
     what = Trained(token_ids=tokens_of(world))
     real, calls = loop.predict, []

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import fakes
-from voxadapt.errors import UserError
-from voxadapt.params import TrainParams
-from voxadapt.training import compact, loop
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import TrainParams
+from voxadapt.training import compact
+from voxadapt.training import trainer as loop
 from voxadapt.training.compact import BLOCK, CompactAdamW, round_master
 from voxadapt.training.updates import UpdateProbe
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 import fakes
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds
-from voxadapt.training import loop
+from voxadapt.training import trainer as loop
 from voxadapt.training.batches import build_examples
 from voxadapt.training.occurring import TEXT_EMBEDDING, occurring_rows
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import fakes
-from voxadapt.compat import import_qwen_tts
-from voxadapt.params import TrainParams
-from voxadapt.training.loop import train
+from voxadapt.core.compat import import_qwen_tts
+from voxadapt.core.params import TrainParams
+from voxadapt.training.trainer import train
 
 TEXTS = ("hello there", "good day to you")
 

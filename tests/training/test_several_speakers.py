@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 
 import fakes
 from training.conftest import make_world
-from voxadapt.errors import UserError
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import TrainParams
 from voxadapt.model.checkpoint import CODEC_EMBEDDING
 from voxadapt.model.load import load_tts, speaker_vector
-from voxadapt.params import TrainParams
-from voxadapt.training import loop
+from voxadapt.training import trainer as loop
 from voxadapt.training.batches import balanced_epoch
 
 OLD_ROW = 950

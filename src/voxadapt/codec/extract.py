@@ -25,12 +25,12 @@ import numpy as np
 import torch
 
 from voxadapt.codec.store import Codes
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.executor import LOCAL, Executor
+from voxadapt.core.files import write_atomic
+from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.data.manifest import Utterance
-from voxadapt.errors import Problem, UserError
-from voxadapt.executor import LOCAL, Executor
-from voxadapt.progress import Progress
-from voxadapt.provenance import write_atomic
 
 #: Longest padded audio of a batch on a CPU: from there on its activations leave the caches, and a
 #: batch takes longer than its clips do one after another.

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_jsonl, replacing, write_jsonl
 from voxadapt.data.manifest import Utterance
-from voxadapt.errors import Problem, UserError
-from voxadapt.provenance import read_jsonl, replacing, write_jsonl
 
 _FIX = "Run the codes stage again: `voxadapt codes`."
 

@@ -144,6 +144,12 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
     return samples, sample_rate_hz
 
 
+def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
+    """Read mono float samples, NaN ones too, and their rate; raises `AudioError`."""
+    samples, sample_rate_hz = decode(path)
+    return to_mono(samples), sample_rate_hz
+
+
 def read_mono(path: str | Path, sample_rate_hz: int | None = None) -> tuple[np.ndarray, int]:
     """Read a file as one channel, resampled if a rate is given.
 

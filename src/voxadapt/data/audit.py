@@ -16,7 +16,7 @@ from typing import Any, Literal
 import jiwer
 import numpy as np
 
-from voxadapt import paths
+from voxadapt.core import paths
 from voxadapt.data.audio import (
     AudioError,
     AudioInfo,
@@ -27,7 +27,7 @@ from voxadapt.data.audio import (
     probe,
 )
 from voxadapt.data.manifest import RawRow, Utterance, by_speaker, write_manifest
-from voxadapt.data.splits import SPLITS, Split, assign_split
+from voxadapt.data.splits import MIN_REFERENCE_CLIPS, SPLITS, Split, assign_split
 from voxadapt.data.text import (
     dominant_script,
     fold_text,
@@ -37,10 +37,10 @@ from voxadapt.data.text import (
     num_spoken_characters,
     odd_characters,
 )
-from voxadapt.errors import Problem, UserError
-from voxadapt.params import AuditParams, SplitParams
-from voxadapt.progress import Progress
-from voxadapt.provenance import sha256_file, write_json, write_jsonl
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import AuditParams, SplitParams
+from voxadapt.core.progress import Progress
+from voxadapt.core.files import sha256_file, write_json, write_jsonl
 
 MAX_DC_OFFSET = 0.02
 MIN_SPEECH_S = 0.3  # a clip with less speech than this is empty
@@ -50,7 +50,6 @@ MIN_CLIPS_FOR_RATE = 8
 MAD_TO_SD = 1.4826
 MIN_RATE_SPREAD = 0.02  # of the log rate: equal clips are no outliers of each other
 MIN_HELD_OUT_TEXTS = 8
-MIN_REFERENCE_CLIPS = 3  # of each speaker: what similarity is measured with
 CONTAINERS = {
     ".wav": {"WAV", "WAVEX", "RF64"},
     ".flac": {"FLAC"},

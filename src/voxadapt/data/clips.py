@@ -15,8 +15,8 @@ from typing import Any
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import MAX_TEXT_CHARACTERS, ManifestFiles
 from voxadapt.data.text import fold_text, invisible_controls, is_speakable
-from voxadapt.errors import Problem, UserError
-from voxadapt.provenance import fingerprint
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.provenance import fingerprint
 
 ROW = '{"audio": "…", "text": "…"} and perhaps id, system, take, reference'
 KEYS = ("audio", "text", "id", "system", "take", "reference")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from voxadapt.errors import Problem
+from voxadapt.core.errors import Problem
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DEPTH = 32  # of lists and objects within one another; a row needs two

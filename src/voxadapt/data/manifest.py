@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.text import has_letter, invisible_controls, is_speakable
-from voxadapt.errors import Problem, UserError
-from voxadapt.params import speaker_name_problem
-from voxadapt.provenance import write_jsonl
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import speaker_name_problem
+from voxadapt.core.files import write_jsonl
 
 REQUIRED = ("audio", "text", "ref_audio")
 OPTIONAL = ("language", "consent", "speaker")

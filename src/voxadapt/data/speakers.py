@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voxadapt.data.manifest import Utterance, by_speaker
-from voxadapt.errors import Problem, UserError
-from voxadapt.provenance import fingerprint
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.provenance import fingerprint
 
 
 @dataclass(frozen=True, slots=True)

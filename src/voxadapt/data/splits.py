@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from voxadapt.params import SplitParams
+from voxadapt.core.params import SplitParams
 
 Split = Literal["train", "selection", "confirmation"]
+#: Fewest held-out clips of a speaker that similarity can be measured against.
+MIN_REFERENCE_CLIPS = 3
 SPLITS: tuple[Split, ...] = ("train", "selection", "confirmation")
 
 

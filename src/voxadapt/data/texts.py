@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from voxadapt import paths
+from voxadapt.core import paths
 from voxadapt.data.audit import Finding
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import MAX_REPEATS, check_text
@@ -28,8 +28,9 @@ from voxadapt.data.text import (
     odd_characters,
     script_of,
 )
-from voxadapt.errors import Problem, UserError
-from voxadapt.provenance import fingerprint, write_json, write_jsonl
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.provenance import fingerprint
+from voxadapt.core.files import write_json, write_jsonl
 
 RECOMMENDED_TEXTS = 100  # fewer leave most words of a language unseen
 

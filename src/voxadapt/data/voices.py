@@ -6,7 +6,7 @@ from pathlib import Path
 
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import ManifestFiles
-from voxadapt.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError
 
 FIELDS = {"audio", "text", "speaker"}
 SHAPE = '{"audio": "…", "speaker": "…"}'

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxadapt.compat import import_qwen_tts
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.miniature.codec import export, train_codec
 from voxadapt.miniature.measure import (
     clone,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxadapt.compat import import_qwen_tts
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.miniature.recipe import HOP, SAMPLE_RATE, CodecRecipe
 from voxadapt.miniature.speech import Corpus, stable_seed
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxadapt.compat import import_qwen_tts
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.data.respelling import load_respelling
 from voxadapt.miniature.recipe import SAMPLE_RATE
 from voxadapt.miniature.speech import Corpus

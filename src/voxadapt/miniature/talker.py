@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxadapt.compat import import_qwen_tts
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.miniature.codec import one_cycle, save_state
 from voxadapt.miniature.recipe import SAMPLE_RATE, TalkerRecipe
 from voxadapt.miniature.speech import Corpus, stable_seed

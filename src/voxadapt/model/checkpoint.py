@@ -23,10 +23,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from voxadapt.errors import Problem, UserError, explain_storage
+from voxadapt.core.errors import Problem, UserError, explain_storage
+from voxadapt.core.files import read_json, sync, write_json
 from voxadapt.model.load import read_config, weight_files
 from voxadapt.model.tokens import SpeakerRow
-from voxadapt.provenance import read_json, sync, write_json
 
 META = "meta.json"
 CODEC_EMBEDDING = "talker.model.codec_embedding.weight"

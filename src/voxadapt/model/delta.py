@@ -22,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from voxadapt.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import sha256_file, write_json
+from voxadapt.core.provenance import fingerprint
 from voxadapt.model.checkpoint import (
     META,
     list_files,
@@ -32,7 +34,6 @@ from voxadapt.model.checkpoint import (
     require_finite,
 )
 from voxadapt.model.load import read_config, weight_files
-from voxadapt.provenance import fingerprint, sha256_file, write_json
 
 DELTA = "delta.safetensors"
 SCHEMA = "voxadapt-delta/1"

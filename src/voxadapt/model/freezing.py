@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from voxadapt.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError
 
 #: Parts of the model that reports list one by one.
 MODULES = (

@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from voxadapt.compat import import_qwen_tts, keep_freed_memory
+from voxadapt.core.compat import import_qwen_tts, keep_freed_memory
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import ModelParams
 from voxadapt.data.audio import AudioError, read_mono
-from voxadapt.errors import Problem, UserError
-from voxadapt.params import ModelParams
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from voxadapt.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError
 
 #: Inference never samples the last ids of the codec vocabulary, the end of speech excepted.
 #: The number is a constant of `Qwen3TTSForConditionalGeneration.generate`, not of the config.

@@ -17,10 +17,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from voxadapt import paths
-from voxadapt.params import candidate_name, in_stage2
-from voxadapt.paths import SPEAKER, Corpus
-from voxadapt.provenance import read_json, read_jsonl
+from voxadapt.core import paths
+from voxadapt.core.files import read_json, read_jsonl
+from voxadapt.core.params import candidate_name, in_stage2
+from voxadapt.core.paths import SPEAKER, Corpus
 from voxadapt.reporting.records import read_log
 from voxadapt.reporting.tables import percent, title
 

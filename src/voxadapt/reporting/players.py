@@ -18,11 +18,11 @@ from typing import Any
 
 import soundfile
 
-from voxadapt import paths
+from voxadapt.core import paths
+from voxadapt.core.files import read_jsonl
+from voxadapt.core.params import candidate_name
+from voxadapt.core.paths import SPEAKER, Corpus
 from voxadapt.data.audio import AudioError, read_mono
-from voxadapt.params import candidate_name
-from voxadapt.paths import SPEAKER, Corpus
-from voxadapt.provenance import read_jsonl
 from voxadapt.reporting import mel
 from voxadapt.reporting.records import with_wav_paths
 from voxadapt.reporting.tables import error_of, percent, uncurated, worst

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxadapt import paths
-from voxadapt.errors import Problem, UserError
-from voxadapt.params import LanguageParams, Params, epoch_number, in_stage2
-from voxadapt.provenance import read_json, read_jsonl
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_json, read_jsonl
+from voxadapt.core.params import LanguageParams, Params, epoch_number, in_stage2
 
 Record = dict[str, Any]
 Log = list[dict[str, float | None]]

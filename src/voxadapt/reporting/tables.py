@@ -9,10 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from voxadapt import paths
-from voxadapt.params import candidate_name
-from voxadapt.paths import SPEAKER, Corpus
-from voxadapt.provenance import read_json, read_jsonl
+from voxadapt.core import paths
+from voxadapt.core.files import read_json, read_jsonl
+from voxadapt.core.params import candidate_name
+from voxadapt.core.paths import SPEAKER, Corpus
 from voxadapt.reporting.records import flatten
 
 if TYPE_CHECKING:
@@ -131,27 +131,6 @@ def worst(rows: Iterable[Mapping[str, Any]], limit: int, metric: str = "wer") ->
 def uncurated(text_ids: Iterable[str], limit: int) -> list[str]:
     """Take the first texts in the order of their hash: fixed, and nobody's choice."""
     return sorted(set(text_ids), key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:limit]
-
-
-def metrics_row(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten a summary to the dozen numbers that `dvc metrics show` tabulates.
-
-    Args:
-        summary: What `evaluation.scoring.summarise` returns.
-
-    Returns:
-        Points and bounds of the main measures, rounded to five decimals, and the clip counts.
-    """
-    row: dict[str, Any] = {}
-    for key in ("wer", "cer", "sim"):
-        row[key] = summary[key]["point"]
-        if key != "cer":
-            row |= {f"{key}_low": summary[key]["low"], f"{key}_high": summary[key]["high"]}
-    row["sim_norm"] = summary["sim_norm"]["point"]
-    row["duration_ratio"] = summary["duration_ratio"]["point"]
-    row["failure_rate"] = summary["failure_rate"]["point"]
-    row = {key: None if value is None else round(value, 5) for key, value in row.items()}
-    return row | {"n_expected": summary["n_expected"], "n_measured": summary["n_measured"]}
 
 
 # --- tables for notebooks ----------------------------------------------------------------------

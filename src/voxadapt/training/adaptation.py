@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from voxadapt.core.params import TrainParams
 from voxadapt.model.checkpoint import export_checkpoint
 from voxadapt.model.freezing import ModuleCount, freeze
 from voxadapt.model.tokens import SpeakerRow, SpecialIds, free_codec_row
-from voxadapt.params import TrainParams
 
 
 @dataclass(frozen=True)

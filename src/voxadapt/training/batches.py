@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from voxadapt.core.errors import Problem, UserError
 from voxadapt.data.manifest import Utterance
-from voxadapt.errors import Problem, UserError
 from voxadapt.model.layout import (
     NUM_CLOSING_TOKENS,
     NUM_ROLE_TOKENS,

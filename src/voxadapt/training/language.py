@@ -14,13 +14,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from voxadapt.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import sha256_array, sha256_folder
+from voxadapt.core.params import LanguageParams
+from voxadapt.core.provenance import fingerprint
 from voxadapt.model.delta import Delta, read_delta, write_delta
 from voxadapt.model.freezing import MODULES, ModuleCount, module_of
 from voxadapt.model.rows import RowEmbedding, install_rows
 from voxadapt.model.tokens import SpecialIds, free_language_row, initial_language_vector
-from voxadapt.params import LanguageParams
-from voxadapt.provenance import fingerprint, sha256_array, sha256_folder
 from voxadapt.training.adaptation import Adaptation, Prepared
 
 TEXT_TABLE = "talker.model.text_embedding.weight"

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from voxadapt.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_atomic
+from voxadapt.core.params import TrainParams
 from voxadapt.model.freezing import ModuleCount
-from voxadapt.params import TrainParams
-from voxadapt.provenance import write_atomic
 from voxadapt.training.batches import Example
 from voxadapt.training.losses import Tally
 from voxadapt.training.state import LoopState

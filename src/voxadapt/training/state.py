@@ -13,11 +13,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_json, replacing, sha256_array, sha256_file
+from voxadapt.core.params import TrainParams
+from voxadapt.core.provenance import fingerprint
 from voxadapt.data.manifest import Utterance
-from voxadapt.errors import Problem, UserError
 from voxadapt.model.checkpoint import META
-from voxadapt.params import TrainParams
-from voxadapt.provenance import fingerprint, read_json, replacing, sha256_array, sha256_file
 from voxadapt.training.batches import Line
 
 STATE_FORMAT = 2  # part of every fingerprint; raise it when a saved state means something else

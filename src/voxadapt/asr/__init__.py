@@ -1,0 +1,1 @@
+"""Recognition: Whisper, the normaliser, and the counts of errors."""

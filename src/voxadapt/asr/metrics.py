@@ -1,0 +1,111 @@
+"""Word and character errors: counts per clip, corpus error at the end.
+
+Three numbers are kept apart by name. The *capped corpus error* ranks: edits of a clip count at
+most its reference length, so that one runaway cannot outweigh the rest. The *raw corpus error* is
+the usual WER or CER. The *mean of clips* weighs short and long sentences alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jiwer
+
+from voxadapt.asr.normalise import characters
+
+
+@dataclass(frozen=True, slots=True)
+class EditCounts:
+    """Edit operations that turn a reference into a transcript.
+
+    Attributes:
+        hits: Units in common.
+        substitutions: Units replaced.
+        deletions: Units of the reference that are missing.
+        insertions: Units that the reference lacks.
+    """
+
+    hits: int
+    substitutions: int
+    deletions: int
+    insertions: int
+
+    @property
+    def reference_units(self) -> int:
+        """Words or characters of the reference."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def edits(self) -> int:
+        """Edit distance, without a cap."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def capped_edits(self) -> int:
+        """Edits, at most the reference length."""
+        return min(self.edits, self.reference_units)
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusError:
+    """One corpus, three error rates that are never to be confused.
+
+    Attributes:
+        capped: Sum of capped edits over sum of reference units; ranks candidates.
+        raw: Sum of edits over sum of reference units.
+        mean_of_clips: Mean of the clips' own capped errors.
+        num_clips: Clips counted, failed ones included.
+    """
+
+    capped: float
+    raw: float
+    mean_of_clips: float
+    num_clips: int
+
+
+def word_counts(reference: str, hypothesis: str) -> EditCounts:
+    """Count word edits between two normalised texts.
+
+    Raises:
+        ValueError: When the reference is empty: no error rate exists for it.
+    """
+    _refuse_empty(reference)
+    if not hypothesis.split():
+        return EditCounts(0, 0, len(reference.split()), 0)
+    return _counts(jiwer.process_words(reference, hypothesis))
+
+
+def char_counts(reference: str, hypothesis: str) -> EditCounts:
+    """Count character edits between two normalised texts, spaces left out.
+
+    Raises:
+        ValueError: When the reference is empty: no error rate exists for it.
+    """
+    _refuse_empty(reference)
+    reference, hypothesis = characters(reference), characters(hypothesis)
+    if not hypothesis:
+        return EditCounts(0, 0, len(reference), 0)
+    return _counts(jiwer.process_characters(reference, hypothesis))
+
+
+def corpus_error(clips: Sequence[EditCounts]) -> CorpusError:
+    """Pool the counts of all clips; a failed clip belongs in here with all units deleted."""
+    units = sum(clip.reference_units for clip in clips)
+    if units == 0:
+        raise ValueError("a corpus error needs at least one reference unit")
+    return CorpusError(
+        capped=sum(clip.capped_edits for clip in clips) / units,
+        raw=sum(clip.edits for clip in clips) / units,
+        mean_of_clips=sum(c.capped_edits / c.reference_units for c in clips) / len(clips),
+        num_clips=len(clips),
+    )
+
+
+def _refuse_empty(reference: str) -> None:
+    if not reference.strip():
+        raise ValueError("an empty reference has no error rate; give a text with letters or digits")
+
+
+def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> EditCounts:
+    return EditCounts(output.hits, output.substitutions, output.deletions, output.insertions)

@@ -1,0 +1,371 @@
+"""Transcription by openai-whisper: greedy, language forced, batched, cached by content.
+
+One encoder pass serves decoding and language identification. Nothing is sampled and nothing is
+tried again at a higher temperature: log-probability, compression ratio and no-speech probability
+are kept as numbers instead. Any checkpoint that `whisper.load_model` reads will do, with any
+`n_audio_ctx`; clips longer than its window are read in several windows, never cut silently.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import whisper
+from numpy.typing import NDArray
+from whisper.audio import HOP_LENGTH, SAMPLE_RATE, log_mel_spectrogram, pad_or_trim
+from whisper.timing import find_alignment
+from whisper.tokenizer import LANGUAGES, get_tokenizer
+
+from voxadapt.core.compat import keep_freed_memory
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.executor import LOCAL, Executor, elsewhere
+from voxadapt.core.files import sha256_file, write_atomic
+from voxadapt.core.progress import Progress
+from voxadapt.core.provenance import fingerprint
+from voxadapt.data.audio import read_audio, resample
+
+TOKENS_PER_REFERENCE_TOKEN = 4  # a transcript longer than this (plus 16) only repeats itself
+LIMIT_STEP = 32  # limits are rounded up, so that batches share one and caches stay valid
+SEAM_S = 0.1  # long clips are divided at the quietest stretch of this length …
+SEAM_SHARE = 0.25  # … within this last share of a window
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What Whisper heard in one clip.
+
+    Attributes:
+        text: Transcript, as decoded.
+        avg_logprob: Mean log-probability of its tokens; the lowest of several windows.
+        compression_ratio: Of the text by zlib; high where it repeats itself.
+        no_speech_prob: The highest of several windows.
+        lid: Most probable language, None for a model of one language.
+        lid_p: Its probability.
+        num_windows: Windows read.
+    """
+
+    text: str
+    avg_logprob: float
+    compression_ratio: float
+    no_speech_prob: float
+    lid: str | None
+    lid_p: float | None
+    num_windows: int
+
+
+class Transcriber:
+    """A Whisper checkpoint with fixed decoding options.
+
+    Args:
+        model: Path of a checkpoint, or a name that openai-whisper can download.
+        language: Whisper's code of the language, always forced.
+        device: cpu, cuda or cuda:N.
+        batch_size: Windows decoded at once; recorded, because near-ties can flip with it.
+        cache_dir: Folder for transcripts; None keeps none.
+
+    Raises:
+        UserError: When the checkpoint cannot be had or read, or the language is unknown to it.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        language: str,
+        device: str = "cpu",
+        batch_size: int = 16,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        self.language, self.batch_size = language, batch_size
+        self._model, name, sha = load_whisper(model, device)
+        self._model.eval()
+        self._fp16 = self._model.device.type != "cpu"
+        dims = self._model.dims
+        _check_language(language, self._model.is_multilingual, str(model))
+        self._tokenizer = get_tokenizer(
+            self._model.is_multilingual,
+            num_languages=self._model.num_languages,
+            language=language,
+            task="transcribe",
+        )
+        self.window_samples = dims.n_audio_ctx * 2 * HOP_LENGTH
+        self._max_tokens = dims.n_text_ctx - len(
+            self._tokenizer.sot_sequence_including_notimestamps
+        )
+        options = {
+            "language": language,
+            "temperature": 0,
+            "timestamps": False,
+            "dtype": "float16" if self._fp16 else "float32",
+            "batch_size": batch_size,
+            "windows": 1,
+            "whisper": metadata.version("openai-whisper"),
+        }
+        self.asr_id = f"whisper:{name}+{sha[:12]}/{language}/{fingerprint(options, 8)}"
+        self.options = options | {"model": name, "sha256": sha}
+        self._cache = None if cache_dir is None else Path(cache_dir) / fingerprint(self.asr_id)
+        self._again = partial(Transcriber, model, language, elsewhere(device), batch_size)
+
+    def transcribe(
+        self,
+        paths: Sequence[str | Path],
+        texts: Sequence[str],
+        executor: Executor = LOCAL,
+    ) -> list[Transcript]:
+        """Transcribe clips.
+
+        Args:
+            paths: Audio files of any rate.
+            texts: Their references; only their length is used, to bound the transcript.
+            executor: Where they are read and heard.
+
+        Returns:
+            One transcript a clip, in the same order.
+
+        Raises:
+            OSError: When a file is not there.
+            AudioError: When it cannot be decoded.
+        """
+        limits = [self._limit(text) for text in texts]
+        names = [f"{sha256_file(path)}-{limit}" for path, limit in zip(paths, limits, strict=True)]
+        done = {name: found for name in set(names) if (found := self._cached(name)) is not None}
+        missing = {name: index for index, name in enumerate(names) if name not in done}
+        # Clips of one limit and similar length share a batch: its longest transcript holds it.
+        order = sorted(missing.values(), key=lambda i: (limits[i], len(texts[i]), names[i]))
+        progress = Progress("Transcribing", len(order)) if order else None
+        batches = []
+        for limit in sorted({limits[i] for i in order}):
+            group = [i for i in order if limits[i] == limit]
+            for start in range(0, len(group), self.batch_size):
+                batches.append((limit, group[start : start + self.batch_size]))
+        shards = [(limit, [paths[i] for i in batch]) for limit, batch in batches]
+        read = partial(_windows, window=self.window_samples)
+        for number, heard in executor.run(shards, read, _hear, self, self._again):
+            batch = batches[number][1]
+            for index, found in zip(batch, heard, strict=True):
+                done[names[index]] = found
+                self._remember(names[index], found)
+            assert progress is not None
+            progress.advance(len(batch))
+        return [done[name] for name in names]
+
+    @torch.no_grad()
+    def words(
+        self, wave: NDArray[np.float32]
+    ) -> tuple[list[tuple[str, float, float, float]], str | None]:
+        """Transcribe one window and place its words in time.
+
+        Args:
+            wave: Samples at 16 kHz, [N]; at most `window_samples` are heard.
+
+        Returns:
+            Words with start and end in seconds and probability; or none, and why there are none
+            to be trusted.
+        """
+        mel = self._mel([wave])[0]
+        heard = whisper.decode(self._model, mel, self._options())
+        text = heard.text.strip()
+        if not text:
+            return [], "no words"
+        if heard.no_speech_prob > 0.6 and heard.avg_logprob < -1.0:
+            return [], f"probably no speech ({text[:40]})"
+        if heard.compression_ratio > 2.4:
+            return [], f"a text that repeats itself ({text[:40]})"
+        tokens = [token for token in heard.tokens if token < self._tokenizer.eot]
+        num_frames = min(len(wave), self.window_samples) // HOP_LENGTH
+        placed = find_alignment(self._model, self._tokenizer, tokens, mel, num_frames)
+        words = [(w.word, float(w.start), float(w.end), float(w.probability)) for w in placed]
+        return words, None if words else "no words"
+
+    def _mel(self, windows: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """Return what the encoder takes of windows, [B, num_mels, num_frames]."""
+        mel = torch.stack(
+            [
+                log_mel_spectrogram(
+                    pad_or_trim(window, self.window_samples), self._model.dims.n_mels
+                )
+                for window in windows
+            ]
+        ).to(self._model.device)
+        return mel.half() if self._fp16 else mel
+
+    def _options(self, limit: int | None = None) -> whisper.DecodingOptions:
+        """Return how all is decoded; None leaves the length of a transcript to Whisper."""
+        return whisper.DecodingOptions(
+            language=self.language,
+            temperature=0.0,
+            without_timestamps=True,
+            fp16=self._fp16,
+            sample_len=limit,
+        )
+
+    def _limit(self, text: str) -> int:
+        """Return how many tokens a transcript of this reference may have."""
+        expected = len(self._tokenizer.encode(" " + text.strip()))
+        wanted = TOKENS_PER_REFERENCE_TOKEN * expected + 16
+        return min(self._max_tokens, math.ceil(wanted / LIMIT_STEP) * LIMIT_STEP)
+
+    def _read(self, clips: list[list[NDArray[np.float32]]], limit: int) -> list[Transcript]:
+        """Transcribe one batch of clips, each in its windows."""
+        windows = [window for clip in clips for window in clip]
+        heard: list[tuple[Any, str | None, float | None]] = []
+        for start in range(0, len(windows), self.batch_size):
+            heard += self._decode(windows[start : start + self.batch_size], limit)
+        transcripts, start = [], 0
+        for clip in clips:
+            transcripts.append(_join(heard[start : start + len(clip)]))
+            start += len(clip)
+        return transcripts
+
+    @torch.no_grad()
+    def _decode(
+        self, windows: Sequence[NDArray[np.float32]], limit: int
+    ) -> list[tuple[Any, str | None, float | None]]:
+        """Encode once, then identify the language and decode."""
+        model = self._model
+        features = model.encoder(self._mel(windows))
+        languages: list[tuple[str | None, float | None]] = [(None, None)] * len(windows)
+        if model.is_multilingual:
+            _, probabilities = whisper.detect_language(model, features, self._tokenizer)
+            best = [max(p, key=p.get) for p in probabilities]
+            languages = [(code, p[code]) for code, p in zip(best, probabilities, strict=True)]
+        results = whisper.decode(model, features, self._options(limit))
+        return [(result, *found) for result, found in zip(results, languages, strict=True)]
+
+    def _cached(self, name: str) -> Transcript | None:
+        if self._cache is None:
+            return None
+        try:
+            stored = json.loads((self._cache / f"{name}.json").read_text(encoding="utf-8"))
+            return Transcript(**stored)
+        except (OSError, ValueError, TypeError):  # absent, or left by another version
+            return None
+
+    def _remember(self, name: str, transcript: Transcript) -> None:
+        if self._cache is not None:
+            text = json.dumps(asdict(transcript), ensure_ascii=False, sort_keys=True)
+            write_atomic(self._cache / f"{name}.json", text + "\n")
+
+
+def _windows(
+    batch: tuple[int, Sequence[str | Path]], window: int
+) -> tuple[int, list[list[NDArray[np.float32]]]]:
+    """Read the clips of one batch at Whisper's rate, each in windows."""
+    limit, paths = batch
+    clips = []
+    for path in paths:
+        wav, sample_rate_hz = read_audio(path)
+        clips.append(split_at_pauses(resample(wav, sample_rate_hz, SAMPLE_RATE), window))
+    return limit, clips
+
+
+def _hear(
+    transcriber: Transcriber, batch: tuple[int, list[list[NDArray[np.float32]]]]
+) -> list[Transcript]:
+    """Transcribe one batch that was read."""
+    limit, clips = batch
+    return transcriber._read(clips, limit)
+
+
+def split_at_pauses(wav: NDArray[np.float32], window: int) -> list[NDArray[np.float32]]:
+    """Divide a clip into pieces of at most `window` samples, at its quietest moments.
+
+    Args:
+        wav: Samples at 16 kHz, [N].
+        window: Samples that the encoder takes.
+
+    Returns:
+        The pieces; together they are the clip.
+    """
+    pieces = []
+    seam = round(SEAM_S * SAMPLE_RATE)
+    while len(wav) > window:
+        first = round(window * (1 - SEAM_SHARE))
+        tail = wav[first:window].astype(np.float64) ** 2
+        energy = np.convolve(tail, np.ones(min(seam, len(tail))), "valid")
+        cut = first + int(np.argmin(energy)) + min(seam, len(tail)) // 2
+        pieces.append(wav[:cut])
+        wav = wav[cut:]
+    return [*pieces, wav]
+
+
+def _join(heard: Sequence[tuple[Any, str | None, float | None]]) -> Transcript:
+    """Make one transcript of a clip's windows."""
+    results = [result for result, _, _ in heard]
+    text = " ".join(result.text.strip() for result in results if result.text.strip())
+    _, lid, lid_p = max(heard, key=lambda item: item[2] or 0.0)
+    return Transcript(
+        text=text,
+        avg_logprob=round(float(min(result.avg_logprob for result in results)), 6),
+        compression_ratio=round(float(whisper.utils.compression_ratio(text)), 6),
+        no_speech_prob=round(_finite(max(result.no_speech_prob for result in results)), 6),
+        lid=lid,
+        lid_p=None if lid_p is None else round(float(lid_p), 6),
+        num_windows=len(results),
+    )
+
+
+def _finite(value: float) -> float:
+    return float(value) if math.isfinite(value) else 0.0
+
+
+def load_whisper(model: str | Path, device: str = "cpu") -> tuple[Any, str, str]:
+    """Load a Whisper checkpoint by path or name.
+
+    Returns:
+        The model, its name (`large-v3`, or the file's name) and the sha256 of its file.
+
+    Raises:
+        UserError: What is missing, where it would come from, and how to use a local copy.
+    """
+    name = str(model)
+    fix = (
+        'Fetch it on a machine with access (python -c "import whisper; '
+        "whisper.load_model('large-v3')\" stores it in ~/.cache/whisper) and set asr.model to the "
+        "path of the .pt file."
+    )
+    keep_freed_memory()
+    if name in whisper.available_models():
+        url = whisper._MODELS[name]
+        try:
+            return whisper.load_model(name, device=device), name, url.split("/")[-2]
+        except (OSError, RuntimeError) as error:  # URLError is an OSError
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                Problem(f"asr.model: {name}", f"weights from {url}", reason, fix),
+                "The Whisper model could not be fetched.",
+            ) from None
+    if not Path(name).is_file():
+        known = ", ".join(whisper.available_models())
+        raise UserError(
+            Problem(f"asr.model: {name}", f"a checkpoint file, or one of {known}", "neither", fix),
+            "There is no such Whisper model.",
+        )
+    sha = sha256_file(name)
+    try:
+        return whisper.load_model(name, device=device), Path(name).stem, sha
+    except Exception as error:  # any content that is no checkpoint: pickle, zip, keys, shapes
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise UserError(
+            Problem(f"asr.model: {name}", "{'dims', 'model_state_dict'}", reason, fix),
+            "The Whisper checkpoint cannot be read.",
+        ) from None
+
+
+def _check_language(language: str, is_multilingual: bool, model: str) -> None:
+    expected = None
+    if language not in LANGUAGES:
+        expected = "a Whisper language code such as en, ms, th, zh"
+    elif not is_multilingual and language != "en":
+        expected = f"en, the only language of {model}"
+    if expected is not None:
+        fix = "Change asr.language, or take a multilingual asr.model."
+        raise UserError(Problem("asr.language", expected, language, fix))

@@ -1,0 +1,1 @@
+"""What every part rests on: parameters, paths, errors, files, provenance, launch, executor."""

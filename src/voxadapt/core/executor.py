@@ -1,0 +1,342 @@
+"""Where the heavy steps of extraction and scoring run: in this process, or on a Ray cluster.
+
+A caller cuts its work into *shards*: the very batches in which its model runs, made of its clips in
+a fixed order. Each shard goes through two steps, `read` (a processor and the disk) and `work` (a
+model, loaded once a worker). `Local` takes one shard after another; `RayData` streams them through
+the workers of a cluster. The shards are the same in both, so the results are the same bytes, where
+the processors (or GPUs) are of one kind.
+
+Neither keeps anything: the caller stores each result, under the hash of what it was made from, when
+it arrives, and hands over only shards that are not stored yet. So a run that was stopped goes on,
+with either back end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from voxadapt.core.errors import Problem, UserError, is_out_of_memory
+from voxadapt.core.params import ExecutorParams
+
+Shard = TypeVar("Shard")
+Model = TypeVar("Model")
+Material = TypeVar("Material")
+Result = TypeVar("Result")
+
+STORE_BYTES = 256 * 2**20  # a worker, for shards on their way in a cluster that is started here
+READERS_PER_WORKER = 2  # of such a cluster at most; a processor each, as a worker has
+SHARDS_PER_TASK = 8
+TASKS_PER_WORKER = 8  # at least, where there are enough shards: nobody waits long for the last one
+
+
+class Executor(Protocol):
+    """What takes shards and gives results."""
+
+    def run(
+        self,
+        shards: Sequence[Shard],
+        read: Callable[[Shard], Material],
+        work: Callable[[Model, Material], Result],
+        model: Model,
+        load: Callable[[], Model] | None = None,
+    ) -> Iterator[tuple[int, Result]]:
+        """Take every shard through both steps.
+
+        Args:
+            shards: What is to be done.
+            read: First step, without the model.
+            work: Second step.
+            model: What the second step works with, loaded here.
+            load: How a worker elsewhere loads it, once; None sends `model` itself.
+
+        Yields:
+            The position of a shard and its result, each once, in any order.
+
+        Raises:
+            UserError: What a step raised, or what the cluster lacks.
+        """
+
+
+class Local:
+    """This process, one shard after another, in their order."""
+
+    def run(
+        self,
+        shards: Sequence[Shard],
+        read: Callable[[Shard], Material],
+        work: Callable[[Model, Material], Result],
+        model: Model,
+        load: Callable[[], Model] | None = None,
+    ) -> Iterator[tuple[int, Result]]:
+        """Take every shard through both steps; see `Executor`."""
+        for number, shard in enumerate(shards):
+            yield number, work(model, read(shard))
+
+
+LOCAL = Local()
+
+
+def elsewhere(device: str) -> str:
+    """Name a device as a worker sees it, which has one GPU and no other: cuda:3 becomes cuda."""
+    return device.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class RayData:
+    """Workers of a Ray cluster, fed by Ray Data.
+
+    Reading is done by tasks, a processor each; a worker is an actor that holds the model. Shards
+    stream through both, as many at a time as the cluster's object store takes. A worker that dies
+    is replaced and its shards are done again.
+
+    Attributes:
+        params: Address, number of workers, how often one may be lost.
+        gpus_per_worker: 0 where the models run on processors.
+        num_threads: Of torch, in each worker; other numbers may give other last bits.
+    """
+
+    params: ExecutorParams
+    gpus_per_worker: float = 0.0
+    num_threads: int = 1
+
+    def run(
+        self,
+        shards: Sequence[Shard],
+        read: Callable[[Shard], Material],
+        work: Callable[[Model, Material], Result],
+        model: Model,
+        load: Callable[[], Model] | None = None,
+    ) -> Iterator[tuple[int, Result]]:
+        """Take every shard through both steps; see `Executor`."""
+        if not shards:
+            return
+        ray = self._connect()
+        self._require_room(ray.cluster_resources())
+        context = ray.data.DataContext.get_current()
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # the caller says how far it is
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.enable_fallback_to_arrow_object_ext_type = True  # parcels are no Arrow values
+        num_tasks = max(
+            len(shards) // SHARDS_PER_TASK,
+            min(len(shards), TASKS_PER_WORKER * self.params.num_workers),
+        )
+        num_workers = min(self.params.num_workers, num_tasks)
+        rows = [{"number": n, "parcel": _Parcel(shard)} for n, shard in enumerate(shards)]
+        losses = self.params.max_losses
+        with warnings.catch_warnings():  # `max_retries` and `max_restarts` go in Ray 2.64
+            warnings.simplefilter("ignore", DeprecationWarning)
+            results = (
+                ray.data.from_items(rows, override_num_blocks=num_tasks)
+                .map(_read, fn_args=(os.getcwd(), read), num_cpus=1, max_retries=losses)
+                .map(
+                    _Worker,
+                    fn_constructor_args=(
+                        os.getcwd(), self.num_threads, work, load or partial(_itself, model),
+                    ),
+                    compute=ray.data.ActorPoolStrategy(size=num_workers),
+                    num_cpus=1,
+                    num_gpus=self.gpus_per_worker,
+                    max_restarts=losses,
+                )
+            )  # fmt: skip
+        del rows
+        try:
+            for row in results.iter_rows():
+                value = row["parcel"].value
+                if isinstance(value, _Failure):
+                    raise value.as_error()
+                yield int(row["number"]), value
+        except ray.exceptions.RayError as error:
+            raise self._explain(error) from None
+
+    def _connect(self) -> Any:
+        """Return `ray`, connected: to the cluster of an earlier call, the one named, or its own."""
+        try:
+            import ray
+            import ray.data
+        except ImportError as error:
+            raise UserError(
+                Problem(
+                    "executor.kind: ray",
+                    "the package ray with its part for data",
+                    " ".join(str(error).split())[:160],
+                    'Run `pip install "voxadapt[ray]"`, or set executor.kind: local.',
+                )
+            ) from None
+        if ray.is_initialized():
+            return ray
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.params.address is None:
+            workers = self.params.num_workers
+            spare = (os.cpu_count() or 1) - workers
+            options |= {
+                "address": "local",
+                "num_cpus": workers + max(1, min(spare, READERS_PER_WORKER * workers)),
+                "object_store_memory": STORE_BYTES * (workers + 1),
+                "include_dashboard": False,
+            }
+        else:
+            options["address"] = self.params.address
+        try:
+            ray.init(**options)
+        except Exception as error:  # of many types: no answer, another version, no node here
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(
+                Problem(
+                    f"executor.address: {self.params.address}",
+                    "a Ray cluster that this machine belongs to",
+                    reason,
+                    "Start one with `ray start --head`, join it with `ray start --address=…`, and "
+                    "run this command on one of its machines; or set executor.address: null.",
+                ),
+                "The cluster cannot be reached.",
+            ) from None
+        return ray
+
+    def _require_room(self, resources: Mapping[str, float]) -> None:
+        """Refuse a cluster too small for the workers and one reader: it would wait forever."""
+        needed = {
+            "CPU": self.params.num_workers + 1.0,
+            "GPU": self.params.num_workers * self.gpus_per_worker,
+        }
+        problems = [
+            Problem(
+                f"executor.num_workers: {self.params.num_workers}",
+                f"a cluster with {amount:g} {kind}" + (", one to read" if kind == "CPU" else ""),
+                f"{resources.get(kind, 0.0):g}",
+                "Lower executor.num_workers or executor.gpus_per_worker, or add machines.",
+            )
+            for kind, amount in needed.items()
+            if resources.get(kind, 0.0) < amount
+        ]
+        if problems:
+            raise UserError(problems, "The cluster is too small.")
+
+    def _explain(self, error: Exception) -> UserError:
+        """Say what to do about an error of the cluster itself."""
+        text = str(error)
+        reason = " ".join(text.split())
+        lost = ("ActorDied", "ActorUnavailable", "WorkerCrashed", "NodeDied", "OwnerDied")
+        if any(name in type(error).__name__ + text for name in (*lost, "The actor is dead")):
+            return UserError(
+                Problem(
+                    f"executor.max_losses: {self.params.max_losses}",
+                    f"no worker that is lost more than {self.params.max_losses} times",
+                    reason[-300:],
+                    "Look at the memory of the machines; lower the batch size or "
+                    "executor.num_workers. Then repeat the command: it goes on where it was.",
+                ),
+                "Workers were lost too often.",
+            )
+        return UserError(
+            Problem(
+                "executor.kind: ray",
+                "a cluster that does its work",
+                reason[:400],
+                "Install the same versions on every machine; or set executor.kind: local.",
+            ),
+            "The cluster gave up.",
+        )
+
+
+@dataclass(frozen=True)
+class _Parcel:
+    """A value that Ray hands on as it is."""
+
+    value: Any
+
+
+def _itself(model: Model) -> Model:
+    """Load nothing: the model comes with the call."""
+    return model
+
+
+def _enter(folder: str) -> None:
+    """Go to the project folder, which relative paths start from."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UserError(
+            Problem(
+                folder,
+                "the project folder, at the same path on every machine of the cluster",
+                str(error),
+                "Put the project on a file system that all of them mount.",
+            )
+        ) from None
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """What a step raised, as plain values."""
+
+    problems: tuple[Problem, ...]
+    title: str
+    no_memory: bool
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> _Failure:
+        """Keep what the caller must know of an exception."""
+        if isinstance(error, UserError):
+            return cls(error.problems, error.title, False, "")
+        return cls((), "", is_out_of_memory(error), traceback.format_exc())
+
+    def as_error(self) -> Exception:
+        """Return what is raised in its place."""
+        if self.problems:
+            return UserError(self.problems, self.title)
+        if self.no_memory:
+            return MemoryError(self.text.strip().splitlines()[-1])
+        return RuntimeError(f"a worker failed:\n{self.text}")
+
+
+def _read(row: dict[str, Any], folder: str, read: Callable[[Any], Any]) -> dict[str, Any]:
+    """Take a shard through the first step."""
+    try:
+        _enter(folder)
+        value = read(row["parcel"].value)
+    except Exception as error:
+        value = _Failure.of(error)
+    return {"number": row["number"], "parcel": _Parcel(value)}
+
+
+class _Worker:
+    """An actor with a model; a failure to load it is the result of its every shard."""
+
+    def __init__(
+        self,
+        folder: str,
+        num_threads: int,
+        work: Callable[[Any, Any], Any],
+        load: Callable[[], Any],
+    ) -> None:
+        import torch
+
+        torch.set_num_threads(num_threads)
+        self._failure: _Failure | None = None
+        self._work = work
+        try:
+            _enter(folder)
+            self._model = load()
+        except Exception as error:
+            self._failure = _Failure.of(error)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Take a shard through the second step."""
+        value = self._failure or row["parcel"].value
+        if not isinstance(value, _Failure):
+            try:
+                value = self._work(self._model, value)
+            except Exception as error:
+                value = _Failure.of(error)
+        return {"number": row["number"], "parcel": _Parcel(value)}

@@ -1,0 +1,147 @@
+"""Files that are written whole or not at all, and hashes of their contents."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxadapt.core.errors import explain_storage
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Return the hexadecimal sha256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """Return the hexadecimal sha256 of a file, read in blocks."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_folder(path: str | Path) -> str:
+    """Hash a folder by the relative names and contents of its files, in a fixed order."""
+    root = Path(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in root.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(root).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def sha256_array(array: np.ndarray) -> str:
+    """Hash an array's type, shape and bytes."""
+    array = np.ascontiguousarray(array)
+    header = f"{array.dtype.str}{array.shape}".encode()
+    return sha256_bytes(header + array.tobytes())
+
+
+def write_atomic(path: str | Path, data: str | bytes) -> None:
+    """Write a file so that it is either whole or absent.
+
+    Raises:
+        UserError: When the disk is full, read-only or faulty.
+    """
+    with replacing(path) as part:
+        part.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary file that takes the place of `path` when the block ends well.
+
+    The file and its folder reach the disk before this returns. The temporary file has a fixed
+    name, so that what a killed process left is overwritten by the next one, and is locked, so
+    that two processes that write the same file do so one after the other.
+
+    Raises:
+        UserError: When the disk is full, read-only or faulty.
+    """
+    path = Path(path)
+    with explain_storage(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part, lock = _claim(path)
+        try:
+            yield part
+            sync(part)
+            os.chmod(part, 0o644)
+            os.replace(part, path)
+            sync(path.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _claim(path: Path) -> tuple[Path, int | None]:
+    """Return the temporary file for a path, empty, and the lock that is held on it, if any."""
+    while fcntl is not None:
+        part = path.with_name(f".{path.name}.part")
+        lock = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            os.close(lock)
+            part.unlink(missing_ok=True)
+            break
+        with suppress(FileNotFoundError):  # whoever held it has renamed or removed it meanwhile
+            if os.stat(part).st_ino == os.fstat(lock).st_ino:
+                os.ftruncate(lock, 0)
+                return part, lock
+        os.close(lock)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(b"")
+    return part, None
+
+
+def sync(path: str | Path) -> None:
+    """Have a file or a folder reach the disk before this returns."""
+    folder = Path(path).is_dir()
+    if os.name == "nt" and folder:
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if not (folder and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise  # some file systems sync no folders
+    finally:
+        os.close(handle)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON with sorted keys and a closing newline, so that equal values give equal bytes."""
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file in UTF-8."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line; one row at a time is in memory."""
+    with replacing(path) as part, open(part, "w", encoding="utf-8", newline="\n") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """Read a JSONL file that a stage wrote."""
+    with open(path, encoding="utf-8", newline="\n") as stream:
+        return [json.loads(line) for line in stream if line.strip()]

@@ -1,0 +1,661 @@
+"""Parameters of every stage: strict, frozen, one section per stage.
+
+`params.yaml` is read once, here. A misspelt key, a wrong type or a value out of range becomes a
+`Problem` that names the parameter; all of them are shown together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+
+from voxadapt.core.errors import Problem, UserError
+
+
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if not 0.0 <= limits[0] < limits[1]:
+        raise ValueError("must be two numbers, the lower first, none below 0")
+    return limits
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+# A lower and an upper limit, in this order.
+Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Filled = Annotated[str, Field(min_length=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+MAX_SPEAKER_CHARACTERS = 64
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_NODES = 100_000  # with every alias written out
+MAX_YAML_DEPTH = 50
+
+
+def speaker_name_problem(name: str) -> str | None:
+    """Say why a speaker cannot have this name; None when it can."""
+    if not 1 <= len(name) <= MAX_SPEAKER_CHARACTERS:
+        return f"must have 1 to {MAX_SPEAKER_CHARACTERS} characters"
+    if name != name.strip() or not name.isprintable():
+        return "must have no surrounding blanks and no control characters"
+    return None
+
+
+class Section(BaseModel):
+    """A frozen group of parameters that refuses unknown keys, and what is no plain value."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse control characters, and true or false for a number: they would be 1 and 0."""
+        is_switch = cls.model_fields[str(info.field_name)].annotation is bool
+        for item in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(item, bool) and not is_switch:
+                raise ValueError(
+                    "must not be true or false, as yes, no, on, off without quotes are"
+                )
+            if isinstance(item, str) and not item.replace("\n", " ").isprintable():
+                raise ValueError("must be printable text")
+        return value
+
+
+class ModelParams(Section):
+    """Which Base model is adapted, and where it runs."""
+
+    base: Filled = Field(description="Folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
+    revision: str | None = Field(None, description="Commit on the hub; null for a folder.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    num_threads: int | None = Field(None, ge=1, description="CPU threads; null: torch decides.")
+
+
+class AsrParams(Section):
+    """Which openai-whisper model transcribes."""
+
+    model: Filled = Field(description="Path of a checkpoint, or an openai-whisper name.")
+    language: Filled = Field(description="Whisper language code, always forced: en, ms, zh …")
+    batch_size: Count = 16
+    second: Filled | None = Field(
+        None,
+        description="Another one, of another size or family, that hears the two finalists too.",
+    )
+
+    @model_validator(mode="after")
+    def _two_models(self) -> AsrParams:
+        if self.second == self.model:
+            raise ValueError("asr.second must be another model than asr.model")
+        return self
+
+
+class DataParams(Section):
+    """Where the speaker's corpus lies."""
+
+    manifest: Filled = Field(
+        description="JSONL with audio, text and ref_audio; paths relative to it."
+    )
+    ref_text: str | None = Field(
+        None, description="Transcript of the reference clip, for `score.base_prompt: icl`."
+    )
+    other_voices: Filled | None = Field(
+        None, description="JSONL with audio, text and speaker: other voices, for the floor."
+    )
+
+
+class AuditParams(Section):
+    """Limits of the data audit; beyond an *error* limit the pipeline stops."""
+
+    min_total_minutes: Positive = 5.0
+    recommended_total_minutes: Range = (10.0, 30.0)
+    min_sample_rate_hz: Count = 16000
+    clip_duration_s: Range = (1.0, 20.0)
+    ref_duration_s: Range = (3.0, 10.0)
+    max_clipped_share: Share = 0.001
+    min_snr_db: float = 20.0
+    max_edge_silence_s: Positive = 0.7
+    rate_outlier_mads: Positive = 4.0
+    max_disagreement: Positive = Field(
+        0.3, description="Character error rate of Whisper against the transcript that is reported."
+    )
+
+
+class SplitParams(Section):
+    """Shares of texts held out by hash, so that adding clips moves no text between splits."""
+
+    selection_share: Share = 0.2
+    confirmation_share: Share = 0.2
+    salt: str = "voxadapt"
+
+    @model_validator(mode="after")
+    def _leave_some_training(self) -> SplitParams:
+        if self.selection_share + self.confirmation_share >= 0.9:
+            raise ValueError("selection_share + confirmation_share must stay below 0.9")
+        return self
+
+
+class CodesParams(Section):
+    """Codec extraction."""
+
+    batch_seconds: Positive = Field(
+        60.0, description="Padded audio per codec batch; on a CPU at most 8 s."
+    )
+
+
+class TrainParams(Section):
+    """Speaker fine-tuning. The number of epochs is the last one listed in `candidates`."""
+
+    speaker_name: str = Field(min_length=1, max_length=64)
+    language: str = Field("auto", description="Prefix: auto, or a language the model lists.")
+    batch_size: Count = 8
+    gradient_accumulation_steps: Count = 1
+    lr: Positive = 2.0e-6
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: Positive = 1.0
+    frame_dropout: Share = Field(
+        0.0, description="Largest share of input frames without codes, drawn for each utterance."
+    )
+    sub_talker_weight: Positive = Field(0.3, description="Weight of the code predictor's loss.")
+    compute_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Autocast dtype; masters stay fp32 unless master_weights is false."
+    )
+    master_weights: bool = True
+    low_memory: bool = Field(
+        False,
+        description="bfloat16 weights, 8 more bits and 8-bit moments: 7 bytes a weight, not 16.",
+    )
+    frozen: tuple[str, ...] = Field(
+        ("speaker_encoder",), description="Module prefixes that are not trained."
+    )
+    gradient_checkpointing: bool = False
+    seed: Seed = 0
+    speakers: tuple[str, ...] | None = Field(
+        None,
+        min_length=1,
+        description="Of several in the manifest, those that are learnt; null: all. The others must "
+        "be speakers of model.base; they are spoken and measured.",
+    )
+    balance: Share = Field(
+        0.0,
+        description="Several speakers: 0 takes every clip once an epoch, 1 as many frames of each.",
+    )
+
+    @field_validator("speaker_name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if problem := speaker_name_problem(name):
+            raise ValueError(problem)
+        return name
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave parameters of several speakers out where they are off: one speaker's runs stand."""
+        values: dict[str, Any] = handler(self)
+        for name in ("speakers", "balance"):
+            if not values.get(name):
+                values.pop(name, None)
+        return values
+
+    @model_validator(mode="after")
+    def _one_kind_of_master(self) -> TrainParams:
+        if self.low_memory and (self.compute_dtype != "bfloat16" or not self.master_weights):
+            raise ValueError(
+                "low_memory keeps masters of its own and computes in bfloat16: "
+                "set compute_dtype: bfloat16 and master_weights: true"
+            )
+        return self
+
+
+class ScoreParams(Section):
+    """Synthesis and scoring, the same for every candidate."""
+
+    takes: int = Field(3, ge=1, description="Takes per sentence; at least 3 for a decision.")
+    batch_size: Count = 32
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Weights that speak; auto: bfloat16 on a GPU that has it, or float32."
+    )
+    seed: Seed = 1
+    max_sentences: int | None = Field(None, ge=1, description="Per split; null scores all of them.")
+    base_prompt: Literal["x_vector", "icl"] = Field(
+        "x_vector", description="How the Base clones: speaker vector, or reference text and codes."
+    )
+    non_streaming_mode: bool = True
+    temperature: Positive = 0.9
+    top_k: Count = 50
+    top_p: Share = 1.0
+    repetition_penalty: Positive = 1.05
+    max_seconds_per_token: Positive = Field(
+        0.6, description="Cap on generated seconds per text token (plus 4 s): stops runaways."
+    )
+    min_speech_s: Positive = Field(1.0, description="Less speech than this: similarity is missing.")
+    rate_ratio: Range = Field((0.6, 1.7), description="Spoken / expected duration.")
+    max_silence_s: Positive = 1.0
+
+
+class SelectParams(Section):
+    """The selection rule, fixed before any epoch is scored."""
+
+    primary: Literal["similarity", "error"] = "similarity"
+    error_metric: Literal["wer", "cer"] = "wer"
+    error_margin: float = Field(0.02, ge=0.0, description="Error may exceed the Base's by this.")
+    failure_margin: float = Field(0.02, ge=0.0)
+    similarity_tie: float = Field(
+        0.005, ge=0.0, description="Similarities this close count as equal: nobody hears less."
+    )
+    duration_ratio: Range = (0.8, 1.25)
+    max_wrong_language: Share = 0.05
+    similarity_margin: float | None = Field(
+        None, ge=0.0, description="Similarity may fall below the Base's by this; null: no gate."
+    )
+    num_bootstrap: Annotated[int, Field(ge=200)] = 4000
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+    seed: Seed = 2
+
+
+class SourceParams(Section):
+    """Sentences of a language that the Base knows: what adaptation may make it forget."""
+
+    text: Filled = Field(description="JSONL with a text in each line; a corpus' manifest will do.")
+    language: str = Field("english", description="A language that the Base lists.")
+    asr_language: str = Field("en", description="Whisper's code of it.")
+    max_sentences: Count = 24
+
+
+class Stage1Params(Section):
+    """Stage 1: rows of `talker.model.text_embedding`, everything else frozen.
+
+    Objectives: `respelling` lets the frozen Base read the texts in an orthography that it knows
+    and trains the rows to say the same from the native spelling (text only); `rows` sets the rows
+    from those of the respelling without training (text only); `audio` learns from recordings.
+    """
+
+    objective: Literal["respelling", "rows", "audio"] = "respelling"
+    init_rows: bool = Field(
+        False, description="Begin with the rows of the respelling instead of the Base's own."
+    )
+    readings: Count = Field(1, description="Times that the Base reads each respelled text.")
+    source_share: Share = Field(
+        0.25, description="Share of utterances that repeat the source language as the Base says it."
+    )
+    lr: Positive = 1.0e-4
+    batch_size: Count = 8
+    gradient_accumulation_steps: Count = 1
+    warmup_steps: int = Field(0, ge=0)
+    max_grad_norm: Positive = 1.0
+    frame_dropout: Share = 0.0
+    seed: Seed = 0
+
+
+class Stage2Params(Section):
+    """Stage 2: `talker.code_predictor`, with the rows of the best Stage 1 epoch frozen."""
+
+    mode: Literal["auto", "always", "never"] = "auto"
+    max_gap: Share = Field(
+        0.05,
+        description="Stage 2 runs when Stage 1's error exceeds the codec's round trip by more.",
+    )
+    if_undecided: Literal["run", "skip"] = Field(
+        "run", description="What to do when the interval of that gap contains max_gap."
+    )
+    num_epochs: Count = 3
+    lr: Positive = 5.0e-5
+    batch_size: Count = 8
+    gradient_accumulation_steps: Count = 1
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0.0)
+    max_grad_norm: Positive = 1.0
+    seed: Seed = 0
+
+    @property
+    def candidate_names(self) -> tuple[str, ...]:
+        """The candidates: `stage2-epoch-1`, …; also the names of their files."""
+        return tuple(f"{STAGE2}epoch-{epoch}" for epoch in range(1, self.num_epochs + 1))
+
+
+class ArmsParams(Section):
+    """Other answers to "which part must learn a language"; each is trained on the recordings."""
+
+    audio_rows: bool = Field(False, description="Stage 1 with the objective `audio`.")
+    init_rows: bool = Field(False, description="Stage 1 with the objective `rows`.")
+    text_projection: bool = Field(False, description="talker.text_projection and language row.")
+    talker_lora: bool = Field(False, description="LoRA on the talker's layers (needs peft).")
+    full_talker: bool = Field(False, description="The talker without its code predictor.")
+    lora_rank: Count = 8
+    num_epochs: Count = 3
+    lr: Positive = Field(1.0e-4, description="Of arms that train modules; rows use stage1.lr.")
+
+    @property
+    def enabled(self) -> tuple[str, ...]:
+        """Names of the arms that are switched on, in the order of the fields."""
+        return tuple(name for name, on in self.model_dump().items() if on is True)
+
+
+class LanguageParams(Section):
+    """Adaptation to a language that the Base does not know."""
+
+    name: str = Field(description="Lower-case name, as inference will be asked for it.")
+    init: str = Field("mean", description="Language row: mean of the known ones, or a relative.")
+    row: int | None = Field(None, ge=0, description="Codec row of the tag; null: a free one.")
+    asr_language: Filled = Field(description="Whisper's code of the language.")
+    text: Filled = Field(description='JSONL with {"text": …} lines: all that Stage 1 needs.')
+    audio: Filled = Field(description="Manifest of recordings: held-out sentences, voice, Stage 2.")
+    ref_text: str | None = Field(None, description="Transcript of the reference clip.")
+    respelling: Filled = Field(
+        description="Map of graphemes to an orthography that the Base reads."
+    )
+    source: SourceParams
+    split: SplitParams = SplitParams()
+    audit: AuditParams = AuditParams()
+    candidates: tuple[str, ...] = Field(
+        ("base", "epoch-1", "epoch-2", "epoch-3", "epoch-4"),
+        description="Stage 1 checkpoints that are scored: base, then epoch-1, epoch-2 …",
+    )
+    stage1: Stage1Params = Stage1Params()
+    stage2: Stage2Params = Stage2Params()
+    arms: ArmsParams = ArmsParams()
+    select: SelectParams
+
+    @field_validator("name")
+    @classmethod
+    def _lower_case(cls, name: str) -> str:
+        if not re.fullmatch(r"[a-z][a-z_-]*", name):
+            raise ValueError(
+                "must be lower-case letters: inference looks languages up in lower case "
+                f"(write {name.lower()!r})"
+            )
+        return name
+
+    @field_validator("candidates")
+    @classmethod
+    def _base_then_epochs(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_candidates(listed)
+
+    @model_validator(mode="after")
+    def _rows_are_one_epoch(self) -> LanguageParams:
+        if self.stage1.objective == "rows" and self.candidates != ("base", "epoch-1"):
+            raise ValueError(
+                "stage1.objective rows trains nothing: list candidates [base, epoch-1]"
+            )
+        return self
+
+    @property
+    def num_epochs(self) -> int:
+        """How many epochs of Stage 1 are trained."""
+        return epoch_number(self.candidates[-1])
+
+
+class ReportParams(Section):
+    """What the page shows."""
+
+    title: str = "Speaker fine-tuning"
+    max_grid_sentences: Count = 12
+    listening_pairs: tuple[tuple[str, str], ...] = Field(
+        (("base", "chosen"),),
+        min_length=1,
+        description="Who is compared by ear: base, chosen, runner-up, or an epoch.",
+    )
+    listening_sentences: Count = Field(20, description="Of each pair; half as many are rated.")
+
+
+class ExecutorParams(Section):
+    """Where extraction and scoring run; the results are the same bytes, and no stage runs again."""
+
+    kind: Literal["local", "ray"] = Field(
+        "local", description="This process, or workers of a Ray cluster (needs the extra ray)."
+    )
+    address: str | None = Field(
+        None,
+        pattern=r"^(auto|[A-Za-z0-9_.\-]+:[0-9]{1,5})$",
+        description="auto or host:port of a cluster that this machine is in; null starts one here.",
+    )
+    num_workers: Count = Field(2, description="Models that are loaded at once, a processor each.")
+    gpus_per_worker: Positive = Field(
+        1.0, description="Where model.device is a GPU; 0.5 puts two workers on one."
+    )
+    max_losses: int = Field(
+        3, ge=0, description="How often a worker may die and be replaced before the run stops."
+    )
+
+
+class Params(Section):
+    """Everything in `params.yaml`."""
+
+    profile: str = "miniature"
+    model: ModelParams
+    asr: AsrParams
+    data: DataParams
+    audit: AuditParams = AuditParams()
+    split: SplitParams = SplitParams()
+    codes: CodesParams = CodesParams()
+    train: TrainParams
+    candidates: tuple[str, ...] = Field(
+        description="Scored checkpoints: base, then epoch-1, epoch-2 … in ascending order."
+    )
+    score: ScoreParams = ScoreParams()
+    select: SelectParams = SelectParams()
+    report: ReportParams = ReportParams()
+    executor: ExecutorParams = ExecutorParams()
+    language: LanguageParams | None = None
+
+    @field_validator("candidates")
+    @classmethod
+    def _base_then_epochs(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
+        return _checked_candidates(listed)
+
+    @property
+    def num_epochs(self) -> int:
+        """How many epochs are trained: the last one that is scored."""
+        return epoch_number(self.candidates[-1])
+
+    @property
+    def candidate_names(self) -> tuple[str, ...]:
+        """The candidates: `base`, `epoch-1`, …; also the names of their files."""
+        return self.candidates
+
+
+_EPOCH = re.compile(r"epoch-[1-9][0-9]{0,3}")
+STAGE2 = "stage2-"
+
+
+def _checked_candidates(listed: tuple[str, ...]) -> tuple[str, ...]:
+    if not listed or listed[0] != "base" or listed.count("base") != 1:
+        raise ValueError("must start with base, the zero-shot model, and list it once")
+    wrong = [item for item in listed[1:] if not _EPOCH.fullmatch(item)]
+    if wrong:
+        raise ValueError(f"must list epochs as epoch-1, epoch-2 …; {wrong[0]!r} is not one")
+    numbers = [epoch_number(item) for item in listed[1:]]
+    if not numbers or numbers != sorted(set(numbers)):
+        raise ValueError("must list at least one epoch, ascending, none twice")
+    return listed
+
+
+def candidate_name(candidate: str | int) -> str:
+    """Name a candidate as `params.yaml` does: `base` stays, `3` becomes `epoch-3`."""
+    text = str(candidate)
+    return f"epoch-{int(text)}" if text.isdecimal() else text
+
+
+def in_stage2(candidate: str) -> bool:
+    """Tell whether a candidate is an epoch of a language's Stage 2."""
+    return candidate.startswith(STAGE2)
+
+
+def epoch_number(candidate: str) -> int:
+    """Return the epoch of a candidate within its stage; the Base has been trained for 0."""
+    return 0 if candidate == "base" else int(candidate.removeprefix(STAGE2)[len("epoch-") :])
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader that refuses a key given twice."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    found: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            continue  # refused by the safe loader below
+        if key in found:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} is given twice", node.start_mark
+            )
+        found.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file that a user wrote.
+
+    Args:
+        path: The file; plain values only, no key twice.
+
+    Raises:
+        FileNotFoundError: When it is not there.
+        ValueError: When it cannot be read; the message says why. That is also so for more than a
+            megabyte, for aliases that unfold to more than any such file holds, and for numbers
+            that YAML would read in another base.
+    """
+    with open(path, "rb") as stream:
+        data = stream.read(MAX_YAML_BYTES + 1)
+    if len(data) > MAX_YAML_BYTES:
+        raise ValueError(f"more than {MAX_YAML_BYTES} bytes")
+    try:
+        loader = _Loader(data.decode("utf-8-sig"))
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _measure(root, {})
+        return loader.construct_document(root)
+    except RecursionError:
+        raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep") from None
+    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        # The last four: a value that does not fit its tag, such as !!timestamp noon.
+        raise ValueError(_printable(str(error)) or type(error).__name__) from None
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:
+    """Return a node's values and depth with every alias written out, or refuse it."""
+    if isinstance(node, yaml.ScalarNode):
+        _check_scalar(node)
+        return 1, 0
+    if id(node) not in known:
+        if depth > MAX_YAML_DEPTH:  # also an alias of what it stands in
+            raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep")
+        parts = node.value
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+        inner = [_measure(part, known, depth + 1) for part in parts]
+        known[id(node)] = 1 + sum(n for n, _ in inner), 1 + max((d for _, d in inner), default=0)
+    size, height = known[id(node)]
+    if size > MAX_YAML_NODES:
+        raise ValueError(f"aliases that unfold to more than {MAX_YAML_NODES} values")
+    if height > MAX_YAML_DEPTH:
+        raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep")
+    return size, height
+
+
+def _check_scalar(node: yaml.ScalarNode) -> None:
+    """Refuse what is no text, and numbers that YAML reads in a base of its own."""
+    line = f"in line {node.start_mark.line + 1}"
+    for character in node.value:
+        if 0xD800 <= ord(character) <= 0xDFFF:
+            raise ValueError(f"a lone surrogate (U+{ord(character):04X}) {line}")
+    if node.tag.endswith((":int", ":float")) and _OTHER_BASE.fullmatch(node.value):
+        raise ValueError(
+            f"the number {node.value[:20]} {line}; write it without leading 0 or colon"
+        )
+
+
+# 010 is 8 to YAML, and 1:30 is 90.
+_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:.*)+")
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file.
+
+    Args:
+        path: YAML file with one section per stage.
+
+    Returns:
+        The frozen parameters.
+
+    Raises:
+        UserError: With one problem for each parameter that is missing, unknown or wrong.
+    """
+    path = Path(path)
+    title = f"{path} cannot be used."
+    use = "Run `voxadapt use miniature`."
+    try:
+        values = read_yaml(path)
+    except FileNotFoundError:
+        raise UserError(Problem(str(path), "a parameter file", "nothing", use), title) from None
+    except (OSError, ValueError) as error:  # a wrong byte is a ValueError too
+        found = _printable(str(error))[:200]
+        fix = "Mend it, or start again with `voxadapt use miniature`."
+        raise UserError(Problem(str(path), "readable YAML in UTF-8", found, fix), title) from None
+    if not isinstance(values, dict):
+        raise UserError(
+            Problem(str(path), "sections such as model: and train:", repr(values)[:60], "Mend it."),
+            title,
+        )
+    return check_params(values, path)
+
+
+def check_params(values: dict[Any, Any], path: str | Path) -> Params:
+    """Check what a parameter file holds.
+
+    Args:
+        values: Its sections.
+        path: The file, for messages.
+
+    Raises:
+        UserError: With one problem for each parameter that is missing, unknown or wrong.
+    """
+    path = Path(path)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        problems = [_problem(path, item) for item in error.errors(include_url=False)]
+        raise UserError(problems, f"{path} cannot be used.") from None
+
+
+def _problem(path: Path, item: Any) -> Problem:
+    """Turn one pydantic error into a problem that names the parameter."""
+    name = ".".join(map(str, item["loc"]))
+    where = f"{path.name}: {_printable(name)[:120] or 'candidates'}"
+    if item["type"] == "extra_forbidden":
+        return Problem(where, "a known parameter", "an unknown one", "Check the spelling.")
+    if item["type"] == "missing":
+        return Problem(where, "a value", "nothing", "Add it; `profiles/` has examples.")
+    found = _printable(repr(item.get("input")))
+    found = found if len(found) <= 80 else found[:77] + "…"
+    is_number = "float" in item["type"]
+    hint = "Write a number such as 2.0e-5 (with the point)." if is_number else "Change it."
+    return Problem(where, item["msg"].removeprefix("Value error, "), found, hint)
+
+
+def _printable(text: str) -> str:
+    """Put a text on one line, with escapes for what does not print."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

@@ -1,0 +1,55 @@
+"""Where a result comes from: fingerprints, versions, commit."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+from voxadapt.core.files import sha256_bytes
+
+PACKAGES = (
+    "voxadapt", "torch", "transformers", "qwen-tts", "openai-whisper", "Resemblyzer", "librosa",
+    "soundfile", "numpy", "jiwer", "dvc", "papermill",
+)  # fmt: skip
+
+
+def fingerprint(value: Any, length: int = 16) -> str:
+    """Hash a JSON-like value, independent of key order.
+
+    Args:
+        value: What `json.dumps` can write.
+        length: Characters kept.
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return sha256_bytes(text.encode())[:length]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of python and of the packages that shape a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_commit() -> dict[str, Any]:
+    """Return the commit of the project folder and whether its files differ from it."""
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], capture_output=True, text=True, timeout=20, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    changed = git("status", "--porcelain", "--", "src", "notebooks", "params.yaml", "dvc.yaml")
+    return {"commit": commit or "unknown", "modified": bool(changed)}

@@ -1,1 +1,0 @@
-"""Evaluation: speech of every candidate, transcripts, similarity, statistics, the choice."""

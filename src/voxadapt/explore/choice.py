@@ -1,0 +1,418 @@
+"""Why this epoch: the decision taken apart, from the rows that made it.
+
+What `reports/selection.json` says is computed again here, with the same resamples, so that the
+steps between the rows and the decision can be looked at, and the rule be changed to see how near
+the decision was. Nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import Params, SelectParams
+from voxadapt.explore.needs import decision, require
+from voxadapt.reporting.figures import LIGHT, Plot, Theme
+from voxadapt.reporting.players import Html, clip_list, diff_html
+from voxadapt.reporting.records import with_wav_paths
+from voxadapt.reporting.tables import NONE, frame, number, percent, title
+from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.rows import ScoreRow, ranked, read_scores, rows_sha
+from voxadapt.scoring.statistics import Array, Ratio, resample_weights, standard_error
+from voxadapt.selection.select import select
+
+if TYPE_CHECKING:
+    import pandas
+
+STATES = {"passed": "#0b6e63", "undecided": "#94630f", "failed": "#a8322a"}
+PAIRED = {  # gates on a difference to the Base: key in the record, label, factor
+    "error": ("error minus the Base's, points", 100.0),
+    "failure_rate": ("failures minus the Base's, points", 100.0),
+    "similarity": ("similarity minus the Base's", 1.0),
+    "duration_ratio": ("spoken / expected duration", 1.0),
+}
+FEWER_BOOTSTRAP = 400  # resamples of each decision on fewer sentences
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A decision and the rows that it was made from.
+
+    Attributes:
+        record: What `selection.json` holds.
+        rule: The rule that it was made by.
+        rows: Rows by candidate, sentences with digits included.
+        samples: Sums per text by candidate, of the sentences that decide.
+        weights: How often each of T texts is drawn in each of B resamples, `[B, T]`.
+    """
+
+    record: Mapping[str, Any]
+    rule: SelectParams
+    rows: Mapping[str, Sequence[ScoreRow]]
+    samples: Mapping[str, Sample]
+    weights: Array
+
+    @property
+    def eligible(self) -> list[str]:
+        """Candidates that passed the gates, the Base first."""
+        return [c["name"] for c in self.record["candidates"] if c["eligible"]]
+
+    @property
+    def sentence(self) -> str:
+        """The decision in words."""
+        return str(self.record["reason"])
+
+    def primary(self, name: str) -> Ratio:
+        """Return what the rule ranks a candidate by."""
+        sample = self.samples[name]
+        return sample.sim if self.rule.primary == "similarity" else sample.error
+
+
+def read_choice(params: Params) -> Choice:
+    """Read the decision and the rows of its candidates.
+
+    Args:
+        params: All parameters.
+
+    Raises:
+        UserError: When they are not there, or the decision was made from other rows.
+    """
+    record = decision()
+    names = [candidate["name"] for candidate in record["candidates"]]
+    require({paths.SCORES / name / "rows.jsonl": f"score@{name}" for name in names})
+    rows = {name: read_scores(paths.SCORES / name) for name in names}
+    stale = [
+        Problem(f"{paths.SCORES / name}", "the rows that the decision was made from", "others",
+                "Run `dvc repro select`.")
+        for name in names
+        if rows_sha(rows[name]) != record["inputs"][name]
+    ]  # fmt: skip
+    if stale:
+        raise UserError(stale, "The decision is older than the scores.")
+    rule = SelectParams(**{k: v for k, v in record["rule"].items() if k != "text"})
+    floor = None if record["scale"] is None else record["scale"]["floor"]
+    samples = {name: Sample(ranked(rows[name]), rule.error_metric, floor) for name in names}
+    num_texts = len(samples[names[0]].text_ids)
+    return Choice(record, rule, rows, samples,
+                  resample_weights(num_texts, rule.num_bootstrap, rule.seed))  # fmt: skip
+
+
+# --- the steps -----------------------------------------------------------------------------------
+
+
+def steps(found: Choice) -> pandas.DataFrame:
+    """Walk through the rule: who was left after each step, and who went."""
+    record = found.record
+    everyone = [candidate["name"] for candidate in record["candidates"]]
+    stages = [("the gates", found.eligible)]
+    if found.eligible:
+        what = "similarity" if found.rule.primary == "similarity" else "error"
+        stages.append((f"cannot be told from the best in {what}", list(record["tied"])))
+    if record["clearest"] is not None:
+        near = [n for n in record["tied"] if _as_clear(found, n, record["clearest"])]
+        stages.append((f"{found.rule.error_metric.upper()} within one SE of the lowest", near))
+    stages.append(("the earliest of these", [record["chosen"]]))
+    rows, before = [{"step": "all candidates", "left": _named(everyone), "went": NONE}], everyone
+    for step, left in stages:
+        went = [name for name in before if name not in left]
+        rows.append({"step": step, "left": _named(left), "went": _named(went)})
+        before = left
+    return frame(rows, "step")
+
+
+def _as_clear(found: Choice, name: str, clearest: str) -> bool:
+    """Tell whether a candidate's error is within one paired standard error of the lowest."""
+    ours, theirs = found.samples[name].error, found.samples[clearest].error
+    se = standard_error(ours.draws(found.weights) - theirs.draws(found.weights),
+                        found.weights.shape[1])  # fmt: skip
+    gap = abs(round(ours.point - theirs.point, 9))
+    return bool(gap <= (se if np.isfinite(se) else 0.0))
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(map(title, names)) or NONE
+
+
+def gates(found: Choice, theme: Theme = LIGHT) -> Plot:
+    """Draw each gate: a candidate's value with its interval, and the limit it must keep to."""
+    listed = found.record["candidates"]
+    shown = {gate["name"] for candidate in listed for gate in candidate["gates"]}
+    panels = [name for name in PAIRED if name in shown]
+    figure = Plot(figsize=(3.0 * len(panels), 0.34 * len(listed) + 1.3), layout="constrained",
+                  facecolor=theme.card)  # fmt: skip
+    for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels,
+                           strict=True):  # fmt: skip
+        label, factor = PAIRED[panel]
+        for y, candidate in enumerate(listed):
+            for gate in candidate["gates"]:
+                if gate["name"] != panel or gate["value"] is None:
+                    continue
+                colour = STATES[gate["state"]]
+                if gate["low"] is not None:
+                    axes.plot((factor * gate["low"], factor * gate["high"]), (y, y), color=colour,
+                              linewidth=1.8)  # fmt: skip
+                axes.plot(factor * gate["value"], y, "o", color=colour, markersize=6.5)
+                limits = gate["limit"] if isinstance(gate["limit"], list) else [gate["limit"]]
+                for limit in limits:
+                    axes.axvline(factor * limit, color=theme.ink, linewidth=0.9, linestyle=":")
+        axes.set_xlabel(label, fontsize=8.5)
+        axes.set_yticks(range(len(listed)), [title(c["name"]) for c in listed])
+        _plain(axes, theme)
+    figure.axes[0].invert_yaxis()
+    handles = [figure.axes[0].plot([], [], "o", color=c, label=s)[0] for s, c in STATES.items()]
+    figure.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=8.5, ncols=3,
+                  labelcolor=theme.ink)  # fmt: skip
+    return figure
+
+
+def differences(found: Choice, theme: Theme = LIGHT) -> Plot:
+    """Draw the bootstrap of each eligible candidate's difference to the best, pair by pair.
+
+    All candidates said the same sentences, so that each resample gives one difference, not two
+    numbers to be compared. Grey: closer than the tie of the rule.
+    """
+    record, best = found.record, found.record["best"]
+    others = [name for name in found.eligible if name != best]
+    height = 0.62 * max(1, len(others)) + 1.1
+    figure = Plot(figsize=(7.0, height), layout="constrained", facecolor=theme.card)
+    axes = figure.subplots()
+    reference = found.primary(best).draws(found.weights)
+    for y, name in enumerate(others):
+        draws = found.primary(name).draws(found.weights) - reference
+        counts, edges = np.histogram(draws, bins=48)
+        chosen = name == record["chosen"]
+        colour = theme.chosen if chosen else theme.base if name == "base" else theme.other
+        tops = y - 0.82 * counts / max(1, counts.max())
+        axes.fill_between(edges[:-1], tops, y, step="post", color=colour, alpha=0.7, linewidth=0)
+        point = found.primary(name).point - found.primary(best).point
+        axes.plot((point, point), (y - 0.86, y), color=theme.ink, linewidth=1.2)
+    axes.axvline(0.0, color=theme.ink, linewidth=0.9)
+    if found.rule.primary == "similarity":
+        tie = found.rule.similarity_tie
+        axes.axvspan(-tie, tie, color=theme.ink, alpha=0.07, linewidth=0)
+    axes.set_yticks(range(len(others)), [title(name) for name in others])
+    axes.invert_yaxis()
+    what = "similarity" if found.rule.primary == "similarity" else found.rule.error_metric.upper()
+    axes.set_xlabel(f"{what} minus that of {title(best).lower()}, resampled sentences", fontsize=9)
+    _plain(axes, theme)
+    return figure
+
+
+def front(found: Choice, theme: Theme = LIGHT, clouds: int = 400) -> Plot:
+    """Draw error against similarity with the resamples as clouds, and the Pareto front.
+
+    Args:
+        found: The decision.
+        theme: Colours.
+        clouds: Resamples drawn of each candidate.
+    """
+    figure = Plot(figsize=(7.0, 4.4), layout="constrained", facecolor=theme.card)
+    axes = figure.subplots()
+    record, metric = found.record, found.rule.error_metric
+    palette = ("#5b8fc7", "#8d98a3", "#7a5ea8", "#c0695e", "#5d8a4a", "#b88a2b", "#3d6f8e")
+    for index, candidate in enumerate(record["candidates"]):
+        name, sample = candidate["name"], found.samples[candidate["name"]]
+        chosen = name == record["chosen"]
+        colour = theme.chosen if chosen else theme.base if name == "base" else palette[index % 7]
+        weights = found.weights[:clouds]
+        axes.plot(sample.sim.draws(weights), 100 * sample.error.draws(weights), ".", color=colour,
+                  markersize=2.5, alpha=0.25, zorder=1)  # fmt: skip
+        share = (
+            "gated out"
+            if not candidate["eligible"]
+            else percent(candidate["pareto_probability"], 0)
+        )
+        axes.plot(
+            sample.sim.point, 100 * sample.error.point, "o", color=colour, zorder=3,
+            markersize=10 if chosen else 7, label=f"{title(name)}, {share}",
+            markerfacecolor=colour if candidate["eligible"] else theme.card,
+        )  # fmt: skip
+    corner = sorted(
+        (found.samples[c["name"]].sim.point, 100 * found.samples[c["name"]].error.point)
+        for c in record["candidates"] if c["pareto"]
+    )  # fmt: skip
+    if corner:
+        low, top = axes.get_xlim()[0], axes.get_ylim()[1]
+        xs, ys = [low], [corner[0][1]]
+        for (x, y), after in zip(corner, [*[c[1] for c in corner[1:]], top], strict=True):
+            xs += [x, x]
+            ys += [y, after]
+        axes.plot(xs, ys, color=theme.chosen, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
+        axes.set_xlim(left=low)
+        axes.set_ylim(top=top)
+    axes.set_xlabel("similarity to the voice (right is better)", fontsize=9)
+    axes.set_ylabel(f"{metric.upper()}, % (lower is better)", fontsize=9)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, loc="center left",
+                bbox_to_anchor=(1.0, 0.5), title="on the front", title_fontsize=8.5)  # fmt: skip
+    _plain(axes, theme)
+    return figure
+
+
+def telling_sentences(
+    found: Choice, first: str = "chosen", second: str | None = None, limit: int = 2
+) -> Html:
+    """Play the sentences on which two candidates differ the most, in both directions.
+
+    Args:
+        found: The decision.
+        first: A candidate, or `chosen`.
+        second: Another one; None: the best, or where that is the first one its runner-up, or the
+            Base.
+        limit: Sentences in each direction.
+
+    Raises:
+        UserError: When one of them was no candidate of the decision.
+    """
+    record = found.record
+    first = record["chosen"] if first == "chosen" else first
+    if second is None:
+        rivals = (record["best"], record["runner_up"], *found.samples)
+        second = next(name for name in rivals if name not in (None, first))
+    problems = [
+        Problem("candidate", f"one of {', '.join(found.samples)}", str(name), "Name another.")
+        for name in (first, second)
+        if name not in found.samples
+    ]
+    if problems:
+        raise UserError(problems, "They cannot be compared.")
+    ours, theirs = found.primary(first), found.primary(second)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gains = ours.numerator / ours.denominator - theirs.numerator / theirs.denominator
+    order = np.argsort(gains, kind="stable")
+    picked = list(dict.fromkeys([*order[: -limit - 1 : -1], *order[:limit]]))
+    texts = found.samples[first].text_ids
+    what = "similarity" if found.rule.primary == "similarity" else found.rule.error_metric.upper()
+    items = []
+    for index in picked:
+        clips = [_middle(found, name, texts[index]) for name in (first, second)]
+        gain = gains[index] if what == "similarity" else 100 * gains[index]
+        items.append(
+            {
+                "title": f"{texts[index]}: {what} {number(gain, 3, sign=True)}",
+                "html": "<br>".join(
+                    f"{title(name)}: {diff_html(clip['text_norm'], clip['hyp_norm'])}"
+                    for name, clip in zip((first, second), clips, strict=True)
+                ),
+                "note": f"{title(first)} minus {title(second).lower()}, mean of the takes",
+                "audio": [
+                    (title(name), clip.get("wav"))
+                    for name, clip in zip((first, second), clips, strict=True)
+                ],
+            }
+        )
+    return clip_list(items)
+
+
+def _middle(found: Choice, name: str, text_id: str) -> dict[str, Any]:
+    """Return the take of a sentence whose similarity is in the middle, with an openable path."""
+    takes = [row for row in found.rows[name] if row.text_id == text_id]
+    takes.sort(key=lambda row: (-1.0 if row.sim is None else row.sim, row.take))
+    folder = paths.SCORES / name
+    [row] = with_wav_paths([takes[len(takes) // 2].model_dump()], folder, folder.parents[2])
+    return row
+
+
+# --- what if -------------------------------------------------------------------------------------
+
+
+def what_if(found: Choice, *changes: Mapping[str, Any]) -> pandas.DataFrame:
+    """Decide again by other rules, beside the one that was written down before.
+
+    A rule that is changed after looking is no rule any more: this shows how near the decision was,
+    and decides nothing.
+
+    Args:
+        found: The decision.
+        changes: Values of `select` in `params.yaml` to replace, one mapping a line of the table.
+
+    Raises:
+        UserError: For values that `params.yaml` could not hold either.
+    """
+    lines = [_line("as written", found.record)]
+    for change in changes:
+        rule = _changed(found.rule, change)
+        words = ", ".join(
+            f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
+            for key, value in change.items()
+        )
+        lines.append(_line(words, _again(found, rule, found.rows)))
+    return frame(lines, "rule")
+
+
+def _changed(rule: SelectParams, change: Mapping[str, Any]) -> SelectParams:
+    try:
+        return SelectParams.model_validate(rule.model_dump() | dict(change))
+    except ValidationError as error:
+        raise UserError(
+            [
+                Problem("select." + ".".join(map(str, item["loc"])), item["msg"],
+                        repr(item.get("input")), "Change the value.")
+                for item in error.errors()
+            ]
+        ) from None  # fmt: skip
+
+
+def _again(
+    found: Choice, rule: SelectParams, rows: Mapping[str, Sequence[ScoreRow]]
+) -> dict[str, Any]:
+    scale = found.record["scale"]
+    points = None if scale is None else {k: {"point": v} for k, v in scale.items()}
+    return select(rows, rule, scale=points)
+
+
+def _line(rule: str, record: Mapping[str, Any]) -> dict[str, str]:
+    gone = [c["name"] for c in record["candidates"] if not c["eligible"]]
+    return {
+        "rule": rule,
+        "chosen": title(record["chosen"]),
+        "best": title(record["best"]),
+        "cannot be told from it": _named([n for n in record["tied"] if n != record["best"]]),
+        "gated out": _named(gone),
+    }
+
+
+def fewer_sentences(
+    found: Choice, sizes: Sequence[int] = (10, 20, 40), repeats: int = 20
+) -> pandas.DataFrame:
+    """Decide again on random parts of the sentences: how often would each candidate be chosen?
+
+    Args:
+        found: The decision.
+        sizes: Numbers of sentences; those that are not fewer than there are, are left out.
+        repeats: Parts drawn of each size.
+    """
+    names = list(found.samples)
+    texts = found.samples[names[0]].text_ids
+    rule = found.rule.model_copy(update={"num_bootstrap": FEWER_BOOTSTRAP})
+    generator = np.random.default_rng(found.rule.seed)
+    lines = []
+    for size in (size for size in sizes if 2 <= size < len(texts)):
+        counts = dict.fromkeys(names, 0)
+        for _ in range(repeats):
+            part = set(generator.choice(texts, size, replace=False))
+            rows = {name: [row for row in found.rows[name] if row.text_id in part]
+                    for name in names}  # fmt: skip
+            counts[_again(found, rule, rows)["chosen"]] += 1
+        shares = {title(name): percent(count / repeats, 0) for name, count in counts.items()}
+        lines.append({"sentences": str(size), **shares})
+    chosen = {title(n): "chosen" if n == found.record["chosen"] else NONE for n in names}
+    lines.append({"sentences": f"{len(texts)}, all", **chosen})
+    return frame(lines, "sentences")
+
+
+def _plain(axes: Any, theme: Theme) -> None:
+    """Take the frame off and set the colours of the words."""
+    axes.set_facecolor(theme.card)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.grid(axis="x", color=theme.line, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.ink, labelsize=8.5, length=0, pad=4)
+    axes.yaxis.label.set_color(theme.quiet)
+    axes.xaxis.label.set_color(theme.quiet)

@@ -1,0 +1,197 @@
+"""A sentence of one's own, said by several checkpoints and measured as the pipeline measures.
+
+The clips lie in the work folder, which neither git nor DVC sees; repeating a cell speaks nothing
+twice. Nothing here enters a decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import sha256_folder
+from voxadapt.core.params import Params
+from voxadapt.core.paths import SPEAKER
+from voxadapt.core.provenance import fingerprint
+from voxadapt.explore.needs import find_candidate, require
+from voxadapt.pipeline import stages
+from voxadapt.reporting.players import Html, diff_html, player, read_sound
+from voxadapt.reporting.tables import NONE, frame, number, percent, title
+from voxadapt.scoring.rows import ScoreRow, Sentence
+
+if TYPE_CHECKING:
+    import pandas
+
+    from voxadapt.scoring.similarity import SimilarityScale
+
+SPLIT = "own"  # what is said here belongs to no split of the corpus
+CELL = "text-align: left; vertical-align: top; width: 50%; padding: 6px 12px 6px 0"
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What candidates said of one text, and what was measured.
+
+    Attributes:
+        names: The candidates, in the order that they were asked for.
+        rows: A row a candidate and take.
+        scale: Ceiling and floor of similarity.
+        folder: What the rows' `wav` is relative to.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[ScoreRow, ...]
+    scale: SimilarityScale
+    folder: Path
+
+    def of(self, name: str) -> list[ScoreRow]:
+        """Return the rows of one candidate, in the order of the takes."""
+        return [row for row in self.rows if row.candidate == name]
+
+    def players(self) -> Html:
+        """Lay the candidates side by side, a line a take: player, spectrogram, what was heard."""
+        heads = "".join(f"<th style='{CELL}'>{escape(title(name))}</th>" for name in self.names)
+        lines = []
+        for takes in zip(*(self.of(name) for name in self.names), strict=True):
+            cells = "".join(f"<td style='{CELL}'>{self._cell(row)}</td>" for row in takes)
+            lines.append(f"<tr>{cells}</tr>")
+        return Html(f"<table style='width: 100%'><tr>{heads}</tr>{''.join(lines)}</table>")
+
+    def _cell(self, row: ScoreRow) -> str:
+        path = self.folder / row.wav if row.wav else None
+        sound = read_sound(path) if path else None
+        shown = [str(player(path, f"{title(row.candidate)}, take {row.take + 1}"))]
+        if sound is not None:
+            picture = "width: 100%; height: 72px; image-rendering: pixelated"
+            shown.append(f"<img alt='spectrogram' style='{picture}' src='{sound.mel_uri}'>")
+        shown.append(str(diff_html(row.text_norm, row.hyp_norm)))
+        facts = [f"WER {percent(row.wer, 0)}", f"similarity {number(row.sim)}", *row.flags]
+        shown.append(f"<small>{escape('; '.join([*facts, *filter(None, [row.message])]))}</small>")
+        return "<br>".join(shown)
+
+    def table(self) -> pandas.DataFrame:
+        """Show every take in figures; similarity also as a share of the way to the ceiling."""
+        return frame(
+            [
+                {
+                    "candidate": title(row.candidate),
+                    "take": row.take + 1,
+                    "WER": percent(row.wer, 0),
+                    "CER": percent(row.cer, 0),
+                    "similarity": number(row.sim),
+                    "from floor (0) to ceiling (1)": number(self.scale.normalise(row.sim), 2),
+                    "seconds": number(row.duration_s, 1),
+                    "spoken / expected": number(row.dur_ratio, 2),
+                    "flags": ", ".join(row.flags) or NONE,
+                    "heard": row.hyp,
+                }
+                for name in self.names
+                for row in self.of(name)
+            ],
+            "candidate",
+        )
+
+    def lost_words(self) -> pandas.DataFrame:
+        """Show the words of the text that were not heard in every take: in how many they were."""
+        heard = {name: [set(row.hyp_norm.split()) for row in self.of(name)] for name in self.names}
+        rows = []
+        for word in dict.fromkeys(self.rows[0].text_norm.split()):
+            counts = {name: sum(word in take for take in takes) for name, takes in heard.items()}
+            if any(count < len(heard[name]) for name, count in counts.items()):
+                shares = {title(n): f"{count} of {len(heard[n])}" for n, count in counts.items()}
+                rows.append({"word": word, **shares})
+        none = {"word": "none was lost", **dict.fromkeys(map(title, self.names), NONE)}
+        return frame(rows or [none], "word")
+
+
+def hear(
+    params: Params,
+    text: str,
+    candidates: Sequence[str | int],
+    takes: int = 2,
+    seed: int | None = None,
+) -> Hearing:
+    """Let candidates say a text, with the same random numbers, and measure what they said.
+
+    Whisper transcribes; similarity is that to the speaker's held-out recordings. All of it as in
+    the pipeline, so that the figures may be held against the report's.
+
+    Args:
+        params: All parameters.
+        text: What to say.
+        candidates: `base`, epochs, `chosen`, `runner-up`, or folders of checkpoints.
+        takes: How often each says it.
+        seed: Of the random streams; None: that of `score.seed`.
+
+    Raises:
+        UserError: When there is nothing to say, a candidate is unknown, or an earlier stage has
+            not run.
+    """
+    from voxadapt.asr.normalise import normalise
+    from voxadapt.asr.whisper import Transcriber
+    from voxadapt.generation.synthesis import speak_candidate
+    from voxadapt.scoring.score_clips import score_clips
+    from voxadapt.scoring.similarity import Embedder
+
+    problems = []
+    if not normalise(text, params.asr.language):
+        problems.append(Problem("text", "something to say", repr(text), "Give a sentence."))
+    if takes < 1:
+        problems.append(Problem("takes", "1 or more", str(takes), "Give another number."))
+    if problems:
+        raise UserError(problems, "Nothing was said.")
+    require({SPEAKER.manifest: "audit", SPEAKER.scale: "codes", SPEAKER.voice: "codes"})
+    folders = dict(find_candidate(params, candidate) for candidate in candidates)
+    changed = {"takes": takes} | ({} if seed is None else {"seed": seed})
+    score = params.score.model_copy(update=changed)
+    sentence = Sentence(text_id=f"own-{fingerprint(text, 8)}", text=text, split=SPLIT)
+    place = paths.work_dir() / "exploring" / f"{sentence.text_id}-{score.seed}"
+    device = stages.device_of(params)
+    clips = []
+    for name, folder in folders.items():
+        tts, voice = _load(params, folder, device)
+        clips += speak_candidate(
+            tts,
+            name,
+            [sentence],
+            voice,
+            score,
+            out_dir=place / name,
+            work_dir=paths.work_dir() / "speech",
+            root=place,
+            checkpoint_sha=sha256_folder(folder),
+            lang=params.asr.language,
+            language=params.train.language,
+        )
+        del tts
+    scale = stages.scale_of(SPEAKER)
+    transcriber = Transcriber(
+        params.asr.model,
+        params.asr.language,
+        str(device),
+        params.asr.batch_size,
+        paths.work_dir() / "transcripts",
+    )
+    rows = score_clips(
+        clips, transcriber, Embedder(str(device)), stages.voice_of(SPEAKER), scale, score,
+        root=place,
+    )  # fmt: skip
+    return Hearing(tuple(folders), tuple(rows), scale, place)
+
+
+def _load(params: Params, folder: Path, device: Any) -> tuple[Any, Any]:
+    """Load a checkpoint and the voice that it speaks with: its own, or that of the reference."""
+    from voxadapt.generation.synthesis import Voice, clone_voice
+    from voxadapt.model.load import load_tts
+
+    dtype = stages.speaking_dtype(params)
+    tts = load_tts(folder, device, dtype, params.model.attention)
+    if tts.model.tts_model_type != "base":
+        return tts, Voice(speaker=params.train.speaker_name)
+    ref_audio = stages.accepted(SPEAKER)[0].ref_audio
+    return tts, clone_voice(tts, ref_audio, params.data.ref_text, params.score.base_prompt)

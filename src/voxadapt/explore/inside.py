@@ -1,0 +1,421 @@
+"""One recorded utterance as the talker meets it: sound, codes, text, and what the model expects.
+
+The recording's codes are fed to a candidate as in training (teacher forcing), and what it would
+have said at each frame is read off: how surprised it was by each code, how near it thought the
+end, and which text tokens each head looked at.
+
+Shape legend: N frames, K codebooks, T text tokens, A layers, H heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import Params
+from voxadapt.core.paths import SPEAKER
+from voxadapt.data.audio import read_mono
+from voxadapt.data.manifest import Utterance
+from voxadapt.explore.needs import find_candidate, require
+from voxadapt.pipeline import stages
+from voxadapt.reporting import mel
+from voxadapt.reporting.figures import LIGHT, Plot, Theme
+from voxadapt.reporting.players import Html, clip_list
+from voxadapt.reporting.tables import frame, number, title, uncurated
+
+if TYPE_CHECKING:
+    import pandas
+
+    from voxadapt.model.layout import Layout
+
+Array = NDArray[np.float64]
+WIDTH_IN = 9.0
+SPAN_COLOURS = {
+    "role": "#d9d4c7", "tag": "#c3bfb4", "speaker": "#c98d2b", "tts_bos": "#e3dfd5",
+    "text": "#5b8fc7", "tts_eos": "#e3dfd5", "codec_bos": "#b9c0c7", "frames": "#0b6e63",
+    "codec_eos": "#a8322a",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What one candidate makes of one recording.
+
+    Attributes:
+        utterance: The recording.
+        candidate: Name of the candidate.
+        tokens: The T text tokens as text.
+        layout: Where text and frames lie in the sequence.
+        frames_per_s: Of the codec.
+        codes: `[N, K]`.
+        surprise: Negative log probability of each code, nats, `[N, K]`.
+        p_end: Probability that the talker ends before frame 0, 1, … and after the last, `[N + 1]`.
+        attention: Weight on each text token of the position that predicts each frame,
+            `[A, H, N, T]`.
+    """
+
+    utterance: Utterance
+    candidate: str
+    tokens: tuple[str, ...]
+    layout: Layout
+    frames_per_s: float
+    codes: NDArray[np.int64]
+    surprise: Array
+    p_end: Array
+    attention: Array
+
+    @property
+    def edges_s(self) -> Array:
+        """Where frames begin, and where the last one ends, `[N + 1]`."""
+        return np.arange(len(self.codes) + 1) / self.frames_per_s
+
+    def players(self) -> Html:
+        """Play the recording, and its codec round trip where one was made."""
+        coded = SPEAKER.reference / "codec" / "wavs" / f"{self.utterance.id}.wav"
+        audio: list[tuple[str, Path]] = [("recording", Path(self.utterance.audio))]
+        audio += [("after the codec", coded)] if coded.is_file() else []
+        item = {"title": self.utterance.id, "text": self.utterance.text, "audio": audio}
+        return clip_list([item])
+
+    def head_that_reads(self) -> tuple[int, int]:
+        """Find the layer and head whose gaze moves through the text most steadily.
+
+        The gaze at a frame is the mean place of the tokens that the head looks at; steadiness is
+        its rank correlation with time, weighted by how much of the head's attention is on text at
+        all.
+        """
+        from scipy.stats import rankdata
+
+        on_text = self.attention.sum(axis=-1)
+        place = (self.attention @ np.arange(len(self.tokens))) / np.maximum(on_text, 1e-12)
+        ranks = np.apply_along_axis(rankdata, -1, place)
+        times = rankdata(np.arange(place.shape[-1]))
+        centred, clock = ranks - ranks.mean(-1, keepdims=True), times - times.mean()
+        spread = np.sqrt((centred**2).sum(-1) * (clock**2).sum())
+        steadiness = (centred @ clock) / np.maximum(spread, 1e-12)
+        layer, head = np.unravel_index(
+            np.argmax(steadiness * on_text.mean(axis=-1)), steadiness.shape
+        )
+        return int(layer), int(head)
+
+
+def look(params: Params, utterance: str | None = None, candidate: str | int = "chosen") -> Inside:
+    """Feed a recording to a candidate and read off what it expected.
+
+    Args:
+        params: All parameters.
+        utterance: Id of an accepted clip; None: a held-out one, the first by hash.
+        candidate: `base`, an epoch, `chosen`, `runner-up`, or the folder of a checkpoint.
+
+    Raises:
+        UserError: When there is no such clip or candidate, or an earlier stage has not run.
+    """
+    import torch
+
+    from voxadapt.model.forward import embed, predict
+    from voxadapt.model.load import load_tts, resolve_model
+    from voxadapt.model.tokens import SpecialIds
+    from voxadapt.training.batches import build_examples, make_batch
+
+    require({SPEAKER.manifest: "audit", SPEAKER.codes: "codes"})
+    row = _utterance(stages.accepted(SPEAKER), utterance)
+    name, folder = find_candidate(params, candidate)
+    device = stages.device_of(params)
+    tts = load_tts(folder, device, attention="eager")  # the only kind that shows its weights
+    ids = SpecialIds.from_config(tts.model.config)
+    arrays = stages.corpus_codes(resolve_model(params.model), [row], SPEAKER)
+    [example] = build_examples(
+        [row], arrays, tts, ids, params.train.language,
+        streaming=not params.score.non_streaming_mode,
+    )  # fmt: skip
+    batch = make_batch([example], ids).to(device)
+    talker, layout = tts.model.talker, example.layout
+    with torch.inference_mode():
+        vector = _speaker(tts, ids, row, params.train.speaker_name)
+        made = predict(tts.model, batch, vector)
+        c0_logits = made.c0_logits.float()
+        surprise = torch.cat(
+            [
+                _surprise(c0_logits[:-1], made.c0_targets[:-1])[:, None],
+                _surprise(made.sub_logits.float(), made.sub_targets),
+            ],
+            dim=1,
+        )
+        # Generation never samples the ids behind the codes, but for the end.
+        allowed = torch.zeros_like(c0_logits)
+        allowed[:, ids.first_unsampled_id :] = -torch.inf
+        allowed[:, ids.codec_eos] = 0.0
+        p_end = (c0_logits + allowed).softmax(-1)[:, ids.codec_eos]
+        positions = torch.arange(len(layout), device=device).expand(3, 1, -1)
+        looked = talker.model(
+            inputs_embeds=embed(talker, batch, vector),
+            attention_mask=batch.attention_mask,
+            position_ids=positions,
+            use_cache=False,
+            output_attentions=True,
+        ).attentions
+        weights = torch.cat([layer.float() for layer in looked])  # [A, H, L, L]
+    places = {index: position for position, index in enumerate(layout.text_index)}
+    role = len(example.text_ids) - layout.num_text_tokens
+    columns = [places[index] for index in range(role, len(example.text_ids)) if index in places]
+    first = layout.prefix_length - 1  # a frame is predicted by the position before it
+    to_text = weights[:, :, first : first + layout.num_frames][..., columns]
+    codec = tts.model.speech_tokenizer
+    tokenizer = tts.processor.tokenizer
+    return Inside(
+        utterance=row,
+        candidate=name,
+        tokens=tuple(tokenizer.decode([token]) for token in example.text_ids[role:].tolist())[
+            : len(columns)
+        ],
+        layout=layout,
+        frames_per_s=codec.get_output_sample_rate() / codec.get_decode_upsample_rate(),
+        codes=example.codes.numpy(),
+        surprise=surprise.cpu().numpy().astype(np.float64),
+        p_end=p_end.cpu().numpy().astype(np.float64),
+        attention=to_text.cpu().numpy().astype(np.float64),
+    )
+
+
+def _utterance(rows: list[Utterance], wanted: str | None) -> Utterance:
+    """Pick a clip by its id, or a held-out one that nobody chose."""
+    by_id = {row.id: row for row in rows}
+    if wanted is None:
+        held_out = [row.id for row in rows if row.split in stages.HELD_OUT]
+        wanted = uncurated(held_out or list(by_id), 1)[0]
+    if wanted not in by_id:
+        some = ", ".join(uncurated(list(by_id), 3))
+        raise UserError(
+            Problem("utterance", f"the id of an accepted clip, such as {some}", wanted,
+                    f"Ids are in {SPEAKER.manifest.as_posix()}.")
+        )  # fmt: skip
+    return by_id[wanted]
+
+
+def _speaker(tts: Any, ids: Any, row: Utterance, name: str) -> Any:
+    """Return the vector that stands for the voice: the Base measures it, a checkpoint holds it."""
+    from voxadapt.model.load import speaker_vector
+
+    if tts.model.tts_model_type == "base":
+        return speaker_vector(tts, row.ref_audio)
+    known = {speaker.lower(): number for speaker, number in ids.speakers.items()}
+    if name.lower() not in known:
+        raise UserError(
+            Problem("train.speaker_name", f"one of {', '.join(known)}", name,
+                    "Use the name that the checkpoint was trained with.")
+        )  # fmt: skip
+    return tts.model.talker.get_input_embeddings().weight[known[name.lower()]]
+
+
+def _surprise(logits: Any, targets: Any) -> Any:
+    """Return the negative log probability of each target, nats; logits `[..., V]`."""
+    return -logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
+
+
+# --- tables and figures --------------------------------------------------------------------------
+
+
+def spans(inside: Inside) -> pandas.DataFrame:
+    """List the spans of the sequence: positions, and what lies on each of the two streams."""
+    streams = {
+        "role": ("the opening of a turn", ""),
+        "tag": ("padding", "language tag"),
+        "speaker": ("padding", "the voice, one vector"),
+        "tts_bos": ("begin of text", "padding"),
+        "text": ("the text", "padding"),
+        "tts_eos": ("end of text", "padding"),
+        "codec_bos": ("padding", "begin of speech"),
+        "frames": ("padding", f"{inside.codes.shape[1]} codes a frame, summed"),
+        "codec_eos": ("padding", "end of speech"),
+    }
+    if inside.layout.streaming:
+        streams |= {name: ("the text, then its end, then padding", streams[name][1])
+                    for name in ("codec_bos", "frames", "codec_eos")}  # fmt: skip
+    return frame(
+        [
+            {
+                "span": name,
+                "positions": f"{span.start} to {span.stop - 1}",
+                "count": len(span),
+                "text stream": streams[name][0],
+                "codec stream": streams[name][1],
+            }
+            for name, span in inside.layout.spans.items()
+        ],
+        "span",
+    )
+
+
+def sequence(inside: Inside, theme: Theme = LIGHT) -> Plot:
+    """Draw the sequence position by position: the text stream above the codec stream."""
+    layout = inside.layout
+    figure = Plot(figsize=(WIDTH_IN, 2.5), layout="constrained", facecolor=theme.card)
+    axes = figure.subplots()
+    for name, span in layout.spans.items():
+        for y, used in ((1, _has_text(layout, span)), (0, _has_codec(layout, span, name))):
+            axes.barh(
+                y, len(span), left=span.start, height=0.72, color=SPAN_COLOURS[name],
+                alpha=1.0 if used else 0.18, linewidth=0.5, edgecolor=theme.card,
+            )  # fmt: skip
+        if len(span) > 4:
+            axes.text(span.start + len(span) / 2, -0.52, f"{name} ({len(span)})", ha="center",
+                      va="top", fontsize=8, color=theme.quiet)  # fmt: skip
+    first = min(index for index in layout.text_index if index >= 0) + 3  # after the role
+    for position, index in enumerate(layout.text_index):
+        if index >= first:
+            token = _shown(inside.tokens[index - first])
+            axes.text(position + 0.5, 1.46, token, rotation=90, ha="center", va="bottom",
+                      fontsize=7.5, color=theme.ink)  # fmt: skip
+    axes.set_yticks((0, 1), ("codec", "text"))
+    axes.set_ylim(-1.1, 3.6)
+    axes.set_xlim(0, len(layout))
+    axes.set_xlabel("position in the sequence", fontsize=9)
+    _plain(axes, theme)
+    return figure
+
+
+def _has_text(layout: Layout, span: range) -> bool:
+    """Tell whether a span carries words on its text stream, not padding alone."""
+    return any(layout.text_index[position] >= 0 for position in span)
+
+
+def _has_codec(layout: Layout, span: range, name: str) -> bool:
+    return name in ("speaker", "frames") or any(
+        layout.codec_ids[position] >= 0 for position in span if name not in ("text", "tts_eos")
+    )
+
+
+def clock(inside: Inside, theme: Theme = LIGHT) -> Plot:
+    """Draw the utterance over time: spectrogram, codes, surprise, probability of the end."""
+    figure = Plot(figsize=(WIDTH_IN, 8.2), layout="constrained", facecolor=theme.card)
+    heights = {"height_ratios": (1.3, 1.0, 1.0, 0.8)}
+    heard, coded, surprised, ending = figure.subplots(4, 1, sharex=True, gridspec_kw=heights)
+    edges_s, num_codebooks = inside.edges_s, inside.codes.shape[1]
+    samples, rate_hz = read_mono(inside.utterance.audio)
+    levels = mel.levels(samples, rate_hz)[::-1]
+    heard.imshow(
+        levels, origin="lower", aspect="auto", cmap="magma", interpolation="nearest",
+        extent=(0.0, len(samples) / rate_hz, 0, len(levels)),
+    )  # fmt: skip
+    heard.set_ylabel("mel band", fontsize=9)
+    rows = np.arange(num_codebooks + 1) - 0.5
+    shown = coded.pcolormesh(edges_s, rows, inside.codes.T, cmap="viridis")
+    coded.set_ylabel("codebook", fontsize=9)
+    figure.colorbar(shown, ax=coded, pad=0.01).set_label("code", fontsize=8)
+    shown = surprised.pcolormesh(edges_s, rows, inside.surprise.T, cmap="cividis", vmin=0.0)
+    surprised.set_ylabel("codebook", fontsize=9)
+    figure.colorbar(shown, ax=surprised, pad=0.01).set_label("surprise, nats", fontsize=8)
+    for axes in (coded, surprised):
+        axes.invert_yaxis()
+    ending.semilogy(edges_s, np.maximum(inside.p_end, 1e-9), color=theme.chosen, linewidth=1.6)
+    ending.axvline(edges_s[-1], color=theme.quiet, linewidth=0.9, linestyle=":")
+    ending.set_ylabel("P(end)", fontsize=9)
+    ending.set_ylim(1e-9, 2.0)
+    ending.set_xlabel("time, s", fontsize=9)
+    for axes in (heard, coded, surprised, ending):
+        _plain(axes, theme)
+    return figure
+
+
+def endings(*several: Inside, theme: Theme = LIGHT) -> Plot:
+    """Draw the probability of the end over time for several candidates and one recording."""
+    figure = Plot(figsize=(WIDTH_IN, 2.8), layout="constrained", facecolor=theme.card)
+    axes = figure.subplots()
+    colours = (theme.base, theme.chosen, theme.other, theme.ink)
+    for index, inside in enumerate(several):
+        axes.semilogy(
+            inside.edges_s,
+            np.maximum(inside.p_end, 1e-9),
+            color=colours[index % len(colours)],
+            linewidth=1.6,
+            label=title(inside.candidate),
+        )
+    axes.axvline(several[0].edges_s[-1], color=theme.quiet, linewidth=0.9, linestyle=":")
+    axes.set_ylim(1e-9, 2.0)
+    axes.set_xlabel("time, s (dotted: end of the recording)", fontsize=9)
+    axes.set_ylabel("P(end)", fontsize=9)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
+    _plain(axes, theme)
+    return figure
+
+
+def gaze(
+    inside: Inside, layer: int | None = None, head: int | None = None, theme: Theme = LIGHT
+) -> Plot:
+    """Draw which text token is looked at while each frame is made.
+
+    Each frame's weights on the text are divided by their sum: where a head looks within the text,
+    not how much of its attention the text has.
+
+    Args:
+        inside: Of a candidate.
+        layer: Counted from 0; None with no head: the one that reads most steadily.
+        head: Counted from 0; None with a layer: the mean of its heads.
+        theme: Colours.
+    """
+    if layer is None:
+        layer, head = inside.head_that_reads()
+    _check_head(inside, layer, head)
+    weights = (
+        inside.attention[layer].mean(axis=0) if head is None else inside.attention[layer, head]
+    )
+    share = float(weights.sum(axis=-1).mean())
+    weights = weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-12)
+    height = 1.3 + 0.17 * len(inside.tokens)
+    figure = Plot(figsize=(WIDTH_IN, height), layout="constrained", facecolor=theme.card)
+    axes = figure.subplots()
+    rows = np.arange(len(inside.tokens) + 1) - 0.5
+    axes.pcolormesh(inside.edges_s, rows, weights.T, cmap="magma", vmin=0.0, vmax=1.0)
+    axes.set_yticks(range(len(inside.tokens)), map(_shown, inside.tokens))
+    axes.invert_yaxis()
+    axes.set_xlabel("time, s", fontsize=9)
+    which = "mean of its heads" if head is None else f"head {head}"
+    axes.set_title(
+        f"{title(inside.candidate)}, layer {layer}, {which}: {100 * share:.0f} % of its attention "
+        "is on the text",
+        fontsize=9, color=theme.quiet, loc="left",
+    )  # fmt: skip
+    _plain(axes, theme)
+    return figure
+
+
+def _check_head(inside: Inside, layer: int, head: int | None) -> None:
+    num_layers, num_heads = inside.attention.shape[:2]
+    problems = [
+        Problem(name, f"0 to {count - 1}", str(value), "Name another.")
+        for name, value, count in (("layer", layer, num_layers), ("head", head or 0, num_heads))
+        if not 0 <= value < count
+    ]
+    if problems:
+        raise UserError(problems, "The candidate has no such head.")
+
+
+def surprise_table(*several: Inside) -> pandas.DataFrame:
+    """Show the mean surprise of each codebook, nats a code; a code at random costs ln(size)."""
+    return frame(
+        [
+            {"candidate": title(inside.candidate)}
+            | {f"codebook {k}": number(value) for k, value in enumerate(inside.surprise.mean(0))}
+            for inside in several
+        ],
+        "candidate",
+    )
+
+
+def _shown(token: str) -> str:
+    """Write a token so that a figure takes it literally."""
+    return token.strip().replace("$", r"\$") or "␣"
+
+
+def _plain(axes: Any, theme: Theme) -> None:
+    """Take the frame off and set the colours of the words."""
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(colors=theme.ink, labelsize=8, length=0, pad=4)
+    axes.yaxis.label.set_color(theme.quiet)
+    axes.xaxis.label.set_color(theme.quiet)

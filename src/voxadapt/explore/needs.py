@@ -1,0 +1,80 @@
+"""What an exploring notebook needs of the pipeline, and which command makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_json
+from voxadapt.core.params import Params, candidate_name
+
+CHOSEN, RUNNER_UP = "chosen", "runner-up"
+
+
+def require(files: Mapping[Path, str]) -> None:
+    """Refuse to go on without files that the pipeline writes.
+
+    Args:
+        files: Files, each with the stage of DVC that writes it.
+
+    Raises:
+        UserError: With one problem for each file that is missing.
+    """
+    problems = [
+        Problem(path.as_posix(), f"what the stage {stage} writes", "nothing",
+                f"Run `dvc repro {stage}`; stages before it run as well.")
+        for path, stage in files.items()
+        if not path.exists()
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems, "The pipeline has not come so far.")
+
+
+def decision() -> dict[str, Any]:
+    """Read which candidate was chosen.
+
+    Raises:
+        UserError: When nothing was chosen yet.
+    """
+    require({paths.SELECTION: "select"})
+    record: dict[str, Any] = read_json(paths.SELECTION)
+    return record
+
+
+def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
+    """Find the model folder of a candidate.
+
+    Args:
+        params: All parameters.
+        candidate: `base`, an epoch, `chosen`, `runner-up`, or the folder of any checkpoint.
+
+    Returns:
+        Its name and its folder.
+
+    Raises:
+        UserError: When there is no such candidate, or its checkpoint is not here.
+    """
+    from voxadapt.model.load import resolve_model
+
+    if (Path(str(candidate)) / "config.json").is_file():
+        return Path(str(candidate)).name, Path(str(candidate))
+    if candidate in (CHOSEN, RUNNER_UP):
+        name = decision()[str(candidate).replace("-", "_")]
+        if name is None:
+            raise UserError(
+                Problem("candidate", "a runner-up", "a single candidate", "Name an epoch.")
+            )
+    else:
+        name = candidate_name(candidate)
+    if name not in params.candidate_names:
+        known = ", ".join((*params.candidate_names, CHOSEN, RUNNER_UP))
+        raise UserError(
+            Problem("candidate", f"one of {known}, or a folder", str(candidate), "Name another.")
+        )
+    if name == "base":
+        return name, resolve_model(params.model)
+    require({paths.CHECKPOINTS / name / "meta.json": "train"})
+    return name, paths.CHECKPOINTS / name

@@ -1,0 +1,174 @@
+"""Readings: the codes that a frozen Base gives when it reads texts aloud.
+
+The stock cloning call decodes its codes to audio and returns only that. Training needs the codes
+themselves, so the same prompt goes to the same stock `generate` here, without the codec.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_atomic
+from voxadapt.core.progress import Progress
+from voxadapt.generation.decoding import Decoding, forget, text_tokens, token_limit
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One text as the model read it.
+
+    Attributes:
+        codes: `[N, K]` int64 on the CPU, without the end-of-speech frame; None when the model
+            ended at once.
+        ended: The model chose the end; False where the limit cut the reading off.
+    """
+
+    codes: Tensor | None
+    ended: bool
+
+
+def read_aloud(
+    tts: Any,
+    texts: Sequence[str],
+    vector: Tensor,
+    language: str,
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    repetition_penalty: float,
+    seed: int,
+    batch_size: int,
+    max_seconds_per_token: float,
+    frames_per_s: float,
+    work_dir: Path | None = None,
+) -> list[Reading]:
+    """Let a Base model read texts, as `generate_voice_clone` does with a speaker vector alone.
+
+    Texts of similar length share a batch. Each text draws from a random stream of its own, whose
+    seed depends on `seed` and the text.
+
+    Args:
+        tts: Stock `Qwen3TTSModel` of a Base model.
+        texts: What to read.
+        vector: Speaker vector `[D]`.
+        language: A language that the model lists, or auto.
+        temperature: Of talker and sub-talker, as the other sampling arguments.
+        top_k: Most likely codes that are sampled from.
+        top_p: Probability mass that is sampled from.
+        repetition_penalty: Of the talker.
+        seed: Common to all texts.
+        batch_size: Texts read together.
+        max_seconds_per_token: Where reading stops, for each text token.
+        frames_per_s: Of the codec.
+        work_dir: Folder of this set of texts for finished batches; a run that was stopped goes
+            on from there. None keeps none.
+
+    Returns:
+        One reading a text, in the order of the texts.
+
+    Raises:
+        UserError: When the model does not list the language.
+    """
+    known = sorted(tts.get_supported_languages() or [])
+    if known and language.lower() not in known:
+        raise UserError(
+            Problem(
+                "language.source.language",
+                f"one of {', '.join(known)}",
+                repr(language),
+                "Name a language that the Base knows.",
+            )
+        )
+    ids = [tts._tokenize_texts([tts._build_assistant_text(text)])[0] for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: (ids[i].shape[1], texts[i], i))
+    progress = Progress("Reading", len(texts), "texts")
+    readings: dict[int, Reading] = {}
+    for start in range(0, len(order), batch_size):
+        group = order[start : start + batch_size]
+        path = None if work_dir is None else work_dir / f"{start}-{len(group)}.npz"
+        stored = None if path is None else _load(path, len(group))
+        if stored is not None:
+            readings.update(zip(group, stored, strict=True))
+            progress.advance(len(group))
+            continue
+        limits = [
+            token_limit(text_tokens(tts, texts[i]), max_seconds_per_token, frames_per_s)
+            for i in group
+        ]
+        with Decoding(tts.model, [text_seed(seed, texts[i]) for i in group], limits) as decoding:
+            codes, _ = tts.model.generate(
+                input_ids=[ids[i] for i in group],
+                ref_ids=[None] * len(group),
+                voice_clone_prompt=_prompt(vector, len(group)),
+                languages=[language] * len(group),
+                non_streaming_mode=True,
+                do_sample=True,
+                temperature=temperature,
+                top_k=top_k,
+                top_p=top_p,
+                repetition_penalty=repetition_penalty,
+                subtalker_dosample=True,
+                subtalker_temperature=temperature,
+                subtalker_top_k=top_k,
+                subtalker_top_p=top_p,
+            )
+        for i, frames, ending in zip(group, codes, decoding.endings, strict=True):
+            kept = frames.detach().to("cpu", torch.int64, copy=True) if len(frames) else None
+            readings[i] = Reading(kept, ended=ending.ended)
+        if path is not None:
+            _store(path, [readings[i] for i in group])
+        progress.advance(len(group))
+    forget()
+    return [readings[i] for i in range(len(texts))]
+
+
+def _store(path: Path, readings: Sequence[Reading]) -> None:
+    stream = io.BytesIO()
+    arrays: dict[str, Any] = {
+        f"codes{n}": reading.codes.numpy()
+        for n, reading in enumerate(readings)
+        if reading.codes is not None
+    }
+    np.savez(stream, ended=np.array([reading.ended for reading in readings]), **arrays)
+    write_atomic(path, stream.getvalue())
+
+
+def _load(path: Path, count: int) -> list[Reading] | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            ended = stored["ended"]
+            codes = [stored[key] if (key := f"codes{n}") in stored else None for n in range(count)]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # absent, or torn: read again
+    return [
+        Reading(None if array is None else torch.from_numpy(array), ended=bool(end))
+        for array, end in zip(codes, ended, strict=True)
+    ]
+
+
+def text_seed(seed: int, text: str) -> int:
+    """Return the seed of a text's random stream, below 2^31."""
+    digest = hashlib.sha256(f"{seed}\0{text}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _prompt(vector: Tensor, count: int) -> dict[str, list[Any]]:
+    """Return what the stock call makes of cloning prompts without codes and text."""
+    return {
+        "ref_code": [None] * count,
+        "ref_spk_embedding": [vector] * count,
+        "x_vector_only_mode": [True] * count,
+        "icl_mode": [False] * count,
+    }

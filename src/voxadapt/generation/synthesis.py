@@ -1,0 +1,476 @@
+"""Speech of every candidate for the same sentences, by the stock `qwen_tts` calls.
+
+A fine-tuned checkpoint speaks by `generate_custom_voice`, the Base by `generate_voice_clone`; the
+token loop below them is that of `voxadapt.generation.decoding`, in which every clip draws from a
+random stream of its own. A clip's seed depends on its text and take alone, so all candidates meet the same
+random numbers, and so do their comparisons. The batches (which sentences, in which order) are the
+same for every candidate as well: the last bits of a product depend on the shape of the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import math
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+
+from voxadapt.core.errors import Problem, UserError, is_out_of_memory, out_of_memory
+from voxadapt.core.executor import LOCAL, Executor
+from voxadapt.core.files import sha256_array, write_atomic
+from voxadapt.core.params import ScoreParams
+from voxadapt.core.progress import Progress
+from voxadapt.core.provenance import fingerprint
+from voxadapt.generation.decoding import VERSION as DECODING_VERSION
+from voxadapt.generation.decoding import Decoding, forget, text_tokens, token_limit
+from voxadapt.scoring.rows import Clip, Sentence
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Which voice a model speaks with: a named speaker, or a cloning prompt.
+
+    Attributes:
+        speaker: Name in a fine-tuned checkpoint.
+        prompt: What the Base's `create_voice_clone_prompt` returned, one item.
+    """
+
+    speaker: str | None = None
+    prompt: Any = None
+
+    def __post_init__(self) -> None:
+        assert (self.speaker is None) != (self.prompt is None), "a speaker or a prompt, not both"
+
+    @property
+    def sha(self) -> str:
+        """Hash of what the voice adds to the checkpoint."""
+        if self.speaker is not None:
+            return fingerprint({"speaker": self.speaker})
+        values = {"text": self.prompt.ref_text, "x_vector": self.prompt.x_vector_only_mode}
+        for name in ("ref_spk_embedding", "ref_code"):
+            tensor = getattr(self.prompt, name)
+            if tensor is not None:
+                values[name] = sha256_array(tensor.detach().float().cpu().numpy())
+        return fingerprint(values)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sentences generated together, for one take.
+
+    Attributes:
+        sentences: In their fixed order.
+        take: 0, 1, 2 …
+        seeds: Of each sentence's random stream.
+        max_new_tokens: Where each sentence stops; one more than the frames it can give.
+    """
+
+    sentences: tuple[Sentence, ...]
+    take: int
+    seeds: tuple[int, ...]
+    max_new_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """One generated clip, or why there is none."""
+
+    samples: NDArray[np.int16] | None
+    num_frames: int = 0
+    hit_max_tokens: bool = False
+    message: str = ""
+
+
+def clone_voice(
+    tts: Any, ref_audio: str | Path, ref_text: str | None, mode: Literal["x_vector", "icl"]
+) -> Voice:
+    """Make the Base's cloning prompt from the reference clip.
+
+    Args:
+        tts: Stock `Qwen3TTSModel` of a Base model.
+        ref_audio: The conditioning clip.
+        ref_text: Its transcript; needed for `icl`.
+        mode: Speaker vector alone, or reference text and codes as well.
+    """
+    if mode == "icl" and not ref_text:
+        raise UserError(
+            Problem(
+                "score.base_prompt: icl",
+                "the transcript of the reference clip",
+                "none",
+                "Give that clip a row in the manifest, or set score.base_prompt: x_vector.",
+            )
+        )
+    items = tts.create_voice_clone_prompt(
+        ref_audio=str(ref_audio),
+        ref_text=ref_text if mode == "icl" else None,
+        x_vector_only_mode=mode == "x_vector",
+    )
+    return Voice(prompt=items[0])
+
+
+def frame_rate_hz(tts: Any) -> float:
+    """Read the codec's frames per second from the model."""
+    codec = tts.model.speech_tokenizer
+    return codec.get_output_sample_rate() / codec.get_decode_upsample_rate()
+
+
+def generation_sha(
+    sentences: Sequence[Sentence], params: ScoreParams, frames_per_s: float, dtype: str
+) -> str:
+    """Hash what decides generation and is common to all candidates.
+
+    The set of sentences belongs to it, because the company in a batch can move the last bits of a
+    product. The number of takes does not: takes are generated apart. Nor does the language tag: a
+    model that learnt a language is asked for it; the Base, which cannot be, is compared with it.
+
+    Args:
+        sentences: All that are spoken.
+        params: `score` section.
+        frames_per_s: Of the codec.
+        dtype: Of the weights that speak.
+    """
+    return fingerprint(
+        {
+            "decoding": DECODING_VERSION,
+            "dtype": dtype,
+            "sampling": sampling(params),
+            "non_streaming_mode": params.non_streaming_mode,
+            "seed": params.seed,
+            "batch_size": params.batch_size,
+            "max_seconds_per_token": params.max_seconds_per_token,
+            "frames_per_s": frames_per_s,
+            "sentences": sorted((item.text_id, item.text) for item in sentences),
+        }
+    )
+
+
+def sampling(params: ScoreParams) -> dict[str, Any]:
+    """Return the sampling arguments of the stock calls, the same for talker and sub-talker."""
+    return {
+        "do_sample": True,
+        "temperature": params.temperature,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
+        "repetition_penalty": params.repetition_penalty,
+        "subtalker_dosample": True,
+        "subtalker_temperature": params.temperature,
+        "subtalker_top_k": params.top_k,
+        "subtalker_top_p": params.top_p,
+    }
+
+
+def plan_batches(tts: Any, sentences: Sequence[Sentence], params: ScoreParams) -> list[Batch]:
+    """Lay out batches of about equal size: by length, then id; the same for every candidate."""
+    frames_per_s = frame_rate_hz(tts)
+    lengths = {item.text_id: text_tokens(tts, item.text) for item in sentences}
+    ordered = sorted(sentences, key=lambda item: (lengths[item.text_id], item.text_id))
+    num_groups = math.ceil(len(ordered) / params.batch_size)
+    edges = [round(len(ordered) * number / max(1, num_groups)) for number in range(num_groups + 1)]
+    return [
+        Batch(
+            sentences=tuple(ordered[start:stop]),
+            take=take,
+            seeds=tuple(_seed(params.seed, take, item.text_id) for item in ordered[start:stop]),
+            max_new_tokens=tuple(
+                token_limit(lengths[item.text_id], params.max_seconds_per_token, frames_per_s)
+                for item in ordered[start:stop]
+            ),
+        )
+        for take in range(params.takes)
+        for start, stop in itertools.pairwise(edges)
+    ]
+
+
+def speak(
+    tts: Any,
+    texts: Sequence[str],
+    voice: Voice,
+    params: ScoreParams,
+    *,
+    seeds: Sequence[int],
+    max_new_tokens: Sequence[int],
+    language: str = "Auto",
+) -> list[Spoken]:
+    """Generate one batch.
+
+    Args:
+        tts: Stock `Qwen3TTSModel`.
+        texts: What to say.
+        voice: Speaker or cloning prompt.
+        params: Sampling parameters.
+        seeds: Of each text's random stream.
+        max_new_tokens: Where each text stops.
+        language: Name of a language that the model lists, or Auto.
+
+    Returns:
+        One clip a text. `hit_max_tokens` is set where the limit ended a clip, not the model.
+    """
+    arguments = {
+        "text": list(texts),
+        "language": language,
+        "non_streaming_mode": params.non_streaming_mode,
+        **sampling(params),
+    }
+    codec = tts.model.speech_tokenizer
+    with Decoding(tts.model, seeds, max_new_tokens) as decoding, one_by_one(codec):
+        if voice.speaker is not None:
+            wavs, _ = tts.generate_custom_voice(speaker=voice.speaker, **arguments)
+        else:
+            wavs, _ = tts.generate_voice_clone(voice_clone_prompt=[voice.prompt], **arguments)
+    spoken = []
+    for wav, ending in zip(wavs, decoding.endings, strict=True):
+        if not len(wav) or not np.isfinite(wav).all():
+            spoken.append(Spoken(None, message="the model gave no audio, or values that are none"))
+            continue
+        samples = np.round(np.clip(wav, -1.0, 1.0) * 32767).astype(np.int16)
+        spoken.append(Spoken(samples, ending.num_frames, not ending.ended))
+    return spoken
+
+
+@contextmanager
+def one_by_one(codec: Any) -> Iterator[None]:
+    """Let a codec decode each clip of a batch by itself.
+
+    What it holds is then bounded by its own window (300 frames and their context), not by the
+    batch, and a clip's samples do not depend on the length of others. On a CPU it is no slower:
+    what is worked on stays in the caches.
+    """
+    decode = codec.decode
+
+    def each(items: Sequence[Any]) -> tuple[list[Any], int]:
+        decoded = [decode([item]) for item in items]
+        return [wav for wavs, _ in decoded for wav in wavs], decoded[0][1]
+
+    codec.decode = each
+    try:
+        yield
+    finally:
+        codec.decode = decode
+
+
+def speak_candidate(
+    tts: Any,
+    candidate: str,
+    sentences: Sequence[Sentence],
+    voice: Voice,
+    params: ScoreParams,
+    *,
+    out_dir: Path,
+    work_dir: Path,
+    root: Path,
+    checkpoint_sha: str,
+    lang: str,
+    language: str = "Auto",
+    executor: Executor = LOCAL,
+    load: Callable[[], Any] | None = None,
+) -> list[Clip]:
+    """Speak every sentence `params.takes` times and write the clips.
+
+    Args:
+        tts: Stock `Qwen3TTSModel` of the candidate.
+        candidate: Its name.
+        sentences: The same for all candidates.
+        voice: Speaker or cloning prompt.
+        params: Sampling, batches, seeds, takes.
+        out_dir: Folder for the wavs.
+        work_dir: Folder for finished batches; an interrupted run goes on from there.
+        root: Project folder, which the wavs' paths are relative to.
+        checkpoint_sha: Identity of the checkpoint.
+        lang: Whisper's code of the language, kept in the clips.
+        language: Language given to the model, or Auto.
+        executor: Where batches are spoken.
+        load: How a worker elsewhere loads the candidate; None sends `tts`.
+
+    Returns:
+        One clip a sentence and take, failed ones included, sorted by text and take.
+
+    Raises:
+        UserError: When the model does not know the speaker or the language, or cannot clone.
+    """
+    _check_voice(tts, voice, language)
+    texts = [item.text_id for item in sentences]
+    assert len(set(texts)) == len(texts), "text ids must be unique"
+    rate_hz = tts.model.speech_tokenizer.get_output_sample_rate()
+    gen_sha = generation_sha(sentences, params, frame_rate_hz(tts), str(tts.model.dtype))
+    tag = language.lower()
+    identity = [checkpoint_sha, gen_sha, tag, voice.sha, str(tts.device)]
+    batches = plan_batches(tts, sentences, params)
+    progress = Progress(f"Speaking ({candidate})", sum(len(b.sentences) for b in batches))
+    clips = []
+
+    def keep(batch: Batch, spoken: Sequence[Spoken]) -> None:
+        for sentence, seed, result in zip(batch.sentences, batch.seeds, spoken, strict=True):
+            path = Path(out_dir) / f"{_file_name(sentence.text_id)}-{batch.take}.wav"
+            if result.samples is not None:
+                write_wav(path, result.samples, rate_hz)
+            clips.append(
+                Clip(
+                    candidate=candidate,
+                    split=sentence.split,
+                    text_id=sentence.text_id,
+                    take=batch.take,
+                    seed=seed,
+                    lang=lang,
+                    text=sentence.text,
+                    slice=sentence.slice,
+                    wav="" if result.samples is None else relative(path, root),
+                    num_frames=None if result.samples is None else result.num_frames,
+                    hit_max_tokens=result.hit_max_tokens,
+                    gen_sha=gen_sha,
+                    checkpoint_sha=checkpoint_sha,
+                    status="failed" if result.samples is None else "ok",
+                    message=result.message,
+                )
+            )
+        progress.advance(len(batch.sentences))
+
+    waiting: list[tuple[Path, Batch]] = []
+    for batch in batches:
+        path = _stored_at(batch, work_dir, identity)
+        stored = _load(path, len(batch.sentences))
+        if stored is None:
+            waiting.append((path, batch))
+        else:
+            keep(batch, stored)
+    work = partial(_batch, voice=voice, params=params, language=language)
+    shards = [batch for _, batch in waiting]
+    for number, spoken in executor.run(shards, _as_it_is, work, tts, load):
+        path, batch = waiting[number]
+        if all(item.samples is not None for item in spoken):
+            _store(path, spoken)
+        keep(batch, spoken)
+    forget()
+    return sorted(clips, key=lambda clip: (clip.text_id, clip.take))
+
+
+def _stored_at(batch: Batch, work_dir: Path, identity: Sequence[str]) -> Path:
+    """Name the file of a finished batch by all that decides it."""
+    lines = [item.text for item in batch.sentences]
+    key = fingerprint([*identity, batch.take, batch.seeds, batch.max_new_tokens, lines])
+    return Path(work_dir) / f"{key}.npz"
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """Read nothing: sentences are all that a batch needs."""
+    return batch
+
+
+def _batch(
+    tts: Any, batch: Batch, voice: Voice, params: ScoreParams, language: str
+) -> list[Spoken]:
+    """Generate a batch; one that fails is spoken singly."""
+    lines = [item.text for item in batch.sentences]
+
+    def spoken_rows(rows: slice) -> list[Spoken]:
+        return speak(
+            tts,
+            lines[rows],
+            voice,
+            params,
+            seeds=batch.seeds[rows],
+            max_new_tokens=batch.max_new_tokens[rows],
+            language=language,
+        )
+
+    try:
+        spoken = spoken_rows(slice(None))
+    except Exception as broken:  # one row can break a batch; the clips say which one did
+        if is_out_of_memory(broken):
+            raise out_of_memory(broken, "score.batch_size") from None
+        spoken = []
+        for index in range(len(lines)):
+            try:
+                spoken += spoken_rows(slice(index, index + 1))
+            except Exception as error:
+                reason = f"generation failed: {type(error).__name__}: {error}"
+                spoken.append(Spoken(None, message=" ".join(reason.split())[:300]))
+    return spoken
+
+
+def _store(path: Path, spoken: Sequence[Spoken]) -> None:
+    stream = io.BytesIO()
+    arrays: dict[str, Any] = {f"clip{i}": item.samples for i, item in enumerate(spoken)}
+    arrays["num_frames"] = np.array([item.num_frames for item in spoken])
+    arrays["hit_max_tokens"] = np.array([item.hit_max_tokens for item in spoken])
+    np.savez(stream, **arrays)
+    write_atomic(path, stream.getvalue())
+
+
+def _load(path: Path, count: int) -> list[Spoken] | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return [
+                Spoken(
+                    stored[f"clip{i}"],
+                    int(stored["num_frames"][i]),
+                    bool(stored["hit_max_tokens"][i]),
+                )
+                for i in range(count)
+            ]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # absent, or torn: speak again
+
+
+def write_wav(path: Path, samples: NDArray[np.int16], sample_rate_hz: int) -> None:
+    """Write 16-bit PCM; equal samples give equal bytes."""
+    stream = io.BytesIO()
+    sf.write(stream, samples, sample_rate_hz, format="WAV", subtype="PCM_16")
+    write_atomic(path, stream.getvalue())
+
+
+def relative(path: Path, root: Path) -> str:
+    """Write a path relative to the project folder, with forward slashes."""
+    return Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
+
+
+def _seed(*parts: int | str) -> int:
+    """Hash anything to a seed below 2^31."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _file_name(text_id: str) -> str:
+    """Turn an id into a file name that is safe everywhere and still unique."""
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", text_id)[:80]
+    return safe if safe == text_id else f"{safe}-{fingerprint(text_id, 8)}"
+
+
+def _check_voice(tts: Any, voice: Voice, language: str) -> None:
+    """Refuse what the stock calls would refuse for every single clip."""
+    problems = []
+    known = sorted(tts.get_supported_languages() or [])
+    if known and language.lower() not in known:
+        problems.append(
+            Problem("language", f"one of {', '.join(known)}", language, "Change train.language.")
+        )
+    kind = tts.model.tts_model_type
+    wanted = "base" if voice.speaker is None else "custom_voice"
+    if kind != wanted:
+        problems.append(
+            Problem("tts_model_type", wanted, str(kind), "Score a checkpoint of that type.")
+        )
+    elif voice.speaker is not None:
+        speakers = sorted(tts.get_supported_speakers() or [])
+        if voice.speaker.lower() not in speakers:
+            problems.append(
+                Problem(
+                    "train.speaker_name",
+                    f"one of {', '.join(speakers)}",
+                    voice.speaker,
+                    "Use the name that the checkpoint was trained with.",
+                )
+            )
+    if problems:
+        raise UserError(problems, "The model cannot speak these sentences.")

@@ -1,0 +1,1 @@
+"""Blind listening pages and the votes that come back."""

@@ -1,0 +1,538 @@
+"""Listening tests: blind pages to hear and vote on, and what the votes say.
+
+Two pages, each one file that works offline: `ab.html` asks which of two clips is closer to the
+speaker and which is better spoken; `mos.html` asks for ratings from 1 to 5 and hides recordings of
+the speaker among the clips. The pages know clips by opaque ids; `key.json` says whose they are and
+stays at home. All clips have one sample rate and one loudness: neither may decide.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from markupsafe import Markup
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_json, sha256_bytes, write_atomic, write_json
+from voxadapt.core.params import Params, candidate_name
+from voxadapt.core.provenance import fingerprint
+from voxadapt.data.audio import AudioError, frame_levels_db, probe, read_mono, speech_frames
+from voxadapt.listening.votes import (
+    KeyPage,
+    KeyTrial,
+    Kind,
+    ListeningKey,
+    Unheard,
+    read_key,
+    read_votes,
+    summarise_votes,
+)
+from voxadapt.reporting import tables
+from voxadapt.reporting.players import MP3_RATES_HZ
+from voxadapt.reporting.records import Files, Record, Records
+from voxadapt.reporting.templating import new_environment, source
+
+TITLE = "The listening pages cannot be made."
+KEY_FILE, VOTES_FILE = "key.json", "votes.json"
+LEVEL_DBFS = -26.0  # of the frames that hold speech
+PEAK_LIMIT = 0.89  # -1 dBFS: MP3 overshoots
+SHARE_REPEATED = 0.1
+MIN_REPEATED = 2
+QUESTIONS: dict[Kind, tuple[Record, ...]] = {
+    "ab": (
+        {
+            "id": "likeness",
+            "text": "Which sounds more like the person in the recording?",
+            "hint": "Listen to the voice, not to how well the sentence is read.",
+            "uses_reference": True,
+        },
+        {
+            "id": "speech",
+            "text": "Which is spoken better?",
+            "hint": "Clear, natural, every word there and nothing odd.",
+            "uses_reference": False,
+        },
+    ),
+    "mos": (
+        {
+            "id": "naturalness",
+            "text": "How natural does it sound?",
+            "hint": "As if a person had said it to you.",
+            "uses_reference": False,
+            "scale": ["Bad", "Poor", "Fair", "Good", "Excellent"],
+        },
+        {
+            "id": "likeness",
+            "text": "Is this the person in the recording?",
+            "hint": "The recording is of another sentence. Listen to the voice.",
+            "uses_reference": True,
+            "scale": ["Certainly not", "Rather not", "Cannot say", "Rather yes", "Certainly"],
+        },
+    ),
+}
+TITLES: dict[Kind, str] = {"ab": "Which is better?", "mos": "How good is it?"}
+ASKED = {  # columns of the report
+    "likeness": "closer to the voice",
+    "speech": "better spoken",
+    "naturalness": "natural",
+}
+TONES = {"preferred": "good", "rejected": "bad", "undecided": "unsure"}
+
+
+@dataclass
+class Sounds:
+    """Reads clips at one rate and one loudness, and notes those that cannot be read.
+
+    Attributes:
+        rate_hz: Of every clip.
+        uris: MP3 as a data URI, by opaque id.
+        problems: One for each clip that cannot be read.
+    """
+
+    rate_hz: int
+    uris: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    _ids: dict[str, str] = field(default_factory=dict)
+
+    def id_of(self, row: Record) -> str:
+        """Return the opaque id of a score row's clip."""
+        wav = str(row["wav"])
+        if wav not in self._ids:
+            try:
+                samples, _ = read_mono(wav, self.rate_hz)
+                data = _mp3(levelled(samples, self.rate_hz), self.rate_hz)
+            except AudioError as error:
+                self.problems.append(
+                    Problem(wav, "a readable clip", str(error), "Run the stage that wrote it.")
+                )
+                data = b""
+            # The sound itself is in the hash: nobody without the clips can try names against it.
+            place = [row["candidate"], row["split"], row["text_id"], row["take"]]
+            self._ids[wav] = fingerprint([place, sha256_bytes(data)], 12)
+            encoded = base64.b64encode(data).decode()
+            self.uris[self._ids[wav]] = f"data:audio/mpeg;base64,{encoded}"
+        return self._ids[wav]
+
+
+def levelled(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Bring the speech of a clip to the level of all, without clipping it.
+
+    Args:
+        samples: [num_samples], full scale 1.0.
+        rate_hz: Their rate.
+
+    Returns:
+        [num_samples] of float32; a clip without speech keeps its level.
+    """
+    levels_db = frame_levels_db(samples, rate_hz)
+    spoken = speech_frames(levels_db)
+    if not spoken.any():
+        return samples
+    speech_db = 10.0 * np.log10(np.mean(10.0 ** (levels_db[spoken] / 10.0)))
+    gain = 10.0 ** ((LEVEL_DBFS - speech_db) / 20.0)
+    gain = min(gain, PEAK_LIMIT / max(float(np.abs(samples).max()), 1e-9))
+    return (samples * gain).astype(np.float32)
+
+
+def _mp3(samples: np.ndarray, rate_hz: int) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate_hz, format="MP3")
+    return buffer.getvalue()
+
+
+# --- what is compared --------------------------------------------------------------------------
+
+
+def resolve_pairs(pairs: Iterable[Sequence[str]], selection: Record) -> list[tuple[str, str]]:
+    """Turn what the parameters name into candidates.
+
+    Where the Base is kept, `chosen` against the Base means the best of the others: listeners are
+    then asked whether keeping it was right.
+
+    Args:
+        pairs: Two of base, chosen, runner-up, an epoch or its number.
+        selection: `selection.json`.
+
+    Raises:
+        UserError: For each name that is no candidate, or a pair of one and the same.
+    """
+    names = [entry["name"] for entry in selection["candidates"]]
+    others = [entry for entry in selection["candidates"] if entry["name"] != "base"]
+    rival = max(others, key=lambda entry: (entry["p_best"], entry["sim"]["point"] or 0.0))["name"]
+    resolved, problems = [], []
+    for pair in pairs:
+        known = {"chosen": selection["chosen"], "runner-up": selection["runner_up"] or rival}
+        if selection["chosen"] == "base" and "base" in pair:
+            known["chosen"] = rival
+        first, second = (known.get(name, candidate_name(name)) for name in pair)
+        where = f"pair {pair[0]} {pair[1]}"
+        for name in (first, second):
+            if name not in names:
+                listed = ", ".join(["chosen", "runner-up", *names])
+                problems.append(Problem(where, f"one of {listed}", name, "Name one of them."))
+        if first == second:
+            problems.append(Problem(where, "two candidates", f"{first} twice", "Name another."))
+        resolved.append((first, second))
+    if problems:
+        raise UserError(problems, TITLE)
+    return list(dict.fromkeys(resolved))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What can be heard.
+
+    Attributes:
+        split: Whose sentences.
+        texts: The sentences, by hash: nobody's choice.
+        rows: Row by candidate and sentence, one take of each; the recordings as `real`.
+        references: Recordings of the speaker, by hash.
+    """
+
+    split: str
+    texts: list[str]
+    rows: dict[str, dict[str, Record]]
+    references: list[Record]
+
+    def reference(self, index: int, row: Record) -> Record:
+        """Return a recording of a clip's speaker and of another sentence, another one each time."""
+        own = [other for other in self.references if other.get("speaker") == row.get("speaker")]
+        others = [other for other in own if other["text_id"] != row["text_id"]]
+        return (others or own)[index % max(1, len(others))]
+
+
+def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
+    """Read the rows of some candidates: of the untouched split where all of them spoke it."""
+    confirmed = all((root / paths.CONFIRMATION / name / "rows.jsonl").is_file() for name in names)
+    split = "confirmation" if confirmed else "selection"
+    base = paths.CONFIRMATION if confirmed else paths.SCORES
+    files = Files(root, "Run `voxadapt {stage}` first.")
+    listed = {name: files.rows(base / name, f"score {name}") for name in names}
+    recordings = [
+        row
+        for row in files.rows(paths.REFERENCE / "real", "codes")
+        if row["status"] == "ok" and row["wav"]
+    ]
+    if not files.problems and not recordings:
+        fix = "Add recordings, or raise split.confirmation_share."
+        where = str(paths.REFERENCE / "real")
+        files.problems.append(Problem(where, "held-out recordings", "none", fix))
+    if files.problems:
+        raise UserError(files.problems, TITLE)
+    spoken = {
+        name: {(row["text_id"], row["take"]): row["text"] for row in rows}
+        for name, rows in listed.items()
+    }
+    texts = {text_id: text for (text_id, _), text in spoken[names[0]].items()}
+    problems = [
+        Problem(
+            str(base / name),
+            f"the {len(texts)} sentences of {names[0]}",
+            "other sentences",
+            f"Run `voxadapt {'confirm' if confirmed else f'score {name}'}` again.",
+        )
+        for name in names
+        if spoken[name] != spoken[names[0]]
+    ]
+    if problems:
+        raise UserError(problems, TITLE)
+    chosen = tables.uncurated(texts, num_sentences)
+    takes = sorted({row["take"] for row in listed[names[0]]})
+    take_of = {text_id: takes[int(fingerprint(text_id), 16) % len(takes)] for text_id in chosen}
+    rows = {
+        name: {
+            row["text_id"]: row
+            for row in listed[name]
+            if row["text_id"] in take_of and row["take"] == take_of[row["text_id"]]
+        }
+        for name in names
+    }
+    order = {text_id: n for n, text_id in enumerate(tables.uncurated(_ids(recordings), 10**9))}
+    references = sorted(recordings, key=lambda row: order[row["text_id"]])
+    rows["real"] = {row["text_id"]: row for row in references if row["text_id"] in take_of}
+    return Material(split, chosen, rows, references)
+
+
+def _ids(rows: Iterable[Record]) -> list[str]:
+    return [row["text_id"] for row in rows]
+
+
+def _common_rate_hz(rows: Iterable[Record]) -> int:
+    """Return the rate of the poorest clip: bandwidth must not tell recordings from speech."""
+    rates = [row["sample_rate_hz"] or probe(row["wav"]).sample_rate_hz for row in rows]
+    lowest = min(rates)
+    return max((rate for rate in MP3_RATES_HZ if rate <= lowest), default=MP3_RATES_HZ[0])
+
+
+# --- the pages ---------------------------------------------------------------------------------
+
+
+def write_listening(
+    params: Params,
+    root: str | Path = ".",
+    *,
+    out: Path = paths.LISTEN,
+    pairs: Sequence[Sequence[str]] | None = None,
+    num_sentences: int | None = None,
+) -> ListeningKey:
+    """Write `ab.html`, `mos.html` and their key; equal clips give equal bytes.
+
+    Args:
+        params: Name the pairs and the number of sentences.
+        root: Project folder.
+        out: Folder to write, from the project folder.
+        pairs: Other pairs than the parameters'.
+        num_sentences: Another number of sentences.
+
+    Returns:
+        The key.
+
+    Raises:
+        UserError: Naming files that are missing, unknown candidates and unreadable clips.
+    """
+    root = Path(root)
+    files = Files(root, "Run `voxadapt {stage}` first.")
+    selection = files.read(paths.SELECTION, "select")
+    if files.problems:
+        raise UserError(files.problems, TITLE)
+    resolved = resolve_pairs(pairs or params.report.listening_pairs, selection)
+    names = list(dict.fromkeys(name for pair in resolved for name in pair))
+    material = _material(root, names, num_sentences or params.report.listening_sentences)
+    heard = [row for rows in material.rows.values() for row in rows.values() if _has_clip(row)]
+    sounds = Sounds(_common_rate_hz([*heard, *material.references]))
+    listed: dict[Kind, Trials] = {
+        "ab": _ab_trials(material, resolved, sounds),
+        "mos": _mos_trials(material, ("real", *names), sounds),
+    }
+    if sounds.problems:
+        raise UserError(sounds.problems, TITLE)
+    pages: dict[Kind, KeyPage] = {}
+    html: dict[str, str] = {}
+    for kind, (trials, key_trials, unheard) in listed.items():
+        definition = _definition(kind, params, trials, sounds)
+        sha = fingerprint(definition, 64)
+        pages[kind] = KeyPage(
+            file=f"{kind}.html",
+            page_sha=sha,
+            questions=tuple(question["id"] for question in QUESTIONS[kind]),
+            repeats=definition["repeats"],
+            trials=key_trials,
+            unheard=tuple(unheard),
+        )
+        html[f"{kind}.html"] = render(definition | {"page_sha": sha})
+    key = ListeningKey(
+        split=material.split,
+        pairs=tuple(resolved),
+        candidates=("real", *names),
+        inputs={name: _rows_hash(material.rows[name].values()) for name in ("real", *names)},
+        sample_rate_hz=sounds.rate_hz,
+        level_dbfs=LEVEL_DBFS,
+        pages=pages,
+    )
+    for name, text in html.items():
+        write_atomic(root / out / name, text)
+    write_json(root / out / KEY_FILE, key.model_dump(mode="json", by_alias=True))
+    return key
+
+
+def _has_clip(row: Record) -> bool:
+    return bool(row["wav"]) and row["status"] == "ok"
+
+
+def _rows_hash(rows: Iterable[Record]) -> str:
+    return fingerprint([[row["text_id"], row["take"], row["wav_sha256"]] for row in rows], 64)
+
+
+Trials = tuple[list[Record], dict[str, KeyTrial], list[Unheard]]
+
+
+def _ab_trials(material: Material, pairs: Sequence[tuple[str, str]], sounds: Sounds) -> Trials:
+    trials, key, unheard = [], {}, []
+    for pair in pairs:
+        for index, text_id in enumerate(material.texts):
+            rows = [material.rows[name][text_id] for name in pair]
+            take = rows[0]["take"]
+            missing = tuple(row["candidate"] for row in rows if not _has_clip(row))
+            if missing:
+                unheard.append(
+                    Unheard(text_id=text_id, take=take, candidates=pair, missing=missing)
+                )
+                continue
+            clips = {sounds.id_of(row): row["candidate"] for row in rows}
+            trial = _trial(rows[0]["text"], clips, material.reference(index, rows[0]), sounds)
+            trials.append(trial)
+            key[trial["id"]] = KeyTrial(text_id=text_id, take=take, clips=clips)
+    return trials, key, unheard
+
+
+def _mos_trials(material: Material, names: Sequence[str], sounds: Sounds) -> Trials:
+    trials, key, unheard = [], {}, []
+    for index, text_id in enumerate(material.texts[: -(-len(material.texts) // 2)]):
+        for name in names:
+            row = material.rows[name].get(text_id)
+            if row is None:  # a sentence that nobody has recorded
+                continue
+            if not _has_clip(row):
+                unheard.append(
+                    Unheard(text_id=text_id, take=row["take"], candidates=(name,), missing=(name,))
+                )
+                continue
+            clips = {sounds.id_of(row): name}
+            trial = _trial(row["text"], clips, material.reference(index + 1, row), sounds)
+            trials.append(trial)
+            key[trial["id"]] = KeyTrial(text_id=text_id, take=row["take"], clips=clips)
+    return trials, key, unheard
+
+
+def _trial(text: str, clips: Mapping[str, str], reference: Record, sounds: Sounds) -> Record:
+    """Make a trial; the order of ids, which are hashes, says nothing about whose they are."""
+    listed = sorted(clips)
+    return {
+        "id": fingerprint(listed, 12),
+        "text": text,
+        "clips": listed,
+        "reference": sounds.id_of(reference),
+    }
+
+
+def _definition(kind: Kind, params: Params, trials: Sequence[Record], sounds: Sounds) -> Record:
+    used = {item for trial in trials for item in (*trial["clips"], trial["reference"])}
+    repeats = min(len(trials), max(MIN_REPEATED, round(SHARE_REPEATED * len(trials))))
+    return {
+        "kind": kind,
+        "title": TITLES[kind],
+        "lang": params.asr.language,
+        "questions": list(QUESTIONS[kind]),
+        "trials": sorted(trials, key=lambda trial: trial["id"]),
+        "repeats": repeats,
+        "audio": {item: sounds.uris[item] for item in sorted(used)},
+    }
+
+
+def render(definition: Record) -> str:
+    """Render a page: its policy allows its own script and style by their hashes, nothing else."""
+    script = source("listen.js")
+    style = source("style.css") + source("listen.css")
+    data = json.dumps(definition, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":  # nothing in a text can end the element
+        data = data.replace(character, f"\\u{ord(character):04x}")
+    count = len(definition["trials"]) + definition["repeats"]
+    return (
+        new_environment()
+        .get_template("listen.html.j2")
+        .render(
+            page=definition,
+            num_trials=count,
+            minutes=max(1, round(count * (25 if definition["kind"] == "ab" else 15) / 60)),
+            data=Markup(data),
+            script=Markup(script),
+            style=Markup(style),
+            script_hash=_csp_hash(script),
+            style_hash=_csp_hash(style),
+        )
+    )
+
+
+def _csp_hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+# --- what the votes say ------------------------------------------------------------------------
+
+
+def write_votes(files: Sequence[str | Path], key_file: str | Path, confidence: float) -> Record:
+    """Read exported votes, sum them up and write `votes.json` beside the key.
+
+    Args:
+        files: Exported from the pages.
+        key_file: The key written with the pages.
+        confidence: Of the intervals.
+
+    Returns:
+        What was written.
+
+    Raises:
+        UserError: With everything that is wrong with the files.
+    """
+    key = read_key(key_file)
+    summary = summarise_votes(key, read_votes(files, key), confidence)
+    write_json(Path(key_file).parent / VOTES_FILE, summary)
+    return summary
+
+
+def votes_section(records: Records) -> Record | None:
+    """Prepare the votes for the report page.
+
+    Args:
+        records: Their `root` is where `reports/listen` lies.
+
+    Returns:
+        None without votes. Else `stale` (they were given to other clips than the present ones, and
+        nothing of them is to be shown), `num_listeners`, `num_votes`, `num_texts`, `split`,
+        `comparisons` (each `question`, `first`, `second`, `preference` for the second as an
+        interval, `wins`, `losses`, `ties`, `verdict`, `tone`, `sentence`), `asked` and `ratings`
+        (each `candidate` and `means`, an interval for each of `asked`), `differences` (each
+        `question`, `first`, `second`, `difference`), `steadiness` and `method`.
+    """
+    folder = records.root / paths.LISTEN
+    try:
+        votes = read_json(folder / VOTES_FILE)
+        key = read_json(folder / KEY_FILE)
+    except (OSError, ValueError):
+        return None
+    current = {kind: page["page_sha"] for kind, page in key["pages"].items()}
+    asked = list(dict.fromkeys(item["question"] for item in votes["ratings"]))
+    repeated = sum(item["num_repeated"] for item in votes["listeners"])
+    agreed = sum(item["num_agreed"] for item in votes["listeners"])
+    return {
+        "stale": votes["pages"] != current,
+        "num_listeners": votes["num_listeners"],
+        "num_votes": votes["num_votes"],
+        "num_texts": max((item["num_texts"] for item in votes["comparisons"]), default=0),
+        "split": votes["split"],
+        "comparisons": [
+            {
+                **item,
+                "question": ASKED[item["question"]],
+                "first": item["pair"][0],
+                "second": item["pair"][1],
+                "tone": TONES[item["verdict"]],
+            }
+            for item in votes["comparisons"]
+        ],
+        "asked": [ASKED[question] for question in asked],
+        "ratings": [
+            {
+                "candidate": name,
+                "means": [
+                    item["mean"]
+                    for question in asked
+                    for item in votes["ratings"]
+                    if (item["candidate"], item["question"]) == (name, question)
+                ],
+            }
+            for name in dict.fromkeys(item["candidate"] for item in votes["ratings"])
+        ],
+        "differences": [
+            {
+                **item,
+                "question": ASKED[item["question"]],
+                "first": item["pair"][0],
+                "second": item["pair"][1],
+            }
+            for item in votes["rating_differences"]
+        ],
+        "steadiness": f"Of {repeated} answers that were asked for twice, {agreed} were the same."
+        if repeated
+        else "",
+        "method": votes["method"],
+    }

@@ -1,0 +1,578 @@
+"""Votes of listeners: read strictly, matched with the key, summed up with intervals.
+
+A listening page knows its clips by opaque ids only; the key, which stays with whoever made the
+page, says which candidate each id is. A vote belongs to a sentence and to a listener, and both are
+samples: other sentences and other people would have voted differently. Intervals are therefore
+clustered both ways (Cameron, Gelbach and Miller 2011, doi:10.1198/jbes.2010.07136).
+
+Shapes: S sentences, L listeners.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.stats import t
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.scoring.statistics import Interval, rounded
+
+Array = NDArray[np.float64]
+Kind = Literal["ab", "mos"]
+SUMMARY_SCHEMA = "voxadapt-votes-summary/1"
+REAL = "real"  # the hidden recordings
+MOS_RANGE = (1, 5)
+TITLE = "The votes cannot be used."
+METHOD = (
+    "A tie counts half for each side. A sentence of which one side has no clip is lost by that "
+    "side in every listener's votes (in ratings it gets the lowest). Intervals are clustered by "
+    "sentence and by listener: the variances of both are added and that of single votes, which is "
+    "in both, is taken off once (Cameron, Gelbach and Miller 2011), never less than the largest of "
+    "the three; Student's t with Satterthwaite's degrees of freedom, on the logit scale. With one "
+    "listener they are clustered by sentence alone and hold for that person only."
+)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True
+    )
+
+
+# --- the key -----------------------------------------------------------------------------------
+
+
+class KeyTrial(_Record):
+    """What is behind a trial of a page.
+
+    Attributes:
+        text_id: The sentence.
+        take: Which take of it, the same for every candidate.
+        clips: Candidate by the opaque id of its clip.
+    """
+
+    text_id: str
+    take: int = Field(ge=0)
+    clips: dict[str, str]
+
+
+class Unheard(_Record):
+    """A sentence that could not be put to listeners, because a candidate has no clip of it.
+
+    Attributes:
+        text_id: The sentence.
+        take: The take that would have been played.
+        candidates: Whom it was to compare, or the one to be rated.
+        missing: Those of them without a clip.
+    """
+
+    text_id: str
+    take: int = Field(ge=0)
+    candidates: tuple[str, ...] = Field(strict=False)
+    missing: tuple[str, ...] = Field(min_length=1, strict=False)
+
+
+class KeyPage(_Record):
+    """The key of one page.
+
+    Attributes:
+        file: Name of the page.
+        page_sha: Hash of everything that the page shows and plays.
+        questions: Ids of its questions, in order.
+        repeats: Trials that each listener is given twice.
+        trials: By opaque id.
+        unheard: What is not on the page, but counts.
+    """
+
+    file: str
+    page_sha: str
+    questions: tuple[str, ...] = Field(strict=False)
+    repeats: int = Field(ge=0)
+    trials: dict[str, KeyTrial]
+    unheard: tuple[Unheard, ...] = Field((), strict=False)
+
+
+class ListeningKey(_Record):
+    """Which candidate each clip of the listening pages is.
+
+    Attributes:
+        split: The split whose sentences are heard.
+        pairs: Candidates that are compared: preference is for the second over the first.
+        candidates: Whoever is rated, the recordings included.
+        inputs: Hash of the score rows of each candidate.
+        sample_rate_hz: Of every clip.
+        level_dbfs: Loudness of the speech of every clip.
+        pages: By kind.
+    """
+
+    schema_id: Literal["voxadapt-listening-key/1"] = Field(
+        "voxadapt-listening-key/1", alias="schema"
+    )
+    split: str
+    pairs: tuple[tuple[str, str], ...] = Field(strict=False)
+    candidates: tuple[str, ...] = Field(strict=False)
+    inputs: dict[str, str]
+    sample_rate_hz: int
+    level_dbfs: float
+    pages: dict[Kind, KeyPage]
+
+
+def read_key(path: str | Path) -> ListeningKey:
+    """Read the key that was written with the pages.
+
+    Raises:
+        UserError: When it is missing or is no key.
+    """
+    fix = "Run `voxadapt listen`, or give the key that was written with the page (--key)."
+    try:
+        return ListeningKey.model_validate_json(Path(path).read_bytes())
+    except FileNotFoundError:
+        found = "nothing"
+    except (OSError, ValidationError) as error:
+        found = _first(error)
+    raise UserError(Problem(str(path), "the key of the listening pages", found, fix), TITLE)
+
+
+# --- votes -------------------------------------------------------------------------------------
+
+
+class Vote(_Record):
+    """One answer.
+
+    Attributes:
+        trial: Opaque id of the trial.
+        repeat: Whether it was heard for the second time.
+        question: Id of the question.
+        shown: Clips in the order of the page: A and B, or the one that was rated.
+        choice: The clip preferred, null for no difference; a whole number when rated.
+        ms: Time from the first sound of the trial to the answer, in milliseconds.
+        plays: How often each clip was started.
+    """
+
+    trial: str
+    repeat: bool
+    question: str
+    shown: tuple[str, ...] = Field(min_length=1, max_length=2, strict=False)
+    choice: str | int | None
+    ms: int = Field(ge=0, le=7 * 86_400_000)
+    plays: tuple[int, ...] = Field(strict=False)
+
+    @model_validator(mode="after")
+    def _plays_of_each(self) -> Vote:
+        if len(self.plays) != len(self.shown) or min(self.plays) < 1:
+            raise ValueError("every clip that is judged has to be played")
+        return self
+
+
+class Votes(_Record):
+    """What one listener exported from one page.
+
+    Attributes:
+        kind: Of the page.
+        page_sha: Of the page.
+        listener: Name or nickname.
+        seed: Decided the order and the sides.
+        finished: Whether every trial was answered.
+        trials: The answers in the order in which they were given.
+    """
+
+    schema_id: Literal["voxadapt-votes/1"] = Field("voxadapt-votes/1", alias="schema")
+    kind: Kind
+    page_sha: str
+    listener: str = Field(min_length=1, max_length=80)
+    seed: int = Field(ge=0, lt=2**32)
+    finished: bool
+    trials: tuple[Vote, ...] = Field(min_length=1, strict=False)
+
+    @property
+    def person(self) -> str:
+        """The listener's name as names are compared."""
+        return " ".join(self.listener.casefold().split())
+
+
+def read_votes(files: Sequence[str | Path], key: ListeningKey) -> list[Votes]:
+    """Read exported votes and hold each to the key.
+
+    Args:
+        files: JSON files, in any order.
+        key: Of the pages that were listened to.
+
+    Returns:
+        The votes, sorted by kind and listener: the order of the files decides nothing.
+
+    Raises:
+        UserError: For every file that is no file of votes, belongs to another page, names unknown
+            trials or clips, answers a question twice, or repeats a listener.
+    """
+    problems: list[Problem] = []
+    found: list[Votes] = []
+    seen: dict[tuple[str, object], int] = {}
+    for number, file in enumerate(files):
+        path, fix = str(file), "Export the votes again from the page."
+        try:
+            votes = Votes.model_validate_json(Path(file).read_bytes())
+        except FileNotFoundError:
+            problems.append(Problem(path, "a file of votes", "nothing", "Check the name."))
+            continue
+        except (OSError, ValidationError) as error:
+            problems.append(Problem(path, "votes of a listening page", _first(error), fix))
+            continue
+        faults = _faults(path, votes, key)
+        for what, value in (("listener", votes.person), ("seed", votes.seed)):
+            other = seen.setdefault((f"{votes.kind} {what}", value), number)
+            if other != number:
+                faults.append(
+                    Problem(
+                        path,
+                        "each listener once per page",
+                        f"the same {what} as in {files[other]}",
+                        "Keep one of the two files; two people need two names.",
+                    )
+                )
+                break
+        problems += faults
+        found.append(votes)
+    if problems:
+        raise UserError(problems, TITLE)
+    return sorted(found, key=lambda votes: (votes.kind, votes.person))
+
+
+def _first(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        item = error.errors()[0]
+        where = ".".join(str(part) for part in item["loc"])
+        return " ".join(f"{where}: {item['msg']}".split())[:160].removeprefix(": ")
+    return " ".join(str(error).split())[:160]
+
+
+def _faults(path: str, votes: Votes, key: ListeningKey) -> list[Problem]:
+    """Collect what does not agree with the key."""
+    page = key.pages.get(votes.kind)
+    if page is None or votes.page_sha != page.page_sha:
+        return [
+            Problem(
+                path,
+                f"votes of page {page.page_sha[:12] if page else '(none)'}",
+                f"votes of page {votes.page_sha[:12]}",
+                "Give the key that was written with that page (--key), or ask for new votes.",
+            )
+        ]
+    problems = []
+
+    def add(number: int, expected: str, found: str) -> None:
+        fix = "Export the votes again from the page."
+        problems.append(Problem(f"{path}: vote {number}", expected, found, fix))
+
+    counts: Counter[tuple[str, str, bool]] = Counter()
+    for number, vote in enumerate(votes.trials, start=1):
+        trial = page.trials.get(vote.trial)
+        if trial is None:
+            add(number, "a trial of the page", vote.trial[:40])
+            continue
+        if vote.question not in page.questions:
+            add(number, f"a question of the page ({', '.join(page.questions)})", vote.question[:40])
+        if sorted(vote.shown) != sorted(trial.clips):
+            add(number, "the clips of its trial", ", ".join(vote.shown)[:80])
+        choice = vote.choice
+        if votes.kind == "ab" and not (choice is None or choice in vote.shown):
+            add(number, "one of the two clips, or null", repr(choice)[:40])
+        if votes.kind == "mos" and (
+            not isinstance(choice, int) or not MOS_RANGE[0] <= choice <= MOS_RANGE[1]
+        ):
+            add(number, "a whole number from 1 to 5", repr(choice)[:40])
+        counts[vote.trial, vote.question, vote.repeat] += 1
+        if counts[vote.trial, vote.question, vote.repeat] == 2:
+            add(number, "one answer to a question", "a second one")
+    return problems
+
+
+# --- statistics --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Votes by sentence and listener.
+
+    Attributes:
+        total: Sum of the votes in a cell, [S, L].
+        count: Number of them, [S, L].
+    """
+
+    total: Array
+    count: Array
+
+
+def crossed(cells: Mapping[tuple[str, str], float]) -> Table:
+    """Lay votes out by sentence and listener.
+
+    Args:
+        cells: A vote by (sentence, listener); what is not there was not voted on.
+    """
+    texts = sorted({text for text, _ in cells})
+    people = sorted({person for _, person in cells})
+    total, count = np.zeros((2, len(texts), len(people)))
+    for (text, person), value in cells.items():
+        place = texts.index(text), people.index(person)
+        total[place], count[place] = value, 1.0
+    return Table(total, count)
+
+
+def two_way_interval(table: Table, confidence: float, limits: tuple[float, float]) -> Interval:
+    """Return the mean of votes with an interval for other sentences and other listeners.
+
+    Args:
+        table: Votes, [S, L].
+        confidence: Such as .95.
+        limits: Least and largest possible mean; the interval is made on the logit scale between
+            them and stays within.
+
+    Returns:
+        The interval. Where all votes are the same it is as wide as for as many independent votes
+        as the fewer of sentences and listeners (the rule of three, at 95 %). With one listener it
+        is clustered by sentence, with one sentence by listener; a single vote has no bounds.
+    """
+    votes = int(table.count.sum())
+    if not votes:
+        return Interval(None, None, None, 0)
+    mean = float(table.total.sum() / votes)
+    errors = (table.total - mean * table.count) / votes
+    axes = [axis for axis in (0, 1) if errors.shape[axis] > 1]
+    if not axes:
+        return Interval(mean, None, None, votes)
+    sizes = [errors.shape[axis] for axis in axes]
+    parts = [  # variance by sentence, by listener
+        float((errors.sum(axis=1 - axis) ** 2).sum()) * size / (size - 1)
+        for axis, size in zip(axes, sizes, strict=True)
+    ]
+    single = float((errors**2).sum())
+    variance = max(sum(parts) - (single if len(parts) == 2 else 0.0), *parts, single)
+    low, high = limits
+    if variance <= 1e-18:
+        bound = (high - low) * (1.0 - ((1.0 - confidence) / 2.0) ** (1.0 / min(sizes)))
+        return Interval(mean, max(low, mean - bound), min(high, mean + bound), votes, 0.0)
+    spread = sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
+    freedom = min(variance**2 / spread if spread > 0 else math.inf, votes - 1.0)
+    se = math.sqrt(variance)
+    share = (mean - low) / (high - low)
+    reach = float(t.ppf((1.0 + confidence) / 2.0, max(freedom, min(sizes) - 1.0)))
+    wide = reach * se / (high - low) / (share * (1.0 - share))
+    logit = math.log(share / (1.0 - share))
+    ends = [low + (high - low) * _logistic(logit + side * wide) for side in (-1, 1)]
+    return Interval(mean, ends[0], ends[1], votes, se)
+
+
+def _logistic(value: float) -> float:
+    return 0.5 * (1.0 + math.tanh(value / 2.0))
+
+
+# --- the record --------------------------------------------------------------------------------
+
+
+def summarise_votes(
+    key: ListeningKey, sessions: Sequence[Votes], confidence: float
+) -> dict[str, Any]:
+    """Sum votes up: preferences, mean opinion scores, and how steady the listeners were.
+
+    Args:
+        key: Of the pages.
+        sessions: Votes that `read_votes` accepted.
+        confidence: Such as .95.
+
+    Returns:
+        `votes.json`: `comparisons` (pair, question, preference for the second with interval,
+        wins, losses, ties, verdict), `ratings` (candidate, question, mean with interval),
+        `rating_differences`, `listeners`, and the counts.
+    """
+    ab = [votes for votes in sessions if votes.kind == "ab"]
+    mos = [votes for votes in sessions if votes.kind == "mos"]
+    return {
+        "schema": SUMMARY_SCHEMA,
+        "pages": {kind: page.page_sha for kind, page in sorted(key.pages.items())},
+        "split": key.split,
+        "confidence": confidence,
+        "num_listeners": len({votes.person for votes in sessions}),
+        "num_votes": sum(len(votes.trials) for votes in sessions),
+        "comparisons": _comparisons(key, ab, confidence) if ab else [],
+        **(_ratings(key, mos, confidence) if mos else {"ratings": [], "rating_differences": []}),
+        "listeners": [_listener(key.pages[votes.kind], votes) for votes in sessions],
+        "method": METHOD,
+    }
+
+
+def _comparisons(
+    key: ListeningKey, sessions: Sequence[Votes], confidence: float
+) -> list[dict[str, Any]]:
+    page = key.pages["ab"]
+    found = []
+    for first, second in key.pairs:
+        unheard = [item for item in page.unheard if set(item.candidates) == {first, second}]
+        for question in page.questions:
+            cells: dict[tuple[str, str], float] = {}
+            counts: Counter[float] = Counter()
+            for votes in sessions:
+                for vote in votes.trials:
+                    trial = page.trials[vote.trial]
+                    if vote.repeat or vote.question != question:
+                        continue
+                    if set(trial.clips.values()) != {first, second}:
+                        continue
+                    choice = None if vote.choice is None else trial.clips[str(vote.choice)]
+                    value = {None: 0.5, first: 0.0, second: 1.0}[choice]
+                    cells[trial.text_id, votes.person] = value
+                    counts[value] += 1
+                for item in unheard:
+                    lost = 0.5 * ((first in item.missing) - (second in item.missing))
+                    cells[item.text_id, votes.person] = 0.5 + lost
+            interval = two_way_interval(crossed(cells), confidence, (0.0, 1.0))
+            record = {
+                "pair": [first, second],
+                "question": question,
+                "preference": _published(interval),
+                "wins": counts[1.0],
+                "losses": counts[0.0],
+                "ties": counts[0.5],
+                "num_votes": sum(counts.values()),
+                "num_listeners": len({person for _, person in cells}),
+                "num_texts": len({text for text, _ in cells}),
+                "num_unheard": len(unheard),
+                "verdict": _verdict(interval),
+            }
+            record["sentence"] = _sentence(record)
+            found.append(record)
+    return found
+
+
+def _verdict(preference: Interval) -> str:
+    if preference.low is not None and preference.low > 0.5:
+        return "preferred"
+    if preference.high is not None and preference.high < 0.5:
+        return "rejected"
+    return "undecided"
+
+
+def _sentence(record: Mapping[str, Any]) -> str:
+    """Say a comparison in words; the candidates keep their short names."""
+    first, second = record["pair"]
+    preference = record["preference"]
+    if preference["point"] is None:
+        return f"Nobody has compared {second} with {first}."
+    asked = {"likeness": "as closer to the voice", "speech": "as better spoken"}[record["question"]]
+    listeners, texts = record["num_listeners"], record["num_texts"]
+    people = "1 listener" if listeners == 1 else f"{listeners} listeners"
+    words = {
+        "preferred": f"{second} is preferred to {first} {asked}",
+        "rejected": f"{first} is preferred to {second} {asked}",
+        "undecided": f"The votes do not tell {second} from {first} {asked}",
+    }[record["verdict"]]
+    bounds = ""
+    if preference["low"] is not None:
+        bounds = f" [{100 * preference['low']:.0f}, {100 * preference['high']:.0f}]"
+    return (
+        f"{words}: {second} gets {100 * preference['point']:.0f} %{bounds} of the votes of "
+        f"{people} on {texts} sentence{'s' if texts > 1 else ''}, ties halved."
+        + (" This holds for that person only." if listeners == 1 else "")
+    )
+
+
+def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) -> dict[str, Any]:
+    page = key.pages["mos"]
+    low, high = (float(limit) for limit in MOS_RANGE)
+    cells: dict[tuple[str, str], dict[tuple[str, str], float]] = {
+        (candidate, question): {} for candidate in key.candidates for question in page.questions
+    }
+    heard: Counter[str] = Counter()
+    for votes in sessions:
+        for vote in votes.trials:
+            trial = page.trials[vote.trial]
+            if vote.repeat or not isinstance(vote.choice, int):
+                continue
+            (candidate,) = trial.clips.values()
+            cells[candidate, vote.question][trial.text_id, votes.person] = float(vote.choice)
+            heard[candidate] += 1
+        for item in page.unheard:
+            for candidate in item.missing:
+                for question in page.questions:
+                    cells[candidate, question][item.text_id, votes.person] = low
+    ratings = [
+        {
+            "candidate": candidate,
+            "question": question,
+            "mean": _published(two_way_interval(crossed(values), confidence, (low, high))),
+            "num_votes": len(values),
+            "num_listeners": len({person for _, person in values}),
+            "num_texts": len({text for text, _ in values}),
+            "num_unheard": sum(candidate in item.missing for item in page.unheard),
+        }
+        for (candidate, question), values in cells.items()
+    ]
+    differences = []
+    for first, second in key.pairs:
+        for question in page.questions:
+            ours, theirs = cells[second, question], cells[first, question]
+            shared = {place: ours[place] - theirs[place] for place in ours if place in theirs}
+            differences.append(
+                {
+                    "pair": [first, second],
+                    "question": question,
+                    "difference": _published(
+                        two_way_interval(crossed(shared), confidence, (low - high, high - low))
+                    ),
+                }
+            )
+    return {"ratings": ratings, "rating_differences": differences}
+
+
+def _published(interval: Interval) -> dict[str, Any]:
+    return interval.as_dict(with_se=True)
+
+
+def _listener(page: KeyPage, votes: Votes) -> dict[str, Any]:
+    """Say how steady a listener was; nobody is left out because of it."""
+    first = {(v.trial, v.question): v.choice for v in votes.trials if not v.repeat}
+    again = [v for v in votes.trials if v.repeat and (v.trial, v.question) in first]
+    gaps = [_gap(first[v.trial, v.question], v.choice) for v in again]
+    sided = [v for v in votes.trials if not v.repeat and isinstance(v.choice, str)]
+    expected = (len(page.trials) + page.repeats) * len(page.questions)
+    record: dict[str, Any] = {
+        "listener": votes.listener,
+        "kind": votes.kind,
+        "seed": votes.seed,
+        "num_votes": len(votes.trials),
+        "num_expected": expected,
+        "num_repeated": len(again),
+        "num_agreed": sum(gap == 0 for gap in gaps),
+        "median_seconds": rounded(_median(v.ms / 1000 for v in votes.trials)),
+    }
+    if votes.kind == "ab":
+        chosen_first = sum(v.choice == v.shown[0] for v in sided)
+        record["share_first_side"] = rounded(chosen_first / len(sided)) if sided else None
+    else:
+        record["mean_gap"] = rounded(sum(gaps) / len(gaps)) if gaps else None
+        anchors = [
+            v.choice
+            for v in votes.trials
+            if not v.repeat
+            and isinstance(v.choice, int)
+            and REAL in page.trials[v.trial].clips.values()
+        ]
+        record["mean_of_recordings"] = rounded(sum(anchors) / len(anchors)) if anchors else None
+    return record
+
+
+def _gap(before: str | int | None, after: str | int | None) -> int:
+    """Return by how much a repeated answer differs: steps of a rating; 1 for another choice."""
+    if isinstance(before, int) and isinstance(after, int):
+        return abs(before - after)
+    return int(before != after)
+
+
+def _median(values: Iterable[float]) -> float:
+    return float(np.median(list(values)))

@@ -1,0 +1,1 @@
+"""A data folder from loose recordings, sentences, or a corpus in another layout."""

@@ -1,0 +1,260 @@
+"""The folder that an import writes: clips, reference, manifest and the record of it.
+
+Until it is whole, it lies beside its place under a name that begins with a dot, and the same
+command goes on there.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+
+from voxadapt import __version__
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import (
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    write_atomic,
+    write_json,
+    write_jsonl,
+)
+from voxadapt.core.params import AuditParams
+from voxadapt.core.provenance import fingerprint
+from voxadapt.data.audio import (
+    AudioError,
+    measure,
+    probe,
+    read_mono,
+    to_mono,
+)
+from voxadapt.data.manifest import row_problems
+
+SCHEMA = "voxadapt-import/1"
+RECORD = "import.json"
+MANIFEST = "train_raw.jsonl"
+REF = "ref.wav"
+DRAFTS = "drafts.jsonl"
+PLAN = "plan.json"
+KEPT = ("heard", "transcripts")  # keyed by content: other options do not make them stale
+MAX_MEASURED = 200  # clips among which the reference is looked for
+REF_RULE = (
+    "Of the clips of 3 to 10 s (200 of them by hash where there are more): without clipping, "
+    "without a pause or an edge of more than 0.7 s, then the highest SNR in steps of 6 dB, then "
+    "the length nearest to 6 s. It is taken out of the clips."
+)
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What an import says when it is done.
+
+    Attributes:
+        sentence: The outcome, for people.
+        left_out: One problem for each row or stretch that was left out.
+        record: The content of `import.json`.
+    """
+
+    sentence: str
+    left_out: tuple[Problem, ...]
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip in the folder: its name, its transcript, and what the record says of it."""
+
+    audio: str
+    text: str
+    duration_s: float
+
+
+def begin(
+    out: Path, options: Mapping[str, Any], consent: str | None, force: bool
+) -> tuple[Path, Imported | None]:
+    """Return the folder to work in; or what an earlier run of the same command has written."""
+    if checked_consent(consent) is not None:
+        options = {**options, "consent": consent}
+    plan = fingerprint([SCHEMA, options])
+    staging = out.with_name(f".{out.name}.importing")
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        try:
+            record = read_json(out / RECORD)
+            ours = record["schema"] == SCHEMA
+        except (OSError, ValueError, KeyError, TypeError):
+            record, ours = {}, False
+        if ours and record.get("plan") == plan and not force:
+            problems = tuple(Problem(**item) for item in record["left_out"])
+            return staging, Imported(f"{out} is there already.", problems, record)
+        if not ours or not force:
+            fix = "Choose another folder, or repeat with --force." if ours else "Choose another."
+            raise UserError(
+                Problem(str(out), "a new or empty folder",
+                        "an import of something else" if ours else "other files", fix),
+                "Nothing was written.",
+            )  # fmt: skip
+    try:
+        same = read_json(staging / PLAN) == plan
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        for path in staging.glob("*"):
+            if path.name not in KEPT:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        write_json(staging / PLAN, plan)
+    (staging / "clips").mkdir(exist_ok=True)
+    return staging, None
+
+
+def copy_clip(source: Path, target: Path) -> None:
+    """Copy a file whole, unless it is there."""
+    if target.is_file() and target.stat().st_size == source.stat().st_size:
+        return
+    part = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, part)
+    os.replace(part, target)
+
+
+def cut_clip(
+    source: Path, target: Path, start_s: float, length_s: float, channel: int | None = None
+) -> None:
+    """Write a stretch of a file as FLAC, at its own rate."""
+    with sf.SoundFile(source) as stream:
+        stream.seek(min(round(start_s * stream.samplerate), stream.frames - 1))
+        samples = stream.read(round(length_s * stream.samplerate), dtype="float32", always_2d=True)
+        rate_hz, deep = stream.samplerate, stream.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+    mono = to_mono(samples) if channel is None else samples[:, min(channel, samples.shape[1] - 1)]
+    write_sound(target, mono, rate_hz, "FLAC", "PCM_24" if deep else "PCM_16")
+
+
+def write_sound(target: Path, samples: np.ndarray, rate_hz: int, kind: str, subtype: str) -> None:
+    """Write [num_samples] as a file of libsndfile's `kind` and `subtype`, whole or not at all."""
+    stream = io.BytesIO()
+    sf.write(stream, np.clip(samples, -1.0, 1.0), rate_hz, format=kind, subtype=subtype)
+    write_atomic(target, stream.getvalue())
+
+
+def readable_reference(ref: Path) -> Path:
+    """Return the user's reference clip if it can be one."""
+    low_s, high_s = AuditParams().ref_duration_s
+    try:
+        seconds = probe(ref).duration_s
+        found = "" if low_s <= seconds <= high_s else f"{seconds:.1f} s"
+    except (AudioError, OSError) as error:
+        found = str(error)
+    if found:
+        raise UserError(
+            Problem(f"--ref {ref}", f"a clip of {low_s:g} to {high_s:g} s", found, "Name another.")
+        )
+    return ref
+
+
+def choose_reference(
+    clips: list[Clip], staging: Path, ref: Path | None
+) -> tuple[list[Clip], dict[str, Any]]:
+    """Write `ref.wav`, the user's or the clearest clip; return the clips that are left."""
+    if ref is not None:
+        mono, rate_hz = read_mono(ref)
+        write_sound(staging / REF, mono, rate_hz, "WAV", "PCM_16")
+        return clips, {"from": ref.name, "rule": "given", "text": None}
+    low_s, high_s = AuditParams().ref_duration_s
+    fit = [clip for clip in clips if low_s <= clip.duration_s <= high_s]
+    fit = sorted(fit, key=lambda clip: sha256_bytes(clip.audio.encode()))[:MAX_MEASURED]
+    ranked: list[tuple[tuple[Any, ...], Clip]] = []
+    for clip in fit:
+        try:
+            samples, rate_hz = read_mono(staging / clip.audio)
+        except AudioError:
+            continue
+        found = measure(samples, rate_hz)
+        silence_s = max(found.lead_silence_s, found.trail_silence_s, found.max_internal_silence_s)
+        order = (found.clipped_share > AuditParams().max_clipped_share, silence_s > 0.7,
+                 -int(found.snr_db // 6), abs(clip.duration_s - 6.0), clip.audio)  # fmt: skip
+        ranked.append((order, clip))
+    if not ranked or len(clips) < 2:
+        raise UserError(
+            Problem("the reference", f"a clip of {low_s:g} to {high_s:g} s among others",
+                    f"none among {len(clips)}", "Give one with --ref.")
+        )  # fmt: skip
+    chosen = min(ranked, key=lambda item: item[0])[1]
+    mono, rate_hz = read_mono(staging / chosen.audio)
+    write_sound(staging / REF, mono, rate_hz, "WAV", "PCM_16")
+    rest = [clip for clip in clips if clip is not chosen]
+    return rest, {"from": chosen.audio, "rule": REF_RULE, "text": chosen.text}
+
+
+def manifest_rows(
+    clips: Iterable[Clip], language: str | None, consent: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of the manifest, as the audit reads them."""
+    same = {"language": language, "consent": consent}
+    for clip in clips:
+        row = {"audio": clip.audio, "text": clip.text, "ref_audio": REF}
+        yield row | {key: value for key, value in same.items() if value is not None}
+
+
+def checked_consent(consent: str | None) -> str | None:
+    """Return what `--consent` says, if a manifest may hold it.
+
+    Raises:
+        UserError: When it is empty, too long or not printable.
+    """
+    if consent is not None:
+        whole = {"audio": "a", "text": "a", "ref_audio": "a", "consent": consent}
+        if problems := row_problems("--consent", whole):
+            raise UserError(problems, "Nothing was written.")
+    return consent
+
+
+def finish(
+    out: Path,
+    staging: Path,
+    clips: Sequence[Clip],
+    left_out: Sequence[Problem],
+    facts: Mapping[str, Any],
+    language: str | None,
+    consent: str | None = None,
+) -> Imported:
+    """Write manifest and record, and move the folder to its place."""
+    write_jsonl(staging / MANIFEST, manifest_rows(clips, language, consent))
+    kept = {clip.audio for clip in clips}
+    for file in (staging / "clips").iterdir():
+        if f"clips/{file.name}" not in kept:
+            file.unlink()
+    minutes = sum(clip.duration_s for clip in clips) / 60.0
+    record = {
+        "schema": SCHEMA,
+        "voxadapt": __version__,
+        "plan": read_json(staging / PLAN),
+        **facts,
+        "num_imported": len(clips),
+        "minutes": round(minutes, 4),
+        "num_left_out": len(left_out),
+        "left_out": [problem.as_dict() for problem in left_out],
+        "manifest_sha256": sha256_file(staging / MANIFEST),
+    }
+    write_json(staging / RECORD, record)
+    for name in (*KEPT, "unpacked"):
+        shutil.rmtree(staging / name, ignore_errors=True)
+    (staging / PLAN).unlink()
+    old = out.with_name(f".{out.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        os.replace(out, old)
+    os.replace(staging, out)
+    shutil.rmtree(old, ignore_errors=True)
+    sentence = (
+        f"{out / MANIFEST}: {len(clips)} clips, {minutes:.1f} min; {len(left_out)} left out. "
+        f"The reference is {record['reference']['from']}."
+    )
+    if facts["transcripts"] == "draft":
+        sentence += f" Its texts are drafts by Whisper: read them beside {out / DRAFTS}."
+    return Imported(sentence, tuple(left_out), record)

@@ -1,0 +1,35 @@
+"""The table of transcripts as a page: a player beside every text, saved as the table again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup
+
+from voxadapt.reporting.speaker_page import script
+from voxadapt.reporting.templating import new_environment
+
+
+def build(rows: Sequence[Mapping[str, str]], name: str, table: str) -> str:
+    """Build the page.
+
+    Args:
+        rows: Cells of the table by column; sounds are read from beside the page.
+        name: Of the project.
+        table: File name of the table.
+
+    Returns:
+        HTML that asks for nothing but the clips beside it.
+    """
+    columns = list(rows[0])
+    data = json.dumps({"name": table, "columns": columns, "rows": list(rows)}, ensure_ascii=False)
+    for mark, code in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):
+        data = data.replace(mark, code)  # no text ends the script that holds it
+    return (
+        new_environment()
+        .get_template("transcripts.html.j2")
+        .render(
+            rows=rows, name=name, table=table, script=script("transcripts.js"), data=Markup(data)
+        )
+    )

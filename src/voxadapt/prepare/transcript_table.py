@@ -1,0 +1,148 @@
+"""The table of transcripts: a CSV that opens in a spreadsheet, and comes back as one writes it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_atomic
+from voxadapt.data.lines import shown
+
+Use = Literal["yes", "no", "reference"]
+COLUMNS = ("clip", "text", "checked", "use", "seconds", "source", "heard", "remark")
+READ = ("clip", "text")  # the others may be missing
+YES, NO = {"yes", "y", "x", "1", "true"}, {"", "no", "n", "0", "false"}
+USES: dict[str, Use] = {
+    "reference": "reference", **dict.fromkeys(NO, "no"), **dict.fromkeys(YES | {""}, "yes"),
+}  # fmt: skip
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute instead of show
+BOM = "\ufeff"
+MAX_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a row of the table says.
+
+    Attributes:
+        text: Transcript; may be empty.
+        checked: Whether somebody has marked it as read.
+        use: Whether the clip is taken, left out, or (part of) the reference.
+        extra: Columns of the user's own.
+    """
+
+    text: str
+    checked: bool
+    use: Use
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_table(path: Path) -> dict[str, Entry]:
+    """Read the table as a spreadsheet has saved it: comma, semicolon or tab; UTF-8 or UTF-16.
+
+    Args:
+        path: With columns `clip` and `text`; `checked` and `use` may be there, and others.
+
+    Returns:
+        Rows by clip, in the order of the file.
+
+    Raises:
+        UserError: With one problem for each row that cannot be read.
+    """
+    text = _decoded(path)
+    head = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=head.count)
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        fix = "Close the quotation mark, or save it as CSV again."
+        raise UserError(Problem(path.name, "a CSV table", str(error), fix)) from None
+    names = [name.strip().casefold() for name in rows[0]] if rows else []
+    missing = [name for name in READ if names.count(name) != 1]
+    if missing:
+        expected = f"a first line with the columns {', '.join(COLUMNS)}"
+        fix = f"Bring the column {missing[0]} back (once)."
+        raise UserError(Problem(f"{path.name}:1", expected, shown(head), fix))
+    entries: dict[str, Entry] = {}
+    problems: list[Problem] = []
+    for number, cells in enumerate(rows[1:], start=2):
+        if not any(cell.strip() for cell in cells):
+            continue
+        where = f"{path.name}, row {number}"
+        while len(cells) > len(names) and not cells[-1].strip():
+            cells.pop()
+        if len(cells) > len(names):
+            found = f"{len(cells)}: {shown(cells[-1], 30)}"
+            fix = "Put a text with commas in quotation marks."
+            problems.append(Problem(where, f"{len(names)} columns", found, fix))
+            continue
+        cells += [""] * (len(names) - len(cells))
+        row = {name: _plain(cell) for name, cell in zip(names, cells, strict=True)}
+        checked = row.get("checked", "").casefold()
+        use = USES.get(row.get("use", "").casefold())
+        if checked not in YES | NO:
+            problems.append(Problem(where, "checked: yes or no", shown(checked), "Correct it."))
+        if use is None:
+            known = " or ".join(get_args(Use))
+            problems.append(Problem(where, f"use: {known}", shown(row["use"]), "Correct it."))
+        if row["clip"] in entries:
+            problems.append(
+                Problem(where, "each clip once", f"{shown(row['clip'])} again", "Drop one row.")
+            )
+        extra = {name: value for name, value in row.items() if name not in COLUMNS and name}
+        text = " ".join(row["text"].split())
+        entries[row["clip"]] = Entry(text, checked in YES, use or "yes", extra)
+    if problems:
+        raise UserError(problems, f"{path} cannot be used; nothing was changed.")
+    return entries
+
+
+def _decoded(path: Path) -> str:
+    """Read the file's text."""
+    fix = "Save it as CSV in UTF-8."
+    try:
+        data = path.read_bytes()[: MAX_BYTES + 1]
+        if len(data) > MAX_BYTES:
+            fix = "Is it the table?"
+            raise UserError(Problem(str(path), "a table", f"more than {MAX_BYTES} bytes", fix))
+        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        return data.decode("utf-16" if wide else "utf-8-sig")
+    except OSError as error:
+        fix = "Correct the path."
+        raise UserError(Problem(str(path), "a table", str(error.strerror), fix)) from None
+    except UnicodeDecodeError as error:
+        found = f"byte 0x{error.object[error.start]:02x}"
+        raise UserError(Problem(str(path), "text in UTF-8", found, fix)) from None
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, str]], extra: Iterable[str] = ()) -> None:
+    """Write the table: UTF-8 with a mark that spreadsheets know, Windows line ends.
+
+    Args:
+        path: File.
+        rows: Cells by column.
+        extra: Columns of the user's own, after ours.
+    """
+    names = [*COLUMNS, *extra]
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([_quoted(row.get(name, "")) for name in names])
+    write_atomic(path, BOM + stream.getvalue())
+
+
+def _quoted(cell: str) -> str:
+    """Keep a spreadsheet from computing a cell: an apostrophe makes it text."""
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
+
+
+def _plain(cell: str) -> str:
+    """Take that apostrophe away again."""
+    cell = cell.strip()
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell

@@ -1,0 +1,611 @@
+"""The report of a language adaptation, and its tables for notebooks.
+
+What was learnt from texts, whether recordings were needed as well, what it cost the language that
+the Base knew, and how sure all of that is. Everything is read from files that stages wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from voxadapt.core import paths
+from voxadapt.core.files import read_json, read_jsonl, write_atomic
+from voxadapt.core.params import LanguageParams, Params
+from voxadapt.data.respelling import load_respelling
+from voxadapt.reporting import figures, tables
+from voxadapt.reporting import speaker_page as page
+from voxadapt.reporting.players import Html, clip_list
+from voxadapt.reporting.records import (
+    PSEUDO,
+    LanguageRecords,
+    Record,
+    candidate_order,
+    language_params,
+    language_scores,
+    load_language_records,
+    stage_and_epoch,
+    with_wav_paths,
+)
+from voxadapt.reporting.tables import NONE, interval, number, percent, title
+
+if TYPE_CHECKING:
+    import pandas
+
+NUM_WORST_CHOSEN, NUM_WORST_BASE, NUM_WORST_SOURCE = 6, 3, 3
+NUM_OPEN_SENTENCES, NUM_SOURCE_SENTENCES, NUM_EXAMPLES = 3, 4, 5
+VERDICTS = {  # of forgetting: (words, tone of a chip, class of a cell)
+    "kept": ("kept", "good", "passed"),
+    "undecided": ("not shown to be kept", "unsure", "undecided"),
+    "forgotten": ("partly forgotten", "bad", "failed"),
+}
+
+
+def write_language_report(params: Params, root: str | Path = ".") -> Path:
+    """Build the page and write it to `reports/language/index.html`, whole or not at all.
+
+    Args:
+        params: The parameters of the run, with a `language` section.
+        root: Project folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: Naming each missing file and the stage that writes it.
+    """
+    path = Path(root) / paths.LANGUAGE_REPORT
+    write_atomic(path, build_language_page(params, root))
+    return path
+
+
+def build_language_page(params: Params, root: str | Path = ".") -> str:
+    """Build the page's HTML; arguments and errors as in `write_language_report`."""
+    language = language_params(params)
+    records = load_language_records(params, root)
+    respelling = load_respelling(records.root / language.respelling)
+    selection, confirm, choice1 = records.selection, records.confirm, records.choice1
+    chosen, metric = selection["chosen"], selection["rule"]["error_metric"]
+    forgetting = remembered(choice1, selection)
+    cell = partial(page.make_cell, metric=metric)
+    heard = {chosen: NUM_WORST_CHOSEN} | ({"base": NUM_WORST_BASE} if chosen != "base" else {})
+    sentences = page.grid(
+        records.rows, (*PSEUDO, *records.names), params.report.max_grid_sentences, cell, chosen
+    )
+    unusual = page.extremes(records.rows, chosen, sentences, cell, metric)
+    return (
+        page.environment()
+        .get_template("language.html.j2")
+        .render(
+            params=params,
+            language=language,
+            target=spoken(language.name),
+            source=spoken(language.source.language),
+            selection=selection,
+            choice1=choice1,
+            confirm=confirm,
+            decision=records.decision,
+            stage2_ran=records.stage2 is not None,
+            chosen=chosen,
+            metric=metric,
+            headline=headline(language, selection),
+            lede=lede(language, records),
+            cost=cost(language, records),
+            verdict=page.VERDICTS[confirm["verdict"]],
+            stage2_words=stage2_words(records.decision),
+            candidates=[records.candidate(name) for name in records.names],
+            summaries=records.summaries,
+            forgetting=forgetting,
+            forgetting_record=selection["forgetting"],
+            forgetting_words=VERDICTS,
+            source_metric=selection["forgetting"]["metric"],
+            marks=_error_marks(records, metric),
+            figures=_figures(language, records, metric),
+            stamp=page.stamp(params, selection, records.summaries, records.names),
+            sentences=[
+                item | {"respelling": respelling.respell(item["text"])} for item in sentences
+            ],
+            extremes=[item | {"respelling": respelling.respell(item["text"])} for item in unusual],
+            source_sentences=page.grid(
+                records.source_rows,
+                candidate_order(("base", choice1["chosen"], chosen)),
+                NUM_SOURCE_SENTENCES,
+                cell,
+                chosen,
+            ),
+            num_open=NUM_OPEN_SENTENCES,
+            worst=page.worst_clips(records.rows, heard, cell, metric),
+            source_worst=page.worst_clips(
+                records.source_rows, {chosen: NUM_WORST_SOURCE}, cell, metric
+            ),
+            names=records.names,
+            flag_counts=page.flag_counts(records.summaries, records.names),
+            digits=page.digits(records.summaries, records.names),
+            planning=records.planning,
+            decision_rows=decision_rows(records.decision),
+            sizes=size_rows(records.stage1, records.stage2),
+            trained=_trained(records),
+            arms=arm_rows(records.arms),
+            stages=_stages(records),
+            texts=records.texts,
+            text_findings=text_findings(records.texts, records.text_rows),
+            text_examples=_examples(records.text_rows),
+            audit=page.audit_facts(records.audit, records.clips),
+            codes=page.facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
+            provenance=page.provenance(
+                params,
+                records.root,
+                selection,
+                {
+                    "Stage 1": language.stage1.seed,
+                    "Stage 2": language.stage2.seed,
+                    "synthesis": params.score.seed,
+                    "bootstrap": language.select.seed,
+                },
+            ),
+        )
+    )
+
+
+# --- in words ----------------------------------------------------------------------------------
+
+
+def spoken(name: str) -> str:
+    """Name a language in a sentence: `malay` becomes `Malay`."""
+    return name[:1].upper() + name[1:]
+
+
+def headline(language: LanguageParams, selection: Record) -> str:
+    """Say the decision in as few words as possible."""
+    name = spoken(language.name)
+    if selection["keep_base"]:
+        return f"Keep the Base: nothing tried reads {name} measurably better."
+    return f"Use {placed(selection['chosen'])} for {name}."
+
+
+def placed(candidate: str) -> str:
+    """Name a candidate in a sentence with its stage: `epoch 3 of Stage 1`."""
+    if candidate == "base":
+        return "the unadapted Base"
+    named = tables.named(candidate)
+    return named if "Stage" in named else f"{named} of Stage 1"
+
+
+def lede(language: LanguageParams, records: LanguageRecords) -> str:
+    """Say in three sentences what is gained, on unseen sentences, and what it costs."""
+    confirm, selection = records.confirm, records.selection
+    metric = confirm["error_metric"]
+    name = spoken(language.name)
+    count = f"{confirm['num_texts']} unseen sentences"
+    base, ours = (page.point_of(confirm, metric, side) for side in ("base", "chosen"))
+    if selection["keep_base"]:
+        return (
+            f"On {count} of {name} the unadapted Base has {metric.upper()} {base}; on the "
+            "sentences that decide, no candidate passed every gate and did measurably better."
+        )
+    error = confirm["measures"][metric]["difference"]
+    clarity = {
+        1: "is understood less well than the unadapted Base",
+        0: "is understood about as well as the unadapted Base",
+        -1: "is understood better than the unadapted Base",
+    }[page.direction(error)]
+    voice = {
+        1: "closer to the reference than",
+        0: "about as close to the reference as",
+        -1: "less close to the reference than",
+    }[page.direction(confirm["measures"]["sim"]["difference"])]
+    level = round(100 * selection["rule"]["confidence"])
+    return (
+        f"On {count} of {name}, {placed(selection['chosen'])} {clarity}: {metric.upper()} {ours} "
+        f"against {base}, a difference of {_points(error['point'])} points ({level} % interval "
+        f"{_points(error['low'])} to {_points(error['high'])}). Its voice is {voice} "
+        f"the Base's. {cost(language, records)}"
+    )
+
+
+def cost(language: LanguageParams, records: LanguageRecords) -> str:
+    """Say in a sentence what became of the source language."""
+    name, selection = spoken(language.source.language), records.selection
+    memory, metric = selection["forgetting"]["candidates"], selection["forgetting"]["metric"]
+    ours, base = memory[selection["chosen"]], memory["base"]
+    short, error = metric.upper(), percent(base[metric]["point"])
+    if ours["vs_base"] is None:
+        return f"{name} stays as the Base reads it: {short} {error}."
+    words = {
+        "kept": f"{name} is kept",
+        "undecided": f"{name} is not measurably worse, but so few sentences do not show it kept",
+        "forgotten": f"{name} is read measurably worse than before",
+    }[ours["verdict"]]
+    difference = ours["vs_base"][metric]
+    return (
+        f"{words}: {short} {percent(ours[metric]['point'])} against the Base's {error}, a "
+        f"difference of {_points(difference['point'])} points ({_points(difference['low'])} to "
+        f"{_points(difference['high'])})."
+    )
+
+
+def _points(share: float | None) -> str:
+    return NONE if share is None else number(100 * share, 1, sign=True)
+
+
+def stage2_words(decision: Record) -> str:
+    """Say in a few words whether Stage 2 was run, and on whose order."""
+    ran = "Stage 2 was run" if decision["acts"] == "run" else "Stage 2 was skipped"
+    if decision["mode"] != "auto":
+        return f"{ran}: mode {decision['mode']}"
+    reason = {
+        "run": "the gap is too large",
+        "skip": "the gap is small enough",
+        "undecided": "the data do not decide",
+    }
+    return f"{ran}: {reason[decision['decision']]}"
+
+
+def size_in_words(size_bytes: int | None) -> str:
+    """Write a file's size: `0.12 MB`."""
+    return NONE if size_bytes is None else f"{size_bytes / 1e6:.2f} MB"
+
+
+# --- what the records hold ---------------------------------------------------------------------
+
+
+def remembered(*selections: Record | None) -> dict[str, Record]:
+    """Return each candidate's entry on the source language; later records replace earlier ones."""
+    memory: dict[str, Record] = {}
+    for selection in selections:
+        memory |= selection["forgetting"]["candidates"] if selection is not None else {}
+    return memory
+
+
+def _trained(records: LanguageRecords) -> Record:
+    """Sum up what the chosen model has trained, and the size of its delta."""
+    chosen = records.selection["chosen"]
+    # Where Stage 1 kept the Base, Stage 2 began without its rows.
+    used = [] if "base" in (chosen, records.choice1["chosen"]) else [records.stage1]
+    if stage_and_epoch(chosen)[0] == 2 and records.stage2 is not None:
+        used.append(records.stage2)
+    count = sum(metrics["num_trainable"] for metrics in used)
+    return {
+        "num_trainable": count,
+        "num_params": records.stage1["num_params"],
+        "share": count / records.stage1["num_params"],
+        "delta": size_in_words(used[-1]["delta_bytes"]) if used else NONE,
+    }
+
+
+def _stages(records: LanguageRecords) -> list[dict[str, Any]]:
+    """Describe the training of each stage that ran."""
+    found = [("Stage 1", records.stage1, records.stage1_log)]
+    if records.stage2 is not None:
+        found.append(("Stage 2", records.stage2, records.stage2_log))
+    return [
+        {
+            "title": name,
+            "figure": name if log else None,
+            "epochs": tables.train_rows(metrics) if log else [],
+            "row": metrics.get("language_row"),
+            "facts": page.facts({k: v for k, v in metrics.items() if k != "language_row"}),
+        }
+        for name, metrics, log in found
+    ]
+
+
+def _error_marks(records: LanguageRecords, metric: str) -> list[dict[str, Any]]:
+    """Place the Base, the chosen model and the recordings on one line, by error."""
+    chosen = records.selection["chosen"]
+    marks = [("base", "Base, unadapted", records.candidate("base")[metric]["point"])]
+    if chosen != "base":
+        marks.append(("chosen", title(chosen), records.candidate(chosen)[metric]["point"]))
+    named = (("codec", "codec", "recordings after the codec"), ("ceiling", "real", "recordings"))
+    marks += [
+        (kind, label, records.summaries[name][metric]["point"])
+        for kind, name, label in named
+        if name in records.summaries
+    ]
+    return page.on_a_line(marks, percent, lower_is_better=True)
+
+
+def _figures(
+    language: LanguageParams, records: LanguageRecords, metric: str
+) -> dict[str, page.Drawing]:
+    everyone = records.selection | {
+        "candidates": [records.candidate(name) for name in records.names]
+    }
+    makers: dict[str, Callable[[figures.Theme], figures.Plot]] = {
+        "errors": partial(_curves, language, records, metric),
+        "similarity": lambda theme: figures.similarity(everyone, theme),
+        "trade_off": lambda theme: figures.trade_off(records.selection, theme),
+        "rate": lambda theme: figures.rate(everyone, theme),
+        "gap": lambda theme: figures.gap(records.decision, theme),
+        "p_best_1": lambda theme: figures.p_best(records.choice1, theme),
+    }
+    if records.stage2 is not None:
+        makers["p_best_2"] = lambda theme: figures.p_best(records.selection, theme)
+    for name, log in (("Stage 1", records.stage1_log), ("Stage 2", records.stage2_log)):
+        if log:
+            makers[name] = lambda theme, log=log: figures.losses(log, theme)  # type: ignore[misc]
+    return page.draw(makers)
+
+
+def _curves(
+    language: LanguageParams, records: LanguageRecords, metric: str, theme: figures.Theme
+) -> figures.Plot:
+    """Draw the error in both languages, candidate by candidate."""
+    floor = records.selection["codec_floor"]
+    return figures.two_errors(
+        records.names,
+        {
+            spoken(language.name): {
+                name: records.candidate(name)[metric] for name in records.names
+            },
+            spoken(language.source.language): {
+                name: records.source_summaries[name][metric] for name in records.names
+            },
+        },
+        records.selection["chosen"],
+        metric,
+        None if floor is None else floor[metric]["point"],
+        theme,
+    )
+
+
+def text_findings(texts: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
+    """Count what the audit of the texts remarked, by rule, with an example of each.
+
+    Args:
+        texts: Its figures.
+        rows: Accepted texts with their findings; lines that were left out are not among them.
+    """
+    examples = {finding["rule"]: finding["message"] for finding in texts["file_warnings"]}
+    for row in reversed(rows):
+        for finding in row["findings"]:
+            examples[finding["rule"]] = f"{row['id']}: {finding['message']}"
+    return [
+        {"rule": rule, "texts": count, "example": examples.get(rule, "left out")}
+        for rule, count in texts["warnings_by_rule"].items()
+    ]
+
+
+def _examples(rows: Sequence[Record]) -> list[Record]:
+    """Take a few accepted texts, the first by hash."""
+    by_text = {row["text"]: row for row in rows}
+    return [by_text[text] for text in tables.uncurated(by_text, NUM_EXAMPLES)]
+
+
+# --- rows of tables ----------------------------------------------------------------------------
+
+
+def score_rows(
+    ranked: Sequence[Record], memory: Mapping[str, Record], chosen: str | None
+) -> list[dict[str, str]]:
+    """Return candidates as rows of text: what they reach, and what became of the source language.
+
+    Args:
+        ranked: Candidates' entries of a selection.
+        memory: Their entries on the source language.
+        chosen: The one that is marked.
+    """
+    rows = []
+    for entry in ranked:
+        known = memory.get(entry["name"])
+        rows.append(
+            {
+                "candidate": title(entry["name"])
+                + (" (chosen)" if entry["name"] == chosen else ""),
+                "CER": interval(entry["cer"], share=True),
+                "WER": interval(entry["wer"], share=True),
+                "similarity": interval(entry["sim"]),
+                "duration": interval(entry["duration_ratio"]),
+                "failed": interval(entry["failure_rate"], share=True),
+                "source CER": interval(known["cer"], share=True) if known else NONE,
+                "source": VERDICTS[known["verdict"]][0] if known else NONE,
+                "eligible": "yes" if entry["eligible"] else "no",
+            }
+        )
+    return rows
+
+
+def forgetting_rows(memory: Mapping[str, Record]) -> list[dict[str, str]]:
+    """Return what each candidate does with the source language, against the Base."""
+    return [
+        {
+            "candidate": title(name),
+            "CER": interval(entry["cer"], share=True),
+            "CER − Base": interval((entry["vs_base"] or {}).get("cer"), share=True, sign=True),
+            "WER": interval(entry["wer"], share=True),
+            "WER − Base": interval((entry["vs_base"] or {}).get("wer"), share=True, sign=True),
+            "similarity": interval(entry["sim"]),
+            "failed": interval(entry["failure_rate"], share=True),
+            "verdict": VERDICTS[entry["verdict"]][0] if entry["vs_base"] else NONE,
+        }
+        for name, entry in sorted(memory.items(), key=lambda i: candidate_order(memory).index(i[0]))
+    ]
+
+
+def decision_rows(decision: Record) -> list[dict[str, str]]:
+    """Return the numbers behind the decision about Stage 2."""
+    rule, metric = decision["rule"], decision["rule"]["metric"]
+    stage1, needed = decision["stage1"], decision["num_texts_needed"]
+    short = metric.upper()
+    rows = [
+        (f"{short} of {placed(stage1['candidate'])}", interval(stage1[metric], share=True)),
+        (f"{short} of the recordings after the codec", interval(decision["codec"][metric], True)),
+        ("gap between the two", interval(decision["gap"], share=True, sign=True)),
+        ("gap that is allowed", f"{100 * rule['max_gap']:g} points"),
+        ("sentences measured", str(decision["gap"]["n"])),
+        ("sentences needed to decide", NONE if needed is None else f"about {needed}"),
+        ("the data say", decision["decision"]),
+        ("mode", decision["mode"]),
+        ("done", decision["acts"]),
+    ]
+    return [{"figure": figure, "value": value} for figure, value in rows]
+
+
+def size_rows(stage1: Record, stage2: Record | None) -> list[dict[str, str]]:
+    """Return what each stage trained, module by module, counted in the model itself."""
+    rows = []
+    for name, metrics in (("Stage 1", stage1), ("Stage 2", stage2)):
+        if metrics is None:
+            continue
+        total = metrics["num_params"]
+        for module in metrics["modules"]:
+            if module["num_trainable"]:
+                rows.append(_size_row(name, module["module"], module["num_trainable"],
+                                      module["num_params"], total))  # fmt: skip
+        rows.append(_size_row(name, "all", metrics["num_trainable"], total, total)
+                    | {"share of the module": "", "delta": size_in_words(metrics["delta_bytes"]),
+                       "rows": str(metrics["num_rows"])})  # fmt: skip
+    return rows
+
+
+def _size_row(stage: str, what: str, trained: int, present: int, total: int) -> dict[str, str]:
+    return {
+        "stage": stage,
+        "module": what,
+        "trained": f"{trained:,}",
+        "of": f"{present:,}",
+        "share of the module": percent(trained / present, 2),
+        "share of the model": percent(trained / total, 2),
+        "rows": "",
+        "delta": "",
+    }
+
+
+def arm_rows(arms: Record | None) -> list[dict[str, str]]:
+    """Return every answer to what must learn a language, the Base first; empty without arms."""
+    if arms is None or not arms["arms"]:
+        return []
+    rows = []
+    for arm in (arms["base"], *arms["arms"]):
+        memory = arm.get("forgetting")
+        share, seconds = arm.get("share"), arm.get("seconds")
+        rows.append(
+            {
+                "arm": arm.get("title") or title(arm["name"]),
+                "learnt from": arm.get("data", NONE),
+                "trained": f"{arm['num_trainable']:,}" if "num_trainable" in arm else NONE,
+                "share": percent(share, 2),
+                "delta": size_in_words(arm.get("delta_bytes")),
+                "epoch": title(arm["epoch"]) if "epoch" in arm else NONE,
+                "CER": interval(arm["cer"], share=True),
+                "similarity": number(arm["sim"]["point"], 2),
+                "failed": percent(arm["failure_rate"]["point"]),
+                "source CER": interval(arm["source_cer"], share=True),
+                "source": VERDICTS[memory["verdict"]][0] if memory else NONE,
+                "beats the Base": tables.yes_no(arm.get("beats_base")),
+                "minutes": NONE if seconds is None else number(seconds / 60, 1),
+            }
+        )
+    return rows
+
+
+# --- for notebooks -----------------------------------------------------------------------------
+
+
+def _choices(root: str | Path) -> tuple[Record, Record | None]:
+    """Read the choice of Stage 1, and the final one where it has been made."""
+    final = Path(root) / paths.LANGUAGE_SELECTION
+    first = read_json(Path(root) / paths.LANGUAGE_CHOICE1)
+    return first, read_json(final) if final.is_file() else None
+
+
+def language_scores_table(root: str | Path = ".") -> pandas.DataFrame:
+    """Show all candidates that were ranked, with intervals, in both languages."""
+    first, final = _choices(root)
+    ranked = {
+        c["name"]: c
+        for record in (first, final)
+        if record is not None
+        for c in record["candidates"]
+    }
+    listed = [ranked[name] for name in candidate_order(ranked)]
+    return tables.frame(
+        score_rows(listed, remembered(first, final), (final or first)["chosen"]), "candidate"
+    )
+
+
+def forgetting_table(root: str | Path = ".") -> pandas.DataFrame:
+    """Show what each candidate does with the source language."""
+    return tables.frame(forgetting_rows(remembered(*_choices(root))), "candidate")
+
+
+def decision_table(root: str | Path = ".") -> pandas.DataFrame:
+    """Show whether Stage 2 is to run, and the numbers behind that."""
+    rows = decision_rows(read_json(Path(root) / paths.LANGUAGE_DECISION))
+    return tables.frame(rows, "figure")
+
+
+def sizes_table(root: str | Path = ".") -> pandas.DataFrame:
+    """Show what each stage trained, counted in the model itself."""
+    first = read_json(Path(root) / paths.LANGUAGE_STAGE1_METRICS)
+    path = Path(root) / paths.LANGUAGE_STAGE2_METRICS
+    second = read_json(path) if path.is_file() else {"skipped": True}
+    return tables.frame(size_rows(first, None if second.get("skipped") else second), "stage")
+
+
+def texts_table(root: str | Path = ".") -> pandas.DataFrame:
+    """Count the remarks of the text audit by rule."""
+    figures_of = read_json(Path(root) / paths.LANGUAGE_TEXT_METRICS)
+    rows = text_findings(figures_of, read_jsonl(Path(root) / paths.LANGUAGE_TEXTS))
+    return tables.frame(rows or [{"rule": "none", "texts": 0, "example": NONE}], "rule")
+
+
+def arms_table(root: str | Path = ".") -> pandas.DataFrame:
+    """Show every answer to what must learn a language."""
+    return tables.frame(arm_rows(read_json(Path(root) / paths.LANGUAGE_ARMS_TABLE)), "arm")
+
+
+def language_curves(params: Params, root: str | Path = ".") -> figures.Plot:
+    """Draw the error in both languages for the candidates that were ranked so far."""
+    language = language_params(params)
+    first, final = _choices(root)
+    records = [record for record in (first, final) if record is not None]
+    ranked = {c["name"]: c for record in records for c in record["candidates"]}
+    memory, last = remembered(*records), records[-1]
+    metric, floor = last["rule"]["error_metric"], last["codec_floor"]
+    return figures.two_errors(
+        candidate_order(ranked),
+        {
+            spoken(language.name): {name: entry[metric] for name, entry in ranked.items()},
+            spoken(language.source.language): {name: memory[name][metric] for name in ranked},
+        },
+        last["chosen"],
+        metric,
+        None if floor is None else floor[metric]["point"],
+    )
+
+
+def language_grid(params: Params, root: str | Path = ".", limit: int = 6) -> Html:
+    """Play sentences by the recording and every candidate, with the respelling below the text.
+
+    Args:
+        params: Has a `language` section.
+        root: Project folder.
+        limit: How many sentences, the first by hash of their text.
+    """
+    root = Path(root)
+    respelling = load_respelling(root / language_params(params).respelling)
+    first, final = _choices(root)
+    names = candidate_order(
+        c["name"] for record in (first, final) if record is not None for c in record["candidates"]
+    )
+    folders = {"real": paths.LANGUAGE.reference / "real"}
+    folders |= {name: language_scores(name) for name in names}
+    clips: dict[str, dict[str, Record]] = {}
+    for name, folder in folders.items():
+        rows = with_wav_paths(read_jsonl(root / folder / "rows.jsonl"), root / folder, root)
+        clips[name] = {row["text_id"]: row for row in rows if row["take"] == 0}
+    texts = {row["text_norm"]: row for row in clips["base"].values()}
+    items = []
+    for norm in tables.uncurated(texts, limit):
+        text, key = texts[norm]["text"], texts[norm]["text_id"]
+        items.append(
+            {
+                "title": text,
+                "note": respelling.respell(text),
+                "audio": [(title(name), clips[name].get(key, {}).get("wav")) for name in folders],
+            }
+        )
+    return clip_list(items)

@@ -1,0 +1,1 @@
+"""Score rows of clips: errors, similarity, flags, and the statistics over them."""

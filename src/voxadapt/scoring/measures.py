@@ -1,0 +1,117 @@
+"""One candidate's rows as statistics: sums per text for errors, similarity and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from voxadapt.scoring.rows import ScoreRow, sort_rows
+from voxadapt.scoring.statistics import (
+    Array,
+    Interval,
+    Ratio,
+    median_interval,
+    rate_interval,
+    ratio_by_text,
+    ratio_interval,
+)
+
+
+class Sample:
+    """The rows of one candidate on one split.
+
+    A clip whose similarity is missing counts as the floor: what nobody could recognise is worth a
+    stranger's voice, and a candidate gains nothing by saying too little.
+
+    Args:
+        rows: All rows of the candidate.
+        error_metric: The error rate that the selection uses.
+        floor: Similarity of other voices; 0 where it is unknown.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[ScoreRow],
+        error_metric: Literal["wer", "cer"],
+        floor: float | None,
+    ) -> None:
+        self.rows = sort_rows(rows)
+        self.num_measured = sum(row.status == "ok" for row in self.rows)
+        self.text_ids = sorted({row.text_id for row in self.rows})
+        self.keys = [row.text_id for row in self.rows]
+        stand_in = 0.0 if floor is None else floor
+        self.wer = self._sum(lambda row: row.words.capped_edits, lambda row: row.ref_words)
+        self.cer = self._sum(lambda row: row.chars.capped_edits, lambda row: row.ref_chars)
+        self.wer_raw = self._sum(lambda row: row.words.edits, lambda row: row.ref_words)
+        self.cer_raw = self._sum(lambda row: row.chars.edits, lambda row: row.ref_chars)
+        self.wer_mean_of_clips = self._sum(lambda row: row.wer)
+        self.cer_mean_of_clips = self._sum(lambda row: row.cer)
+        self.sim = self._sum(lambda row: stand_in if row.sim is None else row.sim)
+        self.sim_measured = self._sum(lambda row: row.sim or 0.0, lambda row: row.sim is not None)
+        self.failure_rate = self._sum(lambda row: row.failed)
+        self.wrong_language_rate = self._sum(lambda row: "wrong_language" in row.flags)
+        mostly_wrong = {"wer": lambda row: row.wer > 0.5, "cer": lambda row: row.cer > 0.5}
+        self.mostly_wrong_rate = self._sum(mostly_wrong[error_metric])
+        self.error = self.wer if error_metric == "wer" else self.cer
+
+    def _sum(
+        self,
+        numerator: Callable[[ScoreRow], float],
+        denominator: Callable[[ScoreRow], float] = lambda row: 1.0,
+    ) -> Ratio:
+        return ratio_by_text(
+            self.text_ids,
+            self.keys,
+            [float(numerator(row)) for row in self.rows],
+            [float(denominator(row)) for row in self.rows],
+        )
+
+    def intervals(
+        self, weights: Array, confidence: float, ceiling: float | None, floor: float | None
+    ) -> dict[str, Interval]:
+        """Return every measure with its interval.
+
+        Args:
+            weights: Resampling weights, [B, T].
+            confidence: Such as .95.
+            ceiling: Similarity of real clips, for the calibrated scale.
+            floor: Similarity of other voices.
+        """
+        count = len(self.rows)
+        names = (
+            "wer", "wer_raw", "wer_mean_of_clips", "cer", "cer_raw", "cer_mean_of_clips", "sim",
+        )  # fmt: skip
+        found = {
+            name: ratio_interval(getattr(self, name), weights, count, confidence) for name in names
+        }
+        measured = sum(row.sim is not None for row in self.rows)
+        found["sim_measured"] = ratio_interval(self.sim_measured, weights, measured, confidence)
+        found["sim_norm"] = calibrated(found["sim"], ceiling, floor)
+        ratios = [(row.text_id, row.dur_ratio) for row in self.rows if row.dur_ratio is not None]
+        found["duration_ratio"] = median_interval(
+            self.text_ids, [key for key, _ in ratios], [r for _, r in ratios], weights, confidence
+        )
+        for name in ("failure_rate", "wrong_language_rate", "mostly_wrong_rate"):
+            found[name] = rate_interval(getattr(self, name), weights, count, confidence)
+        return found
+
+
+def calibrated(
+    value: Interval, ceiling: float | None, floor: float | None, difference: bool = False
+) -> Interval:
+    """Put a similarity, or a difference of two, on the scale from floor (0) to ceiling (1)."""
+    if ceiling is None or floor is None or ceiling - floor < 1e-6:
+        return Interval(None, None, None, value.n)
+    span, zero = ceiling - floor, 0.0 if difference else floor
+
+    def scaled(number: float | None) -> float | None:
+        return None if number is None else (number - zero) / span
+
+    return replace(
+        value,
+        point=scaled(value.point),
+        low=scaled(value.low),
+        high=scaled(value.high),
+        se=None if value.se is None else value.se / span,
+    )

@@ -1,0 +1,204 @@
+"""Power before training: which differences a set of sentences can show, and how many it takes.
+
+Nothing has been trained or spoken yet, so the spread of a comparison is planned from the speaker's
+held-out recordings and their codec round trip, which are measured as every candidate will be:
+
+- *Between two epochs*. A clip's similarity is assumed to spread as among the recordings; a clip's
+  error with error rate p as sqrt(p (1 - p)) times what the recordings and round trips show, with p
+  that of the round trips, below which no candidate comes. A share of that variance belongs to the
+  sentence and is common to all candidates (it cancels), a share to a candidate's way with a
+  sentence, and the rest to the single take (further takes average it out).
+- *Against the Base*. Two unlike systems on the same sentences: the spread of the paired
+  difference between recording and round trip, which takes are not assumed to narrow; never less
+  than between two epochs.
+
+The shares are assumptions and are published with the plan; `selection.json` has the power that was
+measured in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from voxadapt.core.params import SelectParams
+from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.rows import ScoreRow, ranked
+from voxadapt.scoring.statistics import Ratio, detectable_difference, rounded, texts_needed
+
+POWER = 0.8
+SHARED = 0.25  # of a clip's variance: the sentence, whoever speaks it
+INTERACTION = 0.05  # a candidate and a sentence, in every take
+EPOCHS, BASE = "between_epochs", "against_base"
+DIFFERENCES = {"sim": (0.005, 0.01, 0.02), "wer": (0.01, 0.02, 0.05), "cer": (0.01, 0.02, 0.05)}
+COMPARISONS = {"selection": (EPOCHS, BASE), "confirmation": (BASE,)}
+LABELS = {"sim": "SIM-resemblyzer", "wer": "WER", "cer": "CER"}
+Measure = Literal["sim", "wer", "cer"]
+
+
+def plan(
+    real: Sequence[ScoreRow],
+    codec: Sequence[ScoreRow],
+    num_texts: Mapping[str, int],
+    takes: int,
+    params: SelectParams,
+) -> dict[str, Any]:
+    """Say which differences the selection and confirmation sentences can show.
+
+    Args:
+        real: Rows of the held-out recordings, of all splits.
+        codec: Rows of their codec round trip.
+        num_texts: Sentences that will be ranked, by split; each at least 1.
+        takes: Takes of each sentence.
+        params: Primary measure, error metric and confidence.
+
+    Returns:
+        The JSON-ready content of `planning.json`. Similarities are cosines, errors shares of the
+        reference units; a `detectable_difference` is found in 80 % of cases, and is None for a
+        single sentence or where nothing was measured to plan from.
+    """
+    real, codec = ranked(real), ranked(codec)
+    measures: tuple[Measure, ...] = ("sim", params.error_metric)
+    spreads = {measure: _spreads(measure, real, codec, takes) for measure in measures}
+    primary = "sim" if params.primary == "similarity" else params.error_metric
+    splits: dict[str, dict[str, Any]] = {}
+    for split, count in num_texts.items():
+        splits[split] = {"num_texts": count, "takes": takes}
+        for comparison in COMPARISONS[split]:
+            splits[split][comparison] = {
+                measure: _power(measure, found[comparison], count, params.confidence)
+                for measure, found in spreads.items()
+            }
+    return {
+        "schema": "voxadapt-planning/1",
+        "confidence": params.confidence,
+        "power": POWER,
+        "primary": primary,
+        "measured": {
+            measure: {key: rounded(value) for key, value in found.items()}
+            for measure, found in spreads.items()
+        },
+        "n": {"real": len(real), "codec": len(codec)},
+        "assumptions": {
+            "shared": SHARED,
+            "interaction": INTERACTION,
+            "take": rounded(1.0 - SHARED - INTERACTION),
+            "text": _assumptions(spreads, params.error_metric),
+        },
+        "splits": splits,
+        "text": " ".join(_sentence(split, splits[split], primary) for split in splits),
+    }
+
+
+def between_epochs(clip_spread: float, takes: int) -> float:
+    """Return the SD over texts of the difference between two epochs' means of their takes.
+
+    Args:
+        clip_spread: SD of a single clip.
+        takes: Takes of each text.
+    """
+    take = (1.0 - SHARED - INTERACTION) / takes
+    return float(clip_spread * np.sqrt(2.0 * (INTERACTION + take)))
+
+
+def _spreads(
+    measure: Measure, real: Sequence[ScoreRow], codec: Sequence[ScoreRow], takes: int
+) -> dict[str, float | None]:
+    """Plan the SD over texts of both comparisons, and say from what.
+
+    Returns:
+        `expected` (the value about which the spread is planned), `clip` (SD of a clip), and the
+        SDs of both paired differences; None where too little was measured.
+    """
+    nothing = dict.fromkeys(("expected", "clip", EPOCHS, BASE))
+    if measure == "sim":
+        # A clip without a similarity says nothing about the spread of those that have one.
+        real, codec = ([row for row in rows if row.sim is not None] for rows in (real, codec))
+    both = {row.text_id for row in real} & {row.text_id for row in codec}
+    if len(both) < 3:
+        return nothing
+    recorded, coded = (
+        getattr(Sample([row for row in rows if row.text_id in both], "cer", None), measure)
+        for rows in (real, codec)
+    )
+    influence = [_influence(ratio) for ratio in (recorded, coded)]
+    paired = float(np.std(influence[0] - influence[1], ddof=1))
+    if measure == "sim":
+        expected = recorded.point
+        clip = float(np.std(influence[0], ddof=1))
+    else:
+        # Where nothing was misheard, plan with the rate that so many clips could not exclude.
+        unseen = 1.0 - 0.05 ** (1.0 / len(both))
+        expected = max(coded.point, unseen)
+        units = float(coded.denominator.mean())
+        rates = [ratio.point for ratio in (recorded, coded)]
+        binomial = sum(rate * (1.0 - rate) for rate in rates)
+        seen = sum(float(np.var(item, ddof=1)) for item in influence)
+        # Errors of a clip come together; independent ones are the least that they can spread.
+        design = max(1.0 / units, seen / binomial if binomial > 0.0 else 0.0)
+        clip = float(np.sqrt(design * expected * (1.0 - expected)))
+    epochs = between_epochs(clip, takes)
+    return {"expected": expected, "clip": clip, EPOCHS: epochs, BASE: max(paired, epochs)}
+
+
+def _influence(ratio: Ratio) -> np.ndarray:
+    """Return what each text adds to the statistic, times the number of texts, [T]."""
+    weight = ratio.denominator.mean()
+    return np.asarray((ratio.numerator - ratio.point * ratio.denominator) / weight)
+
+
+def _power(
+    measure: Measure, spread: float | None, num_texts: int, confidence: float
+) -> dict[str, Any]:
+    """Turn a spread into what can be seen with these texts, and what would be needed."""
+    if spread is None or num_texts < 2:
+        return {"se": None, "detectable_difference": None, "texts_needed": []}
+    se = spread / np.sqrt(num_texts)
+    return {
+        "se": rounded(se),
+        "detectable_difference": rounded(detectable_difference(se, num_texts, confidence, POWER)),
+        "texts_needed": [
+            {
+                "difference": difference,
+                "num_texts": texts_needed(difference, se, num_texts, confidence, POWER),
+            }
+            for difference in DIFFERENCES[measure]
+        ],
+    }
+
+
+def _sentence(split: str, found: Mapping[str, Any], primary: str) -> str:
+    """Put the plan of a split into words, by the measure that chooses."""
+    comparison = COMPARISONS[split][0]
+    whom = "between two epochs" if comparison == EPOCHS else "from the Base"
+    planned = found[comparison][primary]
+    opening = f"With the {found['num_texts']} {split} sentences x {found['takes']} takes"
+    if planned["detectable_difference"] is None:
+        return f"{opening} no difference {whom} can be promised."
+    # The next finer difference of the list, or its finest.
+    finer = [g for g in planned["texts_needed"] if g["num_texts"] > found["num_texts"]]
+    goal = finer[-1] if finer else planned["texts_needed"][0]
+    if primary == "sim":
+        seen, wanted = f"{planned['detectable_difference']:.3f}", f"{goal['difference']:g}"
+    else:
+        seen = f"{100 * planned['detectable_difference']:.1f} points"
+        wanted = f"{100 * goal['difference']:g} points"
+    return (
+        f"{opening} you can see a difference of {seen} in {LABELS[primary]} {whom} "
+        f"(in {100 * POWER:.0f} % of cases); for {wanted} you need about {goal['num_texts']} "
+        "sentences."
+    )
+
+
+def _assumptions(spreads: Mapping[Measure, Mapping[str, float | None]], metric: Measure) -> str:
+    """Name what the plan takes for granted."""
+    rate = spreads[metric]["expected"]
+    at = "" if rate is None else f", at an error of {100 * rate:.1f} %"
+    return (
+        f"Clips spread as the speaker's recordings and their codec round trip do{at}; "
+        f"{100 * SHARED:.0f} % of the variance belongs to the sentence whoever speaks it, "
+        f"{100 * INTERACTION:.0f} % to a candidate's way with a sentence, the rest to the single "
+        "take. Against the Base: the spread of recording minus round trip, however many takes."
+    )

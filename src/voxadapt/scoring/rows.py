@@ -1,0 +1,366 @@
+"""Score rows: one frozen record per candidate, text and take, and the rules for reading them.
+
+A row is self-contained: text, transcript, edit counts, similarity, flags and the identity of every
+tool that measured it. Reading refuses what would make a comparison dishonest: a missing row, an
+extra one, one made from another text, or rows of two evaluators.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from voxadapt.asr.metrics import EditCounts
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import sha256_bytes, write_atomic
+from voxadapt.data.text import has_digit
+
+ROWS_FILE = "rows.jsonl"
+SECOND_FILE = "second.jsonl"  # the same clips as a second recogniser heard them
+# A clip with one of these flags failed, whatever its transcript says.
+FAILURE_FLAGS = ("hit_max_tokens", "empty_transcript", "rate_low", "rate_high")
+# A number can be written and read in several right ways, and no ASR settles which was meant: what
+# holds one is scored and shown, but decides nothing.
+Slice = Literal["ranked", "digits"]
+SLICES: Final[tuple[Slice, ...]] = ("ranked", "digits")
+
+
+def slice_of(text: str) -> Slice:
+    """Name the slice of a sentence: `digits` where it has a number in any script."""
+    return "digits" if has_digit(text) else "ranked"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Sentence(_Record):
+    """A sentence that every candidate speaks."""
+
+    text_id: str
+    text: str = Field(min_length=1)
+    split: str
+    slice: Slice = "ranked"
+
+
+class Clip(_Record):
+    """A clip to be scored: generated speech, a real recording, or a codec round trip.
+
+    Attributes:
+        candidate: `base`, `epoch-3`, or the pseudo-candidates `real` and `codec`.
+        text_id: Id of the sentence; in-domain sentences carry their utterance's id.
+        slice: Whether the sentence may decide; see `slice_of`.
+        take: 0, 1, 2 …
+        wav: Path of the audio; relative paths start at the project folder. Empty when failed.
+        gen_sha: Hash of what decides generation besides the checkpoint.
+        message: Why a failed clip failed.
+    """
+
+    candidate: str
+    split: str
+    text_id: str
+    take: int = Field(0, ge=0)
+    seed: int = 0
+    lang: str
+    text: str
+    slice: Slice = "ranked"
+    wav: str = ""
+    num_frames: int | None = None
+    hit_max_tokens: bool = False
+    gen_sha: str = ""
+    checkpoint_sha: str = ""
+    status: Literal["ok", "failed"] = "ok"
+    message: str = ""
+
+
+class ScoreRow(_Record):
+    """Everything measured on one clip; a failed clip has a row too, with error 1.0.
+
+    Where several speakers are measured, `speaker` is the one that was asked for and `sim_to` the
+    similarity to each one's recordings, coded as what a model says is; otherwise both are None
+    and are not written.
+    """
+
+    candidate: str
+    split: str
+    text_id: str
+    take: int = Field(ge=0)
+    seed: int
+    lang: str
+    text: str
+    slice: Slice = "ranked"
+    text_norm: str
+    norm_id: str
+    wav: str
+    wav_sha256: str
+    sample_rate_hz: int | None
+    duration_s: float | None
+    speech_s: float | None
+    num_frames: int | None
+    hit_max_tokens: bool
+    gen_sha: str
+    checkpoint_sha: str
+    asr_id: str
+    hyp: str
+    hyp_norm: str
+    word_hits: int = Field(ge=0)
+    word_substitutions: int = Field(ge=0)
+    word_deletions: int = Field(ge=0)
+    word_insertions: int = Field(ge=0)
+    char_hits: int = Field(ge=0)
+    char_substitutions: int = Field(ge=0)
+    char_deletions: int = Field(ge=0)
+    char_insertions: int = Field(ge=0)
+    ref_words: int = Field(ge=1)
+    ref_chars: int = Field(ge=1)
+    avg_logprob: float | None
+    compression_ratio: float | None
+    no_speech_prob: float | None
+    lid: str | None
+    lid_p: float | None
+    sim: float | None
+    sim_id: str
+    sim_ref_n: int
+    dur_ratio: float | None
+    lead_silence_s: float | None
+    trail_silence_s: float | None
+    max_internal_silence_s: float | None
+    clipped_share: float | None
+    flags: tuple[str, ...]
+    status: Literal["ok", "failed"]
+    message: str
+    speaker: str | None = None
+    sim_to: dict[str, float] | None = None
+
+    @property
+    def words(self) -> EditCounts:
+        """Word edits; a failed clip has lost all its words."""
+        if self.status == "failed":
+            return EditCounts(0, 0, self.ref_words, 0)
+        return EditCounts(
+            self.word_hits, self.word_substitutions, self.word_deletions, self.word_insertions
+        )
+
+    @property
+    def chars(self) -> EditCounts:
+        """Character edits; a failed clip has lost all its characters."""
+        if self.status == "failed":
+            return EditCounts(0, 0, self.ref_chars, 0)
+        return EditCounts(
+            self.char_hits, self.char_substitutions, self.char_deletions, self.char_insertions
+        )
+
+    @property
+    def wer_raw(self) -> float:
+        """Word error without a cap."""
+        return self.words.edits / self.ref_words
+
+    @property
+    def wer(self) -> float:
+        """Word error, at most 1."""
+        return min(1.0, self.wer_raw)
+
+    @property
+    def cer_raw(self) -> float:
+        """Character error without a cap."""
+        return self.chars.edits / self.ref_chars
+
+    @property
+    def cer(self) -> float:
+        """Character error, at most 1."""
+        return min(1.0, self.cer_raw)
+
+    @property
+    def failed(self) -> bool:
+        """Whether nobody could use the clip: no audio, a runaway, no speech, or half of it."""
+        return self.status == "failed" or any(flag in FAILURE_FLAGS for flag in self.flags)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What a comparison pairs on."""
+        return self.text_id, self.take
+
+
+def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
+    """Name the one evaluator that made the rows.
+
+    Args:
+        rows: Rows of one or several candidates.
+
+    Returns:
+        norm_id, asr_id, sim_id and gen_sha.
+
+    Raises:
+        UserError: When the rows come from more than one evaluator.
+    """
+    rows = list(rows)
+    problems = []
+    identity = {}
+    for name in ("norm_id", "asr_id", "sim_id", "gen_sha"):
+        found: dict[str, str] = {}
+        for row in rows:
+            found.setdefault(getattr(row, name), row.candidate)
+        if len(found) > 1:
+            listed = ", ".join(f"{value} ({candidate})" for value, candidate in found.items())
+            problems.append(
+                Problem(name, "one evaluator for all rows", listed, "Score all candidates anew.")
+            )
+        identity[name] = next(iter(found), "")
+    if problems:
+        raise UserError(problems, "Scores made by different evaluators cannot be compared.")
+    return identity
+
+
+def ranked(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """Keep the rows that may decide: those of sentences without digits.
+
+    Args:
+        rows: Any rows; none at all are let through.
+
+    Returns:
+        The rows of the slice `ranked`, in the order given.
+
+    Raises:
+        UserError: When there are rows, but none of them may decide.
+    """
+    rows = list(rows)
+    kept = [row for row in rows if row.slice == "ranked"]
+    if rows and not kept:
+        where = f"{rows[0].candidate}, {rows[0].split}"
+        raise UserError(
+            Problem(where, "sentences without digits", f"{len(rows)} rows of sentences with digits",
+                    "Write numbers in words, or add sentences."),
+            "There is nothing to rank by.",
+        )  # fmt: skip
+    return kept
+
+
+def sort_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
+    """Return the rows in their one canonical order."""
+    return sorted(rows, key=lambda row: (row.candidate, row.split, row.text_id, row.take))
+
+
+def serialise_rows(rows: Iterable[ScoreRow]) -> str:
+    """Write rows as JSONL in canonical order: equal rows give equal bytes."""
+    lines = (
+        json.dumps(_values(row), ensure_ascii=False, sort_keys=True) for row in sort_rows(rows)
+    )
+    return "".join(line + "\n" for line in lines)
+
+
+def _values(row: ScoreRow) -> dict[str, Any]:
+    absent = {name for name in ("speaker", "sim_to") if getattr(row, name) is None}
+    return row.model_dump(mode="json", exclude=absent)
+
+
+def rows_sha(rows: Iterable[ScoreRow]) -> str:
+    """Hash rows independent of their order."""
+    return sha256_bytes(serialise_rows(rows).encode())
+
+
+def write_rows(folder: str | Path, rows: Iterable[ScoreRow]) -> Path:
+    """Write `rows.jsonl` into a folder and return its path."""
+    path = Path(folder) / ROWS_FILE
+    write_atomic(path, serialise_rows(rows))
+    return path
+
+
+def read_scores(
+    folder: str | Path,
+    expected: Iterable[tuple[str, int]] | None = None,
+    *,
+    texts: Mapping[str, str] | None = None,
+    split: str | None = None,
+    checkpoint_sha: str | None = None,
+    fix: str = "Run the score stage again for this candidate.",
+) -> list[ScoreRow]:
+    """Read one candidate's rows and refuse a file that is not whole.
+
+    Args:
+        folder: Folder with `rows.jsonl`, or the file itself.
+        expected: Every (text_id, take) that must be there, and nothing else; None skips this.
+        texts: Text of each text_id now; a row made from another text is stale.
+        split: The split that the rows must come from.
+        checkpoint_sha: Hash of the checkpoint now; a row of another one is stale.
+        fix: What to do, for the messages.
+
+    Returns:
+        The rows in canonical order.
+
+    Raises:
+        UserError: For a missing file, broken lines, and missing, extra, double or stale rows.
+    """
+    path = Path(folder)
+    path = path if path.suffix == ".jsonl" else path / ROWS_FILE
+    title = f"The scores in {path} cannot be used."
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
+        raise UserError(Problem(str(path), "score rows", found, fix), title) from None
+    rows, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(ScoreRow.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            problems.append(
+                Problem(f"{path}:{number}", "a score row", f"{where}: {first['msg']}", fix)
+            )
+    problems += _integrity(path, rows, expected, texts, split, checkpoint_sha, fix)
+    if problems:
+        raise UserError(problems, title)
+    evaluator_id(rows)
+    return sort_rows(rows)
+
+
+def _integrity(
+    path: Path,
+    rows: Sequence[ScoreRow],
+    expected: Iterable[tuple[str, int]] | None,
+    texts: Mapping[str, str] | None,
+    split: str | None,
+    checkpoint_sha: str | None,
+    fix: str,
+) -> list[Problem]:
+    """Collect what makes the rows incomplete or stale."""
+    problems = []
+
+    def add(what: str, wanted: str, found: str) -> None:
+        problems.append(Problem(f"{path}: {what}", wanted, found, fix))
+
+    if len({row.candidate for row in rows}) > 1:
+        add("candidate", "one candidate", ", ".join(sorted({row.candidate for row in rows})))
+    keys = Counter(row.key for row in rows)
+    for key in sorted(key for key, count in keys.items() if count > 1):
+        add(_name(key), "one row", f"{keys[key]} rows")
+    if expected is not None:
+        wanted = set(expected)
+        for key in sorted(wanted - set(keys)):
+            add(_name(key), "a row", "none")
+        for key in sorted(set(keys) - wanted):
+            add(_name(key), "no row", "one that does not belong to this comparison")
+    for row in rows:
+        if texts is not None and row.text_id in texts and row.text != texts[row.text_id]:
+            add(_name(row.key), f"the text {texts[row.text_id]!r}", f"{row.text!r} (stale)")
+        if split is not None and row.split != split:
+            add(_name(row.key), f"split {split}", row.split)
+        if checkpoint_sha is not None and row.checkpoint_sha != checkpoint_sha:
+            add(
+                _name(row.key),
+                f"checkpoint {checkpoint_sha[:12]}",
+                f"{row.checkpoint_sha[:12]} (stale)",
+            )
+    return problems
+
+
+def _name(key: tuple[str, int]) -> str:
+    return f"text {key[0]}, take {key[1]}"

@@ -1,0 +1,493 @@
+"""From clips to score rows, and from rows to a candidate's summary.
+
+Candidates, held-out recordings (`real`) and their codec round trip (`codec`) go through the same
+function. Nothing is dropped: a clip that could not be made or read keeps its row, with error 1.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxadapt.asr.metrics import char_counts, word_counts
+from voxadapt.asr.normalise import characters, metric_for, norm_id, normalise
+from voxadapt.asr.whisper import Transcriber, Transcript
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.executor import LOCAL, Executor
+from voxadapt.core.files import sha256_file, write_atomic
+from voxadapt.core.params import ScoreParams, SelectParams
+from voxadapt.core.provenance import fingerprint
+from voxadapt.data.audio import AudioError, read_audio
+from voxadapt.scoring.flags import FLAGS, Heard, Shape, clip_flags, measure_shape, reheard_flags
+from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.rows import SLICES, Clip, ScoreRow, evaluator_id, ranked, sort_rows
+from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoicePrint, VoiceReference
+from voxadapt.scoring.statistics import DIGITS, resample_weights, rounded
+
+PSEUDO_CANDIDATES = ("real", "codec")
+NO_REFERENCE = "none"  # identity of a similarity that was not measured
+WORST_SHARE = 0.05
+CLIPS_AT_ONCE = 64  # whose samples are in memory; enough to fill the speaker encoder's batches
+Paths = Sequence[tuple[Path, str]]  # files, and what messages call them
+Sound = tuple[Shape, VoicePrint, int]  # outline, voice, samples a second
+SLICE_MEASURES = ("wer", "wer_raw", "cer", "cer_raw", "sim", "failure_rate")
+
+
+def score_clips(
+    clips: Sequence[Clip],
+    transcriber: Transcriber,
+    embedder: Embedder,
+    reference: VoiceReference | None,
+    scale: SimilarityScale | None,
+    params: ScoreParams,
+    *,
+    root: Path,
+    others: Mapping[str, VoiceReference] | None = None,
+    executor: Executor = LOCAL,
+    work_dir: Path | None = None,
+) -> list[ScoreRow]:
+    """Measure clips.
+
+    Args:
+        clips: Of one or several candidates. For `real` and `codec`, whose text_id names a
+            recording in the reference, that recording is left out of the centroid. Their samples
+            are read in groups; what is held does not grow with their number.
+        transcriber: The ASR.
+        embedder: The speaker encoder.
+        reference: The speaker's held-out real clips; None leaves similarity unknown.
+        scale: The speaker's rate comes from here; None leaves the duration ratio unknown.
+        params: Thresholds of the flags.
+        root: Folder that relative paths start from.
+        others: References of several speakers, to each of which a clip is compared.
+        executor: Where clips are read, embedded and transcribed.
+        work_dir: Folder for embeddings, which a stopped run goes on from; None keeps none.
+
+    Returns:
+        One row a clip, in canonical order.
+    """
+    assert reference is None or reference.encoder_id == embedder.id, "another encoder's reference"
+    failed: dict[int, str] = {
+        i: clip.message for i, clip in enumerate(clips) if clip.status != "ok"
+    }
+    waiting = [index for index in range(len(clips)) if index not in failed]
+    groups = [
+        waiting[start : start + CLIPS_AT_ONCE] for start in range(0, len(waiting), CLIPS_AT_ONCE)
+    ]
+    shards = [[(root / clips[i].wav, clips[i].wav) for i in group] for group in groups]
+    sounds: dict[int, Sound] = {}
+    for number, measured in _measure(shards, embedder, executor, work_dir):
+        for index, found in zip(groups[number], measured, strict=True):
+            if isinstance(found, str):
+                failed[index] = found
+            else:
+                sounds[index] = found
+    usable = sorted(sounds)
+    transcripts = dict(
+        zip(
+            usable,
+            transcriber.transcribe(
+                [root / clips[i].wav for i in usable],
+                [clips[i].text for i in usable],
+                executor,
+            ),
+            strict=True,
+        )
+    )
+    rows = []
+    for index, clip in enumerate(clips):
+        values = _identity(clip, transcriber.asr_id, reference)
+        text_norm = values["text_norm"]
+        if index in failed:
+            rows.append(_failed_row(values, clip, failed[index]))
+            continue
+        heard, (shape, voice, sample_rate_hz) = transcripts[index], sounds[index]
+        hyp_norm = normalise(heard.text, clip.lang)
+        ratio = None
+        if scale is not None:
+            ratio = shape.spoken_s / scale.rate.expected_s(values["ref_chars"])
+        leave_out = clip.text_id if clip.candidate in PSEUDO_CANDIDATES else None
+        similarity, sim_ref_n = None, 0
+        if reference is not None:
+            sim_ref_n = reference.num_clips(leave_out)
+        if reference and voice.embedding is not None and voice.speech_s >= params.min_speech_s:
+            similarity = reference.similarity(voice.embedding, leave_out)
+        rows.append(
+            ScoreRow(
+                **values,
+                **_transcript_values(text_norm, hyp_norm, heard),
+                wav=clip.wav,
+                wav_sha256=sha256_file(root / clip.wav),
+                sample_rate_hz=sample_rate_hz,
+                speech_s=rounded(voice.speech_s),
+                sim=rounded(similarity),
+                sim_ref_n=sim_ref_n,
+                sim_to=None if similarity is None else _similarities(voice, others, leave_out),
+                dur_ratio=rounded(ratio),
+                **_shape_values(shape),
+                flags=clip_flags(
+                    params,
+                    shape,
+                    _heard(hyp_norm, heard),
+                    text_norm=text_norm,
+                    lang=clip.lang,
+                    dur_ratio=ratio,
+                    speech_s=voice.speech_s,
+                    hit_max_tokens=clip.hit_max_tokens,
+                ),
+                status="ok",
+                message=clip.message,
+            )
+        )
+    return sort_rows(rows)
+
+
+def _measure(
+    shards: Sequence[Paths], embedder: Embedder, executor: Executor, work_dir: Path | None
+) -> Iterator[tuple[int, list[Sound | str]]]:
+    """Yield each group's position, and what its clips sound like or why one cannot be measured."""
+    files: dict[int, Path] = {}
+    waiting = []
+    for number, clips in enumerate(shards):
+        if work_dir is not None and all(path.is_file() for path, _ in clips):
+            hashes = [sha256_file(path) for path, _ in clips]
+            key = fingerprint([embedder.id, embedder.device, hashes])
+            files[number] = work_dir / f"{key}.npz"
+            stored = _load(files[number], len(clips))
+            if stored is not None:
+                yield number, [*stored]
+                continue
+        waiting.append(number)
+    left = [shards[number] for number in waiting]
+    for position, measured in executor.run(left, _listen, _embed, embedder, embedder.again):
+        number = waiting[position]
+        sounds = [item for item in measured if not isinstance(item, str)]
+        if number in files and len(sounds) == len(measured):
+            _store(files[number], sounds)
+        yield number, measured
+
+
+def _listen(clips: Paths) -> list[tuple[Any, int] | str]:
+    """Read the clips of one group: samples and rate, or why not."""
+    heard: list[tuple[Any, int] | str] = []
+    for path, name in clips:
+        try:
+            wav, sample_rate_hz = read_audio(path)
+        except AudioError as error:
+            heard.append(f"cannot read {name}: {' '.join(str(error).split())}")
+            continue
+        if np.isfinite(wav).all():
+            heard.append((wav, sample_rate_hz))
+        else:
+            heard.append(f"{name} has samples that are no numbers")
+    return heard
+
+
+def _embed(embedder: Embedder, heard: Sequence[tuple[Any, int] | str]) -> list[Sound | str]:
+    """Measure the clips of one group that could be read."""
+    voices = iter(embedder.embed([item for item in heard if not isinstance(item, str)]))
+    return [
+        item if isinstance(item, str) else (measure_shape(*item), next(voices), item[1])
+        for item in heard
+    ]
+
+
+def _store(path: Path, sounds: Sequence[Sound]) -> None:
+    stream = io.BytesIO()
+    nothing = np.zeros(0, np.float32)
+    arrays: dict[str, Any] = {
+        f"voice{i}": nothing if voice.embedding is None else voice.embedding
+        for i, (_, voice, _) in enumerate(sounds)
+    }
+    arrays["shapes"] = np.array([astuple(shape) for shape, _, _ in sounds], float)
+    arrays["speech_s"] = np.array([voice.speech_s for _, voice, _ in sounds])
+    arrays["rates_hz"] = np.array([rate_hz for _, _, rate_hz in sounds])
+    np.savez(stream, **arrays)
+    write_atomic(path, stream.getvalue())
+
+
+def _load(path: Path, count: int) -> list[Sound] | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            shapes = [
+                replace(Shape(*row), end_db=None if np.isnan(row[-1]) else row[-1])
+                for row in stored["shapes"].tolist()
+            ]
+            voices = [
+                VoicePrint(stored[f"voice{i}"] if stored[f"voice{i}"].size else None, float(speech))
+                for i, speech in enumerate(stored["speech_s"])
+            ]
+            rates_hz = [int(rate_hz) for rate_hz in stored["rates_hz"]]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None  # absent, or torn: embed again
+    found = list(zip(shapes, voices, rates_hz, strict=True))
+    return found if len(found) == count else None
+
+
+def rehear(
+    rows: Sequence[ScoreRow],
+    transcriber: Transcriber,
+    *,
+    root: Path,
+    executor: Executor = LOCAL,
+) -> list[ScoreRow]:
+    """Let another recogniser hear clips that are scored already.
+
+    Args:
+        rows: Of any candidates; a clip that failed stays failed.
+        transcriber: The other ASR.
+        root: Folder that relative paths start from.
+        executor: Where clips are read and transcribed.
+
+    Returns:
+        The rows with its transcripts, errors and flags, in canonical order.
+
+    Raises:
+        UserError: When a clip is not the one that was scored.
+    """
+    rows = sort_rows(rows)
+    usable = [row for row in rows if row.status == "ok"]
+    problems = [
+        Problem(row.wav, "the clip that was scored", "another", "Score this candidate again.")
+        for row in usable
+        if sha256_file(root / row.wav) != row.wav_sha256
+    ]
+    if problems:
+        raise UserError(problems[:50], "A second recogniser must hear the same clips.")
+    transcripts = transcriber.transcribe(
+        [root / row.wav for row in usable], [row.text for row in usable], executor
+    )
+    found = {}
+    for row, heard in zip(usable, transcripts, strict=True):
+        hyp_norm = normalise(heard.text, row.lang)
+        found[row.candidate, *row.key] = _transcript_values(row.text_norm, hyp_norm, heard) | {
+            "flags": reheard_flags(
+                row.flags, _heard(hyp_norm, heard), text_norm=row.text_norm, lang=row.lang
+            )
+        }
+    asr = {"asr_id": transcriber.asr_id}
+    return [
+        ScoreRow.model_validate(row.model_dump() | asr | found.get((row.candidate, *row.key), {}))
+        for row in rows
+    ]
+
+
+def _transcript_values(text_norm: str, hyp_norm: str, heard: Transcript) -> dict[str, Any]:
+    """Return what a row holds of a transcript."""
+    words, chars = word_counts(text_norm, hyp_norm), char_counts(text_norm, hyp_norm)
+    return {
+        "hyp": heard.text,
+        "hyp_norm": hyp_norm,
+        **{f"word_{name}": value for name, value in asdict(words).items()},
+        **{f"char_{name}": value for name, value in asdict(chars).items()},
+        "avg_logprob": heard.avg_logprob,
+        "compression_ratio": heard.compression_ratio,
+        "no_speech_prob": heard.no_speech_prob,
+        "lid": heard.lid,
+        "lid_p": heard.lid_p,
+    }
+
+
+def _similarities(
+    voice: VoicePrint, others: Mapping[str, VoiceReference] | None, leave_out: str | None
+) -> dict[str, float] | None:
+    """Compare a clip with each of several speakers; None where there is a single one."""
+    if not others or voice.embedding is None:
+        return None
+    found = {name: other.similarity(voice.embedding, leave_out) for name, other in others.items()}
+    return {name: round(value, DIGITS) for name, value in found.items()}
+
+
+def _heard(hyp_norm: str, heard: Transcript) -> Heard:
+    return Heard(
+        hyp_norm=hyp_norm,
+        lid=heard.lid,
+        lid_p=heard.lid_p,
+        avg_logprob=heard.avg_logprob,
+        compression_ratio=heard.compression_ratio,
+        no_speech_prob=heard.no_speech_prob,
+        num_windows=heard.num_windows,
+    )
+
+
+def _identity(clip: Clip, asr_id: str, reference: VoiceReference | None) -> dict[str, Any]:
+    """Return what a row holds whether or not the clip could be measured."""
+    text_norm = normalise(clip.text, clip.lang)
+    if not text_norm:
+        raise ValueError(f"text {clip.text_id} ({clip.text!r}) has nothing to be scored")
+    return {
+        "candidate": clip.candidate,
+        "split": clip.split,
+        "text_id": clip.text_id,
+        "take": clip.take,
+        "seed": clip.seed,
+        "lang": clip.lang,
+        "text": clip.text,
+        "slice": clip.slice,
+        "text_norm": text_norm,
+        "norm_id": norm_id(clip.lang),
+        "ref_words": len(text_norm.split()),
+        "ref_chars": len(characters(text_norm)),
+        "num_frames": clip.num_frames,
+        "hit_max_tokens": clip.hit_max_tokens,
+        "gen_sha": clip.gen_sha,
+        "checkpoint_sha": clip.checkpoint_sha,
+        "asr_id": asr_id,
+        "sim_id": NO_REFERENCE if reference is None else reference.sim_id,
+    }
+
+
+def _shape_values(shape: Shape) -> dict[str, float | None]:
+    return {
+        "duration_s": rounded(shape.duration_s),
+        "lead_silence_s": rounded(shape.lead_silence_s),
+        "trail_silence_s": rounded(shape.trail_silence_s),
+        "max_internal_silence_s": rounded(shape.max_internal_silence_s),
+        "clipped_share": rounded(shape.clipped_share),
+    }
+
+
+def _failed_row(values: dict[str, Any], clip: Clip, message: str) -> ScoreRow:
+    """Return the row of a clip that is not there: every word and character is lost."""
+    measured = (
+        "sample_rate_hz", "duration_s", "speech_s", "avg_logprob", "compression_ratio",
+        "no_speech_prob", "lid", "lid_p", "sim", "dur_ratio", "lead_silence_s", "trail_silence_s",
+        "max_internal_silence_s", "clipped_share",
+    )  # fmt: skip
+    counts = ("hits", "substitutions", "insertions")
+    return ScoreRow(
+        **values,
+        **dict.fromkeys(measured),
+        **{f"{unit}_{name}": 0 for unit in ("word", "char") for name in counts},
+        word_deletions=values["ref_words"],
+        char_deletions=values["ref_chars"],
+        wav=clip.wav,
+        wav_sha256="",
+        hyp="",
+        hyp_norm="",
+        sim_ref_n=0,
+        flags=("hit_max_tokens",) if clip.hit_max_tokens else (),
+        status="failed",
+        message=message or "no audio",
+    )
+
+
+def summarise(
+    rows: Sequence[ScoreRow], params: SelectParams, scale: SimilarityScale | None = None
+) -> dict[str, Any]:
+    """Summarise one candidate on one split; see the README for every key.
+
+    What is ranked on is measured on sentences without digits alone; `slices` holds both kinds
+    apart.
+
+    Args:
+        rows: All rows of the candidate.
+        params: Bootstrap size, confidence and seed.
+        scale: Ceiling and floor, for the calibrated similarity.
+
+    Returns:
+        JSON-ready values; intervals resample texts with all their takes.
+
+    Raises:
+        UserError: When every sentence has digits.
+    """
+    everything = sort_rows(rows)
+    assert everything and len({(row.candidate, row.split) for row in everything}) == 1
+    rows = ranked(everything)
+    floor = None if scale is None else scale.floor.point
+    sample = Sample(rows, params.error_metric, floor)
+    weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
+    measured = [row for row in rows if row.status == "ok"]
+    similarities = sorted(row.sim for row in rows if row.sim is not None)
+    worst = similarities[: max(1, round(WORST_SHARE * len(similarities)))]
+    speech = [row.speech_s for row in measured if row.speech_s is not None]
+    durations = [row.duration_s for row in measured if row.duration_s is not None]
+    median_speech = float(np.median(speech)) if speech else None
+    matched = None
+    if scale is not None and median_speech is not None:
+        matched = scale.ceiling_at(median_speech)
+    counts = Counter(flag for row in rows for flag in row.flags)
+    ceiling = None if scale is None else scale.ceiling.point
+    intervals = sample.intervals(weights, params.confidence, ceiling, floor)
+    return {
+        "schema": "voxadapt-summary/1",
+        "candidate": rows[0].candidate,
+        "split": rows[0].split,
+        "lang": rows[0].lang,
+        "error_metric": metric_for(rows[0].lang, [row.text_norm for row in rows]),
+        "num_texts": len(sample.text_ids),
+        "takes": max(row.take for row in rows) + 1,
+        "n_expected": len(rows),
+        "n_measured": len(measured),
+        "n_failed": len(rows) - len(measured),
+        "evaluator": evaluator_id(everything),
+        "checkpoint_sha": rows[0].checkpoint_sha,
+        **{name: value.as_dict() for name, value in intervals.items()},
+        "sim_missing": len(rows) - len(similarities),
+        "sim_worst_5pct": rounded(float(np.mean(worst))) if similarities else None,
+        "sim_ceiling_matched": rounded(matched),
+        "median_duration_s": rounded(float(np.median(durations))) if durations else None,
+        "median_speech_s": rounded(median_speech),
+        "flags": {flag: counts[flag] for flag in FLAGS},
+        "slices": slices(everything, params, floor),
+        "confidence": params.confidence,
+        "num_bootstrap": params.num_bootstrap,
+        "bootstrap_seed": params.seed,
+    }
+
+
+def slices(
+    rows: Sequence[ScoreRow], params: SelectParams, floor: float | None
+) -> dict[str, dict[str, Any]]:
+    """Measure sentences with and without digits apart.
+
+    Args:
+        rows: All rows of one candidate on one split.
+        params: Bootstrap size, confidence and seed.
+        floor: Similarity of other voices, for clips without one.
+
+    Returns:
+        By slice, for those that have rows: counts, error rates, similarity and failures.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for name in SLICES:
+        kept = [row for row in rows if row.slice == name]
+        if not kept:
+            continue
+        sample = Sample(kept, params.error_metric, floor)
+        weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
+        intervals = sample.intervals(weights, params.confidence, None, floor)
+        found[name] = {
+            "num_texts": len(sample.text_ids),
+            "n_expected": len(kept),
+            "n_measured": sum(row.status == "ok" for row in kept),
+            **{key: intervals[key].as_dict() for key in SLICE_MEASURES},
+        }
+    return found
+
+
+def metrics_row(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Flatten a summary to the dozen numbers that `dvc metrics show` tabulates.
+
+    Args:
+        summary: What `summarise` returns.
+
+    Returns:
+        Points and bounds of the main measures, rounded to five decimals, and the clip counts.
+    """
+    row: dict[str, Any] = {}
+    for key in ("wer", "cer", "sim"):
+        row[key] = summary[key]["point"]
+        if key != "cer":
+            row |= {f"{key}_low": summary[key]["low"], f"{key}_high": summary[key]["high"]}
+    row["sim_norm"] = summary["sim_norm"]["point"]
+    row["duration_ratio"] = summary["duration_ratio"]["point"]
+    row["failure_rate"] = summary["failure_rate"]["point"]
+    row = {key: None if value is None else round(value, 5) for key, value in row.items()}
+    return row | {"n_expected": summary["n_expected"], "n_measured": summary["n_measured"]}

@@ -1,0 +1,574 @@
+"""Speaker similarity by Resemblyzer, batched over clips, on a scale with ceiling and floor.
+
+Embeddings are those of the stock `preprocess_wav` and `embed_utterance`: the same resampling,
+loudness, voice activity detection and 1.6 s partials. The LSTM runs on the partials of many clips
+at once, spectra are taken in one call a clip, and window and mel filters are built once. What then
+remains is the LSTM's arithmetic at the processor's own limit: see benchmarks/RESULTS.md.
+
+The reference is the centroid of the speaker's held-out real clips: never a training clip, never
+the clip that conditions the zero-shot model. A cosine means little alone, so it stands between the
+*floor* (other voices against the centroid) and the *ceiling* (each real clip against the centroid
+of the others). Label it `SIM-resemblyzer`; it is not comparable with other encoders' figures.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+from scipy.signal import get_window
+
+with warnings.catch_warnings():
+    # webrtcvad imports pkg_resources, Resemblyzer a deprecated scipy name; nothing to act on.
+    warnings.simplefilter("ignore")
+    import resemblyzer
+    import webrtcvad
+    from resemblyzer import hparams
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.executor import elsewhere
+from voxadapt.core.files import sha256_array, sha256_file, write_atomic, write_json
+from voxadapt.core.params import SelectParams
+from voxadapt.data.audio import read_audio, resample
+from voxadapt.data.splits import MIN_REFERENCE_CLIPS
+from voxadapt.scoring.flags import measure_shape
+from voxadapt.scoring.rows import Clip, ScoreRow
+from voxadapt.scoring.statistics import (
+    Interval,
+    ratio_by_text,
+    ratio_interval,
+    resample_weights,
+    rounded,
+)
+
+LABEL = "SIM-resemblyzer"
+SCHEMA = "voxadapt-similarity/1"
+DURATIONS_S = (1.0, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0)
+PARTIALS_PER_SECOND = 1.3  # default of embed_utterance
+MIN_COVERAGE = 0.75
+MAX_PARTIALS = 32  # per LSTM batch: states and gates of more do not stay in a core's cache
+RATE_HZ = hparams.sampling_rate
+FFT_SIZE = RATE_HZ * hparams.mel_window_length // 1000
+HOP = RATE_HZ * hparams.mel_window_step // 1000
+
+Wave = NDArray[np.float32]
+
+
+def speech_only(wav: Wave, sample_rate_hz: int) -> Wave:
+    """Resample to 16 kHz, raise to -30 dBFS and cut long silences, as `preprocess_wav` does.
+
+    Args:
+        wav: Mono samples, [N].
+        sample_rate_hz: Their rate.
+
+    Returns:
+        Speech at 16 kHz; empty when no voice is found.
+    """
+    wav = resample(wav, sample_rate_hz, RATE_HZ)
+    power = float(np.mean((wav * 32767) ** 2)) if len(wav) else 0.0
+    if power == 0.0:
+        return np.zeros(0, np.float32)
+    gain_db = hparams.audio_norm_target_dBFS - 20 * np.log10(np.sqrt(power) / 32767)
+    if gain_db > 0:
+        wav = wav * np.float32(10 ** (gain_db / 20))
+    window = hparams.vad_window_length * RATE_HZ // 1000
+    wav = wav[: len(wav) - len(wav) % window]
+    if not len(wav):
+        return np.zeros(0, np.float32)
+    pcm = np.round(wav * 32767).astype(np.int16).tobytes()
+    detector = webrtcvad.Vad(mode=3)
+    voiced = np.array(
+        [
+            detector.is_speech(pcm[start : start + 2 * window], sample_rate=RATE_HZ)
+            for start in range(0, len(pcm), 2 * window)
+        ],
+        dtype=float,
+    )
+    width = hparams.vad_moving_average_width
+    padded = np.concatenate([np.zeros((width - 1) // 2), voiced, np.zeros(width // 2)])
+    totals = np.cumsum(padded)
+    totals[width:] -= totals[:-width].copy()
+    keep = np.round(totals[width - 1 :] / width).astype(bool)
+    keep = binary_dilation(keep, np.ones(hparams.vad_max_silence_length + 1))
+    return wav[np.repeat(keep, window)]
+
+
+@dataclass(frozen=True)
+class VoicePrint:
+    """The voice of one clip.
+
+    Attributes:
+        embedding: Unit vector, [256]; None when the clip has no speech at all.
+        speech_s: Seconds of speech behind it.
+    """
+
+    embedding: NDArray[np.float32] | None
+    speech_s: float
+
+
+class Embedder:
+    """Resemblyzer's encoder with its own weights, run on many clips at once.
+
+    Args:
+        device: cpu, cuda or cuda:N.
+
+    Attributes:
+        id: Version and weights.
+        device: Its kind, cpu or cuda.
+        again: Loads the same encoder in another process.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        weights = Path(resemblyzer.__file__).with_name("pretrained.pt")
+        # Resemblyzer unpickles this file as torch's defaults and environment have it; a file that
+        # is plain weights runs nothing however it is read.
+        torch.load(weights, map_location="cpu", weights_only=True)
+        self._encoder = resemblyzer.VoiceEncoder(device, verbose=False).eval()
+        filters = librosa.filters.mel(sr=RATE_HZ, n_fft=FFT_SIZE, n_mels=hparams.mel_n_channels)
+        self._filters = np.ascontiguousarray(filters.T, np.float32)  # [201, 40]
+        self._window = get_window("hann", FFT_SIZE).astype(np.float32)
+        version = metadata.version("Resemblyzer")
+        self.id = f"resemblyzer-{version}+{sha256_file(weights)[:8]}"
+        self.device = elsewhere(device)
+        self.again = partial(Embedder, self.device)
+
+    def prepare(self, audio: str | Path | tuple[Wave, int]) -> Wave:
+        """Return the speech of a file, or of samples with their rate, at 16 kHz."""
+        wav, sample_rate_hz = audio if isinstance(audio, tuple) else read_audio(audio)
+        return speech_only(wav, sample_rate_hz)
+
+    def embed(self, clips: Sequence[str | Path | tuple[Wave, int]]) -> list[VoicePrint]:
+        """Embed files, or samples with their rate."""
+        return self.embed_speech([self.prepare(clip) for clip in clips])
+
+    def embed_speech(self, speeches: Sequence[Wave]) -> list[VoicePrint]:
+        """Embed clips that `prepare` has returned.
+
+        Args:
+            speeches: Speech at 16 kHz, one array a clip.
+        """
+        owners: list[int] = []
+        partials: list[NDArray[np.float32]] = []
+        for index, speech in enumerate(speeches):
+            if len(speech):
+                found = self._partials(speech)
+                partials.extend(found)
+                owners.extend([index] * len(found))
+        sums = np.zeros((len(speeches), hparams.model_embedding_size), np.float32)
+        counts = np.bincount(np.array(owners, np.intp), minlength=len(speeches))
+        for start in range(0, len(partials), MAX_PARTIALS):
+            batch = torch.from_numpy(np.stack(partials[start : start + MAX_PARTIALS]))
+            with torch.inference_mode():
+                vectors = self._encoder(batch.to(self._encoder.device)).cpu().numpy()
+            np.add.at(sums, owners[start : start + MAX_PARTIALS], vectors)
+        prints = []
+        for speech, total, count in zip(speeches, sums, counts, strict=True):
+            unit = total / np.linalg.norm(total) if count else None
+            prints.append(VoicePrint(unit, len(speech) / RATE_HZ))
+        return prints
+
+    def _partials(self, speech: Wave) -> list[NDArray[np.float32]]:
+        """Cut a clip into overlapping mel partials, [160, 40] each."""
+        wav_slices, mel_slices = self._encoder.compute_partial_slices(
+            len(speech), PARTIALS_PER_SECOND, MIN_COVERAGE
+        )
+        end = wav_slices[-1].stop
+        edge = FFT_SIZE // 2
+        padded = np.pad(speech, (edge, max(0, end - len(speech)) + edge))
+        frames = sliding_window_view(padded, FFT_SIZE)[::HOP]
+        spectrum = np.fft.rfft(frames * self._window)
+        power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
+        mel = power @ self._filters
+        return [mel[part] for part in mel_slices]
+
+
+@dataclass(frozen=True)
+class VoiceReference:
+    """The speaker's held-out real clips as embeddings.
+
+    Attributes:
+        ids: Ids of the clips, sorted.
+        embeddings: Their unit vectors, [n, 256].
+        encoder_id: Encoder that made them.
+    """
+
+    ids: tuple[str, ...]
+    embeddings: NDArray[np.float32]
+    encoder_id: str
+
+    @cached_property
+    def centroid(self) -> NDArray[np.float32]:
+        """Unit mean of all clips, [256]."""
+        return _unit(self.embeddings.mean(axis=0))
+
+    @cached_property
+    def sim_id(self) -> str:
+        """Identity of encoder and reference, kept in every score row."""
+        return f"{self.encoder_id}/centroid-{sha256_array(self.centroid)[:8]}"
+
+    def similarity(self, embedding: NDArray[np.float32], leave_out: str | None = None) -> float:
+        """Return the cosine to the centroid.
+
+        Args:
+            embedding: Unit vector of a clip, [256].
+            leave_out: Id of a real clip to take out first: the clip itself, or the recording of
+                the same sentence, so that no clip is compared with itself.
+        """
+        return float(np.dot(embedding, self._centroid_without(leave_out)))
+
+    def num_clips(self, leave_out: str | None = None) -> int:
+        """Count the clips behind the centroid."""
+        return len(self.ids) - (leave_out in self.ids)
+
+    def _centroid_without(self, leave_out: str | None) -> NDArray[np.float32]:
+        if leave_out not in self.ids:
+            return self.centroid
+        keep = np.arange(len(self.ids)) != self.ids.index(leave_out)
+        return _unit(self.embeddings[keep].mean(axis=0))
+
+    def write(self, path: str | Path) -> None:
+        """Write the reference to an .npz file; equal references give equal bytes."""
+        stream = io.BytesIO()
+        np.savez(
+            stream,
+            ids=np.array(self.ids),
+            embeddings=self.embeddings,
+            encoder_id=np.array(self.encoder_id),
+        )
+        write_atomic(path, stream.getvalue())
+
+    @classmethod
+    def read(cls, path: str | Path) -> VoiceReference:
+        """Read what `write` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(
+                tuple(str(item) for item in stored["ids"]),
+                stored["embeddings"],
+                str(stored["encoder_id"]),
+            )
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vector / np.linalg.norm(vector)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechRate:
+    """How long the speaker takes: spoken seconds = offset + seconds_per_char * characters."""
+
+    offset_s: float
+    seconds_per_char: float
+    n: int
+
+    def expected_s(self, num_chars: int) -> float:
+        """Return the seconds that the speaker would need for a text."""
+        return self.offset_s + self.seconds_per_char * num_chars
+
+
+def fit_rate(spoken_s: Sequence[float], num_chars: Sequence[int]) -> SpeechRate:
+    """Fit the speaker's rate on real clips.
+
+    A straight line by least squares; where the texts are too alike for one, or the line makes no
+    sense (negative offset or slope), total seconds over total characters.
+
+    Args:
+        spoken_s: Seconds from first to last sound of each clip.
+        num_chars: Characters of its normalised text, without spaces.
+    """
+    seconds, chars = np.asarray(spoken_s, float), np.asarray(num_chars, float)
+    assert len(seconds) == len(chars) and len(chars) > 0
+    slope, offset = 0.0, -1.0
+    if len(chars) >= 8 and np.ptp(chars) >= 8:
+        slope, offset = (float(value) for value in np.polyfit(chars, seconds, 1))
+    if slope <= 0.0 or offset < 0.0:
+        slope, offset = float(seconds.sum() / chars.sum()), 0.0
+    return SpeechRate(offset, slope, len(chars))
+
+
+NOTHING = Interval(None, None, None, 0)
+
+
+@dataclass(frozen=True)
+class SimilarityScale:
+    """Ceiling, floor and rate of one speaker: what a similarity or a duration is compared with.
+
+    Attributes:
+        sim_id: Identity of encoder and reference.
+        reference_ids: The real clips in the centroid.
+        ceiling: Real clips against the centroid of the others.
+        ceiling_by_duration: (seconds, mean, n): the same with speech cut to that length.
+        codec_ceiling: Codec round trip of the real clips against the same centroids.
+        floor: Clips of other voices against the centroid.
+        floor_by_speaker: (speaker, mean, n).
+        rate: The speaker's rate on real clips.
+    """
+
+    sim_id: str
+    reference_ids: tuple[str, ...]
+    ceiling: Interval
+    ceiling_by_duration: tuple[tuple[float, float, int], ...]
+    codec_ceiling: Interval
+    floor: Interval
+    floor_by_speaker: tuple[tuple[str, float, int], ...]
+    rate: SpeechRate
+
+    def normalise(self, similarity: float | None) -> float | None:
+        """Map a similarity to 0 at the floor and 1 at the ceiling; None where one is unknown."""
+        low, high = self.floor.point, self.ceiling.point
+        if similarity is None or low is None or high is None or high - low < 1e-6:
+            return None
+        return (similarity - low) / (high - low)
+
+    def ceiling_at(self, speech_s: float) -> float | None:
+        """Return the ceiling for clips of this length, between the measured lengths."""
+        if not self.ceiling_by_duration:
+            return self.ceiling.point
+        seconds, means, _ = zip(*self.ceiling_by_duration, strict=True)
+        return float(np.interp(speech_s, seconds, means))
+
+    def with_codec(self, rows: Sequence[ScoreRow], params: SelectParams) -> SimilarityScale:
+        """Add the codec's ceiling from the scored round-trip clips."""
+        values = [(row.text_id, row.sim) for row in rows if row.sim is not None]
+        return replace(self, codec_ceiling=_mean(values, params))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON record."""
+        return {
+            "schema": SCHEMA,
+            "label": LABEL,
+            "sim_id": self.sim_id,
+            "num_reference": len(self.reference_ids),
+            "reference_ids": list(self.reference_ids),
+            "ceiling": self.ceiling.as_dict(),
+            "ceiling_by_duration": [
+                {"seconds": seconds, "point": rounded(mean), "n": n}
+                for seconds, mean, n in self.ceiling_by_duration
+            ],
+            "codec_ceiling": self.codec_ceiling.as_dict(),
+            "floor": self.floor.as_dict(),
+            "floor_by_speaker": [
+                {"speaker": speaker, "point": rounded(mean), "n": n}
+                for speaker, mean, n in self.floor_by_speaker
+            ],
+            "rate": {
+                "offset_s": rounded(self.rate.offset_s),
+                "seconds_per_char": rounded(self.rate.seconds_per_char),
+                "n": self.rate.n,
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SimilarityScale:
+        """Read what `as_dict` returned.
+
+        Raises:
+            UserError: When it is a record of another kind or version.
+        """
+        if values.get("schema") != SCHEMA:
+            raise UserError(
+                Problem("similarity.json", SCHEMA, str(values.get("schema")),
+                        "Run `voxadapt codes` again.")
+            )  # fmt: skip
+        return cls(
+            sim_id=values["sim_id"],
+            reference_ids=tuple(values["reference_ids"]),
+            ceiling=Interval(**values["ceiling"]),
+            ceiling_by_duration=tuple(
+                (item["seconds"], item["point"], item["n"])
+                for item in values["ceiling_by_duration"]
+            ),
+            codec_ceiling=Interval(**values["codec_ceiling"]),
+            floor=Interval(**values["floor"]),
+            floor_by_speaker=tuple(
+                (item["speaker"], item["point"], item["n"]) for item in values["floor_by_speaker"]
+            ),
+            rate=SpeechRate(**values["rate"]),
+        )
+
+    def write(self, path: str | Path) -> None:
+        """Write the JSON record."""
+        write_json(path, self.as_dict())
+
+
+def build_scale(
+    embedder: Embedder,
+    real: Sequence[Clip],
+    other_voices: Mapping[str, Sequence[Path]],
+    params: SelectParams,
+    *,
+    root: Path,
+    min_speech_s: float,
+    excluded_sha256: Collection[str] = (),
+) -> tuple[VoiceReference, SimilarityScale]:
+    """Measure the speaker's reference, ceiling, floor and rate.
+
+    Args:
+        embedder: The encoder.
+        real: The speaker's held-out recordings (selection and confirmation splits).
+        other_voices: Clips of other voices by speaker; empty leaves the floor unknown.
+        params: Bootstrap size, confidence and seed.
+        root: Folder that relative paths start from.
+        min_speech_s: Clips with less speech are left out.
+        excluded_sha256: Hashes of files that must not enter the reference: the clip that
+            conditions the zero-shot model, and training clips.
+
+    Raises:
+        UserError: When fewer than three held-out clips can be used.
+    """
+    from voxadapt.asr.normalise import characters, normalise
+
+    excluded = set(excluded_sha256)
+    paths = {clip.text_id: root / clip.wav for clip in real}
+    usable = sorted(key for key, path in paths.items() if sha256_file(path) not in excluded)
+    audio = {key: read_audio(paths[key]) for key in usable}
+    speech = {key: embedder.prepare(audio[key]) for key in usable}
+    usable = [key for key in usable if len(speech[key]) >= min_speech_s * RATE_HZ]
+    if len(usable) < MIN_REFERENCE_CLIPS:
+        raise UserError(
+            Problem(
+                "held-out real clips",
+                f"at least {MIN_REFERENCE_CLIPS} with {min_speech_s} s of speech each",
+                f"{len(usable)} of {len(paths)}",
+                "Raise split.selection_share or split.confirmation_share, or add recordings.",
+            ),
+            "Similarity has no reference.",
+        )
+    prints = embedder.embed_speech([speech[key] for key in usable])
+    vectors = np.stack([item.embedding for item in prints if item.embedding is not None])
+    reference = VoiceReference(tuple(usable), vectors, embedder.id)
+    to_others = [
+        (key, reference.similarity(vector, leave_out=key))
+        for key, vector in zip(usable, vectors, strict=True)
+    ]
+    by_duration = []
+    for seconds in DURATIONS_S:
+        long_enough = [key for key in usable if len(speech[key]) >= seconds * RATE_HZ]
+        if len(long_enough) < MIN_REFERENCE_CLIPS:
+            break
+        cut = embedder.embed_speech(
+            [speech[key][: round(seconds * RATE_HZ)] for key in long_enough]
+        )
+        values = [
+            reference.similarity(item.embedding, leave_out=key)
+            for key, item in zip(long_enough, cut, strict=True)
+            if item.embedding is not None
+        ]
+        by_duration.append((seconds, float(np.mean(values)), len(values)))
+    floor, by_speaker = [], []
+    for speaker in sorted(other_voices):
+        found = [
+            (speaker, reference.similarity(item.embedding))
+            for item in embedder.embed(list(other_voices[speaker]))
+            if item.embedding is not None and item.speech_s >= min_speech_s
+        ]
+        if found:
+            floor += found
+            by_speaker.append((speaker, float(np.mean([s for _, s in found])), len(found)))
+    texts = {clip.text_id: len(characters(normalise(clip.text))) for clip in real}
+    # A number is longer than its digits: such sentences say nothing about seconds per character.
+    lettered = {clip.text_id for clip in real if clip.slice == "ranked"}
+    timed = [key for key in usable if key in lettered] or usable
+    spoken = [measure_shape(*audio[key]).spoken_s for key in timed]
+    scale = SimilarityScale(
+        sim_id=reference.sim_id,
+        reference_ids=reference.ids,
+        ceiling=_mean(to_others, params),
+        ceiling_by_duration=tuple(by_duration),
+        codec_ceiling=NOTHING,
+        floor=_mean(floor, params),
+        floor_by_speaker=tuple(by_speaker),
+        rate=fit_rate(spoken, [texts[key] for key in timed]),
+    )
+    return reference, scale
+
+
+def build_reference(embedder: Embedder, clips: Sequence[Clip], root: Path) -> VoiceReference:
+    """Embed clips of one voice as a reference.
+
+    Args:
+        embedder: The encoder.
+        clips: Of the voice.
+        root: Folder that relative paths start from.
+
+    Raises:
+        UserError: When fewer than two have a voice: one can be left out of the others.
+    """
+    prints = embedder.embed([root / clip.wav for clip in clips])
+    found = {
+        clip.text_id: item.embedding
+        for clip, item in zip(clips, prints, strict=True)
+        if item.embedding is not None
+    }
+    if len(found) < 2:
+        raise UserError(
+            Problem("held-out clips through the codec", "at least 2 with a voice", str(len(found)),
+                    "Add recordings, or raise split.selection_share."),
+            "Similarity has no reference.",
+        )  # fmt: skip
+    keys = sorted(found)
+    return VoiceReference(tuple(keys), np.stack([found[key] for key in keys]), embedder.id)
+
+
+def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> SimilarityScale:
+    """Average the scales of several speakers, each of whom weighs the same.
+
+    The ends of an average's interval lie as far out as the root of the summed squares of its
+    parts' distances says: the speakers' recordings are independent of one another.
+
+    Args:
+        scales: Scale of each speaker.
+        sim_id: Identity of all references.
+    """
+
+    def average(parts: Sequence[Interval]) -> Interval:
+        points = [part.point for part in parts if part.point is not None]
+        if len(points) < len(parts):
+            return NOTHING
+        below = [
+            p - part.low for p, part in zip(points, parts, strict=True) if part.low is not None
+        ]
+        above = [
+            part.high - p for p, part in zip(points, parts, strict=True) if part.high is not None
+        ]
+        low, high = (float(np.sqrt(np.sum(np.square(d)))) / len(parts) for d in (below, above))
+        point = float(np.mean(points))
+        return Interval(point, point - low, point + high, sum(part.n for part in parts))
+
+    values = list(scales.values())
+    return SimilarityScale(
+        sim_id=sim_id,
+        reference_ids=tuple(sorted(key for scale in values for key in scale.reference_ids)),
+        ceiling=average([scale.ceiling for scale in values]),
+        ceiling_by_duration=(),
+        codec_ceiling=average([scale.codec_ceiling for scale in values]),
+        floor=average([scale.floor for scale in values]),
+        floor_by_speaker=(),
+        rate=SpeechRate(
+            float(np.mean([scale.rate.offset_s for scale in values])),
+            float(np.mean([scale.rate.seconds_per_char for scale in values])),
+            sum(scale.rate.n for scale in values),
+        ),
+    )
+
+
+def _mean(values: Sequence[tuple[str, float]], params: SelectParams) -> Interval:
+    """Average (block, value) pairs with an interval that resamples the blocks."""
+    if not values:
+        return NOTHING
+    keys = [key for key, _ in values]
+    blocks = sorted(set(keys))
+    weights = resample_weights(len(blocks), params.num_bootstrap, params.seed)
+    ratio = ratio_by_text(blocks, keys, [value for _, value in values])
+    return replace(ratio_interval(ratio, weights, len(values), params.confidence), se=None)

@@ -1,0 +1,1 @@
+"""Decisions from score rows: the epoch, its confirmation, what was forgotten, Stage 2."""

@@ -1,0 +1,136 @@
+"""Systems held against each other on the texts that all of them spoke.
+
+Differences are paired by text and share their resamples; their intervals hold for all pairs at
+once, so that looking at many pairs does not find a difference by luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from voxadapt.core.params import SelectParams
+from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked
+from voxadapt.scoring.statistics import (
+    Ratio,
+    all_pairs_critical,
+    paired_difference,
+    probability_best,
+    resample_weights,
+    rounded,
+    standard_error,
+)
+
+LOWER_IS_BETTER = {"error": True, "sim": False, "failure_rate": True}
+
+
+def compare_systems(
+    rows: Mapping[str, Sequence[ScoreRow]],
+    params: SelectParams,
+    *,
+    floor: float | None = None,
+    with_similarity: bool = True,
+) -> dict[str, Any] | None:
+    """Compare every pair of systems on what all of them spoke.
+
+    Args:
+        rows: Rows by system; sentences with digits take no part.
+        params: Error metric, bootstrap, confidence.
+        floor: Similarity of other voices, for clips without one.
+        with_similarity: Whether similarity was measured at all.
+
+    Returns:
+        JSON-ready values; None for a single system. `pairs` is empty, and `text` says why, where
+        the systems share fewer than two texts. Each pair holds, for `error`, `sim` and
+        `failure_rate`, the paired `difference` (second minus first), its simultaneous interval
+        and a `verdict` by that: which of the two is `better`, or None.
+
+    Raises:
+        UserError: When the rows come from different evaluators.
+    """
+    names = sorted(rows)
+    if len(names) < 2:
+        return None
+    evaluator_id(row for name in names for row in rows[name])
+    kept = {name: ranked(rows[name]) for name in names}
+    spoken = {name: {row.text_id for row in kept[name]} for name in names}
+    shared = set.intersection(*spoken.values())
+    record: dict[str, Any] = {
+        "num_texts": len(shared),
+        "left_out": {name: len(spoken[name] - shared) for name in names},
+        "confidence": params.confidence,
+        "error_metric": params.error_metric,
+        "pairs": [],
+        "p_best": {},
+    }
+    if len(shared) < 2:
+        return record | {
+            "text": f"The systems share {len(shared)} of their texts, too few to compare them: "
+            "let them speak the same sentences."
+        }
+    samples = {
+        name: Sample(
+            [row for row in kept[name] if row.text_id in shared], params.error_metric, floor
+        )
+        for name in names
+    }
+    weights = resample_weights(len(shared), params.num_bootstrap, params.seed)
+    measures = [name for name in LOWER_IS_BETTER if with_similarity or name != "sim"]
+    pairs: dict[tuple[str, str], dict[str, Any]] = {pair: {} for pair in combinations(names, 2)}
+    for measure in measures:
+        ratios: dict[str, Ratio] = {name: getattr(samples[name], measure) for name in names}
+        draws = np.stack([ratios[name].draws(weights) for name in names], axis=1)
+        points = np.array([ratios[name].point for name in names])
+        critical = all_pairs_critical(draws, points, len(shared), params.confidence)
+        best = probability_best(np.round(draws, 9), not LOWER_IS_BETTER[measure])
+        record["p_best"][measure] = {
+            name: rounded(float(share)) for name, share in zip(names, best, strict=True)
+        }
+        for first, second in pairs:
+            found, differences = paired_difference(
+                ratios[second], ratios[first], weights, params.confidence
+            )
+            assert found.point is not None
+            se = standard_error(differences, len(shared))
+            reach = critical * (se if np.isfinite(se) else 0.0)
+            low, high = rounded(found.point - reach), rounded(found.point + reach)
+            assert low is not None and high is not None
+            better = None
+            if low > 0 or high < 0:
+                better = first if (low > 0) == LOWER_IS_BETTER[measure] else second
+            pairs[first, second][measure] = {
+                "difference": found.as_dict(with_se=True),
+                "simultaneous_low": low,
+                "simultaneous_high": high,
+                "better": better,
+            }
+    record["pairs"] = [
+        {"first": first, "second": second, **found} for (first, second), found in pairs.items()
+    ]
+    return record | {"text": _text(record)}
+
+
+def _text(record: Mapping[str, Any]) -> str:
+    """Sum the comparison up in words."""
+    metric = record["error_metric"].upper()
+    labels = {"error": f"lower {metric}", "sim": "higher similarity"}
+    shown = [
+        f"{pair[key]['better']} has {label} than "
+        f"{pair['second'] if pair[key]['better'] == pair['first'] else pair['first']}"
+        for key, label in labels.items()
+        for pair in record["pairs"]
+        if key in pair and pair[key]["better"]
+    ]
+    level = f"{100 * record['confidence']:g} %"
+    found = (
+        f"{'; '.join(shown)}."
+        if shown
+        else f"no two systems can be told apart by {metric} or similarity."
+    )
+    return (
+        f"On {record['num_texts']} texts that all spoke, at {level} for all pairs at once: {found}"
+    )

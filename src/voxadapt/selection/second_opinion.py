@@ -1,0 +1,157 @@
+"""Whether a second recogniser hears what the first one heard.
+
+One recogniser's taste can carry an error rate. At confirmation, where a claim is made about two
+candidates, another model transcribes the same clips: its difference is measured like the first
+one's, on the same sentences with the same resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import SelectParams
+from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, sort_rows
+from voxadapt.scoring.statistics import (
+    paired_difference,
+    ratio_interval,
+    resample_weights,
+    rounded,
+)
+
+WORDS = {
+    "better": "understands {name} better than the Base",
+    "worse": "understands {name} worse than the Base",
+    "undecided": "shows no difference between {name} and the Base",
+}
+
+
+def second_opinion(
+    first: Mapping[str, Sequence[ScoreRow]],
+    second: Mapping[str, Sequence[ScoreRow]],
+    params: SelectParams,
+    *,
+    chosen: str,
+    base: str = "base",
+) -> dict[str, Any]:
+    """Compare two candidates by two recognisers.
+
+    Args:
+        first: Rows by candidate, as the first recogniser heard them.
+        second: The same clips as the second one heard them.
+        params: Error metric, bootstrap and confidence.
+        chosen: The candidate that is kept; may be the Base.
+        base: What it is compared with.
+
+    Returns:
+        JSON-ready values, `second_asr` of `confirm.json`: `asr_id` and `first_asr_id`, `metric`,
+        the second recogniser's `base`, `chosen` and paired `difference` with intervals,
+        `first_difference`, the `verdict` of each on the difference (better, worse, undecided: by
+        the interval), `agrees` when both verdicts are the same, `correlation` of the clips'
+        errors (None where one of the two never varies), and a `sentence`.
+
+    Raises:
+        UserError: When both are the same recogniser, or did not hear the same clips.
+    """
+    names = list(dict.fromkeys((base, chosen)))
+    ours, theirs = (
+        [row for name in names for row in sort_rows(ranked(rows[name]))] for rows in (first, second)
+    )
+    identities = [evaluator_id(rows)["asr_id"] for rows in (ours, theirs)]
+    _refuse(ours, theirs, identities)
+    difference, verdicts, sides = [], [], []
+    for rows in (first, second):
+        samples = [Sample(ranked(rows[name]), params.error_metric, None) for name in (base, chosen)]
+        weights = resample_weights(len(samples[0].text_ids), params.num_bootstrap, params.seed)
+        found, _ = paired_difference(samples[1].error, samples[0].error, weights, params.confidence)
+        difference.append(found.as_dict(with_se=True))
+        verdicts.append(_verdict(difference[-1]))
+        sides.append(
+            [
+                ratio_interval(sample.error, weights, len(sample.rows), params.confidence).as_dict()
+                for sample in samples
+            ]
+        )
+    metric = params.error_metric
+    errors = [np.array([getattr(row, metric) for row in rows]) for rows in (ours, theirs)]
+    record = {
+        "asr_id": identities[1],
+        "first_asr_id": identities[0],
+        "metric": metric,
+        "base": sides[1][0],
+        "chosen": sides[1][1],
+        "difference": difference[1],
+        "first_difference": difference[0],
+        "verdict": verdicts[1],
+        "first_verdict": verdicts[0],
+        "agrees": verdicts[0] == verdicts[1],
+        "correlation": _correlation(*errors),
+        "num_clips": len(ours),
+    }
+    return record | {"sentence": _sentence(record, chosen, base)}
+
+
+def _refuse(
+    ours: Sequence[ScoreRow], theirs: Sequence[ScoreRow], identities: Sequence[str]
+) -> None:
+    """Refuse one recogniser twice, or other clips."""
+    title = "There is no second opinion."
+    if identities[0] == identities[1]:
+        raise UserError(
+            Problem("asr.second", "another model than asr.model", identities[1], "Name another."),
+            title,
+        )
+    clips = [[(row.candidate, *row.key, row.wav_sha256) for row in rows] for rows in (ours, theirs)]
+    if clips[0] != clips[1]:
+        differing = len(set(clips[0]) ^ set(clips[1]))
+        raise UserError(
+            Problem("asr.second", "the clips that the first recogniser heard",
+                    f"{differing} others", "Run the confirmation again."),
+            title,
+        )  # fmt: skip
+
+
+def _verdict(difference: Mapping[str, Any]) -> str:
+    """Read a difference of errors: lower is better."""
+    if difference["low"] is None or difference["low"] <= 0 <= difference["high"]:
+        return "undecided"
+    return "worse" if difference["low"] > 0 else "better"
+
+
+def _correlation(ours: np.ndarray, theirs: np.ndarray) -> float | None:
+    """Return Pearson's correlation, or None where one side never varies."""
+    if len(ours) < 2 or not np.ptp(ours) or not np.ptp(theirs):
+        return None
+    return rounded(float(np.corrcoef(ours, theirs)[0, 1]))
+
+
+def _sentence(record: Mapping[str, Any], chosen: str, base: str) -> str:
+    """Put the second opinion into words."""
+    name, metric = record["asr_id"].split("+")[0].removeprefix("whisper:"), record["metric"].upper()
+    if chosen == base:
+        return (
+            f"The second recogniser ({name}) hears the Base with {metric} "
+            f"{100 * record['base']['point']:.1f} %."
+        )
+    both = "agree" if record["agrees"] else "do not agree"
+    says = WORDS[record["verdict"]].format(name=chosen)
+    related = ""
+    if record["correlation"] is not None:
+        related = f" Their errors on single clips correlate with {record['correlation']:.2f}."
+    return (
+        f"The two recognisers {both}: the second ({name}) {says}, {metric} difference "
+        f"{_points(record['difference'])}; by the first it is "
+        f"{_points(record['first_difference'])}.{related}"
+    )
+
+
+def _points(difference: Mapping[str, Any]) -> str:
+    """Write a difference of shares in points, with its interval."""
+    point = f"{100 * difference['point']:+.1f} points"
+    if difference["low"] is None:
+        return point
+    return f"{point} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"

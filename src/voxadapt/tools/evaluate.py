@@ -1,0 +1,324 @@
+"""Scores for clips of any system: the pipeline's harness without the pipeline.
+
+It works from any folder and needs no parameter file: a manifest of clips with their texts, an ASR
+and, for similarity, recordings of the speaker. Several systems in one manifest are compared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import sha256_file, write_json
+from voxadapt.core.params import ScoreParams, SelectParams
+from voxadapt.core.provenance import fingerprint, versions
+from voxadapt.data.clips import Recording, SpokenClip, read_clips, read_recordings
+from voxadapt.data.splits import MIN_REFERENCE_CLIPS
+from voxadapt.data.voices import read_other_voices
+from voxadapt.pipeline.stages import StageResult, percent
+
+SCHEMA = "voxadapt-evaluation/1"
+SPLIT = "clips"
+SUMMARY, PAGE, REFERENCE = "summary.json", "index.html", "reference"
+TRANSCRIPTS = "transcripts"  # cached, unless WORK_DIR names a place for such things
+ANY_LENGTH = "a " * 200  # bounds the transcript of a recording whose text is unknown
+
+
+def evaluate(
+    manifest: Path,
+    out: Path,
+    *,
+    language: str = "en",
+    asr: str = "large-v3",
+    reference: Path | None = None,
+    other_voices: Path | None = None,
+    metric: Literal["wer", "cer"] | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+) -> StageResult:
+    """Score the clips of a manifest and write rows, summary and page.
+
+    Args:
+        manifest: JSONL of clips; see `data.clips.read_clips`.
+        out: Folder for `rows.jsonl`, `summary.json` and `index.html`.
+        language: Whisper's code of the language.
+        asr: Whisper checkpoint, or a name that openai-whisper can download.
+        reference: Recordings of the speaker, for clips that name none of their own.
+        other_voices: JSONL of other voices, for the floor of similarity.
+        metric: Error rate that is ranked on; None: by the script.
+        device: auto, cpu, cuda or cuda:N.
+        batch_size: Whisper windows decoded at once.
+
+    Returns:
+        The outcome in a sentence, and the summary.
+
+    Raises:
+        UserError: For a manifest, reference, ASR or metric that cannot be used, and when no
+            sentence is without digits.
+    """
+    spoken = read_clips(manifest)
+    recordings = [] if reference is None else read_recordings(reference)
+    _refuse_evaluated_references(manifest, spoken, recordings)
+    others = {} if other_voices is None else read_other_voices(other_voices)
+
+    from voxadapt.asr.normalise import metric_for, normalise
+    from voxadapt.asr.whisper import Transcriber
+    from voxadapt.model.load import resolve_device
+    from voxadapt.reporting.evaluate_page import write_page
+    from voxadapt.scoring.rows import evaluator_id, rows_sha, write_rows
+    from voxadapt.scoring.score_clips import NO_REFERENCE, summarise
+    from voxadapt.scoring.similarity import LABEL, Embedder
+    from voxadapt.selection.comparison import compare_systems
+
+    texts = [normalise(clip.text, language) for clip in spoken]
+    if not all(texts):
+        clip = spoken[texts.index("")]
+        raise UserError(Problem(clip.text_id, "letters or digits", clip.text, "Mend the row."))
+    fitting = metric_for(language, texts)
+    if metric == "wer" and fitting == "cer":
+        raise UserError(
+            Problem("--metric", f"cer: {language} is written without spaces between words", "wer",
+                    "Leave the option out.")
+        )  # fmt: skip
+    score, select = ScoreParams(), SelectParams(error_metric=metric or fitting)
+    place = str(resolve_device(device))
+    cache = paths.work_dir() / TRANSCRIPTS if "WORK_DIR" in os.environ else out / TRANSCRIPTS
+    transcriber = Transcriber(asr, language, place, batch_size, cache)
+    embedder = Embedder(place)
+
+    bench = _Bench(manifest.parent, language, transcriber, embedder, score, select)
+    voice, scale, real, notes = bench.hear_the_speaker(recordings, others)
+    rows = bench.score(spoken, voice, scale, notes)
+    systems = sorted({row.candidate for row in rows})
+    by_system = {name: [row for row in rows if row.candidate == name] for name in systems}
+    measured = any(row.sim is not None for row in rows)
+    floor = None if scale is None else scale.floor.point
+    missing = [row for row in rows if row.status == "failed"]
+    if all(row.sim_id == NO_REFERENCE for row in rows):
+        notes.append("No reference was given: similarity to the speaker was not measured.")
+    summary = {
+        "schema": SCHEMA,
+        "manifest": {"name": manifest.name, "sha256": sha256_file(manifest)},
+        "language": language,
+        "error_metric": select.error_metric,
+        "evaluator": evaluator_id(rows),
+        "inputs": {name: rows_sha(found) for name, found in by_system.items()},
+        "systems": {name: summarise(found, select, scale) for name, found in by_system.items()},
+        "comparison": compare_systems(
+            by_system, select, floor=floor, with_similarity=measured
+        ),
+        "asr_floor": summarise(real, select, scale) if real else None,
+        "similarity": {
+            "label": LABEL,
+            "measured": measured,
+            "scale": None if scale is None else scale.as_dict(),
+        },
+        "n_expected": len(rows),
+        "n_measured": len(rows) - len(missing),
+        "missing": [
+            {"system": row.candidate, "text_id": row.text_id, "text": row.text, "take": row.take,
+             "message": row.message}
+            for row in missing
+        ],
+        "notes": notes,
+        "versions": versions(),
+    }  # fmt: skip
+    write_rows(out, rows)
+    if real:
+        write_rows(out / REFERENCE, real)
+    write_json(out / SUMMARY, summary)
+    write_page(out / PAGE, summary, rows, manifest.parent)
+    return StageResult(_sentence(summary, out), summary)
+
+
+class _Bench:
+    """What every clip is measured with, in one manifest's folder."""
+
+    def __init__(
+        self,
+        root: Path,
+        language: str,
+        transcriber: Any,
+        embedder: Any,
+        score: ScoreParams,
+        select: SelectParams,
+    ) -> None:
+        self.root, self.language = root, language
+        self.transcriber, self.embedder = transcriber, embedder
+        self.score_params, self.select = score, select
+
+    def hear_the_speaker(
+        self, recordings: Sequence[Recording], others: Mapping[str, Sequence[Path]]
+    ) -> tuple[Any, Any, list[Any], list[str]]:
+        """Measure the speaker's recordings.
+
+        Returns:
+            The reference and the scale (None where there is too little for one), score rows of
+            the recordings whose text is known, and notes on what could not be measured.
+        """
+        from voxadapt.scoring.rows import Clip, slice_of
+        from voxadapt.scoring.similarity import build_scale
+
+        if not recordings:
+            return None, None, [], []
+        notes = []
+        voice, usable = self._voice(recordings)
+        known = [item for item in recordings if item.text is not None]
+        if len(usable) < MIN_REFERENCE_CLIPS:
+            notes.append(
+                f"Only {len(usable)} of {len(recordings)} recordings have "
+                f"{self.score_params.min_speech_s:g} s of speech: too few for a ceiling of "
+                "similarity and for the speaker's rate."
+            )
+        if not known:
+            notes.append(
+                "The recordings have no texts: the recogniser's own errors are unknown, and the "
+                "speaker's rate is that of its transcripts."
+            )
+        heard = self.transcriber.transcribe(
+            [item.path for item in recordings], [item.text or ANY_LENGTH for item in recordings]
+        )
+        clips = [
+            Clip(candidate="real", split=SPLIT, text_id=_recording_id(item), lang=self.language,
+                 text=text, slice=slice_of(text), wav=str(item.path.resolve()))
+            for item, found in zip(recordings, heard, strict=True)
+            if (text := item.text or found.text).strip()
+        ]  # fmt: skip
+        scale = None
+        if len(usable) >= MIN_REFERENCE_CLIPS and len(clips) >= MIN_REFERENCE_CLIPS:
+            voice, scale = build_scale(
+                self.embedder,
+                clips,
+                {name: list(files) for name, files in others.items()},
+                self.select,
+                root=self.root,
+                min_speech_s=self.score_params.min_speech_s,
+            )
+        with_text = {_recording_id(item) for item in known}
+        real = self._rows([clip for clip in clips if clip.text_id in with_text], voice, scale)
+        if real and all(row.slice == "digits" for row in real):
+            real = []
+        return voice, scale, real, notes
+
+    def score(
+        self, spoken: Sequence[SpokenClip], voice: Any, scale: Any, notes: list[str]
+    ) -> list[Any]:
+        """Score every clip against its own recordings, or else against the speaker's."""
+        from voxadapt.scoring.rows import Clip, slice_of, sort_rows
+        from voxadapt.scoring.score_clips import NO_REFERENCE
+
+        groups: dict[tuple[Path, ...], list[Any]] = {}
+        for clip in spoken:
+            groups.setdefault(clip.references, []).append(
+                Clip(
+                    candidate=clip.system,
+                    split=SPLIT,
+                    text_id=clip.text_id,
+                    take=clip.take,
+                    lang=self.language,
+                    text=clip.text,
+                    slice=slice_of(clip.text),
+                    wav=clip.audio,
+                    status="ok" if clip.exists else "failed",
+                    message="" if clip.exists else f"there is no file {clip.audio}",
+                )
+            )
+        rows, identities = [], {}
+        for files in sorted(groups):
+            own = voice
+            if files:
+                own, usable = self._voice([Recording(path, None) for path in files])
+                if not usable:
+                    names = ", ".join(path.name for path in files[:3])
+                    notes.append(f"{names}: too little speech for a reference.")
+            found = self._rows(groups[files], own, scale)
+            identities[", ".join(map(str, files))] = found[0].sim_id
+            rows += found
+        if len(groups) > 1:
+            # One name for all references together: every clip has its own by the same rule.
+            common = f"{self.embedder.id}/references-{fingerprint(sorted(identities.values()), 8)}"
+            known = any(item != NO_REFERENCE for item in identities.values())
+            update = {"sim_id": common if known else NO_REFERENCE}
+            rows = [row.model_copy(update=update) for row in rows]
+        return sort_rows(rows)
+
+    def _rows(self, clips: Sequence[Any], voice: Any, scale: Any) -> list[Any]:
+        from voxadapt.scoring.score_clips import score_clips
+
+        return score_clips(
+            clips, self.transcriber, self.embedder, voice, scale, self.score_params, root=self.root
+        )
+
+    def _voice(self, recordings: Sequence[Recording]) -> tuple[Any, list[Recording]]:
+        """Embed recordings; return the reference, None where nothing can be used, and the rest."""
+        import numpy as np
+
+        from voxadapt.scoring.similarity import VoiceReference
+
+        prints = self._embed([item.path for item in recordings])
+        usable = [
+            (item, found.embedding)
+            for item, found in zip(recordings, prints, strict=True)
+            if found.embedding is not None and found.speech_s >= self.score_params.min_speech_s
+        ]
+        if not usable:
+            return None, []
+        return (
+            VoiceReference(
+                tuple(_recording_id(item) for item, _ in usable),
+                np.stack([vector for _, vector in usable]),
+                self.embedder.id,
+            ),
+            [item for item, _ in usable],
+        )
+
+    def _embed(self, files: Sequence[Path]) -> list[Any]:
+        found: list[Any] = self.embedder.embed(list(files))
+        return found
+
+
+def _recording_id(item: Recording) -> str:
+    """Name a recording by its content."""
+    return f"{item.path.stem}-{sha256_file(item.path)[:8]}"
+
+
+def _refuse_evaluated_references(
+    manifest: Path, spoken: Sequence[SpokenClip], recordings: Sequence[Recording]
+) -> None:
+    """Refuse recordings that are scored as well: a clip is like itself."""
+    scored = {
+        sha256_file(manifest.parent / clip.audio): clip.audio for clip in spoken if clip.exists
+    }
+    listed = [item.path for item in recordings] + [path for c in spoken for path in c.references]
+    problems = [
+        Problem(str(path), "a recording that is not scored itself", scored[sha],
+                "Take it out of the manifest, or out of the reference.")
+        for path in dict.fromkeys(listed)
+        if (sha := sha256_file(path)) in scored
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems[:50], "A clip cannot be its own reference.")
+
+
+def _sentence(summary: Mapping[str, Any], out: Path) -> str:
+    """Sum up for the command line: one line a system, the comparison, where the page is."""
+    metric = summary["error_metric"]
+    lines = []
+    for name, found in summary["systems"].items():
+        sim = found["sim"]["point"]
+        likeness = f", similarity {sim:.3f}" if summary["similarity"]["measured"] else ""
+        lines.append(
+            f"{name}: {metric.upper()} {percent(found[metric])}{likeness}, failures "
+            f"{percent(found['failure_rate'])}, {found['n_measured']} of {found['n_expected']} "
+            "clips."
+        )
+    if summary["asr_floor"] is not None:
+        lines.append(f"Recordings of the speaker: {percent(summary['asr_floor'][metric])}.")
+    if summary["comparison"] is not None:
+        lines.append(summary["comparison"]["text"])
+    lines += summary["notes"]
+    return "\n".join([*lines, f"The page is {out / PAGE}."])

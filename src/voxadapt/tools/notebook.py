@@ -1,0 +1,401 @@
+"""Thin papermill runner, and the cleaner whose copies the pipeline depends on.
+
+A notebook is called with *selectors* only (`params_file`, `candidate`); everything else it reads
+from the parameter file. What papermill and Jupyter add to a file (timings, versions, counts,
+random ids, another kernel's name) is removed, so that equal runs give equal files and opening a
+notebook does not train again.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_atomic
+from voxadapt.core.params import Params, load_params
+from voxadapt.core.paths import ARTIFACTS, work_dir
+from voxadapt.tools import warm
+from voxadapt.tools.notebook_cleaner import KERNELSPEC, clean_content, dump, source_of
+
+NOTEBOOKS = Path("notebooks")
+EXPLORE = NOTEBOOKS / "explore"  # no stage runs these
+CLEANED = ARTIFACTS / "notebooks"
+SELECTORS = ("params_file", "candidate")
+PARAMETERS_TAG = "parameters"
+PROBLEMS_MIME = "application/vnd.voxadapt.problems+json"
+
+
+class NotebookError(RuntimeError):
+    """A notebook stopped for a reason that is not the user's input; the message says where."""
+
+
+# --- the cleaner -------------------------------------------------------------------------------
+
+
+def clean_notebook(path: str | Path) -> str:
+    """Return a notebook's text in the form of `cleaning.clean_content`.
+
+    Args:
+        path: An `.ipynb` file, nbformat 4.
+
+    Raises:
+        UserError: If the file is not a notebook.
+    """
+    return clean_content(_read_notebook(path))
+
+
+def clean_all(source: str | Path = NOTEBOOKS, target: str | Path = CLEANED) -> list[Path]:
+    """Write the cleaned copy of every notebook and remove copies whose notebook is gone.
+
+    Args:
+        source: Folder of notebooks.
+        target: Folder of the copies.
+
+    Returns:
+        The copies, sorted by name.
+    """
+    source, target = Path(source), Path(target)
+    copies = []
+    for path in sorted(source.glob("*.ipynb")):
+        text = clean_notebook(path)
+        copy = target / path.name
+        if not copy.is_file() or copy.read_text(encoding="utf-8") != text:
+            write_atomic(copy, text)
+        copies.append(copy)
+    for stale in set(target.glob("*.ipynb")) - set(copies):
+        stale.unlink()
+    return copies
+
+
+def declared_parameters(path: str | Path) -> tuple[str, ...]:
+    """Return the names that a notebook's `parameters` cell assigns.
+
+    Raises:
+        UserError: If there is not exactly one such cell, or it is not valid Python.
+    """
+    tagged = [
+        cell
+        for cell in _read_notebook(path)["cells"]
+        if PARAMETERS_TAG in cell.get("metadata", {}).get("tags", [])
+    ]
+    expected = f"exactly one cell tagged `{PARAMETERS_TAG}`"
+    if len(tagged) != 1:
+        raise UserError(Problem(str(path), expected, f"{len(tagged)} of them", "Tag one cell."))
+    try:
+        tree = ast.parse(source_of(tagged[0]))
+    except SyntaxError as error:
+        raise UserError(
+            Problem(f"{path}, parameters cell", "valid Python", str(error), "Mend the cell.")
+        ) from None
+    targets = [
+        target
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    return tuple(target.id for target in targets if isinstance(target, ast.Name))
+
+
+def _read_notebook(path: str | Path) -> dict[str, Any]:
+    """Read a notebook's JSON, or say why it is none."""
+    try:
+        nb = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        nb, found = None, "nothing"
+    except (OSError, ValueError) as error:
+        nb, found = None, " ".join(str(error).split())[:120]
+    else:
+        found = "other JSON"
+    if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
+        raise UserError(
+            Problem(str(path), "a notebook (nbformat 4)", found, "Restore it from git.")
+        )
+    return nb
+
+
+# --- the runner --------------------------------------------------------------------------------
+
+
+def run_notebook(
+    name: str,
+    selectors: Mapping[str, Any],
+    output_html: str | Path,
+    folder: str | Path = NOTEBOOKS,
+) -> Path:
+    """Run one notebook in the current interpreter and write its HTML.
+
+    The kernel works in the current directory, the project's root. What it prints on stderr
+    (progress) goes to the terminal while it runs and is left out of the HTML.
+
+    Args:
+        name: File name in `folder`, without `.ipynb`.
+        selectors: Values for the `parameters` cell: `params_file`, `candidate`.
+        output_html: Where the executed notebook is written as one self-contained page.
+        folder: Folder of notebooks.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        UserError: If the notebook or a selector is unknown, or the notebook raised one.
+        NotebookError: If the notebook failed otherwise; the message names the executed copy.
+    """
+    path = Path(folder) / f"{name.removesuffix('.ipynb')}.ipynb"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in Path(folder).glob("*.ipynb"))) or "none"
+        raise UserError(
+            Problem(f"notebook {name}", f"one of: {known}", "no such file", "Check the name.")
+        )
+    declared = declared_parameters(path)
+    unknown = [key for key in selectors if key not in declared or key not in SELECTORS]
+    if unknown:
+        raise UserError(
+            [
+                Problem(
+                    f"{path}, selector {key}",
+                    f"one of: {', '.join(n for n in declared if n in SELECTORS)}",
+                    "an undeclared selector",
+                    "Leave it out, or declare it in the notebook's parameters cell.",
+                )
+                for key in unknown
+            ]
+        )
+    output_html = Path(output_html)
+    executed = work_dir() / "notebooks" / f"{output_html.stem}.ipynb"
+    nb, failure = _execute(path, dict(selectors))
+    title = f"{path.name}" + "".join(
+        f" · {value}" for key, value in selectors.items() if key != "params_file"
+    )
+    if failure is None:
+        normalise_executed(nb)
+        write_atomic(executed, dump(nb))
+        write_atomic(output_html, to_html(nb, title))
+        return output_html
+    write_atomic(executed, dump(nb))
+    write_atomic(executed.with_suffix(".html"), to_html(nb, title))
+    problems = _problems_in(nb)
+    if problems is not None:
+        raise problems
+    raise NotebookError(
+        f"{path.name} failed: {failure}\nIts cells, with the traceback: {executed} (and .html)"
+    )
+
+
+def import_papermill() -> Any:
+    """Import papermill without what it does not need."""
+    # jsonschema tries this package at import for a check of IRIs that no notebook needs; it then
+    # builds a grammar, which takes longer than all of papermill.
+    sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))
+    import papermill
+
+    return papermill
+
+
+def _execute(path: Path, selectors: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """Run a cleaned copy; return the executed notebook and what stopped it, or None."""
+    import logging
+
+    papermill = import_papermill()
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch) / "source.ipynb", Path(scratch) / "executed.ipynb"
+        source.write_text(clean_notebook(path), encoding="utf-8")
+        target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+        failure = None
+        with _own_kernel(Path(scratch) / "jupyter") as kernel:
+            try:
+                papermill.execute_notebook(
+                    str(source),
+                    str(target),
+                    parameters=selectors,
+                    kernel_name=kernel,
+                    language="python",
+                    progress_bar=False,
+                    record_timing=False,
+                    stderr_file=sys.stderr,
+                    start_timeout=120,
+                    iopub_timeout=120,  # a busy machine is no failure
+                )
+            except PapermillExecutionError as error:
+                failure = f"{error.ename}: {error.evalue}"
+            except DeadKernelError as error:
+                failure = (
+                    f"the kernel died ({error}). Often the system ended it for lack of memory: end "
+                    "other programs, or lower the stage's batch_size or codes.batch_seconds. Then "
+                    "repeat the command: it goes on where it was."
+                )
+            except (RuntimeError, TimeoutError) as error:  # it did not start, or stopped answering
+                failure = f"the kernel does not answer ({error}). Repeat the command."
+        nb = _read_notebook(target)
+        nb["metadata"]["kernelspec"] = KERNELSPEC
+        return nb, failure
+
+
+@contextlib.contextmanager
+def _own_kernel(folder: Path) -> Iterator[str]:
+    """Offer a kernel that is this very interpreter, whatever kernels are registered.
+
+    A virtual environment often has no registered kernel, and a `python3` registered elsewhere
+    may be another interpreter; both would run the wrong packages.
+    """
+    name = "voxadapt"
+    how = ["-m", "voxadapt.tools.warm"] if warm.offered() else ["-Xfrozen_modules=off", "-m"]
+    spec = {
+        "argv": [
+            sys.executable,
+            *how,
+            "ipykernel_launcher",
+            "-f",
+            "{connection_file}",
+            "--log-level=CRITICAL",  # what a stop interrupts is no error
+        ],
+        "display_name": KERNELSPEC["display_name"],
+        "language": "python",
+    }
+    write_atomic(folder / "kernels" / name / "kernel.json", json.dumps(spec))
+    settings = {
+        "JUPYTER_PATH": os.pathsep.join(
+            part for part in (str(folder), os.environ.get("JUPYTER_PATH")) if part
+        ),
+        "MPLBACKEND": "agg",
+        "JPY_SESSION_NAME": "",  # of a notebook from which this one is run
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    before = {key: os.environ.get(key) for key in settings}
+    os.environ.update(settings)
+    try:
+        yield name
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
+def normalise_executed(nb: dict[str, Any]) -> None:
+    """Remove from an executed notebook, in place, what differs between two equal runs.
+
+    Papermill's and Jupyter's metadata, ids and the stderr stream go; the results stay.
+    """
+    nb["metadata"] = {"kernelspec": KERNELSPEC}
+    for index, cell in enumerate(nb["cells"]):
+        tags = cell.get("metadata", {}).get("tags", [])
+        cell["metadata"] = {"tags": tags} if tags else {}
+        cell["id"] = f"c{index}"
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+
+
+def to_html(nb: Mapping[str, Any], title: str) -> str:
+    """Render an executed notebook as one page without external addresses, code folded away.
+
+    Args:
+        nb: The notebook, nbformat 4.
+        title: Title of the page.
+    """
+    import nbformat
+    from markupsafe import Markup
+    from nbconvert import HTMLExporter
+    from traitlets.config import Config
+
+    from voxadapt.reporting.speaker_page import environment
+
+    template = (
+        "{% extends 'basic/index.html.j2' %}"
+        "{% block input %}<details class='code'><summary>Code</summary>{{ super() }}</details>"
+        "{% endblock %}"
+    )
+    config = Config()
+    config.HTMLExporter.anchor_link_text = ""
+    exporter = HTMLExporter(
+        config=config,
+        template_name="basic",
+        raw_template=template,
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+        mathjax_url="",
+        require_js_url="",
+        jquery_url="",
+    )
+    node = nbformat.reads(dump(dict(nb)), as_version=4)
+    body, _ = exporter.from_notebook_node(node)
+    return environment().get_template("notebook.html.j2").render(title=title, body=Markup(body))
+
+
+# --- inside the kernel -------------------------------------------------------------------------
+
+
+def open_project(params_file: str | Path = "params.yaml") -> Params:
+    """Begin a notebook: enter the project's root and read the parameters.
+
+    A notebook opened in JupyterLab starts in `notebooks/`; papermill starts it at the root. User
+    errors raised from here on are shown as a table without a traceback.
+
+    Args:
+        params_file: Parameter file, relative to the project's root.
+
+    Returns:
+        The parameters.
+
+    Raises:
+        UserError: If the file has problems.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / params_file).is_file():
+            os.chdir(folder)
+            break
+    if "IPython" in sys.modules:
+        from IPython import get_ipython
+
+        # Of a progress bar that is not shown, for want of a package that is not needed.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+
+        if (shell := get_ipython()) is not None:
+            shell.set_custom_exc((UserError,), _show_user_error)
+    return load_params(params_file)
+
+
+def _show_user_error(
+    shell: Any, etype: type, error: UserError, tb: Any, tb_offset: Any = None
+) -> list[str]:
+    """Display a user error as a table, with a machine-readable copy for the runner."""
+    from IPython.display import publish_display_data
+
+    problems = [problem.as_dict() for problem in error.problems]
+    html = _template("problems.html.j2").render(title=error.title, problems=problems)
+    data = {"text/html": html, PROBLEMS_MIME: {"title": error.title, "problems": problems}}
+    publish_display_data(data)
+    lines = [f"UserError: {error.title or 'this cannot be done; the table above says why.'}"]
+    shell._showtraceback(etype, error, lines)
+    return lines
+
+
+def _template(name: str) -> Any:
+    from voxadapt.reporting.speaker_page import environment
+
+    return environment().get_template(name)
+
+
+def _problems_in(nb: Mapping[str, Any]) -> UserError | None:
+    """Rebuild the user error that a notebook displayed, if it displayed one."""
+    for cell in nb["cells"]:
+        for output in cell.get("outputs", []):
+            record = output.get("data", {}).get(PROBLEMS_MIME)
+            if record:
+                return UserError([Problem(**item) for item in record["problems"]], record["title"])
+    return None

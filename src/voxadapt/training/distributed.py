@@ -1,0 +1,142 @@
+"""The processes that train together, by Hugging Face Accelerate; most runs have one.
+
+Every process holds the whole model and its optimizer. What a step learns is decided for all of
+them; each computes its share of every batch, gradients are summed, and all take the same step. So
+a run is the same run however many processes it has, and a saved state suits any number of them.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+
+from voxadapt.core import launch as processes
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import TrainParams
+from voxadapt.training.losses import Tally
+
+_PATIENCE = timedelta(hours=2)  # for a main process that waits for a lock or writes an epoch
+#: Kinds of launch that spread weights over processes, by the variable that announces them.
+_SHARDED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DEEPSPEED",
+    "ACCELERATE_USE_MEGATRON_LM": "MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism_config",
+}
+
+
+def start(params: TrainParams, device: torch.device) -> tuple[Accelerator, torch.device]:
+    """Join the other processes of the run and wait until all are there.
+
+    Args:
+        params: `train` section.
+        device: Where a run of one process trains; of several, `cpu` keeps them off the GPUs.
+
+    Returns:
+        The accelerator, and the device of this process.
+
+    Raises:
+        UserError: When the run was launched in a way that cannot be trained.
+    """
+    _check(params, device)
+    alone = processes.num_processes() == 1
+    accelerator = Accelerator(
+        cpu=alone or device.type == "cpu",  # alone, the device is the caller's affair
+        device_placement=False,
+        mixed_precision="no",  # train.compute_dtype decides
+        dynamo_backend="no",
+        kwargs_handlers=[
+            # Buffers are constants. Gradients lie in what is sent, so that they take no more room.
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=_PATIENCE),
+        ],
+    )
+    accelerator.wait_for_everyone()
+    return accelerator, device if alone or device.type == "cpu" else accelerator.device
+
+
+def same_everywhere(accelerator: Accelerator, step: int, folder: str) -> None:
+    """Check that all processes have read the same state.
+
+    Args:
+        accelerator: From `start`.
+        step: Optimizer step from which this process goes on.
+        folder: Where the state lies.
+
+    Raises:
+        UserError: In all processes, when they differ.
+    """
+    found = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
+    if len(set(found)) > 1:
+        steps = ", ".join(str(value) for value in found)
+        raise UserError(
+            Problem(
+                folder,
+                "one folder for the processes of all machines",
+                f"states of steps {steps}",
+                "Put the project, or the folder that WORK_DIR names, on a file system that all "
+                "machines share.",
+            ),
+            "The processes do not see the same run.",
+        )
+
+
+def total(accelerator: Accelerator, tally: Tally) -> Tally:
+    """Return the sums over all processes."""
+    own = [tally.c0_sum, *tally.sub_sums, tally.num_labels, tally.num_frames]
+    values = torch.tensor(own, dtype=torch.float64, device=accelerator.device)
+    c0_sum, *sub_sums, num_labels, num_frames = accelerator.reduce(values, "sum").tolist()
+    return Tally(c0_sum, tuple(sub_sums), round(num_labels), round(num_frames))
+
+
+def _check(params: TrainParams, device: torch.device) -> None:
+    """Refuse launches that cannot be trained, all reasons together."""
+    count = processes.num_processes()
+    problems: list[Problem] = []
+    for variable, kind in _SHARDED.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            problems.append(
+                Problem(
+                    "distributed_type of the launch configuration",
+                    "MULTI_GPU, or NO for one process",
+                    kind,
+                    "Use a file of configs/accelerate. Where the model does not fit into one GPU, "
+                    "set train.low_memory: true or train.gradient_checkpointing: true.",
+                )
+            )
+    if params.batch_size < count:
+        problems.append(
+            Problem(
+                "train.batch_size",
+                f"at least {count}, an example for each process",
+                str(params.batch_size),
+                "Raise it (and lower train.gradient_accumulation_steps by the same factor: the "
+                "result is the same), or launch fewer processes (num_processes).",
+            )
+        )
+    if count > 1 and device.type == "cuda":
+        if device.index:
+            problems.append(
+                Problem(
+                    "model.device",
+                    "auto or cpu, for several processes",
+                    str(device),
+                    "Choose GPUs by gpu_ids of the launch configuration.",
+                )
+            )
+        here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if here > gpus:
+            problems.append(
+                Problem(
+                    "num_processes of the launch configuration",
+                    f"at most {gpus} on this machine, one for each GPU",
+                    str(here),
+                    "Lower it, or pass --num_processes.",
+                )
+            )
+    if problems:
+        raise UserError(problems, "This launch cannot be trained.")

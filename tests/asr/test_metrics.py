@@ -1,0 +1,55 @@
+"""Edit counts per script, the cap, and three corpus figures that stay apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from voxadapt.asr.metrics import EditCounts, char_counts, corpus_error, word_counts
+from voxadapt.asr.normalise import normalise
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "words", "chars"),
+    [
+        ("the cat sat", "the cat sat", 0, 0),
+        ("the cat sat", "the bat", 2, 4),
+        ("the cat sat", "", 3, 9),
+        ("the cat", "the cat the cat the cat", 4, 12),
+        ("saya suka nasi", "saya suka", 1, 4),
+        # A missing Thai tone mark is one character error, not none.
+        ("\u0e17\u0e35\u0e48", "\u0e17\u0e35", 1, 1),
+        # Spaces do not count as characters.
+        ("ice cream", "icecream", 2, 0),
+    ],
+)
+def test_known_counts(reference: str, hypothesis: str, words: int, chars: int) -> None:
+    reference, hypothesis = normalise(reference), normalise(hypothesis)
+    assert word_counts(reference, hypothesis).edits == words
+    assert char_counts(reference, hypothesis).edits == chars
+    assert word_counts(reference, hypothesis).reference_units == len(reference.split())
+
+
+@pytest.mark.parametrize("count", [word_counts, char_counts])
+def test_an_empty_reference_is_refused(count: object) -> None:
+    with pytest.raises(ValueError, match="empty reference"):
+        count("  ", "something")  # type: ignore[operator]
+
+
+def test_one_runaway_cannot_outweigh_the_rest() -> None:
+    clean = [EditCounts(10, 0, 0, 0)] * 9
+    runaway = EditCounts(0, 10, 0, 70)
+    error = corpus_error([*clean, runaway])
+    assert error.capped == pytest.approx(0.1)
+    assert error.raw == pytest.approx(0.8)
+    assert error.num_clips == 10
+
+
+def test_corpus_error_is_not_the_mean_of_clips() -> None:
+    error = corpus_error([EditCounts(0, 1, 0, 0), EditCounts(9, 0, 0, 0)])
+    assert error.capped == pytest.approx(0.1)
+    assert error.mean_of_clips == pytest.approx(0.5)
+
+
+def test_no_clips_have_no_error() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        corpus_error([])

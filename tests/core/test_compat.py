@@ -1,0 +1,98 @@
+"""The import guard, tried on stand-ins for torchaudio and qwen_tts in a fresh interpreter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[2] / "src"
+QWEN_TTS = """
+import torchaudio.compliance.kaldi as kaldi  # what the unused 25 Hz tokenizer does on import
+import torchaudio
+import onnxruntime  # no less
+
+class Qwen3TTSModel:
+    @staticmethod
+    def use():
+        return kaldi.fbank(1)
+"""
+BROKEN = {
+    "OSError": "raise OSError('libc10_cuda.so: cannot open shared object file\\nsecond line')",
+    "ImportError": "import torchaudio._not_there",
+    "RuntimeError": "import torchaudio.early\nraise RuntimeError('CUDA 12 beside CUDA 13')",
+}
+
+
+def run(folder: Path, torchaudio: str | None, code: str) -> subprocess.CompletedProcess[str]:
+    (folder / "qwen_tts").mkdir()
+    (folder / "qwen_tts" / "__init__.py").write_text(QWEN_TTS)
+    if torchaudio is not None:
+        for name in ("torchaudio", "torchaudio/compliance"):
+            (folder / name).mkdir()
+            (folder / name / "__init__.py").write_text("")
+        (folder / "torchaudio" / "early.py").write_text("")
+        (folder / "torchaudio/compliance/kaldi.py").write_text("def fbank(x): return x + 1\n")
+        (folder / "torchaudio" / "__init__.py").write_text(torchaudio)
+    # -S: no site-packages, where a real torchaudio may lie.
+    return subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{SRC}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+USE = """
+from voxadapt.core.compat import import_qwen_tts, torchaudio_problem
+package = import_qwen_tts()
+assert import_qwen_tts() is package
+assert "onnxruntime" not in __import__("sys").modules
+print(torchaudio_problem())
+print(package.Qwen3TTSModel.use())
+"""
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_torchaudio_does_not_stop_the_import(tmp_path: Path, kind: str) -> None:
+    done = run(tmp_path, BROKEN[kind], USE)
+    reason, *_ = done.stdout.splitlines()
+    assert reason.startswith(("OSError", "ModuleNotFoundError", "RuntimeError"))
+    assert "second line" not in reason
+    assert done.returncode == 1, "using it raises"
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("RuntimeError: torchaudio.compliance.kaldi.fbank was used, but")
+    assert "25 Hz tokenizer" in last
+
+
+def test_absent_torchaudio_does_not_stop_the_import(tmp_path: Path) -> None:
+    done = run(tmp_path, None, USE)
+    assert done.stdout.splitlines()[0].startswith("ModuleNotFoundError")
+    assert "RuntimeError: torchaudio" in done.stderr
+
+
+def test_working_torchaudio_is_left_alone(tmp_path: Path) -> None:
+    done = run(tmp_path, "", USE)
+    assert done.stdout.splitlines() == ["None", "2"], done.stderr
+
+
+def test_qwen_tts_is_imported_through_the_guard_only() -> None:
+    """Every module that names qwen_tts also calls the guard, whose call comes first."""
+    offenders = []
+    for path in sorted(SRC.rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        imports = [
+            number
+            for number, line in enumerate(text.splitlines())
+            if line.lstrip().startswith(("import qwen_tts", "from qwen_tts"))
+        ]
+        if imports and "import_qwen_tts()" not in text:
+            offenders.append(path.name)
+        if any(line.startswith(("import qwen_tts", "from qwen_tts")) for line in text.splitlines()):
+            offenders.append(f"{path.name} (at module level)")
+    assert offenders == []

@@ -1,0 +1,325 @@
+"""The report page: self-contained, escaped, complete, and clear about what is missing."""
+
+import base64
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from reporting.world import (
+    EVALUATOR,
+    TEXTS,
+    interval,
+    make_confirm,
+    make_params,
+    make_selection,
+    write_world,
+)
+from voxadapt.core import paths
+from voxadapt.core.errors import UserError
+from voxadapt.core.files import read_json, read_jsonl, write_json, write_jsonl
+from voxadapt.reporting import speaker_page as page
+from voxadapt.reporting import tables
+from voxadapt.reporting.records import load_records
+from voxadapt.scoring.rows import ScoreRow
+from voxadapt.selection import select as selection
+
+PAYLOAD = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
+FETCHING = {"src", "href", "srcset", "poster", "action", "data", "background"}
+
+
+class Reader(HTMLParser):
+    """Collect tags, attributes and visible text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.fetched: list[str] = []
+        self.handlers: list[str] = []
+        self.audio: list[dict[str, str | None]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [value or "" for name, value in attrs if name in FETCHING]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag == "audio":
+            self.audio.append(dict(attrs))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def assert_its_script_alone_may_run(html: str) -> None:
+    """The policy names the one script of the page by its hash, and nothing else."""
+    (code,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in html
+    assert html.count("<script") == 1
+    assert "default-src 'none'" in html
+
+
+@pytest.fixture(scope="module")
+def html(world: Path) -> str:
+    return page.build_page(make_params(), world)
+
+
+def test_page_fetches_nothing(html: str) -> None:
+    reader = Reader(html)
+    assert not reader.handlers
+    assert all(url.startswith(("data:", "#")) for url in reader.fetched)
+    assert not re.search(r"(src|href|import|url)\W{0,3}https?://", html)
+    assert_its_script_alone_may_run(html)
+
+
+def test_ids_are_unique_and_whatever_is_referred_to_exists(html: str) -> None:
+    ids = re.findall(r'\sid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    without_style = re.sub(r"<(style|script)>.*?</\1>", "", html, flags=re.DOTALL)
+    used = re.findall(r'(?:href="|url\()#([^")]+)', without_style)
+    assert len(used) > 100
+    assert set(used) <= set(ids)
+
+
+def test_the_first_screen_says_what_was_measured_with_what(html: str) -> None:
+    header = Reader(html[html.index("<header") : html.index("</header>")]).text
+    for fact in ("120 of 120", *list(EVALUATOR.values())[:3], "commit", "parameters"):
+        assert fact in header
+
+
+def test_what_the_sample_leaves_out_is_sorted_out_and_explained(world: Path) -> None:
+    records = load_records(make_params(), world)
+    cell = page.partial(page.make_cell, metric="wer")
+    sample = page.grid(records.rows, ("real", "base", "epoch-2"), 2, cell, "epoch-2")
+    found = page.extremes(records.rows, "epoch-2", sample, cell, "wer")
+    assert len({(item["text"], item["take"]) for item in found}) == len(found)
+    shown = {item["text"] for item in sample}
+    assert not any(item["take"] == 1 and item["text"] in shown for item in found)
+    for item in found:
+        assert [c.candidate for c in item["cells"]] == ["real", "base", "epoch-2"]
+        if "most worsened" in item["why"]:
+            assert item["change"] > 0
+        if "flagged" in item["why"]:
+            assert item["num_flagged"]
+    reasons = {reason for item in found for reason in item["why"]}
+    assert {"most worsened", "most improved", "among the worst"} <= reasons
+    base = page.extremes(records.rows, "base", sample, cell, "wer")
+    assert all(item["change"] is None for item in base)
+
+
+def test_clips_of_a_sentence_share_one_scale_of_time(html: str) -> None:
+    shares = [float(share) for share in re.findall(r'class="mel"[^>]*width: ([\d.]+)%', html)]
+    assert len(shares) == html.count("<audio")
+    assert max(shares) == 100.0
+
+
+@pytest.mark.usefixtures("_plain_figures")
+def test_sections_that_depend_on_a_record_appear_with_it(world: Path, tmp_path: Path) -> None:
+    params = make_params(1, max_grid_sentences=1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    bare = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    confirm = read_json(tmp_path / paths.CONFIRM)
+    gap = interval(-0.03) | {"low": -0.05, "high": -0.01}
+    second = {"asr_id": "second+99", "metric": "wer", "base": interval(0.2),
+              "chosen": interval(0.17), "difference": gap, "agrees": False,
+              "sentence": "The second recogniser hears epoch-1 otherwise."}  # fmt: skip
+    write_json(tmp_path / paths.CONFIRM, confirm | {"second_asr": second})
+    write_json(tmp_path / paths.PLANNING, {
+        "schema": "voxadapt-planning/1", "power": 0.8, "text": "You can see a difference of 0.012.",
+        "assumptions": {"text": "Takes are alike."},
+        "splits": {"selection": {"num_texts": 8, "takes": 3, "between_epochs": {
+            "sim": {"se": 0.004, "detectable_difference": 0.0123,
+                    "texts_needed": [{"difference": 0.005, "num_texts": 48}]},
+            "wer": {"se": None, "detectable_difference": None, "texts_needed": []}}}},
+    })  # fmt: skip
+    for name in params.candidate_names:
+        path = tmp_path / paths.SCORES / name / "summary.json"
+        numbers = {
+            "num_texts": 2,
+            "n_expected": 6,
+            "n_measured": 5,
+            "wer": interval(0.5),
+            "cer": interval(0.4),
+            "sim": interval(0.7),
+            "failure_rate": interval(0.1),
+        }
+        write_json(path, read_json(path) | {"slices": {"digits": numbers}})  # fmt: skip
+    full = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    for words in ("A second recogniser", "It does not agree", "second+99",
+                  "hears epoch 1 otherwise", "Planned before training", "0.005: 48 sentences",
+                  "Takes are alike", "Sentences with digits", "5 of 6"):  # fmt: skip
+        assert words in full
+        assert words not in bare
+    assert "Nobody has voted yet" in bare
+
+
+def test_page_shows_every_candidate_and_names_the_choice(html: str) -> None:
+    text = Reader(html).text
+    assert "Use epoch 2." in text
+    for name in ("Base", "Epoch 1", "Epoch 2", "Epoch 3", "Epoch 4", "Recording", "coded"):
+        assert name in text
+    assert "+0.140 (95 % interval +0.120 to +0.160)" in " ".join(text.split())
+    assert "Confirmed on unseen sentences" in text
+    for identity in EVALUATOR.values():
+        assert identity in text
+
+
+def test_page_plays_every_cell_of_the_grid_with_the_recording_first(html: str) -> None:
+    reader = Reader(html)
+    columns = ["Recording", "Recording, coded", "Base", *(f"Epoch {n}" for n in range(1, 5))]
+    labels = [audio["aria-label"] for audio in reader.audio]
+    first = 3  # recording, Base and chosen are heard before the grid
+    grid = labels[first : first + len(TEXTS) * len(columns)]
+    assert grid == columns * len(TEXTS)
+    assert {audio["preload"] for audio in reader.audio} == {"none"}
+    assert all(str(audio["src"]).startswith("data:audio/mpeg;base64,") for audio in reader.audio)
+
+
+@pytest.fixture
+def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the drawing to the tests of the figures: it is what takes time here."""
+    monkeypatch.setattr(page.figures, "svg", lambda figure, prefix: "<svg></svg>")
+
+
+@pytest.mark.usefixtures("_plain_figures")
+def test_page_is_the_same_for_the_same_records(world: Path) -> None:
+    params = make_params(4, max_grid_sentences=2)
+    assert page.build_page(params, world) == page.build_page(params, world)
+
+
+@pytest.mark.usefixtures("_plain_figures")
+def test_texts_are_escaped(tmp_path: Path) -> None:
+    params = make_params(1, title=PAYLOAD, max_grid_sentences=2)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    path = tmp_path / paths.SCORES / "base" / "rows.jsonl"
+    rows = read_jsonl(path)
+    for row in rows:
+        row |= {"text": PAYLOAD, "hyp_norm": PAYLOAD, "flags": [PAYLOAD], "message": PAYLOAD}
+    rows[0] |= {"wav": "", "status": "failed"}
+    write_jsonl(path, rows)
+    clips = read_jsonl(tmp_path / paths.CLIPS)
+    clips[0]["findings"] = [{"severity": "warning", "rule": PAYLOAD, "message": PAYLOAD}]
+    write_jsonl(tmp_path / paths.CLIPS, clips)
+    decision = make_selection(params, "epoch-1", "epoch-1") | {"reason": PAYLOAD}
+    write_json(tmp_path / paths.SELECTION, decision)
+    html = page.build_page(params, tmp_path)
+    reader = Reader(html)
+    assert_its_script_alone_may_run(html)
+    assert not reader.handlers
+    assert reader.text.count(PAYLOAD) >= 5
+
+
+def test_missing_files_are_named_together_with_their_stage(tmp_path: Path) -> None:
+    params = make_params(1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    (tmp_path / paths.CONFIRM).unlink()
+    (tmp_path / paths.SCORES / "epoch-1" / "rows.jsonl").unlink()
+    (tmp_path / paths.TRAIN_METRICS).write_text("{not json")
+    with pytest.raises(UserError) as caught:
+        page.build_page(params, tmp_path)
+    problems = {problem.where: problem for problem in caught.value.problems}
+    assert set(problems) == {
+        "artifacts/scores/epoch-1/rows.jsonl",
+        "reports/confirm.json",
+        "reports/metrics/train.json",
+    }
+    assert "voxadapt score epoch-1" in problems["artifacts/scores/epoch-1/rows.jsonl"].fix
+    assert problems["reports/confirm.json"].found == "nothing"
+
+
+def test_records_of_different_runs_are_refused(tmp_path: Path) -> None:
+    params = make_params(2)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    write_json(tmp_path / paths.CONFIRM, make_confirm("epoch-2", "confirmed"))
+    with pytest.raises(UserError, match=r"confirmation of epoch-1, which is chosen"):
+        load_records(params, tmp_path)
+    stale = make_selection(make_params(1), "epoch-1", "epoch-1")
+    write_json(tmp_path / paths.SELECTION, stale)
+    with pytest.raises(UserError, match=r"base, epoch-1, epoch-2; found base, epoch-1"):
+        load_records(params, tmp_path)
+
+
+@pytest.mark.usefixtures("_plain_figures")
+def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
+    params = make_params(1, max_grid_sentences=1)
+    write_world(tmp_path, params, chosen="base", best="base")
+    text = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    assert "Keep the Base: do not fine-tune." in text
+    assert "The Base is kept" in text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.01, 0.2, "sounds more like"), (-0.1, 0.1, "about as much like"), (-0.3, -0.1, "less like")],
+)
+def test_the_first_sentence_follows_the_interval(
+    world: Path, low: float, high: float, words: str
+) -> None:
+    records = load_records(make_params(), world)
+    records.confirm["measures"]["sim"]["difference"] |= {"low": low, "high": high}
+    assert words in page.lede(make_params(), records)
+
+
+@pytest.mark.usefixtures("_plain_figures")
+def test_a_lost_recording_is_shown_as_missing_not_dropped(tmp_path: Path) -> None:
+    params = make_params(1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    for wav in (tmp_path / paths.SCORES / "epoch-1" / "wavs").glob("*.wav"):
+        wav.unlink()
+    reader = Reader(page.build_page(params, tmp_path))
+    assert reader.text.count("no audio") >= len(TEXTS)
+
+
+@pytest.mark.usefixtures("_plain_figures")
+def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
+    """The synthetic records above are copies of a schema; these come from its owner."""
+    params = make_params(2, max_grid_sentences=1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    rows = {
+        name: [ScoreRow.model_validate_json(json.dumps(row)) for row in read_jsonl(path)]
+        for name in params.candidate_names
+        if (path := tmp_path / paths.SCORES / name / "rows.jsonl")
+    }
+    scale = read_json(tmp_path / paths.REFERENCE / "similarity.json")
+    rule = params.select.model_copy(update={"num_bootstrap": 200})
+    decision = selection.select(rows, rule, scale=scale)
+    write_json(tmp_path / paths.SELECTION, decision)
+    kept = {
+        name: [row.model_copy(update={"split": "confirmation"}) for row in rows[name]]
+        for name in {"base", decision["chosen"]}
+    }
+    confirmed = selection.confirm(
+        kept["base"], kept[decision["chosen"]], rule, scale=scale, selection=decision
+    )
+    write_json(tmp_path / paths.CONFIRM, confirmed)
+    text = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    assert page.headline(decision) in text
+    assert tables.named(confirmed["sentence"])[1:] in text
+    assert tables.named(decision["reason"])[1:] in text
+
+
+@pytest.mark.usefixtures("_plain_figures")
+def test_report_is_written_where_the_pipeline_expects_it(world: Path) -> None:
+    path = page.write_report(make_params(4, max_grid_sentences=1), world)
+    assert path == world / paths.REPORT
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_synthetic_rows_are_rows_that_the_evaluation_writes(world: Path) -> None:
+    for path in (world / paths.SCORES).glob("*/rows.jsonl"):
+        for row in read_jsonl(path):
+            ScoreRow.model_validate_json(json.dumps(row))
+
+
+def test_reporting_needs_no_torch() -> None:
+    code = (
+        "import sys; import voxadapt.reporting.speaker_page, voxadapt.reporting.players, "
+        "voxadapt.reporting.language_page; sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

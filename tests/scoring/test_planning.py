@@ -1,0 +1,149 @@
+"""Power before training: planned from recordings, true of candidates that spread like them."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rows import make_row, make_system
+from voxadapt.core.errors import UserError
+from voxadapt.core.files import write_json
+from voxadapt.core.params import SelectParams
+from voxadapt.core.paths import SPEAKER
+from voxadapt.reporting import tables
+from voxadapt.scoring.planning import INTERACTION, SHARED, between_epochs, plan
+from voxadapt.scoring.rows import ScoreRow
+from voxadapt.scoring.statistics import detectable_difference
+
+RULE = SelectParams()
+TEXTS = {"selection": 60, "confirmation": 40}
+
+
+def recordings(
+    name: str = "real", num_texts: int = 200, rate: float = 0.05, spread: float = 0.02
+) -> list[ScoreRow]:
+    """Return rows of recordings whose similarity has that spread; errors come one by one."""
+    generator = np.random.default_rng([*name.encode()])
+    rows = []
+    for index in range(num_texts):
+        wrong = int(generator.binomial(10, rate))
+        rows.append(
+            make_row(
+                name, f"t{index:03d}", sim=float(generator.normal(0.9, spread)),
+                word_hits=10 - wrong, word_substitutions=wrong,
+            )
+        )  # fmt: skip
+    return rows
+
+
+def planned(real: list[ScoreRow], codec: list[ScoreRow], **rule: Any) -> dict[str, Any]:
+    return plan(real, codec, TEXTS, 3, RULE.model_copy(update=rule))
+
+
+def test_similarity_is_planned_from_the_spread_of_the_recordings() -> None:
+    found = planned(recordings(), recordings("codec", spread=0.03))
+    assert found["measured"]["sim"]["clip"] == pytest.approx(0.02, rel=0.1)
+    epochs = found["splits"]["selection"]["between_epochs"]["sim"]
+    truth = detectable_difference(between_epochs(0.02, 3) / np.sqrt(60), 60)
+    assert epochs["detectable_difference"] == pytest.approx(truth, rel=0.1)
+    base = found["splits"]["selection"]["against_base"]["sim"]
+    assert base["se"] == pytest.approx(np.hypot(0.02, 0.03) / np.sqrt(60), rel=0.1)
+    confirmed = found["splits"]["confirmation"]["against_base"]["sim"]
+    assert confirmed["detectable_difference"] > base["detectable_difference"]
+    assert confirmed["texts_needed"] == base["texts_needed"]  # a property of the spread alone
+    assert "between_epochs" not in found["splits"]["confirmation"]
+
+
+def test_errors_are_planned_at_the_round_trips_rate() -> None:
+    found = planned(recordings(rate=0.02), recordings("codec", rate=0.2), error_metric="wer")
+    spread = found["measured"]["wer"]
+    assert spread["expected"] == pytest.approx(0.2, abs=0.02)
+    assert spread["clip"] == pytest.approx(np.sqrt(0.2 * 0.8 / 10), rel=0.1)  # words are apart here
+    needed = found["splits"]["selection"]["between_epochs"]["wer"]["texts_needed"]
+    assert [item["difference"] for item in needed] == [0.01, 0.02, 0.05]
+    assert needed[0]["num_texts"] > 15 * needed[2]["num_texts"]
+
+
+def test_recordings_without_an_error_still_plan_for_some() -> None:
+    found = planned(recordings(rate=0.0), recordings("codec", rate=0.0))["measured"]["wer"]
+    assert found["expected"] == pytest.approx(3 / 200, rel=0.01)  # the rule of three
+    assert found["clip"] == pytest.approx(np.sqrt(3 / 200 / 10), rel=0.02)
+    assert found["against_base"] == found["between_epochs"] > 0
+
+
+def test_more_takes_help_only_against_the_takes_own_noise() -> None:
+    assert between_epochs(1.0, 1) == pytest.approx(np.sqrt(2 * (1 - SHARED)))
+    assert between_epochs(1.0, 10**9) == pytest.approx(np.sqrt(2 * INTERACTION), rel=1e-6)
+    assert between_epochs(1.0, 3) < between_epochs(1.0, 2)
+
+
+def test_the_sentence_names_what_is_seen_and_what_is_needed() -> None:
+    text = planned(recordings(), recordings("codec"))["text"]
+    assert text.startswith("With the 60 selection sentences x 3 takes you can see a difference of ")
+    assert "in SIM-resemblyzer between two epochs (in 80 % of cases); for 0.005 you need" in text
+    assert "With the 40 confirmation sentences" in text and "from the Base" in text
+    errors = planned(recordings(), recordings("codec"), primary="error")["text"]
+    assert " points in WER between two epochs" in errors
+
+
+def test_a_fine_difference_that_is_seen_already_is_not_asked_for() -> None:
+    enough = plan(recordings(), recordings("codec"), {"selection": 5000}, 3, RULE)
+    assert "for 0.005 you need" in enough["text"]  # the finest of the list
+
+
+def test_too_little_to_plan_from_is_said() -> None:
+    few = planned(recordings(num_texts=2), recordings("codec", num_texts=2))
+    assert few["measured"]["sim"] == dict.fromkeys(
+        ("expected", "clip", "between_epochs", "against_base")
+    )
+    assert "no difference between two epochs can be promised" in few["text"]
+    one = plan(recordings(), recordings("codec"), {"selection": 1}, 3, RULE)
+    power = one["splits"]["selection"]["between_epochs"]["sim"]
+    assert power == {"se": None, "detectable_difference": None, "texts_needed": []}
+    deaf = [row.model_copy(update={"sim": None}) for row in recordings()]
+    assert planned(deaf, recordings("codec"))["measured"]["sim"]["clip"] is None
+    json.dumps([few, one], allow_nan=False)
+
+
+def test_the_table_of_the_notebook_shows_both_comparisons(tmp_path: Path) -> None:
+    write_json(tmp_path / SPEAKER.planning, planned(recordings(), recordings("codec")))
+    table = tables.planning(tmp_path)
+    assert list(table.index) == ["selection"] * 4 + ["confirmation"] * 2
+    assert table["compared"].tolist() == ["between epochs"] * 2 + ["against base"] * 4
+    assert table["can be seen"].iloc[0].startswith("0.00")
+    assert table["can be seen"].iloc[1].endswith(" %")
+    assert re.fullmatch(r"\d+ for 0.005; \d+ for 0.01; \d+ for 0.02",
+                        table["sentences needed"].iloc[0])  # fmt: skip
+    assert re.search(r"\d+ for 1 %;", table["sentences needed"].iloc[1])
+
+
+def test_sentences_with_digits_and_the_order_of_rows_change_nothing() -> None:
+    real, codec = recordings(), recordings("codec")
+    first = json.dumps(planned(real, codec))
+    noisy = [make_row("real", f"d{k}", sim=0.1 * k, slice="digits") for k in range(9)]
+    mixed = [*real, *noisy]
+    random.Random(0).shuffle(mixed)
+    again = planned(mixed, codec[::-1])
+    assert json.dumps(again) == first
+    with pytest.raises(UserError, match="nothing to rank"):
+        planned(noisy, codec)
+
+
+def test_a_plan_names_the_measured_power_of_the_same_order() -> None:
+    """What selection measures in the end is what was planned, where clips spread as assumed."""
+    from voxadapt.selection.select import select
+
+    systems = {
+        name: make_system(name, 60, sim=sim) for name, sim in (("base", 0.7), ("epoch-1", 0.8))
+    } | {"epoch-2": make_system("epoch-2", 60, sim=0.8)}
+    measured = select(systems, RULE)["power"]["detectable_difference"]
+    # make_system's takes spread by .02 about a sentence's effect that cancels
+    assert measured == pytest.approx(
+        detectable_difference(0.02 * np.sqrt(2 / 3) / np.sqrt(60), 60), rel=0.2
+    )

@@ -1,0 +1,159 @@
+"""Clips to rows to a summary: everything measured, nothing dropped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rows import make_system
+from sounds import make_voice, make_whisper, silence, write
+from voxadapt.asr.whisper import Transcriber
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import ScoreParams, SelectParams
+from voxadapt.scoring.flags import FLAGS
+from voxadapt.scoring.rows import Clip, ScoreRow, read_scores, write_rows
+from voxadapt.scoring.score_clips import score_clips, summarise
+from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoiceReference, build_scale
+
+PARAMS = ScoreParams(min_speech_s=0.5)
+SELECT = SelectParams(num_bootstrap=300)
+TEXT = "the quick brown fox jumps over the lazy dog"
+
+
+def make_clip(name: str, wav: str, candidate: str = "epoch-1", **fields: Any) -> Clip:
+    values = {"candidate": candidate, "split": "selection", "text_id": name, "lang": "en"}
+    return Clip(**{**values, "text": TEXT, "wav": wav, **fields})
+
+
+Bench = tuple[Path, Transcriber, Embedder, VoiceReference, SimilarityScale]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    root = tmp_path_factory.mktemp("project")
+    real = []
+    for index in range(4):
+        write(root / f"real{index}.wav", make_voice(2.5, 120 + index, index))
+        real.append(make_clip(f"real{index}", f"real{index}.wav", "real"))
+    other = write(root / "other.wav", make_voice(2.5, 250, 90))
+    embedder = Embedder()
+    reference, scale = build_scale(
+        embedder, real, {"o": [other]}, SELECT, root=root, min_speech_s=0.5
+    )
+    write(root / "silent.wav", silence(2.5))
+    write(root / "slow.wav", np.concatenate([make_voice(6.0, 120)]))
+    (root / "broken.wav").write_bytes(b"RIFFnothing")
+    transcriber = Transcriber(make_whisper(root / "tiny.pt"), "en", cache_dir=root / "cache")
+    return root, transcriber, embedder, reference, scale
+
+
+def score(bench: Bench, clips: list[Clip]) -> list[ScoreRow]:
+    root, transcriber, embedder, reference, scale = bench
+    return score_clips(clips, transcriber, embedder, reference, scale, PARAMS, root=root)
+
+
+def test_every_clip_gets_a_row(bench: Bench, tmp_path: Path) -> None:
+    clips = [
+        make_clip("good", "real1.wav", num_frames=31),
+        make_clip("silent", "silent.wav"),
+        make_clip("slow", "slow.wav", hit_max_tokens=True),
+        make_clip("broken", "broken.wav"),
+        make_clip("absent", "nowhere.wav"),
+        make_clip("never", "", status="failed", message="generation failed: out of luck"),
+    ]
+    rows = score(bench, clips)
+    by_id = {row.text_id: row for row in rows}
+    assert len(rows) == len(clips)
+    good, silent = by_id["good"], by_id["silent"]
+    assert good.status == "ok" and good.num_frames == 31 and len(good.wav_sha256) == 64
+    assert good.dur_ratio == pytest.approx(1.0, abs=0.15)
+    assert good.sim is not None and good.sim > 0.8 and good.sim_ref_n == 4
+    assert good.ref_words == 9 and good.words.reference_units == 9
+    assert silent.sim is None and {"too_little_speech", "rate_low"} <= set(silent.flags)
+    assert silent.failed
+    assert {"hit_max_tokens", "rate_high", "long_clip"} <= set(by_id["slow"].flags)
+    for name in ("broken", "absent", "never"):
+        assert by_id[name].status == "failed" and by_id[name].wer == by_id[name].cer == 1.0
+    assert "out of luck" in by_id["never"].message and "nowhere.wav" in by_id["absent"].message
+    write_rows(tmp_path, rows)
+    assert read_scores(tmp_path, [(clip.text_id, 0) for clip in clips]) == rows
+    assert score(bench, clips[::-1]) == rows
+
+    summary = summarise(rows, SELECT, bench[-1])
+    assert (summary["n_expected"], summary["n_measured"], summary["n_failed"]) == (6, 3, 3)
+    assert summary["sim_missing"] == 4
+    assert summary["failure_rate"]["point"] == pytest.approx(5 / 6, abs=1e-6)
+    # Four clips without a voice count as the floor, not as nothing.
+    floor = bench[-1].floor.point
+    kept = [row.sim for row in rows if row.sim is not None]
+    assert summary["sim"]["point"] == pytest.approx((sum(kept) + 4 * floor) / 6, abs=1e-5)  # type: ignore
+    assert summary["sim_measured"]["n"] == 2
+
+
+def test_real_clips_are_left_out_of_their_own_reference(bench: Bench) -> None:
+    as_real = score(bench, [make_clip("real1", "real1.wav", "real")])[0]
+    as_candidate = score(bench, [make_clip("real1", "real1.wav", "base")])[0]
+    assert as_real.sim_ref_n == 3 and as_candidate.sim_ref_n == 4
+    assert as_real.sim < as_candidate.sim  # type: ignore[operator]
+    assert as_real.sim_id == as_candidate.sim_id
+
+
+def test_a_text_without_words_is_refused(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="nothing to be scored"):
+        score(bench, [make_clip("empty", "real1.wav", text="?!")])
+
+
+def test_summary_keeps_the_error_rates_apart() -> None:
+    rows = make_system("epoch-1", num_texts=20, takes=2, error=0.1, runaways=2)
+    summary = summarise(rows, SELECT)
+    assert summary["wer_raw"]["point"] > summary["wer"]["point"] + 0.3
+    assert summary["wer"]["low"] <= summary["wer"]["point"] <= summary["wer"]["high"]
+    assert summary["takes"] == 2 and summary["num_texts"] == 20
+    assert summary["flags"]["hit_max_tokens"] == 4 and set(summary["flags"]) == set(FLAGS)
+    assert summary["failure_rate"]["point"] == pytest.approx(0.1)
+    assert summary["sim_norm"]["point"] is None and summary["error_metric"] == "wer"
+    assert summary["sim_worst_5pct"] == pytest.approx(np.mean(sorted(r.sim for r in rows)[:2]))
+    assert summarise(rows[::-1], SELECT) == summary
+    wrong = sum(row.wer > 0.5 for row in rows)
+    assert summary["mostly_wrong_rate"]["point"] == pytest.approx(wrong / len(rows), abs=1e-6)
+
+
+def test_slices_are_shown_apart_and_digits_move_nothing() -> None:
+    rows = make_system("epoch-1", num_texts=20, takes=2, error=0.1)
+    alone = summarise(rows, SELECT)
+    failing = {"word_hits": 0, "word_substitutions": 10, "flags": ("rate_high",), "sim": None}
+    numbers = [
+        row.model_copy(update={"text_id": f"n{row.text_id}", "slice": "digits", **failing})
+        for row in rows[:6]
+    ]
+    numbers[0] = numbers[0].model_copy(update={"status": "failed"})
+    both = summarise([*numbers, *rows], SELECT)
+    assert set(alone["slices"]) == {"ranked"} and set(both["slices"]) == {"ranked", "digits"}
+    assert {k: v for k, v in both.items() if k != "slices"} == {
+        k: v for k, v in alone.items() if k != "slices"
+    }
+    assert both["slices"]["ranked"] == alone["slices"]["ranked"]
+    assert both["slices"]["ranked"]["wer"] == both["wer"]
+    digits = both["slices"]["digits"]
+    assert (digits["num_texts"], digits["n_expected"], digits["n_measured"]) == (3, 6, 5)
+    assert digits["wer"]["point"] == 1.0 and digits["failure_rate"]["point"] == 1.0
+    with pytest.raises(UserError, match="nothing to rank by"):
+        summarise(numbers, SELECT)
+
+
+def test_a_sentence_keeps_its_slice_through_scoring(bench: Bench) -> None:
+    rows = score(bench, [
+        make_clip("words", "real1.wav"), make_clip("digits", "real1.wav", slice="digits"),
+        make_clip("lost", "nowhere.wav", slice="digits"),
+    ])  # fmt: skip
+    assert {row.text_id: row.slice for row in rows} == {
+        "words": "ranked", "digits": "digits", "lost": "digits",
+    }  # fmt: skip
+
+
+def test_the_language_decides_how_a_row_is_normalised(bench: Bench) -> None:
+    [row] = score(bench, [make_clip("zh", "real1.wav", text="漢語", lang="zh")])
+    assert row.text_norm == "汉语" and "/opencc-" in row.norm_id

@@ -1,0 +1,161 @@
+"""Where the pipeline stands: DVC's answers in words, running stages, what a run will cost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from voxadapt.cli.main import app
+from voxadapt.core.errors import UserError
+from voxadapt.core.locks import alone, holder
+from voxadapt.pipeline.stages import StageResult, guarded
+from voxadapt.tools.dvc_state import Pipeline, read_pipeline
+from voxadapt.tools.status import (
+    RUNNING,
+    STALE,
+    UP_TO_DATE,
+    WAITS,
+    StageStatus,
+    describe,
+    record_seconds,
+    recorded_seconds,
+    status,
+)
+
+PIPELINE = """\
+stages:
+  codes:
+    cmd:
+      - mkdir -p reports/notebooks artifacts
+      - cp corpus.txt artifacts/codes
+      - echo > reports/notebooks/codes.html
+    deps: [corpus.txt]
+    params: [codes.batch]
+    outs: [artifacts/codes, reports/notebooks/codes.html]
+  score:
+    matrix:
+      candidate: [base, epoch-1]
+    cmd:
+      - cp artifacts/codes artifacts/${item.candidate}
+      - echo > reports/notebooks/score_${item.candidate}.html
+    deps: [artifacts/codes]
+    outs: ["artifacts/${item.candidate}", "reports/notebooks/score_${item.candidate}.html"]
+"""
+
+
+def dvc(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.delenv("WORK_DIR", raising=False)
+    (tmp_path / "corpus.txt").write_text("one")
+    (tmp_path / "params.yaml").write_text("codes:\n  batch: 1\n")
+    (tmp_path / "dvc.yaml").write_text(PIPELINE)
+    dvc("init", "--no-scm", "--quiet")
+    return tmp_path
+
+
+def states(found: list[StageStatus]) -> dict[str, str]:
+    return {stage.name: stage.state for stage in found}
+
+
+def test_a_project_from_nothing_to_done_and_stale_again(project: Path) -> None:
+    found = status(None, read_pipeline())
+    assert states(found) == {"codes": STALE, "score@base": WAITS, "score@epoch-1": WAITS}
+    assert "artifacts/codes is missing" in found[0].reasons
+    assert "3 of 3 stages: unknown time; 3 of them are not timed yet" in describe(found)[-2]
+
+    dvc("repro", "--quiet")
+    found = status(None, read_pipeline())
+    assert set(states(found).values()) == {UP_TO_DATE}
+    assert describe(found)[-1] == "All 3 stages are up to date: dvc repro runs nothing."
+
+    (project / "params.yaml").write_text("codes:\n  batch: 2\n")
+    (project / "artifacts" / "epoch-1").unlink()
+    record_seconds("reports/notebooks/codes.html", 61.0)
+    record_seconds("reports/notebooks/score_base.html", 30.0)
+    found = status(None, read_pipeline())
+    assert found[0].reasons == ("codes.batch changed",)
+    by_name = {stage.name: stage for stage in found}
+    assert by_name["score@epoch-1"].reasons == ("codes",)
+    assert (by_name["score@epoch-1"].seconds, by_name["score@epoch-1"].source) == (
+        30.0,
+        "score@base",
+    )
+    text = "\n".join(describe(found))
+    assert "codes          stale: codes.batch changed  [1 min 01 s, as last time]" in text
+    assert "score@epoch-1  waits for codes  [30 s, as score@base]" in text
+    assert "dvc repro runs up to 3 of 3 stages: about 2 min 01 s one after another." in text
+    assert "runs only if" in text
+
+
+def test_a_stage_that_runs_is_named_with_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path))
+    pipeline = Pipeline({"train": (), "score@base": ("train",)}, {}, {"train": ("lr changed",)})
+    with alone(tmp_path / "locks", "train"):
+        found = status(None, pipeline)
+    assert (found[0].state, found[0].reasons) == (RUNNING, (f"process {os.getpid()}",))
+    assert found[1].state == WAITS
+    assert status(None, pipeline)[0].state == STALE  # the lock's file is still there
+    assert holder(tmp_path / "locks", "nothing") is None
+
+
+def test_a_torn_note_of_seconds_is_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path))
+    record_seconds("reports/notebooks/a.html", 12.34)
+    assert recorded_seconds("reports/notebooks/a.html") == 12.3
+    (tmp_path / "seconds" / "a.json").write_text('{"sec')
+    assert recorded_seconds("reports/notebooks/a.html") is None
+
+
+def test_a_full_disk_does_not_fail_a_stage_that_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setenv("WORK_DIR", str(tmp_path))
+    monkeypatch.setattr("voxadapt.tools.notebook.run_notebook", lambda *_: tmp_path / "a.html")
+    monkeypatch.setattr("voxadapt.core.files.sync", full)
+    done = CliRunner().invoke(app, ["notebook", "run", "a"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "a.json: No space left on device." in done.output
+    monkeypatch.setattr(Path, "mkdir", full)
+    record_seconds(tmp_path / "b.html", 1.0)
+    monkeypatch.undo()
+    assert capsys.readouterr().err.count("No space left on device.\n") == 1
+    assert not list((tmp_path / "seconds").glob("*"))
+
+
+def test_a_folder_without_dvc_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        read_pipeline()
+    assert "voxadapt new" in caught.value.problems[0].fix
+
+
+def test_locks_are_found_by_the_names_of_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORK_DIR", str(tmp_path))
+
+    def score(candidate: str) -> StageResult:
+        found = status(None, Pipeline({"language_score@epoch-2": ()}, {}, {}))
+        return StageResult(found[0].state)
+
+    score.__module__ = "voxadapt.pipeline.language_stages"
+    assert guarded(score)("epoch-2").sentence == RUNNING
