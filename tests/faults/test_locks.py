@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from voxadapt.core.errors import UserError
-from voxadapt.core.locks import alone
+from voxadapt.core.locks import file_lock
 from voxadapt.core.params import load_params
 from voxadapt.pipeline import stages
 
@@ -49,7 +49,7 @@ def test_a_second_run_of_a_stage_says_that_it_waits_and_ctrl_c_ends_it_cleanly(
     project: Path,
 ) -> None:
     """No traceback, one line, the exit code of an interrupted program, nothing written."""
-    with alone(project / ".work" / "locks", "audit"):
+    with file_lock(project / ".work" / "locks", "audit"):
         second = voxadapt(project, "audit")
         assert second.stderr is not None
         said = second.stderr.readline()
@@ -66,14 +66,14 @@ def test_a_waiting_run_goes_on_when_the_first_one_has_died(project: Path) -> Non
     folder, order = project / "locks", project / "order"
     first = os.fork()
     if not first:
-        with alone(folder, "train"):
+        with file_lock(folder, "train"):
             order.write_text("first ")
             time.sleep(30)
     while not order.exists():
         time.sleep(0.01)
     second = os.fork()
     if not second:
-        with alone(folder, "train"), order.open("a") as stream:
+        with file_lock(folder, "train"), order.open("a") as stream:
             stream.write("second")
         os._exit(0)
     time.sleep(0.3)
@@ -87,7 +87,7 @@ def test_a_waiting_run_goes_on_when_the_first_one_has_died(project: Path) -> Non
 def test_other_stages_candidates_and_corpora_do_not_wait(project: Path) -> None:
     """Each of these fails for want of its inputs, at once, while the audit's lock is held."""
     params = load_params("params.yaml")
-    with alone(".work/locks", "audit"), alone(".work/locks", "score-epoch-1"):
+    with file_lock(".work/locks", "audit"), file_lock(".work/locks", "score-epoch-1"):
         for stage, arguments in (
             (stages.codes, ()),
             (stages.score, ("base",)),

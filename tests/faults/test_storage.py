@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from voxadapt.core import files
 from voxadapt.core.errors import UserError, is_out_of_memory, storage_problem
 from voxadapt.core.files import replacing, write_atomic, write_json
-from voxadapt.core.locks import alone
+from voxadapt.core.locks import file_lock
 from voxadapt.model.checkpoint import new_folder
 from voxadapt.training.state import LoopState, save_state
 
@@ -152,7 +152,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         for attempt in (
             lambda: write_atomic(folder / "deep" / "x.json", "{}"),
             lambda: export(folder / "epoch-1"),
-            lambda: alone(folder, "audit").__enter__(),
+            lambda: file_lock(folder, "audit").__enter__(),
         ):
             with refuses("Give this user the right to it") as caught:
                 attempt()

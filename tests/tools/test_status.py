@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from voxadapt.cli.main import app
 from voxadapt.core.errors import UserError
-from voxadapt.core.locks import alone, holder
+from voxadapt.core.locks import file_lock, holder
 from voxadapt.pipeline.stages import StageResult, guarded
 from voxadapt.tools.dvc_state import Pipeline, read_pipeline
 from voxadapt.tools.status import (
@@ -104,7 +104,7 @@ def test_a_stage_that_runs_is_named_with_its_process(
 ) -> None:
     monkeypatch.setenv("WORK_DIR", str(tmp_path))
     pipeline = Pipeline({"train": (), "score@base": ("train",)}, {}, {"train": ("lr changed",)})
-    with alone(tmp_path / "locks", "train"):
+    with file_lock(tmp_path / "locks", "train"):
         found = status(None, pipeline)
     assert (found[0].state, found[0].reasons) == (RUNNING, (f"process {os.getpid()}",))
     assert found[1].state == WAITS

@@ -27,7 +27,7 @@ from whisper.tokenizer import LANGUAGES, get_tokenizer
 
 from voxadapt.core.compat import keep_freed_memory
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.executor import LOCAL, Executor, elsewhere
+from voxadapt.core.executor import LOCAL, Executor, worker_device
 from voxadapt.core.files import sha256_file, write_atomic
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
@@ -112,7 +112,7 @@ class Transcriber:
         self.asr_id = f"whisper:{name}+{sha[:12]}/{language}/{fingerprint(options, 8)}"
         self.options = options | {"model": name, "sha256": sha}
         self._cache = None if cache_dir is None else Path(cache_dir) / fingerprint(self.asr_id)
-        self._again = partial(Transcriber, model, language, elsewhere(device), batch_size)
+        self._again = partial(Transcriber, model, language, worker_device(device), batch_size)
 
     def transcribe(
         self,

@@ -83,7 +83,7 @@ class Local:
 LOCAL = Local()
 
 
-def elsewhere(device: str) -> str:
+def worker_device(device: str) -> str:
     """Name a device as a worker sees it, which has one GPU and no other: cuda:3 becomes cuda."""
     return device.partition(":")[0]
 

@@ -29,8 +29,8 @@ def is_local_main() -> bool:
     return num_processes() == 1 or os.environ["LOCAL_RANK"] == "0"
 
 
-def leave() -> None:
-    """Take leave of the other processes when the work is done, if there are any."""
+def destroy_process_group() -> None:
+    """End torch's process group when the work is done, if this run has one."""
     if num_processes() > 1:
         from torch import distributed
 

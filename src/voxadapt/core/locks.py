@@ -19,7 +19,7 @@ except ImportError:  # Windows: DVC's own locks remain
 
 
 @contextmanager
-def alone(folder: str | Path, name: str) -> Iterator[None]:
+def file_lock(folder: str | Path, name: str) -> Iterator[None]:
     """Hold a lock while the block runs; wait, and say for whom, while another process holds it.
 
     The system gives a lock back when its process ends, however it ends: nothing is to be removed
@@ -67,7 +67,7 @@ def holder(folder: str | Path, name: str) -> int | None:
 
     Args:
         folder: Where the lock files are.
-        name: What is locked, as for `alone`.
+        name: What is locked, as for `file_lock`.
     """
     path = _lock_file(folder, name)
     if fcntl is None or not path.is_file():

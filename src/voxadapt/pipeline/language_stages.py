@@ -28,7 +28,7 @@ from voxadapt.core.files import (
     write_atomic,
     write_json,
 )
-from voxadapt.core.locks import alone
+from voxadapt.core.locks import file_lock
 from voxadapt.core.params import (
     STAGE2,
     ArmsParams,
@@ -850,7 +850,7 @@ def _laid_over(
     from voxadapt.model.delta import materialise as lay_over
     from voxadapt.model.load import load_tts
 
-    with alone(folder.parents[1] / "locks", f"materialised-{folder.name}"):
+    with file_lock(folder.parents[1] / "locks", f"materialised-{folder.name}"):
         shutil.rmtree(folder, ignore_errors=True)  # half of one, if a run was killed here
         lay_over(base, delta, folder)
         tts = load_tts(folder, device, dtype, attention)

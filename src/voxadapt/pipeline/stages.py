@@ -24,9 +24,9 @@ from voxadapt.core.errors import (
     out_of_memory,
     storage_problem,
 )
-from voxadapt.core.executor import LOCAL, Executor, RayData, elsewhere
+from voxadapt.core.executor import LOCAL, Executor, RayData, worker_device
 from voxadapt.core.files import read_json, read_jsonl, sha256_file, sha256_folder, write_json
-from voxadapt.core.locks import alone
+from voxadapt.core.locks import file_lock
 from voxadapt.core.params import Params, candidate_name, epoch_number
 from voxadapt.core.paths import SPEAKER, Corpus
 from voxadapt.core.provenance import fingerprint
@@ -73,7 +73,7 @@ def guarded(stage: Callable[..., StageResult]) -> Callable[..., StageResult]:
                         f"{processes.num_processes()} processes",
                         "Only `voxadapt train` shares its work; run this one without a launcher.")
             )  # fmt: skip
-        lock = alone(paths.work_dir() / "locks", "-".join(parts))
+        lock = file_lock(paths.work_dir() / "locks", "-".join(parts))
         with lock if processes.is_main() else nullcontext():
             try:
                 return stage(*args, **options)
@@ -168,7 +168,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
         paths.work_dir(),
         codec_sha256,
         executor=executor,
-        load=functools.partial(load_speech_tokenizer, model_path, elsewhere(str(device))),
+        load=functools.partial(load_speech_tokenizer, model_path, worker_device(str(device))),
     )
     write_codes(at.codes, at.codes_index, arrays, utterances, codec_sha256)
 
@@ -409,7 +409,7 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
             {"epoch": 0, "model": params.model.base, "base_sha256": base_sha256},
         )
         write_json(paths.TRAIN_METRICS, result.metrics)
-    processes.leave()
+    processes.destroy_process_group()
     last = result.checkpoints[-1].name
     whose = ", ".join(who.name for who in learnt) or params.train.speaker_name
     return StageResult(
@@ -773,7 +773,7 @@ def _score_speakers(
             lang=params.asr.language,
             language=params.train.language,
             executor=executor,
-            load=functools.partial(load, elsewhere(str(device_of(params)))),
+            load=functools.partial(load, worker_device(str(device_of(params)))),
         )
         rows[who.name] = score_clips(
             [clip.model_copy(update={"candidate": name}) for clip in clips],
@@ -846,7 +846,7 @@ def score_voice(
         lang=params.asr.language,
         language=language,
         executor=executor,
-        load=functools.partial(load, elsewhere(str(device_of(params)))),
+        load=functools.partial(load, worker_device(str(device_of(params)))),
     )
     scale = scale_of(at)
     rows = score_clips(

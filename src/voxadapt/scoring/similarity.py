@@ -38,7 +38,7 @@ with warnings.catch_warnings():
     from resemblyzer import hparams
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.executor import elsewhere
+from voxadapt.core.executor import worker_device
 from voxadapt.core.files import sha256_array, sha256_file, write_atomic, write_json
 from voxadapt.core.params import SelectParams
 from voxadapt.data.audio import read_audio, resample
@@ -141,7 +141,7 @@ class Embedder:
         self._window = get_window("hann", FFT_SIZE).astype(np.float32)
         version = metadata.version("Resemblyzer")
         self.id = f"resemblyzer-{version}+{sha256_file(weights)[:8]}"
-        self.device = elsewhere(device)
+        self.device = worker_device(device)
         self.again = partial(Embedder, self.device)
 
     def prepare(self, audio: str | Path | tuple[Wave, int]) -> Wave:
