@@ -35,7 +35,7 @@ def run(command: str) -> str:
     if words[0] == "voxadapt":  # here, because a second start takes longer than the command
         from typer.testing import CliRunner
 
-        from voxadapt.cli.main import app
+        from voxadapt.cli.app import app
 
         done = CliRunner().invoke(app, words[1:])
         if done.exit_code:

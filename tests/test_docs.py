@@ -101,7 +101,7 @@ def named_commands(name: str) -> list[list[str]]:
 def cli() -> Any:
     import typer
 
-    from voxadapt.cli.main import app
+    from voxadapt.cli.app import app
 
     return typer.main.get_command(app)
 

@@ -47,7 +47,7 @@ def repro(folder: Path, target: str) -> str:
 
 def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:
     """Run a command of the package in a project, in this process: starting one takes 10 s."""
-    from voxadapt.cli.main import main
+    from voxadapt.cli.app import main
 
     printed = io.StringIO()
     with (

@@ -5,8 +5,8 @@ import sys
 try:
     from voxadapt.tools import warm
 
-    warm.hand_over("voxadapt.cli.main", sys.argv[1:])
-    from voxadapt.cli.main import main
+    warm.hand_over("voxadapt.cli.app", sys.argv[1:])
+    from voxadapt.cli.app import main
 
     main()
 except KeyboardInterrupt:  # while the command line itself was being imported

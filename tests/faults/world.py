@@ -2,7 +2,7 @@
 
 Importing torch, qwen_tts, whisper and resemblyzer takes seconds and loading compiled kernels
 longer, so the parent imports them once, stays with one thread, and forks a child for each
-attempt. A child runs `voxadapt.cli.main.main`, as a user's command would.
+attempt. A child runs `voxadapt.cli.app.main`, as a user's command would.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def start(folder: Path, *arguments: str, before: Callable[[], None] | None = Non
         if before is not None:
             before()
         sys.argv = ["voxadapt", *arguments]
-        from voxadapt.cli.main import main
+        from voxadapt.cli.app import main
 
         main()
         code = 0

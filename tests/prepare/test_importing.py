@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from corpus import sentence, speech_like, write_clip
 from voxadapt.asr.whisper import Transcriber
-from voxadapt.cli.main import app
+from voxadapt.cli.app import app
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, read_jsonl, sha256_folder
 from voxadapt.data.audio import resample

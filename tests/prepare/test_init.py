@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from corpus import sentence, write_clip
 from voxadapt.asr.whisper import Transcriber
-from voxadapt.cli.main import app
+from voxadapt.cli.app import app
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, read_jsonl, sha256_folder
 from voxadapt.core.params import AuditParams, Params, load_params

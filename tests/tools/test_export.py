@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 import fakes
 from reporting.language_world import make_language_params
 from reporting.world import TEXTS, interval, make_confirm, make_selection, write_corpus, write_rows
-from voxadapt.cli.main import app
+from voxadapt.cli.app import app
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, read_jsonl, sha256_folder, write_json, write_jsonl

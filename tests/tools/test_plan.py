@@ -10,7 +10,7 @@ import pytest
 import torch
 import typer
 
-from voxadapt.cli.main import main as cli
+from voxadapt.cli.app import main as cli
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import ModelParams, TrainParams, load_params
 from voxadapt.model.forward import predict

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from voxadapt.cli.main import app
+from voxadapt.cli.app import app
 from voxadapt.core.errors import UserError
 from voxadapt.core.locks import file_lock, holder
 from voxadapt.pipeline.stages import StageResult, guarded

@@ -315,7 +315,7 @@ def test_other_stages_are_not_launched_on_several_processes(
 def test_only_the_first_process_of_a_machine_prints_a_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from voxadapt.cli.main import print_problems
+    from voxadapt.cli.problems import print_problems
     from voxadapt.core.errors import Problem
 
     error = UserError([Problem("a", "b", "c", "d"), Problem("e", "f", "g", "h")])

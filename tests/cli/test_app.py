@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from voxadapt.cli.app import COMMANDS, app
 
 PROJECT = Path(__file__).parents[2]
 
@@ -39,6 +42,40 @@ def test_help_lists_every_stage(project: Path) -> None:
     assert done.returncode == 0
     for verb in "audit codes train score select confirm report all say use doctor".split():
         assert verb in done.stdout
+
+
+def test_help_has_five_groups_and_one_line_a_command() -> None:
+    lines = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["--help"]).output.splitlines()
+    groups = [line.split()[1] for line in lines if line.startswith("╭")]
+    assert groups == ["Options", "Start", "Run", "Look", "Share", "Advanced"]
+    names = [line.split()[1] for line in lines if re.match(r"│ \w", line)]
+    known = [name for commands in COMMANDS.values() for name in commands]
+    assert sorted(names) == sorted([*known, "language", "notebook", "miniature"])
+    assert not any(line.startswith("│  ") for line in lines), "no command needs two lines"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["trian"], "voxadapt train"),
+        (["langauge"], "voxadapt language"),
+        (["language", "decied"], "voxadapt language decide"),
+        (["language", "audit"], "voxadapt audit"),
+        (["stage2"], "voxadapt language stage2"),
+        (["notebook", "claen"], "voxadapt notebook clean"),
+    ],
+)
+def test_a_typo_names_what_was_meant(typed: list[str], meant: str) -> None:
+    result = CliRunner().invoke(app, typed)
+    assert result.exit_code == 2
+    assert f"Did you mean `{meant}`" in " ".join(result.output.replace("│", "").split())
+
+
+def test_the_command_line_starts_without_heavy_libraries() -> None:
+    heavy = "torch pandas numpy transformers pydantic whisper dvc matplotlib".split()
+    code = f"import sys, voxadapt.cli; sys.exit(' '.join(set({heavy}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
 
 
 def test_version(project: Path) -> None:

@@ -1,0 +1,161 @@
+"""The command line: which commands there are, in five groups, and how it ends.
+
+A command is a function of a topic's module; `COMMANDS` gives it its name and its group of
+`voxadapt --help`. What is heavy is imported by the command that needs it: `--help`, a typo and a
+wrong option load neither torch nor pandas nor pydantic.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from voxadapt import __version__
+from voxadapt.cli import advanced, language, look, run, share, start
+from voxadapt.cli.problems import print_problems
+from voxadapt.core.errors import UserError, storage_problem
+
+Commands = Mapping[str, Callable[..., None]]
+
+COMMANDS: Mapping[str, Commands] = {
+    "Start": {
+        "new": start.new,
+        "init": start.init,
+        "import": start.import_data,
+        "use": start.use,
+        "doctor": start.doctor,
+        "plan": start.plan,
+    },
+    "Run": {
+        "audit": run.audit,
+        "codes": run.codes,
+        "train": run.train,
+        "score": run.score,
+        "select": run.select,
+        "confirm": run.confirm,
+        "report": run.report,
+    },
+    "Look": {
+        "status": look.status,
+        "say": look.say,
+        "listen": look.listen,
+        "votes": look.votes,
+        "evaluate": look.evaluate,
+        "compare": look.compare,
+        "lab": look.lab,
+    },
+    "Share": {"export": share.export, "apply": share.apply, "push": share.push},
+    "Advanced": {"all": advanced.run_all, "repro": advanced.repro},
+}
+LANGUAGE: Commands = {
+    "data": language.data,
+    "stage1": language.stage1,
+    "score": language.score,
+    "decide": language.decide,
+    "stage2": language.stage2,
+    "confirm": language.confirm,
+    "report": language.report,
+    "materialise": language.materialise,
+    "restore": language.restore,
+    "say": language.say,
+    "export": language.export,
+}
+NOTEBOOK: Commands = {
+    "run": advanced.run_notebook,
+    "clean": advanced.clean_notebooks,
+    "filter": advanced.filter_notebooks,
+}
+MINIATURE: Commands = {"build": advanced.build_miniature}
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # options of JupyterLab
+
+
+class Group(TyperGroup):
+    """Commands that, for a name that is none of them, suggest similar ones of every group."""
+
+    def resolve_command(  # type: ignore[override]
+        self, context: typer.Context, arguments: list[str]
+    ) -> tuple[str | None, Any, list[str]]:
+        """Find the command that the first argument names."""
+        typed = arguments[0]
+        if typed in self.commands or typed.startswith("-"):
+            return super().resolve_command(context, arguments)
+        known = _command_lines(context.find_root().command)  # type: ignore[arg-type]
+        near = get_close_matches(typed, [line.split()[-1] for line in known], n=3)
+        lines = [
+            line for name in dict.fromkeys(near) for line in known if line.endswith(f" {name}")
+        ]
+        own = context.command_path.split()[1:]
+        lines.sort(key=lambda line: line.split()[1:-1] != own)
+        hint = f" Did you mean `{'` or `'.join(lines[:3])}`?" if lines else ""
+        context.fail(f"No such command {typed!r}.{hint}")
+
+
+def _command_lines(group: TyperGroup, prefix: str = "voxadapt") -> list[str]:
+    """Return every command of a group and of the groups in it, as it is typed."""
+    lines = []
+    for name, command in group.commands.items():
+        lines.append(f"{prefix} {name}")
+        if isinstance(command, TyperGroup):
+            lines += _command_lines(command, f"{prefix} {name}")
+    return lines
+
+
+def _add_group(name: str, panel: str, text: str, commands: Commands) -> None:
+    group = typer.Typer(cls=Group, help=text, no_args_is_help=True)
+    for command, function in commands.items():
+        group.command(command)(function)
+    app.add_typer(group, name=name, rich_help_panel=panel)
+
+
+app = typer.Typer(
+    cls=Group,
+    help="Adapt Qwen3-TTS to a speaker; score every epoch; let the measurements decide.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for _panel, _commands in COMMANDS.items():
+    for _name, _function in _commands.items():
+        _settings = PASSED_ON if _name == "lab" else None
+        app.command(_name, rich_help_panel=_panel, context_settings=_settings)(_function)
+_add_group("language", "Run", "Adapt the Base to a language, stage by stage.", LANGUAGE)
+_add_group("notebook", "Advanced", "Run and clean the pipeline's notebooks.", NOTEBOOK)
+_add_group("miniature", "Advanced", "Rebuild the embedded miniature world.", MINIATURE)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        print(f"voxadapt {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; user errors end with a table and exit code 2."""
+    try:
+        code = app(standalone_mode=False)  # click returns the code of typer.Exit here
+        if code == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+        sys.exit(code if isinstance(code, int) else 0)
+    except UserError as error:
+        print_problems(error)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        print("Stopped. Run the same command again to go on where it was.", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if hasattr(error, "format_message"):  # click's usage errors
+            print(f"Error: {error.format_message()}", file=sys.stderr)
+            sys.exit(2)
+        problem = storage_problem(error, str(getattr(error, "filename", None) or "the disk"))
+        if problem is None:
+            raise
+        print_problems(UserError(problem, "A file could not be written."))
+        sys.exit(2)

@@ -1,0 +1,183 @@
+"""Commands that show what there is: status, speech, listening pages, scores, comparisons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxadapt.cli.options import (
+    PARAMS,
+    Device,
+    ParamsFile,
+    Seed,
+    SoundFile,
+    SpokenText,
+    load,
+)
+from voxadapt.core.errors import Problem, UserError
+
+
+def status(
+    params_file: ParamsFile = PARAMS,
+    measure: Annotated[
+        bool, typer.Option(help="Predict by timing what has not run here yet.")
+    ] = True,
+) -> None:
+    """Show what is stale and why, and what a run will cost."""
+    from voxadapt.tools import status as states
+    from voxadapt.tools.dvc_state import read_pipeline
+
+    pipeline = read_pipeline()
+    params = load(params_file) if measure else None
+    print("\n".join(states.describe(states.status(params, pipeline))))
+
+
+def say(
+    text: SpokenText,
+    output: SoundFile = Path("said.wav"),
+    candidate: Annotated[
+        str | None, typer.Option(help="base or an epoch; default: the chosen one.")
+    ] = None,
+    seed: Seed = 0,
+    speaker: Annotated[
+        str | None, typer.Option(help="One of several speakers; default: the first.")
+    ] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Speak a sentence with the chosen checkpoint."""
+    from voxadapt.pipeline import stages
+
+    said = stages.say(load(params_file), text, output, candidate, seed, speaker)
+    print(said.sentence)
+
+
+def listen(
+    pair: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two of base, chosen, runner-up, an epoch; default: params.yaml."),
+    ] = None,
+    sentences: Annotated[int | None, typer.Option(min=1, help="How many to compare.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write; pages of your own pairs need one of their own."),
+    ] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Write blind A/B and rating pages for listeners."""
+    from voxadapt.core import paths
+    from voxadapt.pipeline import stages
+
+    if out is None and (pair is not None or sentences is not None):
+        raise UserError(
+            Problem(
+                "--out",
+                "a folder for pages that differ from params.yaml",
+                "nothing",
+                f"Say for example --out {(paths.REPORTS / 'listen-mine').as_posix()}, or change "
+                "report.listening_pairs.",
+            ),
+            "The next run of the report would replace these pages, and their votes be lost.",
+        )
+    pairs = [pair] if pair else None
+    print(stages.listen(load(params_file), pairs, sentences, out or paths.LISTEN).sentence)
+
+
+def votes(
+    files: Annotated[list[Path], typer.Argument(help="Files that listeners exported.")],
+    key: Annotated[
+        Path | None, typer.Option(help="Key of their pages; default: reports/listen/key.json.")
+    ] = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Evaluate listeners' votes, with intervals."""
+    from voxadapt.core import paths
+    from voxadapt.listening.pages import KEY_FILE
+    from voxadapt.pipeline import stages
+
+    key = key or paths.LISTEN / KEY_FILE
+    print(stages.votes(load(params_file), files, key).sentence)
+
+
+def evaluate(
+    manifest: Annotated[
+        Path, typer.Option(help="JSONL of clips: audio, text; also id, system, take, reference.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")] = Path("evaluation"),
+    language: Annotated[str, typer.Option(help="Whisper's code of the language.")] = "en",
+    asr: Annotated[str, typer.Option(help="Whisper checkpoint, or a name.")] = "large-v3",
+    reference: Annotated[
+        Path | None, typer.Option(help="Recordings of the speaker: a folder, or a JSONL.")
+    ] = None,
+    other_voices: Annotated[
+        Path | None, typer.Option(help="JSONL of other voices, for the floor of similarity.")
+    ] = None,
+    metric: Annotated[str | None, typer.Option(help="wer or cer; default: by script.")] = None,
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Whisper windows at once.")] = 16,
+) -> None:
+    """Score clips of any system; no params.yaml is needed."""
+    from voxadapt.tools import evaluate as evaluation
+
+    if metric not in (None, "wer", "cer"):
+        raise UserError(Problem("--metric", "wer or cer", str(metric), "Change the option."))
+    result = evaluation.evaluate(
+        manifest,
+        out,
+        language=language,
+        asr=asr,
+        reference=reference,
+        other_voices=other_voices,
+        metric=metric,  # type: ignore[arg-type]
+        device=device,
+        batch_size=batch_size,
+    )
+    print(result.sentence)
+
+
+def compare(
+    arm: Annotated[
+        list[str] | None,
+        typer.Argument(help="Arms (default: those that params switch on), or experiments."),
+    ] = None,
+    experiments: Annotated[
+        bool, typer.Option("--experiments", help="Compare DVC experiments; default: all of HEAD.")
+    ] = False,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option(help="Of each experiment: chosen (default), all, epoch-3 …; repeatable."),
+    ] = None,
+    language: Annotated[
+        bool, typer.Option("--language", help="The experiments' language path.")
+    ] = False,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Compare language arms, or DVC experiments, in a table.
+
+    Arms are other parts of the model to train for the language: they are trained and scored. With
+    --experiments, DVC experiments that have run are read, and what they chose is compared.
+    """
+    if experiments:
+        from voxadapt.core.params import candidate_name
+        from voxadapt.tools import experiments as sweeps
+
+        names = tuple(candidate_name(name) for name in candidates or [sweeps.CHOSEN])
+        found = sweeps.compare(load(params_file), arm or None, candidates=names, language=language)
+        print(found.sentence)
+        return
+    if candidates or language:
+        raise UserError(
+            Problem("--candidates, --language", "together with --experiments", "without it",
+                    "Add --experiments, or leave them out.")
+        )  # fmt: skip
+    from voxadapt.pipeline import language_stages
+
+    print(language_stages.arms(load(params_file), arm or None).sentence)
+
+
+def lab(context: typer.Context) -> None:
+    """Open the notebooks in JupyterLab; takes its options."""
+    from voxadapt.tools.lab import open_lab
+
+    open_lab(context.args)

@@ -1,0 +1,118 @@
+"""The speaker's stages, each without DVC."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voxadapt.cli.options import PARAMS, ParamsFile, load
+from voxadapt.core import launch
+from voxadapt.core.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from voxadapt.core.params import Params
+
+
+def audit(params_file: ParamsFile = PARAMS) -> None:
+    """Check the corpus; write manifest and splits."""
+    from voxadapt.pipeline import stages
+
+    print(stages.audit(load(params_file)).sentence)
+
+
+def codes(params_file: ParamsFile = PARAMS) -> None:
+    """Extract codec codes; measure their round trip."""
+    from voxadapt.pipeline import stages
+
+    print(stages.codes(load(params_file)).sentence)
+
+
+def train(
+    params_file: ParamsFile = PARAMS,
+    init_model: Annotated[str | None, typer.Option(help="Base model folder or hub id.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1)] = None,
+    lr: Annotated[float | None, typer.Option(min=0.0)] = None,
+    num_epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    speaker_name: Annotated[str | None, typer.Option()] = None,
+    gradient_accumulation_steps: Annotated[int | None, typer.Option(min=1)] = None,
+    dtype: Annotated[str | None, typer.Option(help="Autocast: float32 or bfloat16.")] = None,
+) -> None:
+    """Fine-tune the Base; one checkpoint an epoch.
+
+    Options replace the values of params.yaml for this run only.
+    """
+    from voxadapt.pipeline import stages
+
+    params = _with_options(load(params_file), "model", base=init_model)
+    params = _with_options(
+        params,
+        "train",
+        batch_size=batch_size,
+        lr=lr,
+        speaker_name=speaker_name,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        compute_dtype=dtype,
+    )
+    result = stages.train(params, num_epochs=num_epochs)
+    if launch.is_main():
+        print(result.sentence)
+
+
+def _with_options(params: Params, section: str, **values: str | float | None) -> Params:
+    """Replace parameters of one section by the options that were given, and check them.
+
+    Raises:
+        UserError: When a value cannot be used; it names the option.
+    """
+    from pydantic import ValidationError
+
+    from voxadapt.core.params import Params
+
+    tree = params.model_dump()
+    tree[section].update({key: value for key, value in values.items() if value is not None})
+    try:
+        return Params.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(
+            [
+                Problem(
+                    "--" + str(item["loc"][-1]).replace("_", "-"),
+                    item["msg"],
+                    repr(item.get("input")),
+                    "Change the option.",
+                )
+                for item in error.errors()
+            ]
+        ) from None
+
+
+def score(
+    candidate: Annotated[str, typer.Argument(help="base, or an epoch number.")],
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Synthesise and score the selection sentences."""
+    from voxadapt.pipeline import stages
+
+    print(stages.score(load(params_file), candidate).sentence)
+
+
+def select(params_file: ParamsFile = PARAMS) -> None:
+    """Choose the epoch by the rule in params.yaml."""
+    from voxadapt.pipeline import stages
+
+    print(stages.select(load(params_file)).sentence)
+
+
+def confirm(params_file: ParamsFile = PARAMS) -> None:
+    """Compare the choice with the Base on held-out texts."""
+    from voxadapt.pipeline import stages
+
+    print(stages.confirm(load(params_file)).sentence)
+
+
+def report(params_file: ParamsFile = PARAMS) -> None:
+    """Write the report page."""
+    from voxadapt.pipeline import stages
+
+    print(stages.report(load(params_file)).sentence)

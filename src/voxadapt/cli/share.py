@@ -1,0 +1,68 @@
+"""Commands that pass a model on: export, apply, push."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxadapt.cli.options import (
+    PARAMS,
+    BaseLicence,
+    BaseOnHub,
+    DataLicence,
+    DeltaOnly,
+    Folder,
+    Licence,
+    ModelName,
+    ParamsFile,
+    Replace,
+    load,
+)
+
+
+def export(
+    output: Folder,
+    candidate: Annotated[
+        str | None, typer.Argument(help="An epoch; default: the chosen one.")
+    ] = None,
+    delta: DeltaOnly = False,
+    force: Replace = False,
+    name: ModelName = None,
+    licence: Licence = None,
+    base_license: BaseLicence = None,
+    data_license: DataLicence = None,
+    base_model: BaseOnHub = None,
+    params_file: ParamsFile = PARAMS,
+) -> None:
+    """Write the chosen checkpoint for the Hub, with a card."""
+    from voxadapt.tools.export import Terms, export_speaker
+
+    terms = Terms(name, licence, base_license, data_license, base_model)
+    params = load(params_file)
+    print(export_speaker(params, output, candidate, terms, delta=delta, force=force).sentence)
+
+
+def apply(
+    delta: Annotated[Path, typer.Argument(help="Folder that `export --delta` wrote.")],
+    base: Annotated[str, typer.Option(help="The Base: a folder, or its id on the Hub.")],
+    output: Folder,
+    revision: Annotated[str | None, typer.Option(help="Commit of the Base on the Hub.")] = None,
+) -> None:
+    """Join an exported delta and its Base; check each tensor."""
+    from voxadapt.tools import export as exports
+
+    print(exports.apply(delta, base, output, revision).sentence)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder that `export` wrote.")],
+    repo: Annotated[str, typer.Option(help="owner/name on the Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list only.")] = False,
+) -> None:
+    """Publish an exported folder on the Hub."""
+    from voxadapt.tools import export as exports
+
+    print(exports.push(folder, repo, private=private, dry_run=dry_run).sentence)

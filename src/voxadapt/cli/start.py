@@ -1,0 +1,223 @@
+"""Commands to begin with: a project, its data, its parameters, this machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from voxadapt.cli.options import PARAMS, Consent, Device, Folder, ParamsFile, load
+from voxadapt.cli.problems import print_problems, problem_lines
+from voxadapt.core.errors import Problem, UserError
+
+PROFILES = Path("profiles")
+MAX_SHOWN = 50  # problems of a table on the terminal
+
+ClipSeconds = Annotated[
+    tuple[float, float], typer.Option(help="Shortest and longest clip, seconds.")
+]
+WindowSeconds = Annotated[
+    float, typer.Option(min=2.0, max=30.0, help="What Whisper hears at once.")
+]
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(help="New or empty folder.")],
+    profile: Annotated[str, typer.Option(help="Model to begin with.")] = "qwen3-tts-0.6b",
+) -> None:
+    """Write a project: stages, notebooks, params.yaml."""
+    from voxadapt.prepare.new_project import new_project
+
+    print(new_project(folder, profile))
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="A project, or a new or empty folder.")],
+    audio: Annotated[
+        Path | None, typer.Option(help="Folder of recordings of one voice; texts may lie beside.")
+    ] = None,
+    transcribe: Annotated[
+        bool, typer.Option("--transcribe", help="Whisper drafts texts, and checks given ones.")
+    ] = False,
+    consent: Consent = None,
+    language: Annotated[
+        str | None, typer.Option(help="A new language, such as Malay; default: a voice.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Sentences, one a line: what to record, or to learn from.")
+    ] = None,
+    source_text: Annotated[
+        Path | None, typer.Option(help="The same in the language that the Base knows.")
+    ] = None,
+    sentences: Annotated[
+        int, typer.Option(min=1, help="Sentences of the recording script, at most.")
+    ] = 100,
+    ref: Annotated[
+        Path | None, typer.Option(help="Reference clip; default: one is proposed.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="Corrected table, where it is not in its place.")
+    ] = None,
+    speaker_name: Annotated[str | None, typer.Option(help="What the speaker is called.")] = None,
+    asr: Annotated[
+        str | None, typer.Option(help="Whisper checkpoint, or a name; default: params.yaml.")
+    ] = None,
+    asr_language: Annotated[str | None, typer.Option(help="Whisper's code.")] = None,
+    clip_s: ClipSeconds = (1.0, 20.0),
+    window_s: WindowSeconds = 30.0,
+    device: Device = "auto",
+    profile: Annotated[
+        str, typer.Option(help="Model that a new project begins with.")
+    ] = "qwen3-tts-0.6b",
+) -> None:
+    """Prepare recordings and texts; say what is missing.
+
+    Repeat it after corrections or with more recordings: it goes on where it was.
+    """
+    from voxadapt.prepare.init import init as prepare
+    from voxadapt.prepare.init_options import Wishes
+
+    wishes = Wishes(
+        audio, transcribe, consent, language, text, source_text, ref, table, asr, asr_language,
+        clip_s, window_s, sentences, speaker_name, profile, device,
+    )  # fmt: skip
+    found = prepare(folder, wishes)
+    if found.left_out:
+        title = f"{len(found.left_out)} left out."
+        print_problems(UserError(found.left_out[:MAX_SHOWN], title))
+    print("\n".join(found.lines))
+    if found.missing:
+        print("\nStill missing:")
+        print("\n".join(problem_lines(found.missing)))
+    print("\nThen:\n  " + "\n  ".join(found.commands))
+
+
+def import_data(
+    output: Folder,
+    source: Annotated[
+        list[Path] | None, typer.Argument(help="Folder or file of a corpus; with --long several.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="ljspeech, commonvoice, lhotse or hf.")
+    ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="The sources are long recordings: cut and transcribe.")
+    ] = False,
+    speaker: Annotated[
+        str | None, typer.Option(help="Speaker or client_id, or how it begins.")
+    ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column that holds the text.")] = None,
+    audio_root: Annotated[
+        Path | None, typer.Option(help="Folder that holds the audio; default: the source's.")
+    ] = None,
+    ref: Annotated[
+        Path | None, typer.Option(help="Reference clip; default: the clearest of 3 to 10 s.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Name for each row, such as english.")
+    ] = None,
+    asr: Annotated[str, typer.Option(help="--long: Whisper checkpoint, or a name.")] = "large-v3",
+    asr_language: Annotated[str, typer.Option(help="--long: Whisper's code.")] = "en",
+    clip_s: ClipSeconds = (1.0, 20.0),
+    window_s: WindowSeconds = 30.0,
+    device: Device = "auto",
+    consent: Consent = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
+) -> None:
+    """Make a manifest folder of a corpus in another layout."""
+    from voxadapt.prepare.import_corpus import import_corpus
+    from voxadapt.prepare.import_long import Hearing, import_long
+
+    if long:
+        hearing = Hearing(asr, asr_language, clip_s, window_s, device)
+        result = import_long(
+            source or [], output, hearing, ref=ref, language=language, consent=consent,
+            force=force,
+        )  # fmt: skip
+    else:
+        result = import_corpus(
+            source or [],
+            output,
+            kind=kind,
+            speaker=speaker,
+            text_column=text_column,
+            audio_root=audio_root,
+            ref=ref,
+            language=language,
+            consent=consent,
+            force=force,
+        )
+    if result.left_out:
+        title = f"{len(result.left_out)} left out; all are in import.json."
+        print_problems(UserError(result.left_out[:MAX_SHOWN], title))
+    print(result.sentence)
+
+
+def use(
+    profile: Annotated[str, typer.Argument(help="Name of a file in profiles/, or a path.")],
+    force: Annotated[bool, typer.Option(help="Overwrite a params.yaml that was edited.")] = False,
+) -> None:
+    """Write params.yaml from a profile."""
+    known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    source = Path(profile) if profile.endswith(".yaml") else PROFILES / f"{profile}.yaml"
+    if not source.is_file():
+        raise UserError(
+            Problem("profile", f"one of {', '.join(known)}", profile, "Choose one of them."),
+            "params.yaml was not changed.",
+        )
+    load(source)  # a profile that cannot be used is not written
+    if PARAMS.exists() and not force:
+        current = PARAMS.read_bytes()
+        if current not in [path.read_bytes() for path in PROFILES.glob("*.yaml")]:
+            raise UserError(
+                Problem(
+                    "params.yaml",
+                    "an unedited profile",
+                    "values of your own",
+                    "Keep a copy, then repeat with --force.",
+                ),
+                "params.yaml was not changed.",
+            )
+    shutil.copyfile(source, PARAMS)
+    print(f"params.yaml now holds {source}. Next: voxadapt doctor, then dvc repro.")
+
+
+def doctor(
+    params_file: ParamsFile = PARAMS,
+    online: Annotated[bool, typer.Option(help="Also ask whether weights can be fetched.")] = False,
+) -> None:
+    """Check this machine; say what to do about each fault."""
+    from voxadapt.tools.doctor import diagnose
+
+    checks = diagnose(load(params_file), online=online)
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        print(f"{check.status:<4}  {check.name:<{width}}  {check.found}")
+        if check.status != "ok":
+            print(f"      {'':<{width}}  -> {check.fix}")
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+def plan(
+    params_file: ParamsFile = PARAMS,
+    gpu_gb: Annotated[
+        float | None, typer.Option(min=1.0, help="Plan for a GPU of this memory; none is needed.")
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(help="Time layers, codec and Whisper here, to predict seconds."),
+    ] = True,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Say what the time of each stage is made of.")
+    ] = False,
+) -> None:
+    """Predict memory and time; name the setting to lower."""
+    from voxadapt.tools import plan as budget
+
+    found = budget.plan(load(params_file), gpu_gb, measure)
+    print("\n".join(budget.describe(found, parts)))
+    if not found.fits:
+        raise typer.Exit(1)
