@@ -21,10 +21,11 @@ from fakes import make_tts
 from rows import make_system
 from voxadapt.asr.whisper import load_whisper
 from voxadapt.core.errors import UserError
+from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import ModelParams
 from voxadapt.data.manifest import read_manifest
 from voxadapt.model.delta import read_delta
-from voxadapt.model.load import load_speech_tokenizer, load_tts, resolve_model
+from voxadapt.model.load import load_speech_tokenizer, load_tts
 from voxadapt.scoring import similarity
 from voxadapt.scoring.rows import read_scores, serialise_rows
 

@@ -13,10 +13,11 @@ import pytest
 import voxadapt
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import UserError
+from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import load_params
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.voices import read_other_voices
-from voxadapt.model.load import load_speech_tokenizer, load_tts, resolve_model
+from voxadapt.model.load import load_speech_tokenizer, load_tts
 from voxadapt.scoring.similarity import Embedder
 
 PROJECT = Path(__file__).parents[2]

@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fakes
+from voxadapt.core.device import resolve_device
 from voxadapt.core.errors import UserError
+from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import ModelParams
-from voxadapt.model.load import load_tts, resolve_device, resolve_model, speaker_vector
+from voxadapt.model.load import load_tts, speaker_vector
 
 
 def test_a_local_folder_is_used_as_it_is(base_dirs):

@@ -6,12 +6,15 @@ Reading goes through libsndfile only; nothing here needs ffmpeg or torch.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+
+from voxadapt.core.files import write_atomic
 
 FRAME_S = 0.025
 HOP_S = 0.010
@@ -187,6 +190,13 @@ def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
         return samples.astype(np.float32, copy=False)
     changed = librosa.resample(samples, orig_sr=from_hz, target_sr=to_hz, res_type="soxr_hq")
     return np.ascontiguousarray(changed, dtype=np.float32)
+
+
+def write_wav(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:
+    """Write 16-bit PCM; equal samples give equal bytes."""
+    stream = io.BytesIO()
+    sf.write(stream, samples, sample_rate_hz, format="WAV", subtype="PCM_16")
+    write_atomic(path, stream.getvalue())
 
 
 def content_sha256(samples: np.ndarray, sample_rate_hz: int) -> str:

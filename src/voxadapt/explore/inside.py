@@ -117,8 +117,9 @@ def look(params: Params, utterance: str | None = None, candidate: str | int = "c
     """
     import torch
 
+    from voxadapt.core.model_folder import resolve_model
     from voxadapt.model.forward import embed, predict
-    from voxadapt.model.load import load_tts, resolve_model
+    from voxadapt.model.load import load_tts
     from voxadapt.model.tokens import SpecialIds
     from voxadapt.training.batches import build_examples, make_batch
 

@@ -57,7 +57,7 @@ def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
     Raises:
         UserError: When there is no such candidate, or its checkpoint is not here.
     """
-    from voxadapt.model.load import resolve_model
+    from voxadapt.core.model_folder import resolve_model
 
     if (Path(str(candidate)) / "config.json").is_file():
         return Path(str(candidate)).name, Path(str(candidate))

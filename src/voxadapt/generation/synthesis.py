@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import soundfile as sf
 from numpy.typing import NDArray
 
 from voxadapt.core.errors import Problem, UserError, is_out_of_memory, out_of_memory
@@ -32,6 +31,7 @@ from voxadapt.core.files import sha256_array, write_atomic
 from voxadapt.core.params import ScoreParams
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
+from voxadapt.data.audio import write_wav
 from voxadapt.generation.decoding import VERSION as DECODING_VERSION
 from voxadapt.generation.decoding import Decoding, forget, text_tokens, token_limit
 from voxadapt.scoring.rows import Clip, Sentence
@@ -421,13 +421,6 @@ def _load(path: Path, count: int) -> list[Spoken] | None:
             ]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # absent, or torn: speak again
-
-
-def write_wav(path: Path, samples: NDArray[np.int16], sample_rate_hz: int) -> None:
-    """Write 16-bit PCM; equal samples give equal bytes."""
-    stream = io.BytesIO()
-    sf.write(stream, samples, sample_rate_hz, format="WAV", subtype="PCM_16")
-    write_atomic(path, stream.getvalue())
 
 
 def relative(path: Path, root: Path) -> str:

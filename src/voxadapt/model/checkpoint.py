@@ -25,7 +25,8 @@ from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError, explain_storage
 from voxadapt.core.files import read_json, sync, write_json
-from voxadapt.model.load import read_config, weight_files
+from voxadapt.core.model_folder import read_config
+from voxadapt.model.load import weight_files
 from voxadapt.model.tokens import SpeakerRow
 
 META = "meta.json"

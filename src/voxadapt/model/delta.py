@@ -24,6 +24,7 @@ from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_json
+from voxadapt.core.model_folder import read_config
 from voxadapt.core.provenance import fingerprint
 from voxadapt.model.checkpoint import (
     META,
@@ -33,7 +34,7 @@ from voxadapt.model.checkpoint import (
     read_meta,
     require_finite,
 )
-from voxadapt.model.load import read_config, weight_files
+from voxadapt.model.load import weight_files
 
 DELTA = "delta.safetensors"
 SCHEMA = "voxadapt-delta/1"

@@ -1,9 +1,8 @@
-"""Finding and loading models: the stock classes, with checks and one clear message each."""
+"""Loading models: the stock classes, with checks and one clear message each."""
 
 from __future__ import annotations
 
 import json
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,77 +15,10 @@ from torch import Tensor
 
 from voxadapt.core.compat import import_qwen_tts, keep_freed_memory
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.params import ModelParams
+from voxadapt.core.model_folder import read_config
 from voxadapt.data.audio import AudioError, read_mono
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
-MODEL_TYPES = ("base", "custom_voice", "voice_design")
-
-
-def resolve_model(params: ModelParams) -> Path:
-    """Return the local folder of the Base model, fetched from the hub if need be.
-
-    Args:
-        params: `model` section; `base` is a folder or a hub id.
-
-    Raises:
-        UserError: When the weights are neither here nor fetched.
-    """
-    folder = Path(params.base)
-    if folder.is_dir():
-        return folder
-    hint = "Set model.base to a folder with config.json, model.safetensors and speech_tokenizer/."
-    if not _HUB_ID.fullmatch(params.base):
-        raise UserError(
-            Problem(
-                "model.base",
-                "a model folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base",
-                f"{params.base} (no such folder)",
-                f"Restore it with `dvc pull`, or correct the path. {hint}",
-            ),
-            "The Base model was not found.",
-        )
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(params.base, revision=params.revision))
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        at = f" at revision {params.revision}" if params.revision else ""
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            Problem(
-                "model.base",
-                f"the weights of {params.base}{at}, from https://huggingface.co/{params.base}",
-                f"no local copy, and the download failed ({type(error).__name__}: {reason})",
-                f"Check the network, or copy the files from another machine. {hint}",
-            ),
-            "The Base model could not be fetched.",
-        ) from None
-
-
-def resolve_device(device: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that works here.
-
-    Raises:
-        UserError: When the device is unknown or not present.
-    """
-    if device == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    if device == "cpu":
-        return torch.device("cpu")
-    match = re.fullmatch(r"cuda(?::(\d+))?", device)
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if match and int(match[1] or 0) < count:
-        return torch.device("cuda", int(match[1] or 0))
-    raise UserError(
-        Problem(
-            "model.device",
-            "auto, cpu, cuda or cuda:N",
-            f"{device!r} on a machine with {count} usable CUDA device(s)",
-            "Choose another device, or run `voxadapt doctor` to see what torch finds.",
-        )
-    )
 
 
 def speaking_dtype(wanted: str, device: torch.device) -> torch.dtype:
@@ -234,37 +166,6 @@ def speaker_vector(tts: Any, ref_audio: str | Path) -> Tensor:
             )
         )
     return vector.clone()  # outside inference mode, so that autograd accepts it
-
-
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Read and check the config.json of a model folder.
-
-    Raises:
-        UserError: When it is missing, unreadable or of another kind of model.
-    """
-    file = Path(path) / "config.json"
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-        kind = values.get("model_type")
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(
-            Problem(
-                str(file),
-                "the config of a Qwen3-TTS model",
-                " ".join(str(error).split()),
-                "Point model.base to a complete model folder.",
-            )
-        ) from None
-    if kind != "qwen3_tts" or values.get("tts_model_type") not in MODEL_TYPES:
-        raise UserError(
-            Problem(
-                str(file),
-                f"model_type qwen3_tts and a tts_model_type of {', '.join(MODEL_TYPES)}",
-                f"{kind!r} and {values.get('tts_model_type')!r}",
-                "Point model.base to a Qwen3-TTS model.",
-            )
-        )
-    return values
 
 
 def weight_files(path: str | Path) -> dict[str, Path]:

@@ -141,7 +141,7 @@ def audit(params: Params) -> StageResult:
 
 def _name_problems(params: Params, language: LanguageParams) -> list[Problem]:
     """Say why the model cannot be given a language of this name."""
-    from voxadapt.model.load import read_config, resolve_model
+    from voxadapt.core.model_folder import read_config, resolve_model
     from voxadapt.model.tokens import language_name_problems
 
     talker = read_config(resolve_model(params.model))["talker_config"]
@@ -149,7 +149,7 @@ def _name_problems(params: Params, language: LanguageParams) -> list[Problem]:
 
 
 def _audit_texts(params: Params, language: LanguageParams) -> StageResult:
-    from voxadapt.model.load import read_config, resolve_model
+    from voxadapt.core.model_folder import read_config, resolve_model
 
     lines = read_texts(language.text)
     respelling = load_respelling(language.respelling)
@@ -202,7 +202,8 @@ def _train_rows(
     params: Params, language: LanguageParams, out_dir: Path, log_path: Path | None
 ) -> dict[str, Any]:
     """Run Stage 1 by its objective and return its metrics."""
-    from voxadapt.model.load import load_tts, resolve_model
+    from voxadapt.core.model_folder import resolve_model
+    from voxadapt.model.load import load_tts
     from voxadapt.training.language import Trained, occurring_tokens, respelled_rows
     from voxadapt.training.language import language_adaptation as adaptation_of
 
@@ -664,8 +665,8 @@ def _entry(params: Params, name: str, folder: Path) -> dict[str, Any]:
 
 def materialise(params: Params, output: Path, candidate: str | None = None) -> StageResult:
     """Write the chosen model, or a candidate, as a full folder that stock `qwen_tts` loads."""
+    from voxadapt.core.model_folder import resolve_model
     from voxadapt.model.delta import materialise as lay_over
-    from voxadapt.model.load import resolve_model
 
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
     delta = delta_of(name)
@@ -683,8 +684,8 @@ def materialise(params: Params, output: Path, candidate: str | None = None) -> S
 
 def restore(params: Params, checkpoint: Path, candidate: str, output: Path) -> StageResult:
     """Take a delta out of a full folder again: the Base, bit for bit."""
+    from voxadapt.core.model_folder import resolve_model
     from voxadapt.model.delta import restore as take_out
-    from voxadapt.model.load import resolve_model
 
     base, delta = resolve_model(params.model), delta_of(candidate)
     if delta is None:
@@ -739,7 +740,8 @@ def _train_audio(
     start: Path | None = None,
 ) -> dict[str, Any]:
     """Train on the recordings' codes and return the metrics."""
-    from voxadapt.model.load import load_tts, resolve_model
+    from voxadapt.core.model_folder import resolve_model
+    from voxadapt.model.load import load_tts
     from voxadapt.training.language import Trained, language_adaptation, occurring_tokens
 
     language = section(params)
@@ -825,8 +827,9 @@ def _score(
 
 def _load(params: Params, delta: Path | None) -> tuple[Any, Any, str, Callable[[Any], Any]]:
     """Load the Base, or a delta laid over it; return model, voice, identity and how to load it."""
+    from voxadapt.core.model_folder import resolve_model
     from voxadapt.generation.synthesis import clone_voice
-    from voxadapt.model.load import load_tts, resolve_model
+    from voxadapt.model.load import load_tts
 
     base = resolve_model(params.model)
     identity = sha256_folder(base)
@@ -859,7 +862,7 @@ def _laid_over(
 
 
 def _identity(params: Params, delta: Path | None) -> str:
-    from voxadapt.model.load import resolve_model
+    from voxadapt.core.model_folder import resolve_model
 
     base = sha256_folder(resolve_model(params.model))
     return base if delta is None else fingerprint([base, sha256_folder(delta)], 64)

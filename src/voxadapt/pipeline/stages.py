@@ -148,8 +148,9 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     """
     from voxadapt.codec.extract import decode_codes, extract_codes
     from voxadapt.codec.store import write_codes
-    from voxadapt.generation.synthesis import write_wav
-    from voxadapt.model.load import load_speech_tokenizer, resolve_model
+    from voxadapt.core.model_folder import resolve_model
+    from voxadapt.data.audio import write_wav
+    from voxadapt.model.load import load_speech_tokenizer
     from voxadapt.scoring.planning import plan
     from voxadapt.scoring.rows import Clip, write_rows
     from voxadapt.scoring.score_clips import score_clips, summarise
@@ -377,7 +378,7 @@ def train(params: Params, num_epochs: int | None = None) -> StageResult:
         params: All parameters.
         num_epochs: Epochs in all; the last candidate's when None.
     """
-    from voxadapt.model.load import resolve_model
+    from voxadapt.core.model_folder import resolve_model
     from voxadapt.training.trainer import train as run
 
     utterances = accepted(SPEAKER)
@@ -643,8 +644,9 @@ def say_with(
         language: Language given to the model, or auto.
         seed: Of the sampling.
     """
+    from voxadapt.data.audio import write_wav
     from voxadapt.generation.decoding import text_tokens, token_limit
-    from voxadapt.generation.synthesis import frame_rate_hz, speak, write_wav
+    from voxadapt.generation.synthesis import frame_rate_hz, speak
 
     _require_words(text)
     seconds_per_token = params.score.max_seconds_per_token
@@ -871,7 +873,7 @@ def corpus_codes(
 ) -> Mapping[str, Any]:
     """Read a corpus' codes and hold them to the model: codec, number and size of codebooks."""
     from voxadapt.codec.store import read_codes
-    from voxadapt.model.load import read_config
+    from voxadapt.core.model_folder import read_config
 
     talker = read_config(model_path)["talker_config"]
     return read_codes(
@@ -949,7 +951,7 @@ def _kept_speakers(params: Params, talkers: Sequence[Speaker]) -> set[str]:
 
 def _speakers_of_model(folder: Path) -> set[str]:
     """Name the speakers that a model folder speaks for, in lower case; a Base has none."""
-    from voxadapt.model.load import read_config
+    from voxadapt.core.model_folder import read_config
 
     config = read_config(folder)
     if config["tts_model_type"] != "custom_voice":
@@ -958,7 +960,7 @@ def _speakers_of_model(folder: Path) -> set[str]:
 
 
 def _model_folder(params: Params, name: str) -> Path:
-    from voxadapt.model.load import resolve_model
+    from voxadapt.core.model_folder import resolve_model
 
     if name == "base":
         return resolve_model(params.model)
@@ -1111,7 +1113,7 @@ def device_of(params: Params) -> Any:
     """Return the device, and hold torch to the number of threads that the parameters give."""
     import torch
 
-    from voxadapt.model.load import resolve_device
+    from voxadapt.core.device import resolve_device
 
     if params.model.num_threads is not None:
         torch.set_num_threads(params.model.num_threads)

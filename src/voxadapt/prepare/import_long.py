@@ -206,7 +206,7 @@ class Listener:
 
     def __init__(self, hearing: Hearing, work: Path) -> None:
         from voxadapt.asr.whisper import Transcriber
-        from voxadapt.model.load import resolve_device
+        from voxadapt.core.device import resolve_device
 
         device = str(resolve_device(hearing.device))
         self._transcriber = Transcriber(

@@ -67,7 +67,7 @@ def evaluate(
 
     from voxadapt.asr.normalise import metric_for, normalise
     from voxadapt.asr.whisper import Transcriber
-    from voxadapt.model.load import resolve_device
+    from voxadapt.core.device import resolve_device
     from voxadapt.reporting.evaluate_page import write_page
     from voxadapt.scoring.rows import evaluator_id, rows_sha, write_rows
     from voxadapt.scoring.score_clips import NO_REFERENCE, summarise

@@ -93,8 +93,8 @@ def export_speaker(
         UserError: When the Base was kept and no epoch is named, when figures are missing or are
             those of another checkpoint, or when `out` holds something else.
     """
+    from voxadapt.core.model_folder import resolve_model
     from voxadapt.model.checkpoint import list_files, new_folder, place_file, read_meta
-    from voxadapt.model.load import resolve_model
 
     _check_terms(terms)
     _check_out(out, force)
@@ -156,9 +156,9 @@ def export_language(
     Raises:
         UserError: As `export_speaker`.
     """
+    from voxadapt.core.model_folder import resolve_model
     from voxadapt.model.checkpoint import new_folder, place_file, read_meta
     from voxadapt.model.delta import DELTA, materialise
-    from voxadapt.model.load import resolve_model
 
     language = language_stages.section(params)
     _check_terms(terms)
@@ -684,9 +684,9 @@ def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) ->
     Raises:
         UserError: When the delta is damaged or of another Base, or when the result differs.
     """
+    from voxadapt.core.model_folder import resolve_model
     from voxadapt.model.checkpoint import new_folder
     from voxadapt.model.delta import materialise
-    from voxadapt.model.load import resolve_model
 
     facts = _read_facts(delta_dir)
     if facts["form"] != "delta":

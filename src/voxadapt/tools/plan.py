@@ -26,8 +26,10 @@ import torch
 from voxadapt.codec.extract import CPU_BATCH_S
 from voxadapt.core import paths
 from voxadapt.core.compat import import_qwen_tts
+from voxadapt.core.device import resolve_device
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
+from voxadapt.core.model_folder import read_config
 from voxadapt.core.params import LanguageParams, ModelParams, Params, TrainParams
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
@@ -35,7 +37,6 @@ from voxadapt.data.splits import assign_split
 from voxadapt.data.text import fold_text
 from voxadapt.generation.decoding import ROUND, token_limit
 from voxadapt.model.layout import build_layout
-from voxadapt.model.load import read_config, resolve_device
 from voxadapt.model.shapes import SHAPES, config_values
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.pipeline.stages import device_of

@@ -1,0 +1,33 @@
+"""Which device the models run on."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from voxadapt.core.errors import Problem, UserError
+
+
+def resolve_device(device: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that works here.
+
+    Raises:
+        UserError: When the device is unknown or not present.
+    """
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    if device == "cpu":
+        return torch.device("cpu")
+    match = re.fullmatch(r"cuda(?::(\d+))?", device)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if match and int(match[1] or 0) < count:
+        return torch.device("cuda", int(match[1] or 0))
+    raise UserError(
+        Problem(
+            "model.device",
+            "auto, cpu, cuda or cuda:N",
+            f"{device!r} on a machine with {count} usable CUDA device(s)",
+            "Choose another device, or run `voxadapt doctor` to see what torch finds.",
+        )
+    )

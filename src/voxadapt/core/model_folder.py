@@ -1,0 +1,86 @@
+"""Where the Base model lies, and what its config says; nothing here loads weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import ModelParams
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+MODEL_TYPES = ("base", "custom_voice", "voice_design")
+
+
+def resolve_model(params: ModelParams) -> Path:
+    """Return the local folder of the Base model, fetched from the hub if need be.
+
+    Args:
+        params: `model` section; `base` is a folder or a hub id.
+
+    Raises:
+        UserError: When the weights are neither here nor fetched.
+    """
+    folder = Path(params.base)
+    if folder.is_dir():
+        return folder
+    hint = "Set model.base to a folder with config.json, model.safetensors and speech_tokenizer/."
+    if not _HUB_ID.fullmatch(params.base):
+        raise UserError(
+            Problem(
+                "model.base",
+                "a model folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base",
+                f"{params.base} (no such folder)",
+                f"Restore it with `dvc pull`, or correct the path. {hint}",
+            ),
+            "The Base model was not found.",
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(params.base, revision=params.revision))
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        at = f" at revision {params.revision}" if params.revision else ""
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            Problem(
+                "model.base",
+                f"the weights of {params.base}{at}, from https://huggingface.co/{params.base}",
+                f"no local copy, and the download failed ({type(error).__name__}: {reason})",
+                f"Check the network, or copy the files from another machine. {hint}",
+            ),
+            "The Base model could not be fetched.",
+        ) from None
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read and check the config.json of a model folder.
+
+    Raises:
+        UserError: When it is missing, unreadable or of another kind of model.
+    """
+    file = Path(path) / "config.json"
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        kind = values.get("model_type")
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise UserError(
+            Problem(
+                str(file),
+                "the config of a Qwen3-TTS model",
+                " ".join(str(error).split()),
+                "Point model.base to a complete model folder.",
+            )
+        ) from None
+    if kind != "qwen3_tts" or values.get("tts_model_type") not in MODEL_TYPES:
+        raise UserError(
+            Problem(
+                str(file),
+                f"model_type qwen3_tts and a tts_model_type of {', '.join(MODEL_TYPES)}",
+                f"{kind!r} and {values.get('tts_model_type')!r}",
+                "Point model.base to a Qwen3-TTS model.",
+            )
+        )
+    return values
