@@ -17,6 +17,7 @@ from voxadapt.listening.votes import ListeningKey
 from voxadapt.pipeline import stages
 from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting.records import load_records
+from voxadapt.reporting.votes import votes_section
 
 PAYLOAD = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title=1\">"
 
@@ -133,7 +134,7 @@ def test_a_session_by_keyboard_is_read_back_into_the_report(
     assert [entry["num_agreed"] for entry in written["listeners"]] == [4, 4]
     assert browser_page.requests == [] == browser_page.console_errors
 
-    section = listening.votes_section(load_records(make_params(), project))
+    section = votes_section(load_records(make_params(), project))
     assert section is not None and not section["stale"]
     html = page.build_page(make_params(4, max_grid_sentences=1), project)
     report = tmp_path / "report.html"

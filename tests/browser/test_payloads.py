@@ -19,7 +19,6 @@ from voxadapt.listening import pages as listening
 from voxadapt.reporting import language_page as language
 from voxadapt.reporting import players, tables
 from voxadapt.reporting import speaker_page as page
-from voxadapt.reporting.templating import new_environment
 from voxadapt.tools.notebook import to_html
 
 SCRIPT = "<script>document.title='owned'</script>"
@@ -155,7 +154,7 @@ def test_notebook_pages(browser_page: Any, tmp_path: Path) -> None:
         players.round_trip(tmp_path),
     ]  # fmt: skip
     problems = [Problem(PAYLOAD, PAYLOAD, PAYLOAD, PAYLOAD).as_dict()]
-    table = new_environment().get_template("problems.html.j2")
+    table = page.environment().get_template("problems.html.j2")
     outputs: list[dict[str, Any]] = [
         {"output_type": "display_data", "data": render(item)[0], "metadata": {}}
         for item in displays

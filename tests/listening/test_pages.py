@@ -30,6 +30,7 @@ from voxadapt.core.files import read_json, write_json
 from voxadapt.data.audio import frame_levels_db, speech_frames
 from voxadapt.listening import pages as listening
 from voxadapt.reporting.records import load_records
+from voxadapt.reporting.votes import votes_section
 from whole import voxadapt
 
 PARAMS = listening_params(6)
@@ -247,10 +248,10 @@ def test_a_sentence_without_a_clip_is_lost_by_its_side(project: Path, tmp_path: 
 def test_the_report_gets_the_votes_and_knows_stale_ones(project: Path, tmp_path: Path) -> None:
     key = listening.write_listening(PARAMS, project)
     records = load_records(make_params(), project)
-    assert listening.votes_section(records) is None
+    assert votes_section(records) is None
     file = write_file(tmp_path / "v.json", make_votes(key, "ab", "Ana", lambda t, q: CHOSEN))
     listening.write_votes([file], project / paths.LISTEN / "key.json", 0.95)
-    section = listening.votes_section(records)
+    section = votes_section(records)
     assert section is not None
     assert not section["stale"]
     assert [item["question"] for item in section["comparisons"]] == [
@@ -260,7 +261,7 @@ def test_the_report_gets_the_votes_and_knows_stale_ones(project: Path, tmp_path:
     assert section["steadiness"] == "Of 4 answers that were asked for twice, 4 were the same."
     assert (section["num_listeners"], section["num_texts"]) == (1, 6)
     listening.write_listening(listening_params(3), project)
-    stale = listening.votes_section(records)
+    stale = votes_section(records)
     assert stale is not None
     assert stale["stale"]
 

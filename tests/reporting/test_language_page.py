@@ -16,7 +16,7 @@ from reporting.test_speaker_page import PAYLOAD, Reader, assert_its_script_alone
 from reporting.world import make_params
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
-from voxadapt.core.files import read_json, read_jsonl, write_json, write_jsonl
+from voxadapt.core.files import first_by_hash, read_json, read_jsonl, write_json, write_jsonl
 from voxadapt.reporting import (
     figures,
     players,
@@ -97,7 +97,7 @@ def test_grid_has_every_candidate_and_the_respelling(ran: Path) -> None:
     count = params.report.max_grid_sentences
     starts = [i for i in range(len(labels)) if labels[i : i + len(columns)] == columns]
     assert len(starts) == count
-    shown = tables.uncurated([text.lower().strip(".") for text in TEXTS], count)
+    shown = first_by_hash([text.lower().strip(".") for text in TEXTS], count)
     assert "kami makan nasi dan ikan" in shown
     assert "Kah-mee mah-kahn nah-see dahn ee-kahn." in text_of(html)
 

@@ -14,8 +14,9 @@ from matplotlib.text import Text
 
 from reporting.world import interval, make_params, make_row, make_selection, make_summary
 from voxadapt.core import paths
-from voxadapt.core.files import read_json
+from voxadapt.core.files import first_by_hash, read_json
 from voxadapt.reporting import figures, mel, players, tables
+from voxadapt.scoring.score_clips import metrics_row
 
 
 @pytest.fixture
@@ -98,8 +99,8 @@ def test_worst_clips_begin_with_the_failed_one() -> None:
 
 def test_the_uncurated_sample_does_not_depend_on_order_and_grows_in_place() -> None:
     ids = [f"utt-{i}" for i in range(20)]
-    assert tables.uncurated(ids, 6) == tables.uncurated(ids[::-1], 6)
-    assert tables.uncurated(ids, 6) == tables.uncurated(ids, 12)[:6]
+    assert first_by_hash(ids, 6) == first_by_hash(ids[::-1], 6)
+    assert first_by_hash(ids, 6) == first_by_hash(ids, 12)[:6]
 
 
 def test_numbers_are_written_with_units_and_signs() -> None:
@@ -116,7 +117,7 @@ def test_numbers_are_written_with_units_and_signs() -> None:
 
 def test_metrics_row_is_flat_and_short() -> None:
     rows = [make_row("base", 0, 0, "one two", "a.wav")]
-    row = tables.metrics_row(make_summary("base", rows))
+    row = metrics_row(make_summary("base", rows))
     assert len(row) <= 12
     assert all(isinstance(value, int | float) for value in row.values())
     assert (row["wer"], row["sim"], row["n_expected"]) == (0.14, 0.62, 1)

@@ -93,7 +93,7 @@ def votes(
 ) -> None:
     """Evaluate listeners' votes, with intervals."""
     from voxadapt.core import paths
-    from voxadapt.listening.pages import KEY_FILE
+    from voxadapt.listening.votes import KEY_FILE
     from voxadapt.pipeline import stages
 
     key = key or paths.LISTEN / KEY_FILE

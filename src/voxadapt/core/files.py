@@ -48,6 +48,16 @@ def sha256_array(array: np.ndarray) -> str:
     return sha256_bytes(header + array.tobytes())
 
 
+def first_by_hash(texts: Iterable[str], limit: int | None = None) -> list[str]:
+    """Sort texts by their hash and take the first: a fixed sample that nobody has picked.
+
+    Args:
+        texts: Texts or names; each counts once.
+        limit: How many; None: all.
+    """
+    return sorted(set(texts), key=lambda text: sha256_bytes(text.encode()))[:limit]
+
+
 def write_atomic(path: str | Path, data: str | bytes) -> None:
     """Write a file so that it is either whole or absent.
 

@@ -19,6 +19,7 @@ from voxadapt.core.files import write_atomic
 FRAME_S = 0.025
 HOP_S = 0.010
 MAX_SNR_DB = 100.0
+MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FLOOR_DB = -100.0  # digital silence
 SPEECH_FLOOR_DB = -65.0  # quieter than this is never speech
 MIN_SPEECH_RUN_FRAMES = 5  # a click of one sample already fills three overlapping frames
@@ -173,6 +174,19 @@ def read_mono(path: str | Path, sample_rate_hz: int | None = None) -> tuple[np.n
     if sample_rate_hz is None or sample_rate_hz == own_hz:
         return mono, own_hz
     return resample(mono, own_hz, sample_rate_hz), sample_rate_hz
+
+
+def encode(samples: np.ndarray, sample_rate_hz: int, container: str = "MP3") -> bytes:
+    """Encode samples in memory; equal samples give equal bytes in MP3 and FLAC.
+
+    Args:
+        samples: [num_samples], full scale 1.0.
+        sample_rate_hz: Their rate; MP3 knows `MP3_RATES_HZ` only.
+        container: libsndfile's name of the file format.
+    """
+    buffer = io.BytesIO()
+    sf.write(buffer, samples, sample_rate_hz, format=container)
+    return buffer.getvalue()
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:

@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import Params, SelectParams
+from voxadapt.core.records import with_wav_paths
 from voxadapt.explore.needs import decision, require
 from voxadapt.reporting.figures import LIGHT, Plot, Theme
 from voxadapt.reporting.players import Html, clip_list, diff_html
-from voxadapt.reporting.records import with_wav_paths
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked, read_scores, rows_sha

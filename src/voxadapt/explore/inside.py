@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import first_by_hash
 from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
 from voxadapt.data.audio import read_mono
@@ -26,7 +27,7 @@ from voxadapt.pipeline import stages
 from voxadapt.reporting import mel
 from voxadapt.reporting.figures import LIGHT, Plot, Theme
 from voxadapt.reporting.players import Html, clip_list
-from voxadapt.reporting.tables import frame, number, title, uncurated
+from voxadapt.reporting.tables import frame, number, title
 
 if TYPE_CHECKING:
     import pandas
@@ -188,9 +189,9 @@ def _utterance(rows: list[Utterance], wanted: str | None) -> Utterance:
     by_id = {row.id: row for row in rows}
     if wanted is None:
         held_out = [row.id for row in rows if row.split in stages.HELD_OUT]
-        wanted = uncurated(held_out or list(by_id), 1)[0]
+        wanted = first_by_hash(held_out or list(by_id), 1)[0]
     if wanted not in by_id:
-        some = ", ".join(uncurated(list(by_id), 3))
+        some = ", ".join(first_by_hash(list(by_id), 3))
         raise UserError(
             Problem("utterance", f"the id of an accepted clip, such as {some}", wanted,
                     f"Ids are in {SPEAKER.manifest.as_posix()}.")

@@ -9,24 +9,33 @@ stays at home. All clips have one sample rate and one loudness: neither may deci
 from __future__ import annotations
 
 import base64
-import hashlib
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from markupsafe import Markup
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import read_json, sha256_bytes, write_atomic, write_json
+from voxadapt.core.files import first_by_hash, sha256_bytes, write_atomic, write_json
 from voxadapt.core.params import Params, candidate_name
 from voxadapt.core.provenance import fingerprint
-from voxadapt.data.audio import AudioError, frame_levels_db, probe, read_mono, speech_frames
+from voxadapt.core.records import Files, Record
+from voxadapt.core.templating import SHARED, inline, new_environment
+from voxadapt.data.audio import (
+    MP3_RATES_HZ,
+    AudioError,
+    encode,
+    frame_levels_db,
+    probe,
+    read_mono,
+    speech_frames,
+)
 from voxadapt.listening.votes import (
+    KEY_FILE,
+    VOTES_FILE,
     KeyPage,
     KeyTrial,
     Kind,
@@ -36,13 +45,9 @@ from voxadapt.listening.votes import (
     read_votes,
     summarise_votes,
 )
-from voxadapt.reporting import tables
-from voxadapt.reporting.players import MP3_RATES_HZ
-from voxadapt.reporting.records import Files, Record, Records
-from voxadapt.reporting.templating import new_environment, source
 
 TITLE = "The listening pages cannot be made."
-KEY_FILE, VOTES_FILE = "key.json", "votes.json"
+TEMPLATES = Path(__file__).parent / "templates"
 LEVEL_DBFS = -26.0  # of the frames that hold speech
 PEAK_LIMIT = 0.89  # -1 dBFS: MP3 overshoots
 SHARE_REPEATED = 0.1
@@ -80,12 +85,6 @@ QUESTIONS: dict[Kind, tuple[Record, ...]] = {
     ),
 }
 TITLES: dict[Kind, str] = {"ab": "Which is better?", "mos": "How good is it?"}
-ASKED = {  # columns of the report
-    "likeness": "closer to the voice",
-    "speech": "better spoken",
-    "naturalness": "natural",
-}
-TONES = {"preferred": "good", "rejected": "bad", "undecided": "unsure"}
 
 
 @dataclass
@@ -109,7 +108,7 @@ class Sounds:
         if wav not in self._ids:
             try:
                 samples, _ = read_mono(wav, self.rate_hz)
-                data = _mp3(levelled(samples, self.rate_hz), self.rate_hz)
+                data = encode(levelled(samples, self.rate_hz), self.rate_hz)
             except AudioError as error:
                 self.problems.append(
                     Problem(wav, "a readable clip", str(error), "Run the stage that wrote it.")
@@ -141,12 +140,6 @@ def levelled(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     gain = 10.0 ** ((LEVEL_DBFS - speech_db) / 20.0)
     gain = min(gain, PEAK_LIMIT / max(float(np.abs(samples).max()), 1e-9))
     return (samples * gain).astype(np.float32)
-
-
-def _mp3(samples: np.ndarray, rate_hz: int) -> bytes:
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate_hz, format="MP3")
-    return buffer.getvalue()
 
 
 # --- what is compared --------------------------------------------------------------------------
@@ -215,7 +208,7 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
     confirmed = all((root / paths.CONFIRMATION / name / "rows.jsonl").is_file() for name in names)
     split = "confirmation" if confirmed else "selection"
     base = paths.CONFIRMATION if confirmed else paths.SCORES
-    files = Files(root, "Run `voxadapt {stage}` first.")
+    files = Files(root)
     listed = {name: files.rows(base / name, f"score {name}") for name in names}
     recordings = [
         row
@@ -245,7 +238,7 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
     ]
     if problems:
         raise UserError(problems, TITLE)
-    chosen = tables.uncurated(texts, num_sentences)
+    chosen = first_by_hash(texts, num_sentences)
     takes = sorted({row["take"] for row in listed[names[0]]})
     take_of = {text_id: takes[int(fingerprint(text_id), 16) % len(takes)] for text_id in chosen}
     rows = {
@@ -256,7 +249,7 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
         }
         for name in names
     }
-    order = {text_id: n for n, text_id in enumerate(tables.uncurated(_ids(recordings), 10**9))}
+    order = {text_id: n for n, text_id in enumerate(first_by_hash(_ids(recordings)))}
     references = sorted(recordings, key=lambda row: order[row["text_id"]])
     rows["real"] = {row["text_id"]: row for row in references if row["text_id"] in take_of}
     return Material(split, chosen, rows, references)
@@ -300,7 +293,7 @@ def write_listening(
         UserError: Naming files that are missing, unknown candidates and unreadable clips.
     """
     root = Path(root)
-    files = Files(root, "Run `voxadapt {stage}` first.")
+    files = Files(root)
     selection = files.read(paths.SELECTION, "select")
     if files.problems:
         raise UserError(files.problems, TITLE)
@@ -420,30 +413,24 @@ def _definition(kind: Kind, params: Params, trials: Sequence[Record], sounds: So
 
 def render(definition: Record) -> str:
     """Render a page: its policy allows its own script and style by their hashes, nothing else."""
-    script = source("listen.js")
-    style = source("style.css") + source("listen.css")
+    script = inline(TEMPLATES / "listen.js")
+    style = inline(SHARED / "style.css", TEMPLATES / "listen.css")
     data = json.dumps(definition, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":  # nothing in a text can end the element
         data = data.replace(character, f"\\u{ord(character):04x}")
     count = len(definition["trials"]) + definition["repeats"]
     return (
-        new_environment()
+        new_environment(TEMPLATES)
         .get_template("listen.html.j2")
         .render(
             page=definition,
             num_trials=count,
             minutes=max(1, round(count * (25 if definition["kind"] == "ab" else 15) / 60)),
             data=Markup(data),
-            script=Markup(script),
-            style=Markup(style),
-            script_hash=_csp_hash(script),
-            style_hash=_csp_hash(style),
+            script=script,
+            style=style,
         )
     )
-
-
-def _csp_hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 # --- what the votes say ------------------------------------------------------------------------
@@ -467,72 +454,3 @@ def write_votes(files: Sequence[str | Path], key_file: str | Path, confidence: f
     summary = summarise_votes(key, read_votes(files, key), confidence)
     write_json(Path(key_file).parent / VOTES_FILE, summary)
     return summary
-
-
-def votes_section(records: Records) -> Record | None:
-    """Prepare the votes for the report page.
-
-    Args:
-        records: Their `root` is where `reports/listen` lies.
-
-    Returns:
-        None without votes. Else `stale` (they were given to other clips than the present ones, and
-        nothing of them is to be shown), `num_listeners`, `num_votes`, `num_texts`, `split`,
-        `comparisons` (each `question`, `first`, `second`, `preference` for the second as an
-        interval, `wins`, `losses`, `ties`, `verdict`, `tone`, `sentence`), `asked` and `ratings`
-        (each `candidate` and `means`, an interval for each of `asked`), `differences` (each
-        `question`, `first`, `second`, `difference`), `steadiness` and `method`.
-    """
-    folder = records.root / paths.LISTEN
-    try:
-        votes = read_json(folder / VOTES_FILE)
-        key = read_json(folder / KEY_FILE)
-    except (OSError, ValueError):
-        return None
-    current = {kind: page["page_sha"] for kind, page in key["pages"].items()}
-    asked = list(dict.fromkeys(item["question"] for item in votes["ratings"]))
-    repeated = sum(item["num_repeated"] for item in votes["listeners"])
-    agreed = sum(item["num_agreed"] for item in votes["listeners"])
-    return {
-        "stale": votes["pages"] != current,
-        "num_listeners": votes["num_listeners"],
-        "num_votes": votes["num_votes"],
-        "num_texts": max((item["num_texts"] for item in votes["comparisons"]), default=0),
-        "split": votes["split"],
-        "comparisons": [
-            {
-                **item,
-                "question": ASKED[item["question"]],
-                "first": item["pair"][0],
-                "second": item["pair"][1],
-                "tone": TONES[item["verdict"]],
-            }
-            for item in votes["comparisons"]
-        ],
-        "asked": [ASKED[question] for question in asked],
-        "ratings": [
-            {
-                "candidate": name,
-                "means": [
-                    item["mean"]
-                    for question in asked
-                    for item in votes["ratings"]
-                    if (item["candidate"], item["question"]) == (name, question)
-                ],
-            }
-            for name in dict.fromkeys(item["candidate"] for item in votes["ratings"])
-        ],
-        "differences": [
-            {
-                **item,
-                "question": ASKED[item["question"]],
-                "first": item["pair"][0],
-                "second": item["pair"][1],
-            }
-            for item in votes["rating_differences"]
-        ],
-        "steadiness": f"Of {repeated} answers that were asked for twice, {agreed} were the same."
-        if repeated
-        else "",
-        "method": votes["method"],
-    }

@@ -30,6 +30,7 @@ Kind = Literal["ab", "mos"]
 SUMMARY_SCHEMA = "voxadapt-votes-summary/1"
 REAL = "real"  # the hidden recordings
 MOS_RANGE = (1, 5)
+KEY_FILE, VOTES_FILE = "key.json", "votes.json"
 TITLE = "The votes cannot be used."
 METHOD = (
     "A tie counts half for each side. A sentence of which one side has no clip is lost by that "

@@ -557,7 +557,8 @@ def votes(params: Params, files: Sequence[Path], key: Path) -> StageResult:
         files: Exported files.
         key: The key that was written with the pages.
     """
-    from voxadapt.listening.pages import VOTES_FILE, write_votes
+    from voxadapt.listening.pages import write_votes
+    from voxadapt.listening.votes import VOTES_FILE
 
     summary = write_votes(files, key, params.select.confidence)
     lines = [entry["sentence"] for entry in summary["comparisons"]]

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from voxadapt.reporting.speaker_page import script
-from voxadapt.reporting.templating import new_environment
+from voxadapt.reporting.speaker_page import environment, script
 
 
 def build(rows: Sequence[Mapping[str, str]], name: str, table: str) -> str:
@@ -27,7 +26,7 @@ def build(rows: Sequence[Mapping[str, str]], name: str, table: str) -> str:
     for mark, code in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):
         data = data.replace(mark, code)  # no text ends the script that holds it
     return (
-        new_environment()
+        environment()
         .get_template("transcripts.html.j2")
         .render(
             rows=rows, name=name, table=table, script=script("transcripts.js"), data=Markup(data)

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from voxadapt.core.files import write_atomic
+from voxadapt.core.files import first_by_hash, write_atomic
+from voxadapt.core.records import Record
 from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting import tables
-from voxadapt.reporting.records import Record
 from voxadapt.scoring.rows import ScoreRow
 
 MAX_SENTENCES = 12
@@ -112,7 +112,7 @@ def _sentences(by_system: Mapping[str, Sequence[Record]], cell: Any, metric: str
             first[name][row["text_norm"]] = row
             texts[row["text_norm"]] = row["text"]
     listed = []
-    for text in tables.uncurated(texts, MAX_SENTENCES):
+    for text in first_by_hash(texts, MAX_SENTENCES):
         spoken = [name for name in by_system if text in first[name]]
         item = page.sentence(texts[text], [cell(first[name][text], name) for name in spoken], None)
         errors = [tables.error_of(first[name][text], metric) for name in spoken]

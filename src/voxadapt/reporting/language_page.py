@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxadapt.core import paths
-from voxadapt.core.files import read_json, read_jsonl, write_atomic
+from voxadapt.core.files import first_by_hash, read_json, read_jsonl, write_atomic
 from voxadapt.core.params import LanguageParams, Params
+from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.data.respelling import load_respelling
 from voxadapt.reporting import figures, tables
 from voxadapt.reporting import speaker_page as page
@@ -21,13 +22,11 @@ from voxadapt.reporting.players import Html, clip_list
 from voxadapt.reporting.records import (
     PSEUDO,
     LanguageRecords,
-    Record,
     candidate_order,
     language_params,
     language_scores,
     load_language_records,
     stage_and_epoch,
-    with_wav_paths,
 )
 from voxadapt.reporting.tables import NONE, interval, number, percent, title
 
@@ -371,7 +370,7 @@ def text_findings(texts: Record, rows: Sequence[Record]) -> list[dict[str, Any]]
 def _examples(rows: Sequence[Record]) -> list[Record]:
     """Take a few accepted texts, the first by hash."""
     by_text = {row["text"]: row for row in rows}
-    return [by_text[text] for text in tables.uncurated(by_text, NUM_EXAMPLES)]
+    return [by_text[text] for text in first_by_hash(by_text, NUM_EXAMPLES)]
 
 
 # --- rows of tables ----------------------------------------------------------------------------
@@ -599,7 +598,7 @@ def language_grid(params: Params, root: str | Path = ".", limit: int = 6) -> Htm
         clips[name] = {row["text_id"]: row for row in rows if row["take"] == 0}
     texts = {row["text_norm"]: row for row in clips["base"].values()}
     items = []
-    for norm in tables.uncurated(texts, limit):
+    for norm in first_by_hash(texts, limit):
         text, key = texts[norm]["text"], texts[norm]["text_id"]
         items.append(
             {

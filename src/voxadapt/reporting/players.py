@@ -7,7 +7,6 @@ Nothing is normalised: loudness and clipping stay audible.
 from __future__ import annotations
 
 import base64
-import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +15,14 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
 from voxadapt.core import paths
-from voxadapt.core.files import read_jsonl
+from voxadapt.core.files import first_by_hash, read_jsonl
 from voxadapt.core.params import candidate_name
 from voxadapt.core.paths import SPEAKER, Corpus
-from voxadapt.data.audio import AudioError, read_mono
+from voxadapt.core.records import with_wav_paths
+from voxadapt.data.audio import MP3_RATES_HZ, AudioError, encode, read_mono
 from voxadapt.reporting import mel
-from voxadapt.reporting.records import with_wav_paths
-from voxadapt.reporting.tables import error_of, percent, uncurated, worst
-
-MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+from voxadapt.reporting.tables import error_of, percent, worst
 
 
 class Html(str):
@@ -66,11 +61,9 @@ def read_sound(path: str | Path) -> Sound | None:
     except AudioError:
         return None
     kind = "MP3" if rate_hz in MP3_RATES_HZ else "FLAC"
-    buffer = io.BytesIO()
-    soundfile.write(buffer, mono, rate_hz, format=kind)
     mime = "audio/mpeg" if kind == "MP3" else "audio/flac"
     return Sound(
-        uri=f"data:{mime};base64,{base64.b64encode(buffer.getvalue()).decode()}",
+        uri=f"data:{mime};base64,{base64.b64encode(encode(mono, rate_hz, kind)).decode()}",
         mel_uri=mel.picture_uri(mono, rate_hz),
         duration_s=len(mono) / rate_hz,
     )
@@ -216,7 +209,7 @@ def round_trip(root: str | Path = ".", limit: int = 6, at: Corpus = SPEAKER) -> 
         for name, folder in folders.items()
     }
     items = []
-    for text_id in uncurated(list(rows["real"]), limit):
+    for text_id in first_by_hash(list(rows["real"]), limit):
         real, codec = rows["real"][text_id], rows["codec"].get(text_id, {})
         items.append(
             {

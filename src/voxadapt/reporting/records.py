@@ -4,58 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import read_json, read_jsonl
+from voxadapt.core.files import read_jsonl
 from voxadapt.core.params import LanguageParams, Params, epoch_number, in_stage2
+from voxadapt.core.records import Files, Record
 
-Record = dict[str, Any]
 Log = list[dict[str, float | None]]
 PSEUDO = ("real", "codec")  # scored like candidates: recordings, and their codec round trip
 TITLE = "The report cannot be written."
-
-
-@dataclass
-class Files:
-    """Reads files below a folder and remembers those that are missing or damaged.
-
-    Attributes:
-        root: Project folder.
-        fix: What to do about a missing file; `{stage}` is the stage that writes it.
-        problems: One for each file that could not be read.
-    """
-
-    root: Path
-    fix: str
-    problems: list[Problem] = field(default_factory=list)
-
-    def read(
-        self, path: Path, stage: str, reader: Callable[[Path], Any] = read_json, default: Any = None
-    ) -> Any:
-        """Read a file, or note the problem and return the default (an empty record if None)."""
-        try:
-            return reader(self.root / path)
-        except FileNotFoundError:
-            found = "nothing"
-        except (OSError, ValueError) as error:
-            found = " ".join(str(error).split())[:120]
-        fix = self.fix.format(stage=stage)
-        self.problems.append(Problem(path.as_posix(), f"what `{stage}` writes", found, fix))
-        return {} if default is None else default
-
-    def optional(self, path: Path, stage: str, reader: Callable[[Path], Any] = read_json) -> Any:
-        """Read a file that need not be there; None when it is not."""
-        return self.read(path, stage, reader) if (self.root / path).is_file() else None
-
-    def rows(self, folder: Path, stage: str) -> list[Record]:
-        """Read a folder's score rows, with paths of clips that can be opened."""
-        rows = self.read(folder / "rows.jsonl", stage, read_jsonl, [])
-        return with_wav_paths(rows, self.root / folder, self.root)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +67,7 @@ def load_records(params: Params, root: str | Path = ".") -> Records:
         UserError: Naming every file that is missing or cannot be read, and the stage that
             writes it.
     """
-    files = Files(Path(root), "Run `voxadapt {stage}` first.")
+    files = Files(Path(root))
     summaries, rows = {}, {}
     for name in params.candidate_names:
         folder = paths.SCORES / name
@@ -283,7 +245,7 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
     """
     language = language_params(params)
     at = paths.LANGUAGE
-    files = Files(Path(root), "Run `voxadapt {stage}` first.")
+    files = Files(Path(root))
     choice1 = files.read(paths.LANGUAGE_CHOICE1, "language decide")
     selection = files.read(paths.LANGUAGE_SELECTION, "language confirm")
     names = candidate_order(
@@ -361,24 +323,6 @@ def _language_disagreements(language: LanguageParams, records: LanguageRecords) 
 
 
 # --- files -------------------------------------------------------------------------------------
-
-
-def with_wav_paths(rows: list[Record], folder: Path, root: Path) -> list[Record]:
-    """Make `wav` openable: relative to the rows' folder, or else to the project.
-
-    Recordings of the pseudo-candidate `real` lie in the corpus, generated clips beside their rows.
-    """
-    return [
-        {
-            **row,
-            "wav": str(
-                folder / row["wav"] if (folder / row["wav"]).is_file() else root / row["wav"]
-            ),
-        }
-        if row.get("wav")
-        else row
-        for row in rows
-    ]
 
 
 def read_log(path: str | Path) -> Log:

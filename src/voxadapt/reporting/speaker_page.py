@@ -7,8 +7,6 @@ and escapes every text.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,15 +19,17 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from voxadapt.core import paths
-from voxadapt.core.files import write_atomic
+from voxadapt.core.files import first_by_hash, write_atomic
 from voxadapt.core.params import Params
 from voxadapt.core.provenance import fingerprint, git_commit, versions
-from voxadapt.listening.pages import votes_section
+from voxadapt.core.records import Record
+from voxadapt.core.templating import Inline, inline, new_environment
 from voxadapt.reporting import figures, tables
 from voxadapt.reporting.players import diff_html, read_sound
-from voxadapt.reporting.records import PSEUDO, Record, Records, flatten, load_records
-from voxadapt.reporting.templating import new_environment, source
+from voxadapt.reporting.records import PSEUDO, Records, flatten, load_records
+from voxadapt.reporting.votes import votes_section
 
+TEMPLATES = Path(__file__).parent / "templates"
 NUM_WORST_CHOSEN, NUM_WORST_BASE = 6, 3
 NUM_OPEN_SENTENCES = 3
 NUM_EXTREMES = 3  # of each kind
@@ -44,7 +44,7 @@ VERDICTS = {  # confirm.json: (words on the chip, tone)
 @cache
 def environment() -> Environment:
     """Return the Jinja environment of the reports, with their filters."""
-    env = new_environment()
+    env = new_environment(TEMPLATES)
     env.filters |= {
         "percent": tables.percent,
         "number": tables.number,
@@ -59,25 +59,10 @@ def environment() -> Environment:
     return env
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A script that a page holds.
-
-    Attributes:
-        code: Its text, exactly as between its tags.
-        allowance: The source expression that lets a content security policy run it alone.
-    """
-
-    code: Markup
-    allowance: Markup
-
-
 @cache
-def script(name: str) -> Script:
+def script(name: str) -> Inline:
     """Read a script of the templates."""
-    code = source(name)
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    return Script(Markup(code), Markup(f"'sha256-{digest}'"))
+    return inline(TEMPLATES / name)
 
 
 def _sentence(text: str) -> str:
@@ -432,7 +417,7 @@ def grid(
     texts = {row["text_norm"]: row["text"] for row in rows["base"]}
     return [
         sentence(texts[text], [cell(first[name].get(text), name) for name in columns], chosen)
-        for text in tables.uncurated(texts, limit)
+        for text in first_by_hash(texts, limit)
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
@@ -126,11 +125,6 @@ def worst(rows: Iterable[Mapping[str, Any]], limit: int, metric: str = "wer") ->
         )
 
     return sorted(rows, key=badness)[:limit]
-
-
-def uncurated(text_ids: Iterable[str], limit: int) -> list[str]:
-    """Take the first texts in the order of their hash: fixed, and nobody's choice."""
-    return sorted(set(text_ids), key=lambda text: hashlib.sha256(text.encode()).hexdigest())[:limit]
 
 
 # --- tables for notebooks ----------------------------------------------------------------------

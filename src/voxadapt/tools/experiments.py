@@ -24,7 +24,7 @@ import yaml
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import write_atomic, write_json
+from voxadapt.core.files import first_by_hash, write_atomic, write_json
 from voxadapt.core.params import Params, SelectParams, epoch_number, in_stage2
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint, versions
@@ -745,7 +745,7 @@ def _sentences(
     """Lay out sentence x system: first take of the first sentences by hash of their text."""
     texts = {row.text_norm: row.text for _, rows in by_label.values() for row in rows}
     listed = []
-    for text in tables.uncurated(texts, MAX_SENTENCES):
+    for text in first_by_hash(texts, MAX_SENTENCES):
         cells = []
         for label, (item, rows) in by_label.items():
             row = min((row for row in rows if row.text_norm == text), key=lambda row: row.take)

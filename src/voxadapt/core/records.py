@@ -1,0 +1,69 @@
+"""Reading what stages wrote, with every missing or damaged file noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from voxadapt.core.errors import Problem
+from voxadapt.core.files import read_json, read_jsonl
+
+Record = dict[str, Any]  # of a JSON file; its schema is that of the stage that wrote it
+
+
+@dataclass
+class Files:
+    """Reads files below a folder and remembers those that are missing or damaged.
+
+    Attributes:
+        root: Project folder.
+        fix: What to do about a missing file; `{stage}` is the stage that writes it.
+        problems: One for each file that could not be read.
+    """
+
+    root: Path
+    fix: str = "Run `voxadapt {stage}` first."
+    problems: list[Problem] = field(default_factory=list)
+
+    def read(
+        self, path: Path, stage: str, reader: Callable[[Path], Any] = read_json, default: Any = None
+    ) -> Any:
+        """Read a file, or note the problem and return the default (an empty record if None)."""
+        try:
+            return reader(self.root / path)
+        except FileNotFoundError:
+            found = "nothing"
+        except (OSError, ValueError) as error:
+            found = " ".join(str(error).split())[:120]
+        fix = self.fix.format(stage=stage)
+        self.problems.append(Problem(path.as_posix(), f"what `{stage}` writes", found, fix))
+        return {} if default is None else default
+
+    def optional(self, path: Path, stage: str, reader: Callable[[Path], Any] = read_json) -> Any:
+        """Read a file that need not be there; None when it is not."""
+        return self.read(path, stage, reader) if (self.root / path).is_file() else None
+
+    def rows(self, folder: Path, stage: str) -> list[Record]:
+        """Read a folder's score rows, with paths of clips that can be opened."""
+        rows = self.read(folder / "rows.jsonl", stage, read_jsonl, [])
+        return with_wav_paths(rows, self.root / folder, self.root)
+
+
+def with_wav_paths(rows: list[Record], folder: Path, root: Path) -> list[Record]:
+    """Make `wav` openable: relative to the rows' folder, or else to the project.
+
+    Recordings of the pseudo-candidate `real` lie in the corpus, generated clips beside their rows.
+    """
+    return [
+        {
+            **row,
+            "wav": str(
+                folder / row["wav"] if (folder / row["wav"]).is_file() else root / row["wav"]
+            ),
+        }
+        if row.get("wav")
+        else row
+        for row in rows
+    ]

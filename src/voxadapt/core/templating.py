@@ -1,0 +1,52 @@
+"""Jinja templates and the scripts of pages, shared by everything that writes HTML.
+
+Each package keeps its templates in a folder `templates`; the style sheet that all pages share lies
+in the one beside this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+SHARED = Path(__file__).parent / "templates"
+
+
+def new_environment(templates: Path) -> Environment:
+    """Return a Jinja environment: autoescape on, undefined names are errors.
+
+    Args:
+        templates: Folder of the package's templates; the shared ones are found as well.
+    """
+    return Environment(
+        loader=FileSystemLoader([templates, SHARED]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """A script or style sheet that a page holds.
+
+    Attributes:
+        code: Its text, exactly as between its tags.
+        allowance: The source expression that lets a content security policy allow it alone.
+    """
+
+    code: Markup
+    allowance: Markup
+
+
+def inline(*files: Path) -> Inline:
+    """Read scripts or style sheets, one after the other, for a page."""
+    code = "".join(file.read_text(encoding="utf-8") for file in files)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    return Inline(Markup(code), Markup(f"'sha256-{digest}'"))
