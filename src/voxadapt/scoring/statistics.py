@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.stats import nct, norm, t
+from scipy.special import nctdtr, ndtr, ndtri, stdtrit
 
 Array = NDArray[np.float64]
 DIGITS = 6  # what is published is rounded, so that equal inputs give equal bytes everywhere
@@ -135,7 +134,7 @@ def _small_sample_factor(num_blocks: int, confidence: float) -> float:
         return float("inf")
     tail = (1.0 + confidence) / 2.0
     correction = np.sqrt(num_blocks / (num_blocks - 1.0))
-    return float(correction * t.ppf(tail, num_blocks - 1) / norm.ppf(tail))
+    return float(correction * stdtrit(num_blocks - 1, tail) / ndtri(tail))
 
 
 def interval(
@@ -165,17 +164,17 @@ def interval(
         return Interval(None, None, None, n)
     if num_blocks < 2:
         return Interval(point, None, None, n)
-    reach = norm.ppf((1.0 + confidence) / 2.0) * _small_sample_factor(num_blocks, confidence)
+    reach = ndtri((1.0 + confidence) / 2.0) * _small_sample_factor(num_blocks, confidence)
     sides = np.array([-reach, reach])
     if left_out is not None and np.ptp(draws) > 0:
         centred = np.nanmean(left_out) - left_out[np.isfinite(left_out)]
         scale = np.sum(centred**2) ** 1.5
         acceleration = float(np.sum(centred**3) / (6.0 * scale)) if scale > 0 else 0.0
         below = 0.5 * float(np.mean(draws < point) + np.mean(draws <= point))
-        bias = norm.ppf(np.clip(below, 1.0 / len(draws), 1.0 - 1.0 / len(draws)))
+        bias = ndtri(np.clip(below, 1.0 / len(draws), 1.0 - 1.0 / len(draws)))
         shifted = bias + sides
         sides = bias + shifted / np.maximum(1.0 - acceleration * shifted, 0.1)
-    low, high = np.quantile(draws, norm.cdf(sides))
+    low, high = np.quantile(draws, ndtr(sides))
     se = standard_error(draws, num_blocks)
     return Interval(point, min(float(low), point), max(float(high), point), n, se)
 
@@ -342,12 +341,15 @@ def standard_errors_to_show(num_texts: int, confidence: float = 0.95, power: flo
     """
     assert num_texts >= 2
     freedom = num_texts - 1
-    critical = float(t.ppf((1.0 + confidence) / 2.0, freedom))
-
-    def lacking(distance: float) -> float:
-        return float(nct.sf(critical, freedom, distance)) - power
-
-    return float(brentq(lacking, 0.0, 8.0 * critical + 8.0, xtol=1e-9))
+    critical = float(stdtrit(freedom, (1.0 + confidence) / 2.0))
+    low, high = 0.0, 8.0 * critical + 8.0
+    while high - low > 1e-10:
+        middle = (low + high) / 2.0
+        if nctdtr(freedom, middle, critical) > 1.0 - power:  # found too rarely
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2.0
 
 
 def detectable_difference(
@@ -378,7 +380,7 @@ def texts_needed(
     """
     assert difference > 0
     spread = se * np.sqrt(num_texts)
-    normal = norm.ppf((1.0 + confidence) / 2.0) + norm.ppf(power)
+    normal = ndtri((1.0 + confidence) / 2.0) + ndtri(power)
     needed = max(2, int(np.ceil((normal * spread / difference) ** 2)))
     while detectable_difference(spread / np.sqrt(needed), needed, confidence, power) > difference:
         needed += 1  # the normal figure is at most a few texts short
