@@ -90,7 +90,9 @@ def score_candidate(params: Any, folder: Path, spoken: list[Any], number: int) -
 
     score = params.score.model_copy(update={"seed": number, "takes": NUM_TAKES})
     params = params.model_copy(update={"score": score})
-    reference: Any = argparse.Namespace(voice=Path("voice.npz"), scale=Path("similarity.json"))
+    reference: Any = argparse.Namespace(
+        voice=Path("voice.safetensors"), scale=Path("similarity.json")
+    )
     spent = dict.fromkeys(PARTS, 0.0)
     start, cpu = time.perf_counter(), time.process_time()
     tts = load_tts("data/models/base")
@@ -137,7 +139,7 @@ def measure(data: Path, num_candidates: int) -> tuple[list[dict[str, float]], in
             Embedder(), real, {}, params.select, root=Path(),
             min_speech_s=params.score.min_speech_s,
         )  # fmt: skip
-        voice.write("voice.npz")
+        voice.write("voice.safetensors")
         scale.write("similarity.json")
         with mock.patch.dict(os.environ, {"WORK_DIR": "work"}):
             found = []

@@ -284,26 +284,13 @@ def fork_project(source: Path, target: Path) -> Path:
 
 
 def written(folder: Path, names: Iterable[str] = ("artifacts", "reports")) -> dict[str, str]:
-    """Hash every file that stages wrote. Speed in the training logs is not a result: left out."""
-    found = {}
-    for name in names:
-        for path in sorted((folder / name).rglob("*")):
-            if path.is_file():
-                data = path.read_bytes()
-                if path.name in ("train_log.csv", "stage1_log.csv", "stage2_log.csv"):
-                    data = without_speed(data)
-                found[path.relative_to(folder).as_posix()] = hashlib.sha256(data).hexdigest()
-    return found
-
-
-def without_speed(data: bytes) -> bytes:
-    """Blank the column `frames_per_s` of a training log."""
-    rows = [line.split(",") for line in data.decode().splitlines()]
-    if rows and "frames_per_s" in rows[0]:
-        column = rows[0].index("frames_per_s")
-        for row in rows:
-            row[column] = ""
-    return "\n".join(",".join(row) for row in rows).encode()
+    """Hash every file that stages wrote."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for name in names
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
+    }
 
 
 def outputs(stage: str) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import resemblyzer
 import torch
+from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
 
 from fakes import make_tts
@@ -291,7 +292,14 @@ def test_delta(tmp_path: Path, damage: str) -> None:
         read_delta(folder)
 
 
-def test_arrays_of_objects_are_not_read(tmp_path: Path) -> None:
-    np.savez(tmp_path / "reference.npz", ids=np.array([Bomb()], dtype=object))
-    with pytest.raises(ValueError, match="allow_pickle"):
-        similarity.VoiceReference.read(tmp_path / "reference.npz")
+@pytest.mark.parametrize("metadata", [None, {"voice": "[]"}, {"voice": "{}"}, {"voice": "x"}])
+def test_a_voice_is_no_pickle_and_names_its_clips(
+    tmp_path: Path, metadata: dict[str, str] | None
+) -> None:
+    path = tmp_path / "voice.safetensors"
+    path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(ValueError, match="not a voice"):
+        similarity.VoiceReference.read(path)
+    path.write_bytes(save({"embeddings": np.zeros((2, 256), np.float32)}, metadata))
+    with pytest.raises(ValueError, match=r"voice|ids|Expecting"):
+        similarity.VoiceReference.read(path)

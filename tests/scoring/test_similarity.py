@@ -189,8 +189,8 @@ def test_scale_of_a_speaker(tmp_path: Path, embedder: Embedder, speaker: list[Cl
     assert reference.similarity(found) > reference.similarity(found, leave_out="real0")
     assert reference.num_clips("real0") == 5 and reference.num_clips("stranger") == 6
     # Records survive their files.
-    reference.write(tmp_path / "voice.npz")
-    again = VoiceReference.read(tmp_path / "voice.npz")
+    reference.write(tmp_path / "voice.safetensors")
+    again = VoiceReference.read(tmp_path / "voice.safetensors")
     assert again.sim_id == reference.sim_id == scale.sim_id and again.ids == reference.ids
     scale.write(tmp_path / "similarity.json")
     stored = json.loads((tmp_path / "similarity.json").read_text())

@@ -70,15 +70,15 @@ class Corpus:
     @property
     def voice(self) -> Path:
         """Embeddings that similarity is measured against."""
-        return self.reference / "voice.npz"
+        return self.reference / "voice.safetensors"
 
     def voice_of(self, speaker: str) -> Path:
         """Embeddings of one of several speakers, named by its folder."""
-        return self.reference / "speakers" / speaker / "voice.npz"
+        return self.reference / "speakers" / speaker / "voice.safetensors"
 
     def coded_voice_of(self, speaker: str) -> Path:
         """Embeddings of the same recordings after the codec, which all generated speech passes."""
-        return self.reference / "speakers" / speaker / "coded.npz"
+        return self.reference / "speakers" / speaker / "coded.safetensors"
 
     def scale_of(self, speaker: str) -> Path:
         """Ceiling, floor and rate of one of several speakers, named by its folder."""

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from voxadapt.core import paths
 from voxadapt.core.files import first_by_hash, write_atomic
 from voxadapt.core.params import Params
-from voxadapt.core.provenance import fingerprint, git_commit, versions
+from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.core.templating import Inline, inline, new_environment
 from voxadapt.reporting import figures, tables
@@ -561,7 +561,7 @@ def stamp(
         summaries: Summary by candidate.
         names: The candidates.
     """
-    commit, evaluator = git_commit(), selection["evaluator"]
+    evaluator = selection["evaluator"]
     measured, expected = (
         sum(summaries[name][key] for name in names) for key in ("n_measured", "n_expected")
     )
@@ -570,9 +570,13 @@ def stamp(
         ("recogniser", evaluator["asr_id"]),
         ("normaliser", evaluator["norm_id"]),
         ("similarity", evaluator["sim_id"]),
-        ("commit", commit["commit"][:10] + ("+" if commit["modified"] else "")),
-        ("parameters", fingerprint(params.model_dump(mode="json"))[:12]),
+        ("parameters", _params_sha256(params)[:12]),
     ]
+
+
+def _params_sha256(params: Params) -> str:
+    """Hash what decides the results: where the stages run does not."""
+    return fingerprint(params.model_dump(mode="json", exclude={"executor"}))
 
 
 def provenance(
@@ -580,16 +584,18 @@ def provenance(
 ) -> list[tuple[str, str]]:
     """List what shaped the result.
 
+    Nothing here is of the machine or of the moment, so that equal results give an equal page.
+    `dvc.lock` holds the hash of the page, and so names the commit.
+
     Args:
         params: The parameters of the run.
         root: Project folder.
         selection: The decision that the page is about.
         seeds: What was seeded, and with what.
     """
-    commit, tree = git_commit(), params.model_dump(mode="json")
     lines = [
-        ("commit", commit["commit"] + (", with local changes" if commit["modified"] else "")),
-        ("parameters", f"profile {params.profile}, sha256 {fingerprint(tree)}"),
+        ("commit", "the one whose dvc.lock lists this page"),
+        ("parameters", f"profile {params.profile}, sha256 {_params_sha256(params)}"),
         ("data", _data_hash(root)),
         (
             "Base model",
@@ -608,10 +614,7 @@ def provenance(
         "gen_sha": "generation settings",
     }
     lines += [(names.get(key, key), str(value)) for key, value in selection["evaluator"].items()]
-    lines.append(
-        ("versions", ", ".join(f"{name} {version}" for name, version in versions().items()))
-    )
-    return lines
+    return [*lines, ("versions", "as constraints.txt of that commit pins them")]
 
 
 def _data_hash(root: Path) -> str:

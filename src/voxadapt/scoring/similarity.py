@@ -13,7 +13,7 @@ of the others). Label it `SIM-resemblyzer`; it is not comparable with other enco
 
 from __future__ import annotations
 
-import io
+import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 from scipy.ndimage import binary_dilation
 from scipy.signal import get_window
 
@@ -239,25 +241,32 @@ class VoiceReference:
         return _unit(self.embeddings[keep].mean(axis=0))
 
     def write(self, path: str | Path) -> None:
-        """Write the reference to an .npz file; equal references give equal bytes."""
-        stream = io.BytesIO()
-        np.savez(
-            stream,
-            ids=np.array(self.ids),
-            embeddings=self.embeddings,
-            encoder_id=np.array(self.encoder_id),
-        )
-        write_atomic(path, stream.getvalue())
+        """Write the reference as safetensors; equal references give equal bytes.
+
+        All that is not a tensor is one JSON text: the order of several metadata keys is not fixed.
+        """
+        about = {"ids": self.ids, "encoder_id": self.encoder_id}
+        text = json.dumps(about, sort_keys=True, ensure_ascii=False)
+        write_atomic(path, save({"embeddings": self.embeddings}, {"voice": text}))
 
     @classmethod
     def read(cls, path: str | Path) -> VoiceReference:
-        """Read what `write` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
-            return cls(
-                tuple(str(item) for item in stored["ids"]),
-                stored["embeddings"],
-                str(stored["encoder_id"]),
-            )
+        """Read what `write` wrote.
+
+        Raises:
+            ValueError: When the file is not whole, or not such a file.
+            OSError: When it cannot be read.
+        """
+        try:
+            with safe_open(path, "numpy") as stored:
+                about = json.loads((stored.metadata() or {})["voice"])
+                ids, encoder_id = tuple(about["ids"]), str(about["encoder_id"])
+                embeddings = stored.get_tensor("embeddings")
+        except (SafetensorError, KeyError, TypeError) as error:
+            raise ValueError(f"not a voice's embeddings: {error}") from None
+        if embeddings.ndim != 2 or len(ids) != len(embeddings):
+            raise ValueError(f"{len(ids)} ids for embeddings of shape {embeddings.shape}")
+        return cls(ids, embeddings, encoder_id)
 
 
 def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:

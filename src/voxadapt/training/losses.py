@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from voxadapt.core.sums import ordered_sum
 from voxadapt.model.forward import Predictions
 
 
@@ -95,7 +96,7 @@ class Tally:
     @property
     def sub_loss(self) -> float:
         """Mean nats of a code of the further codebooks."""
-        return sum(self.codebook_losses) / len(self.sub_sums)
+        return ordered_sum(self.codebook_losses) / len(self.sub_sums)
 
     def loss(self, sub_talker_weight: float) -> float:
         """Return the total that training minimises."""

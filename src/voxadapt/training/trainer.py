@@ -438,6 +438,7 @@ def _publish(
             publish(folder / path.name, path)
         if log_path is not None:
             log.write_log(log_path, rows)
+        log.write_speed(folder / "speed.csv", rows)
     accelerator.wait_for_everyone()
     metrics = {**read_json(folder / "about.json"), "epochs": state.epochs[:num_epochs]}
     return TrainResult(checkpoints, metrics, rows, resumed_step)
