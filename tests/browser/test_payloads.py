@@ -13,11 +13,12 @@ from IPython.core.formatters import DisplayFormatter
 from listening.world import listening_params, write_listening_world
 from reporting.language_world import make_language_params, write_language_world
 from reporting.world import make_params, write_world
+from voxadapt.core import paths
 from voxadapt.core.errors import Problem
 from voxadapt.core.params import Params
 from voxadapt.listening import pages as listening
+from voxadapt.reporting import components, players, tables
 from voxadapt.reporting import language_page as language
-from voxadapt.reporting import players, tables
 from voxadapt.reporting import speaker_page as page
 from voxadapt.tools.notebook import to_html
 
@@ -108,7 +109,7 @@ def test_report(browser_page: Any, tmp_path: Path) -> None:
     params = make_params(4, max_grid_sentences=4)
     write_world(tmp_path, params)
     assert poison(tmp_path) > 500
-    write_consent(tmp_path, page.paths.AUDIT_METRICS)
+    write_consent(tmp_path, paths.AUDIT_METRICS)
     html = shown(browser_page, page.write_report(poisoned(params), tmp_path))
     text = browser_page.inner_text("body")
     assert text.count("document.title='owned'") > 50, "the texts are there, as texts"
@@ -142,19 +143,19 @@ def test_listening_pages(browser_page: Any, tmp_path: Path, kind: str) -> None:
     assert browser_page.title() != "owned" and browser_page.requests == []
 
 
-def test_notebook_pages(browser_page: Any, tmp_path: Path) -> None:
+def test_notebook_pages(browser_page: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The audit's page, and whatever a cell of any notebook prints, shows or fails with."""
+    monkeypatch.chdir(tmp_path)
     write_world(tmp_path, make_params())
     poison(tmp_path)
-    write_consent(tmp_path, page.paths.AUDIT_METRICS)
+    write_consent(tmp_path, paths.AUDIT_METRICS)
     render = DisplayFormatter().format
     displays = [
-        tables.findings(tmp_path), tables.consent(tmp_path), tables.splits(tmp_path),
-        players.clips_with_findings(tmp_path), players.worst_clips("base", tmp_path),
-        players.round_trip(tmp_path),
+        tables.findings(), tables.consent(), tables.splits(),
+        players.clips_with_findings(), players.worst_clips("base"), players.round_trip(),
     ]  # fmt: skip
     problems = [Problem(PAYLOAD, PAYLOAD, PAYLOAD, PAYLOAD).as_dict()]
-    table = page.environment().get_template("problems.html.j2")
+    table = components.environment().get_template("problems.html.j2")
     outputs: list[dict[str, Any]] = [
         {"output_type": "display_data", "data": render(item)[0], "metadata": {}}
         for item in displays

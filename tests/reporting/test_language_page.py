@@ -17,17 +17,8 @@ from reporting.world import make_params
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import first_by_hash, read_json, read_jsonl, write_json, write_jsonl
-from voxadapt.reporting import (
-    figures,
-    players,
-    tables,
-)
-from voxadapt.reporting import (
-    language_page as language,
-)
-from voxadapt.reporting import (
-    speaker_page as page,
-)
+from voxadapt.reporting import components, figures, players, tables
+from voxadapt.reporting import language_page as language
 from voxadapt.reporting.records import candidate_order, language_scores, load_language_records
 
 NO_GAIN = QUALITY | {f"epoch-{n}": (0.95, 0.7) for n in (1, 2, 3)}
@@ -49,7 +40,7 @@ def skipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the drawing to the tests of the figures: it is what takes time here."""
-    monkeypatch.setattr(page.figures, "svg", lambda figure, prefix: "<svg></svg>")
+    monkeypatch.setattr(components.figures, "svg", lambda figure, prefix: "<svg></svg>")
 
 
 def text_of(html: str) -> str:
@@ -271,19 +262,23 @@ def test_notebooks_show_the_recordings_of_the_language(
     assert tables.flags("base", folder=folder)["clips"].sum() > 0
 
 
-def test_notebook_tables_before_stage_2(tmp_path: Path) -> None:
+def test_notebook_tables_before_stage_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     params = make_language_params(0.9)
     write_language_world(tmp_path, params)
     (tmp_path / paths.LANGUAGE_SELECTION).unlink()
     (tmp_path / paths.LANGUAGE_STAGE2_METRICS).unlink()
-    assert len(language.language_scores_table(tmp_path)) == 4
-    assert set(language.sizes_table(tmp_path).index) == {"Stage 1"}
-    assert language.language_grid(params, tmp_path, limit=2).count("<audio") == 2 * 5
-    assert figures.png(language.language_curves(params, tmp_path)).startswith(b"\x89PNG")
+    assert len(language.language_scores_table()) == 4
+    assert set(language.sizes_table().index) == {"Stage 1"}
+    assert language.language_grid(params, limit=2).count("<audio") == 2 * 5
+    assert figures.png(language.language_curves(params)).startswith(b"\x89PNG")
 
 
-def test_curves_show_both_languages_and_the_codec(ran: Path) -> None:
-    axes = language.language_curves(make_language_params(), ran).axes[0]
+def test_curves_show_both_languages_and_the_codec(
+    ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ran)
+    axes = language.language_curves(make_language_params()).axes[0]
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["Malay", "English", "recordings after the codec"]
     ticks = [label.get_text() for label in axes.get_xticklabels()]

@@ -23,8 +23,8 @@ from reporting.world import (
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, read_jsonl, write_json, write_jsonl
+from voxadapt.reporting import components, tables
 from voxadapt.reporting import speaker_page as page
-from voxadapt.reporting import tables
 from voxadapt.reporting.records import load_records
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.selection import select as selection
@@ -95,9 +95,8 @@ def test_the_first_screen_says_what_was_measured_with_what(html: str) -> None:
 
 def test_what_the_sample_leaves_out_is_sorted_out_and_explained(world: Path) -> None:
     records = load_records(make_params(), world)
-    cell = page.partial(page.make_cell, metric="wer")
-    sample = page.grid(records.rows, ("real", "base", "epoch-2"), 2, cell, "epoch-2")
-    found = page.extremes(records.rows, "epoch-2", sample, cell, "wer")
+    sample = components.grid(records.rows, ("real", "base", "epoch-2"), 2, "wer", "epoch-2")
+    found = components.extremes(records.rows, "epoch-2", sample, "wer")
     assert len({(item["text"], item["take"]) for item in found}) == len(found)
     shown = {item["text"] for item in sample}
     assert not any(item["take"] == 1 and item["text"] in shown for item in found)
@@ -109,7 +108,7 @@ def test_what_the_sample_leaves_out_is_sorted_out_and_explained(world: Path) -> 
             assert item["num_flagged"]
     reasons = {reason for item in found for reason in item["why"]}
     assert {"most worsened", "most improved", "among the worst"} <= reasons
-    base = page.extremes(records.rows, "base", sample, cell, "wer")
+    base = components.extremes(records.rows, "base", sample, "wer")
     assert all(item["change"] is None for item in base)
 
 
@@ -184,7 +183,7 @@ def test_page_plays_every_cell_of_the_grid_with_the_recording_first(html: str) -
 @pytest.fixture
 def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave the drawing to the tests of the figures: it is what takes time here."""
-    monkeypatch.setattr(page.figures, "svg", lambda figure, prefix: "<svg></svg>")
+    monkeypatch.setattr(components.figures, "svg", lambda figure, prefix: "<svg></svg>")
 
 
 @pytest.mark.usefixtures("_plain_figures")

@@ -111,9 +111,12 @@ def test_too_little_to_plan_from_is_said() -> None:
     json.dumps([few, one], allow_nan=False)
 
 
-def test_the_table_of_the_notebook_shows_both_comparisons(tmp_path: Path) -> None:
+def test_the_table_of_the_notebook_shows_both_comparisons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_json(tmp_path / SPEAKER.planning, planned(recordings(), recordings("codec")))
-    table = tables.planning(tmp_path)
+    table = tables.planning()
     assert list(table.index) == ["selection"] * 4 + ["confirmation"] * 2
     assert table["compared"].tolist() == ["between epochs"] * 2 + ["against base"] * 4
     assert table["can be seen"].iloc[0].startswith("0.00")

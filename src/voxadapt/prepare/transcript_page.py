@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from voxadapt.reporting.speaker_page import environment, script
+from voxadapt.reporting.components import environment, script
 
 
 def build(rows: Sequence[Mapping[str, str]], name: str, table: str) -> str:

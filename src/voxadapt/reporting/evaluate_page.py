@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from voxadapt.core.files import first_by_hash, write_atomic
 from voxadapt.core.records import Record
-from voxadapt.reporting import speaker_page as page
-from voxadapt.reporting import tables
+from voxadapt.reporting import components, tables
 from voxadapt.scoring.rows import ScoreRow
 
 MAX_SENTENCES = 12
@@ -22,7 +19,7 @@ MEASURES = {"error": ("", True), "sim": ("similarity", False), "failure_rate": (
 
 
 def build_page(summary: Record, rows: Sequence[ScoreRow], root: Path) -> str:
-    """Build the page.
+    """Build the components.
 
     Args:
         summary: What `evaluate` measured.
@@ -34,7 +31,6 @@ def build_page(summary: Record, rows: Sequence[ScoreRow], root: Path) -> str:
     """
     metric = summary["error_metric"]
     names = list(summary["systems"])
-    cell = partial(page.make_cell, metric=metric)
     by_system: dict[str, list[Record]] = {name: [] for name in names}
     for row in rows:
         values = row.model_dump(mode="json")
@@ -42,7 +38,7 @@ def build_page(summary: Record, rows: Sequence[ScoreRow], root: Path) -> str:
         by_system[row.candidate].append(values)
     worst = min(NUM_WORST, max(1, MAX_WORST // len(names)))
     return (
-        page.environment()
+        components.environment()
         .get_template("evaluate.html.j2")
         .render(
             summary=summary,
@@ -50,11 +46,11 @@ def build_page(summary: Record, rows: Sequence[ScoreRow], root: Path) -> str:
             names=names,
             headline=_headline(summary),
             pairs=_pairs(summary),
-            digits=page.digits(summary["systems"], names),
-            sentences=_sentences(by_system, cell, metric),
+            digits=components.digits(summary["systems"], names),
+            sentences=_sentences(by_system, metric),
             num_open=NUM_OPEN,
-            worst=page.worst_clips(by_system, dict.fromkeys(names, worst), cell, metric),
-            flag_counts=page.flag_counts(summary["systems"], names),
+            worst=components.worst_clips(by_system, dict.fromkeys(names, worst), metric),
+            flag_counts=components.flag_counts(summary["systems"], names),
             missing=summary["missing"][:MAX_MISSING],
             num_more_missing=max(0, len(summary["missing"]) - MAX_MISSING),
             provenance=_provenance(summary),
@@ -77,7 +73,7 @@ def _headline(summary: Record) -> str:
     return f"{name}: {metric.upper()} {tables.percent(found[metric]['point'])}"
 
 
-def _pairs(summary: Record) -> list[dict[str, Any]]:
+def _pairs(summary: Record) -> list[Record]:
     """Lay the pairs out as rows of a table, with intervals that hold for all of them at once."""
     found = []
     for pair in (summary["comparison"] or {"pairs": []})["pairs"]:
@@ -102,7 +98,7 @@ def _pairs(summary: Record) -> list[dict[str, Any]]:
     return found
 
 
-def _sentences(by_system: Mapping[str, Sequence[Record]], cell: Any, metric: str) -> list[Any]:
+def _sentences(by_system: Mapping[str, Sequence[Record]], metric: str) -> list[Record]:
     """Lay out sentence x system: first take of the first sentences by hash of their text."""
     first: dict[str, dict[str, Record]] = {}
     texts: dict[str, str] = {}
@@ -114,7 +110,8 @@ def _sentences(by_system: Mapping[str, Sequence[Record]], cell: Any, metric: str
     listed = []
     for text in first_by_hash(texts, MAX_SENTENCES):
         spoken = [name for name in by_system if text in first[name]]
-        item = page.sentence(texts[text], [cell(first[name][text], name) for name in spoken], None)
+        cells = [components.make_cell(first[name][text], name, metric) for name in spoken]
+        item = components.sentence(texts[text], cells, None)
         errors = [tables.error_of(first[name][text], metric) for name in spoken]
         listed.append(item | {"error": max(errors)})
     return listed

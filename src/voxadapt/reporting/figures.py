@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -21,6 +21,7 @@ from voxadapt.core import paths
 from voxadapt.core.files import read_json, read_jsonl
 from voxadapt.core.params import candidate_name, in_stage2
 from voxadapt.core.paths import SPEAKER, Corpus
+from voxadapt.core.records import Record
 from voxadapt.reporting.records import read_log
 from voxadapt.reporting.tables import percent, title
 
@@ -90,14 +91,14 @@ def svg(figure: Figure, prefix: str) -> str:
     return re.sub(r"\s*\n\s*", "\n", text)
 
 
-def _axes(theme: Theme, height_in: float = 3.2) -> tuple[Plot, Any]:
+def _axes(theme: Theme, height_in: float = 3.2) -> tuple[Plot, Axes]:
     figure = Plot(figsize=(theme.width_in, height_in), layout="constrained", facecolor=theme.card)
     axes = figure.subplots()
     _dress(axes, theme)
     return figure, axes
 
 
-def _dress(axes: Any, theme: Theme) -> None:
+def _dress(axes: Axes, theme: Theme) -> None:
     axes.set_facecolor(theme.card)
     axes.grid(axis="y", color=theme.line, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -105,8 +106,36 @@ def _dress(axes: Any, theme: Theme) -> None:
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(theme.quiet)
     axes.tick_params(colors=theme.ink, labelsize=9, length=0, pad=5)
-    axes.yaxis.label.set_color(theme.quiet)
-    axes.xaxis.label.set_color(theme.quiet)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set(color=theme.quiet, fontsize=9)
+
+
+def remove_frame(axes: Axes, theme: Theme, label_size: float) -> None:
+    """Take the frame off and set the colours and the size of the words."""
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(colors=theme.ink, labelsize=label_size, length=0, pad=4)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(theme.quiet)
+
+
+def _legend(axes: Axes, theme: Theme, num_columns: int) -> None:
+    """Put the legend above the axes."""
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, ncols=num_columns,
+                loc="lower center", bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+
+
+def _note(
+    axes: Axes,
+    text: str,
+    at: tuple[float, float],
+    offset: tuple[float, float],
+    coordinates: str | tuple[str, str] = "data",
+    **style: object,
+) -> None:
+    """Write a few words `offset` points away from a place."""
+    axes.annotate(text, at, xycoords=coordinates, xytext=offset, textcoords="offset points",
+                  **style)  # type: ignore[arg-type]  # fmt: skip
 
 
 def _colour(name: str, chosen: str, theme: Theme) -> str:
@@ -119,7 +148,7 @@ def _word_colour(name: str, chosen: str, theme: Theme) -> str:
 
 
 def _per_candidate(
-    selection: dict[str, Any],
+    selection: Record,
     key: str,
     label: str,
     lines: Sequence[tuple[str, float | None, str]],
@@ -158,11 +187,11 @@ def _per_candidate(
     for _, level, style in lines:
         if level is not None:
             axes.axhline(factor * level, color=theme.ink, linewidth=0.9, linestyle=style, zorder=2)
-    axes.set_ylabel(label, fontsize=9)
+    axes.set_ylabel(label)
     names = [c["name"] for c in listed]
     axes.set_xticks(range(len(names)), [_tick(name) for name in names])
     hollow = "; hollow: gated out" if any(not c["eligible"] for c in listed) else ""
-    axes.set_xlabel(f"epoch{_second(names)}{hollow}", fontsize=9)
+    axes.set_xlabel(f"epoch{_second(names)}{hollow}")
     for tick, candidate in zip(axes.get_xticklabels(), listed, strict=True):
         tick.set_color(_word_colour(candidate["name"], chosen, theme))
         tick.set_fontweight("bold" if candidate["name"] == chosen else "normal")
@@ -179,29 +208,22 @@ def _per_candidate(
 
 
 def _mark(
-    axes: Any,
+    axes: Axes,
     x: float,
     y: float,
-    candidate: Mapping[str, Any],
+    candidate: Record,
     chosen: str,
     theme: Theme,
     sizes: tuple[float, float],
 ) -> None:
     """Draw a candidate's point: the chosen one larger, one that failed a gate hollow."""
     colour = _colour(candidate["name"], chosen, theme)
-    axes.plot(
-        x,
-        y,
-        "o",
-        color=colour,
-        markersize=sizes[candidate["name"] == chosen],
-        markerfacecolor=colour if candidate["eligible"] else theme.card,
-        markeredgewidth=1.6,
-        zorder=4,
-    )
+    face = colour if candidate["eligible"] else theme.card
+    axes.plot(x, y, "o", color=colour, markersize=sizes[candidate["name"] == chosen],
+              markerfacecolor=face, markeredgewidth=1.6, zorder=4)  # fmt: skip
 
 
-def _band(axes: Any, points: Sequence[tuple[float, float, float, float]], theme: Theme) -> None:
+def _band(axes: Axes, points: Sequence[tuple[float, float, float, float]], theme: Theme) -> None:
     """Join candidates by a line and the ends of their intervals by a band."""
     if len(points) < 2:
         return
@@ -211,7 +233,7 @@ def _band(axes: Any, points: Sequence[tuple[float, float, float, float]], theme:
 
 
 def _name_lines(
-    axes: Any,
+    axes: Axes,
     lines: Sequence[tuple[str, float]],
     values: Sequence[float | None],
     theme: Theme,
@@ -224,18 +246,11 @@ def _name_lines(
         third = max(1, len(room) // 3)
         right = min(room[-third:]) > min(room[:third])
         tight = above is not None and above - level < 0.07 * (high - low)
-        axes.annotate(
-            text,
-            (1.0 if right else 0.0, level),
-            xycoords=("axes fraction", "data"),
-            xytext=(-2 if right else 2, -3 if tight else 3),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            va="top" if tight else "bottom",
-            fontsize=8.5,
-            color=theme.quiet,
-            zorder=5,
-        )
+        _note(
+            axes, text, (1.0 if right else 0.0, level), (-2 if right else 2, -3 if tight else 3),
+            ("axes fraction", "data"), ha="right" if right else "left",
+            va="top" if tight else "bottom", fontsize=8.5, color=theme.quiet, zorder=5,
+        )  # fmt: skip
         above = level
 
 
@@ -248,7 +263,7 @@ def _second(names: Sequence[str]) -> str:
     return "; S2: Stage 2" if any(map(in_stage2, names)) else ""
 
 
-def similarity(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+def similarity(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
     """Draw speaker similarity per candidate between floor and ceiling."""
     selection = selection or read_json(paths.SELECTION)
     scale = selection["scale"] or {}
@@ -260,9 +275,7 @@ def similarity(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) ->
     return _per_candidate(selection, "sim", "similarity (SIM-resemblyzer)", lines, theme)
 
 
-def errors(
-    selection: dict[str, Any] | None = None, metric: str = "wer", theme: Theme = LIGHT
-) -> Plot:
+def errors(selection: Record | None = None, metric: str = "wer", theme: Theme = LIGHT) -> Plot:
     """Draw word or character error per candidate, with what recordings score as a line."""
     selection = selection or read_json(paths.SELECTION)
     lines = [
@@ -278,7 +291,7 @@ def errors(
     return figure
 
 
-def rate(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+def rate(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
     """Draw the drift of the speaking rate: spoken / expected duration and the gate's band."""
     selection = selection or read_json(paths.SELECTION)
     low, high = selection["rule"]["duration_ratio"]
@@ -302,7 +315,7 @@ def rate(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
 ERRORS = {"wer": "word error rate (%)", "cer": "character error rate (%)"}
 
 
-def trade_off(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+def trade_off(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
     """Draw error against similarity with both intervals, and the Pareto front.
 
     The front joins the candidates that no other beats in both; what lies in the shade is beaten in
@@ -328,9 +341,9 @@ def trade_off(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> 
             axes.plot((x, x), ends, color=colour, linewidth=1.3)
         _mark(axes, x, y, c, chosen, theme, sizes=(7, 10))
     second = _second([c["name"] for c in listed])
-    axes.set_xlabel(f"similarity to the voice (right is better{second})", fontsize=9)
+    axes.set_xlabel(f"similarity to the voice (right is better{second})")
     axes.locator_params(axis="x", nbins=6)
-    axes.set_ylabel(f"{ERRORS[metric]}, lower is better", fontsize=9)
+    axes.set_ylabel(f"{ERRORS[metric]}, lower is better")
     if not listed:
         return figure
     left, right = axes.get_xlim()
@@ -338,13 +351,13 @@ def trade_off(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> 
     right += (0.36 if theme.width_in > NARROW.width_in else 0.55) * (right - left)
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
-    _name_points(axes, listed, metric, chosen, theme)
+    _name_points(figure, listed, metric, chosen, theme)
     _front(axes, [(c["sim"]["point"], 100 * c[metric]["point"]) for c in listed if c["pareto"]],
            theme)  # fmt: skip
     return figure
 
 
-def _front(axes: Any, points: Sequence[tuple[float, float]], theme: Theme) -> None:
+def _front(axes: Axes, points: Sequence[tuple[float, float]], theme: Theme) -> None:
     """Draw the front as steps: the border of what is beaten in similarity and in error."""
     if not points:
         return
@@ -360,13 +373,14 @@ def _front(axes: Any, points: Sequence[tuple[float, float]], theme: Theme) -> No
 
 
 def _name_points(
-    axes: Any, listed: Sequence[Mapping[str, Any]], metric: str, chosen: str, theme: Theme
+    figure: Plot, listed: Sequence[Record], metric: str, chosen: str, theme: Theme
 ) -> None:
     """Write names to the right of the points, neighbours' in a column, none over another."""
+    [axes] = figure.axes
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     wide = right - left
-    line_high = 13 * (top - bottom) / (72 * axes.figure.get_figheight() - 50)
-    groups: list[list[Mapping[str, Any]]] = []
+    line_high = 13 * (top - bottom) / (72 * figure.get_figheight() - 50)
+    groups: list[list[Record]] = []
     for c in sorted(listed, key=lambda c: float(c["sim"]["point"])):
         if groups and c["sim"]["point"] - groups[-1][-1]["sim"]["point"] < 0.08 * wide:
             groups[-1].append(c)
@@ -398,25 +412,18 @@ def _name_points(
     axes.set_ylim(bottom, max(top, max(place for _, place in taken) + line_high))
 
 
-def p_best(selection: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+def p_best(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
     """Draw how often each candidate is best when the sentences are resampled."""
     selection = selection or read_json(paths.SELECTION)
     figure, axes = _axes(theme, height_in=2.6)
     for x, candidate in enumerate(selection["candidates"]):
         value = candidate["p_best"]
         axes.bar(x, 100 * value, 0.62, color=_colour(candidate["name"], selection["chosen"], theme))
-        axes.annotate(
-            percent(value, 0),
-            (x, 100 * value),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-            color=theme.ink,
-        )
+        _note(axes, percent(value, 0), (x, 100 * value), (0, 3), ha="center", fontsize=9,
+              color=theme.ink)  # fmt: skip
     names = [_tick(c["name"]) for c in selection["candidates"]]
     axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel("P(best), %", fontsize=9)
+    axes.set_ylabel("P(best), %")
     axes.set_ylim(0, 112)
     axes.set_yticks((0, 50, 100))
     return figure
@@ -444,25 +451,16 @@ def losses(log: Sequence[dict[str, float | None]] | None = None, theme: Theme = 
                   markerfacecolor=theme.card)  # fmt: skip
     for epoch, step in _epoch_edges(log):
         axes.axvline(step, color=theme.line, linewidth=0.8, zorder=0)
-        axes.annotate(
-            str(epoch),
-            (step, 0.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(-3, 4),
-            textcoords="offset points",
-            ha="right",
-            fontsize=8,
-            color=theme.quiet,
-        )
+        _note(axes, str(epoch), (step, 0.0), (-3, 4), ("data", "axes fraction"), ha="right",
+              fontsize=8, color=theme.quiet)  # fmt: skip
     axes.plot([], [], "o", color=theme.quiet, markerfacecolor=theme.card, label="held out")
-    axes.set_xlabel("optimizer step (small numbers: epoch)", fontsize=9)
-    axes.set_ylabel("loss, nats per token", fontsize=9)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, ncols=2, loc="lower center",
-                bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    axes.set_xlabel("optimizer step (small numbers: epoch)")
+    axes.set_ylabel("loss, nats per token")
+    _legend(axes, theme, 2)
     return figure
 
 
-def confusion(tables: Mapping[str, Mapping[str, Any]], theme: Theme = LIGHT) -> Plot:
+def confusion(tables: Mapping[str, Record], theme: Theme = LIGHT) -> Plot:
     """Draw who sounds like whom: rows ask for a speaker, columns are whose recordings it is near.
 
     Args:
@@ -546,11 +544,9 @@ def _epoch_edges(log: Sequence[dict[str, float | None]]) -> list[tuple[int, floa
     return sorted(last.items())
 
 
-def weight_change(
-    root: str | Path = ".", theme: Theme = LIGHT, path: Path = paths.TRAIN_METRICS
-) -> Plot:
+def weight_change(theme: Theme = LIGHT, path: Path = paths.TRAIN_METRICS) -> Plot:
     """Draw how far each part of the model moved from the Base, ||dW|| / ||W||, per epoch."""
-    epochs = read_json(Path(root) / path)["epochs"]
+    epochs = read_json(path)["epochs"]
     series: dict[str, list[tuple[int, float]]] = {}
     for epoch in epochs:
         for module, drift in epoch["drift"].items():
@@ -558,31 +554,30 @@ def weight_change(
     figure, axes = _axes(theme)
     for module, points in sorted(series.items(), key=lambda item: -item[1][-1][1]):
         axes.plot(*zip(*points, strict=True), "o-", markersize=4, linewidth=1.6, label=module)
-    axes.set_xlabel("epoch", fontsize=9)
-    axes.set_ylabel("||dW|| / ||W||, %", fontsize=9)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("||dW|| / ||W||, %")
+    axes.locator_params(axis="x", integer=True)
     if series:
         axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink)
     return figure
 
 
-def durations(root: str | Path = ".", theme: Theme = LIGHT, at: Corpus = SPEAKER) -> Plot:
+def durations(theme: Theme = LIGHT, at: Corpus = SPEAKER) -> Plot:
     """Draw the lengths of the accepted clips, stacked by split."""
-    rows = read_jsonl(Path(root) / at.manifest)
+    rows = read_jsonl(at.manifest)
     figure, axes = _axes(theme, height_in=2.8)
     named = {"train": theme.other, "selection": theme.chosen, "confirmation": theme.base}
     values = [[row["duration_s"] for row in rows if row["split"] == split] for split in named]
     labels = [f"{split} ({len(clips)})" for split, clips in zip(named, values, strict=True)]
     axes.hist(values, bins=16, stacked=True, color=list(named.values()), label=labels, rwidth=0.9)
-    axes.set_xlabel("clip duration, s", fontsize=9)
-    axes.set_ylabel("clips", fontsize=9)
+    axes.set_xlabel("clip duration, s")
+    axes.set_ylabel("clips")
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
     return figure
 
 
 def histogram(
     candidate: str,
-    root: str | Path = ".",
     theme: Theme = LIGHT,
     folder: Path | None = None,
     at: Corpus = SPEAKER,
@@ -591,23 +586,22 @@ def histogram(
 
     Args:
         candidate: Name, or number of an epoch.
-        root: Project folder.
         theme: Colours.
         folder: Where its scores are; None: with those of the speaker's candidates.
         at: Corpus of the recordings.
     """
     folder = folder or paths.SCORES / candidate_name(candidate)
-    rows = read_jsonl(Path(root) / folder / "rows.jsonl")
+    rows = read_jsonl(folder / "rows.jsonl")
     values = [row["sim"] for row in rows if row["sim"] is not None]
     figure, axes = _axes(theme, height_in=2.6)
     axes.hist(values, bins=16, color=theme.chosen, rwidth=0.9)
-    scale = read_json(Path(root) / at.scale)
+    scale = read_json(at.scale)
     for name, style in (("floor", ":"), ("codec_ceiling", "-."), ("ceiling", "--")):
         if scale[name]["point"] is not None:
             axes.axvline(scale[name]["point"], color=theme.ink, linewidth=1.1, linestyle=style,
                          label=name.replace("_", " "))  # fmt: skip
-    axes.set_xlabel("similarity to the speaker", fontsize=9)
-    axes.set_ylabel("clips", fontsize=9)
+    axes.set_xlabel("similarity to the speaker")
+    axes.set_ylabel("clips")
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
     return figure
 
@@ -617,7 +611,7 @@ def histogram(
 
 def two_errors(
     names: Sequence[str],
-    languages: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    languages: Mapping[str, Mapping[str, Record]],
     chosen: str,
     metric: str = "cer",
     floor: float | None = None,
@@ -653,14 +647,8 @@ def two_errors(
             if value["low"] is not None:
                 ends = (100 * value["low"], 100 * value["high"])
                 axes.plot((x + shift, x + shift), ends, color=colour, linewidth=2.2, zorder=3)
-            axes.plot(
-                x + shift,
-                100 * value["point"],
-                "o",
-                color=colour,
-                markersize=9.5 if name == chosen else 6,
-                zorder=4,
-            )
+            axes.plot(x + shift, 100 * value["point"], "o", color=colour, zorder=4,
+                      markersize=9.5 if name == chosen else 6)  # fmt: skip
         axes.plot([], [], "o-", color=colour, markersize=5, label=label)
     if floor is not None:
         axes.axhline(100 * floor, color=theme.ink, linewidth=1.0, linestyle="-.", zorder=2,
@@ -668,16 +656,14 @@ def two_errors(
     axes.set_xticks(range(len(names)), [_tick(name) for name in names])
     for tick, name in zip(axes.get_xticklabels(), names, strict=True):
         tick.set_fontweight("bold" if name == chosen else "normal")
-    kind = {"wer": "word", "cer": "character"}[metric]
-    axes.set_ylabel(f"{kind} error rate (%)", fontsize=9)
-    axes.set_xlabel(f"epoch (Base: zero-shot{_second(names)})", fontsize=9)
+    axes.set_ylabel(ERRORS[metric])
+    axes.set_xlabel(f"epoch (Base: zero-shot{_second(names)})")
     axes.set_ylim(-0.02 * axes.get_ylim()[1], axes.get_ylim()[1])
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, ncols=3, loc="lower center",
-                bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+    _legend(axes, theme, 3)
     return figure
 
 
-def gap(decision: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
+def gap(decision: Record | None = None, theme: Theme = LIGHT) -> Plot:
     """Draw how far Stage 1 stays behind the codec, and the gap beyond which Stage 2 runs."""
     decision = decision or read_json(paths.LANGUAGE_DECISION)
     found, limit = decision["gap"], 100 * decision["rule"]["max_gap"]
@@ -692,20 +678,12 @@ def gap(decision: dict[str, Any] | None = None, theme: Theme = LIGHT) -> Plot:
                   linewidth=3, solid_capstyle="round")  # fmt: skip
     if found["point"] is not None:
         axes.plot(100 * found["point"], 0, "o", color=theme.chosen, markersize=9)
-    axes.annotate(
-        f"limit {limit:g}: Stage 2 runs beyond it",
-        (limit, 1.0),
-        xycoords=("data", "axes fraction"),
-        xytext=(4, -4),
-        textcoords="offset points",
-        va="top",
-        fontsize=8.5,
-        color=theme.quiet,
-    )
+    _note(axes, f"limit {limit:g}: Stage 2 runs beyond it", (limit, 1.0), (4, -4),
+          ("data", "axes fraction"), va="top", fontsize=8.5, color=theme.quiet)  # fmt: skip
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(-1, 1.6)
     axes.set_yticks([])
     axes.grid(visible=False)
     metric = decision["rule"]["metric"].upper()
-    axes.set_xlabel(f"{metric} of Stage 1 minus {metric} after the codec, points", fontsize=9)
+    axes.set_xlabel(f"{metric} of Stage 1 minus {metric} after the codec, points")
     return figure

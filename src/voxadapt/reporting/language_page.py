@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from voxadapt.core import paths
 from voxadapt.core.files import first_by_hash, read_json, read_jsonl, write_atomic
 from voxadapt.core.params import LanguageParams, Params
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.data.respelling import load_respelling
-from voxadapt.reporting import figures, tables
-from voxadapt.reporting import speaker_page as page
+from voxadapt.reporting import components, figures, tables
 from voxadapt.reporting.players import Html, clip_list
 from voxadapt.reporting.records import (
-    PSEUDO,
     LanguageRecords,
     candidate_order,
     language_params,
@@ -33,8 +31,7 @@ from voxadapt.reporting.tables import NONE, interval, number, percent, title
 if TYPE_CHECKING:
     import pandas
 
-NUM_WORST_CHOSEN, NUM_WORST_BASE, NUM_WORST_SOURCE = 6, 3, 3
-NUM_OPEN_SENTENCES, NUM_SOURCE_SENTENCES, NUM_EXAMPLES = 3, 4, 5
+NUM_WORST_SOURCE, NUM_SOURCE_SENTENCES, NUM_EXAMPLES = 3, 4, 5
 VERDICTS = {  # of forgetting: (words, tone of a chip, class of a cell)
     "kept": ("kept", "good", "passed"),
     "undecided": ("not shown to be kept", "unsure", "undecided"),
@@ -50,7 +47,7 @@ def write_language_report(params: Params, root: str | Path = ".") -> Path:
         root: Project folder.
 
     Returns:
-        The path of the page.
+        The path of the components.
 
     Raises:
         UserError: Naming each missing file and the stage that writes it.
@@ -65,86 +62,58 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
     language = language_params(params)
     records = load_language_records(params, root)
     respelling = load_respelling(records.root / language.respelling)
-    selection, confirm, choice1 = records.selection, records.confirm, records.choice1
-    chosen, metric = selection["chosen"], selection["rule"]["error_metric"]
-    forgetting = remembered(choice1, selection)
-    cell = partial(page.make_cell, metric=metric)
-    heard = {chosen: NUM_WORST_CHOSEN} | ({"base": NUM_WORST_BASE} if chosen != "base" else {})
-    sentences = page.grid(
-        records.rows, (*PSEUDO, *records.names), params.report.max_grid_sentences, cell, chosen
-    )
-    unusual = page.extremes(records.rows, chosen, sentences, cell, metric)
-    return (
-        page.environment()
-        .get_template("language.html.j2")
-        .render(
-            params=params,
-            language=language,
-            target=spoken(language.name),
-            source=spoken(language.source.language),
-            selection=selection,
-            choice1=choice1,
-            confirm=confirm,
-            decision=records.decision,
-            stage2_ran=records.stage2 is not None,
-            chosen=chosen,
-            metric=metric,
-            headline=headline(language, selection),
-            lede=lede(language, records),
-            cost=cost(language, records),
-            verdict=page.VERDICTS[confirm["verdict"]],
-            stage2_words=stage2_words(records.decision),
-            candidates=[records.candidate(name) for name in records.names],
-            summaries=records.summaries,
-            forgetting=forgetting,
-            forgetting_record=selection["forgetting"],
-            forgetting_words=VERDICTS,
-            source_metric=selection["forgetting"]["metric"],
-            marks=_error_marks(records, metric),
-            figures=_figures(language, records, metric),
-            stamp=page.stamp(params, selection, records.summaries, records.names),
-            sentences=[
-                item | {"respelling": respelling.respell(item["text"])} for item in sentences
-            ],
-            extremes=[item | {"respelling": respelling.respell(item["text"])} for item in unusual],
-            source_sentences=page.grid(
-                records.source_rows,
-                candidate_order(("base", choice1["chosen"], chosen)),
-                NUM_SOURCE_SENTENCES,
-                cell,
-                chosen,
-            ),
-            num_open=NUM_OPEN_SENTENCES,
-            worst=page.worst_clips(records.rows, heard, cell, metric),
-            source_worst=page.worst_clips(
-                records.source_rows, {chosen: NUM_WORST_SOURCE}, cell, metric
-            ),
-            names=records.names,
-            flag_counts=page.flag_counts(records.summaries, records.names),
-            digits=page.digits(records.summaries, records.names),
-            planning=records.planning,
-            decision_rows=decision_rows(records.decision),
-            sizes=size_rows(records.stage1, records.stage2),
-            trained=_trained(records),
-            arms=arm_rows(records.arms),
-            stages=_stages(records),
-            texts=records.texts,
-            text_findings=text_findings(records.texts, records.text_rows),
-            text_examples=_examples(records.text_rows),
-            audit=page.audit_facts(records.audit, records.clips),
-            codes=page.facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
-            provenance=page.provenance(
-                params,
-                records.root,
-                selection,
-                {
-                    "Stage 1": language.stage1.seed,
-                    "Stage 2": language.stage2.seed,
-                    "synthesis": params.score.seed,
-                    "bootstrap": language.select.seed,
-                },
-            ),
-        )
+    selection, choice1 = records.selection, records.choice1
+    chosen = selection["chosen"]
+    seeds = {
+        "Stage 1": language.stage1.seed,
+        "Stage 2": language.stage2.seed,
+        "synthesis": params.score.seed,
+        "bootstrap": language.select.seed,
+    }
+    shared = components.shared_parts(params, records, seeds)
+    for key in ("sentences", "extremes"):
+        for item in shared[key]:
+            item["respelling"] = respelling.respell(item["text"])
+    metric = shared["metric"]
+    template = components.environment().get_template("language.html.j2")
+    return template.render(
+        shared,
+        language=language,
+        target=spoken(language.name),
+        source=spoken(language.source.language),
+        choice1=choice1,
+        decision=records.decision,
+        stage2_ran=records.stage2 is not None,
+        headline=headline(language, selection),
+        lede=lede(language, records),
+        cost=cost(language, records),
+        stage2_words=stage2_words(records.decision),
+        candidates=[records.candidate(name) for name in records.names],
+        forgetting=remembered(choice1, selection),
+        forgetting_record=selection["forgetting"],
+        forgetting_words=VERDICTS,
+        source_metric=selection["forgetting"]["metric"],
+        marks=_error_marks(records, metric),
+        figures=_figures(language, records, metric),
+        source_sentences=components.grid(
+            records.source_rows,
+            candidate_order(("base", choice1["chosen"], chosen)),
+            NUM_SOURCE_SENTENCES,
+            metric,
+            chosen,
+        ),
+        source_worst=components.worst_clips(
+            records.source_rows, {chosen: NUM_WORST_SOURCE}, metric
+        ),
+        names=records.names,
+        decision_rows=decision_rows(records.decision),
+        sizes=size_rows(records.stage1, records.stage2),
+        trained=_trained(records),
+        arms=arm_rows(records.arms),
+        stages=_stages(records),
+        texts=records.texts,
+        text_findings=text_findings(records.texts, records.text_rows),
+        text_examples=_examples(records.text_rows),
     )
 
 
@@ -178,7 +147,7 @@ def lede(language: LanguageParams, records: LanguageRecords) -> str:
     metric = confirm["error_metric"]
     name = spoken(language.name)
     count = f"{confirm['num_texts']} unseen sentences"
-    base, ours = (page.point_of(confirm, metric, side) for side in ("base", "chosen"))
+    base, ours = (components.point_of(confirm, metric, side) for side in ("base", "chosen"))
     if selection["keep_base"]:
         return (
             f"On {count} of {name} the unadapted Base has {metric.upper()} {base}; on the "
@@ -189,12 +158,12 @@ def lede(language: LanguageParams, records: LanguageRecords) -> str:
         1: "is understood less well than the unadapted Base",
         0: "is understood about as well as the unadapted Base",
         -1: "is understood better than the unadapted Base",
-    }[page.direction(error)]
+    }[components.direction(error)]
     voice = {
         1: "closer to the reference than",
         0: "about as close to the reference as",
         -1: "less close to the reference than",
-    }[page.direction(confirm["measures"]["sim"]["difference"])]
+    }[components.direction(confirm["measures"]["sim"]["difference"])]
     level = round(100 * selection["rule"]["confidence"])
     return (
         f"On {count} of {name}, {placed(selection['chosen'])} {clarity}: {metric.upper()} {ours} "
@@ -274,7 +243,7 @@ def _trained(records: LanguageRecords) -> Record:
     }
 
 
-def _stages(records: LanguageRecords) -> list[dict[str, Any]]:
+def _stages(records: LanguageRecords) -> list[Record]:
     """Describe the training of each stage that ran."""
     found = [("Stage 1", records.stage1, records.stage1_log)]
     if records.stage2 is not None:
@@ -285,13 +254,13 @@ def _stages(records: LanguageRecords) -> list[dict[str, Any]]:
             "figure": name if log else None,
             "epochs": tables.train_rows(metrics) if log else [],
             "row": metrics.get("language_row"),
-            "facts": page.facts({k: v for k, v in metrics.items() if k != "language_row"}),
+            "facts": components.facts({k: v for k, v in metrics.items() if k != "language_row"}),
         }
         for name, metrics, log in found
     ]
 
 
-def _error_marks(records: LanguageRecords, metric: str) -> list[dict[str, Any]]:
+def _error_marks(records: LanguageRecords, metric: str) -> list[Record]:
     """Place the Base, the chosen model and the recordings on one line, by error."""
     chosen = records.selection["chosen"]
     marks = [("base", "Base, unadapted", records.candidate("base")[metric]["point"])]
@@ -303,12 +272,12 @@ def _error_marks(records: LanguageRecords, metric: str) -> list[dict[str, Any]]:
         for kind, name, label in named
         if name in records.summaries
     ]
-    return page.on_a_line(marks, percent, lower_is_better=True)
+    return components.on_a_line(marks, percent, lower_is_better=True)
 
 
 def _figures(
     language: LanguageParams, records: LanguageRecords, metric: str
-) -> dict[str, page.Drawing]:
+) -> dict[str, components.Drawing]:
     everyone = records.selection | {
         "candidates": [records.candidate(name) for name in records.names]
     }
@@ -325,7 +294,7 @@ def _figures(
     for name, log in (("Stage 1", records.stage1_log), ("Stage 2", records.stage2_log)):
         if log:
             makers[name] = lambda theme, log=log: figures.losses(log, theme)  # type: ignore[misc]
-    return page.draw(makers)
+    return components.draw(makers)
 
 
 def _curves(
@@ -350,7 +319,7 @@ def _curves(
     )
 
 
-def text_findings(texts: Record, rows: Sequence[Record]) -> list[dict[str, Any]]:
+def text_findings(texts: Record, rows: Sequence[Record]) -> list[Record]:
     """Count what the audit of the texts remarked, by rule, with an example of each.
 
     Args:
@@ -503,16 +472,16 @@ def arm_rows(arms: Record | None) -> list[dict[str, str]]:
 # --- for notebooks -----------------------------------------------------------------------------
 
 
-def _choices(root: str | Path) -> tuple[Record, Record | None]:
+def _choices() -> tuple[Record, Record | None]:
     """Read the choice of Stage 1, and the final one where it has been made."""
-    final = Path(root) / paths.LANGUAGE_SELECTION
-    first = read_json(Path(root) / paths.LANGUAGE_CHOICE1)
+    final = paths.LANGUAGE_SELECTION
+    first = read_json(paths.LANGUAGE_CHOICE1)
     return first, read_json(final) if final.is_file() else None
 
 
-def language_scores_table(root: str | Path = ".") -> pandas.DataFrame:
+def language_scores_table() -> pandas.DataFrame:
     """Show all candidates that were ranked, with intervals, in both languages."""
-    first, final = _choices(root)
+    first, final = _choices()
     ranked = {
         c["name"]: c
         for record in (first, final)
@@ -525,41 +494,41 @@ def language_scores_table(root: str | Path = ".") -> pandas.DataFrame:
     )
 
 
-def forgetting_table(root: str | Path = ".") -> pandas.DataFrame:
+def forgetting_table() -> pandas.DataFrame:
     """Show what each candidate does with the source language."""
-    return tables.frame(forgetting_rows(remembered(*_choices(root))), "candidate")
+    return tables.frame(forgetting_rows(remembered(*_choices())), "candidate")
 
 
-def decision_table(root: str | Path = ".") -> pandas.DataFrame:
+def decision_table() -> pandas.DataFrame:
     """Show whether Stage 2 is to run, and the numbers behind that."""
-    rows = decision_rows(read_json(Path(root) / paths.LANGUAGE_DECISION))
+    rows = decision_rows(read_json(paths.LANGUAGE_DECISION))
     return tables.frame(rows, "figure")
 
 
-def sizes_table(root: str | Path = ".") -> pandas.DataFrame:
+def sizes_table() -> pandas.DataFrame:
     """Show what each stage trained, counted in the model itself."""
-    first = read_json(Path(root) / paths.LANGUAGE_STAGE1_METRICS)
-    path = Path(root) / paths.LANGUAGE_STAGE2_METRICS
+    first = read_json(paths.LANGUAGE_STAGE1_METRICS)
+    path = paths.LANGUAGE_STAGE2_METRICS
     second = read_json(path) if path.is_file() else {"skipped": True}
     return tables.frame(size_rows(first, None if second.get("skipped") else second), "stage")
 
 
-def texts_table(root: str | Path = ".") -> pandas.DataFrame:
+def texts_table() -> pandas.DataFrame:
     """Count the remarks of the text audit by rule."""
-    figures_of = read_json(Path(root) / paths.LANGUAGE_TEXT_METRICS)
-    rows = text_findings(figures_of, read_jsonl(Path(root) / paths.LANGUAGE_TEXTS))
+    figures_of = read_json(paths.LANGUAGE_TEXT_METRICS)
+    rows = text_findings(figures_of, read_jsonl(paths.LANGUAGE_TEXTS))
     return tables.frame(rows or [{"rule": "none", "texts": 0, "example": NONE}], "rule")
 
 
-def arms_table(root: str | Path = ".") -> pandas.DataFrame:
+def arms_table() -> pandas.DataFrame:
     """Show every answer to what must learn a language."""
-    return tables.frame(arm_rows(read_json(Path(root) / paths.LANGUAGE_ARMS_TABLE)), "arm")
+    return tables.frame(arm_rows(read_json(paths.LANGUAGE_ARMS_TABLE)), "arm")
 
 
-def language_curves(params: Params, root: str | Path = ".") -> figures.Plot:
+def language_curves(params: Params) -> figures.Plot:
     """Draw the error in both languages for the candidates that were ranked so far."""
     language = language_params(params)
-    first, final = _choices(root)
+    first, final = _choices()
     records = [record for record in (first, final) if record is not None]
     ranked = {c["name"]: c for record in records for c in record["candidates"]}
     memory, last = remembered(*records), records[-1]
@@ -576,17 +545,15 @@ def language_curves(params: Params, root: str | Path = ".") -> figures.Plot:
     )
 
 
-def language_grid(params: Params, root: str | Path = ".", limit: int = 6) -> Html:
+def language_grid(params: Params, limit: int = 6) -> Html:
     """Play sentences by the recording and every candidate, with the respelling below the text.
 
     Args:
         params: Has a `language` section.
-        root: Project folder.
         limit: How many sentences, the first by hash of their text.
     """
-    root = Path(root)
-    respelling = load_respelling(root / language_params(params).respelling)
-    first, final = _choices(root)
+    respelling = load_respelling(language_params(params).respelling)
+    first, final = _choices()
     names = candidate_order(
         c["name"] for record in (first, final) if record is not None for c in record["candidates"]
     )
@@ -594,7 +561,7 @@ def language_grid(params: Params, root: str | Path = ".", limit: int = 6) -> Htm
     folders |= {name: language_scores(name) for name in names}
     clips: dict[str, dict[str, Record]] = {}
     for name, folder in folders.items():
-        rows = with_wav_paths(read_jsonl(root / folder / "rows.jsonl"), root / folder, root)
+        rows = with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, Path())
         clips[name] = {row["text_id"]: row for row in rows if row["take"] == 0}
     texts = {row["text_norm"]: row for row in clips["base"].values()}
     items = []

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from voxadapt.core import paths
 from voxadapt.core.files import first_by_hash, read_jsonl
 from voxadapt.core.params import candidate_name
 from voxadapt.core.paths import SPEAKER, Corpus
-from voxadapt.core.records import with_wav_paths
+from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.data.audio import MP3_RATES_HZ, AudioError, encode, read_mono
 from voxadapt.reporting import mel
 from voxadapt.reporting.tables import error_of, percent, worst
@@ -147,7 +146,7 @@ def diff_html(expected: str, heard: str) -> Html:
 # --- lists of clips for notebooks --------------------------------------------------------------
 
 
-def clip_list(items: Sequence[Mapping[str, Any]]) -> Html:
+def clip_list(items: Sequence[Record]) -> Html:
     """List clips with a player each.
 
     Args:
@@ -173,17 +172,16 @@ def clip_list(items: Sequence[Mapping[str, Any]]) -> Html:
     return Html(f'<div class="clips">{"".join(blocks)}</div>')
 
 
-def clips_with_findings(root: str | Path = ".", limit: int = 24, at: Corpus = SPEAKER) -> Html:
+def clips_with_findings(limit: int = 24, at: Corpus = SPEAKER) -> Html:
     """Play the clips that the audit remarked on, worst first, with the reasons."""
-    root = Path(root)
-    clips = [clip for clip in read_jsonl(root / at.clips) if clip.get("findings")]
+    clips = [clip for clip in read_jsonl(at.clips) if clip.get("findings")]
     clips.sort(key=lambda clip: (_severity(clip), str(clip.get("id"))))
     items = [
         {
             "title": clip.get("id") or clip.get("audio") or f"line {clip.get('line', '?')}",
             "text": clip.get("text"),
             "note": "; ".join(f"{f['severity']}: {f['message']}" for f in clip["findings"]),
-            "audio": root / clip["audio"] if clip.get("audio") else None,
+            "audio": clip["audio"] if clip.get("audio") else None,
         }
         for clip in clips[:limit]
     ]
@@ -192,19 +190,18 @@ def clips_with_findings(root: str | Path = ".", limit: int = 24, at: Corpus = SP
     return Html(clip_list(items) + more)
 
 
-def _severity(clip: Mapping[str, Any]) -> tuple[int, int]:
+def _severity(clip: Record) -> tuple[int, int]:
     errors = sum(f["severity"] == "error" for f in clip["findings"])
     return (-errors, -len(clip["findings"]))
 
 
-def round_trip(root: str | Path = ".", limit: int = 6, at: Corpus = SPEAKER) -> Html:
+def round_trip(limit: int = 6, at: Corpus = SPEAKER) -> Html:
     """Play held-out recordings beside their codec round trip, first by hash of the text."""
-    root = Path(root)
-    folders = {name: root / at.reference / name for name in ("real", "codec")}
+    folders = {name: at.reference / name for name in ("real", "codec")}
     rows = {
         name: {
             row["text_id"]: row
-            for row in with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, root)
+            for row in with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, Path())
         }
         for name, folder in folders.items()
     }
@@ -225,7 +222,6 @@ def round_trip(root: str | Path = ".", limit: int = 6, at: Corpus = SPEAKER) -> 
 
 def worst_clips(
     candidate: str,
-    root: str | Path = ".",
     limit: int = 8,
     folder: Path | None = None,
     metric: str = "wer",
@@ -234,14 +230,12 @@ def worst_clips(
 
     Args:
         candidate: Name, or number of an epoch.
-        root: Project folder.
         limit: How many.
         folder: Where its scores are; None: with those of the speaker's candidates.
         metric: `wer` or `cer`.
     """
-    root = Path(root)
-    folder = root / (folder or paths.SCORES / candidate_name(candidate))
-    rows = with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, root)
+    folder = folder or paths.SCORES / candidate_name(candidate)
+    rows = with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, Path())
     items = [
         {
             "title": f"{row['text_id']}, take {row['take']}",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
@@ -20,41 +19,50 @@ PSEUDO = ("real", "codec")  # scored like candidates: recordings, and their code
 TITLE = "The report cannot be written."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Records:
-    """Everything that the report shows.
+    """What the report of a speaker and that of a language both show.
 
     Attributes:
         root: Project folder; paths in rows are found from here.
-        audit: Figures of the corpus audit.
-        clips: Every raw row with measurements and findings.
+        names: The candidates in order.
+        audit: Figures of the recordings' audit.
+        clips: Every raw row of the recordings with measurements and findings.
         codes: Figures of the codec round trip.
         planning: Which differences the sentences can show; None when it was not planned.
-        train: Figures of the training run.
-        train_log: Rows of the training log, numbers as floats (None where empty).
-        scale: Similarity ceiling, codec ceiling and floor.
         selection: The decision on the selection split.
-        confirm: Chosen candidate and Base on the confirmation split.
+        confirm: The chosen candidate and the Base on the confirmation split.
         summaries: Summary by candidate, pseudo-candidates included where they exist.
         rows: Score rows by candidate; `wav` is replaced by a path that can be opened.
     """
 
     root: Path
+    names: tuple[str, ...]
     audit: Record
     clips: list[Record]
     codes: Record
     planning: Record | None
-    train: Record
-    train_log: Log
-    scale: Record
     selection: Record
     confirm: Record
     summaries: dict[str, Record]
     rows: dict[str, list[Record]]
 
 
-def load_records(params: Params, root: str | Path = ".") -> Records:
-    """Read the files that the report needs.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakerRecords(Records):
+    """Everything that the report of a speaker shows.
+
+    Attributes:
+        train: Figures of the training run.
+        train_log: Rows of the training log, numbers as floats (None where empty).
+    """
+
+    train: Record
+    train_log: Log
+
+
+def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
+    """Read the files that the report of a speaker needs.
 
     Args:
         params: Names the candidates.
@@ -68,21 +76,18 @@ def load_records(params: Params, root: str | Path = ".") -> Records:
             writes it.
     """
     files = Files(Path(root))
-    summaries, rows = {}, {}
-    for name in params.candidate_names:
-        folder = paths.SCORES / name
-        summaries[name] = files.read(folder / "summary.json", f"score {name}")
-        rows[name] = files.rows(folder, f"score {name}")
-    _read_pseudo(files, paths.REFERENCE, "codes", summaries, rows)
-    records = Records(
+    folders = {name: (paths.SCORES / name, f"score {name}") for name in params.candidate_names}
+    summaries, rows = _read_scores(files, folders)
+    _add_recordings(files, paths.REFERENCE, "codes", summaries, rows)
+    records = SpeakerRecords(
         root=files.root,
+        names=params.candidate_names,
         audit=files.read(paths.AUDIT_METRICS, "audit"),
         clips=files.read(paths.CLIPS, "audit", read_jsonl, []),
         codes=files.read(paths.CODES_METRICS, "codes"),
         planning=files.optional(paths.PLANNING, "codes"),
         train=files.read(paths.TRAIN_METRICS, "train"),
         train_log=files.read(paths.TRAIN_LOG, "train", read_log, []),
-        scale=files.read(paths.REFERENCE / "similarity.json", "codes"),
         selection=files.read(paths.SELECTION, "select"),
         confirm=files.read(paths.CONFIRM, "confirm"),
         summaries=summaries,
@@ -94,7 +99,19 @@ def load_records(params: Params, root: str | Path = ".") -> Records:
     return records
 
 
-def _read_pseudo(
+Scores = tuple[dict[str, Record], dict[str, list[Record]]]
+
+
+def _read_scores(files: Files, folders: Mapping[str, tuple[Path, str]]) -> Scores:
+    """Read summary and rows of candidates, given their folders and the stages that write them."""
+    summaries, rows = {}, {}
+    for name, (folder, stage) in folders.items():
+        summaries[name] = files.read(folder / "summary.json", stage)
+        rows[name] = files.rows(folder, stage)
+    return summaries, rows
+
+
+def _add_recordings(
     files: Files,
     folder: Path,
     stage: str,
@@ -108,7 +125,7 @@ def _read_pseudo(
             summaries[name] = files.read(folder / name / "summary.json", stage)
 
 
-def _disagreements(params: Params, records: Records) -> list[Problem]:
+def _disagreements(params: Params, records: SpeakerRecords) -> list[Problem]:
     """Find records of different runs: other candidates, or another epoch confirmed."""
     problems = []
     selected = [candidate["name"] for candidate in records.selection["candidates"]]
@@ -136,19 +153,13 @@ def _disagreements(params: Params, records: Records) -> list[Problem]:
 # --- a language --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageRecords:
-    """Everything that the report of a language shows.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LanguageRecords(Records):
+    """Everything that the report of a language shows; summaries and rows are in the new language.
 
     Attributes:
-        root: Project folder; paths in rows are found from here.
-        names: Candidates of both stages: base, Stage 1's epochs, Stage 2's epochs.
         texts: Figures of the text audit.
         text_rows: Accepted texts with their respelling and findings.
-        audit: Figures of the recordings' audit.
-        clips: Every raw row of the recordings with measurements and findings.
-        codes: Figures of the codec round trip.
-        planning: Which differences the sentences can show; None when it was not planned.
         stage1: Figures of Stage 1's training.
         stage1_log: Rows of its log; empty when rows were set without training.
         stage2: Figures of Stage 2's training; None when it was skipped.
@@ -156,23 +167,13 @@ class LanguageRecords:
         skipped: Why Stage 2 was skipped; None when it ran.
         choice1: The choice among Stage 1's epochs and the Base.
         decision: Whether Stage 2 is to run, with the numbers behind it.
-        selection: The model that is kept.
-        confirm: It and the Base on the confirmation split.
         arms: Other answers to what must learn a language; None when none was tried.
-        summaries: Summary by candidate in the new language, pseudo-candidates included.
-        rows: Score rows by candidate in the new language.
         source_summaries: Summary by candidate in the source language.
         source_rows: Score rows by candidate in the source language.
     """
 
-    root: Path
-    names: tuple[str, ...]
     texts: Record
     text_rows: list[Record]
-    audit: Record
-    clips: list[Record]
-    codes: Record
-    planning: Record | None
     stage1: Record
     stage1_log: Log
     stage2: Record | None
@@ -180,11 +181,7 @@ class LanguageRecords:
     skipped: Record | None
     choice1: Record
     decision: Record
-    selection: Record
-    confirm: Record
     arms: Record | None
-    summaries: dict[str, Record]
-    rows: dict[str, list[Record]]
     source_summaries: dict[str, Record]
     source_rows: dict[str, list[Record]]
 
@@ -251,16 +248,21 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
     names = candidate_order(
         entry["name"] for record in (choice1, selection) for entry in record.get("candidates", [])
     )
-    summaries: dict[str, dict[str, Record]] = {"target": {}, "source": {}}
-    rows: dict[str, dict[str, list[Record]]] = {"target": {}, "source": {}}
-    for name in names or language.candidates:
-        for part in ("target", "source"):
-            folder = language_scores(name, part)
-            second = stage_and_epoch(name)[0] == 2
-            stage = "language stage2" if second else f"language score {name}"
-            summaries[part][name] = files.read(folder / "summary.json", stage)
-            rows[part][name] = files.rows(folder, stage)
-    _read_pseudo(files, at.reference, "language data", summaries["target"], rows["target"])
+    scores = {}
+    for part in ("target", "source"):
+        scores[part] = _read_scores(
+            files,
+            {
+                name: (
+                    language_scores(name, part),
+                    "language stage2" if in_stage2(name) else f"language score {name}",
+                )
+                for name in names or language.candidates
+            },
+        )
+    summaries, rows = scores["target"]
+    source_summaries, source_rows = scores["source"]
+    _add_recordings(files, at.reference, "language data", summaries, rows)
     skipped = files.optional(paths.LANGUAGE_STAGE2 / "skipped.json", "language stage2")
     stage2 = None
     if skipped is None:
@@ -287,10 +289,10 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
         selection=selection,
         confirm=files.read(paths.LANGUAGE_CONFIRM, "language confirm"),
         arms=files.optional(paths.LANGUAGE_ARMS_TABLE, "compare"),
-        summaries=summaries["target"],
-        rows=rows["target"],
-        source_summaries=summaries["source"],
-        source_rows=rows["source"],
+        summaries=summaries,
+        rows=rows,
+        source_summaries=source_summaries,
+        source_rows=source_rows,
     )
     problems = files.problems or _language_disagreements(language, records)
     if problems:
@@ -339,9 +341,9 @@ def _number(cell: str | None) -> float | None:
     return value if json.dumps(value) not in ("NaN", "Infinity", "-Infinity") else None
 
 
-def flatten(record: Record, prefix: str = "") -> dict[str, Any]:
+def flatten(record: Record, prefix: str = "") -> Record:
     """Flatten nested dictionaries to dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
+    flat: Record = {}
     for key, value in record.items():
         name = f"{prefix}{key}"
         flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from voxadapt.core import paths
 from voxadapt.core.files import read_json, read_jsonl
 from voxadapt.core.params import candidate_name
 from voxadapt.core.paths import SPEAKER, Corpus
+from voxadapt.core.records import Record
 from voxadapt.reporting.records import flatten
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
 
 
 def point(
-    value: Mapping[str, Any] | None,
+    value: Record | None,
     share: bool = False,
     sign: bool = False,
     digits: int | None = None,
@@ -61,7 +62,7 @@ def point(
 
 
 def ends(
-    value: Mapping[str, Any] | None,
+    value: Record | None,
     share: bool = False,
     sign: bool = False,
     digits: int | None = None,
@@ -78,7 +79,7 @@ def _end(value: float, share: bool, sign: bool, digits: int | None) -> str:
     return number(100.0 * value if share else value, decimals, sign)
 
 
-def interval(value: Mapping[str, Any] | None, share: bool = False, sign: bool = False) -> str:
+def interval(value: Record | None, share: bool = False, sign: bool = False) -> str:
     """Write `point (low to high)`, in per cent when it is a share, with a sign for differences."""
     known = ends(value, share, sign)
     written = point(value, share, sign)
@@ -101,7 +102,7 @@ def named(text: str) -> str:
 # --- score rows --------------------------------------------------------------------------------
 
 
-def error_of(row: Mapping[str, Any], metric: str = "wer") -> float:
+def error_of(row: Record, metric: str = "wer") -> float:
     """Return a clip's word or character error, capped at 1; a clip that failed counts as 1."""
     unit = "word" if metric == "wer" else "char"
     if row["status"] == "failed" or row.get(f"{unit}_deletions") is None:
@@ -110,10 +111,10 @@ def error_of(row: Mapping[str, Any], metric: str = "wer") -> float:
     return min(1.0, edits / max(1, row[f"ref_{unit}s"]))
 
 
-def worst(rows: Iterable[Mapping[str, Any]], limit: int, metric: str = "wer") -> list[Any]:
+def worst(rows: Iterable[Record], limit: int, metric: str = "wer") -> list[Record]:
     """Return the worst clips: failed first, then by error, flags and low similarity."""
 
-    def badness(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    def badness(row: Record) -> tuple[object, ...]:
         sim = row.get("sim")
         return (
             row["status"] != "failed",
@@ -130,7 +131,7 @@ def worst(rows: Iterable[Mapping[str, Any]], limit: int, metric: str = "wer") ->
 # --- tables for notebooks ----------------------------------------------------------------------
 
 
-def frame(rows: Sequence[Mapping[str, Any]], index: str | None = None) -> pandas.DataFrame:
+def frame(rows: Sequence[Record], index: str | None = None) -> pandas.DataFrame:
     """Make a table for a notebook of rows, one column as the index."""
     import pandas
 
@@ -151,10 +152,10 @@ def record(path: str | Path) -> pandas.DataFrame:
     return frame(rows, "figure")
 
 
-def findings(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+def findings(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Count the audit's findings by severity and rule, with an example of each."""
     grouped: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for clip in read_jsonl(Path(root) / at.clips):
+    for clip in read_jsonl(at.clips):
         for finding in clip.get("findings", []):
             key = (finding["severity"], finding["rule"])
             name = str(clip.get("id") or clip.get("audio") or clip.get("line", "?"))
@@ -172,9 +173,9 @@ def findings(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     return frame(rows or [none], "severity")
 
 
-def consent(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+def consent(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Count the clips by what their rows say of the speaker's consent."""
-    given = read_json(Path(root) / at.audit_metrics)
+    given = read_json(at.audit_metrics)
     stated = given["consent"]["statements"]
     rows = [{"consent": text, "clips": count} for text, count in stated.items()]
     without = given["num_rows"] - given["consent"]["num_rows"]
@@ -183,7 +184,7 @@ def consent(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     return frame(rows, "consent")
 
 
-def consent_sentence(given: Mapping[str, Any] | None, num_rows: int) -> str:
+def consent_sentence(given: Record | None, num_rows: int) -> str:
     """Say in a sentence how many rows state the speaker's consent, and in what words.
 
     Args:
@@ -201,9 +202,9 @@ def consent_sentence(given: Mapping[str, Any] | None, num_rows: int) -> str:
     return f"Consent, as {total} of {num_rows} rows state it: {words}{more}.{left}"
 
 
-def splits(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+def splits(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Count clips, texts and minutes of each split, and of each of several speakers' splits."""
-    rows = read_jsonl(Path(root) / at.manifest)
+    rows = read_jsonl(at.manifest)
     groups = {"": rows}
     for name in sorted({row["speaker"] for row in rows if "speaker" in row}):
         groups[f"{name}, "] = [row for row in rows if row.get("speaker") == name]
@@ -221,11 +222,11 @@ def splits(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     return frame(table, "split")
 
 
-def frames(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+def frames(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Describe the extracted codes of each split: clips, frames, frames per clip."""
-    split_of = {row["id"]: row["split"] for row in read_jsonl(Path(root) / at.manifest)}
+    split_of = {row["id"]: row["split"] for row in read_jsonl(at.manifest)}
     table: dict[str, list[int]] = {}
-    for row in read_jsonl(Path(root) / at.codes_index):
+    for row in read_jsonl(at.codes_index):
         table.setdefault(split_of.get(row["id"], "other"), []).append(row["num_frames"])
     rows = [
         {
@@ -241,19 +242,19 @@ def frames(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     return frame(rows, "split")
 
 
-def references(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+def references(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Show what recordings and their codec round trip score: the ceiling of everything after."""
     rows = []
     for name in ("real", "codec"):
-        path = Path(root) / at.reference / name / "summary.json"
+        path = at.reference / name / "summary.json"
         if path.is_file():
             rows.append({"clips": title(name), **_main_measures(read_json(path))})
     return frame(rows, "clips")
 
 
-def similarity_scale(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+def similarity_scale(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Show the ends of the similarity scale with their intervals."""
-    scale = read_json(Path(root) / at.scale)
+    scale = read_json(at.scale)
     rows = [
         {"end of the scale": label, "similarity": interval(scale[key]), "clips": scale[key]["n"]}
         for key, label in (
@@ -265,9 +266,9 @@ def similarity_scale(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.Dat
     return frame(rows, "end of the scale")
 
 
-def planning(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
+def planning(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Show which differences the sentences can show, and how many would show finer ones."""
-    plan = read_json(Path(root) / at.planning)
+    plan = read_json(at.planning)
     rows = []
     for split in ("selection", "confirmation"):
         found = plan["splits"].get(split, {})
@@ -293,7 +294,7 @@ def planning(root: str | Path = ".", at: Corpus = SPEAKER) -> pandas.DataFrame:
     return frame(rows, "split")
 
 
-def _main_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _main_measures(summary: Record) -> Record:
     return {
         "WER": interval(summary["wer"], share=True),
         "CER": interval(summary["cer"], share=True),
@@ -305,14 +306,11 @@ def _main_measures(summary: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def summary(
-    candidate: str, root: str | Path = ".", folder: Path | None = None, at: Corpus = SPEAKER
-) -> pandas.DataFrame:
+def summary(candidate: str, folder: Path | None = None, at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Show a candidate's measures beside those of recordings and their codec round trip.
 
     Args:
         candidate: Name, or number of an epoch.
-        root: Project folder.
         folder: Where its scores are; None: with those of the speaker's candidates.
         at: Corpus of the recordings.
     """
@@ -321,16 +319,16 @@ def summary(
     folders |= {name: at.reference / name for name in ("codec", "real")}
     rows = []
     for name, place in folders.items():
-        path = Path(root) / place / "summary.json"
+        path = place / "summary.json"
         if name == candidate or path.is_file():
             rows.append({"candidate": title(name), **_main_measures(read_json(path))})
     return frame(rows, "candidate").T
 
 
-def flags(candidate: str, root: str | Path = ".", folder: Path | None = None) -> pandas.DataFrame:
+def flags(candidate: str, folder: Path | None = None) -> pandas.DataFrame:
     """Count the flags of a candidate's clips; `folder` as in `summary`."""
     folder = folder or paths.SCORES / candidate_name(candidate)
-    found = read_json(Path(root) / folder / "summary.json")
+    found = read_json(folder / "summary.json")
     rows = [
         {
             "flag": flag.replace("_", " "),
@@ -342,12 +340,12 @@ def flags(candidate: str, root: str | Path = ".", folder: Path | None = None) ->
     return frame(rows, "flag")
 
 
-def train_epochs(root: str | Path = ".", path: Path = paths.TRAIN_METRICS) -> pandas.DataFrame:
+def train_epochs(path: Path = paths.TRAIN_METRICS) -> pandas.DataFrame:
     """Show losses, updates lost to rounding and distance from the Base, per epoch."""
-    return frame(train_rows(read_json(Path(root) / path)), "epoch")
+    return frame(train_rows(read_json(path)), "epoch")
 
 
-def train_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
+def train_rows(metrics: Record) -> list[dict[str, str]]:
     """Return the training summary as rows of text, one per epoch."""
     return [
         {
@@ -365,9 +363,9 @@ def train_rows(metrics: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def candidates(root: str | Path = ".", path: Path = paths.SELECTION) -> pandas.DataFrame:
+def candidates(path: Path = paths.SELECTION) -> pandas.DataFrame:
     """Show what the selection ranked: every candidate with its measures and P(best)."""
-    selection = read_json(Path(root) / path)
+    selection = read_json(path)
     rows = [
         {
             "candidate": title(c["name"])
@@ -385,9 +383,9 @@ def candidates(root: str | Path = ".", path: Path = paths.SELECTION) -> pandas.D
     return frame(rows, "candidate")
 
 
-def gates(root: str | Path = ".", path: Path = paths.SELECTION) -> pandas.DataFrame:
+def gates(path: Path = paths.SELECTION) -> pandas.DataFrame:
     """Show which gate each candidate passed."""
-    selection = read_json(Path(root) / path)
+    selection = read_json(path)
     rows = [
         {"candidate": title(c["name"])}
         | {gate["name"].replace("_", " "): gate["state"] for gate in c["gates"]}
@@ -396,9 +394,9 @@ def gates(root: str | Path = ".", path: Path = paths.SELECTION) -> pandas.DataFr
     return frame(rows, "candidate").fillna(NONE)
 
 
-def pairs(root: str | Path = ".", path: Path = paths.SELECTION) -> pandas.DataFrame:
+def pairs(path: Path = paths.SELECTION) -> pandas.DataFrame:
     """Show paired differences: against the Base (or where the stage began), and the best."""
-    selection = read_json(Path(root) / path)
+    selection = read_json(path)
     against, first = ("vs_start" if "start" in selection else "vs_base",
                       title(selection.get("start", "base")))  # fmt: skip
     rows = []
@@ -433,12 +431,12 @@ MEASURES = {  # key in confirm.json: (label, is a share)
 }
 
 
-def confirmation(root: str | Path = ".", path: Path = paths.CONFIRM) -> pandas.DataFrame:
+def confirmation(path: Path = paths.CONFIRM) -> pandas.DataFrame:
     """Show the chosen candidate and the Base on texts that no decision has seen."""
-    return frame(confirmation_rows(read_json(Path(root) / path)), "measure")
+    return frame(confirmation_rows(read_json(path)), "measure")
 
 
-def confirmation_rows(confirm: Mapping[str, Any]) -> list[dict[str, str]]:
+def confirmation_rows(confirm: Record) -> list[dict[str, str]]:
     """Return the confirmation as rows of text."""
     return [
         {

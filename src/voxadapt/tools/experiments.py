@@ -29,8 +29,7 @@ from voxadapt.core.params import Params, SelectParams, epoch_number, in_stage2
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.pipeline.stages import StageResult
-from voxadapt.reporting import speaker_page as page
-from voxadapt.reporting import tables
+from voxadapt.reporting import components, tables
 from voxadapt.reporting.evaluate_page import MEASURES
 from voxadapt.reporting.records import flatten
 from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, evaluator_id, read_scores, rows_sha
@@ -721,7 +720,7 @@ def _page(
         system.label: (system.experiment, system.rows) for system in systems
     }
     return (
-        page.environment()
+        components.environment()
         .get_template("compare.html.j2")
         .render(
             record=record,
@@ -751,8 +750,8 @@ def _sentences(
             row = min((row for row in rows if row.text_norm == text), key=lambda row: row.take)
             values = row.model_dump(mode="json")
             values["wav"] = _clip(item, row, scratch)
-            cells.append(page.make_cell(values, label, metric))
-        listed.append(page.sentence(texts[text], cells, winner))
+            cells.append(components.make_cell(values, label, metric))
+        listed.append(components.sentence(texts[text], cells, winner))
     return listed
 
 

@@ -514,7 +514,7 @@ def render_card(facts: Mapping[str, Any]) -> str:
     """Render the model card from the facts of an export: front matter, then Markdown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from voxadapt.reporting.speaker_page import TEMPLATES
+    from voxadapt.reporting.components import TEMPLATES
 
     environment = Environment(  # Markdown, so values are escaped for it and not for HTML
         loader=FileSystemLoader(TEMPLATES),

@@ -312,7 +312,7 @@ def to_html(nb: Mapping[str, Any], title: str) -> str:
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
-    from voxadapt.reporting.speaker_page import environment
+    from voxadapt.reporting.components import environment
 
     template = (
         "{% extends 'basic/index.html.j2' %}"
@@ -386,7 +386,7 @@ def _show_user_error(
 
 
 def _template(name: str) -> Any:
-    from voxadapt.reporting.speaker_page import environment
+    from voxadapt.reporting.components import environment
 
     return environment().get_template(name)
 

@@ -1,0 +1,469 @@
+"""What the report pages share: the frame of a page, its cells of clips, figures and provenance.
+
+Everything is read from files that stages wrote; nothing is measured here. A page holds its audio
+and its figures, asks for nothing from any address (a content security policy forbids it) and
+escapes every text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from voxadapt.core.files import first_by_hash
+from voxadapt.core.params import Params
+from voxadapt.core.provenance import fingerprint
+from voxadapt.core.records import Record
+from voxadapt.core.templating import Inline, inline, new_environment
+from voxadapt.reporting import figures, tables
+from voxadapt.reporting.players import diff_html, read_sound
+from voxadapt.reporting.records import PSEUDO, Records, flatten
+
+TEMPLATES = Path(__file__).parent / "templates"
+NUM_WORST_CHOSEN, NUM_WORST_BASE = 6, 3
+NUM_OPEN_SENTENCES = 3
+NUM_EXTREMES = 3  # of each kind
+VERDICTS = {  # confirm.json: (words on the chip, tone)
+    "confirmed": ("Confirmed on unseen sentences", "good"),
+    "not_confirmed": ("Not confirmed on unseen sentences", "unsure"),
+    "contradicted": ("Contradicted on unseen sentences", "bad"),
+    "base_kept": ("The Base is kept", "unsure"),
+}
+
+
+@cache
+def environment() -> Environment:
+    """Return the Jinja environment of the reports, with their filters."""
+    env = new_environment(TEMPLATES)
+    env.filters |= {
+        "percent": tables.percent,
+        "number": tables.number,
+        "interval": tables.interval,
+        "point": tables.point,
+        "ends": tables.ends,
+        "title_of": tables.title,
+        "named": _sentence,
+        "spaced": lambda text: str(text).replace("_", " "),
+    }
+    env.globals |= {"script_of": script, "MEASURES": tables.MEASURES}
+    return env
+
+
+@cache
+def script(name: str) -> Inline:
+    """Read a script of the templates."""
+    return inline(TEMPLATES / name)
+
+
+def _sentence(text: str) -> str:
+    """Write a record's sentence for readers: candidates named in words, a capital to begin with."""
+    text = tables.named(text)
+    return text[:1].upper() + text[1:]
+
+
+def shared_parts(params: Params, records: Records, seeds: Mapping[str, int]) -> Record:
+    """Return what the templates of both reports are given.
+
+    Args:
+        params: The parameters of the run.
+        records: What the page is about.
+        seeds: What was seeded, and with what.
+    """
+    selection, names = records.selection, records.names
+    chosen, metric = selection["chosen"], selection["rule"]["error_metric"]
+    worst = {chosen: NUM_WORST_CHOSEN}
+    worst.setdefault("base", NUM_WORST_BASE)
+    sentences = grid(
+        records.rows, (*PSEUDO, *names), params.report.max_grid_sentences, metric, chosen
+    )
+    return {
+        "params": params,
+        "selection": selection,
+        "confirm": records.confirm,
+        "chosen": chosen,
+        "metric": metric,
+        "verdict": VERDICTS[records.confirm["verdict"]],
+        "summaries": records.summaries,
+        "stamp": stamp(params, records),
+        "sentences": sentences,
+        "extremes": extremes(records.rows, chosen, sentences, metric),
+        "num_open": NUM_OPEN_SENTENCES,
+        "worst": worst_clips(records.rows, worst, metric),
+        "flag_counts": flag_counts(records.summaries, names),
+        "digits": digits(records.summaries, names),
+        "planning": records.planning,
+        "audit": audit_facts(records.audit, records.clips),
+        "codes": facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
+        "provenance": provenance(params, records, seeds),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One clip of the listening grid.
+
+    Attributes:
+        candidate: Whose clip it is.
+        uri: The sound as a data URI; None when there is none.
+        diff: What was heard, marked against the text.
+        error: Capped error of the ranked metric.
+        sim: Similarity; None when it could not be measured.
+        dur_ratio: Spoken / expected duration; None when unknown.
+        flags: What is odd about the clip.
+        note: Which clip of its candidate it is, or why there is none.
+        mel: Its spectrogram as a data URI; None when there is no sound.
+        duration_s: How long the sound is; None when there is none.
+    """
+
+    candidate: str
+    uri: str | None
+    diff: Markup
+    error: float | None
+    sim: float | None
+    dur_ratio: float | None
+    flags: tuple[str, ...]
+    note: str = ""
+    mel: str | None = None
+    duration_s: float | None = None
+
+
+# --- sentences and numbers ---------------------------------------------------------------------
+
+
+def point_of(confirm: Record, measure: str, side: str) -> str:
+    """Write one side of a measure of `confirm.json`."""
+    value = confirm["measures"][measure][side]["point"]
+    share = tables.MEASURES[measure][1]
+    return tables.percent(value) if share else tables.number(value)
+
+
+def direction(difference: Record) -> int:
+    """Return 1 or -1 when the interval excludes 0, else 0."""
+    low, high = difference["low"], difference["high"]
+    return 0 if low is None or high is None or low <= 0 <= high else 1 if low > 0 else -1
+
+
+def facts(record: Record) -> Record:
+    """Return the numbers and words of a record, without lists and the ends of intervals."""
+    return {
+        key.removesuffix(".point"): value
+        for key, value in flatten(record).items()
+        if isinstance(value, str | int | float) and not key.endswith((".low", ".high", "schema"))
+    }
+
+
+def on_a_line(
+    marks: Sequence[tuple[str, str, float | None]],
+    write: Callable[[float], str],
+    lower_is_better: bool = False,
+) -> list[Record]:
+    """Place values between the worst of them (0 %) and the best (100 %).
+
+    Args:
+        marks: Kind (a CSS class), label and value; unknown values are left out.
+        write: Writes a value.
+        lower_is_better: For errors.
+
+    Returns:
+        Kind, label, written value and place of each; nothing where fewer than two are known.
+    """
+    known = [(kind, label, value) for kind, label, value in marks if value is not None]
+    if len(known) < 2:
+        return []
+    values = [value for _, _, value in known]
+    low, width = min(values), max(max(values) - min(values), 1e-9)
+    return [
+        {
+            "kind": kind,
+            "label": label,
+            "value": write(value),
+            "at": 100 - 100 * (value - low) / width
+            if lower_is_better
+            else 100 * (value - low) / width,
+        }
+        for kind, label, value in known
+    ]
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure as SVG elements: one for wide pages, one for phones."""
+
+    wide: Markup
+    narrow: Markup
+
+
+def draw(figures_of: Mapping[str, Callable[[figures.Theme], Figure]]) -> dict[str, Drawing]:
+    """Draw every figure twice: for wide and for narrow pages."""
+    return {
+        name: Drawing(
+            *(
+                Markup(figures.svg(make(theme), f"{name.replace(' ', '-')}-{width}"))
+                for width, theme in (("wide", figures.LIGHT), ("narrow", figures.NARROW))
+            )
+        )
+        for name, make in figures_of.items()
+    }
+
+
+# --- listening ---------------------------------------------------------------------------------
+
+
+def make_cell(row: Record | None, candidate: str, metric: str) -> Cell:
+    """Make a cell from a score row; without one it says that there is no clip."""
+    if row is None:
+        return Cell(candidate, None, Markup(""), None, None, None, (), "no clip of this sentence")
+    sound = read_sound(row["wav"]) if row["wav"] else None
+    return Cell(
+        candidate=candidate,
+        uri=sound.uri if sound else None,
+        diff=Markup(diff_html(row["text_norm"], row["hyp_norm"])),
+        error=tables.error_of(row, metric),
+        sim=row["sim"],
+        dur_ratio=row["dur_ratio"],
+        flags=tuple(row["flags"]),
+        note=row["message"],
+        mel=sound.mel_uri if sound else None,
+        duration_s=sound.duration_s if sound else None,
+    )
+
+
+def sentence(
+    text: str, cells: Sequence[Cell], chosen: str | None, why: Sequence[str] = ()
+) -> Record:
+    """Put a sentence's clips together with what one scans, sorts and filters them by.
+
+    Args:
+        text: The sentence.
+        cells: Its clips.
+        chosen: The candidate that is compared with the Base.
+        why: What singled the sentence out; nothing: it is of the sample.
+
+    Returns:
+        These, with the `error` of the chosen clip and of the Base's, the `change` between the
+        two (None where one is missing or the Base is chosen), `num_flagged` clips and the
+        seconds of the `longest` clip.
+    """
+    error_by = {cell.candidate: cell.error for cell in cells}
+    error, base = error_by.get(chosen or ""), error_by.get("base")
+    known = chosen != "base" and error is not None and base is not None
+    return {
+        "text": text,
+        "cells": list(cells),
+        "why": list(why),
+        "error": error,
+        "base_error": base,
+        "change": error - base if known and error is not None and base is not None else None,
+        "num_flagged": sum(bool(c.flags) for c in cells if c.candidate not in PSEUDO),
+        "longest": max((c.duration_s or 0.0 for c in cells), default=0.0),
+    }
+
+
+def grid(
+    rows: Mapping[str, Sequence[Record]],
+    columns: Sequence[str],
+    limit: int,
+    metric: str,
+    chosen: str | None = None,
+) -> list[Record]:
+    """Lay out sentence x candidate: first take of the first sentences by hash of their text.
+
+    Args:
+        rows: Rows by candidate; those of `base` name the sentences.
+        columns: Candidates in the order of the cells.
+        limit: How many sentences.
+        metric: `wer` or `cer`.
+        chosen: The candidate whose change against the Base is measured.
+    """
+    first: dict[str, dict[str, Record]] = {}
+    for name in columns:
+        listed = sorted(rows[name], key=lambda row: row["take"], reverse=True)
+        first[name] = {row["text_norm"]: row for row in listed}
+    texts = {row["text_norm"]: row["text"] for row in rows["base"]}
+    listed = []
+    for text in first_by_hash(texts, limit):
+        cells = [make_cell(first[name].get(text), name, metric) for name in columns]
+        listed.append(sentence(texts[text], cells, chosen))
+    return listed
+
+
+def extremes(
+    rows: Mapping[str, Sequence[Record]],
+    chosen: str,
+    sample: Sequence[Record],
+    metric: str,
+    limit: int = NUM_EXTREMES,
+) -> list[Record]:
+    """Find what a sample by hash leaves out: the chosen candidate's largest changes, worst, flags.
+
+    Args:
+        rows: Rows by candidate, with those of `base` and, where they exist, of `real`.
+        chosen: Whose clips are looked at.
+        sample: Sentences that are shown anyway; their first takes are left out.
+        metric: `wer` or `cer`.
+        limit: How many of each kind.
+
+    Returns:
+        Sentences with the recording, the Base's clip and the chosen one of the same take.
+    """
+    shown = {item["text"] for item in sample}
+    base = {(row["text_norm"], row["take"]): row for row in rows["base"]}
+    real = {row["text_norm"]: row for row in reversed(rows.get("real", ()))}
+    ours = [row for row in rows[chosen] if not (row["take"] == 0 and row["text"] in shown)]
+    ours.sort(key=lambda row: (row["text_id"], row["take"]))
+    changed = [
+        (tables.error_of(row, metric) - tables.error_of(other, metric), row)
+        for row in ours
+        if chosen != "base" and (other := base.get((row["text_norm"], row["take"]))) is not None
+    ]
+    found: dict[str, list[Record]] = {
+        "most worsened": [
+            row for change, row in sorted(changed, key=lambda item: -item[0]) if change > 0
+        ],
+        "most improved": [
+            row for change, row in sorted(changed, key=lambda item: item[0]) if change < 0
+        ],
+        "among the worst": tables.worst(ours, limit, metric),
+        "flagged": sorted((row for row in ours if row["flags"]), key=lambda r: -len(r["flags"])),
+    }
+    picked: dict[tuple[str, int], tuple[Record, list[str]]] = {}
+    for reason, listed in found.items():
+        for row in listed[:limit]:
+            picked.setdefault((row["text_norm"], row["take"]), (row, []))[1].append(reason)
+    listed = []
+    for key, (row, why) in picked.items():
+        clips: list[tuple[Record | None, str]] = []
+        clips += [(real[key[0]], "real")] if key[0] in real else []
+        clips += [(base.get(key), "base")] if chosen != "base" else []
+        cells = [make_cell(clip, name, metric) for clip, name in [*clips, (row, chosen)]]
+        listed.append(sentence(row["text"], cells, chosen, why) | {"take": row["take"] + 1})
+    return listed
+
+
+def worst_clips(
+    rows: Mapping[str, Sequence[Record]],
+    wanted: Mapping[str, int],
+    metric: str,
+) -> list[Record]:
+    """List the worst clips of some candidates, as many of each as asked for."""
+    return [
+        {"text": row["text"], "take": row["take"], "cell": make_cell(row, name, metric)}
+        for name, limit in wanted.items()
+        for row in tables.worst(rows[name], limit, metric)
+    ]
+
+
+def flag_counts(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Count flags per candidate; flags that nobody has are left out."""
+    every: dict[str, dict[str, int]] = {}
+    for name in names:
+        for flag, count in summaries[name]["flags"].items():
+            every.setdefault(flag, dict.fromkeys(names, 0))[name] = count
+    return {flag: counts for flag, counts in every.items() if any(counts.values())}
+
+
+def digits(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[str, Record]:
+    """Return each candidate's measures on sentences with digits; empty when there are none."""
+    found = {name: summaries[name].get("slices", {}).get("digits") for name in names}
+    return {name: measures for name, measures in found.items() if measures}
+
+
+# --- corpus and provenance ---------------------------------------------------------------------
+
+
+def audit_facts(audit: Record, clips: Sequence[Record]) -> Record:
+    """Sum the audit of recordings up: clips, minutes and findings by rule.
+
+    Args:
+        audit: Its figures.
+        clips: Every raw row with its findings.
+    """
+    by_rule: dict[tuple[str, str], list[str]] = {}
+    for clip in clips:
+        for finding in clip["findings"]:
+            key = (finding["severity"], finding["rule"])
+            by_rule.setdefault(key, []).append(f"{clip['id']}: {finding['message']}")
+    return {
+        "num_clips": len(clips),
+        "minutes": sum(clip["duration_s"] or 0.0 for clip in clips) / 60,
+        "splits": dict(Counter(clip.get("split") or "none" for clip in clips)),
+        "rules": [
+            {"severity": severity, "rule": rule, "count": len(found), "example": found[0]}
+            for (severity, rule), found in sorted(by_rule.items(), key=lambda item: -len(item[1]))
+        ],
+        "corpus": [finding["message"] for finding in audit.get("corpus_warnings", [])],
+        "consent": tables.consent_sentence(audit.get("consent"), len(clips)),
+        "speakers": audit.get("speakers", []),
+    }
+
+
+def stamp(params: Params, records: Records) -> list[tuple[str, str]]:
+    """List what a reader of the first screen must know to quote the figures."""
+    evaluator = records.selection["evaluator"]
+    measured, expected = (
+        sum(records.summaries[name][key] for name in records.names)
+        for key in ("n_measured", "n_expected")
+    )
+    return [
+        ("clips measured", f"{measured} of {expected}"),
+        ("recogniser", evaluator["asr_id"]),
+        ("normaliser", evaluator["norm_id"]),
+        ("similarity", evaluator["sim_id"]),
+        ("parameters", _params_sha256(params)[:12]),
+    ]
+
+
+def _params_sha256(params: Params) -> str:
+    """Hash what decides the results: where the stages run does not."""
+    return fingerprint(params.model_dump(mode="json", exclude={"executor"}))
+
+
+def provenance(params: Params, records: Records, seeds: Mapping[str, int]) -> list[tuple[str, str]]:
+    """List what shaped the result; arguments as in `shared_parts`.
+
+    Nothing here is of the machine or of the moment, so that equal results give an equal page.
+    `dvc.lock` holds the hash of the page, and so names the commit.
+    """
+    lines = [
+        ("commit", "the one whose dvc.lock lists this page"),
+        ("parameters", f"profile {params.profile}, sha256 {_params_sha256(params)}"),
+        ("data", _data_hash(records.root)),
+        (
+            "Base model",
+            params.model.base + (f" @ {params.model.revision}" if params.model.revision else ""),
+        ),
+        (
+            "candidates' rows",
+            ", ".join(f"{k} {str(v)[:12]}" for k, v in records.selection["inputs"].items()),
+        ),
+        ("seeds", ", ".join(f"{name} {seed}" for name, seed in seeds.items())),
+    ]
+    names = {
+        "asr_id": "recogniser",
+        "norm_id": "text normaliser",
+        "sim_id": "similarity",
+        "gen_sha": "generation settings",
+    }
+    evaluator = records.selection["evaluator"]
+    lines += [(names.get(key, key), str(value)) for key, value in evaluator.items()]
+    return [*lines, ("versions", "as constraints.txt of that commit pins them")]
+
+
+def _data_hash(root: Path) -> str:
+    """Return the hash that `data.dvc` records for the data folder."""
+    try:
+        pointer = yaml.safe_load((root / "data.dvc").read_text(encoding="utf-8"))
+        return f"data.dvc md5 {pointer['outs'][0]['md5']}"
+    except (OSError, yaml.YAMLError, KeyError, TypeError, IndexError):
+        return "no data.dvc"
