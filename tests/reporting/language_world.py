@@ -17,6 +17,7 @@ from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.scoring.statistics import resample_weights
 from voxadapt.selection import select as selection
+from voxadapt.selection.confirm import confirm
 from voxadapt.selection.forgetting import forgetting
 from voxadapt.selection.stage2 import decide_stage2
 
@@ -184,7 +185,7 @@ def write_language_world(
         name: [row.model_copy(update={"split": "confirmation"}) for row in rows[name]]
         for name in {"base", chosen}
     }
-    write_json(root / paths.LANGUAGE_CONFIRM, selection.confirm(
+    write_json(root / paths.LANGUAGE_CONFIRM, confirm(
         unseen["base"], unseen[chosen], rule, scale=references["scale"], selection=final
     ))  # fmt: skip
     if arms:

@@ -14,7 +14,8 @@ from voxadapt.scoring.rows import ScoreRow, serialise_rows
 from voxadapt.scoring.similarity import Interval, SimilarityScale, SpeechRate, pooled_scale
 from voxadapt.scoring.speakers import Worst, confusion, pool, pooled_sim_id, rows_of
 from voxadapt.scoring.statistics import Ratio, resample_weights
-from voxadapt.selection.select import confirm, select
+from voxadapt.selection.confirm import confirm
+from voxadapt.selection.select import select
 
 RULE = SelectParams(num_bootstrap=400, error_margin=0.05)
 TEXTS = 20

@@ -19,8 +19,9 @@ from voxadapt.core.params import Params, SelectParams, Stage2Params, load_params
 from voxadapt.pipeline import stages
 from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, read_scores, write_rows
 from voxadapt.scoring.similarity import SimilarityScale
+from voxadapt.selection.confirm import confirm
 from voxadapt.selection.forgetting import forgetting
-from voxadapt.selection.select import confirm, select
+from voxadapt.selection.select import select
 from voxadapt.selection.stage2 import decide_stage2
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "miniature.yaml"

@@ -13,7 +13,8 @@ from rows import make_system
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams
 from voxadapt.scoring.rows import ScoreRow
-from voxadapt.selection.select import confirm, select
+from voxadapt.selection.confirm import confirm
+from voxadapt.selection.select import select
 
 PARAMS = SelectParams(num_bootstrap=600)
 SCALE = {

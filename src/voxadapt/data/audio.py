@@ -242,7 +242,7 @@ def frame_levels_db(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     energy = np.concatenate([[0.0], np.cumsum(centred * centred)])
     starts = np.arange(0, len(centred) - size + 1, hop)
     power = np.maximum(energy[starts + size] - energy[starts], 0.0) / size
-    return 10.0 * np.log10(np.maximum(power, 10.0 ** (FLOOR_DB / 10.0)))
+    return np.asarray(10.0 * np.log10(np.maximum(power, 10.0 ** (FLOOR_DB / 10.0))))
 
 
 def speech_frames(levels_db: np.ndarray) -> np.ndarray:
@@ -260,7 +260,7 @@ def speech_frames(levels_db: np.ndarray) -> np.ndarray:
     """
     floor_db, loud_db = np.percentile(levels_db, [10.0, 95.0])
     threshold_db = min(max(floor_db + 6.0, loud_db - 35.0), loud_db - 10.0)
-    active = levels_db > max(threshold_db, SPEECH_FLOOR_DB)
+    active: np.ndarray = levels_db > max(threshold_db, SPEECH_FLOOR_DB)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], active.astype(np.int8), [0]])))
     for start, stop in zip(edges[::2], edges[1::2], strict=True):
         if stop - start < min(MIN_SPEECH_RUN_FRAMES, len(active)):

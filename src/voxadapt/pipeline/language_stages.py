@@ -475,6 +475,7 @@ def confirm(params: Params) -> StageResult:
     """Choose the model that is kept, and compare it with the Base on the untouched split."""
     from voxadapt.scoring.rows import read_scores
     from voxadapt.selection import select as selection
+    from voxadapt.selection.confirm import confirm as compare_with_base
     from voxadapt.selection.forgetting import forgetting
 
     language = section(params)
@@ -508,7 +509,7 @@ def confirm(params: Params) -> StageResult:
         folder = paths.LANGUAGE_CONFIRMATION / name
         _score(params, name, delta_of(name), "confirmation", folder, parts=("target",))
         heard[name] = read_scores(folder / "target", split="confirmation")
-    record = selection.confirm(
+    record = compare_with_base(
         heard["base"],
         heard[chosen],
         language.select,

@@ -501,7 +501,7 @@ def select(params: Params) -> StageResult:
 def confirm(params: Params) -> StageResult:
     """Compare the chosen candidate with the Base on the split that nothing has touched."""
     from voxadapt.scoring.rows import read_scores
-    from voxadapt.selection import select as selection
+    from voxadapt.selection.confirm import confirm as compare_with_base
 
     decision = _selection()
     chosen = decision["chosen"]
@@ -510,7 +510,7 @@ def confirm(params: Params) -> StageResult:
     for name in wanted:
         _score(params, name, "confirmation", paths.CONFIRMATION / name)
         rows[name] = read_scores(paths.CONFIRMATION / name, split="confirmation")
-    record = selection.confirm(
+    record = compare_with_base(
         rows["base"],
         rows[chosen],
         params.select,

@@ -1,4 +1,4 @@
-"""Several speakers in one candidate: their rows together and apart, and who sounds like whom.
+"""The speakers of a candidate: their rows together and one by one, and who sounds like whom.
 
 Every speaker says the same sentences and is compared with recordings of its own. Together, the
 rows of all are those of one candidate: what a speaker says of a sentence counts as further takes
@@ -7,18 +7,19 @@ of it, so that an average weighs all speakers alike and a sentence is redrawn wi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from voxadapt.core.params import SelectParams
 from voxadapt.core.provenance import fingerprint
+from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked, sort_rows
 from voxadapt.scoring.statistics import (
     Array,
+    Interval,
     Ratio,
     paired_difference,
     rate_interval,
@@ -77,10 +78,10 @@ def pool(
 
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """The worst of several speakers' statistics; stands in for a `Ratio`.
+    """The statistic of the worst of several speakers.
 
-    In each resample it is the worst of that resample, so that its interval knows that another
-    speaker might have been the worst one.
+    In each resample it is the worst of that resample, so that its interval allows for another
+    speaker having been the worst one.
 
     Attributes:
         parts: The statistic of each speaker, over the same texts.
@@ -92,14 +93,14 @@ class Worst:
     levels: tuple[float, ...]
     higher: bool
 
-    def _pick(self, values: Sequence[Any]) -> Any:
+    def _pick(self, values: Sequence[float | Array]) -> Array:
         levelled = [value - level for value, level in zip(values, self.levels, strict=True)]
-        return (np.min if self.higher else np.max)(np.stack(levelled), axis=0)
+        return np.asarray((np.min if self.higher else np.max)(np.stack(levelled), axis=0))
 
     @property
     def point(self) -> float:
         """The worst value over all texts."""
-        return float(self._pick([np.asarray(part.point) for part in self.parts]))
+        return float(self._pick([part.point for part in self.parts]))
 
     @property
     def index(self) -> int:
@@ -109,141 +110,134 @@ class Worst:
 
     def draws(self, weights: Array) -> Array:
         """Return the worst value of each resample, [B]."""
-        return np.asarray(self._pick([part.draws(weights) for part in self.parts]))
+        return self._pick([part.draws(weights) for part in self.parts])
 
     def left_out(self) -> Array:
         """Return the worst value without each text in turn, [T]."""
-        return np.asarray(self._pick([part.left_out() for part in self.parts]))
+        return self._pick([part.left_out() for part in self.parts])
 
 
-@dataclass(frozen=True, slots=True)
-class Apart:
-    """Several speakers of the same candidates, one by one.
+class SpeakerScores:
+    """The scores of all candidates: of each speaker, and of all speakers together.
+
+    Args:
+        rows: Rows by candidate, all of the same clips.
+        scale: `similarity.json` as read; of several speakers it holds the scale of each.
+        params: The rule.
 
     Attributes:
-        speakers: Their names.
-        samples: Statistics by candidate, then by speaker.
-        scales: Ceiling, ceiling of the codec and floor by speaker; empty where none is known.
-        higher: Whether similarity is what is ranked by.
+        speakers: Their names; `(None,)` where a single one speaks and rows do not name it.
+        samples: Sums per text by candidate, then by speaker; None: all speakers together.
+        weights: How often each of T texts is drawn in each of B resamples, [B, T].
     """
 
-    speakers: tuple[str, ...]
-    samples: Mapping[str, Mapping[str, Sample]]
-    scales: Mapping[str, Mapping[str, Any]]
-    higher: bool
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         rows: Mapping[str, Sequence[ScoreRow]],
-        scale: Mapping[str, Any] | None,
+        scale: Record | None,
         params: SelectParams,
-    ) -> Apart | None:
-        """Take rows of several speakers apart; None where a single one speaks.
-
-        Args:
-            rows: Rows by candidate.
-            scale: `similarity.json` as read; it holds the scale of each speaker.
-            params: The rule.
-        """
-        speakers = speakers_in([row for found in rows.values() for row in found])
-        if not speakers:
-            return None
-        scales = (scale or {}).get("speakers", {})
-        samples = {
-            name: {
+    ) -> None:
+        self._scale, self._params = scale, params
+        names = speakers_in([row for found in rows.values() for row in found])
+        self.speakers: tuple[str | None, ...] = names or (None,)
+        together: tuple[str | None, ...] = (None,)
+        self.samples: dict[str, dict[str | None, Sample]] = {
+            candidate: {
                 speaker: Sample(
-                    rows_of(found, speaker),
+                    found if speaker is None else rows_of(found, speaker),
                     params.error_metric,
-                    _point(scales.get(speaker), "floor"),
+                    self.level("floor", speaker),
                 )
-                for speaker in speakers
+                for speaker in (*together, *names)
             }
-            for name, found in rows.items()
+            for candidate, found in rows.items()
         }
-        return cls(speakers, samples, scales, params.primary == "similarity")
+        texts = next(iter(self.samples.values()))[None].text_ids
+        self.weights = resample_weights(len(texts), params.num_bootstrap, params.seed)
+        self._intervals: dict[tuple[str, str | None], dict[str, Interval]] = {}
 
-    def worst(self, name: str, params: SelectParams) -> Worst:
-        """Return what the candidate is ranked by: its worst speaker.
+    def level(self, name: str, speaker: str | None = None) -> float | None:
+        """Return `ceiling`, `codec_ceiling` or `floor` of similarity; None where it is unknown."""
+        scale = self._scale
+        if speaker is not None:
+            scale = (scale or {}).get("speakers", {}).get(speaker)
+        return None if scale is None else scale[name]["point"]
 
-        Similarity counts from each speaker's own ceiling: of a voice whose recordings resemble
-        one another less, no candidate can be asked for more.
-        """
-        parts = [self.samples[name][speaker] for speaker in self.speakers]
-        if not self.higher:
-            return Worst(tuple(part.error for part in parts), (0.0,) * len(parts), False)
-        ceilings = [_point(self.scales.get(speaker), "ceiling") or 0.0 for speaker in self.speakers]
-        return Worst(tuple(part.sim for part in parts), tuple(ceilings), True)
+    def levels(self, speaker: str | None = None) -> Record:
+        """Return ceilings and floor of similarity for the record."""
+        names = ("ceiling", "codec_ceiling", "floor")
+        return {name: rounded(self.level(name, speaker)) for name in names}
 
-    def intervals(self, name: str, speaker: str, weights: Array, confidence: float) -> Any:
-        """Return a speaker's measures with their intervals."""
-        scale = self.scales.get(speaker)
-        return self.samples[name][speaker].intervals(
-            weights, confidence, _point(scale, "ceiling"), _point(scale, "floor")
-        )
+    def intervals(self, name: str, speaker: str | None = None) -> dict[str, Interval]:
+        """Return a candidate's measures with their intervals."""
+        if (name, speaker) not in self._intervals:
+            self._intervals[name, speaker] = self.samples[name][speaker].intervals(
+                self.weights,
+                self._params.confidence,
+                self.level("ceiling", speaker),
+                self.level("floor", speaker),
+            )
+        return self._intervals[name, speaker]
 
     def difference(
-        self, name: str, other: str, speaker: str, weights: Array, confidence: float
-    ) -> dict[str, Any] | None:
-        """Return how a speaker differs between two candidates; None for one and the same."""
-        if name == other or other not in self.samples:
-            return None
-        ours, theirs = self.samples[name][speaker], self.samples[other][speaker]
-        return {
-            key: paired_difference(getattr(ours, key), getattr(theirs, key), weights, confidence)[
-                0
-            ].as_dict(with_se=True)
-            for key in ("sim", "error", "failure_rate")
-        }
+        self, measure: str, name: str, other: str, speaker: str | None = None
+    ) -> Interval:
+        """Return how much a measure of one candidate exceeds that of another, paired by text."""
+        ours, theirs = (
+            getattr(self.samples[candidate][speaker], measure) for candidate in (name, other)
+        )
+        return paired_difference(ours, theirs, self.weights, self._params.confidence)[0]
 
-    def record(
-        self,
-        name: str,
-        start: str,
-        gates: Mapping[str, Sequence[Any]],
-        weights: Array,
-        rows: Sequence[ScoreRow],
-        params: SelectParams,
-    ) -> dict[str, Any]:
-        """Return what `selection.json` says of a candidate's speakers."""
-        shown = ("wer", "cer", "sim", "sim_norm", "duration_ratio", "failure_rate")
-        found = {}
+    def mean(self, name: str) -> Ratio:
+        """Return the primary measure over all clips: every speaker weighs the same."""
+        sample = self.samples[name][None]
+        return sample.sim if self._params.primary == "similarity" else sample.error
+
+    def worst(self, name: str) -> Worst:
+        """Return what the candidate is ranked by: the primary measure of its worst speaker.
+
+        Of several speakers, similarity counts from each one's own ceiling: of a voice whose
+        recordings resemble one another less, no candidate can be asked for more.
+        """
+        parts = [self.samples[name][speaker] for speaker in self.speakers]
+        if self._params.primary != "similarity":
+            return Worst(tuple(part.error for part in parts), (0.0,) * len(parts), False)
+        ceilings = [
+            0.0 if speaker is None else self.level("ceiling", speaker) or 0.0
+            for speaker in self.speakers
+        ]
+        return Worst(tuple(part.sim for part in parts), tuple(ceilings), True)
+
+    def by_speaker(self, name: str, other: str, measures: Sequence[str]) -> dict[str, Record]:
+        """Return what a record holds of each speaker that rows name.
+
+        Args:
+            name: The candidate.
+            other: What it is compared with.
+            measures: Names of the measures to show.
+        """
+        found: dict[str, Record] = {}
         for speaker in self.speakers:
-            measured = self.intervals(name, speaker, weights, params.confidence)
+            if speaker is None:
+                continue
+            measured = self.intervals(name, speaker)
             sample = self.samples[name][speaker]
+            versus = None
+            if name != other and other in self.samples:
+                versus = {
+                    key: self.difference(key, name, other, speaker).as_dict(with_se=True)
+                    for key in ("sim", "error", "failure_rate")
+                }
             found[speaker] = {
                 "n_expected": len(sample.rows),
                 "n_measured": sample.num_measured,
-                **{key: measured[key].as_dict() for key in shown},
-                "gates": [gate.as_dict() for gate in gates[speaker]],
-                "vs_base": self.difference(name, start, speaker, weights, params.confidence),
+                **{key: measured[key].as_dict() for key in measures},
+                "vs_base": versus,
             }
-        return {
-            "speakers": found,
-            "worst_speaker": self.speakers[self.worst(name, params).index],
-            "confusion": confusion(rows, params),
-        }
-
-    def described(self, kept: Collection[str]) -> list[dict[str, Any]]:
-        """Say who the speakers are, and between which ends their similarity lies."""
-        return [
-            {
-                "name": speaker,
-                "kept": speaker in kept,
-                **{
-                    key: rounded(_point(self.scales.get(speaker), key))
-                    for key in ("ceiling", "codec_ceiling", "floor")
-                },
-            }
-            for speaker in self.speakers
-        ]
+        return found
 
 
-def _point(scale: Mapping[str, Any] | None, name: str) -> float | None:
-    return None if scale is None else scale[name]["point"]
-
-
-def confusion(rows: Sequence[ScoreRow], params: SelectParams) -> dict[str, Any]:
+def confusion(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     """Ask whether each speaker sounds like itself: compare its clips with everybody's recordings.
 
     Args:
@@ -262,34 +256,18 @@ def confusion(rows: Sequence[ScoreRow], params: SelectParams) -> dict[str, Any]:
     table = []
     for asked in names:
         own = rows_of(rows, asked)
-        heard = [row for row in own if row.sim_to is not None]
         nearest = [nearest_speaker(row) for row in own]
-        weights = _weights(own, params)
-        measured = _weights(heard, params) if heard else None
-        similarity = []
-        for name in names:
-            if measured is None:
-                similarity.append({"point": None, "low": None, "high": None, "n": 0})
-                continue
-            texts, drawn = measured
-            values = [(row.sim_to or {})[name] for row in heard]
-            ratio = ratio_by_text(texts, [row.text_id for row in heard], values)
-            similarity.append(ratio_interval(ratio, drawn, len(heard), params.confidence).as_dict())
         table.append(
             {
                 "speaker": asked,
                 "n": len(own),
-                "similarity": similarity,
+                "similarity": [_mean_similarity(own, name, params) for name in names],
                 "nearest": [nearest.count(name) for name in names],
                 "none": nearest.count(None),
-                "right": _share(own, weights, params),
+                "right": _share_right(own, params),
             }
         )
-    return {
-        "speakers": list(names),
-        "rows": table,
-        "right": _share(rows, _weights(rows, params), params),
-    }
+    return {"speakers": list(names), "rows": table, "right": _share_right(rows, params)}
 
 
 def nearest_speaker(row: ScoreRow) -> str | None:
@@ -300,16 +278,27 @@ def nearest_speaker(row: ScoreRow) -> str | None:
     return max(sorted(similar), key=lambda name: similar[name])
 
 
-def _weights(rows: Sequence[ScoreRow], params: SelectParams) -> tuple[list[str], Array]:
-    texts = sorted({row.text_id for row in rows})
-    return texts, resample_weights(len(texts), params.num_bootstrap, params.seed)
+def _mean_similarity(rows: Sequence[ScoreRow], name: str, params: SelectParams) -> Record:
+    """Return the mean similarity of clips with a voice to one speaker's recordings."""
+    voiced = [(row.text_id, row.sim_to[name]) for row in rows if row.sim_to is not None]
+    if not voiced:
+        return Interval(None, None, None, 0).as_dict()
+    keys, values = zip(*voiced, strict=True)
+    texts, weights = _resamples(keys, params)
+    ratio = ratio_by_text(texts, keys, values)
+    return ratio_interval(ratio, weights, len(voiced), params.confidence).as_dict()
 
 
-def _share(
-    rows: Sequence[ScoreRow], weights: tuple[list[str], Array], params: SelectParams
-) -> dict[str, Any]:
+def _share_right(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     """Return the share of clips that are nearest to the speaker that was asked for."""
-    texts, drawn = weights
+    keys = [row.text_id for row in rows]
+    texts, weights = _resamples(keys, params)
     right = [float(nearest_speaker(row) == row.speaker) for row in rows]
-    ratio = ratio_by_text(texts, [row.text_id for row in rows], right)
-    return rate_interval(ratio, drawn, len(rows), params.confidence).as_dict()
+    ratio = ratio_by_text(texts, keys, right)
+    return rate_interval(ratio, weights, len(rows), params.confidence).as_dict()
+
+
+def _resamples(keys: Sequence[str], params: SelectParams) -> tuple[list[str], Array]:
+    """Return the texts of clips, and how often each is drawn in each resample, [B, T]."""
+    texts = sorted(set(keys))
+    return texts, resample_weights(len(texts), params.num_bootstrap, params.seed)

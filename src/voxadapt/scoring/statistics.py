@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import nctdtr, ndtr, ndtri, stdtrit
+
+from voxadapt.core.records import Record
 
 Array = NDArray[np.float64]
 DIGITS = 6  # what is published is rounded, so that equal inputs give equal bytes everywhere
@@ -48,7 +50,7 @@ class Ratio:
             weights: How often each text was drawn, [B, T].
         """
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (weights @ self.numerator) / (weights @ self.denominator)
+            return np.asarray((weights @ self.numerator) / (weights @ self.denominator))
 
     def left_out(self) -> Array:
         """Return the statistic without each text in turn, [T]."""
@@ -56,6 +58,20 @@ class Ratio:
             return (self.numerator.sum() - self.numerator) / (
                 self.denominator.sum() - self.denominator
             )
+
+
+class Statistic(Protocol):
+    """What is estimated from resampled texts: a `Ratio`, or the worst of several."""
+
+    @property
+    def point(self) -> float:
+        """The statistic over all texts."""
+
+    def draws(self, weights: Array) -> Array:
+        """Return the statistic of each resample, [B]."""
+
+    def left_out(self) -> Array:
+        """Return the statistic without each text in turn, [T]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +89,9 @@ class Interval:
     n: int
     se: float | None = None
 
-    def as_dict(self, with_se: bool = False) -> dict[str, Any]:
+    def as_dict(self, with_se: bool = False) -> Record:
         """Return JSON-ready values, rounded."""
-        values: dict[str, Any] = {
+        values: Record = {
             "point": rounded(self.point),
             "low": rounded(self.low),
             "high": rounded(self.high),
@@ -186,7 +202,7 @@ def standard_error(draws: Array, num_blocks: int) -> float:
     return float(np.std(draws, ddof=1) * np.sqrt(num_blocks / (num_blocks - 1.0)))
 
 
-def ratio_interval(ratio: Ratio, weights: Array, n: int, confidence: float) -> Interval:
+def ratio_interval(ratio: Statistic, weights: Array, n: int, confidence: float) -> Interval:
     """Return a ratio statistic with its interval."""
     draws, num_texts = ratio.draws(weights), weights.shape[1]
     return interval(ratio.point, draws, num_texts, n, confidence, ratio.left_out())
@@ -245,7 +261,7 @@ def median_draws(
 
 
 def paired_difference(
-    ours: Ratio, theirs: Ratio, weights: Array, confidence: float
+    ours: Statistic, theirs: Statistic, weights: Array, confidence: float
 ) -> tuple[Interval, Array]:
     """Compare two candidates on the same resamples.
 
@@ -308,7 +324,7 @@ def probability_best(draws: Array, higher_is_better: bool) -> Array:
     """
     values = draws if higher_is_better else -draws
     winners = values == values.max(axis=1, keepdims=True)
-    return (winners / winners.sum(axis=1, keepdims=True)).mean(axis=0)
+    return np.asarray((winners / winners.sum(axis=1, keepdims=True)).mean(axis=0))
 
 
 def pareto_members(error: Array, similarity: Array) -> NDArray[np.bool_]:

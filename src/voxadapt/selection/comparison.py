@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
 from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked
 from voxadapt.scoring.statistics import (
@@ -24,6 +24,7 @@ from voxadapt.scoring.statistics import (
     rounded,
     standard_error,
 )
+from voxadapt.selection import wording
 
 LOWER_IS_BETTER = {"error": True, "sim": False, "failure_rate": True}
 
@@ -34,7 +35,7 @@ def compare_systems(
     *,
     floor: float | None = None,
     with_similarity: bool = True,
-) -> dict[str, Any] | None:
+) -> Record | None:
     """Compare every pair of systems on what all of them spoke.
 
     Args:
@@ -59,7 +60,7 @@ def compare_systems(
     kept = {name: ranked(rows[name]) for name in names}
     spoken = {name: {row.text_id for row in kept[name]} for name in names}
     shared = set.intersection(*spoken.values())
-    record: dict[str, Any] = {
+    record: Record = {
         "num_texts": len(shared),
         "left_out": {name: len(spoken[name] - shared) for name in names},
         "confidence": params.confidence,
@@ -80,7 +81,7 @@ def compare_systems(
     }
     weights = resample_weights(len(shared), params.num_bootstrap, params.seed)
     measures = [name for name in LOWER_IS_BETTER if with_similarity or name != "sim"]
-    pairs: dict[tuple[str, str], dict[str, Any]] = {pair: {} for pair in combinations(names, 2)}
+    pairs: dict[tuple[str, str], Record] = {pair: {} for pair in combinations(names, 2)}
     for measure in measures:
         ratios: dict[str, Ratio] = {name: getattr(samples[name], measure) for name in names}
         draws = np.stack([ratios[name].draws(weights) for name in names], axis=1)
@@ -111,26 +112,4 @@ def compare_systems(
     record["pairs"] = [
         {"first": first, "second": second, **found} for (first, second), found in pairs.items()
     ]
-    return record | {"text": _text(record)}
-
-
-def _text(record: Mapping[str, Any]) -> str:
-    """Sum the comparison up in words."""
-    metric = record["error_metric"].upper()
-    labels = {"error": f"lower {metric}", "sim": "higher similarity"}
-    shown = [
-        f"{pair[key]['better']} has {label} than "
-        f"{pair['second'] if pair[key]['better'] == pair['first'] else pair['first']}"
-        for key, label in labels.items()
-        for pair in record["pairs"]
-        if key in pair and pair[key]["better"]
-    ]
-    level = f"{100 * record['confidence']:g} %"
-    found = (
-        f"{'; '.join(shown)}."
-        if shown
-        else f"no two systems can be told apart by {metric} or similarity."
-    )
-    return (
-        f"On {record['num_texts']} texts that all spoke, at {level} for all pairs at once: {found}"
-    )
+    return record | {"text": wording.comparison_text(record)}

@@ -9,15 +9,16 @@ reaches beyond m, because too few sentences were read to exclude a loss.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from voxadapt.asr.normalise import metric_for
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.scoring.statistics import paired_difference, resample_weights
-from voxadapt.selection.select import BASE, check_pairs
+from voxadapt.selection import wording
+from voxadapt.selection.pairing import BASE, check_pairs
 
 MEASURES = ("cer", "wer", "sim", "failure_rate")
 
@@ -28,8 +29,8 @@ def forgetting(
     params: SelectParams,
     *,
     chosen: str,
-    scale: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    scale: Record | None = None,
+) -> Record:
     """Compare each candidate's source language with the Base's.
 
     Args:
@@ -63,10 +64,10 @@ def forgetting(
     samples = {name: Sample(ranked(found), metric, floor) for name, found in rows.items()}
     base = samples[BASE]
     weights = resample_weights(len(base.text_ids), params.num_bootstrap, params.seed)
-    candidates: dict[str, dict[str, Any]] = {}
+    candidates: dict[str, Record] = {}
     for name, sample in samples.items():
         measured = sample.intervals(weights, params.confidence, None, floor)
-        item: dict[str, Any] = {"name": name} | {k: measured[k].as_dict() for k in MEASURES}
+        item: Record = {"name": name} | {k: measured[k].as_dict() for k in MEASURES}
         if name == BASE:
             item |= {"vs_base": None, "verdict": "kept"}
         else:
@@ -77,14 +78,16 @@ def forgetting(
                 for key in MEASURES
             }
             item["verdict"] = _verdict(item["vs_base"][metric], params.error_margin)
-        candidates[name] = item | {"sentence": _sentence(item, metric, lang, params.error_margin)}
+        candidates[name] = item | {
+            "sentence": wording.forgetting_sentence(item, metric, lang, params.error_margin)
+        }
     lost = candidates[chosen]["verdict"] == "forgotten"
     return {
         "schema": "voxadapt-forgetting/1",
         "lang": lang,
         "metric": metric,
         "rule": {
-            "text": _rule_text(metric, params),
+            "text": wording.forgetting_rule(metric, params),
             "margin": params.error_margin,
             "confidence": params.confidence,
             "num_bootstrap": params.num_bootstrap,
@@ -105,7 +108,7 @@ def forgetting(
     }
 
 
-def _verdict(difference: Mapping[str, Any], margin: float) -> str:
+def _verdict(difference: Record, margin: float) -> str:
     """Read a paired difference of errors; see the module's docstring."""
     low, high = difference["low"], difference["high"]
     if low is None:  # a single sentence has no interval
@@ -113,35 +116,3 @@ def _verdict(difference: Mapping[str, Any], margin: float) -> str:
     if low > 0:
         return "forgotten"
     return "kept" if high <= margin else "undecided"
-
-
-def _sentence(item: Mapping[str, Any], metric: str, lang: str, margin: float) -> str:
-    """Say what became of the source language."""
-    error = f"{metric.upper()} {100 * item[metric]['point']:.1f} %"
-    if item["vs_base"] is None:
-        return f"The Base reads {lang} with {error}."
-    found = item["vs_base"][metric]
-    span = ""
-    if found["low"] is not None:
-        span = f" [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
-    verdict = {
-        "forgotten": "measurably worse",
-        "kept": f"no worse within {100 * margin:g} points",
-        "undecided": (
-            f"not measurably worse, but too few sentences to exclude {100 * margin:g} points"
-        ),
-    }[item["verdict"]]
-    return (
-        f"{item['name']} reads {lang} with {error}, {100 * found['point']:+.1f} points{span} "
-        f"against the Base: {verdict}."
-    )
-
-
-def _rule_text(metric: str, params: SelectParams) -> str:
-    """Put the rule into words."""
-    margin = f"{100 * params.error_margin:g} points"
-    return (
-        f"Of the paired {100 * params.confidence:g} % interval of the candidate's {metric.upper()} "
-        f"minus the Base's on source sentences: forgotten when it lies above 0; kept when its "
-        f"upper bound is at most {margin}; undecided otherwise."
-    )

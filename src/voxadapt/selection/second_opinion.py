@@ -8,12 +8,12 @@ one's, on the same sentences with the same resamples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, sort_rows
 from voxadapt.scoring.statistics import (
@@ -22,12 +22,7 @@ from voxadapt.scoring.statistics import (
     resample_weights,
     rounded,
 )
-
-WORDS = {
-    "better": "understands {name} better than the Base",
-    "worse": "understands {name} worse than the Base",
-    "undecided": "shows no difference between {name} and the Base",
-}
+from voxadapt.selection import wording
 
 
 def second_opinion(
@@ -37,7 +32,7 @@ def second_opinion(
     *,
     chosen: str,
     base: str = "base",
-) -> dict[str, Any]:
+) -> Record:
     """Compare two candidates by two recognisers.
 
     Args:
@@ -92,7 +87,7 @@ def second_opinion(
         "correlation": _correlation(*errors),
         "num_clips": len(ours),
     }
-    return record | {"sentence": _sentence(record, chosen, base)}
+    return record | {"sentence": wording.second_opinion_sentence(record, chosen, base)}
 
 
 def _refuse(
@@ -115,7 +110,7 @@ def _refuse(
         )  # fmt: skip
 
 
-def _verdict(difference: Mapping[str, Any]) -> str:
+def _verdict(difference: Record) -> str:
     """Read a difference of errors: lower is better."""
     if difference["low"] is None or difference["low"] <= 0 <= difference["high"]:
         return "undecided"
@@ -127,31 +122,3 @@ def _correlation(ours: np.ndarray, theirs: np.ndarray) -> float | None:
     if len(ours) < 2 or not np.ptp(ours) or not np.ptp(theirs):
         return None
     return rounded(float(np.corrcoef(ours, theirs)[0, 1]))
-
-
-def _sentence(record: Mapping[str, Any], chosen: str, base: str) -> str:
-    """Put the second opinion into words."""
-    name, metric = record["asr_id"].split("+")[0].removeprefix("whisper:"), record["metric"].upper()
-    if chosen == base:
-        return (
-            f"The second recogniser ({name}) hears the Base with {metric} "
-            f"{100 * record['base']['point']:.1f} %."
-        )
-    both = "agree" if record["agrees"] else "do not agree"
-    says = WORDS[record["verdict"]].format(name=chosen)
-    related = ""
-    if record["correlation"] is not None:
-        related = f" Their errors on single clips correlate with {record['correlation']:.2f}."
-    return (
-        f"The two recognisers {both}: the second ({name}) {says}, {metric} difference "
-        f"{_points(record['difference'])}; by the first it is "
-        f"{_points(record['first_difference'])}.{related}"
-    )
-
-
-def _points(difference: Mapping[str, Any]) -> str:
-    """Write a difference of shares in points, with its interval."""
-    point = f"{100 * difference['point']:+.1f} points"
-    if difference["low"] is None:
-        return point
-    return f"{point} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"

@@ -8,11 +8,11 @@ scored, the verdict is the data's, and a mode that overrules it is recorded besi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import SelectParams, Stage2Params
+from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.scoring.statistics import (
@@ -22,7 +22,8 @@ from voxadapt.scoring.statistics import (
     resample_weights,
     rounded,
 )
-from voxadapt.selection.select import BASE, comparable
+from voxadapt.selection import wording
+from voxadapt.selection.pairing import BASE, comparable
 
 
 def decide_stage2(
@@ -30,7 +31,7 @@ def decide_stage2(
     codec_rows: Sequence[ScoreRow],
     params: Stage2Params,
     select: SelectParams,
-) -> dict[str, Any]:
+) -> Record:
     """Decide by the scores of Stage 1 whether the code predictor is to be trained.
 
     Args:
@@ -65,7 +66,7 @@ def decide_stage2(
         "never": "skip",
     }[params.mode]
 
-    def errors(sample: Sample) -> dict[str, Any]:
+    def errors(sample: Sample) -> Record:
         intervals: dict[str, Interval] = {
             name: ratio_interval(getattr(sample, name), weights, len(sample.rows), confidence)
             for name in ("cer", "wer")
@@ -78,7 +79,7 @@ def decide_stage2(
         "acts": acts,
         "mode": params.mode,
         "rule": {
-            "text": _rule_text(params, select),
+            "text": wording.stage2_rule(params, select),
             "max_gap": params.max_gap,
             "metric": select.error_metric,
             "confidence": confidence,
@@ -102,7 +103,7 @@ def decide_stage2(
             _texts_needed(gap, params.max_gap) if decision == "undecided" else None
         ),
     }
-    record["reason"] = _reason(record)
+    record["reason"] = wording.stage2_reason(record)
     return record
 
 
@@ -127,7 +128,7 @@ def _paired(stage1: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> list[Score
     return kept
 
 
-def _decide(gap: Mapping[str, Any], max_gap: float) -> str:
+def _decide(gap: Record, max_gap: float) -> str:
     """Read the interval of the gap; one sentence alone has none and decides nothing."""
     if gap["low"] is None:
         return "undecided"
@@ -136,7 +137,7 @@ def _decide(gap: Mapping[str, Any], max_gap: float) -> str:
     return "skip" if gap["high"] <= max_gap else "undecided"
 
 
-def _texts_needed(gap: Mapping[str, Any], max_gap: float) -> int | None:
+def _texts_needed(gap: Record, max_gap: float) -> int | None:
     """Estimate with how many sentences the interval would leave the limit on one side.
 
     Returns:
@@ -147,67 +148,4 @@ def _texts_needed(gap: Mapping[str, Any], max_gap: float) -> int | None:
         return None
     over = gap["point"] > max_gap
     reach = gap["point"] - gap["low"] if over else gap["high"] - gap["point"]
-    return max(gap["n"] + 1, math.ceil(gap["n"] * (reach / distance) ** 2))
-
-
-def _reason(record: Mapping[str, Any]) -> str:
-    """Put the decision into sentences."""
-    rule, gap, stage1 = record["rule"], record["gap"], record["stage1"]
-    metric, limit = rule["metric"], f"{100 * rule['max_gap']:g} points"
-    codec = record["codec"][metric]["point"]
-    data, acts = record["decision"], record["acts"]
-    who = "the unadapted Base" if stage1["keep_base"] else stage1["candidate"]
-    span = ""
-    if gap["low"] is not None:
-        span = f" [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
-    measured = (
-        f"{who} reads with {metric.upper()} {100 * stage1[metric]['point']:.1f} %, "
-        f"{100 * gap['point']:+.1f} points{span} against the {100 * codec:.1f} % of the codec's "
-        f"round trip of the same {gap['n']} sentences"
-    )
-    verdict = {
-        "run": f"more than the {limit} allowed",
-        "skip": f"not more than the {limit} allowed",
-        "undecided": f"and whether that is more than the {limit} allowed is not shown",
-    }[data]
-    done = "Stage 2 runs" if acts == "run" else "Stage 2 is skipped"
-    if record["mode"] == "auto":
-        opening = done
-    elif data == acts:
-        opening = f"{done}, as the data say and stage2.mode: {record['mode']} demands"
-    else:
-        said = {"run": "would run it", "skip": "would skip it", "undecided": "do not decide"}[data]
-        opening = f"{done} because of stage2.mode: {record['mode']}; the data {said}"
-    sentences = [f"{opening}: {measured}, {verdict}."]
-    if data == "undecided":
-        needed = record["num_texts_needed"]
-        sentences.append(
-            "No number of sentences can be named that would decide it."
-            if needed is None
-            else f"About {needed} sentences would decide it."
-        )
-        if record["mode"] == "auto":
-            sentences.append(f"stage2.if_undecided: {rule['if_undecided']} says what to do then.")
-    if stage1["keep_base"]:
-        sentences.append(
-            "Stage 1 kept the Base: nothing was learnt from the texts, and any Stage 2 begins with "
-            "the Base's own rows."
-        )
-    return " ".join(sentences)
-
-
-def _rule_text(params: Stage2Params, select: SelectParams) -> str:
-    """Put the rule into words."""
-    metric, limit = select.error_metric.upper(), f"{100 * params.max_gap:g} points"
-    acts = "runs" if params.if_undecided == "run" else "is skipped"
-    mode = {
-        "auto": "The data decide.",
-        "always": "stage2.mode: always runs it whatever the data say.",
-        "never": "stage2.mode: never skips it whatever the data say.",
-    }[params.mode]
-    return (
-        f"Gap: {metric} of Stage 1's choice minus {metric} of the codec's round trip of the same "
-        f"sentences, with its paired {100 * select.confidence:g} % interval. Run when the whole "
-        f"interval lies above {limit}; skip when none of it does; undecided otherwise, and then "
-        f"Stage 2 {acts}. {mode}"
-    )
+    return max(int(gap["n"]) + 1, math.ceil(gap["n"] * (reach / distance) ** 2))

@@ -35,9 +35,10 @@ from voxadapt.reporting.records import flatten
 from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, evaluator_id, read_scores, rows_sha
 from voxadapt.selection import select as selection
 from voxadapt.selection.comparison import compare_systems
+from voxadapt.selection.pairing import BASE
 
 SCHEMA = "voxadapt-experiments/1"
-WORKSPACE, BASE = "workspace", selection.BASE
+WORKSPACE = "workspace"
 TABLE, PAGE = paths.REPORTS / "compare.json", paths.REPORTS / "compare.html"
 CHOSEN, EVERY = "chosen", "all"  # what --candidates may say besides a candidate's name
 MAX_SENTENCES, NUM_OPEN = 8, 2

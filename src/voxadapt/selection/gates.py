@@ -1,0 +1,195 @@
+"""The conditions that a candidate must meet, each for every speaker.
+
+How a paired gate (failure rate, error, similarity) is read, with d = how much worse the candidate
+is than the start and margin m: *passed* when the upper bound of d is at most m (shown to be no
+worse); *failed* when d itself is above m; *undecided* in between. Undecided candidates stay
+eligible and the record says so: with 30 sentences one failed clip already lifts the upper bound
+above a margin of .02, and dropping every such candidate would choose by luck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
+from voxadapt.scoring.speakers import SpeakerScores
+from voxadapt.scoring.statistics import Interval, rounded
+from voxadapt.selection import wording
+
+State = Literal["passed", "undecided", "failed"]
+STATES: tuple[State, ...] = ("passed", "undecided", "failed")  # from best to worst
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One condition, and how a candidate stands to it.
+
+    Attributes:
+        name: Of the condition.
+        state: Whether it holds.
+        measured: What was measured, with its interval.
+        limit: What it is held against.
+        text: The result in a sentence.
+    """
+
+    name: str
+    state: State
+    measured: Interval
+    limit: float | tuple[float, float]
+    text: str
+
+    def as_dict(self) -> Record:
+        """Return JSON-ready values."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "value": rounded(self.measured.point),
+            "low": rounded(self.measured.low),
+            "high": rounded(self.measured.high),
+            "limit": list(self.limit) if isinstance(self.limit, tuple) else self.limit,
+            "text": self.text,
+        }
+
+    @property
+    def badness(self) -> tuple[int, float]:
+        """How bad the result is, for comparison with the same gate of another speaker."""
+        value = self.measured.point
+        if value is None:
+            return STATES.index(self.state), -np.inf
+        if self.name == "duration_ratio":
+            value = abs(float(np.log(value))) if value > 0 else np.inf
+        elif self.name in ("coverage", "similarity", "kept_voice"):  # higher is better
+            value = -value
+        return STATES.index(self.state), value
+
+
+def all_gates(
+    scores: SpeakerScores,
+    name: str,
+    start: str,
+    params: SelectParams,
+    real_wrong_language: float | None,
+    kept: Collection[str] = (),
+) -> dict[str | None, list[Gate]]:
+    """Hold every speaker of a candidate against every gate.
+
+    Args:
+        scores: Of all candidates.
+        name: The candidate.
+        start: What it is compared with.
+        params: The limits.
+        real_wrong_language: Share of recordings whose language Whisper mistakes; None: unknown.
+        kept: Speakers whom the start's model had already.
+
+    Returns:
+        By speaker, the same gates in the same order.
+    """
+    found: dict[str | None, list[Gate]] = {}
+    for speaker in scores.speakers:
+        sample, measured = scores.samples[name][speaker], scores.intervals(name, speaker)
+        gates = [_coverage(sample.num_measured, len(sample.rows))]
+        for key, label, margin in (
+            ("failure_rate", "failure rate", params.failure_margin),
+            ("error", params.error_metric.upper(), params.error_margin),
+        ):
+            difference = scores.difference(key, name, start, speaker)
+            gates.append(_not_above(key, label, difference, margin, start))
+        if params.similarity_margin is not None:
+            difference = scores.difference("sim", name, start, speaker)
+            gates.append(_not_below(difference, params.similarity_margin, start))
+        gates.append(_duration(measured["duration_ratio"], params.duration_ratio))
+        gates.append(_language(measured["wrong_language_rate"], params, real_wrong_language))
+        if speaker in kept:
+            difference = scores.difference("sim", name, start, speaker)
+            gates.append(_kept_voice(difference, params.similarity_tie))
+        elif kept:
+            nothing = Interval(None, None, None, 0)
+            gates.append(Gate("kept_voice", "passed", nothing, 0.0, "A new voice."))
+        found[speaker] = gates
+    return found
+
+
+def worst_gates(by_speaker: Mapping[str | None, Sequence[Gate]]) -> list[Gate]:
+    """Return each gate as it stands for the speaker that does worst by it."""
+    worst = []
+    for gates in zip(*by_speaker.values(), strict=True):
+        speaker, gate = max(zip(by_speaker, gates, strict=True), key=lambda item: item[1].badness)
+        worst.append(gate if speaker is None else replace(gate, text=f"{speaker}: {gate.text}"))
+    return worst
+
+
+def margin_state(worse: float, at_most: float, margin: float) -> State:
+    """Read a paired difference against its margin.
+
+    Args:
+        worse: How much worse the candidate is.
+        at_most: Upper bound of that.
+        margin: How much is allowed.
+    """
+    if at_most <= margin:
+        return "passed"
+    return "failed" if worse > margin else "undecided"
+
+
+def _coverage(num_measured: int, total: int) -> Gate:
+    state: State = "passed" if num_measured == total else "failed"
+    share = Interval(num_measured / total, None, None, total)
+    text = f"{num_measured} of {total} clips exist and could be measured."
+    return Gate("coverage", state, share, 1.0, text)
+
+
+def _not_above(name: str, label: str, found: Interval, margin: float, start: str) -> Gate:
+    """Limit a paired difference of errors or failures, where higher is worse."""
+    assert found.point is not None
+    upper = found.point if found.high is None else found.high
+    state = margin_state(found.point, upper, margin)
+    text = wording.error_gate(label, found.point, upper, margin, state, start)
+    return Gate(name, state, found, margin, text)
+
+
+def _not_below(found: Interval, margin: float, start: str) -> Gate:
+    """Limit a paired difference of similarities, where lower is worse."""
+    assert found.point is not None
+    lower = found.point if found.low is None else found.low
+    state = margin_state(-found.point, -lower, margin)
+    text = wording.similarity_gate(found.point, lower, margin, state, start)
+    return Gate("similarity", state, found, -margin, text)
+
+
+def _duration(ratio: Interval, band: tuple[float, float]) -> Gate:
+    """Ask for a median spoken/expected duration within a band."""
+    inside = ratio.point is not None and band[0] <= ratio.point <= band[1]
+    text = wording.duration_gate(ratio.point, band)
+    return Gate("duration_ratio", "passed" if inside else "failed", ratio, band, text)
+
+
+def _language(rate: Interval, params: SelectParams, real_wrong_language: float | None) -> Gate:
+    """Limit the share of clips that Whisper hears in another language."""
+    limit = params.max_wrong_language
+    assert rate.point is not None
+    state: State = "passed" if rate.point <= limit else "failed"
+    text = f"Another language heard in {100 * rate.point:.1f} %, limit {100 * limit:.1f} %."
+    if real_wrong_language is not None and real_wrong_language > limit:
+        state = "undecided"
+        text = (
+            f"Whisper mistakes the language of {100 * real_wrong_language:.0f} % of the real "
+            "clips: it cannot judge."
+        )
+    return Gate("wrong_language", state, rate, limit, text)
+
+
+def _kept_voice(found: Interval, tie: float) -> Gate:
+    """Ask that a speaker whom the model had already is not shown to have lost its voice."""
+    assert found.point is not None
+    high = found.point if found.high is None else found.high
+    state: State = "undecided"
+    if found.point >= -tie:
+        state = "passed"
+    elif high < 0.0:
+        state = "failed"
+    return Gate("kept_voice", state, found, -tie, wording.kept_voice_gate(found, state))

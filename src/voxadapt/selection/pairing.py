@@ -1,0 +1,160 @@
+"""Which rows may be compared: the same clips, scored by the same evaluator."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from voxadapt.asr.normalise import metric_for
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import SelectParams, epoch_number, in_stage2
+from voxadapt.core.records import Record
+from voxadapt.scoring.rows import ScoreRow
+
+BASE = "base"
+
+
+def in_order(names: Iterable[str], start: str) -> list[str]:
+    """Sort candidates: the start first, then the Base, then the epochs of each stage."""
+    return sorted(
+        names, key=lambda name: (name != start, name != BASE, in_stage2(name), epoch_number(name))
+    )
+
+
+def check_pairs(
+    rows: Mapping[str, Sequence[ScoreRow]], names: Sequence[str], start: str = BASE
+) -> list[Problem]:
+    """Find what keeps rows from being paired with those of the start.
+
+    Args:
+        rows: Rows by candidate.
+        names: The candidates to check.
+        start: The candidate that the others are compared with.
+
+    Returns:
+        The problems; none where every candidate spoke the same takes of the same texts.
+
+    Raises:
+        UserError: When the start has no rows.
+    """
+    problems = []
+    if not rows.get(start):
+        which = "the zero-shot base" if start == BASE else start
+        raise UserError(
+            Problem("candidates", f"{which} with its rows", "none", f"Score {start} first.")
+        )
+    expected = {row.key: (row.text, row.split) for row in rows[start]}
+    for name in names:
+        found: dict[tuple[str, int], tuple[str, str]] = {}
+        for row in rows[name]:
+            if row.candidate != name:
+                problems.append(
+                    Problem(name, f"rows of {name}", row.candidate, "Score this candidate again.")
+                )
+            if row.key in found:
+                problems.append(
+                    Problem(f"{name}, text {row.text_id}", "one row a take", "two", "Score again.")
+                )
+            found[row.key] = (row.text, row.split)
+        models = sorted({row.checkpoint_sha for row in rows[name]})
+        if len(models) > 1:
+            shown = ", ".join(model[:12] or "none" for model in models)
+            problems.append(
+                Problem(name, "rows of one checkpoint", shown, "Score this candidate again.")
+            )
+        missing, extra = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
+        if missing or extra:
+            problems.append(
+                Problem(
+                    name,
+                    f"the {len(expected)} clips of {start}",
+                    f"{missing} missing, {extra} extra",
+                    "Score this candidate again.",
+                )
+            )
+        elif found != expected:
+            problems.append(
+                Problem(name, f"the texts of {start}", "other texts or splits", "Score it again.")
+            )
+    splits = sorted({split for _, split in expected.values()})
+    if len(splits) > 1:
+        problems.append(Problem("split", "one split", ", ".join(splits), "Pass one split."))
+    takes = sorted(set(Counter(text_id for text_id, _ in expected).values()))
+    if len(takes) > 1:
+        problems.append(Problem("takes", "as many takes of every text", str(takes), "Score again."))
+    return problems
+
+
+def check_candidates(
+    rows: Mapping[str, Sequence[ScoreRow]],
+    names: Sequence[str],
+    params: SelectParams,
+    start: str,
+) -> str:
+    """Refuse rows that cannot be paired or measured so, and return their split.
+
+    Args:
+        rows: Rows by candidate.
+        names: The candidates to check.
+        params: The rule.
+        start: The candidate that the others are compared with.
+
+    Raises:
+        UserError: When the candidates did not speak the same clips, or the error metric cannot
+            measure the language.
+    """
+    problems = check_pairs(rows, names, start)
+    row = rows[start][0]
+    fitting = metric_for(row.lang, [item.text_norm for item in rows[start]])
+    if params.error_metric == "wer" and fitting == "cer":
+        problems.append(
+            Problem(
+                "select.error_metric",
+                f"cer: {row.lang} is written without spaces between words",
+                "wer",
+                "Set select.error_metric: cer.",
+            )
+        )
+    if problems:
+        raise UserError(problems[:50], "The candidates cannot be compared.")
+    return row.split
+
+
+def comparable(
+    rows: Sequence[ScoreRow], split: str, evaluator: Mapping[str, str]
+) -> list[ScoreRow]:
+    """Keep the rows of the split, and refuse those of another evaluator.
+
+    Args:
+        rows: Rows of recordings or of their codec round trip.
+        split: The split to keep.
+        evaluator: What `evaluator_id` says of the candidates.
+
+    Raises:
+        UserError: When they were normalised, transcribed or compared by something else.
+    """
+    kept = [row for row in rows if row.split == split]
+    for name in ("norm_id", "asr_id", "sim_id"):
+        other = {getattr(row, name) for row in kept} - {evaluator[name]}
+        if other:
+            raise UserError(
+                Problem(
+                    f"{kept[0].candidate}: {name}",
+                    evaluator[name],
+                    ", ".join(sorted(other)),
+                    "Run the codes stage again.",
+                ),
+                "Scores made by different evaluators cannot be compared.",
+            )
+    return kept
+
+
+def check_scale(scale: Record | None, evaluator: Mapping[str, str]) -> None:
+    """Refuse a ceiling and floor that were measured against another centroid than the rows."""
+    found = None if scale is None else scale.get("sim_id")
+    if found is not None and found != evaluator["sim_id"]:
+        raise UserError(
+            Problem("similarity.json: sim_id", evaluator["sim_id"], str(found),
+                    "Score all candidates anew."),
+            "Scores made by different evaluators cannot be compared.",
+        )  # fmt: skip

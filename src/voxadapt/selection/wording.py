@@ -1,0 +1,412 @@
+"""Every sentence that the decisions' records hold: rules, reasons, gates, verdicts.
+
+Nothing is computed here but what a sentence needs to be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from voxadapt.core.params import SelectParams, Stage2Params
+from voxadapt.core.records import Record
+from voxadapt.scoring.statistics import Interval
+from voxadapt.selection.pairing import BASE
+
+SIMILARITY = "SIM-resemblyzer"
+MARGINS = {
+    "passed": "shown to be within the margin",
+    "failed": "worse by more than the margin",
+    "undecided": "within the margin, but too few sentences to show it",
+}
+
+
+def called(name: str) -> str:
+    """Name a candidate inside a sentence."""
+    return "the Base" if name == BASE else name
+
+
+def signed(difference: Record) -> str:
+    """Write a difference with its interval."""
+    if difference["low"] is None:
+        return f"{difference['point']:+.3f}"
+    return f"{difference['point']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+
+
+def points(difference: Record) -> str:
+    """Write a difference of shares in points, with its interval."""
+    point = f"{100 * difference['point']:+.1f} points"
+    if difference["low"] is None:
+        return point
+    return f"{point} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"
+
+
+# --- the choice ----------------------------------------------------------------------------------
+
+
+def selection_rule(params: SelectParams, start: str) -> str:
+    """Put the rule of the selection into words."""
+    metric, whose = params.error_metric.upper(), f"{called(start)}'s"
+    goal = "highest similarity" if params.primary == "similarity" else f"lowest {metric}"
+    low, high = params.duration_ratio
+    voice = ""
+    if params.similarity_margin is not None:
+        voice = f"{SIMILARITY} at most {params.similarity_margin:g} below {whose}; "
+    last = "the zero-shot Base" if start == BASE else f"{start}, where this stage begins,"
+    then = near = ""
+    if params.primary == "similarity":
+        near = f", or within {params.similarity_tie:g} of it"
+        then = (
+            f"those within one paired standard error of the lowest {metric} among them; of those "
+        )
+    return (
+        f"Eligible: every clip exists; failure rate at most {100 * params.failure_margin:g} points "
+        f"and {metric} at most {100 * params.error_margin:g} points above {whose}; {voice}median "
+        f"duration ratio {low:g} to {high:g}; wrong language in at most "
+        f"{100 * params.max_wrong_language:g} %. Among these, of all within one paired standard "
+        f"error of the {goal} and with 0 in the simultaneous {100 * params.confidence:g} % "
+        f"interval{near}, {then}the earliest; {last} is the earliest of all."
+    )
+
+
+def speakers_rule(params: SelectParams, kept: Collection[str]) -> str:
+    """Put what the rule means for several speakers into words."""
+    if params.primary == "similarity":
+        ranked_by, mean = "of the speaker that is furthest below its own ceiling", "similarity"
+    else:
+        ranked_by, mean = "of the speaker with the highest error", params.error_metric.upper()
+    old = (
+        f" A speaker whom the model had before ({', '.join(sorted(kept))}) must not be shown to "
+        f"have lost more than {params.similarity_tie:g} of similarity."
+        if kept
+        else ""
+    )
+    return (
+        f" There are several speakers: every gate must hold for each of them, and what is ranked "
+        f"by is that {ranked_by}. Of the candidates that tie in it, those remain that tie with the "
+        f"best mean {mean} of all speakers; what follows is read of this mean.{old}"
+    )
+
+
+def error_gate(
+    label: str, point: float, upper: float, margin: float, state: str, start: str
+) -> str:
+    """Say how an error or failure rate stands to the start's, in points."""
+    return (
+        f"{label} minus {called(start)}'s: {100 * point:+.1f} points (at most {100 * upper:+.1f}), "
+        f"margin {100 * margin:.1f}: {MARGINS[state]}."
+    )
+
+
+def similarity_gate(point: float, lower: float, margin: float, state: str, start: str) -> str:
+    """Say how the similarity stands to the start's."""
+    return (
+        f"{SIMILARITY} minus {called(start)}'s: {point:+.3f} (at least {lower:+.3f}), "
+        f"margin {margin:.3f}: {MARGINS[state]}."
+    )
+
+
+def duration_gate(ratio: float | None, band: tuple[float, float]) -> str:
+    """Say how the median duration stands to its band."""
+    shown = "unknown" if ratio is None else f"{ratio:.2f}"
+    return f"Median spoken/expected duration {shown}, band {band[0]:g} to {band[1]:g}."
+
+
+def kept_voice_gate(found: Interval, state: str) -> str:
+    """Say whether a speaker that the model had before still sounds like itself."""
+    interval = ""
+    if found.low is not None:
+        high = found.point if found.high is None else found.high
+        interval = f" [{found.low:+.3f}, {high:+.3f}]"
+    verdict = {
+        "passed": "the voice is kept",
+        "failed": "the voice has lost",
+        "undecided": "lower, but within the interval of before",
+    }[state]
+    return f"{SIMILARITY} minus that of before: {found.point:+.3f}{interval}: {verdict}."
+
+
+def power(record: Record, smallest: float, takes: int, params: SelectParams) -> str:
+    """Say which difference between two epochs the sentences could show."""
+    unit = "similarity" if params.primary == "similarity" else params.error_metric.upper()
+    needed = record["texts_needed"][0]
+    return (
+        f"With {record['num_texts']} sentences x {takes} takes a true difference of "
+        f"{smallest:.3f} in {unit} between two epochs is found in 80 % of cases; a difference of "
+        f"{needed['difference']:g} needs about {needed['num_texts']} sentences."
+    )
+
+
+def selection_reason(result: Record, start: str, what: str) -> str:
+    """Put the decision into sentences."""
+    by_name = {item["name"]: item for item in result["candidates"]}
+    chosen, best = by_name[result["chosen"]], result["best"]
+    metric = result["rule"]["error_metric"].upper()
+    out = [item for item in by_name.values() if not item["eligible"]]
+    gated = f" Gated out: {', '.join(map(_failed_gates, out))}." if out else ""
+    open_gates = [gate["name"] for gate in chosen["gates"] if gate["state"] == "undecided"]
+    doubt = ""
+    if open_gates:
+        doubt = f" Not decided by this set: {', '.join(open_gates).replace('_', ' ')}."
+    score = _score(result, chosen)
+    keep = f"Keep the Base, do not {what}" if start == BASE else f"Keep {called(start)}"
+    if len(out) == len(by_name):
+        return f"{keep}: no candidate passed every gate.{gated}"
+    place = _place_among_ties(result, chosen, metric)
+    if chosen["name"] == start:
+        kind = "epoch" if start == BASE else "candidate"
+        why = f"its {score} is {place}"
+        if best == start:
+            why = f"no eligible {kind} does better than its {score}"
+        return f"{keep}: {why}.{gated}{doubt}"
+    gains = [("vs_base", "the zero-shot Base")]
+    if start != BASE:
+        gains.insert(0, ("vs_start", called(start)))
+    against = "".join(
+        f" Against {other}: {SIMILARITY} {signed(chosen[key]['sim'])}, {metric} "
+        f"{signed(chosen[key]['error'])}."
+        for key, other in gains
+        if chosen[key] is not None
+    )
+    name = "The Base" if chosen["name"] == BASE else chosen["name"]
+    return f"{name} is chosen: its {score} is {place}.{against}{gated}{doubt}"
+
+
+def _score(result: Record, chosen: Record) -> str:
+    """Write what the chosen candidate was ranked by."""
+    rule, point = result["rule"], chosen["primary"]["point"]
+    similarity = rule["primary"] == "similarity"
+    label = SIMILARITY if similarity else rule["error_metric"].upper()
+    if "speakers" not in result:
+        return f"{label} {point:.3f}"
+    worst, far = chosen["worst_speaker"], f"{abs(point):.3f}"
+    if not similarity:
+        return f"worst speaker ({worst}: {label} {far})"
+    value = chosen["speakers"][worst]["sim"]["point"]
+    return f"worst speaker ({worst}: {label} {value:.3f}, {far} from its ceiling)"
+
+
+def _place_among_ties(result: Record, chosen: Record, metric: str) -> str:
+    """Say how the chosen candidate stands to the best, and what decided where several tie."""
+    best, tied, clearest = result["best"], result["tied"], result["clearest"]
+    is_best = best == chosen["name"]
+    if clearest is None:  # the error is the primary measure
+        if is_best:
+            return "the best, and no earlier candidate is within one standard error of it"
+        return (
+            f"the earliest within one standard error of the best, {called(best)} "
+            f"(difference {signed(chosen['vs_best']['difference'])})"
+        )
+    if len(tied) == 1:
+        return "the best, and no other candidate ties with it"
+    place = f"the best of {len(tied)} that sound alike"
+    if not is_best:
+        place = (
+            f"one of {len(tied)} that sound alike (to the best, {called(best)}: "
+            f"{signed(chosen['vs_best']['difference'])})"
+        )
+    if clearest == chosen["name"]:
+        return f"{place}, and its {metric} is the lowest of these"
+    return (
+        f"{place}, and of these it is the earliest whose {metric} is within one standard error of "
+        f"the lowest, {called(clearest)}'s"
+    )
+
+
+def _failed_gates(candidate: Record) -> str:
+    """Name a candidate with the gates that it failed."""
+    failed = [gate["name"] for gate in candidate["gates"] if gate["state"] == "failed"]
+    return f"{candidate['name']} ({', '.join(failed).replace('_', ' ')})"
+
+
+# --- confirmation --------------------------------------------------------------------------------
+
+DISCLOSURE = (
+    "The selection split's figures are optimistic for the chosen candidate, because they "
+    "chose it (winner's curse). These sentences chose nothing: quote these figures."
+)
+
+
+COSTS = {
+    "passed": "no worse within the margin",
+    "failed": "worse by more than the margin",
+    "undecided": "within the margin, though too few sentences to show it",
+}
+
+
+def base_confirmed(measures: Record, metric: str, num_texts: int) -> str:
+    """Say what the Base reaches, where it was kept."""
+    return (
+        f"The Base was kept; on {num_texts} unseen sentences it reaches {SIMILARITY} "
+        f"{measures['sim']['base']['point']:.3f} and {metric.upper()} "
+        f"{100 * measures[metric]['base']['point']:.1f} %."
+    )
+
+
+def confirmation(
+    name: str,
+    gain: str,
+    cost: tuple[str, str] | None,
+    measures: Record,
+    metric: str,
+    num_texts: int,
+) -> str:
+    """Put the confirmation of a candidate into words.
+
+    Args:
+        name: The chosen candidate.
+        gain: Whether its gain is shown: `confirmed`, `contradicted` or `not_confirmed`.
+        cost: Name and gate state of the measure that is not the primary one; None without a limit.
+        measures: As in `confirm.json`.
+        metric: The error metric.
+        num_texts: Sentences of the confirmation.
+    """
+    words = {
+        "confirmed": "beats the zero-shot Base",
+        "contradicted": "is worse than the zero-shot Base",
+        "not_confirmed": "is not shown to beat the zero-shot Base",
+    }[gain]
+    paid = "" if cost is None else f"; its {cost[0]} is {COSTS[cost[1]]}"
+    return (
+        f"On {num_texts} unseen sentences {name} {words}: {SIMILARITY} "
+        f"{signed(measures['sim']['difference'])}, {metric.upper()} "
+        f"{signed(measures[metric]['difference'])}{paid}."
+    )
+
+
+# --- Stage 2 of a language -----------------------------------------------------------------------
+
+
+def stage2_rule(params: Stage2Params, select: SelectParams) -> str:
+    """Put the rule of Stage 2 into words."""
+    metric, limit = select.error_metric.upper(), f"{100 * params.max_gap:g} points"
+    acts = "runs" if params.if_undecided == "run" else "is skipped"
+    mode = {
+        "auto": "The data decide.",
+        "always": "stage2.mode: always runs it whatever the data say.",
+        "never": "stage2.mode: never skips it whatever the data say.",
+    }[params.mode]
+    return (
+        f"Gap: {metric} of Stage 1's choice minus {metric} of the codec's round trip of the same "
+        f"sentences, with its paired {100 * select.confidence:g} % interval. Run when the whole "
+        f"interval lies above {limit}; skip when none of it does; undecided otherwise, and then "
+        f"Stage 2 {acts}. {mode}"
+    )
+
+
+def stage2_reason(record: Record) -> str:
+    """Put the decision on Stage 2 into sentences."""
+    rule, gap, stage1 = record["rule"], record["gap"], record["stage1"]
+    metric, limit = rule["metric"], f"{100 * rule['max_gap']:g} points"
+    codec = record["codec"][metric]["point"]
+    data, acts = record["decision"], record["acts"]
+    who = "the unadapted Base" if stage1["keep_base"] else stage1["candidate"]
+    measured = (
+        f"{who} reads with {metric.upper()} {100 * stage1[metric]['point']:.1f} %, "
+        f"{points(gap)} against the {100 * codec:.1f} % of the codec's "
+        f"round trip of the same {gap['n']} sentences"
+    )
+    verdict = {
+        "run": f"more than the {limit} allowed",
+        "skip": f"not more than the {limit} allowed",
+        "undecided": f"and whether that is more than the {limit} allowed is not shown",
+    }[data]
+    opening = "Stage 2 runs" if acts == "run" else "Stage 2 is skipped"
+    if record["mode"] != "auto" and data == acts:
+        opening += f", as the data say and stage2.mode: {record['mode']} demands"
+    elif record["mode"] != "auto":
+        said = {"run": "would run it", "skip": "would skip it", "undecided": "do not decide"}[data]
+        opening += f" because of stage2.mode: {record['mode']}; the data {said}"
+    sentences = [f"{opening}: {measured}, {verdict}."]
+    if data == "undecided":
+        needed = record["num_texts_needed"]
+        sentences.append(
+            "No number of sentences can be named that would decide it."
+            if needed is None
+            else f"About {needed} sentences would decide it."
+        )
+        if record["mode"] == "auto":
+            sentences.append(f"stage2.if_undecided: {rule['if_undecided']} says what to do then.")
+    if stage1["keep_base"]:
+        sentences.append(
+            "Stage 1 kept the Base: nothing was learnt from the texts, and any Stage 2 begins with "
+            "the Base's own rows."
+        )
+    return " ".join(sentences)
+
+
+# --- the source language -------------------------------------------------------------------------
+
+
+def forgetting_rule(metric: str, params: SelectParams) -> str:
+    """Put the rule by which a source language counts as forgotten into words."""
+    margin = f"{100 * params.error_margin:g} points"
+    return (
+        f"Of the paired {100 * params.confidence:g} % interval of the candidate's {metric.upper()} "
+        f"minus the Base's on source sentences: forgotten when it lies above 0; kept when its "
+        f"upper bound is at most {margin}; undecided otherwise."
+    )
+
+
+def forgetting_sentence(item: Record, metric: str, lang: str, margin: float) -> str:
+    """Say what became of the source language."""
+    error = f"{metric.upper()} {100 * item[metric]['point']:.1f} %"
+    if item["vs_base"] is None:
+        return f"The Base reads {lang} with {error}."
+    verdict = {
+        "forgotten": "measurably worse",
+        "kept": f"no worse within {100 * margin:g} points",
+        "undecided": (
+            f"not measurably worse, but too few sentences to exclude {100 * margin:g} points"
+        ),
+    }[item["verdict"]]
+    return (
+        f"{item['name']} reads {lang} with {error}, {points(item['vs_base'][metric])} "
+        f"against the Base: {verdict}."
+    )
+
+
+# --- a second recogniser, and several systems ----------------------------------------------------
+
+
+def second_opinion_sentence(record: Record, chosen: str, base: str) -> str:
+    """Put the second opinion into words."""
+    name, metric = record["asr_id"].split("+")[0].removeprefix("whisper:"), record["metric"].upper()
+    if chosen == base:
+        return (
+            f"The second recogniser ({name}) hears the Base with {metric} "
+            f"{100 * record['base']['point']:.1f} %."
+        )
+    both = "agree" if record["agrees"] else "do not agree"
+    says = {
+        "better": f"understands {chosen} better than the Base",
+        "worse": f"understands {chosen} worse than the Base",
+        "undecided": f"shows no difference between {chosen} and the Base",
+    }[record["verdict"]]
+    related = ""
+    if record["correlation"] is not None:
+        related = f" Their errors on single clips correlate with {record['correlation']:.2f}."
+    return (
+        f"The two recognisers {both}: the second ({name}) {says}, {metric} difference "
+        f"{points(record['difference'])}; by the first it is "
+        f"{points(record['first_difference'])}.{related}"
+    )
+
+
+def comparison_text(record: Record) -> str:
+    """Sum the comparison of several systems up in words."""
+    metric = record["error_metric"].upper()
+    labels = {"error": f"lower {metric}", "sim": "higher similarity"}
+    shown = [
+        f"{pair[key]['better']} has {label} than "
+        f"{pair['second'] if pair[key]['better'] == pair['first'] else pair['first']}"
+        for key, label in labels.items()
+        for pair in record["pairs"]
+        if key in pair and pair[key]["better"]
+    ]
+    level = f"{100 * record['confidence']:g} %"
+    found = f"no two systems can be told apart by {metric} or similarity."
+    if shown:
+        found = f"{'; '.join(shown)}."
+    return (
+        f"On {record['num_texts']} texts that all spoke, at {level} for all pairs at once: {found}"
+    )
