@@ -28,20 +28,14 @@ from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, read_jsonl, sha256_folder, write_json, write_jsonl
 from voxadapt.core.paths import LANGUAGE, SPEAKER
 from voxadapt.core.provenance import fingerprint
-from voxadapt.model.checkpoint import export_checkpoint, iterate_weights
+from voxadapt.model.checkpoint import export_checkpoint, iterate_weights, tensors_sha256
 from voxadapt.model.delta import Delta, changed_tensors, materialise, write_delta
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds, free_codec_row
 from voxadapt.scoring.rows import read_scores, rows_sha
-from voxadapt.tools.export import (
-    Terms,
-    apply,
-    check_export,
-    export_language,
-    export_speaker,
-    push,
-    tensors_sha256,
-)
+from voxadapt.tools.apply_delta import apply
+from voxadapt.tools.export import Terms, export_language, export_speaker
+from voxadapt.tools.publish import check_export, push
 
 ROOT = Path(__file__).parents[2]
 TEXT = "talker.model.text_embedding.weight"

@@ -51,9 +51,9 @@ def apply(
     revision: Annotated[str | None, typer.Option(help="Commit of the Base on the Hub.")] = None,
 ) -> None:
     """Join an exported delta and its Base; check each tensor."""
-    from voxadapt.tools import export as exports
+    from voxadapt.tools.apply_delta import apply as apply_delta
 
-    print(exports.apply(delta, base, output, revision).sentence)
+    print(apply_delta(delta, base, output, revision).sentence)
 
 
 def push(
@@ -63,6 +63,6 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list only.")] = False,
 ) -> None:
     """Publish an exported folder on the Hub."""
-    from voxadapt.tools import export as exports
+    from voxadapt.tools import publish
 
-    print(exports.push(folder, repo, private=private, dry_run=dry_run).sentence)
+    print(publish.push(folder, repo, private=private, dry_run=dry_run).sentence)

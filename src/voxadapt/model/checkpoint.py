@@ -9,6 +9,7 @@ CustomVoice model it keeps the speaker encoder, so that it still clones and can 
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from torch import Tensor
 from voxadapt.core.errors import Problem, UserError, explain_storage
 from voxadapt.core.files import read_json, sync, write_json
 from voxadapt.core.model_folder import read_config
+from voxadapt.core.provenance import fingerprint
 from voxadapt.model.load import weight_files
 from voxadapt.model.tokens import SpeakerRow
 
@@ -191,7 +193,7 @@ def require_finite(name: str, value: Tensor, fix: str) -> None:
         )
 
 
-def iterate_weights(path: str | Path) -> Any:
+def iterate_weights(path: str | Path) -> Iterator[tuple[str, Tensor]]:
     """Yield `(name, tensor)` of a model folder, one tensor in memory at a time."""
     by_file: dict[Path, list[str]] = {}
     for name, file in weight_files(path).items():
@@ -200,6 +202,17 @@ def iterate_weights(path: str | Path) -> Any:
         with safe_open(file, framework="pt") as stream:
             for name in names:
                 yield name, stream.get_tensor(name)
+
+
+def tensors_sha256(folder: str | Path) -> str:
+    """Hash every tensor of a model by name, type, shape and bits, in whichever files they lie."""
+    hashes = {}
+    for name, value in iterate_weights(folder):
+        data = value.contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest = hashlib.sha256(f"{value.dtype}{tuple(value.shape)}".encode())
+        digest.update(data.data)
+        hashes[name] = digest.hexdigest()
+    return fingerprint(hashes, 64)
 
 
 def _speaker_config(config: dict[str, Any], name: str, row: int) -> dict[str, Any]:

@@ -1,51 +1,55 @@
-"""Bringing a model out: a folder for the Hub with its card, a delta of it, and the way back.
+"""Exporting a model: a folder for the Hub with its card, or the delta of it.
 
 A folder that is exported holds what stock `qwen_tts` loads, a model card (`README.md`) and
 `voxadapt.json`, which says the same to machines and lists every file with its hash. A delta holds
-what differs from the Base; `apply` makes the model of it again and proves that every tensor is
-the one that was exported.
+what differs from the Base; `apply_delta` makes the model of it again.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
+import torch
+from torch import Tensor
 
 from voxadapt import __version__
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json, sha256_file, sha256_folder, write_atomic, write_json
-from voxadapt.core.params import ModelParams, Params, SelectParams, candidate_name, in_stage2
+from voxadapt.core.model_folder import resolve_model
+from voxadapt.core.params import Params, SelectParams, candidate_name, in_stage2
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.core.provenance import fingerprint, git_commit, versions
+from voxadapt.core.records import Record
+from voxadapt.model.checkpoint import (
+    iterate_weights,
+    list_files,
+    new_folder,
+    place_file,
+    read_meta,
+    tensors_sha256,
+)
+from voxadapt.model.delta import DELTA, Delta, materialise, write_delta
 from voxadapt.pipeline import language_stages
 from voxadapt.pipeline.stages import StageResult, read_record
+from voxadapt.scoring.rows import read_scores, rows_sha
+from voxadapt.tools.exported import (
+    CARD,
+    FACTS,
+    HUB_ID,
+    MEASURES,
+    SCHEMA,
+    describe_consent,
+    is_export,
+    size_in_words,
+)
+from voxadapt.tools.model_card import render_card
 
-SCHEMA = "voxadapt-export/1"
-FACTS = "voxadapt.json"
-CARD = "README.md"
-TEMPLATE = "model_card.md.j2"
-AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".npz"}
-MAX_FILE_BYTES = 50 * 10**9  # what the Hub takes as one file
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _QWEN = "Qwen/Qwen3-TTS"
-#: Measures of a card: key, metric type on the Hub, title, factor, unit.
-MEASURES = (
-    ("wer", "wer", "Word error rate", 100.0, "%"),
-    ("cer", "cer", "Character error rate", 100.0, "%"),
-    ("sim", "cosine_similarity", "Speaker similarity (Resemblyzer)", 1.0, ""),
-    ("failure_rate", "failure_rate", "Failed clips", 100.0, "%"),
-    ("duration_ratio", "duration_ratio", "Duration against the speaker's rate", 1.0, ""),
-)
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,6 @@ def export_speaker(
         UserError: When the Base was kept and no epoch is named, when figures are missing or are
             those of another checkpoint, or when `out` holds something else.
     """
-    from voxadapt.core.model_folder import resolve_model
-    from voxadapt.model.checkpoint import list_files, new_folder, place_file, read_meta
-
     _check_terms(terms)
     _check_out(out, force)
     decision = read_record(paths.SELECTION, "select")
@@ -156,10 +157,6 @@ def export_language(
     Raises:
         UserError: As `export_speaker`.
     """
-    from voxadapt.core.model_folder import resolve_model
-    from voxadapt.model.checkpoint import new_folder, place_file, read_meta
-    from voxadapt.model.delta import DELTA, materialise
-
     language = language_stages.section(params)
     _check_terms(terms)
     _check_out(out, force)
@@ -211,7 +208,7 @@ def export_language(
     return _result(out, facts)
 
 
-def _arm(arm: str, candidate: str | None) -> dict[str, Any]:
+def _arm(arm: str, candidate: str | None) -> Record:
     """Return the row of an arm in the table that `voxadapt compare` wrote."""
     listed = {
         item["name"]: item for item in read_record(paths.LANGUAGE_ARMS_TABLE, "compare")["arms"]
@@ -227,7 +224,7 @@ def _arm(arm: str, candidate: str | None) -> dict[str, Any]:
     return listed[arm]
 
 
-def _candidate(decision: Mapping[str, Any], candidate: str | None, example: str) -> str:
+def _candidate(decision: Record, candidate: str | None, example: str) -> str:
     """Return the candidate to export."""
     name = candidate
     if name is None:
@@ -253,16 +250,12 @@ def _candidate(decision: Mapping[str, Any], candidate: str | None, example: str)
     return name
 
 
-def _scores(
-    decision: Mapping[str, Any], name: str, record: Path, rows: Path, stage: str, sha: str
-) -> Mapping[str, Any]:
+def _scores(decision: Record, name: str, record: Path, rows: Path, stage: str, sha: str) -> Record:
     """Return the confirmation of this checkpoint; the selection's figures if it was not chosen.
 
     Raises:
         UserError: When the chosen candidate was not confirmed, or another checkpoint was.
     """
-    from voxadapt.scoring.rows import read_scores, rows_sha
-
     if name != decision["chosen"]:
         item = next(item for item in decision["candidates"] if item["name"] == name)
         return _selected(decision, item)
@@ -280,7 +273,7 @@ def _scores(
     return found
 
 
-def _selected(decision: Mapping[str, Any], item: Mapping[str, Any]) -> dict[str, Any]:
+def _selected(decision: Record, item: Record) -> Record:
     """Return a candidate's figures on the sentences that chose, in the shape of a confirmation."""
     return {**decision, "measures": {key: {"chosen": item[key]} for key, *_ in MEASURES}}
 
@@ -290,12 +283,12 @@ def _facts(
     terms: Terms,
     out: Path,
     at: Corpus,
-    decision: Mapping[str, Any],
+    decision: Record,
     name: str,
     rule: SelectParams,
-    scores: Mapping[str, Any],
-    meta: Mapping[str, Any],
-) -> dict[str, Any]:
+    scores: Record,
+    meta: Record,
+) -> Record:
     """Collect what card and record say, without what differs between speaker and language."""
     audit = read_record(at.audit_metrics, "audit")
     confirmed = "verdict" in scores
@@ -359,9 +352,7 @@ def _facts(
     }
 
 
-def _forgetting(
-    decision: Mapping[str, Any], name: str, arm: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _forgetting(decision: Record, name: str, arm: Record | None) -> Record:
     found = decision["forgetting"]
     entry = found["candidates"].get(name) if arm is None else arm["forgetting"]
     return {"num_texts": found["num_texts"], "metric": found["metric"], "entry": entry}
@@ -374,11 +365,6 @@ def _language_code(code: str) -> str:
 
 def _write_difference(base_dir: Path, source: Path, folder: Path) -> None:
     """Write what a checkpoint changes in its Base: rows of a tensor where few of them differ."""
-    from torch import Tensor
-
-    from voxadapt.model.checkpoint import iterate_weights
-    from voxadapt.model.delta import DELTA, Delta, write_delta
-
     base = dict(iterate_weights(base_dir))
     rows: dict[str, tuple[Tensor, Tensor]] = {}
     full: dict[str, Tensor] = {}
@@ -406,35 +392,16 @@ def _write_difference(base_dir: Path, source: Path, folder: Path) -> None:
     (folder / DELTA).chmod(0o644)
 
 
-def _moved_rows(before: Any, value: Any) -> Any:
+def _moved_rows(before: Tensor, value: Tensor) -> Tensor:
     """Return bool `[R]`: which rows differ in any bit; a scalar is one row."""
-    import torch
-
     flat = [part.contiguous().reshape(max(1, len(part) if part.ndim else 1), -1)
             for part in (before, value)]  # fmt: skip
     bits = [part.view(torch.uint8) for part in flat]
     return (bits[0] != bits[1]).any(dim=1)
 
 
-def tensors_sha256(folder: str | Path) -> str:
-    """Hash every tensor of a model by name, type, shape and bits, in whichever files they lie."""
-    import torch
-
-    from voxadapt.model.checkpoint import iterate_weights
-
-    hashes = {}
-    for name, value in iterate_weights(folder):
-        data = value.contiguous().reshape(-1).view(torch.uint8).numpy()
-        digest = hashlib.sha256(f"{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(data)
-        hashes[name] = digest.hexdigest()
-    return fingerprint(hashes, 64)
-
-
-def _finish(folder: Path, facts: dict[str, Any]) -> None:
+def _finish(folder: Path, facts: Record) -> None:
     """Write the card and the record into a folder that holds everything else."""
-    from voxadapt.model.checkpoint import list_files
-
     write_atomic(folder / CARD, render_card(facts))
     facts["files"] = {
         file.as_posix(): {
@@ -446,26 +413,18 @@ def _finish(folder: Path, facts: dict[str, Any]) -> None:
     write_json(folder / FACTS, facts)
 
 
-def _result(out: Path, facts: Mapping[str, Any]) -> StageResult:
+def _result(out: Path, facts: Record) -> StageResult:
     size = sum(file["size_bytes"] for file in facts["files"].values())
-    said = [f"{out}: {facts['candidate']}, {len(facts['files'])} files, {_bytes(size)}."]
+    said = [f"{out}: {facts['candidate']}, {len(facts['files'])} files, {size_in_words(size)}."]
     if facts["base"]["hub_id"] is None:
         said.append("The card names no Base on the Hub; give it with --base-model.")
     if facts["licence"]["model"] is None:
         said.append("The card states no licence; give it with --license.")
     if not facts["is_chosen"]:
         said.append("It is not the chosen candidate, so the card has no confirmed figures.")
-    if not _consent(facts)[0]:
+    if not describe_consent(facts)[0]:
         said.append("No consent was recorded, and the card says so.")
     return StageResult(" ".join(said), facts)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 def _check_terms(terms: Terms) -> None:
@@ -475,7 +434,7 @@ def _check_terms(terms: Terms) -> None:
         for option, value in (("--license", terms.licence), ("--base-license", terms.base_licence))
         if value is not None and not _LICENCE.fullmatch(value)
     ]  # fmt: skip
-    if terms.base_model is not None and not _HUB_ID.fullmatch(terms.base_model):
+    if terms.base_model is not None and not HUB_ID.fullmatch(terms.base_model):
         problems.append(
             Problem("--base-model", "owner/name on the Hub", terms.base_model, "Correct it.")
         )
@@ -490,405 +449,10 @@ def _check_out(out: Path, force: bool) -> None:
     """Refuse to replace what `export` did not write."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise UserError(Problem(str(out), "a folder", "a file or a link", "Choose another."))
-    if force or not out.exists() or not any(out.iterdir()) or _is_export(out):
+    if force or not out.exists() or not any(out.iterdir()) or is_export(out):
         return
     raise UserError(
         Problem(str(out), "a new or empty folder, or one that export wrote", "other files",
                 "Choose another folder, or repeat with --force to replace it."),
         "Nothing was written.",
     )  # fmt: skip
-
-
-def _is_export(folder: Path) -> bool:
-    try:
-        found = read_json(folder / FACTS)
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and found.get("schema") == SCHEMA
-
-
-# --- the card ------------------------------------------------------------------------------------
-
-
-def render_card(facts: Mapping[str, Any]) -> str:
-    """Render the model card from the facts of an export: front matter, then Markdown."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    from voxadapt.reporting.components import TEMPLATES
-
-    environment = Environment(  # Markdown, so values are escaped for it and not for HTML
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_markdown,
-    )
-    recorded, consent = _consent(facts)
-    return environment.get_template(TEMPLATE).render(
-        facts=facts,
-        front_matter=_Plain(front_matter(facts)),
-        rows=_score_rows(facts),
-        yardsticks=_yardsticks(facts["scores"]),
-        consent=consent,
-        consent_recorded=recorded,
-        percent=f"{100 * facts['scores']['confidence']:g} %",
-        speaker=_Plain(json.dumps(facts.get("speaker"), ensure_ascii=False)),
-        language=_Plain(
-            json.dumps(
-                str(facts.get("language", facts.get("spoken_as"))).capitalize(), ensure_ascii=False
-            )
-        ),
-    )
-
-
-class _Plain(str):
-    """Text that goes into the card as it is."""
-
-
-def _markdown(value: Any) -> Any:
-    """Escape what would be Markdown or HTML in a value."""
-    if not isinstance(value, str) or isinstance(value, _Plain):
-        return value
-    text = " ".join(value.split())
-    for sign, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(sign, shown)
-    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
-
-
-def front_matter(facts: Mapping[str, Any]) -> str:
-    """Return the card's metadata as YAML: what the Hub reads."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    scores = facts["scores"]
-    results = []
-    if scores["confirmed"]:
-        for key, kind, title, factor, unit in MEASURES[:4]:
-            found = scores["measures"][key]["chosen"]
-            if found["point"] is None:
-                continue
-            low, high = (_times(found[end], factor) for end in ("low", "high"))
-            results.append(
-                EvalResult(
-                    task_type="text-to-speech",
-                    task_name="Text to speech",
-                    dataset_type="private",
-                    dataset_name="held-out sentences of the corpus (confirmation split)",
-                    dataset_split="confirmation",
-                    metric_type=kind,
-                    metric_name=f"{title}{', ' + unit if unit else ''}",
-                    metric_value=_times(found["point"], factor),
-                    metric_args={
-                        "confidence": scores["confidence"],
-                        "low": low,
-                        "high": high,
-                        "num_clips": found["n"],
-                        "num_sentences": scores["num_texts"],
-                    },
-                )
-            )
-    data = ModelCardData(
-        license=facts["licence"]["model"] or "unknown",
-        base_model=facts["base"]["hub_id"],
-        language=facts["languages"],
-        library_name="qwen-tts",
-        pipeline_tag="text-to-speech",
-        tags=["voxadapt", "qwen3-tts", "text-to-speech", f"{facts['kind']}-adaptation"],
-        model_name=facts["name"],
-        eval_results=results or None,
-        base_model_relation=("adapter" if facts["form"] == "delta" else "finetune")
-        if facts["base"]["hub_id"]
-        else None,
-    )
-    return yaml.safe_dump(data.to_dict(), sort_keys=False, allow_unicode=True)
-
-
-def _times(value: float | None, factor: float) -> float | None:
-    return None if value is None else round(value * factor, 4)
-
-
-def _score_rows(facts: Mapping[str, Any]) -> list[tuple[_Plain, ...]]:
-    """Return the table of scores: measure, the Base, this model, difference, clips."""
-    listed = []
-    for key, _, title, factor, unit in MEASURES:
-        found = facts["scores"]["measures"][key]
-        cells = [_interval(found[part], factor, unit) for part in ("base", "chosen")]
-        gap = found["difference"]
-        listed.append(
-            tuple(map(_Plain, (title, *cells, _interval(gap, factor, unit, signed=True),
-                               str(found["chosen"]["n"]))))
-        )  # fmt: skip
-    return listed
-
-
-def _yardsticks(scores: Mapping[str, Any]) -> str:
-    """Say between which values error and similarity can lie here."""
-    metric = scores["error_metric"]
-    floor = _interval(scores["asr_floor"][metric], 100.0, "%")
-    said = [f"{metric.upper()} of the recogniser on the speaker's own recordings: {floor}."]
-    names = (("ceiling", "the speaker's real clips"), ("codec_ceiling", "these through the codec"),
-             ("floor", "other voices"))  # fmt: skip
-    found = [f"{title} {scores['scale'][key]:.3f}" for key, title in names
-             if scores["scale"].get(key) is not None]  # fmt: skip
-    if found:
-        said.append(f"Similarity of {', '.join(found)}.")
-    return " ".join(said)
-
-
-def _interval(
-    found: Mapping[str, Any] | None, factor: float, unit: str, signed: bool = False
-) -> str:
-    if found is None:
-        return "–"
-    if found["point"] is None:
-        return "not measured"
-    digits, sign = (1 if factor > 1 else 3), ("+" if signed else "")
-    unit = {"%": " points" if signed else " %"}.get(unit, unit)
-    point = f"{factor * found['point']:{sign}.{digits}f}{unit}"
-    if found["low"] is None:
-        return point
-    low, high = (f"{factor * found[end]:{sign}.{digits}f}" for end in ("low", "high"))
-    return f"{point} [{low}, {high}]"
-
-
-def _consent(facts: Mapping[str, Any]) -> tuple[bool, str]:
-    """Say whether consent was recorded with the recordings, and in which words."""
-    given, total = facts["consent"], facts["audit"].get("num_accepted", 0)
-    if isinstance(given, str) and given.strip():
-        return True, f"Recorded with the corpus: {given}"
-    stated = given.get("statements", {}) if isinstance(given, Mapping) else {}
-    if not stated:
-        return False, (
-            "No consent of the speaker was recorded with the recordings. Whoever uses this model "
-            "has to make sure that the speaker has agreed."
-        )
-    words = "; ".join(f"“{text}” ({count})" for text, count in stated.items())
-    return True, f"As {sum(stated.values())} of {total} recordings state it: {words}."
-
-
-# --- the way back --------------------------------------------------------------------------------
-
-
-def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) -> StageResult:
-    """Make the whole model of an exported delta and its Base.
-
-    Args:
-        delta_dir: Folder that `export --delta` wrote.
-        base: Folder or hub id of the Base.
-        out: New or empty folder.
-        revision: Commit of the Base on the Hub.
-
-    Returns:
-        The outcome; every tensor was compared with the hash that the export noted.
-
-    Raises:
-        UserError: When the delta is damaged or of another Base, or when the result differs.
-    """
-    from voxadapt.core.model_folder import resolve_model
-    from voxadapt.model.checkpoint import new_folder
-    from voxadapt.model.delta import materialise
-
-    facts = _read_facts(delta_dir)
-    if facts["form"] != "delta":
-        raise UserError(
-            Problem(str(delta_dir), "a folder that `export --delta` wrote", "a whole model",
-                    "It can be used as it is.")
-        )  # fmt: skip
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            Problem(str(out), "a new or empty folder", "other files", "Choose another folder.")
-        )
-    base_dir = resolve_model(ModelParams(base=base, revision=revision))
-    is_low_rank = _check_fit(delta_dir, base_dir)
-    with new_folder(out) as folder:
-        materialise(base_dir, delta_dir, folder)
-        adapted = facts.get("adapted")
-        if adapted is not None:
-            write_json(folder / "config.json", adapted["config"])
-            write_json(folder / "meta.json", adapted["meta"])
-        found, wanted = tensors_sha256(folder), facts["provenance"]["tensors_sha256"]
-        if found != wanted and not is_low_rank:
-            raise UserError(
-                Problem(str(delta_dir), f"tensors {wanted[:12]}", found[:12],
-                        "Fetch the delta again."),
-                "The result is not the model that was exported.",
-            )  # fmt: skip
-    exact = "bit for bit as it was exported" if found == wanted else (
-        "as it was exported up to rounding: low-rank changes are multiplied out on this machine"
-    )  # fmt: skip
-    return StageResult(f"{out} is {facts['name']}, {exact}.", out)
-
-
-def _check_fit(delta_dir: Path, base_dir: Path) -> bool:
-    """Refuse a delta that the Base has no place for; say whether it has low-rank changes."""
-    from safetensors import safe_open
-
-    from voxadapt.model.delta import read_delta, weights_sha256
-    from voxadapt.model.load import weight_files
-
-    delta, meta = read_delta(delta_dir)
-    if meta["base_weights_sha256"] != weights_sha256(base_dir):
-        return False  # the Base is another one, which is said in other words
-    files, problems = weight_files(base_dir), []
-    for name in sorted(delta.names):
-        shape: list[int] | None = None
-        if name in files:
-            with safe_open(files[name], framework="pt") as stream:
-                shape = stream.get_slice(name).get_shape()
-        if name in delta.rows:
-            index, value = delta.rows[name]
-            inside = shape is not None and bool(((index >= 0) & (index < shape[0])).all())
-            fits = inside and [len(index), *shape[1:]] == list(value.shape)  # type: ignore[index]
-        elif name in delta.full:
-            fits = shape == list(delta.full[name].shape)
-        else:
-            a, b = delta.lora[name]
-            fits = shape == [b.shape[0], a.shape[-1]] and b.shape[-1] == a.shape[0]
-        if not fits:
-            problems.append(
-                Problem(f"{delta_dir}: {name}", f"a tensor of the Base ({shape})",
-                        "a change of another shape", "Fetch the delta again.")
-            )  # fmt: skip
-    if problems:
-        raise UserError(problems, "The delta does not fit its Base.")
-    return bool(delta.lora)
-
-
-def _read_facts(folder: Path) -> dict[str, Any]:
-    """Read the record of an export."""
-    file = folder / FACTS
-    try:
-        found = read_json(file)
-        if found["schema"] != SCHEMA:
-            raise ValueError(f"schema {found['schema']!r}")
-        for key in ("form", "name", "candidate", "files", "provenance", "licence", "consent"):
-            found[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        nothing = isinstance(error, FileNotFoundError)
-        raise UserError(
-            Problem(str(file), f"the record of an export ({SCHEMA})",
-                    "nothing" if nothing else f"{type(error).__name__}: {error}",
-                    "Write the folder with `voxadapt export`.")
-        ) from None  # fmt: skip
-    return found
-
-
-# --- push ----------------------------------------------------------------------------------------
-
-
-def check_export(folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """Check a folder before it is published.
-
-    The card may have been edited; every other file must be as it was exported, and nothing may
-    have been added: a recording of the corpus, above all.
-
-    Returns:
-        The facts of the export, and its files, relative and sorted.
-
-    Raises:
-        UserError: With everything that is wrong.
-    """
-    from huggingface_hub import ModelCard
-
-    from voxadapt.model.checkpoint import list_files
-
-    facts = _read_facts(folder)
-    listed, problems = facts["files"], []
-    again = "Export it again."
-    found = [file.as_posix() for file in list_files(folder)]
-    for name in found:
-        path = folder / name
-        if path.suffix.lower() in AUDIO_SUFFIXES:
-            problems.append(
-                Problem(name, "no audio and no voice embedding", "a file of that kind",
-                        "Take it out: recordings of the corpus are not part of a model.")
-            )  # fmt: skip
-        elif name not in listed and name != FACTS:
-            problems.append(
-                Problem(name, "only files that export wrote", "another one", "Take it out.")
-            )
-        elif path.stat().st_size > MAX_FILE_BYTES:
-            problems.append(
-                Problem(name, f"at most {_bytes(MAX_FILE_BYTES)}", _bytes(path.stat().st_size),
-                        "Publish a delta, or the model in several files.")
-            )  # fmt: skip
-        elif name not in (FACTS, CARD) and sha256_file(path) != listed[name]["sha256"]:
-            problems.append(Problem(name, "the file as it was exported", "another one", again))
-    for name in sorted(set(listed) - set(found) - {CARD}):
-        problems.append(Problem(name, "a file of the export", "nothing", again))
-    try:
-        data = ModelCard.load(folder / CARD).data.to_dict()
-        if data.get("pipeline_tag") != "text-to-speech":
-            raise ValueError("no pipeline_tag: text-to-speech")
-    except Exception as error:  # yaml, the hub client's own checks, a file that is not there
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        problems.append(Problem(CARD, "a model card with its metadata", reason, again))
-    if problems:
-        raise UserError(problems, f"{folder} is not published.")
-    return facts, found
-
-
-def push(
-    folder: Path, repo: str, *, private: bool = False, dry_run: bool = False, api: Any = None
-) -> StageResult:
-    """Publish an exported folder on the Hub with the ordinary client.
-
-    Args:
-        folder: What `export` wrote.
-        repo: owner/name; made when it is not there.
-        private: Make it private; a public one that is there is refused.
-        dry_run: Check and list, without the network.
-        api: A `huggingface_hub.HfApi`; made when None.
-
-    Raises:
-        UserError: When the folder is not fit, no token is there, or the Hub refuses.
-    """
-    from huggingface_hub import HfApi, get_token
-
-    if not _HUB_ID.fullmatch(repo):
-        raise UserError(Problem("--repo", "owner/name", repr(repo), "Correct it."))
-    facts, files = check_export(folder)
-    sizes = {name: (folder / name).stat().st_size for name in files}
-    lines = [f"  {_bytes(size):>8}  {name}" for name, size in sizes.items()]
-    total = f"{len(files)} files, {_bytes(sum(sizes.values()))}"
-    notes = []
-    if not _consent(facts)[0]:
-        notes.append("Note: no consent of the speaker was recorded.")
-    if facts["licence"]["model"] is None:
-        notes.append("Note: the card states no licence.")
-    if dry_run:
-        seen = "private" if private else "public"
-        head = f"{repo} ({seen}) would receive {total}:"
-        return StageResult("\n".join([head, *lines, *notes]), files)
-    token = get_token()
-    if token is None:
-        raise UserError(
-            Problem("the Hub", "a token that may write", "none",
-                    "Make one at https://huggingface.co/settings/tokens and set HF_TOKEN, or run "
-                    "`hf auth login`. --dry-run needs none."),
-            "Nothing was published.",
-        )  # fmt: skip
-    api = api or HfApi(token=token, library_name="voxadapt", library_version=__version__)
-    try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        if private and not api.repo_info(repo).private:
-            raise UserError(
-                Problem(repo, "a private repository", "a public one",
-                        "Choose another name, or change its settings on the Hub."),
-                "Nothing was published.",
-            )  # fmt: skip
-        done = api.upload_folder(
-            repo_id=repo,
-            folder_path=str(folder),
-            commit_message=f"{facts['name']}: {facts['candidate']}, by VoxAdapt {__version__}",
-        )
-    except UserError:
-        raise
-    except Exception as error:  # the hub client raises a dozen unrelated types
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(
-            Problem(repo, "a repository that takes the files", reason,
-                    "Check the name, the token's rights and the network; run it again to go on."),
-            "The folder was not published, or not wholly.",
-        ) from None  # fmt: skip
-    return StageResult("\n".join([f"{done}: {total}.", *notes]), files)

@@ -1,0 +1,93 @@
+"""The way back from an exported delta: the whole model, every tensor compared with the export's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import safe_open
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_json
+from voxadapt.core.model_folder import resolve_model
+from voxadapt.core.params import ModelParams
+from voxadapt.model.checkpoint import new_folder, tensors_sha256
+from voxadapt.model.delta import materialise, read_delta, weights_sha256
+from voxadapt.model.load import weight_files
+from voxadapt.pipeline.stages import StageResult
+from voxadapt.tools.exported import read_facts
+
+
+def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) -> StageResult:
+    """Make the whole model of an exported delta and its Base.
+
+    Args:
+        delta_dir: Folder that `export --delta` wrote.
+        base: Folder or hub id of the Base.
+        out: New or empty folder.
+        revision: Commit of the Base on the Hub.
+
+    Returns:
+        The outcome; every tensor was compared with the hash that the export noted.
+
+    Raises:
+        UserError: When the delta is damaged or of another Base, or when the result differs.
+    """
+    facts = read_facts(delta_dir)
+    if facts["form"] != "delta":
+        raise UserError(
+            Problem(str(delta_dir), "a folder that `export --delta` wrote", "a whole model",
+                    "It can be used as it is.")
+        )  # fmt: skip
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            Problem(str(out), "a new or empty folder", "other files", "Choose another folder.")
+        )
+    base_dir = resolve_model(ModelParams(base=base, revision=revision))
+    is_low_rank = _check_fit(delta_dir, base_dir)
+    with new_folder(out) as folder:
+        materialise(base_dir, delta_dir, folder)
+        adapted = facts.get("adapted")
+        if adapted is not None:
+            write_json(folder / "config.json", adapted["config"])
+            write_json(folder / "meta.json", adapted["meta"])
+        found, wanted = tensors_sha256(folder), facts["provenance"]["tensors_sha256"]
+        if found != wanted and not is_low_rank:
+            raise UserError(
+                Problem(str(delta_dir), f"tensors {wanted[:12]}", found[:12],
+                        "Fetch the delta again."),
+                "The result is not the model that was exported.",
+            )  # fmt: skip
+    exact = "bit for bit as it was exported" if found == wanted else (
+        "as it was exported up to rounding: low-rank changes are multiplied out on this machine"
+    )  # fmt: skip
+    return StageResult(f"{out} is {facts['name']}, {exact}.", out)
+
+
+def _check_fit(delta_dir: Path, base_dir: Path) -> bool:
+    """Refuse a delta that the Base has no place for; say whether it has low-rank changes."""
+    delta, meta = read_delta(delta_dir)
+    if meta["base_weights_sha256"] != weights_sha256(base_dir):
+        return False  # the Base is another one, which is said in other words
+    files, problems = weight_files(base_dir), []
+    for name in sorted(delta.names):
+        shape: list[int] | None = None
+        if name in files:
+            with safe_open(files[name], framework="pt") as stream:
+                shape = stream.get_slice(name).get_shape()
+        if name in delta.rows:
+            index, value = delta.rows[name]
+            inside = shape is not None and bool(((index >= 0) & (index < shape[0])).all())
+            fits = inside and [len(index), *shape[1:]] == list(value.shape)  # type: ignore[index]
+        elif name in delta.full:
+            fits = shape == list(delta.full[name].shape)
+        else:
+            a, b = delta.lora[name]
+            fits = shape == [b.shape[0], a.shape[-1]] and b.shape[-1] == a.shape[0]
+        if not fits:
+            problems.append(
+                Problem(f"{delta_dir}: {name}", f"a tensor of the Base ({shape})",
+                        "a change of another shape", "Fetch the delta again.")
+            )  # fmt: skip
+    if problems:
+        raise UserError(problems, "The delta does not fit its Base.")
+    return bool(delta.lora)

@@ -1,0 +1,75 @@
+"""An exported folder: its record `voxadapt.json`, and what its tools say about it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_json
+from voxadapt.core.records import Record
+
+SCHEMA = "voxadapt-export/1"
+FACTS, CARD = "voxadapt.json", "README.md"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+#: Measures of a card: key, metric type on the Hub, title, factor, unit.
+MEASURES = (
+    ("wer", "wer", "Word error rate", 100.0, "%"),
+    ("cer", "cer", "Character error rate", 100.0, "%"),
+    ("sim", "cosine_similarity", "Speaker similarity (Resemblyzer)", 1.0, ""),
+    ("failure_rate", "failure_rate", "Failed clips", 100.0, "%"),
+    ("duration_ratio", "duration_ratio", "Duration against the speaker's rate", 1.0, ""),
+)
+
+
+def read_facts(folder: Path) -> Record:
+    """Read the record of an export."""
+    file = folder / FACTS
+    try:
+        found: Record = read_json(file)
+        if found["schema"] != SCHEMA:
+            raise ValueError(f"schema {found['schema']!r}")
+        for key in ("form", "name", "candidate", "files", "provenance", "licence", "consent"):
+            found[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        nothing = isinstance(error, FileNotFoundError)
+        raise UserError(
+            Problem(str(file), f"the record of an export ({SCHEMA})",
+                    "nothing" if nothing else f"{type(error).__name__}: {error}",
+                    "Write the folder with `voxadapt export`.")
+        ) from None  # fmt: skip
+    return found
+
+
+def is_export(folder: Path) -> bool:
+    """Tell whether `voxadapt export` wrote a folder."""
+    try:
+        found = read_json(folder / FACTS)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("schema") == SCHEMA
+
+
+def describe_consent(facts: Record) -> tuple[bool, str]:
+    """Say whether consent was recorded with the recordings, and in which words."""
+    given, total = facts["consent"], facts["audit"].get("num_accepted", 0)
+    if isinstance(given, str) and given.strip():
+        return True, f"Recorded with the corpus: {given}"
+    stated = given.get("statements", {}) if isinstance(given, Mapping) else {}
+    if not stated:
+        return False, (
+            "No consent of the speaker was recorded with the recordings. Whoever uses this model "
+            "has to make sure that the speaker has agreed."
+        )
+    words = "; ".join(f"“{text}” ({count})" for text, count in stated.items())
+    return True, f"As {sum(stated.values())} of {total} recordings state it: {words}."
+
+
+def size_in_words(size: float) -> str:
+    """Write a number of bytes with a unit."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -1,0 +1,150 @@
+"""The model card of an exported folder: metadata for the Hub, then Markdown."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from voxadapt.core.records import Record
+from voxadapt.tools.exported import MEASURES, describe_consent
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_card(facts: Record) -> str:
+    """Render the model card from the facts of an export: front matter, then Markdown."""
+    environment = Environment(  # Markdown, so values are escaped for it and not for HTML
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_markdown,
+    )
+    recorded, consent = describe_consent(facts)
+    return environment.get_template("model_card.md.j2").render(
+        facts=facts,
+        front_matter=_Plain(front_matter(facts)),
+        rows=_score_rows(facts),
+        yardsticks=_yardsticks(facts["scores"]),
+        consent=consent,
+        consent_recorded=recorded,
+        percent=f"{100 * facts['scores']['confidence']:g} %",
+        speaker=_Plain(json.dumps(facts.get("speaker"), ensure_ascii=False)),
+        language=_Plain(
+            json.dumps(
+                str(facts.get("language", facts.get("spoken_as"))).capitalize(), ensure_ascii=False
+            )
+        ),
+    )
+
+
+class _Plain(str):
+    """Text that goes into the card as it is."""
+
+
+def _markdown(value: object) -> object:
+    """Escape what would be Markdown or HTML in a value."""
+    if not isinstance(value, str) or isinstance(value, _Plain):
+        return value
+    text = " ".join(value.split())
+    for sign, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(sign, shown)
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
+
+
+def front_matter(facts: Record) -> str:
+    """Return the card's metadata as YAML: what the Hub reads."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    scores = facts["scores"]
+    results = []
+    if scores["confirmed"]:
+        for key, kind, title, factor, unit in MEASURES[:4]:
+            found = scores["measures"][key]["chosen"]
+            if found["point"] is None:
+                continue
+            low, high = (_times(found[end], factor) for end in ("low", "high"))
+            results.append(
+                EvalResult(
+                    task_type="text-to-speech",
+                    task_name="Text to speech",
+                    dataset_type="private",
+                    dataset_name="held-out sentences of the corpus (confirmation split)",
+                    dataset_split="confirmation",
+                    metric_type=kind,
+                    metric_name=f"{title}{', ' + unit if unit else ''}",
+                    metric_value=_times(found["point"], factor),
+                    metric_args={
+                        "confidence": scores["confidence"],
+                        "low": low,
+                        "high": high,
+                        "num_clips": found["n"],
+                        "num_sentences": scores["num_texts"],
+                    },
+                )
+            )
+    data = ModelCardData(
+        license=facts["licence"]["model"] or "unknown",
+        base_model=facts["base"]["hub_id"],
+        language=facts["languages"],
+        library_name="qwen-tts",
+        pipeline_tag="text-to-speech",
+        tags=["voxadapt", "qwen3-tts", "text-to-speech", f"{facts['kind']}-adaptation"],
+        model_name=facts["name"],
+        eval_results=results or None,
+        base_model_relation=("adapter" if facts["form"] == "delta" else "finetune")
+        if facts["base"]["hub_id"]
+        else None,
+    )
+    return yaml.safe_dump(data.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def _times(value: float | None, factor: float) -> float | None:
+    return None if value is None else round(value * factor, 4)
+
+
+def _score_rows(facts: Record) -> list[tuple[_Plain, ...]]:
+    """Return the table of scores: measure, the Base, this model, difference, clips."""
+    listed = []
+    for key, _, title, factor, unit in MEASURES:
+        found = facts["scores"]["measures"][key]
+        cells = [_with_interval(found[part], factor, unit) for part in ("base", "chosen")]
+        gap = found["difference"]
+        listed.append(
+            tuple(map(_Plain, (title, *cells, _with_interval(gap, factor, unit, signed=True),
+                               str(found["chosen"]["n"]))))
+        )  # fmt: skip
+    return listed
+
+
+def _yardsticks(scores: Record) -> str:
+    """Say between which values error and similarity can lie here."""
+    metric = scores["error_metric"]
+    floor = _with_interval(scores["asr_floor"][metric], 100.0, "%")
+    said = [f"{metric.upper()} of the recogniser on the speaker's own recordings: {floor}."]
+    names = (("ceiling", "the speaker's real clips"), ("codec_ceiling", "these through the codec"),
+             ("floor", "other voices"))  # fmt: skip
+    found = [f"{title} {scores['scale'][key]:.3f}" for key, title in names
+             if scores["scale"].get(key) is not None]  # fmt: skip
+    if found:
+        said.append(f"Similarity of {', '.join(found)}.")
+    return " ".join(said)
+
+
+def _with_interval(found: Record | None, factor: float, unit: str, signed: bool = False) -> str:
+    if found is None:
+        return "–"
+    if found["point"] is None:
+        return "not measured"
+    digits, sign = (1 if factor > 1 else 3), ("+" if signed else "")
+    unit = {"%": " points" if signed else " %"}.get(unit, unit)
+    point = f"{factor * found['point']:{sign}.{digits}f}{unit}"
+    if found["low"] is None:
+        return point
+    low, high = (f"{factor * found[end]:{sign}.{digits}f}" for end in ("low", "high"))
+    return f"{point} [{low}, {high}]"
