@@ -1,4 +1,4 @@
-"""Importing: every layout, what is left out, what is refused, going on, long recordings."""
+"""Importing: every layout, what is left out, what is refused, going on."""
 
 from __future__ import annotations
 
@@ -17,16 +17,12 @@ import soundfile as sf
 from typer.testing import CliRunner
 
 from corpus import sentence, speech_like, write_clip
-from voxadapt.asr.whisper import Transcriber
 from voxadapt.cli.app import app
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, read_jsonl, sha256_folder
-from voxadapt.data.audio import resample
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.prepare import import_corpus as corpora
-from voxadapt.prepare import import_long as recordings
 from voxadapt.prepare.import_corpus import import_corpus
-from voxadapt.prepare.import_long import Hearing, Stretch, group, import_long, place_words
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data"
@@ -105,7 +101,7 @@ def check(out: Path, count: int) -> dict[str, Any]:
     assert len(rows) == count
     record = read_json(out / "import.json")
     assert record["num_imported"] == count
-    allowed = {"clips", "train_raw.jsonl", "ref.wav", "import.json", "drafts.jsonl"}
+    allowed = {"clips", "train_raw.jsonl", "ref.wav", "import.json"}
     assert {path.name for path in out.iterdir()} <= allowed
     assert {f"clips/{path.name}" for path in (out / "clips").iterdir()} == {r.audio for r in rows}
     assert 3.0 <= sf.info(out / "ref.wav").duration <= 10.0
@@ -253,7 +249,7 @@ def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path: Path) -> Non
         import_corpus([tmp_path / "what"], tmp_path / "out")
     with pytest.raises(UserError, match="one of ljspeech"):
         import_corpus([tmp_path / "what"], tmp_path / "out", kind="kaldi")
-    with pytest.raises(UserError, match="--long"):
+    with pytest.raises(UserError, match="voxadapt init"):
         import_corpus([tmp_path / "nothing"], tmp_path / "out")
     (tmp_path / "what" / "validated.tsv").write_text("who\tpath\n")
     with pytest.raises(UserError, match="client_id"):
@@ -316,106 +312,13 @@ def test_a_reference_that_is_given_is_used(tmp_path: Path) -> None:
         import_corpus([source], tmp_path / "three")
 
 
-# --- long recordings -----------------------------------------------------------------------------
-
-
-def test_words_go_to_the_speech_that_they_overlap() -> None:
-    spans = [(0.5, 1.5), (2.5, 3.0), (3.4, 4.0)]
-    words = [(" One", 0.0, 0.9, 1.0), (" two", 0.9, 2.4, 1.0), (".", 2.4, 2.6, 1.0),
-             (" Three", 2.0, 3.1, 1.0), (" four", 3.1, 4.0, 1.0)]  # fmt: skip
-    placed = ["".join(word for word, *_ in own) for own in place_words(words, spans)]
-    assert placed == [" One two.", " Three", " four"]
-
-
-def test_stretches_become_clips_that_end_with_sentences() -> None:
-    stretches = [
-        Stretch(0.2, 1.4, "One two,", 0.9), Stretch(1.7, 3.0, "three.", 0.9),
-        Stretch(3.4, 3.6, "", 0.0), Stretch(3.9, 5.0, "Short.", 0.9),
-        Stretch(8.0, 12.5, "Goes on", 0.9, is_open=True), Stretch(12.5, 14.0, "and ends.", 0.9),
-        Stretch(14.3, 30.0, "Far too long", 0.9), Stretch(33.0, 33.4, "Ah.", 0.9),
-    ]  # fmt: skip
-    clips, problems = group(stretches, "talk.wav", (1.0, 8.0))
-    texts = [" ".join(part.text for part in clip) for clip in clips]
-    assert texts == ["One two, three.", "Short.", "Goes on and ends."]
-    assert [problem.found.split(":")[0] for problem in problems] == ["16.0 s", "0.7 s"]
-
-
-@pytest.fixture
-def python_alignment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whisper's alignment as plain Python: compiling it takes longer than these few words."""
-    import whisper.timing as timing
-
-    for name in ("dtw_cpu", "backtrace"):
-        compiled = getattr(timing, name)
-        monkeypatch.setattr(timing, name, getattr(compiled, "py_func", compiled))
-
-
-def long_recording(path: Path, count: int = 4) -> tuple[Path, list[str]]:
-    """Sentences of the miniature's speaker with 0.8 s between them."""
-    rows = read_jsonl(DATA / "speaker" / "train_raw.jsonl")
-    parts, texts = [], []
-    for row in rows[:count]:
-        samples, rate_hz = sf.read(DATA / "speaker" / row["audio"], dtype="float32")
-        parts += [samples, np.zeros(round(0.8 * rate_hz), np.float32)]
-        texts.append(row["text"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, np.concatenate(parts), rate_hz)
-    return path, texts
-
-
-@pytest.mark.usefixtures("python_alignment")
-def test_a_long_recording_becomes_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recording, texts = long_recording(tmp_path / "talk.wav", 3)
-    hearing = Hearing(str(DATA / "models/whisper/miniature.pt"), "en", (1.0, 6.0), 4.0, "cpu")
-    ref = DATA / "speaker" / "ref.wav"
-    heard = Transcriber.words
-    calls: list[int] = []
-
-    def stopping(self: Any, wave: np.ndarray) -> Any:
-        calls.append(len(wave))
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return heard(self, wave)
-
-    monkeypatch.setattr(Transcriber, "words", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        import_long([recording], tmp_path / "out", hearing, ref=ref)
-    import_long([recording], tmp_path / "out", hearing, ref=ref)
-    assert len(calls) == 2 + len(texts) - 1, "one window was heard before"
-    record = read_json(tmp_path / "out" / "import.json")
-    check(tmp_path / "out", record["num_imported"])
-    assert record["transcripts"] == "draft"
-    assert record["num_left_out"] == 0, "the last sentence ends the recording"
-    drafts = read_jsonl(tmp_path / "out" / "drafts.jsonl")
-    assert {draft["status"] for draft in drafts} == {"draft"}
-    assert len(drafts) == 3
-    assert sum(draft["text"] in texts for draft in drafts) >= 2, "it hears its own speaker"
-    for draft in drafts:
-        assert draft["disagreement"] <= recordings.MAX_DRAFT_DISAGREEMENT
-    assert read_jsonl(tmp_path / "out" / "train_raw.jsonl")[0]["text"] == drafts[0]["text"]
-
-
-@pytest.mark.usefixtures("python_alignment")
-def test_words_have_times_inside_their_window() -> None:
-    ears = Transcriber(DATA / "models/whisper/miniature.pt", "en")
-    row = read_jsonl(DATA / "speaker" / "train_raw.jsonl")[0]
-    samples, rate_hz = sf.read(DATA / "speaker" / row["audio"], dtype="float32")
-    wave = resample(samples, rate_hz, 16000)
-    words, problem = ears.words(wave)
-    assert problem is None
-    assert "".join(word for word, *_ in words).strip() == row["text"]
-    edges = [edge for _, start_s, end_s, _ in words for edge in (start_s, end_s)]
-    assert edges == sorted(edges) and 0.0 <= edges[0] and edges[-1] <= len(wave) / 16000 + 0.02
-    assert all(0.0 < probability <= 1.0 for *_, probability in words)
-
-
-def test_what_is_no_recording_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
-    (tmp_path / "a.m4a").write_bytes(b"nothing that libsndfile reads")
-    with pytest.raises(UserError) as caught:
-        import_long([tmp_path / "a.m4a", tmp_path / "b.wav"], tmp_path / "out", Hearing())
-    assert len(caught.value.problems) == 2
-    with pytest.raises(UserError, match="--clip-s"):
-        import_long([], tmp_path / "out", Hearing(clip_s=(5.0, 2.0)))
+def test_the_former_long_option_names_its_successor(tmp_path: Path) -> None:
+    for typed in (["--long", "talk.wav"], ["talk.wav", "--asr", "tiny", "--long"]):
+        with pytest.raises(UserError, match=r"voxadapt init FOLDER --audio RECORDINGS"):
+            CliRunner().invoke(
+                app, ["import", *typed, "-o", str(tmp_path / "out")], catch_exceptions=False
+            )
+    assert not (tmp_path / "out").exists()
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -427,17 +330,15 @@ def commands(page: str) -> list[str]:
     return [line.split("#")[0].strip() for line in text.splitlines() if line.strip()]
 
 
-@pytest.mark.usefixtures("python_alignment")
 def test_every_command_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ljspeech(Path("LJSpeech-1.1"))
     commonvoice(Path("cv-corpus/ms"))
     lhotse(Path("fbank"))
     audiofolder(Path("dataset"))
-    long_recording(Path("interview.wav"), 2)
     (tmp_path / "data").symlink_to(DATA)
     listed = commands("import.md")
-    assert len(listed) >= 6
+    assert len(listed) >= 5
     for line in listed:
         assert line.startswith("voxadapt import "), line
         result = CliRunner().invoke(app, line.split()[1:], catch_exceptions=False)

@@ -15,10 +15,9 @@ import soundfile as sf
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from test_importing import long_recording, python_alignment
 from typer.testing import CliRunner
 
-from corpus import sentence, write_clip
+from corpus import sentence, speech, write_clip
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.cli.app import app
 from voxadapt.core.errors import UserError
@@ -27,26 +26,17 @@ from voxadapt.core.params import AuditParams, Params, load_params
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.text import num_spoken_characters
 from voxadapt.pipeline import stages
-from voxadapt.prepare import import_long as recordings
-from voxadapt.prepare import (
-    init as project,
-)
-from voxadapt.prepare import (
-    recording_script as script,
-)
-from voxadapt.prepare import (
-    segment as cutting,
-)
-from voxadapt.prepare import (
-    transcribe as clips,
-)
+from voxadapt.prepare import drafts
+from voxadapt.prepare import init as project
+from voxadapt.prepare import recording_script as script
 from voxadapt.prepare.import_corpus import import_corpus
-from voxadapt.prepare.import_long import Hearing
 from voxadapt.prepare.init import init
-from voxadapt.prepare.init_options import Wishes
+from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.reference import measure_clip, propose
 from voxadapt.prepare.respelling_template import respelling_template
 from voxadapt.prepare.segment import at_pauses, cut, place_lines
+from voxadapt.prepare.sources import read_lines
+from voxadapt.prepare.transcribe import LazyTranscriber
 from voxadapt.prepare.transcript_table import read_table, write_table
 from voxadapt.prepare.workspace import with_values
 
@@ -54,19 +44,6 @@ ROOT = Path(__file__).parents[2]
 DATA = ROOT / "data"
 WHISPER = str(DATA / "models/whisper/miniature.pt")
 MALAY = ROOT / "profiles" / "respelling" / "malay.yaml"
-__all__ = ["python_alignment"]  # a fixture of the importing tests
-
-
-def speech(path: Path, first: int, count: int, corpus: str = "speaker") -> list[str]:
-    """Sentences of the miniature, 0.8 s between them; returns the texts."""
-    rows = read_jsonl(DATA / corpus / "train_raw.jsonl")[first : first + count]
-    parts = []
-    for row in rows:
-        samples, rate_hz = sf.read(DATA / corpus / row["audio"], dtype="float32")
-        parts += [samples, np.zeros(round(0.8 * rate_hz), np.float32)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sf.write(path, np.concatenate(parts), rate_hz)
-    return [row["text"] for row in rows]
 
 
 def change(table: Path, **columns: dict[str, str]) -> None:
@@ -241,7 +218,7 @@ def test_the_script_takes_what_brings_most_and_goes_on(tmp_path: Path) -> None:
     assert rare.text == "Xilofon zebra." and "z-e" in rare.brings
     assert script.write_script(tmp_path, found, 0) == 3
     pages = {path.name: path.read_bytes() for path in tmp_path.glob("script-*.txt")}
-    before = script.scripted(tmp_path, cutting.read_lines)
+    before = script.scripted(tmp_path, read_lines)
     assert before == chosen
     longer = script.choose(texts, 60, script.letters, first=before)
     assert [choice.text for choice in longer.choices[:45]] == chosen
@@ -311,7 +288,7 @@ def test_a_folder_becomes_a_project_and_corrections_are_taken_over(
 ) -> None:
     tmp_path, texts = begun
     folder = tmp_path / "my-voice"
-    found = init(folder, Wishes(audio=tmp_path / "rec", speaker_name="Ann"))
+    found = init(folder, InitOptions(audio=tmp_path / "rec", speaker_name="Ann"))
     home = folder / "data" / "speaker"
     assert [problem.where for problem in found.left_out] == ["phone.m4a"]
     told = {problem.where: problem for problem in found.missing}
@@ -330,10 +307,10 @@ def test_a_folder_becomes_a_project_and_corrections_are_taken_over(
         raise AssertionError("nothing is done twice")
 
     for name in ("cut_clip", "probe"):
-        monkeypatch.setattr(clips, name, never)
+        monkeypatch.setattr(drafts, name, never)
     monkeypatch.setattr(project, "measure_clip", never)
     before = sha256_folder(home)
-    init(folder, Wishes(audio=tmp_path / "rec"))
+    init(folder, InitOptions(audio=tmp_path / "rec"))
     assert sha256_folder(home) == before
     monday = [name for name in table if "monday" in name]
     change(
@@ -343,9 +320,9 @@ def test_a_folder_becomes_a_project_and_corrections_are_taken_over(
         mine={monday[0]: "a note"},
     )
     with pytest.raises(UserError, match="at most 2000 characters"):
-        init(folder, Wishes())
+        init(folder, InitOptions())
     change(home / "transcripts.csv", text={monday[2]: ""})
-    init(folder, Wishes(consent="Ann agreed on 3 May"))
+    init(folder, InitOptions(consent="Ann agreed on 3 May"))
     rows = read_jsonl(home / "train_raw.jsonl")
     assert {"What I said.", "=1 said."} <= {row["text"] for row in rows}
     assert {row["consent"] for row in rows} == {"Ann agreed on 3 May"}
@@ -357,7 +334,7 @@ def test_a_folder_becomes_a_project_and_corrections_are_taken_over(
 def test_more_recordings_are_added_and_deleted_rows_stay_out(begun: tuple[Path, list[str]]) -> None:
     tmp_path, _ = begun
     folder = tmp_path / "my-voice"
-    init(folder, Wishes(audio=tmp_path / "rec"))
+    init(folder, InitOptions(audio=tmp_path / "rec"))
     home = folder / "data" / "speaker"
     lines = (home / "transcripts.csv").read_text(encoding="utf-8-sig").splitlines()
     gone = lines.pop(
@@ -367,8 +344,8 @@ def test_more_recordings_are_added_and_deleted_rows_stay_out(begun: tuple[Path, 
     shutil.copy(tmp_path / "rec" / "monday.wav", tmp_path / "rec" / "copy.wav")
     texts = speech(tmp_path / "rec" / "new" / "monday.wav", 30, 3)
     (tmp_path / "rec" / "new" / "monday.txt").write_text(" ".join(texts))
-    wishes = Wishes(audio=tmp_path / "rec", table=tmp_path / "mine.csv", clip_s=(1.0, 6.0))
-    found = init(folder, wishes)
+    options = InitOptions(audio=tmp_path / "rec", table=tmp_path / "mine.csv", clip_s=(1.0, 6.0))
+    found = init(folder, options)
     assert any("the same bytes" in problem.found for problem in found.left_out)
     table = read_table(home / "transcripts.csv")
     assert table[gone.split(",")[0]].use == "no"
@@ -381,72 +358,75 @@ def test_more_recordings_are_added_and_deleted_rows_stay_out(begun: tuple[Path, 
         other: "yes" for other, entry in table.items() if entry.use == "reference"
     })  # fmt: skip
     with pytest.raises(UserError, match="3 to 10 s together"):
-        init(folder, Wishes())
+        init(folder, InitOptions())
     ref = write_clip(tmp_path / "ref.wav", 5.0)
-    init(folder, Wishes(ref=ref))
+    init(folder, InitOptions(ref=ref))
     assert read_json(home / "init.json")["reference"]["from"] == "ref.wav"
-    init(folder, Wishes())
+    init(folder, InitOptions())
     assert read_json(home / "init.json")["reference"]["from"] == "ref.wav", "it stays"
 
 
 def test_files_of_others_are_not_touched(begun: tuple[Path, list[str]]) -> None:
     tmp_path, _ = begun
     with pytest.raises(UserError, match="--audio FOLDER"):
-        init(tmp_path / "new", Wishes())
+        init(tmp_path / "new", InitOptions())
     with pytest.raises(UserError, match="nothing there"):
-        init(tmp_path / "new", Wishes(audio=tmp_path / "none"))
+        init(tmp_path / "new", InitOptions(audio=tmp_path / "none"))
     with pytest.raises(UserError) as caught:
-        init(tmp_path / "new", Wishes(audio=tmp_path / "rec", clip_s=(5.0, 2.0), source_text=MALAY))
+        init(
+            tmp_path / "new",
+            InitOptions(audio=tmp_path / "rec", clip_s=(5.0, 2.0), source_text=MALAY),
+        )
     assert len(caught.value.problems) == 2
     assert not (tmp_path / "new").exists(), "nothing is begun with wrong options"
     folder = tmp_path / "my-voice"
-    init(folder, Wishes(audio=tmp_path / "rec"))
+    init(folder, InitOptions(audio=tmp_path / "rec"))
     home = folder / "data" / "speaker"
     with open(home / "train_raw.jsonl", "a") as stream:
         stream.write("\n")
     with pytest.raises(UserError, match=r"belong into transcripts.csv"):
-        init(folder, Wishes())
+        init(folder, InitOptions())
     shutil.move(home / "init.json", tmp_path / "init.json")
     with pytest.raises(UserError, match="a file of your own"):
-        init(folder, Wishes(audio=tmp_path / "rec"))
+        init(folder, InitOptions(audio=tmp_path / "rec"))
 
 
 @pytest.mark.usefixtures("python_alignment")
 def test_whisper_drafts_and_checks_once_and_the_audit_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, texts = long_recording(tmp_path / "rec" / "talk.wav", 5)
+    texts = speech(tmp_path / "rec" / "talk.wav", 0, 5)
     read = speech(tmp_path / "rec" / "read.wav", 40, 4)
     (tmp_path / "rec" / "read.txt").write_text("\n".join(read))
     ref = DATA / "speaker" / "ref.wav"
     folder = tmp_path / "my-voice"
-    wishes = Wishes(
+    options = InitOptions(
         audio=tmp_path / "rec", transcribe=True, asr=WHISPER, asr_language="en",
         clip_s=(1.0, 6.0), window_s=4.0, device="cpu", ref=ref,
     )  # fmt: skip
     stopped: list[int] = []
-    heard = recordings.Listener.again
+    transcribe = LazyTranscriber.transcribe
 
     def stopping(self: Any, *given: Any) -> Any:
         if not stopped:
             stopped.append(1)
             raise KeyboardInterrupt
-        return heard(self, *given)
+        return transcribe(self, *given)
 
-    monkeypatch.setattr(recordings.Listener, "again", stopping)
+    monkeypatch.setattr(LazyTranscriber, "transcribe", stopping)
     with pytest.raises(KeyboardInterrupt):
-        init(folder, wishes)
+        init(folder, options)
     monkeypatch.setattr(Transcriber, "words", None)  # what was heard is kept
-    found = init(folder, wishes)
+    found = init(folder, options)
     home = folder / "data" / "speaker"
     table = read_table(home / "transcripts.csv")
-    drafts = [entry.text for name, entry in table.items() if "talk" in name]
-    assert sum(text in texts for text in drafts) >= 3, "it hears its own speaker"
+    talk = [entry.text for name, entry in table.items() if "talk" in name]
+    assert sum(text in texts for text in talk) >= 3, "it hears its own speaker"
     assert [entry.text for name, entry in table.items() if "read" in name] == read
     unsure = next(p for p in found.missing if p.where == "transcripts")
-    assert unsure.found == f"{len(drafts)} drafts by Whisper", "lines that it hears too are checked"
-    monkeypatch.setattr(clips.Ears, "get", None)
-    init(folder, wishes)  # nothing is left to hear, so Whisper is not loaded
+    assert unsure.found == f"{len(talk)} drafts by Whisper", "lines that it hears too are checked"
+    monkeypatch.setattr(LazyTranscriber, "_transcriber", None)
+    init(folder, options)  # nothing is left to hear, so Whisper is not loaded
 
     tree = load_params(ROOT / "params.yaml").model_dump()
     tree["data"]["manifest"] = str(home / "train_raw.jsonl")
@@ -464,7 +444,7 @@ def test_a_language_is_prepared_from_texts_to_recordings(tmp_path: Path) -> None
     text = tmp_path / "texts.txt"
     text.write_text("\n".join([*by_text, "Ada 3 kucing.", "<b>Ya</b>", ""]), encoding="utf-8")
     folder = tmp_path / "my-language"
-    found = init(folder, Wishes(language="Dusun Tengah", text=text, sentences=20))
+    found = init(folder, InitOptions(language="Dusun Tengah", text=text, sentences=20))
     home = folder / "data" / "language" / "dusun_tengah"
     assert len(found.left_out) == 2
     where = [problem.where for problem in found.missing]
@@ -475,7 +455,7 @@ def test_a_language_is_prepared_from_texts_to_recordings(tmp_path: Path) -> None
     assert (folder / params.text) == home / "text_only.jsonl"
     assert len(read_jsonl(home / "text_only.jsonl")) == len(by_text)
     page = home / "script" / "script-01.txt"
-    lines = cutting.read_lines(page)
+    lines = read_lines(page)
     assert len(lines) == 20 and page.read_text().startswith("# script-01: 20 sentences")
     parts: list[np.ndarray] = []
     for line in lines:
@@ -488,7 +468,7 @@ def test_a_language_is_prepared_from_texts_to_recordings(tmp_path: Path) -> None
     (tmp_path / "english.txt").write_text("He sat down.\nShe stood up.\n")
     found = init(
         folder,
-        Wishes(language="dusun_tengah", audio=tmp_path / "read", consent="agreed",
+        InitOptions(language="dusun_tengah", audio=tmp_path / "read", consent="agreed",
                source_text=tmp_path / "english.txt", asr_language="ms"),
     )  # fmt: skip
     table = read_table(home / "transcripts.csv")
@@ -514,9 +494,7 @@ def test_import_takes_consent(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="consent in 1 to 200"):
             import_corpus([tmp_path / "lj"], tmp_path / "two", consent=bad)
     with pytest.raises(UserError, match="consent in 1 to 200"):
-        recordings.import_long(
-            [tmp_path / "lj/wavs/0.wav"], tmp_path / "two", Hearing(), consent=""
-        )
+        init(tmp_path / "two", InitOptions(audio=tmp_path / "lj" / "wavs", consent=""))
     options = ["-o", str(tmp_path / "three"), "--consent", "in writing"]
     done = CliRunner().invoke(app, ["import", str(tmp_path / "lj"), *options])
     assert done.exit_code == 0, done.output

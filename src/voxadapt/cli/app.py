@@ -121,8 +121,12 @@ app = typer.Typer(
 )
 for _panel, _commands in COMMANDS.items():
     for _name, _function in _commands.items():
-        _settings = PASSED_ON if _name == "lab" else None
-        app.command(_name, rich_help_panel=_panel, context_settings=_settings)(_function)
+        app.command(
+            _name,
+            cls=start.ImportCommand if _name == "import" else None,
+            rich_help_panel=_panel,
+            context_settings=PASSED_ON if _name == "lab" else None,
+        )(_function)
 _add_group("language", "Run", "Adapt the Base to a language, stage by stage.", LANGUAGE)
 _add_group("notebook", "Advanced", "Run and clean the pipeline's notebooks.", NOTEBOOK)
 _add_group("miniature", "Advanced", "Rebuild the embedded miniature world.", MINIATURE)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from voxadapt.cli.options import PARAMS, Consent, Device, Folder, ParamsFile, load
 from voxadapt.cli.problems import print_problems, problem_lines
@@ -15,12 +16,24 @@ from voxadapt.core.errors import Problem, UserError
 PROFILES = Path("profiles")
 MAX_SHOWN = 50  # problems of a table on the terminal
 
-ClipSeconds = Annotated[
-    tuple[float, float], typer.Option(help="Shortest and longest clip, seconds.")
-]
-WindowSeconds = Annotated[
-    float, typer.Option(min=2.0, max=30.0, help="What Whisper hears at once.")
-]
+LONG_GONE = Problem(
+    "--long",
+    "a corpus with transcripts",
+    "long recordings without",
+    "voxadapt init FOLDER --audio RECORDINGS --transcribe cuts and transcribes them.",
+)
+
+
+class ImportCommand(TyperCommand):
+    """Names the successor of `--long`, whatever stands beside it."""
+
+    def parse_args(  # type: ignore[override]
+        self, context: typer.Context, arguments: list[str]
+    ) -> list[str]:
+        """Refuse the former option."""
+        if "--long" in arguments:
+            raise UserError(LONG_GONE, "`voxadapt init` has taken over what --long did.")
+        return super().parse_args(context, arguments)
 
 
 def new(
@@ -65,8 +78,12 @@ def init(
         str | None, typer.Option(help="Whisper checkpoint, or a name; default: params.yaml.")
     ] = None,
     asr_language: Annotated[str | None, typer.Option(help="Whisper's code.")] = None,
-    clip_s: ClipSeconds = (1.0, 20.0),
-    window_s: WindowSeconds = 30.0,
+    clip_s: Annotated[
+        tuple[float, float], typer.Option(help="Shortest and longest clip, seconds.")
+    ] = (1.0, 20.0),
+    window_s: Annotated[
+        float, typer.Option(min=2.0, max=30.0, help="Seconds that Whisper transcribes at once.")
+    ] = 30.0,
     device: Device = "auto",
     profile: Annotated[
         str, typer.Option(help="Model that a new project begins with.")
@@ -77,13 +94,13 @@ def init(
     Repeat it after corrections or with more recordings: it goes on where it was.
     """
     from voxadapt.prepare.init import init as prepare
-    from voxadapt.prepare.init_options import Wishes
+    from voxadapt.prepare.init_options import InitOptions
 
-    wishes = Wishes(
+    options = InitOptions(
         audio, transcribe, consent, language, text, source_text, ref, table, asr, asr_language,
         clip_s, window_s, sentences, speaker_name, profile, device,
     )  # fmt: skip
-    found = prepare(folder, wishes)
+    found = prepare(folder, options)
     if found.left_out:
         title = f"{len(found.left_out)} left out."
         print_problems(UserError(found.left_out[:MAX_SHOWN], title))
@@ -96,15 +113,10 @@ def init(
 
 def import_data(
     output: Folder,
-    source: Annotated[
-        list[Path] | None, typer.Argument(help="Folder or file of a corpus; with --long several.")
-    ] = None,
+    source: Annotated[list[Path] | None, typer.Argument(help="Folder or file of a corpus.")] = None,
     kind: Annotated[
         str | None, typer.Option("--format", help="ljspeech, commonvoice, lhotse or hf.")
     ] = None,
-    long: Annotated[
-        bool, typer.Option("--long", help="The sources are long recordings: cut and transcribe.")
-    ] = False,
     speaker: Annotated[
         str | None, typer.Option(help="Speaker or client_id, or how it begins.")
     ] = None,
@@ -118,37 +130,24 @@ def import_data(
     language: Annotated[
         str | None, typer.Option(help="Name for each row, such as english.")
     ] = None,
-    asr: Annotated[str, typer.Option(help="--long: Whisper checkpoint, or a name.")] = "large-v3",
-    asr_language: Annotated[str, typer.Option(help="--long: Whisper's code.")] = "en",
-    clip_s: ClipSeconds = (1.0, 20.0),
-    window_s: WindowSeconds = 30.0,
-    device: Device = "auto",
     consent: Consent = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
 ) -> None:
     """Make a manifest folder of a corpus in another layout."""
     from voxadapt.prepare.import_corpus import import_corpus
-    from voxadapt.prepare.import_long import Hearing, import_long
 
-    if long:
-        hearing = Hearing(asr, asr_language, clip_s, window_s, device)
-        result = import_long(
-            source or [], output, hearing, ref=ref, language=language, consent=consent,
-            force=force,
-        )  # fmt: skip
-    else:
-        result = import_corpus(
-            source or [],
-            output,
-            kind=kind,
-            speaker=speaker,
-            text_column=text_column,
-            audio_root=audio_root,
-            ref=ref,
-            language=language,
-            consent=consent,
-            force=force,
-        )
+    result = import_corpus(
+        source or [],
+        output,
+        kind=kind,
+        speaker=speaker,
+        text_column=text_column,
+        audio_root=audio_root,
+        ref=ref,
+        language=language,
+        consent=consent,
+        force=force,
+    )
     if result.left_out:
         title = f"{len(result.left_out)} left out; all are in import.json."
         print_problems(UserError(result.left_out[:MAX_SHOWN], title))

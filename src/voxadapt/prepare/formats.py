@@ -77,7 +77,8 @@ def find_layout(source: Path, given: str | None) -> str:
             "metadata.csv (LJSpeech), a .tsv (Common Voice), cuts or supervisions .jsonl(.gz) "
             "(lhotse), metadata.csv/.jsonl or .parquet (Hugging Face)",
             ", ".join(names[:5]) or "an empty folder",
-            f"Name the file itself, or --format {'|'.join(FORMATS)}; recordings go with --long.",
+            f"Name the file itself, or --format {'|'.join(FORMATS)}; "
+            "recordings go with `voxadapt init`.",
         ),
         "The layout of the source is not known.",
     )

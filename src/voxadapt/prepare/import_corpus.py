@@ -21,9 +21,10 @@ from voxadapt.data.manifest import (
     ManifestFiles,
     check_text,
 )
-from voxadapt.prepare.folder import (
-    Clip,
-    Imported,
+from voxadapt.prepare.formats import READERS, Row, find_layout, of_speaker, open_parquet
+from voxadapt.prepare.import_folder import (
+    ImportedClip,
+    ImportResult,
     begin,
     choose_reference,
     copy_clip,
@@ -31,7 +32,6 @@ from voxadapt.prepare.folder import (
     finish,
     readable_reference,
 )
-from voxadapt.prepare.formats import READERS, Row, find_layout, of_speaker, open_parquet
 
 
 def import_corpus(
@@ -46,7 +46,7 @@ def import_corpus(
     language: str | None = None,
     consent: str | None = None,
     force: bool = False,
-) -> Imported:
+) -> ImportResult:
     """Make a manifest folder of a corpus in another layout.
 
     Args:
@@ -69,7 +69,7 @@ def import_corpus(
     """
     if len(sources) != 1 or not sources[0].exists():
         found = "nothing there" if len(sources) == 1 else f"{len(sources)} of them"
-        fix = "Name a folder or a file; several recordings go with --long."
+        fix = "Name a folder or a file; recordings without texts go with `voxadapt init`."
         raise UserError(Problem("SOURCE", "one folder or file of a corpus", found, fix))
     source = sources[0]
     kind = find_layout(source, kind)
@@ -182,7 +182,9 @@ def _unpacked(row: Row, staging: Path) -> list[Path]:
     return sorted((staging / "unpacked").glob(f"{row.name}.*"))
 
 
-def _write_clips(rows: Sequence[Row], paths: Mapping[str, Path], staging: Path) -> list[Clip]:
+def _write_clips(
+    rows: Sequence[Row], paths: Mapping[str, Path], staging: Path
+) -> list[ImportedClip]:
     """Copy or cut the clips; those that an earlier run has written stay."""
     safe = [re.sub(r"[^\w.-]", "_", row.name)[:80].strip("._") or "clip" for row in rows]
     counts = Counter(name.casefold() for name in safe)
@@ -199,6 +201,6 @@ def _write_clips(rows: Sequence[Row], paths: Mapping[str, Path], staging: Path) 
             name = f"clips/{stem}.flac"
             if not (staging / name).is_file():
                 cut_clip(source, staging / name, *row.span_s, channel=row.channel)
-        clips.append(Clip(name, row.text, probe(staging / name).duration_s))
+        clips.append(ImportedClip(name, row.text, probe(staging / name).duration_s))
         progress.advance()
     return clips

@@ -1,45 +1,60 @@
-"""Recordings become clips: at pauses, and where there is a text, one line of it a clip."""
+"""Cuts recordings into clips: at pauses, by the lines of a text, or by the sentences in them.
+
+Speech is first divided at its pauses. Where nothing is known of what is said, clips end at the
+longest pauses; where the lines that were read are known, each line gets its part of the speech;
+where Whisper has transcribed the recording, clips end with sentences.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import inf, log
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
-from voxadapt.data.audio import AudioError, probe
-from voxadapt.data.audit import CONTAINERS
-from voxadapt.data.manifest import check_text
-from voxadapt.data.text import num_spoken_characters
-from voxadapt.prepare.import_long import EDGE_S, PAUSE_S, pauses_between, windows
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
 
+from voxadapt.core.errors import Problem
+from voxadapt.data.audio import FRAME_S, HOP_S, frame_levels_db, speech_frames, to_mono
+from voxadapt.data.lines import shown
+from voxadapt.data.text import num_spoken_characters
+
+PAUSE_S = 0.2  # silence at which a recording may be cut
+EDGE_S = 0.15  # silence that a clip keeps at either end
 WINDOW_S = 60.0  # what the level of a pause is measured against
 BETWEEN_S = 0.5  # a pause of this length may end a clip that could go on
-SHORTEST_S = 1.5  # but leaves no shorter clip than this, where the limit allows shorter ones
+MAX_GAP_S = 1.5  # a longer pause always ends a clip of transcribed speech
+SHORTEST_S = 1.5  # no shorter clip is made by choice, where the limit allows shorter ones
 RATE_SPREAD = 0.3  # of the logarithm of speech per letter, from line to line
 PAUSE_COST_S = 0.3  # a pause of this length within a line costs as much as one such deviation
-SENTENCE_ENDS = re.compile(r"(?<=[.!?…。！？؟।])[\"'”’»)]*\s+")
-COMMENT = "#"
+SENTENCE_MARKS = ".!?…。！？؟।"
+BETWEEN_SENTENCES = re.compile(rf"(?<=[{SENTENCE_MARKS}])[\"'”’»)]*\s+")
 
-Span = tuple[float, float]
+Span = tuple[float, float]  # start and end, seconds
+Word = tuple[str, float, float, float]  # word, start, end and probability
+Mono = NDArray[np.float32]  # [num_samples]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A stretch of a recording that becomes a clip.
+class Segment:
+    """A part of a recording that becomes a clip.
 
     Attributes:
         start_s: First speech.
         end_s: Last speech.
-        text: Its line of the text; empty without one.
+        text: What is said; empty where it is not known.
+        probability: Of the least sure phrase, where Whisper has transcribed it.
         problem: Why it cannot be a clip, if it cannot.
     """
 
     start_s: float
     end_s: float
     text: str = ""
+    probability: float | None = None
     problem: Problem | None = None
 
     @property
@@ -48,82 +63,117 @@ class Piece:
         return self.end_s - self.start_s + 2 * EDGE_S
 
 
-def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
-    """Return the recordings of a folder and those below it, and what looks like one and is none.
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """Transcribed speech between two pauses of a recording.
+
+    Attributes:
+        start_s: First speech, from the beginning of the recording.
+        end_s: Last speech.
+        text: Words; may be empty.
+        probability: Mean probability of the words; 0 without any.
+        is_open: Whether it ends where a window was cut without a pause, and goes on.
+    """
+
+    start_s: float
+    end_s: float
+    text: str
+    probability: float
+    is_open: bool = False
+
+
+# --- speech and pauses ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a recording that ends in a pause, where there is one.
+
+    Attributes:
+        start: First sample.
+        mono: Samples, [num_samples]; those that are no numbers are zeros.
+        rate_hz: Their rate.
+        is_clean: Whether it ends in a pause, or with the recording.
+    """
+
+    start: int
+    mono: Mono
+    rate_hz: int
+    is_clean: bool
+
+    @property
+    def start_s(self) -> float:
+        """Seconds of the recording before it."""
+        return self.start / self.rate_hz
+
+    @property
+    def end_s(self) -> float:
+        """Seconds of the recording until its end."""
+        return (self.start + len(self.mono)) / self.rate_hz
+
+
+def windows(recording: Path, window_s: float) -> Iterator[Window]:
+    """Read a recording of any length in windows of at most `window_s`."""
+    with sf.SoundFile(recording) as stream:
+        rate_hz, total = stream.samplerate, stream.frames
+        start = 0
+        while start < total:
+            stream.seek(start)
+            mono = to_mono(stream.read(round(window_s * rate_hz), dtype="float32", always_2d=True))
+            if len(mono) == 0:  # a header that announces more than there is
+                break
+            mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+            cut, clean = len(mono), True
+            if start + len(mono) < total:
+                cut, clean = _window_end(mono, rate_hz)
+            yield Window(start, mono[:cut], rate_hz, clean)
+            start += cut
+
+
+def speech_spans(mono: Mono, rate_hz: int) -> list[Span]:
+    """Return stretches of speech that pauses of `PAUSE_S` or more divide, in seconds.
 
     Args:
-        folder: A folder, or one recording.
-
-    Raises:
-        UserError: When there is none.
+        mono: Samples, [num_samples].
+        rate_hz: Their rate.
     """
-    if not folder.exists():
-        raise UserError(Problem(f"--audio {folder}", "a folder", "nothing there", "Correct it."))
-    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
-    found, problems = [], []
-    other = {".m4a", ".aac", ".wma", ".mp4", ".webm", ".amr", ".caf"}
-    for path in files:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or path.suffix.lower() not in CONTAINERS.keys() | other:
-            continue
-        try:
-            probe(path)
-            found.append(path)
-        except (AudioError, OSError) as error:
-            fix = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav), or take it away."
-            problems.append(Problem(path.name, "a recording that can be read", str(error), fix))
-    if not found:
-        known = ", ".join(name.lstrip(".") for name in CONTAINERS)
-        raise UserError(
-            problems or Problem(f"--audio {folder}", f"recordings ({known})", "none", "Add some.")
-        )
-    return found, problems
+    active = speech_frames(frame_levels_db(mono, rate_hz))
+    spoken = np.flatnonzero(active)
+    if not len(spoken):
+        return []
+    breaks = np.flatnonzero(np.diff(spoken) * HOP_S >= PAUSE_S)
+    firsts = [spoken[0], *spoken[breaks + 1]]
+    lasts = [*spoken[breaks], spoken[-1]]
+    total_s = len(mono) / rate_hz
+    return [
+        (float(first * HOP_S), min(total_s, float(last * HOP_S + FRAME_S)))
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
 
 
-def lines_beside(recording: Path, scripts: Path) -> tuple[list[str], str]:
-    """Return the text that was read in a recording, line by line, and the name of its file.
-
-    The text is the file of the same name that ends in `.txt`, beside the recording or among the
-    recording scripts. Blank lines, and those that begin with #, are not read.
-
-    Raises:
-        UserError: When it is not UTF-8, or a line is no transcript.
-    """
-    for path in (recording.with_suffix(".txt"), scripts / f"{recording.stem}.txt"):
-        if path.is_file():
-            return read_lines(path), path.name
-    return [], ""
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are read aloud.
-
-    Raises:
-        UserError: When it is not UTF-8, or a line is no transcript.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "bytes of another encoding"
-        fix = "Save it as plain text in UTF-8."
-        raise UserError(Problem(str(path), "text in UTF-8", str(reason), fix)) from None
-    lines: list[str] = []
-    problems: list[Problem] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        line = " ".join(line.split())
-        if line and not line.startswith(COMMENT):
-            problems += check_text(f"{path.name}:{number}", line)
-            lines.append(line)
-    if problems:
-        raise UserError(problems, f"{path} cannot be used.")
-    return lines
+def _window_end(mono: Mono, rate_hz: int) -> tuple[int, bool]:
+    """Return where to end a window: in the longest pause of its second half, if there is one."""
+    spans = speech_spans(mono, rate_hz)
+    total_s = len(mono) / rate_hz
+    gaps = [(after[0] - before[1], (before[1] + after[0]) / 2) for before, after in pairwise(spans)]
+    if not spans:
+        return len(mono), True
+    if total_s - spans[-1][1] >= PAUSE_S:
+        gaps.append((total_s - spans[-1][1], spans[-1][1] + min(PAUSE_S, total_s - spans[-1][1])))
+    late = [gap for gap in gaps if gap[1] >= total_s / 2]
+    if late:
+        return min(len(mono), round(max(late)[1] * rate_hz)), True
+    levels = frame_levels_db(mono, rate_hz)
+    first = 3 * len(levels) // 4
+    quietest = first + int(np.argmin(levels[first:]))
+    return max(1, min(len(mono), round(quietest * HOP_S * rate_hz))), False
 
 
 def speech_of(recording: Path) -> list[Span]:
     """Return the stretches of speech of a recording of any length, in seconds."""
     spans: list[Span] = []
     for window in windows(recording, WINDOW_S):
-        for start_s, end_s in pauses_between(window.mono, window.rate_hz):
+        for start_s, end_s in speech_spans(window.mono, window.rate_hz):
             start_s, end_s = start_s + window.start_s, end_s + window.start_s
             if spans and start_s - spans[-1][1] < PAUSE_S:
                 spans[-1] = (spans[-1][0], end_s)
@@ -132,7 +182,10 @@ def speech_of(recording: Path) -> list[Span]:
     return spans
 
 
-def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str]) -> list[Piece]:
+# --- clips ---------------------------------------------------------------------------------------
+
+
+def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str]) -> list[Segment]:
     """Divide a recording into clips.
 
     Args:
@@ -142,36 +195,113 @@ def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str
         lines: What was read, one line a clip; nothing where that is not known.
 
     Returns:
-        Pieces in order; those that fit no clip have a problem.
+        Segments in order; those that fit no clip have a problem.
     """
     if not spans:
         fix = "Listen; take it away if it is empty."
         problem = Problem(recording, "speech", "none", fix)
-        return [Piece(0.0, 0.0, problem=problem)]
+        return [Segment(0.0, 0.0, problem=problem)]
     if not lines:
-        pieces = [Piece(*span) for span in at_pauses(spans, clip_s)]
+        pieces = [Segment(*span) for span in at_pauses(spans, clip_s)]
     else:
         placed = place_lines(spans, lines, clip_s[1])
         if placed is None:  # a line for a paragraph, perhaps
-            lines = [part for line in lines for part in SENTENCE_ENDS.split(line) if part]
+            lines = [part for line in lines for part in BETWEEN_SENTENCES.split(line) if part]
             placed = place_lines(spans, lines, clip_s[1])
         if placed is None:
             found = f"{len(lines)} lines for {len(spans)} stretches of speech between pauses"
             fix = "Write a line for each sentence that is heard, or take the text away."
             problem = Problem(recording, "a text that fits the recording", found, fix)
-            return [Piece(spans[0][0], spans[-1][1], problem=problem)]
-        pieces = [Piece(*span, line) for span, line in zip(placed, lines, strict=True)]
+            return [Segment(spans[0][0], spans[-1][1], problem=problem)]
+        pieces = [Segment(*span, line) for span, line in zip(placed, lines, strict=True)]
     return [_judged(piece, recording, clip_s) for piece in pieces]
 
 
-def _judged(piece: Piece, recording: str, clip_s: Span) -> Piece:
+def join_phrases(
+    phrases: Iterable[Phrase | Problem], recording: str, clip_s: Span
+) -> list[Segment]:
+    """Join transcribed phrases into clips.
+
+    A clip ends at a pause: at the end of a sentence once it is `SHORTEST_S` long, before a pause of
+    more than `MAX_GAP_S`, or where the next phrase would make it too long.
+
+    Args:
+        phrases: In order; a problem stands for speech that was not understood.
+        recording: Its name, for messages.
+        clip_s: Shortest and longest clip, with the silence at its edges.
+
+    Returns:
+        Segments in order; those that fit no clip have a problem.
+    """
     low_s, high_s = clip_s
-    if low_s <= piece.length_s <= high_s:
-        return piece
-    where = f"{recording} {piece.start_s:.1f}-{piece.end_s:.1f} s"
+    found: list[Segment] = []
+    current: list[Phrase] = []
+    for phrase in phrases:
+        if isinstance(phrase, Problem):
+            found += _joined(current, recording, clip_s)
+            found.append(Segment(0.0, 0.0, problem=phrase))
+            current = []
+            continue
+        if current and not current[-1].is_open:
+            is_far = phrase.start_s - current[-1].end_s > MAX_GAP_S
+            if is_far or phrase.end_s - current[0].start_s + 2 * EDGE_S > high_s:
+                found += _joined(current, recording, clip_s)
+                current = []
+        current.append(phrase)
+        length_s = phrase.end_s - current[0].start_s + 2 * EDGE_S
+        ends = phrase.text.endswith(tuple(SENTENCE_MARKS)) and not phrase.is_open
+        if ends and length_s >= max(low_s, SHORTEST_S):
+            found += _joined(current, recording, clip_s)
+            current = []
+    return found + _joined(current, recording, clip_s)
+
+
+def _joined(phrases: Sequence[Phrase], recording: str, clip_s: Span) -> list[Segment]:
+    """Make one segment of phrases; those without words at either end are left out."""
+    worded = [number for number, phrase in enumerate(phrases) if phrase.text]
+    if not worded:
+        return []
+    spoken = [phrases[number] for number in worded]
+    text = " ".join(phrase.text for phrase in spoken)
+    probability = min(phrase.probability for phrase in spoken)
+    segment = Segment(spoken[0].start_s, spoken[-1].end_s, text, round(probability, 4))
+    return [_judged(segment, recording, clip_s, spoken[-1].is_open)]
+
+
+def _judged(segment: Segment, recording: str, clip_s: Span, is_open: bool = False) -> Segment:
+    """Note a segment that is too short or too long, or does not end in a pause."""
+    low_s, high_s = clip_s
+    if low_s <= segment.length_s <= high_s and not is_open:
+        return segment
+    where = f"{recording} {segment.start_s:.1f}-{segment.end_s:.1f} s"
     expected = f"{low_s:g} to {high_s:g} s between two pauses"
-    fix = "Cut it by hand if it is wanted."
-    return replace(piece, problem=Problem(where, expected, f"{piece.length_s:.1f} s", fix))
+    found = f"{segment.length_s:.1f} s"
+    if segment.probability is not None:
+        found += f": {shown(segment.text)}"
+    problem = Problem(where, expected, found, "Cut it by hand if it is wanted.")
+    return replace(segment, problem=problem)
+
+
+def place_words(words: Sequence[Word], spans: Sequence[Span]) -> list[list[Word]]:
+    """Give each word to the stretch of speech that it overlaps most, in order.
+
+    Whisper lets a word last through the pause beside it; the pause itself counts for nothing.
+
+    Args:
+        words: Word, start, end and probability.
+        spans: Stretches of speech, at least one.
+    """
+    placed: list[list[Word]] = [[] for _ in spans]
+    at = 0
+    for word in words:
+        _, start_s, end_s, _ = word
+        overlap = [min(end_s, high) - max(start_s, low) for low, high in spans[at:]]
+        best = at + int(np.argmax(overlap))
+        if re.fullmatch(r"\W*", word[0]):  # punctuation stays with the word before it
+            best = at
+        placed[best].append(word)
+        at = best
+    return placed
 
 
 def at_pauses(spans: Sequence[Span], clip_s: Span) -> list[Span]:

@@ -1,4 +1,4 @@
-"""Where the data of a project lie, what an earlier run has left there, and its params.yaml."""
+"""Where the data of a project lie, the record of earlier runs, and the project's params.yaml."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import yaml
 
@@ -22,7 +22,7 @@ from voxadapt.core.files import (
     write_json,
 )
 from voxadapt.core.params import AuditParams, Params, load_params
-from voxadapt.prepare.init_options import Wishes
+from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.new_project import PROFILES
 
 SCHEMA = "voxadapt-init/1"
@@ -30,9 +30,60 @@ RECORD, TABLE, PAGE = "init.json", "transcripts.csv", "transcripts.html"
 SCRIPTS = "script"
 
 
+class ClipRecord(TypedDict):
+    """What the record says of a clip: where it comes from, its text, its own transcript."""
+
+    clip: str
+    start_s: float
+    end_s: float
+    text: str
+    source: str
+    heard: str | None
+    listed: bool
+    probability: NotRequired[float]
+
+
+class RecordingRecord(TypedDict):
+    """What the record says of a recording."""
+
+    name: str
+    stem: str
+    text: str | None
+    clips: list[ClipRecord]
+    left_out: list[dict[str, str]]
+
+
+ReferenceRecord = TypedDict(
+    "ReferenceRecord",
+    {
+        "clips": list[str],
+        "why": str,
+        "faults": list[str],
+        "rule": NotRequired[str],
+        "text": NotRequired[str],
+        "from": NotRequired[str],
+    },
+)
+
+
+class InitRecord(TypedDict):
+    """The content of `init.json`; recordings by the SHA-256 of their files.
+
+    `written` holds the hashes of files that `init` wrote, so that edited ones are recognised.
+    """
+
+    schema: str
+    voxadapt: str
+    recordings: dict[str, RecordingRecord]
+    written: dict[str, list[str]]
+    consent: str | None
+    asr_language: str | None
+    reference: NotRequired[ReferenceRecord | None]
+
+
 @dataclass(frozen=True, slots=True)
-class Room:
-    """Where things lie.
+class Workspace:
+    """The folders and files of a project's data.
 
     Attributes:
         folder: The project.
@@ -71,7 +122,7 @@ class Room:
         return path.relative_to(self.folder).as_posix()
 
 
-def find_room(folder: Path, params: Params, language: str | None) -> Room:
+def find_workspace(folder: Path, params: Params, language: str | None) -> Workspace:
     """Say where the data go: where params.yaml reads them, or beside."""
     if language is None:
         manifest = folder / params.data.manifest
@@ -79,70 +130,77 @@ def find_room(folder: Path, params: Params, language: str | None) -> Room:
         manifest = folder / params.language.audio
     else:
         manifest = folder / "data" / "language" / language / "train_raw.jsonl"
-    return Room(folder, manifest.parent, manifest, language)
+    return Workspace(folder, manifest.parent, manifest, language)
 
 
-def open_record(room: Room, wishes: Wishes) -> dict[str, Any]:
+def open_record(workspace: Workspace, options: InitOptions) -> InitRecord:
     """Read what earlier runs have left; refuse files that they did not write."""
-    record = room.home / RECORD
-    state: dict[str, Any] = {"schema": SCHEMA, "recordings": {}, "written": {}}
-    if record.is_file():
+    file = workspace.home / RECORD
+    record: InitRecord = {
+        "schema": SCHEMA,
+        "voxadapt": __version__,
+        "recordings": {},
+        "written": {},
+        "consent": None,
+        "asr_language": None,
+    }
+    if file.is_file():
         try:
-            state = read_json(record)
-            ours = state["schema"] == SCHEMA
+            record = read_json(file)
+            ours = record["schema"] == SCHEMA
         except (OSError, ValueError, KeyError, TypeError):
             ours = False
         if not ours:
             fix = "Restore it, or move the folder away and begin again."
-            raise UserError(Problem(str(record), f"a record of {SCHEMA}", "another", fix))
+            raise UserError(Problem(str(file), f"a record of {SCHEMA}", "another", fix))
     problems = []
-    for path in (room.manifest, room.texts, room.source):
-        if path.is_file() and sha256_file(path) not in state["written"].get(path.name, []):
-            ours = path.name in state["written"]
+    for path in (workspace.manifest, workspace.texts, workspace.source):
+        if path.is_file() and sha256_file(path) not in record["written"].get(path.name, []):
+            ours = path.name in record["written"]
             fix = (
                 f"Corrections belong into {TABLE}; take this file away and repeat."
-                if ours and path == room.manifest
+                if ours and path == workspace.manifest
                 else "Move it away, or name another folder; nothing is overwritten."
             )
             found = "one that was edited" if ours else "a file of your own"
             problems.append(Problem(str(path), "a file that `init` wrote", found, fix))
     if problems:
         raise UserError(problems, "Nothing was written.")
-    state["voxadapt"] = __version__
-    for key in ("consent", "asr_language"):
-        state[key] = getattr(wishes, key) or state.get(key)
-    return state
+    record["voxadapt"] = __version__
+    record["consent"] = options.consent or record.get("consent")
+    record["asr_language"] = options.asr_language or record.get("asr_language")
+    return record
 
 
-def write_owned(path: Path, rows: Sequence[Mapping[str, Any]], state: dict[str, Any]) -> None:
+def write_owned(path: Path, rows: Sequence[Mapping[str, str]], record: InitRecord) -> None:
     """Write a JSONL that a later run recognises as its own, also after a kill between the two."""
     lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
     data = "".join(lines).encode()
-    hashes = state["written"].setdefault(path.name, [])
+    hashes = record["written"].setdefault(path.name, [])
     before = [sha for sha in hashes if path.is_file() and sha == sha256_file(path)]
-    state["written"][path.name] = [*before, sha256_bytes(data)]
-    write_json(path.parent / RECORD, state)
+    record["written"][path.name] = [*before, sha256_bytes(data)]
+    write_json(path.parent / RECORD, record)
     write_atomic(path, data)
-    state["written"][path.name] = [sha256_bytes(data)]
+    record["written"][path.name] = [sha256_bytes(data)]
 
 
-def settings_of(room: Room, params: Params, wishes: Wishes) -> dict[str, str]:
+def settings_of(workspace: Workspace, params: Params, options: InitOptions) -> dict[str, str]:
     """Return what params.yaml has to say for these data."""
-    if room.language is None:
-        found = {"train.speaker_name": wishes.speaker_name, "asr.language": wishes.asr_language}
+    if workspace.language is None:
+        found = {"train.speaker_name": options.speaker_name, "asr.language": options.asr_language}
         return {key: value for key, value in found.items() if value is not None}
     settings = {
-        "language.name": room.language,
-        "language.text": room.inside(room.texts),
-        "language.audio": room.inside(room.manifest),
-        "language.respelling": room.inside(room.map),
+        "language.name": workspace.language,
+        "language.text": workspace.inside(workspace.texts),
+        "language.audio": workspace.inside(workspace.manifest),
+        "language.respelling": workspace.inside(workspace.map),
     }
-    if wishes.source_text is not None or room.source.is_file():
-        settings["language.source.text"] = room.inside(room.source)
-    code = wishes.asr_language
-    if code is None and params.language is not None and params.language.name == room.language:
+    if options.source_text is not None or workspace.source.is_file():
+        settings["language.source.text"] = workspace.inside(workspace.source)
+    code = options.asr_language
+    if code is None and params.language is not None and params.language.name == workspace.language:
         code = params.language.asr_language
-    code = code or whisper_code(room.language)
+    code = code or whisper_code(workspace.language)
     return settings | ({"language.asr_language": code} if code else {})
 
 
@@ -153,11 +211,11 @@ def whisper_code(language: str) -> str | None:
     return {name: code for code, name in LANGUAGES.items()}.get(language.replace("_", " "))
 
 
-def write_settings(room: Room, params: Params, wishes: Wishes) -> None:
+def write_settings(workspace: Workspace, params: Params, options: InitOptions) -> None:
     """Write these settings into a params.yaml that nobody has edited yet."""
-    path = room.folder / "params.yaml"
-    pristine = [file.read_bytes() for file in (room.folder / PROFILES).glob("*.yaml")]
-    settings = settings_of(room, params, wishes)
+    path = workspace.folder / "params.yaml"
+    pristine = [file.read_bytes() for file in (workspace.folder / PROFILES).glob("*.yaml")]
+    settings = settings_of(workspace, params, options)
     if settings and path.read_bytes() in pristine:
         write_atomic(path, with_values(path.read_text(encoding="utf-8"), settings))
         load_params(path)
@@ -187,13 +245,13 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def limits_of(params: Params, room: Room) -> AuditParams:
+def limits_of(params: Params, workspace: Workspace) -> AuditParams:
     """Return the limits of the audit that will read these data."""
-    if room.language is not None and params.language is not None:
+    if workspace.language is not None and params.language is not None:
         return params.language.audit
     return params.audit
 
 
-def texts_of(room: Room) -> list[str]:
+def texts_of(workspace: Workspace) -> list[str]:
     """Return the texts of the language that were taken in."""
-    return [row["text"] for row in read_jsonl(room.texts)] if room.texts.is_file() else []
+    return [row["text"] for row in read_jsonl(workspace.texts)] if workspace.texts.is_file() else []

@@ -42,9 +42,7 @@ SCHEMA = "voxadapt-import/1"
 RECORD = "import.json"
 MANIFEST = "train_raw.jsonl"
 REF = "ref.wav"
-DRAFTS = "drafts.jsonl"
 PLAN = "plan.json"
-KEPT = ("heard", "transcripts")  # keyed by content: other options do not make them stale
 MAX_MEASURED = 200  # clips among which the reference is looked for
 REF_RULE = (
     "Of the clips of 3 to 10 s (200 of them by hash where there are more): without clipping, "
@@ -54,8 +52,8 @@ REF_RULE = (
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What an import says when it is done.
+class ImportResult:
+    """Outcome of an import.
 
     Attributes:
         sentence: The outcome, for people.
@@ -69,8 +67,8 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A clip in the folder: its name, its transcript, and what the record says of it."""
+class ImportedClip:
+    """A clip in the folder: its path there, its transcript and its length."""
 
     audio: str
     text: str
@@ -79,7 +77,7 @@ class Clip:
 
 def begin(
     out: Path, options: Mapping[str, Any], consent: str | None, force: bool
-) -> tuple[Path, Imported | None]:
+) -> tuple[Path, ImportResult | None]:
     """Return the folder to work in; or what an earlier run of the same command has written."""
     if checked_consent(consent) is not None:
         options = {**options, "consent": consent}
@@ -93,7 +91,7 @@ def begin(
             record, ours = {}, False
         if ours and record.get("plan") == plan and not force:
             problems = tuple(Problem(**item) for item in record["left_out"])
-            return staging, Imported(f"{out} is there already.", problems, record)
+            return staging, ImportResult(f"{out} is there already.", problems, record)
         if not ours or not force:
             fix = "Choose another folder, or repeat with --force." if ours else "Choose another."
             raise UserError(
@@ -107,8 +105,7 @@ def begin(
         same = False
     if not same:
         for path in staging.glob("*"):
-            if path.name not in KEPT:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_json(staging / PLAN, plan)
     (staging / "clips").mkdir(exist_ok=True)
     return staging, None
@@ -158,8 +155,8 @@ def readable_reference(ref: Path) -> Path:
 
 
 def choose_reference(
-    clips: list[Clip], staging: Path, ref: Path | None
-) -> tuple[list[Clip], dict[str, Any]]:
+    clips: list[ImportedClip], staging: Path, ref: Path | None
+) -> tuple[list[ImportedClip], dict[str, Any]]:
     """Write `ref.wav`, the user's or the clearest clip; return the clips that are left."""
     if ref is not None:
         mono, rate_hz = read_mono(ref)
@@ -168,7 +165,7 @@ def choose_reference(
     low_s, high_s = AuditParams().ref_duration_s
     fit = [clip for clip in clips if low_s <= clip.duration_s <= high_s]
     fit = sorted(fit, key=lambda clip: sha256_bytes(clip.audio.encode()))[:MAX_MEASURED]
-    ranked: list[tuple[tuple[Any, ...], Clip]] = []
+    ranked: list[tuple[tuple[Any, ...], ImportedClip]] = []
     for clip in fit:
         try:
             samples, rate_hz = read_mono(staging / clip.audio)
@@ -192,7 +189,7 @@ def choose_reference(
 
 
 def manifest_rows(
-    clips: Iterable[Clip], language: str | None, consent: str | None = None
+    clips: Iterable[ImportedClip], language: str | None, consent: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of the manifest, as the audit reads them."""
     same = {"language": language, "consent": consent}
@@ -217,12 +214,12 @@ def checked_consent(consent: str | None) -> str | None:
 def finish(
     out: Path,
     staging: Path,
-    clips: Sequence[Clip],
+    clips: Sequence[ImportedClip],
     left_out: Sequence[Problem],
     facts: Mapping[str, Any],
     language: str | None,
     consent: str | None = None,
-) -> Imported:
+) -> ImportResult:
     """Write manifest and record, and move the folder to its place."""
     write_jsonl(staging / MANIFEST, manifest_rows(clips, language, consent))
     kept = {clip.audio for clip in clips}
@@ -242,8 +239,7 @@ def finish(
         "manifest_sha256": sha256_file(staging / MANIFEST),
     }
     write_json(staging / RECORD, record)
-    for name in (*KEPT, "unpacked"):
-        shutil.rmtree(staging / name, ignore_errors=True)
+    shutil.rmtree(staging / "unpacked", ignore_errors=True)
     (staging / PLAN).unlink()
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -255,6 +251,4 @@ def finish(
         f"{out / MANIFEST}: {len(clips)} clips, {minutes:.1f} min; {len(left_out)} left out. "
         f"The reference is {record['reference']['from']}."
     )
-    if facts["transcripts"] == "draft":
-        sentence += f" Its texts are drafts by Whisper: read them beside {out / DRAFTS}."
-    return Imported(sentence, tuple(left_out), record)
+    return ImportResult(sentence, tuple(left_out), record)

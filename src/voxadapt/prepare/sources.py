@@ -1,0 +1,120 @@
+"""What the user gives to `init`: recordings, and the lines of texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.data.audio import AudioError, probe
+from voxadapt.data.audit import CONTAINERS
+from voxadapt.data.manifest import check_text
+from voxadapt.data.text import fold_text, has_digit, has_markup
+from voxadapt.data.texts import read_texts
+
+COMMENT = "#"
+OTHER_CONTAINERS = {".m4a", ".aac", ".wma", ".mp4", ".webm", ".amr", ".caf"}
+
+
+def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
+    """Return the recordings of a folder and its subfolders, and what cannot be read as one.
+
+    Args:
+        folder: A folder, or one recording.
+
+    Raises:
+        UserError: When there is none.
+    """
+    if not folder.exists():
+        raise UserError(Problem(f"--audio {folder}", "a folder", "nothing there", "Correct it."))
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    found, problems = [], []
+    for path in files:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or path.suffix.lower() not in CONTAINERS.keys() | OTHER_CONTAINERS:
+            continue
+        try:
+            probe(path)
+            found.append(path)
+        except (AudioError, OSError) as error:
+            fix = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav), or take it away."
+            problems.append(Problem(path.name, "a recording that can be read", str(error), fix))
+    if not found:
+        known = ", ".join(name.lstrip(".") for name in CONTAINERS)
+        raise UserError(
+            problems or Problem(f"--audio {folder}", f"recordings ({known})", "none", "Add some.")
+        )
+    return found, problems
+
+
+def lines_beside(recording: Path, scripts: Path) -> tuple[list[str], str | None]:
+    """Return the lines that were read in a recording, and the name of the file that holds them.
+
+    The text is the file of the same name that ends in `.txt`, beside the recording or among the
+    recording scripts.
+
+    Raises:
+        UserError: When it is not UTF-8, or a line is no transcript.
+    """
+    for path in (recording.with_suffix(".txt"), scripts / f"{recording.stem}.txt"):
+        if path.is_file():
+            return read_lines(path), path.name
+    return [], None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a text file that are read aloud.
+
+    Raises:
+        UserError: When it is not UTF-8, or a line is no transcript.
+    """
+    lines = _text_lines(path, "Save it as plain text in UTF-8.")
+    problems = [problem for where, line in lines for problem in check_text(where, line)]
+    if problems:
+        raise UserError(problems, f"{path} cannot be used.")
+    return [line for _, line in lines]
+
+
+def usable_texts(path: Path | None) -> tuple[list[str], list[Problem]]:
+    """Return the sentences of a file, each once, and what is wrong with the other lines.
+
+    Args:
+        path: Plain text, one sentence a line, or a JSONL with `text`; None: no sentences.
+
+    Raises:
+        UserError: When no sentence is left.
+    """
+    if path is None:
+        return [], []
+    if path.suffix == ".jsonl":
+        found = [(line.where, line.text) for line in read_texts(path, any_field=True)]
+    else:
+        found = _text_lines(path, "Give plain text in UTF-8, one sentence a line.")
+    texts: dict[str, str] = {}
+    problems: list[Problem] = []
+    for where, text in found:
+        told = check_text(where, text)
+        if not told and has_markup(text):
+            told = [Problem(where, "plain text", "tags or entities", "Keep what is said.")]
+        if not told and has_digit(text):
+            told = [Problem(where, "numbers in words", "digits", "Write them as they are read.")]
+        problems += told[:1]
+        if not told:
+            texts.setdefault(fold_text(text), text)
+    if not texts:
+        raise UserError(problems or Problem(str(path), "sentences", "none", "One a line."))
+    return list(texts.values()), problems
+
+
+def _text_lines(path: Path, fix: str) -> list[tuple[str, str]]:
+    """Return `file.txt:12` and the text of each line; blank lines and comments are left out."""
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "bytes of another encoding"
+        raise UserError(Problem(str(path), "text in UTF-8", str(reason), fix)) from None
+    lines = [" ".join(line.split()) for line in content.splitlines()]
+    return [
+        (f"{path.name}:{number}", line)
+        for number, line in enumerate(lines, start=1)
+        if line and not line.startswith(COMMENT)
+    ]
