@@ -36,7 +36,7 @@ from voxadapt.codec.extract import extract_codes
 from voxadapt.core.executor import LOCAL, Executor, RayData
 from voxadapt.core.params import ExecutorParams, ScoreParams
 from voxadapt.data.manifest import Utterance
-from voxadapt.scoring.rows import Clip
+from voxadapt.scoring.rows import EvalClip
 from voxadapt.scoring.score_clips import score_clips
 from voxadapt.scoring.similarity import VoicePrint
 
@@ -170,7 +170,7 @@ def one_run(step: str, back_end: str, count: int, root: Path) -> Cost:
             return extract_codes(rows, Codec(), 8.0, folder, "0" * 64, root, executor=executor)
     else:
         clips = [
-            Clip(
+            EvalClip(
                 candidate="base", split="selection", text_id=f"c{n:06d}", lang="en",
                 text="one two three", wav=f"{n % FILES}.wav",
             )

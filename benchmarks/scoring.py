@@ -43,7 +43,7 @@ IMPORTS = (
 
 def sentences(folder: Path) -> tuple[list[Any], list[Any]]:
     """Return the sentences that are spoken, and other recordings as the speaker's reference."""
-    from voxadapt.scoring.rows import Clip, Sentence, slice_of
+    from voxadapt.scoring.rows import EvalClip, Sentence, slice_of
 
     lines = (folder / "speaker" / "train_raw.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
@@ -54,7 +54,7 @@ def sentences(folder: Path) -> tuple[list[Any], list[Any]]:
         for n, row in enumerate(rows[:NUM_SENTENCES])
     ]
     real = [
-        Clip(
+        EvalClip(
             candidate="real", split="selection", text_id=f"real{n}", lang="en", text=row["text"],
             wav=f"data/speaker/{row['audio']}",
         )

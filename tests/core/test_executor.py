@@ -28,7 +28,7 @@ from voxadapt.core.params import ExecutorParams, ScoreParams
 from voxadapt.data.manifest import Utterance
 from voxadapt.generation.synthesis import Voice, speak_candidate
 from voxadapt.model.load import load_speech_tokenizer, load_tts
-from voxadapt.scoring.rows import Clip, Sentence, serialise_rows
+from voxadapt.scoring.rows import EvalClip, Sentence, serialise_rows
 from voxadapt.scoring.score_clips import score_clips
 from voxadapt.scoring.similarity import Embedder
 
@@ -278,7 +278,7 @@ def test_speech_and_scores_are_the_same_bytes(workers: RayData, tmp_path: Path) 
     ]
     params = ScoreParams(takes=2, batch_size=2, max_seconds_per_token=0.05, min_speech_s=0.5)
 
-    def speak(name: str, **options: Any) -> list[Clip]:
+    def speak(name: str, **options: Any) -> list[EvalClip]:
         return speak_candidate(
             tts, "base", sentences, Voice(speaker="aria"), params,
             out_dir=tmp_path / name / "wavs", work_dir=tmp_path / name / "work",

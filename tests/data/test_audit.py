@@ -11,6 +11,8 @@ import pytest
 import soundfile as sf
 
 from corpus import make_corpus, sentence, speech_like, write_clip, write_rows
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import AuditParams, SplitParams
 from voxadapt.data.audit import (
     AuditResult,
     Transcribe,
@@ -19,8 +21,6 @@ from voxadapt.data.audit import (
     write_audit,
 )
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
-from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.params import AuditParams, SplitParams
 
 LIMITS = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.2, 30.0))
 # With this salt and these shares the twelve sentences fall into all three splits.

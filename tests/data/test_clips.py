@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpus import write_clip
-from voxadapt.data.clips import SYSTEM, read_clips, read_recordings
 from voxadapt.core.errors import UserError
+from voxadapt.data.clips import SYSTEM, read_clips, read_recordings
 
 
 def manifest(folder: Path, *rows: Any) -> Path:

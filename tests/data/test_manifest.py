@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import make_corpus, write_clip, write_rows
+from voxadapt.core.errors import UserError
 from voxadapt.data.lines import MAX_LINE_BYTES
 from voxadapt.data.manifest import (
     RawRow,
@@ -23,7 +24,6 @@ from voxadapt.data.manifest import (
     read_raw_manifest,
     write_manifest,
 )
-from voxadapt.core.errors import UserError
 
 GOOD = {"audio": "a.wav", "text": "A sentence.", "ref_audio": "ref.wav"}
 

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voxadapt.data.respelling import Respelling, load_respelling
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.data.respelling import Respelling, load_respelling
 from voxadapt.miniature.speech import _CODAS, _MS, _ONSETS, _VOWELS
 
 MALAY = Path(__file__).parents[2] / "profiles" / "respelling" / "malay.yaml"

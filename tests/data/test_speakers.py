@@ -10,11 +10,11 @@ import pytest
 
 import fakes
 from corpus import make_corpus, write_clip, write_rows
+from voxadapt.core.errors import UserError
+from voxadapt.core.params import AuditParams, SplitParams
 from voxadapt.data.audit import audit_corpus, write_audit
 from voxadapt.data.manifest import read_manifest, read_raw_manifest, write_manifest
 from voxadapt.data.speakers import choose_speakers, list_speakers
-from voxadapt.core.errors import UserError
-from voxadapt.core.params import AuditParams, SplitParams
 
 SPLIT = SplitParams(selection_share=0.3, confirmation_share=0.3)
 LIMITS = AuditParams(min_total_minutes=0.1)
@@ -118,7 +118,7 @@ def test_a_corpus_of_one_speaker_is_written_as_before(tmp_path: Path) -> None:
 def test_clips_that_name_nobody_are_the_default_speakers() -> None:
     rows = [fakes.make_utterance("a", "x"), fakes.make_utterance("b", "y", speaker="Bo")]
     assert [item.name for item in list_speakers(rows, "Aria")] == ["Aria", "Bo"]
-    with pytest.raises(UserError, match="train.speaker_name: expected another name"):
+    with pytest.raises(UserError, match=r"train\.speaker_name: expected another name"):
         list_speakers(rows, "bo")
 
 
@@ -133,6 +133,6 @@ def test_only_speakers_of_the_manifest_can_be_chosen() -> None:
     assert choose_speakers(speakers, None) == speakers
     assert [item.name for item in choose_speakers(speakers, ["Bo"])] == ["Bo"]
     with pytest.raises(
-        UserError, match="train.speakers: expected speakers of the manifest: Bo, Å b"
+        UserError, match=r"train\.speakers: expected speakers of the manifest: Bo, Å b"
     ):
         choose_speakers(speakers, ["Cleo"])

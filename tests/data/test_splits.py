@@ -7,9 +7,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from voxadapt.core.params import SplitParams
 from voxadapt.data.splits import SPLITS, assign_split
 from voxadapt.data.text import fold_text
-from voxadapt.core.params import SplitParams
 
 SHARES = st.floats(0.0, 0.44)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import fakes
+from voxadapt.core.errors import Problem, UserError
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.text import fold_text
 from voxadapt.data.texts import (
@@ -20,7 +21,6 @@ from voxadapt.data.texts import (
     read_texts,
     write_texts,
 )
-from voxadapt.core.errors import Problem, UserError
 
 PROJECT = Path(__file__).parents[2]
 MAP = load_respelling(PROJECT / "profiles" / "respelling" / "malay.yaml")

@@ -22,7 +22,7 @@ from voxadapt.explore import hearing, inside
 from voxadapt.model.checkpoint import export_checkpoint
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds, free_codec_row
-from voxadapt.scoring.rows import Clip
+from voxadapt.scoring.rows import EvalClip
 from voxadapt.scoring.similarity import Embedder, build_scale
 
 TEXTS = ("come in please", "it rains today", "who is it", "yes I do")
@@ -46,8 +46,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = f"utt{index}"
         write(root / f"clips/{name}.wav", make_voice(2.0, 120 + index, index))
         utterances.append(fakes.make_utterance(name, text, "selection"))
-        clips.append(Clip(candidate="real", split="selection", text_id=name, lang="en", text=text,
-                          wav=f"clips/{name}.wav"))  # fmt: skip
+        clips.append(EvalClip(candidate="real", split="selection", text_id=name, lang="en",
+                              text=text, wav=f"clips/{name}.wav"))  # fmt: skip
         codes[name] = fakes.make_codes(20 + index, seed=index)
     other = write(root / "other.wav", make_voice(2.0, 250, 90))
     voice, scale = build_scale(

@@ -25,7 +25,7 @@ from voxadapt.generation.synthesis import (
 )
 from voxadapt.model.load import load_tts
 from voxadapt.pipeline import stages
-from voxadapt.scoring.rows import Clip, Sentence
+from voxadapt.scoring.rows import EvalClip, Sentence
 
 PARAMS = ScoreParams(takes=2, batch_size=2, max_seconds_per_token=0.05)
 SENTENCES = [
@@ -47,7 +47,7 @@ def voice(tts: Any, tmp_path_factory: pytest.TempPathFactory) -> Voice:
     return clone_voice(tts, ref, None, "x_vector")
 
 
-def run(tts: Any, voice: Voice, folder: Path, **fields: Any) -> list[Clip]:
+def run(tts: Any, voice: Voice, folder: Path, **fields: Any) -> list[EvalClip]:
     values: dict[str, Any] = {
         "out_dir": folder / "wavs",
         "work_dir": folder / "work",

@@ -17,7 +17,7 @@ from voxadapt.core.files import write_json
 from voxadapt.core.params import SelectParams
 from voxadapt.core.paths import SPEAKER
 from voxadapt.reporting import tables
-from voxadapt.scoring.planning import INTERACTION, SHARED, between_epochs, plan
+from voxadapt.scoring.planning import INTERACTION, SHARED, between_epochs, plan_power
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.scoring.statistics import detectable_difference
 
@@ -43,7 +43,7 @@ def recordings(
 
 
 def planned(real: list[ScoreRow], codec: list[ScoreRow], **rule: Any) -> dict[str, Any]:
-    return plan(real, codec, TEXTS, 3, RULE.model_copy(update=rule))
+    return plan_power(real, codec, TEXTS, 3, RULE.model_copy(update=rule))
 
 
 def test_similarity_is_planned_from_the_spread_of_the_recordings() -> None:
@@ -93,7 +93,7 @@ def test_the_sentence_names_what_is_seen_and_what_is_needed() -> None:
 
 
 def test_a_fine_difference_that_is_seen_already_is_not_asked_for() -> None:
-    enough = plan(recordings(), recordings("codec"), {"selection": 5000}, 3, RULE)
+    enough = plan_power(recordings(), recordings("codec"), {"selection": 5000}, 3, RULE)
     assert "for 0.005 you need" in enough["text"]  # the finest of the list
 
 
@@ -103,7 +103,7 @@ def test_too_little_to_plan_from_is_said() -> None:
         ("expected", "clip", "between_epochs", "against_base")
     )
     assert "no difference between two epochs can be promised" in few["text"]
-    one = plan(recordings(), recordings("codec"), {"selection": 1}, 3, RULE)
+    one = plan_power(recordings(), recordings("codec"), {"selection": 1}, 3, RULE)
     power = one["splits"]["selection"]["between_epochs"]["sim"]
     assert power == {"se": None, "detectable_difference": None, "texts_needed": []}
     deaf = [row.model_copy(update={"sim": None}) for row in recordings()]

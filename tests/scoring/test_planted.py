@@ -13,7 +13,7 @@ import soundfile as sf
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.data.audio import read_audio
-from voxadapt.scoring.rows import Clip, ScoreRow
+from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.score_clips import score_clips
 from voxadapt.scoring.similarity import Embedder, build_scale
 
@@ -35,7 +35,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, ScoreRow]:
     """Score a recording, as it is and with each defect, against the speaker's other ones."""
     folder = tmp_path_factory.mktemp("planted")
     real = [
-        Clip(candidate="real", split="selection", text_id=f"r{index}", lang="en",
+        EvalClip(candidate="real", split="selection", text_id=f"r{index}", lang="en",
              text=row["text"], wav=str((SPEAKER / row["audio"]).resolve()))
         for index, row in enumerate(listed(SPEAKER, NUM_REAL))
     ]  # fmt: skip
@@ -65,7 +65,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, ScoreRow]:
     for name, wave in planted.items():
         sf.write(folder / f"{name}.wav", wave, rate_hz)
         clips.append(
-            Clip(candidate="epoch-1", split="selection", text_id=name, lang="en",
+            EvalClip(candidate="epoch-1", split="selection", text_id=name, lang="en",
                  text=foreign["text"] if name == "foreign" else real[0].text, wav=f"{name}.wav",
                  hit_max_tokens=name == "runaway")
         )  # fmt: skip

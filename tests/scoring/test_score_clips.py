@@ -14,7 +14,7 @@ from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.scoring.flags import FLAGS
-from voxadapt.scoring.rows import Clip, ScoreRow, read_scores, write_rows
+from voxadapt.scoring.rows import EvalClip, ScoreRow, read_scores, write_rows
 from voxadapt.scoring.score_clips import score_clips, summarise
 from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoiceReference, build_scale
 
@@ -23,9 +23,9 @@ SELECT = SelectParams(num_bootstrap=300)
 TEXT = "the quick brown fox jumps over the lazy dog"
 
 
-def make_clip(name: str, wav: str, candidate: str = "epoch-1", **fields: Any) -> Clip:
+def make_clip(name: str, wav: str, candidate: str = "epoch-1", **fields: Any) -> EvalClip:
     values = {"candidate": candidate, "split": "selection", "text_id": name, "lang": "en"}
-    return Clip(**{**values, "text": TEXT, "wav": wav, **fields})
+    return EvalClip(**{**values, "text": TEXT, "wav": wav, **fields})
 
 
 Bench = tuple[Path, Transcriber, Embedder, VoiceReference, SimilarityScale]
@@ -50,7 +50,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return root, transcriber, embedder, reference, scale
 
 
-def score(bench: Bench, clips: list[Clip]) -> list[ScoreRow]:
+def score(bench: Bench, clips: list[EvalClip]) -> list[ScoreRow]:
     root, transcriber, embedder, reference, scale = bench
     return score_clips(clips, transcriber, embedder, reference, scale, PARAMS, root=root)
 

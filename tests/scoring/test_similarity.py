@@ -16,7 +16,7 @@ from voxadapt.asr.whisper import Transcript
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_file
 from voxadapt.core.params import ScoreParams, SelectParams
-from voxadapt.scoring.rows import Clip, ScoreRow
+from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.score_clips import score_clips
 from voxadapt.scoring.similarity import (
     MAX_PARTIALS,
@@ -37,14 +37,14 @@ def embedder() -> Embedder:
     return Embedder()
 
 
-def make_speaker(root: Path) -> list[Clip]:
+def make_speaker(root: Path) -> list[EvalClip]:
     """Write six recordings of a speaker."""
     clips = []
     for index in range(6):
         name = f"real{index}"
         write(root / f"{name}.wav", make_voice(2.0 + 0.3 * index, 120 + index, index))
         clips.append(
-            Clip(
+            EvalClip(
                 candidate="real",
                 split="selection" if index % 2 else "confirmation",
                 text_id=name,
@@ -57,7 +57,7 @@ def make_speaker(root: Path) -> list[Clip]:
 
 
 @pytest.fixture
-def speaker(tmp_path: Path) -> list[Clip]:
+def speaker(tmp_path: Path) -> list[EvalClip]:
     return make_speaker(tmp_path)
 
 
@@ -149,7 +149,7 @@ def scored(wave: Wave, bench: Bench) -> ScoreRow:
 
     root, embedder, reference, scale = bench
     write(root / "candidate.wav", wave)
-    clip = Clip(
+    clip = EvalClip(
         candidate="epoch-1", split="selection", text_id="t0", lang="en", text="ten letters",
         wav="candidate.wav",
     )  # fmt: skip
@@ -168,7 +168,7 @@ def test_a_batch_changes_nothing(embedder: Embedder) -> None:
         assert np.abs(alone.embedding - found.embedding).max() < 1e-5  # type: ignore[operator]
 
 
-def test_scale_of_a_speaker(tmp_path: Path, embedder: Embedder, speaker: list[Clip]) -> None:
+def test_scale_of_a_speaker(tmp_path: Path, embedder: Embedder, speaker: list[EvalClip]) -> None:
     others = [write(tmp_path / f"o{i}.wav", make_voice(2.5, 240, 50 + i)) for i in range(3)]
     reference, scale = build_scale(
         embedder, speaker, {"other": others}, RULE, root=tmp_path, min_speech_s=LEAST_S
@@ -205,7 +205,7 @@ def test_identical_audio_scores_one(embedder: Embedder) -> None:
 
 
 def test_the_conditioning_clip_never_enters_the_reference(
-    tmp_path: Path, embedder: Embedder, speaker: list[Clip]
+    tmp_path: Path, embedder: Embedder, speaker: list[EvalClip]
 ) -> None:
     excluded = {sha256_file(tmp_path / speaker[0].wav)}
     reference, scale = build_scale(
@@ -217,7 +217,7 @@ def test_the_conditioning_clip_never_enters_the_reference(
 
 
 def test_too_few_held_out_clips_are_a_user_error(
-    tmp_path: Path, embedder: Embedder, speaker: list[Clip]
+    tmp_path: Path, embedder: Embedder, speaker: list[EvalClip]
 ) -> None:
     with pytest.raises(UserError, match="at least 3"):
         build_scale(embedder, speaker[:2], {}, RULE, root=tmp_path, min_speech_s=LEAST_S)

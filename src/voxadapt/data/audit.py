@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jiwer
 import numpy as np
 
 from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import sha256_file, write_json, write_jsonl
+from voxadapt.core.params import AuditParams, SplitParams
+from voxadapt.core.progress import Progress
+from voxadapt.core.records import Record
 from voxadapt.data.audio import (
     AudioError,
     AudioInfo,
@@ -37,10 +42,6 @@ from voxadapt.data.text import (
     num_spoken_characters,
     odd_characters,
 )
-from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.params import AuditParams, SplitParams
-from voxadapt.core.progress import Progress
-from voxadapt.core.files import sha256_file, write_json, write_jsonl
 
 MAX_DC_OFFSET = 0.02
 MIN_SPEECH_S = 0.3  # a clip with less speech than this is empty
@@ -63,6 +64,9 @@ CONTAINERS = {
 Transcribe = Callable[[list[Path], list[str]], Sequence[str | None]]
 
 
+Severity = Literal["error", "warning"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One rule that a clip, or the corpus, breaks.
@@ -77,7 +81,7 @@ class Finding:
         limit: The limit that it was held against.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Severity
     rule: str
     expected: str
     found: str
@@ -90,7 +94,7 @@ class Finding:
         """The finding in one sentence and a hint."""
         return f"Expected {self.expected}; found {self.found}. {self.fix}"
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Record:
         """Return what `clips.jsonl` holds of it."""
         value = round(self.value, 6) if isinstance(self.value, float) else self.value
         return {
@@ -106,8 +110,14 @@ class Finding:
         return Problem(where, self.expected, self.found, self.fix)
 
 
+DIGITS = Finding(
+    "warning", "digits", "numbers in words", "digits",
+    "A number can be read in several ways: write it in words.",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
-class Clip:
+class AuditedClip:
     """One row of the manifest with everything that was measured on it.
 
     Attributes:
@@ -136,11 +146,11 @@ class Clip:
     disagreement: float | None = None
     findings: tuple[Finding, ...] = ()
 
-    def add(self, *findings: Finding) -> Clip:
+    def add(self, *findings: Finding) -> AuditedClip:
         """Return the clip with more findings."""
         return replace(self, findings=(*self.findings, *findings))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Record:
         """Return a row of `clips.jsonl`."""
         info = self.info
         return {
@@ -177,16 +187,16 @@ class AuditResult:
         metrics: Counts, minutes and medians, for `audit.json`.
     """
 
-    clips: tuple[Clip, ...]
+    clips: tuple[AuditedClip, ...]
     corpus: tuple[Finding, ...]
     utterances: tuple[Utterance, ...]
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: Record = field(default_factory=dict)
 
     @property
-    def warnings(self) -> list[tuple[Clip | None, Finding]]:
+    def warnings(self) -> list[tuple[AuditedClip | None, Finding]]:
         """Every warning with its clip; None stands for the corpus."""
-        whole: list[tuple[Clip | None, Finding]] = [(None, finding) for finding in self.corpus]
-        return whole + [(clip, finding) for clip in self.clips for finding in clip.findings]
+        whole: list[tuple[AuditedClip | None, Finding]] = [(None, found) for found in self.corpus]
+        return whole + [(clip, found) for clip in self.clips for found in clip.findings]
 
     @property
     def sentence(self) -> str:
@@ -246,7 +256,7 @@ def audit_corpus(
     checked = {clip.row.line: clip for group in groups for clip in group}
     clips = _check_duplicates([checked[clip.row.line] for clip in clips])
     groups = _groups(clips)
-    corpus = [finding for group in groups for finding in _named(group, _check_minutes(group, audit))]
+    corpus = [found for group in groups for found in _named(group, _check_minutes(group, audit))]
     corpus += _check_splits(clips) if clips else []
     for group in groups:
         corpus += _named(group, _check_held_out(group) + _check_reference(group, audit))
@@ -288,7 +298,7 @@ def _line(where: str) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
-def _utterance(clip: Clip) -> Utterance:
+def _utterance(clip: AuditedClip) -> Utterance:
     assert clip.info is not None, "an accepted clip was read"
     return Utterance(
         id=clip.row.id,
@@ -304,17 +314,19 @@ def _utterance(clip: Clip) -> Utterance:
     )
 
 
-def _groups(clips: Sequence[Clip]) -> list[list[Clip]]:
+def _groups(clips: Sequence[AuditedClip]) -> list[list[AuditedClip]]:
     """Return the clips of each speaker, in the order of their first rows."""
     by_line = {clip.row.line: clip for clip in clips}
     groups = by_speaker([clip.row for clip in clips]).values()
     return [[by_line[row.line] for row in group] for group in groups]
 
 
-def _check_clip(row: RawRow, audit: AuditParams, split: SplitParams, script: str | None) -> Clip:
+def _check_clip(
+    row: RawRow, audit: AuditParams, split: SplitParams, script: str | None
+) -> AuditedClip:
     """Apply every rule that needs one clip only."""
     text_norm = fold_text(row.text)
-    clip = Clip(row, text_norm, assign_split(text_norm, split))
+    clip = AuditedClip(row, text_norm, assign_split(text_norm, split))
     clip = clip.add(*_text_findings(row, script))
     try:
         info = probe(row.audio_path)
@@ -351,219 +363,125 @@ def _unreadable(found: str) -> Finding:
 def _too_large(info: AudioInfo) -> Finding:
     samples = info.num_samples * info.num_channels
     return Finding(
-        "error",
-        "too_large",
-        f"at most {MAX_SAMPLES:,} samples in all channels",
+        "error", "too_large", f"at most {MAX_SAMPLES:,} samples in all channels",
         f"{samples:,} ({info.num_channels} channels at {info.sample_rate_hz} Hz)",
-        "Export it as one channel at 24 or 48 kHz.",
-        float(samples),
-        float(MAX_SAMPLES),
-    )
+        "Export it as one channel at 24 or 48 kHz.", float(samples), float(MAX_SAMPLES),
+    )  # fmt: skip
 
 
-def _text_findings(row: RawRow, script: str | None) -> list[Finding]:
-    found = [
-        Finding("warning", "format", "a plain UTF-8 manifest", note, "Nothing needs to be done.")
-        for note in row.notes
-    ]
+def _text_findings(row: RawRow, script: str | None) -> Iterator[Finding]:
+    """Check the transcript."""
+    for note in row.notes:
+        yield Finding(
+            "warning", "format", "a plain UTF-8 manifest", note, "Nothing needs to be done."
+        )
     if odd := odd_characters(row.text, script):
         shown = ", ".join(f"{c if c.isprintable() else ''} U+{ord(c):04X}".strip() for c in odd[:5])
-        expected = f"a transcript in the corpus' script ({(script or 'none').lower()})"
-        fix = "Write what is said, in one script; look-alike letters count as another one."
-        found.append(Finding("warning", "odd_script", expected, shown, fix, float(len(odd)), 0.0))
+        yield Finding(
+            "warning", "odd_script",
+            f"a transcript in the corpus' script ({(script or 'none').lower()})", shown,
+            "Write what is said, in one script; look-alike letters count as another one.",
+            float(len(odd)), 0.0,
+        )  # fmt: skip
     if has_digit(row.text):
-        fix = "A number can be read in several ways: write it in words."
-        found.append(Finding("warning", "digits", "numbers in words", "digits", fix))
+        yield DIGITS
     if has_markup(row.text):
         fix = "Keep only what is said."
-        found.append(Finding("warning", "markup", "plain text", "tags or entities", fix))
+        yield Finding("warning", "markup", "plain text", "tags or entities", fix)
     if (sentences := num_sentences(row.text)) > 1:
-        fix = "One sentence a file trains best; cut the clip where it pauses."
-        found.append(
-            Finding(
-                "warning",
-                "several_sentences",
-                "one sentence a clip",
-                f"about {sentences}",
-                fix,
-                float(sentences),
-                1.0,
-            )
-        )
-    return found
+        yield Finding(
+            "warning", "several_sentences", "one sentence a clip", f"about {sentences}",
+            "One sentence a file trains best; cut the clip where it pauses.", float(sentences), 1.0,
+        )  # fmt: skip
 
 
-def _header_findings(row: RawRow, info: AudioInfo, audit: AuditParams) -> list[Finding]:
-    found = []
+def _header_findings(row: RawRow, info: AudioInfo, audit: AuditParams) -> Iterator[Finding]:
+    """Check what the file's header says."""
     if info.sample_rate_hz < audit.min_sample_rate_hz:
-        fix = "Record again at 24 kHz or more; upsampling adds nothing."
-        found.append(
-            Finding(
-                "error",
-                "sample_rate",
-                f"at least {audit.min_sample_rate_hz} Hz",
-                f"{info.sample_rate_hz} Hz",
-                fix,
-                float(info.sample_rate_hz),
-                float(audit.min_sample_rate_hz),
-            )
-        )
+        yield Finding(
+            "error", "sample_rate", f"at least {audit.min_sample_rate_hz} Hz",
+            f"{info.sample_rate_hz} Hz",
+            "Record again at 24 kHz or more; upsampling adds nothing.",
+            float(info.sample_rate_hz), float(audit.min_sample_rate_hz),
+        )  # fmt: skip
     if info.num_channels > 1:
         many = info.num_channels > 2
-        fix = "Give the channel with the voice." if many else "The two channels are averaged."
-        found.append(
-            Finding(
-                "error" if many else "warning",
-                "channels",
-                "one channel",
-                f"{info.num_channels} channels",
-                fix,
-                float(info.num_channels),
-                1.0,
-            )
-        )
-    shortest_s, longest_s = audit.clip_duration_s
-    duration_s = info.duration_s
+        yield Finding(
+            "error" if many else "warning", "channels", "one channel",
+            f"{info.num_channels} channels",
+            "Give the channel with the voice." if many else "The two channels are averaged.",
+            float(info.num_channels), 1.0,
+        )  # fmt: skip
+    (shortest_s, longest_s), duration_s = audit.clip_duration_s, info.duration_s
     if duration_s <= shortest_s:
-        fix = "Drop the row, or give a whole sentence."
-        found.append(
-            Finding(
-                "error",
-                "too_short",
-                f"more than {shortest_s:g} s",
-                f"{duration_s:.2f} s",
-                fix,
-                duration_s,
-                shortest_s,
-            )
-        )
+        yield Finding(
+            "error", "too_short", f"more than {shortest_s:g} s", f"{duration_s:.2f} s",
+            "Drop the row, or give a whole sentence.", duration_s, shortest_s,
+        )  # fmt: skip
     elif duration_s > longest_s:
-        severity: Literal["error", "warning"] = "error" if duration_s > 2 * longest_s else "warning"
-        fix = "Cut it into sentences."
-        found.append(
-            Finding(
-                severity,
-                "too_long",
-                f"at most {longest_s:g} s",
-                f"{duration_s:.1f} s",
-                fix,
-                duration_s,
-                longest_s,
-            )
-        )
+        yield Finding(
+            "error" if duration_s > 2 * longest_s else "warning", "too_long",
+            f"at most {longest_s:g} s", f"{duration_s:.1f} s", "Cut it into sentences.",
+            duration_s, longest_s,
+        )  # fmt: skip
     if info.is_truncated:
-        found.append(_unreadable("fewer bytes than its header announces (cut off)"))
+        yield _unreadable("fewer bytes than its header announces (cut off)")
     suffix = row.audio_path.suffix.lower()
     if info.container not in CONTAINERS.get(suffix, {info.container}):
         fix = "It is read by its content; rename it."
-        found.append(
-            Finding("warning", "extension", f"content that fits {suffix}", info.container, fix)
-        )
-    return found
+        yield Finding("warning", "extension", f"content that fits {suffix}", info.container, fix)
 
 
-def _sound_findings(m: Measurements, rate: float | None, audit: AuditParams) -> list[Finding]:
-    found = []
+def _sound_findings(m: Measurements, rate: float | None, audit: AuditParams) -> Iterator[Finding]:
+    """Check what was measured on the samples."""
     if m.num_bad_samples:
-        fix = "Export the clip again."
-        found.append(
-            Finding(
-                "error",
-                "bad_samples",
-                "finite samples",
-                f"{m.num_bad_samples} NaN or infinite ones",
-                fix,
-                float(m.num_bad_samples),
-                0.0,
-            )
-        )
+        yield Finding(
+            "error", "bad_samples", "finite samples", f"{m.num_bad_samples} NaN or infinite ones",
+            "Export the clip again.", float(m.num_bad_samples), 0.0,
+        )  # fmt: skip
     if m.speech_s < MIN_SPEECH_S:
-        fix = "Drop the row, or record it again."
-        found.append(
-            Finding(
-                "error",
-                "silent",
-                f"at least {MIN_SPEECH_S:g} s of speech",
-                f"{m.speech_s:.2f} s",
-                fix,
-                m.speech_s,
-                MIN_SPEECH_S,
-            )
-        )
-        return found  # what follows would only describe the silence
+        yield Finding(
+            "error", "silent", f"at least {MIN_SPEECH_S:g} s of speech", f"{m.speech_s:.2f} s",
+            "Drop the row, or record it again.", m.speech_s, MIN_SPEECH_S,
+        )  # fmt: skip
+        return  # what follows would only describe the silence
     if rate is not None and rate > MAX_CHARACTERS_PER_S:
-        fix = "Text and audio do not belong together: mend the row."
-        found.append(
-            Finding(
-                "error",
-                "impossible_rate",
-                f"at most {MAX_CHARACTERS_PER_S:g} characters/s",
-                f"{rate:.0f} characters/s",
-                fix,
-                rate,
-                MAX_CHARACTERS_PER_S,
-            )
-        )
+        yield Finding(
+            "error", "impossible_rate", f"at most {MAX_CHARACTERS_PER_S:g} characters/s",
+            f"{rate:.0f} characters/s", "Text and audio do not belong together: mend the row.",
+            rate, MAX_CHARACTERS_PER_S,
+        )  # fmt: skip
     if m.clipped_share > audit.max_clipped_share:
-        fix = "Record with less gain; clipping cannot be undone."
-        found.append(
-            Finding(
-                "warning",
-                "clipping",
-                f"at most {100 * audit.max_clipped_share:g} % clipped",
-                f"{100 * m.clipped_share:.2f} %",
-                fix,
-                m.clipped_share,
-                audit.max_clipped_share,
-            )
-        )
+        yield Finding(
+            "warning", "clipping", f"at most {100 * audit.max_clipped_share:g} % clipped",
+            f"{100 * m.clipped_share:.2f} %", "Record with less gain; clipping cannot be undone.",
+            m.clipped_share, audit.max_clipped_share,
+        )  # fmt: skip
     if m.snr_db < audit.min_snr_db:
-        fix = "Listen for noise, music or echo; record in a quieter place."
-        found.append(
-            Finding(
-                "warning",
-                "noise",
-                f"an SNR of at least {audit.min_snr_db:g} dB",
-                f"about {m.snr_db:.0f} dB",
-                fix,
-                m.snr_db,
-                audit.min_snr_db,
-            )
-        )
+        yield Finding(
+            "warning", "noise", f"an SNR of at least {audit.min_snr_db:g} dB",
+            f"about {m.snr_db:.0f} dB",
+            "Listen for noise, music or echo; record in a quieter place.",
+            m.snr_db, audit.min_snr_db,
+        )  # fmt: skip
     for rule, place, silence_s in (
         ("lead_silence", "before", m.lead_silence_s),
         ("trail_silence", "after", m.trail_silence_s),
     ):
         if silence_s > audit.max_edge_silence_s:
-            fix = "Trim it: long silences are learnt."
-            found.append(
-                Finding(
-                    "warning",
-                    rule,
-                    f"at most {audit.max_edge_silence_s:g} s of silence",
-                    f"{silence_s:.2f} s {place} the speech",
-                    fix,
-                    silence_s,
-                    audit.max_edge_silence_s,
-                )
-            )
+            yield Finding(
+                "warning", rule, f"at most {audit.max_edge_silence_s:g} s of silence",
+                f"{silence_s:.2f} s {place} the speech", "Trim it: long silences are learnt.",
+                silence_s, audit.max_edge_silence_s,
+            )  # fmt: skip
     if abs(m.dc_offset) > MAX_DC_OFFSET:
-        fix = "Apply a high-pass filter, or mend the recording chain."
-        found.append(
-            Finding(
-                "warning",
-                "dc_offset",
-                f"an offset within {MAX_DC_OFFSET:g}",
-                f"{m.dc_offset:+.3f}",
-                fix,
-                m.dc_offset,
-                MAX_DC_OFFSET,
-            )
-        )
-    return found
+        yield Finding(
+            "warning", "dc_offset", f"an offset within {MAX_DC_OFFSET:g}", f"{m.dc_offset:+.3f}",
+            "Apply a high-pass filter, or mend the recording chain.", m.dc_offset, MAX_DC_OFFSET,
+        )  # fmt: skip
 
 
-def _check_rates(clips: list[Clip], audit: AuditParams) -> list[Clip]:
+def _check_rates(clips: list[AuditedClip], audit: AuditParams) -> list[AuditedClip]:
     """Warn of clips whose speech rate lies far from the corpus' median.
 
     The rule works on the logarithm of characters per second, so that twice as fast and half as
@@ -579,47 +497,32 @@ def _check_rates(clips: list[Clip], audit: AuditParams) -> list[Clip]:
     for clip, rate in zip(clips, rates, strict=True):
         distance = abs(float(np.log(rate)) - median) / spread if rate else 0.0
         if rate and distance > audit.rate_outlier_mads:
-            fix = "Check that the transcript is complete and belongs to the clip."
-            clip = clip.add(
-                Finding(
-                    "warning",
-                    "speech_rate",
-                    f"about {np.exp(median):.1f} characters/s",
-                    f"{rate:.1f} ({distance:.1f} scaled MADs away)",
-                    fix,
-                    distance,
-                    audit.rate_outlier_mads,
-                )
-            )
+            odd = Finding(
+                "warning", "speech_rate", f"about {np.exp(median):.1f} characters/s",
+                f"{rate:.1f} ({distance:.1f} scaled MADs away)",
+                "Check that the transcript is complete and belongs to the clip.",
+                distance, audit.rate_outlier_mads,
+            )  # fmt: skip
+            clip = clip.add(odd)
         checked.append(clip)
     return checked
 
 
-def _check_duplicates(clips: list[Clip]) -> list[Clip]:
+def _check_duplicates(clips: list[AuditedClip]) -> list[AuditedClip]:
     """Find equal audio (after decoding) and equal texts (after folding)."""
-    by_content: dict[str, Clip] = {}
-    by_text: dict[tuple[str | None, str], Clip] = {}  # speakers may say the same
+    by_content: dict[str, AuditedClip] = {}
+    by_text: dict[tuple[str | None, str], AuditedClip] = {}  # speakers may say the same
     checked = []
     for clip in clips:
         first = by_content.setdefault(clip.content_sha256, clip) if clip.content_sha256 else clip
         if first is not clip:
+            severity: Severity = "warning"
             found = f"the same sound as {first.row.id} ({first.row.where})"
-            if first.text_norm == clip.text_norm:
-                fix = "Drop one: a clip given twice counts twice."
-                clip = clip.add(
-                    Finding("warning", "duplicate_audio", "each recording once", found, fix)
-                )
-            else:
+            fix = "Drop one: a clip given twice counts twice."
+            if first.text_norm != clip.text_norm:
+                severity, found = "error", f"{found} with another text"
                 fix = "One of the two transcripts is wrong: drop that row."
-                clip = clip.add(
-                    Finding(
-                        "error",
-                        "duplicate_audio",
-                        "each recording once",
-                        f"{found} with another text",
-                        fix,
-                    )
-                )
+            clip = clip.add(Finding(severity, "duplicate_audio", "each recording once", found, fix))
         same = by_text.setdefault((clip.row.speaker, clip.text_norm), clip)
         if same.row is not clip.row and first is clip:
             fix = "Equal texts stay in one split; different texts teach more."
@@ -629,7 +532,7 @@ def _check_duplicates(clips: list[Clip]) -> list[Clip]:
     return checked
 
 
-def _named(clips: Sequence[Clip], findings: Sequence[Finding]) -> list[Finding]:
+def _named(clips: Sequence[AuditedClip], findings: Iterable[Finding]) -> list[Finding]:
     """Name the speaker in findings on all clips of one, where the manifest names it."""
     speaker = clips[0].row.speaker
     if speaker is None:
@@ -637,86 +540,56 @@ def _named(clips: Sequence[Clip], findings: Sequence[Finding]) -> list[Finding]:
     return [replace(finding, found=f"{finding.found} (speaker {speaker})") for finding in findings]
 
 
-def _check_held_out(clips: Sequence[Clip]) -> list[Finding]:
+def _check_held_out(clips: Sequence[AuditedClip]) -> list[Finding]:
     """Check that a speaker whom the manifest names can be measured."""
     held_out = sum(clip.split != "train" for clip in clips)
     if clips[0].row.speaker is None or held_out >= MIN_REFERENCE_CLIPS:
         return []
-    return [
-        Finding(
-            "error",
-            "held_out",
-            f"at least {MIN_REFERENCE_CLIPS} held-out clips to measure similarity with",
-            str(held_out),
-            "Add clips, or raise split.selection_share or split.confirmation_share.",
-            float(held_out),
-            float(MIN_REFERENCE_CLIPS),
-        )
-    ]
+    few = Finding(
+        "error", "held_out",
+        f"at least {MIN_REFERENCE_CLIPS} held-out clips to measure similarity with", str(held_out),
+        "Add clips, or raise split.selection_share or split.confirmation_share.",
+        float(held_out), float(MIN_REFERENCE_CLIPS),
+    )  # fmt: skip
+    return [few]
 
 
-def _check_minutes(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]:
+def _check_minutes(clips: Sequence[AuditedClip], audit: AuditParams) -> Iterator[Finding]:
     """Check the total length."""
-    found = []
     minutes = sum(clip.info.duration_s for clip in clips if clip.info) / 60.0
     low, high = audit.recommended_total_minutes
     if minutes < audit.min_total_minutes:
-        fix = "Record more, or lower audit.min_total_minutes knowing that the voice suffers."
-        found.append(
-            Finding(
-                "error",
-                "total_minutes",
-                f"at least {audit.min_total_minutes:g} min in all",
-                f"{minutes:.2f} min in {len(clips)} readable clips",
-                fix,
-                minutes,
-                audit.min_total_minutes,
-            )
-        )
+        yield Finding(
+            "error", "total_minutes", f"at least {audit.min_total_minutes:g} min in all",
+            f"{minutes:.2f} min in {len(clips)} readable clips",
+            "Record more, or lower audit.min_total_minutes knowing that the voice suffers.",
+            minutes, audit.min_total_minutes,
+        )  # fmt: skip
     elif not low <= minutes <= high:
         few = minutes < low
-        fix = "More clean audio helps." if few else "Clean audio beats more audio: keep the best."
-        found.append(
-            Finding(
-                "warning",
-                "total_minutes",
-                f"{low:g} to {high:g} min in all",
-                f"{minutes:.1f} min",
-                fix,
-                minutes,
-                low if few else high,
-            )
-        )
-    return found
+        yield Finding(
+            "warning", "total_minutes", f"{low:g} to {high:g} min in all", f"{minutes:.1f} min",
+            "More clean audio helps." if few else "Clean audio beats more audio: keep the best.",
+            minutes, low if few else high,
+        )  # fmt: skip
 
 
-def _check_splits(clips: Sequence[Clip]) -> list[Finding]:
+def _check_splits(clips: Sequence[AuditedClip]) -> Iterator[Finding]:
     """Check that every split has texts."""
-    found = []
     for name in SPLITS:
         texts = len({clip.text_norm for clip in clips if clip.split == name})
         if texts == 0:
             fix = "Add clips, or change the shares in params.yaml (split)."
-            found.append(
-                Finding("error", "split", f"at least one text in the {name} split", "none", fix)
-            )
+            yield Finding("error", "split", f"at least one text in the {name} split", "none", fix)
         elif name != "train" and texts < MIN_HELD_OUT_TEXTS:
-            fix = "The decision will be uncertain; add clips or raise the share."
-            found.append(
-                Finding(
-                    "warning",
-                    "split",
-                    f"at least {MIN_HELD_OUT_TEXTS} texts for {name}",
-                    str(texts),
-                    fix,
-                    float(texts),
-                    float(MIN_HELD_OUT_TEXTS),
-                )
-            )
-    return found
+            yield Finding(
+                "warning", "split", f"at least {MIN_HELD_OUT_TEXTS} texts for {name}", str(texts),
+                "The decision will be uncertain; add clips or raise the share.",
+                float(texts), float(MIN_HELD_OUT_TEXTS),
+            )  # fmt: skip
 
 
-def _check_reference(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]:
+def _check_reference(clips: Sequence[AuditedClip], audit: AuditParams) -> list[Finding]:
     """Check the reference clip: length, quality, and that it is none of the training clips."""
     path = clips[0].row.ref_path
     name = clips[0].row.ref_audio
@@ -724,26 +597,18 @@ def _check_reference(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]
         info = probe(path)
         low, high = audit.ref_duration_s
         if not low <= info.duration_s <= high:
-            fix = "Choose one clear sentence of that length."
-            found = f"{info.duration_s:.2f} s ({name})"
-            return [
-                Finding(
-                    "error",
-                    "ref_duration",
-                    f"a reference of {low:g} to {high:g} s",
-                    found,
-                    fix,
-                    info.duration_s,
-                    low if info.duration_s < low else high,
-                )
-            ]
+            other = Finding(
+                "error", "ref_duration", f"a reference of {low:g} to {high:g} s",
+                f"{info.duration_s:.2f} s ({name})", "Choose one clear sentence of that length.",
+                info.duration_s, low if info.duration_s < low else high,
+            )  # fmt: skip
+            return [other]
         samples, sample_rate_hz = decode(path)
     except AudioError as error:
         fix = "Replace it by a WAV or FLAC file that plays."
         return [Finding("error", "ref_unreadable", "a readable reference", f"{name}: {error}", fix)]
     measured = measure(samples, sample_rate_hz)
-    rate = None
-    sound = [*_header_findings(clips[0].row, info, audit), *_sound_findings(measured, rate, audit)]
+    sound = [*_header_findings(clips[0].row, info, audit), *_sound_findings(measured, None, audit)]
     skip = ("too_short", "too_long", "extension")
     findings = [
         replace(f, rule=f"ref_{f.rule}", found=f"{f.found} in the reference {name}")
@@ -761,7 +626,9 @@ def _check_reference(clips: Sequence[Clip], audit: AuditParams) -> list[Finding]
     return findings
 
 
-def _check_transcripts(clips: list[Clip], audit: AuditParams, transcribe: Transcribe) -> list[Clip]:
+def _check_transcripts(
+    clips: list[AuditedClip], audit: AuditParams, transcribe: Transcribe
+) -> list[AuditedClip]:
     """Compare what Whisper hears with the transcripts; a clip that fails is a warning."""
     heard = list(
         transcribe([clip.row.audio_path for clip in clips], [clip.row.text for clip in clips])
@@ -779,18 +646,14 @@ def _check_transcripts(clips: list[Clip], audit: AuditParams, transcribe: Transc
         clip = replace(clip, hypothesis=hypothesis, disagreement=error)
         if error > audit.max_disagreement:
             heard_text = " ".join(hypothesis.split())[:80] or "nothing"
-            fix = "Listen, and mend the transcript or drop the row."
-            clip = clip.add(
-                Finding(
-                    "warning",
-                    "disagreement",
-                    f"Whisper within {100 * audit.max_disagreement:.0f} % of the transcript",
-                    f"{100 * error:.0f} % (heard: {heard_text})",
-                    fix,
-                    error,
-                    audit.max_disagreement,
-                )
-            )
+            finding = Finding(
+                "warning", "disagreement",
+                f"Whisper within {100 * audit.max_disagreement:.0f} % of the transcript",
+                f"{100 * error:.0f} % (heard: {heard_text})",
+                "Listen, and mend the transcript or drop the row.",
+                error, audit.max_disagreement,
+            )  # fmt: skip
+            clip = clip.add(finding)
         checked.append(clip)
     return checked
 
@@ -809,8 +672,8 @@ def disagreement(reference_norm: str, hypothesis_norm: str) -> float:
 
 
 def _metrics(
-    clips: Sequence[Clip], corpus: Sequence[Finding], script: str | None, manifest: Path
-) -> dict[str, Any]:
+    clips: Sequence[AuditedClip], corpus: Sequence[Finding], script: str | None, manifest: Path
+) -> Record:
     """Sum an accepted corpus up."""
     infos = [clip.info for clip in clips if clip.info]
     measured = [clip.measured for clip in clips if clip.measured]
@@ -856,7 +719,7 @@ def _metrics(
     }
 
 
-def _speakers(clips: Sequence[Clip]) -> list[dict[str, Any]]:
+def _speakers(clips: Sequence[AuditedClip]) -> list[Record]:
     """Sum up what each speaker gives; a speaker of None stands for rows that name none."""
     return [
         {
@@ -875,7 +738,7 @@ def _speakers(clips: Sequence[Clip]) -> list[dict[str, Any]]:
     ]
 
 
-def _consent(clips: Sequence[Clip]) -> dict[str, Any]:
+def _consent(clips: Sequence[AuditedClip]) -> Record:
     """Count the rows that say how the speaker agreed, by what they say."""
     given = Counter(clip.row.consent for clip in clips if clip.row.consent)
     return {"num_rows": given.total(), "statements": dict(sorted(given.items()))}

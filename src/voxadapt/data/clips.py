@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.provenance import fingerprint
+from voxadapt.core.records import Record
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import MAX_TEXT_CHARACTERS, ManifestFiles
 from voxadapt.data.text import fold_text, invisible_controls, is_speakable
-from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.provenance import fingerprint
 
 ROW = '{"audio": "…", "text": "…"} and perhaps id, system, take, reference'
 KEYS = ("audio", "text", "id", "system", "take", "reference")
@@ -168,7 +168,7 @@ def read_recordings(path: str | Path) -> list[Recording]:
     return recordings
 
 
-def _rows(path: Path, problems: list[Problem]) -> list[tuple[str, dict[str, Any]]]:
+def _rows(path: Path, problems: list[Problem]) -> list[tuple[str, Record]]:
     """Return each line's object; what is none becomes a problem."""
     try:
         return [(where, values) for _, where, values in json_objects(path, ROW, problems)]
@@ -178,7 +178,7 @@ def _rows(path: Path, problems: list[Problem]) -> list[tuple[str, dict[str, Any]
         return []
 
 
-def _row_problems(where: str, values: dict[str, Any]) -> list[Problem]:
+def _row_problems(where: str, values: Record) -> list[Problem]:
     """Check the keys and types of one row, and that its text can be spoken."""
     problems = [
         Problem(where, f"only {', '.join(KEYS)}", f"unknown key {shown(key)}", "Drop it.")

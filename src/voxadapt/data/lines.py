@@ -10,9 +10,9 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from voxadapt.core.errors import Problem
+from voxadapt.core.records import Record
 
 MAX_LINE_BYTES = 1_000_000
 MAX_DEPTH = 32  # of lists and objects within one another; a row needs two
@@ -24,7 +24,7 @@ class DuplicateKeyError(ValueError):
 
 def json_objects(
     path: Path, shape: str, problems: list[Problem], notes: list[str] | None = None
-) -> Iterator[tuple[int, str, dict[str, Any]]]:
+) -> Iterator[tuple[int, str, Record]]:
     """Yield the objects of a JSONL file; every other line becomes a problem.
 
     Args:
@@ -48,7 +48,7 @@ def json_objects(
             yield number, where, values
 
 
-def parse_object(where: str, line: str, shape: str) -> dict[str, Any] | Problem:
+def parse_object(where: str, line: str, shape: str) -> Record | Problem:
     """Return the object that a line holds, or what is wrong with the line."""
     one = "Write one JSON object a line."
     try:
@@ -70,11 +70,11 @@ def parse_object(where: str, line: str, shape: str) -> dict[str, Any] | Problem:
     return values
 
 
-def _is_deeper(value: Any, limit: int) -> bool:
+def _is_deeper(value: object, limit: int) -> bool:
     """Say whether lists and objects lie within one another more often than `limit` times."""
     level = [value]
     for _ in range(limit):
-        inner: list[Any] = []
+        inner: list[object] = []
         for item in level:
             if isinstance(item, dict):
                 inner.extend(item.values())
@@ -86,7 +86,7 @@ def _is_deeper(value: Any, limit: int) -> bool:
     return any(isinstance(item, dict | list) for item in level)
 
 
-def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_object(pairs: list[tuple[str, object]]) -> Record:
     """Make a dictionary of a JSON object's pairs; a key given twice is an error."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -95,7 +95,7 @@ def _unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def shown(value: Any, width: int = 60) -> str:
+def shown(value: object, width: int = 60) -> str:
     """Show a value in a message: one line, printable, not too long."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -13,16 +13,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_jsonl
+from voxadapt.core.params import speaker_name_problem
+from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.text import has_letter, invisible_controls, is_speakable
-from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.params import speaker_name_problem
-from voxadapt.core.files import write_jsonl
 
 REQUIRED = ("audio", "text", "ref_audio")
 OPTIONAL = ("language", "consent", "speaker")
@@ -104,8 +105,8 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
 
     Args:
         path: JSONL with `audio`, `text`, `ref_audio` and, optionally, `language`, `consent` and
-            `speaker` in each line; paths relative to its folder. A byte order mark, Windows line ends and
-            blank lines are accepted and noted on the first row.
+            `speaker` in each line; paths relative to its folder. A byte order mark, Windows line
+            ends and blank lines are accepted and noted on the first row.
 
     Returns:
         The sound rows in file order, and a problem for every other line. A file that cannot be
@@ -168,7 +169,7 @@ def _line_of(problem: Problem) -> int:
     return int(tail) if tail.isdigit() else 0
 
 
-def row_problems(where: str, values: dict[str, Any]) -> list[Problem]:
+def row_problems(where: str, values: Record) -> list[Problem]:
     """Check one row on its own; its paths are not looked at."""
     problems = []
     for key in values:

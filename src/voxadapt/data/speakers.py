@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from voxadapt.data.manifest import Utterance, by_speaker
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.provenance import fingerprint
+from voxadapt.data.manifest import Utterance, by_speaker
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,11 @@ from typing import Any
 import numpy as np
 
 from voxadapt.core import paths
-from voxadapt.data.audit import Finding
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_json, write_jsonl
+from voxadapt.core.provenance import fingerprint
+from voxadapt.core.records import Record
+from voxadapt.data.audit import DIGITS, Finding
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import MAX_REPEATS, check_text
 from voxadapt.data.respelling import Respelling
@@ -28,9 +32,6 @@ from voxadapt.data.text import (
     odd_characters,
     script_of,
 )
-from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.provenance import fingerprint
-from voxadapt.core.files import write_json, write_jsonl
 
 RECOMMENDED_TEXTS = 100  # fewer leave most words of a language unseen
 
@@ -66,7 +67,7 @@ class TextAudit:
     accepted: tuple[TextLine, ...]
     findings: tuple[tuple[TextLine | None, Finding], ...]
     respelt: Mapping[str, str] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: Record = field(default_factory=dict)
 
     @property
     def sentence(self) -> str:
@@ -122,7 +123,7 @@ def read_texts(path: str | Path, *, any_field: bool = False) -> list[TextLine]:
     return lines
 
 
-def _row_problems(where: str, values: dict[str, Any], any_field: bool) -> list[Problem]:
+def _row_problems(where: str, values: Record, any_field: bool) -> list[Problem]:
     """Check one row."""
     problems = [
         Problem(where, "only text", f"unknown key {shown(key)}", "Check the spelling, or drop it.")
@@ -289,7 +290,7 @@ def write_texts(
         path: Where the texts go: `id`, `text`, `respelling` (or null) and `findings` in each line.
         metrics: Where the metrics go.
     """
-    by_line: dict[str, list[dict[str, Any]]] = {}
+    by_line: dict[str, list[Record]] = {}
     for line, finding in audit.findings:
         if line is not None:
             by_line.setdefault(line.id, []).append(finding.as_dict())
@@ -359,8 +360,7 @@ def _text_findings(text: str, script: str | None) -> list[Finding]:
             )
         )
     if has_digit(text):
-        fix = "A number can be read in several ways: write it in words."
-        found.append(Finding("warning", "digits", "numbers in words", "digits", fix))
+        found.append(DIGITS)
     return found
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from voxadapt.core.errors import Problem, UserError
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import ManifestFiles
-from voxadapt.core.errors import Problem, UserError
 
 FIELDS = {"audio", "text", "speaker"}
 SHAPE = '{"audio": "…", "speaker": "…"}'

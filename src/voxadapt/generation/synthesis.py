@@ -2,9 +2,10 @@
 
 A fine-tuned checkpoint speaks by `generate_custom_voice`, the Base by `generate_voice_clone`; the
 token loop below them is that of `voxadapt.generation.decoding`, in which every clip draws from a
-random stream of its own. A clip's seed depends on its text and take alone, so all candidates meet the same
-random numbers, and so do their comparisons. The batches (which sentences, in which order) are the
-same for every candidate as well: the last bits of a product depend on the shape of the batch.
+random stream of its own. A clip's seed depends on its text and take alone, so all candidates meet
+the same random numbers, and so do their comparisons. The batches (which sentences, in which order)
+are the same for every candidate as well: the last bits of a product depend on the shape of the
+batch.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import write_wav
 from voxadapt.generation.decoding import VERSION as DECODING_VERSION
 from voxadapt.generation.decoding import Decoding, forget, text_tokens, token_limit
-from voxadapt.scoring.rows import Clip, Sentence
+from voxadapt.scoring.rows import EvalClip, Sentence
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def speak_candidate(
     language: str = "Auto",
     executor: Executor = LOCAL,
     load: Callable[[], Any] | None = None,
-) -> list[Clip]:
+) -> list[EvalClip]:
     """Speak every sentence `params.takes` times and write the clips.
 
     Args:
@@ -316,7 +317,7 @@ def speak_candidate(
             if result.samples is not None:
                 write_wav(path, result.samples, rate_hz)
             clips.append(
-                Clip(
+                EvalClip(
                     candidate=candidate,
                     split=sentence.split,
                     text_id=sentence.text_id,

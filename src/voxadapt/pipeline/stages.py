@@ -151,8 +151,8 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     from voxadapt.core.model_folder import resolve_model
     from voxadapt.data.audio import write_wav
     from voxadapt.model.load import load_speech_tokenizer
-    from voxadapt.scoring.planning import plan
-    from voxadapt.scoring.rows import Clip, write_rows
+    from voxadapt.scoring.planning import plan_power
+    from voxadapt.scoring.rows import EvalClip, write_rows
     from voxadapt.scoring.score_clips import score_clips, summarise
     from voxadapt.scoring.similarity import Embedder, build_scale
 
@@ -175,7 +175,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
 
     held_out = [row for row in utterances if row.split in HELD_OUT]
     embedder = Embedder(str(device))
-    clips: dict[str, list[Clip]] = {
+    clips: dict[str, list[EvalClip]] = {
         "real": [_clip(row, "real", row.audio, params) for row in held_out]
     }
     others = {}
@@ -239,7 +239,7 @@ def codes(params: Params, at: Corpus = SPEAKER) -> StageResult:
     else:
         reference.write(at.voice)
         scale.write(at.scale)
-    planned = plan(
+    planned = plan_power(
         rows["real"],
         rows["codec"],
         {
@@ -1063,9 +1063,9 @@ def _read_voice(path: Path) -> Any:
 
 
 def _clip(row: Utterance, candidate: str, wav: str, params: Params) -> Any:
-    from voxadapt.scoring.rows import Clip, slice_of
+    from voxadapt.scoring.rows import EvalClip, slice_of
 
-    return Clip(
+    return EvalClip(
         candidate=candidate,
         split=row.split,
         text_id=row.id,

@@ -38,7 +38,7 @@ LABELS = {"sim": "SIM-resemblyzer", "wer": "WER", "cer": "CER"}
 Measure = Literal["sim", "wer", "cer"]
 
 
-def plan(
+def plan_power(
     real: Sequence[ScoreRow],
     codec: Sequence[ScoreRow],
     num_texts: Mapping[str, int],

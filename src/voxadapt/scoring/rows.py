@@ -48,7 +48,7 @@ class Sentence(_Record):
     slice: Slice = "ranked"
 
 
-class Clip(_Record):
+class EvalClip(_Record):
     """A clip to be scored: generated speech, a real recording, or a codec round trip.
 
     Attributes:

@@ -27,7 +27,7 @@ from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import AudioError, read_audio
 from voxadapt.scoring.flags import FLAGS, Heard, Shape, clip_flags, measure_shape, reheard_flags
 from voxadapt.scoring.measures import Sample
-from voxadapt.scoring.rows import SLICES, Clip, ScoreRow, evaluator_id, ranked, sort_rows
+from voxadapt.scoring.rows import SLICES, EvalClip, ScoreRow, evaluator_id, ranked, sort_rows
 from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoicePrint, VoiceReference
 from voxadapt.scoring.statistics import DIGITS, resample_weights, rounded
 
@@ -41,7 +41,7 @@ SLICE_MEASURES = ("wer", "wer_raw", "cer", "cer_raw", "sim", "failure_rate")
 
 
 def score_clips(
-    clips: Sequence[Clip],
+    clips: Sequence[EvalClip],
     transcriber: Transcriber,
     embedder: Embedder,
     reference: VoiceReference | None,
@@ -316,7 +316,7 @@ def _heard(hyp_norm: str, heard: Transcript) -> Heard:
     )
 
 
-def _identity(clip: Clip, asr_id: str, reference: VoiceReference | None) -> dict[str, Any]:
+def _identity(clip: EvalClip, asr_id: str, reference: VoiceReference | None) -> dict[str, Any]:
     """Return what a row holds whether or not the clip could be measured."""
     text_norm = normalise(clip.text, clip.lang)
     if not text_norm:
@@ -353,7 +353,7 @@ def _shape_values(shape: Shape) -> dict[str, float | None]:
     }
 
 
-def _failed_row(values: dict[str, Any], clip: Clip, message: str) -> ScoreRow:
+def _failed_row(values: dict[str, Any], clip: EvalClip, message: str) -> ScoreRow:
     """Return the row of a clip that is not there: every word and character is lost."""
     measured = (
         "sample_rate_hz", "duration_s", "speech_s", "avg_logprob", "compression_ratio",

@@ -46,7 +46,7 @@ from voxadapt.core.params import SelectParams
 from voxadapt.data.audio import read_audio, resample
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS
 from voxadapt.scoring.flags import measure_shape
-from voxadapt.scoring.rows import Clip, ScoreRow
+from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.statistics import (
     Interval,
     ratio_by_text,
@@ -413,7 +413,7 @@ class SimilarityScale:
 
 def build_scale(
     embedder: Embedder,
-    real: Sequence[Clip],
+    real: Sequence[EvalClip],
     other_voices: Mapping[str, Sequence[Path]],
     params: SelectParams,
     *,
@@ -503,7 +503,7 @@ def build_scale(
     return reference, scale
 
 
-def build_reference(embedder: Embedder, clips: Sequence[Clip], root: Path) -> VoiceReference:
+def build_reference(embedder: Embedder, clips: Sequence[EvalClip], root: Path) -> VoiceReference:
     """Embed clips of one voice as a reference.
 
     Args:

@@ -160,7 +160,7 @@ class _Bench:
             The reference and the scale (None where there is too little for one), score rows of
             the recordings whose text is known, and notes on what could not be measured.
         """
-        from voxadapt.scoring.rows import Clip, slice_of
+        from voxadapt.scoring.rows import EvalClip, slice_of
         from voxadapt.scoring.similarity import build_scale
 
         if not recordings:
@@ -183,7 +183,7 @@ class _Bench:
             [item.path for item in recordings], [item.text or ANY_LENGTH for item in recordings]
         )
         clips = [
-            Clip(candidate="real", split=SPLIT, text_id=_recording_id(item), lang=self.language,
+            EvalClip(candidate="real", split=SPLIT, text_id=_recording_id(item), lang=self.language,
                  text=text, slice=slice_of(text), wav=str(item.path.resolve()))
             for item, found in zip(recordings, heard, strict=True)
             if (text := item.text or found.text).strip()
@@ -208,13 +208,13 @@ class _Bench:
         self, spoken: Sequence[SpokenClip], voice: Any, scale: Any, notes: list[str]
     ) -> list[Any]:
         """Score every clip against its own recordings, or else against the speaker's."""
-        from voxadapt.scoring.rows import Clip, slice_of, sort_rows
+        from voxadapt.scoring.rows import EvalClip, slice_of, sort_rows
         from voxadapt.scoring.score_clips import NO_REFERENCE
 
         groups: dict[tuple[Path, ...], list[Any]] = {}
         for clip in spoken:
             groups.setdefault(clip.references, []).append(
-                Clip(
+                EvalClip(
                     candidate=clip.system,
                     split=SPLIT,
                     text_id=clip.text_id,
