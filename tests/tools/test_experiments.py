@@ -20,13 +20,15 @@ from sweeps_stage import rows_of, write_results
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, write_json
 from voxadapt.core.params import load_params
+from voxadapt.reporting import compare_page
 from voxadapt.scoring.rows import write_rows
 from voxadapt.selection.select import select
+from voxadapt.tools import experiment_files
 from voxadapt.tools import experiments as sweeps
 from whole import edit, hashes, run, voxadapt
 
 PROJECT = Path(__file__).parents[2]
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def settings(folder: Path, **changes: object) -> None:
@@ -48,8 +50,8 @@ class World:
         settings(root)
         write_results(root, load_params(root / "params.yaml"))
         monkeypatch.chdir(root)
-        monkeypatch.setattr(sweeps, "_listed", self.names)
-        monkeypatch.setattr(sweeps, "_reader", self.reader)
+        monkeypatch.setattr(sweeps, "list_experiments", self.names)
+        monkeypatch.setattr(experiment_files, "_reader", self.reader)
 
     def names(self, names: list[str] | None) -> list[Any]:
         return [item for item in self.listed if names is None or item[0] in names]
@@ -108,7 +110,7 @@ def test_the_page_holds_everything_and_equal_inputs_give_equal_bytes(world: Worl
     assert [path.read_bytes() for path in (sweeps.TABLE, sweeps.PAGE)] == before
     html = sweeps.PAGE.read_text(encoding="utf-8")
     assert "<script>alert" not in html and "default-src 'none'" in html
-    assert html.count("<audio") == sweeps.MAX_SENTENCES * len(record["decision"]["inputs"])
+    assert html.count("<audio") == compare_page.MAX_SENTENCES * len(record["decision"]["inputs"])
     assert not re.search(r"(src|href)=\"(?!data:|#)", html)
     assert "train.lr" in html and str(world.root) not in html
 

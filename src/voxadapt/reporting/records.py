@@ -12,6 +12,7 @@ from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_jsonl
 from voxadapt.core.params import LanguageParams, Params, epoch_number, in_stage2
+from voxadapt.core.paths import LANGUAGE, Corpus
 from voxadapt.core.records import Files, Record
 
 Log = list[dict[str, float | None]]
@@ -219,6 +220,11 @@ def language_scores(name: str, part: str = "target") -> Path:
     stage, _ = stage_and_epoch(name)
     folder = paths.LANGUAGE_STAGE2_SCORES if stage == 2 else paths.LANGUAGE_SCORES
     return folder / name / part
+
+
+def scores_folder(corpus: Corpus, name: str) -> Path:
+    """Return the folder of a candidate's scores in what it is adapted to."""
+    return language_scores(name) if corpus == LANGUAGE else paths.SCORES / name
 
 
 def candidate_order(names: Iterable[str]) -> tuple[str, ...]:

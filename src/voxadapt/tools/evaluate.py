@@ -8,18 +8,44 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
+
+from voxadapt.asr.normalise import metric_for, normalise
+from voxadapt.asr.whisper import Transcriber
 from voxadapt.core import paths
+from voxadapt.core.device import resolve_device
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_json
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.provenance import fingerprint, versions
+from voxadapt.core.records import Record
 from voxadapt.data.clips import Recording, SpokenClip, read_clips, read_recordings
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS
 from voxadapt.data.voices import read_other_voices
 from voxadapt.pipeline.stages import StageResult, percent
+from voxadapt.reporting.evaluate_page import write_page
+from voxadapt.scoring.rows import (
+    EvalClip,
+    ScoreRow,
+    evaluator_id,
+    rows_sha,
+    slice_of,
+    sort_rows,
+    write_rows,
+)
+from voxadapt.scoring.score_clips import NO_REFERENCE, score_clips, summarise
+from voxadapt.scoring.similarity import (
+    LABEL,
+    Embedder,
+    SimilarityScale,
+    VoiceReference,
+    build_scale,
+)
+from voxadapt.selection.comparison import compare_systems
 
 SCHEMA = "voxadapt-evaluation/1"
 SPLIT = "clips"
@@ -64,54 +90,71 @@ def evaluate(
     recordings = [] if reference is None else read_recordings(reference)
     _refuse_evaluated_references(manifest, spoken, recordings)
     others = {} if other_voices is None else read_other_voices(other_voices)
+    score, select = ScoreParams(), SelectParams(error_metric=_metric(spoken, language, metric))
+    place = str(resolve_device(device))
+    cache = paths.work_dir() / TRANSCRIPTS if "WORK_DIR" in os.environ else out / TRANSCRIPTS
+    transcriber = Transcriber(asr, language, place, batch_size, cache)
+    harness = _Harness(manifest.parent, language, transcriber, Embedder(place), score, select)
+    speaker = harness.measure_speaker(recordings, others)
+    rows = harness.score(spoken, speaker)
+    if all(row.sim_id == NO_REFERENCE for row in rows):
+        speaker.notes.append("No reference was given: similarity to the speaker was not measured.")
+    summary = {
+        "schema": SCHEMA,
+        "manifest": {"name": manifest.name, "sha256": sha256_file(manifest)},
+        "language": language,
+        **_measures(rows, speaker, select),
+        "notes": speaker.notes,
+        "versions": versions(),
+    }
+    write_rows(out, rows)
+    if speaker.rows:
+        write_rows(out / REFERENCE, speaker.rows)
+    write_json(out / SUMMARY, summary)
+    write_page(out / PAGE, summary, rows, manifest.parent)
+    return StageResult(_sentence(summary, out), summary)
 
-    from voxadapt.asr.normalise import metric_for, normalise
-    from voxadapt.asr.whisper import Transcriber
-    from voxadapt.core.device import resolve_device
-    from voxadapt.reporting.evaluate_page import write_page
-    from voxadapt.scoring.rows import evaluator_id, rows_sha, write_rows
-    from voxadapt.scoring.score_clips import NO_REFERENCE, summarise
-    from voxadapt.scoring.similarity import LABEL, Embedder
-    from voxadapt.selection.comparison import compare_systems
 
+def _metric(
+    spoken: Sequence[SpokenClip], language: str, asked: Literal["wer", "cer"] | None
+) -> Literal["wer", "cer"]:
+    """Return the error rate that is ranked on.
+
+    Raises:
+        UserError: For a text without letters, and for words where the script has no spaces.
+    """
     texts = [normalise(clip.text, language) for clip in spoken]
     if not all(texts):
         clip = spoken[texts.index("")]
         raise UserError(Problem(clip.text_id, "letters or digits", clip.text, "Mend the row."))
     fitting = metric_for(language, texts)
-    if metric == "wer" and fitting == "cer":
+    if asked == "wer" and fitting == "cer":
         raise UserError(
             Problem("--metric", f"cer: {language} is written without spaces between words", "wer",
                     "Leave the option out.")
         )  # fmt: skip
-    score, select = ScoreParams(), SelectParams(error_metric=metric or fitting)
-    place = str(resolve_device(device))
-    cache = paths.work_dir() / TRANSCRIPTS if "WORK_DIR" in os.environ else out / TRANSCRIPTS
-    transcriber = Transcriber(asr, language, place, batch_size, cache)
-    embedder = Embedder(place)
+    return asked or fitting
 
-    bench = _Bench(manifest.parent, language, transcriber, embedder, score, select)
-    voice, scale, real, notes = bench.hear_the_speaker(recordings, others)
-    rows = bench.score(spoken, voice, scale, notes)
+
+def _measures(rows: Sequence[ScoreRow], speaker: _Speaker, select: SelectParams) -> Record:
+    """Return what the summary says of the clips: by system, compared, and what is missing."""
+    scale = speaker.scale
     systems = sorted({row.candidate for row in rows})
     by_system = {name: [row for row in rows if row.candidate == name] for name in systems}
     measured = any(row.sim is not None for row in rows)
     floor = None if scale is None else scale.floor.point
-    missing = [row for row in rows if row.status == "failed"]
-    if all(row.sim_id == NO_REFERENCE for row in rows):
-        notes.append("No reference was given: similarity to the speaker was not measured.")
-    summary = {
-        "schema": SCHEMA,
-        "manifest": {"name": manifest.name, "sha256": sha256_file(manifest)},
-        "language": language,
+    missing = [
+        {"system": row.candidate, "text_id": row.text_id, "text": row.text, "take": row.take,
+         "message": row.message}
+        for row in rows if row.status == "failed"
+    ]  # fmt: skip
+    return {
         "error_metric": select.error_metric,
         "evaluator": evaluator_id(rows),
         "inputs": {name: rows_sha(found) for name, found in by_system.items()},
         "systems": {name: summarise(found, select, scale) for name, found in by_system.items()},
-        "comparison": compare_systems(
-            by_system, select, floor=floor, with_similarity=measured
-        ),
-        "asr_floor": summarise(real, select, scale) if real else None,
+        "comparison": compare_systems(by_system, select, floor=floor, with_similarity=measured),
+        "asr_floor": summarise(speaker.rows, select, scale) if speaker.rows else None,
         "similarity": {
             "label": LABEL,
             "measured": measured,
@@ -119,166 +162,154 @@ def evaluate(
         },
         "n_expected": len(rows),
         "n_measured": len(rows) - len(missing),
-        "missing": [
-            {"system": row.candidate, "text_id": row.text_id, "text": row.text, "take": row.take,
-             "message": row.message}
-            for row in missing
-        ],
-        "notes": notes,
-        "versions": versions(),
-    }  # fmt: skip
-    write_rows(out, rows)
-    if real:
-        write_rows(out / REFERENCE, real)
-    write_json(out / SUMMARY, summary)
-    write_page(out / PAGE, summary, rows, manifest.parent)
-    return StageResult(_sentence(summary, out), summary)
+        "missing": missing,
+    }
 
 
-class _Bench:
-    """What every clip is measured with, in one manifest's folder."""
+@dataclass
+class _Speaker:
+    """What is known of the speaker from recordings.
 
-    def __init__(
-        self,
-        root: Path,
-        language: str,
-        transcriber: Any,
-        embedder: Any,
-        score: ScoreParams,
-        select: SelectParams,
-    ) -> None:
-        self.root, self.language = root, language
-        self.transcriber, self.embedder = transcriber, embedder
-        self.score_params, self.select = score, select
+    Attributes:
+        reference: What similarity is measured against; None where nothing can be used.
+        scale: Ceiling, floor and rate; None where there is too little for them.
+        rows: Score rows of the recordings whose text is known.
+        notes: What could not be measured.
+    """
 
-    def hear_the_speaker(
+    reference: VoiceReference | None = None
+    scale: SimilarityScale | None = None
+    rows: list[ScoreRow] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Harness:
+    """What every clip of a manifest is measured with.
+
+    Attributes:
+        root: Folder of the manifest, which relative paths start from.
+        language: Whisper's code of the language.
+        transcriber: The ASR.
+        embedder: The speaker encoder.
+        params: Thresholds of the flags.
+        select: Bootstrap and confidence.
+    """
+
+    root: Path
+    language: str
+    transcriber: Transcriber
+    embedder: Embedder
+    params: ScoreParams
+    select: SelectParams
+
+    def measure_speaker(
         self, recordings: Sequence[Recording], others: Mapping[str, Sequence[Path]]
-    ) -> tuple[Any, Any, list[Any], list[str]]:
-        """Measure the speaker's recordings.
-
-        Returns:
-            The reference and the scale (None where there is too little for one), score rows of
-            the recordings whose text is known, and notes on what could not be measured.
-        """
-        from voxadapt.scoring.rows import EvalClip, slice_of
-        from voxadapt.scoring.similarity import build_scale
-
+    ) -> _Speaker:
+        """Measure the speaker's recordings, and the floor of similarity by other voices."""
         if not recordings:
-            return None, None, [], []
+            return _Speaker()
+        reference, usable = self._reference(recordings)
+        speaker = _Speaker(reference, notes=self._notes(recordings, len(usable)))
+        clips = self._recorded_clips(recordings)
+        if min(len(usable), len(clips)) >= MIN_REFERENCE_CLIPS:
+            speaker.reference, speaker.scale = build_scale(
+                self.embedder, clips, others, self.select,
+                root=self.root, min_speech_s=self.params.min_speech_s,
+            )  # fmt: skip
+        with_text = {_recording_id(item) for item in recordings if item.text is not None}
+        real = self._rows([clip for clip in clips if clip.text_id in with_text], speaker)
+        speaker.rows = [] if all(row.slice == "digits" for row in real) else real
+        return speaker
+
+    def _notes(self, recordings: Sequence[Recording], num_usable: int) -> list[str]:
+        """Say what these recordings do not let us measure."""
         notes = []
-        voice, usable = self._voice(recordings)
-        known = [item for item in recordings if item.text is not None]
-        if len(usable) < MIN_REFERENCE_CLIPS:
+        if num_usable < MIN_REFERENCE_CLIPS:
             notes.append(
-                f"Only {len(usable)} of {len(recordings)} recordings have "
-                f"{self.score_params.min_speech_s:g} s of speech: too few for a ceiling of "
+                f"Only {num_usable} of {len(recordings)} recordings have "
+                f"{self.params.min_speech_s:g} s of speech: too few for a ceiling of "
                 "similarity and for the speaker's rate."
             )
-        if not known:
+        if all(item.text is None for item in recordings):
             notes.append(
                 "The recordings have no texts: the recogniser's own errors are unknown, and the "
                 "speaker's rate is that of its transcripts."
             )
+        return notes
+
+    def _recorded_clips(self, recordings: Sequence[Recording]) -> list[EvalClip]:
+        """Return recordings as clips, with their transcript where the text is unknown."""
         heard = self.transcriber.transcribe(
             [item.path for item in recordings], [item.text or ANY_LENGTH for item in recordings]
         )
-        clips = [
+        return [
             EvalClip(candidate="real", split=SPLIT, text_id=_recording_id(item), lang=self.language,
                  text=text, slice=slice_of(text), wav=str(item.path.resolve()))
             for item, found in zip(recordings, heard, strict=True)
             if (text := item.text or found.text).strip()
         ]  # fmt: skip
-        scale = None
-        if len(usable) >= MIN_REFERENCE_CLIPS and len(clips) >= MIN_REFERENCE_CLIPS:
-            voice, scale = build_scale(
-                self.embedder,
-                clips,
-                {name: list(files) for name, files in others.items()},
-                self.select,
-                root=self.root,
-                min_speech_s=self.score_params.min_speech_s,
-            )
-        with_text = {_recording_id(item) for item in known}
-        real = self._rows([clip for clip in clips if clip.text_id in with_text], voice, scale)
-        if real and all(row.slice == "digits" for row in real):
-            real = []
-        return voice, scale, real, notes
 
-    def score(
-        self, spoken: Sequence[SpokenClip], voice: Any, scale: Any, notes: list[str]
-    ) -> list[Any]:
+    def score(self, spoken: Sequence[SpokenClip], speaker: _Speaker) -> list[ScoreRow]:
         """Score every clip against its own recordings, or else against the speaker's."""
-        from voxadapt.scoring.rows import EvalClip, slice_of, sort_rows
-        from voxadapt.scoring.score_clips import NO_REFERENCE
-
-        groups: dict[tuple[Path, ...], list[Any]] = {}
+        groups: dict[tuple[Path, ...], list[EvalClip]] = {}
         for clip in spoken:
-            groups.setdefault(clip.references, []).append(
-                EvalClip(
-                    candidate=clip.system,
-                    split=SPLIT,
-                    text_id=clip.text_id,
-                    take=clip.take,
-                    lang=self.language,
-                    text=clip.text,
-                    slice=slice_of(clip.text),
-                    wav=clip.audio,
-                    status="ok" if clip.exists else "failed",
-                    message="" if clip.exists else f"there is no file {clip.audio}",
-                )
-            )
-        rows, identities = [], {}
+            groups.setdefault(clip.references, []).append(self._spoken_clip(clip))
+        rows, identities = [], []
         for files in sorted(groups):
-            own = voice
+            own = speaker
             if files:
-                own, usable = self._voice([Recording(path, None) for path in files])
+                reference, usable = self._reference([Recording(path, None) for path in files])
+                own = _Speaker(reference, speaker.scale)
                 if not usable:
                     names = ", ".join(path.name for path in files[:3])
-                    notes.append(f"{names}: too little speech for a reference.")
-            found = self._rows(groups[files], own, scale)
-            identities[", ".join(map(str, files))] = found[0].sim_id
+                    speaker.notes.append(f"{names}: too little speech for a reference.")
+            found = self._rows(groups[files], own)
+            identities.append(found[0].sim_id)
             rows += found
         if len(groups) > 1:
             # One name for all references together: every clip has its own by the same rule.
-            common = f"{self.embedder.id}/references-{fingerprint(sorted(identities.values()), 8)}"
-            known = any(item != NO_REFERENCE for item in identities.values())
+            common = f"{self.embedder.id}/references-{fingerprint(sorted(identities), 8)}"
+            known = any(item != NO_REFERENCE for item in identities)
             update = {"sim_id": common if known else NO_REFERENCE}
             rows = [row.model_copy(update=update) for row in rows]
         return sort_rows(rows)
 
-    def _rows(self, clips: Sequence[Any], voice: Any, scale: Any) -> list[Any]:
-        from voxadapt.scoring.score_clips import score_clips
-
-        return score_clips(
-            clips, self.transcriber, self.embedder, voice, scale, self.score_params, root=self.root
+    def _spoken_clip(self, clip: SpokenClip) -> EvalClip:
+        return EvalClip(
+            candidate=clip.system,
+            split=SPLIT,
+            text_id=clip.text_id,
+            take=clip.take,
+            lang=self.language,
+            text=clip.text,
+            slice=slice_of(clip.text),
+            wav=clip.audio,
+            status="ok" if clip.exists else "failed",
+            message="" if clip.exists else f"there is no file {clip.audio}",
         )
 
-    def _voice(self, recordings: Sequence[Recording]) -> tuple[Any, list[Recording]]:
+    def _rows(self, clips: Sequence[EvalClip], speaker: _Speaker) -> list[ScoreRow]:
+        return score_clips(
+            clips, self.transcriber, self.embedder, speaker.reference, speaker.scale, self.params,
+            root=self.root,
+        )  # fmt: skip
+
+    def _reference(
+        self, recordings: Sequence[Recording]
+    ) -> tuple[VoiceReference | None, list[Recording]]:
         """Embed recordings; return the reference, None where nothing can be used, and the rest."""
-        import numpy as np
-
-        from voxadapt.scoring.similarity import VoiceReference
-
-        prints = self._embed([item.path for item in recordings])
+        prints = self.embedder.embed([item.path for item in recordings])
         usable = [
             (item, found.embedding)
             for item, found in zip(recordings, prints, strict=True)
-            if found.embedding is not None and found.speech_s >= self.score_params.min_speech_s
+            if found.embedding is not None and found.speech_s >= self.params.min_speech_s
         ]
         if not usable:
             return None, []
-        return (
-            VoiceReference(
-                tuple(_recording_id(item) for item, _ in usable),
-                np.stack([vector for _, vector in usable]),
-                self.embedder.id,
-            ),
-            [item for item, _ in usable],
-        )
-
-    def _embed(self, files: Sequence[Path]) -> list[Any]:
-        found: list[Any] = self.embedder.embed(list(files))
-        return found
+        ids = tuple(_recording_id(item) for item, _ in usable)
+        vectors = np.stack([vector for _, vector in usable])
+        return VoiceReference(ids, vectors, self.embedder.id), [item for item, _ in usable]
 
 
 def _recording_id(item: Recording) -> str:
@@ -304,7 +335,7 @@ def _refuse_evaluated_references(
         raise UserError(problems[:50], "A clip cannot be its own reference.")
 
 
-def _sentence(summary: Mapping[str, Any], out: Path) -> str:
+def _sentence(summary: Record, out: Path) -> str:
     """Sum up for the command line: one line a system, the comparison, where the page is."""
     metric = summary["error_metric"]
     lines = []

@@ -1,128 +1,49 @@
-"""Sweeps: DVC experiments read side by side, without touching the workspace.
+"""Experiments read side by side: what they chose is held against the Base and one another.
 
-Every experiment is a commit with a lock of its outputs. Its scores, its decision and its parameters
-are read from there and from DVC's cache; what the experiments chose is then held against the Base
-and against each other by the rule that chooses an epoch.
-
-An experiment that failed, or has not run, still has a lock: that of the commit it started from.
-Reading it would show the baseline's scores under the experiment's parameters, so that such an
-experiment stays in the table as missing.
+The rule that chooses an epoch chooses among the experiments' own choices as well.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import first_by_hash, write_atomic, write_json
+from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import Params, SelectParams, epoch_number, in_stage2
-from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint, versions
+from voxadapt.core.records import Record
 from voxadapt.pipeline.stages import StageResult
-from voxadapt.reporting import components, tables
-from voxadapt.reporting.evaluate_page import MEASURES
-from voxadapt.reporting.records import flatten
-from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, evaluator_id, read_scores, rows_sha
+from voxadapt.reporting import tables
+from voxadapt.reporting.compare_page import build_page
+from voxadapt.scoring.rows import ScoreRow, evaluator_id, rows_sha
 from voxadapt.selection import select as selection
 from voxadapt.selection.comparison import compare_systems
-from voxadapt.selection.pairing import BASE
+from voxadapt.tools.experiment_files import (
+    BASE,
+    CHOSEN,
+    LANGUAGE_LAYOUT,
+    SPEAKER_LAYOUT,
+    WORKSPACE,
+    Experiment,
+    Layout,
+    list_experiments,
+    plain_number,
+    read_experiments,
+    read_json_of,
+    value_in_words,
+)
 
 SCHEMA = "voxadapt-experiments/1"
-WORKSPACE = "workspace"
 TABLE, PAGE = paths.REPORTS / "compare.json", paths.REPORTS / "compare.html"
-CHOSEN, EVERY = "chosen", "all"  # what --candidates may say besides a candidate's name
-MAX_SENTENCES, NUM_OPEN = 8, 2
 SHAPE_SCORES = ("asr", "data", "score", "split", "language.asr_language", "language.source",
                 "language.split", "language.text", "language.audio", "codes")  # fmt: skip
-NOT_DONE = {
-    "Failed": ("it failed", "See `dvc queue logs {}`."),
-    "Queued": ("it has not run yet", "Run `dvc exp run --run-all`."),
-    "Running": ("it is still running", "Wait for it: `dvc queue status`."),
-}
 MEASURES_SHOWN = ("wer", "cer", "sim", "duration_ratio", "failure_rate", "primary")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where one path of the pipeline keeps what is compared.
-
-    Attributes:
-        scores: Folders of candidates' scores; those of Stage 2 lie in a folder of their own.
-        part: Folder inside a candidate's, or an empty string.
-        choices: Records of decisions; the last one is the experiment's.
-        confirm: Its confirmation on unseen sentences.
-        reference: Scored recordings and the similarity scale.
-        candidates: Parameter that lists what is scored.
-        stages: Stages whose parameters must be those that the lock records.
-    """
-
-    scores: tuple[Path, ...]
-    part: str
-    choices: tuple[Path, ...]
-    confirm: Path
-    reference: Path
-    candidates: str
-    stages: tuple[str, ...]
-
-    def rows_of(self, candidate: str) -> str:
-        """Return the path of a candidate's rows."""
-        folder = self.scores[-1 if in_stage2(candidate) else 0]
-        return (folder / candidate / self.part / ROWS_FILE).as_posix()
-
-
-VOICE = Layout(
-    (paths.SCORES,), "", (paths.SELECTION,), paths.CONFIRM, paths.REFERENCE, "candidates",
-    ("audit", "codes", "train", "score", "select"),
-)  # fmt: skip
-LANGUAGE = Layout(
-    (paths.LANGUAGE_SCORES, paths.LANGUAGE_STAGE2_SCORES),
-    "target",
-    (paths.LANGUAGE_CHOICE1, paths.LANGUAGE_SELECTION),
-    paths.LANGUAGE_CONFIRM,
-    paths.LANGUAGE.reference,
-    "language.candidates",
-    ("language_data", "language_stage1", "language_score", "language_decide", "language_stage2",
-     "language_confirm"),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One experiment as it was found.
-
-    Attributes:
-        name: What people call it.
-        commit: Its commit; None for the workspace.
-        params: Its parameters, flat.
-        decision: Its own selection record; None where it is missing.
-        confirm: Its own confirmation; None where there is none.
-        rows: Rows by candidate: the Base, and what is compared.
-        looked_at: Hashes of the rows of every candidate that its decisions chose from.
-        lacking: Candidates that were asked for and are not there.
-        missing: Why nothing of it can be compared, and what to do; empty when it can.
-        read: Reads a file of it.
-    """
-
-    name: str
-    commit: str | None
-    params: Mapping[str, Any]
-    decision: Mapping[str, Any] | None = None
-    confirm: Mapping[str, Any] | None = None
-    rows: Mapping[str, list[ScoreRow]] = field(default_factory=dict)
-    looked_at: frozenset[str] = frozenset()
-    lacking: tuple[str, ...] = ()
-    missing: tuple[str, str] | tuple[()] = ()
-    read: Callable[[str], bytes] = field(default=lambda path: b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -174,212 +95,28 @@ def compare(
             Problem("language", "a section in params.yaml", "none", "Leave --language out.")
         )
     rule = params.language.select if language and params.language else params.select
-    layout = LANGUAGE if language else VOICE
+    layout = LANGUAGE_LAYOUT if language else SPEAKER_LAYOUT
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as opened:
-        found = _read_all(_listed(names), layout, candidates, Path(scratch), opened)
+        found = read_experiments(list_experiments(names), layout, candidates, Path(scratch), opened)
         whole = [item for item in found if not item.missing]
         _refuse_mixed(whole)
         systems, twins = _systems(whole)
         _require_something(found, systems)
         record = _compared(found, whole, systems, twins, rule, layout, language)
-        html = _page(record, whole[0], systems, Path(scratch))
+        of_label = {BASE: whole[0]} | {system.label: system.experiment for system in systems}
+        rows = {BASE: whole[0].rows[BASE]} | {system.label: system.rows for system in systems}
+        html = build_page(
+            record,
+            rows,
+            lambda label, row: _clip(of_label[label], row, Path(scratch)),
+            value_in_words,
+        )
     write_json(TABLE, record)
     write_atomic(PAGE, html)
     lines = [record["reason"], record["disclosure"], *record["notes"]]
     lines += [f"{item['name']} is missing: {item['missing']}." for item in record["experiments"]
               if item["missing"]]  # fmt: skip
     return StageResult("\n".join([*lines, f"The page is {PAGE}."]), record)
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def _listed(names: Sequence[str] | None) -> list[tuple[str, str | None, str]]:
-    """List what is to be read: name, commit (None for the workspace) and state.
-
-    Raises:
-        UserError: Outside of a DVC project in git, and for names that mean nothing there.
-    """
-    import dvc.api
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.scm import RevError, resolve_rev
-    from scmrepo.exceptions import SCMError
-
-    try:
-        known = {
-            row["Experiment"] or row["rev"]: (row["rev"], row["State"] or "")
-            for row in dvc.api.exp_show()
-            if row["typ"] != "baseline"
-        }
-        with Repo() as repo:
-            scm = repo.scm
-            if names is None:
-                listed = [(name, resolve_rev(scm, rev), state)
-                          for name, (rev, state) in sorted(known.items())]  # fmt: skip
-                return [(WORKSPACE, None, ""), *listed]
-            listed, problems = [], []
-            for name in dict.fromkeys(names):
-                rev, state = known.get(name, (name, ""))
-                try:
-                    commit = None if name == WORKSPACE else resolve_rev(scm, rev)
-                except RevError:
-                    problems.append(
-                        Problem(name, f"{WORKSPACE}, an experiment or a commit", "nothing",
-                                "`dvc exp list --all-commits` names the experiments.")
-                    )  # fmt: skip
-                    continue
-                listed.append((name, commit, state))
-    except (DvcException, SCMError) as error:
-        raise UserError(
-            Problem(str(Path.cwd()), "a DVC project in a git repository with a commit",
-                    " ".join(str(error).split()) or type(error).__name__,
-                    "Run it in the project folder; see docs/sweeps.md.")
-        ) from None  # fmt: skip
-    if problems:
-        raise UserError(problems, "These experiments cannot be read.")
-    return listed
-
-
-def _read_all(
-    listed: Sequence[tuple[str, str | None, str]],
-    layout: Layout,
-    candidates: Sequence[str],
-    scratch: Path,
-    opened: ExitStack,
-) -> list[Experiment]:
-    """Read every experiment that is listed; they stay open for their clips."""
-    progress, found = Progress("Reading experiments", len(listed), "experiments"), []
-    for index, (name, commit, state) in enumerate(listed):
-        read = _read_file if commit is None else _reader(commit, opened)
-        found.append(
-            _experiment(name, commit, state, read, layout, candidates, scratch / str(index))
-        )
-        progress.advance()
-    return found
-
-
-def _read_file(path: str) -> bytes:
-    return Path(path).read_bytes()
-
-
-def _reader(commit: str, opened: ExitStack) -> Callable[[str], bytes]:
-    """Return what reads a file of a commit, from git or from DVC's cache."""
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from dvc_data.index import DataIndexError
-
-    files = DVCFileSystem(".", rev=commit)
-    opened.callback(files.close)
-
-    def read(path: str) -> bytes:
-        try:
-            return files.read_bytes(path)
-        except (DvcException, DataIndexError):  # in the lock, but in no cache or remote
-            raise FileNotFoundError(2, "not in the cache", path) from None
-
-    return read
-
-
-def _experiment(
-    name: str,
-    commit: str | None,
-    state: str,
-    read: Callable[[str], bytes],
-    layout: Layout,
-    candidates: Sequence[str],
-    scratch: Path,
-) -> Experiment:
-    """Read one experiment; what cannot be read makes it a missing one."""
-    params = flatten(_yaml(read, "params.yaml"))
-    if state in NOT_DONE:
-        why, fix = NOT_DONE[state]
-        return Experiment(name, commit, params, missing=(why, fix.format(name)))
-    again = "Run `dvc repro`." if commit is None else "Queue it again."
-    stale = _stale(params, _yaml(read, "dvc.lock"), layout)
-    if stale:
-        return Experiment(name, commit, params, missing=(stale, again))
-    try:
-        choices = [json.loads(read(path.as_posix())) for path in layout.choices]
-        decision = choices[-1]
-        looked_at = {
-            sha for made in choices for item, sha in made["inputs"].items() if item != BASE
-        }
-        chosen, scored = decision["chosen"], [item["name"] for item in decision["candidates"]]
-        asked = [chosen if item == CHOSEN else item for item in candidates]
-        wanted = dict.fromkeys([BASE, *(scored if EVERY in asked else asked)])
-        lacking = tuple(item for item in wanted if item not in scored)
-        rows = {
-            item: _rows(read, layout, item, decision, scratch) for item in wanted if item in scored
-        }
-    except (OSError, ValueError, KeyError) as error:
-        why = str(error)
-        if isinstance(error, UserError):  # it names a temporary file
-            why = f"expected {error.problems[0].expected}, found {error.problems[0].found}"
-        elif isinstance(error, OSError) and error.filename:
-            why = f"{error.filename} is not there"
-        if commit is not None:
-            again = f"Fetch it (`dvc exp pull origin {name}`) or queue it again."
-        return Experiment(name, commit, params, missing=(f"it cannot be read ({why})", again))
-    if lacking and len(lacking) == len([item for item in wanted if item != BASE]):
-        why = f"it has no scores of {', '.join(lacking)}"
-        return Experiment(name, commit, params, decision, missing=(why, "Name other candidates."))
-    try:
-        confirm = json.loads(read(layout.confirm.as_posix()))
-    except (OSError, ValueError):
-        confirm = None
-    return Experiment(
-        name, commit, params, decision, confirm, rows, frozenset(looked_at), lacking, (), read
-    )
-
-
-def _rows(
-    read: Callable[[str], bytes],
-    layout: Layout,
-    candidate: str,
-    decision: Mapping[str, Any],
-    scratch: Path,
-) -> list[ScoreRow]:
-    """Read a candidate's rows and hold them to the decision that was made from them."""
-    place = scratch / candidate / ROWS_FILE
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(read(layout.rows_of(candidate)))
-    rows = read_scores(place, split=decision["split"])
-    if rows_sha(rows) != decision["inputs"][candidate]:
-        raise ValueError(f"its decision was made from other scores of {candidate}")
-    return rows
-
-
-def _yaml(read: Callable[[str], bytes], path: str) -> dict[str, Any]:
-    """Read a mapping; an absent or broken file is an empty one."""
-    try:
-        found = yaml.safe_load(read(path))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _stale(params: Mapping[str, Any], lock: Mapping[str, Any], layout: Layout) -> str:
-    """Say which parameter is not the one that the results were made with; "" when none is."""
-    for name, stage in sorted(lock.get("stages", {}).items()):
-        if name.split("@")[0] not in layout.stages:
-            continue
-        if "@" in name and name.split("@")[1] not in params.get(layout.candidates, []):
-            continue  # a candidate that is no longer listed
-        made_with = flatten(stage.get("params", {}).get("params.yaml", {}))
-        for key, value in made_with.items():
-            if key in params and _number(params[key]) != _number(value):
-                return (
-                    f"its results are those of {key} {_shown(value)}, not of {_shown(params[key])}"
-                )
-    return ""
-
-
-def _number(value: Any) -> Any:
-    """Read `2e-06` as the number that it is: DVC writes it so, and YAML 1.1 takes it for text."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
-        return float(value)
-    return [_number(item) for item in value] if isinstance(value, list) else value
 
 
 # --- what may be compared ------------------------------------------------------------------------
@@ -392,7 +129,7 @@ def _refuse_mixed(found: Sequence[Experiment]) -> None:
         UserError: With a problem for each thing that differs.
     """
     shaped = [
-        f"{key}: " + ", ".join(f"{_shown(value)} ({_names(who)})" for value, who in values)
+        f"{key}: " + ", ".join(f"{value_in_words(value)} ({_names(who)})" for value, who in values)
         for key, values in _differing(found).items()
         if key.startswith(tuple(f"{name}." for name in SHAPE_SCORES)) or key in SHAPE_SCORES
     ]
@@ -438,14 +175,14 @@ def _scored_by(item: Experiment) -> dict[str, str]:
 
 def _differing(
     found: Sequence[Experiment],
-) -> dict[str, list[tuple[Any, list[str]]]]:
+) -> dict[str, list[tuple[object, list[str]]]]:
     """Return the parameters that are not the same in all experiments: values and who has them."""
     keys = sorted({key for item in found for key in item.params})
     table = {}
     for key in keys:
-        values: dict[str, tuple[Any, list[str]]] = {}
+        values: dict[str, tuple[object, list[str]]] = {}
         for item in found:
-            value = _number(item.params.get(key))
+            value = plain_number(item.params.get(key))
             values.setdefault(fingerprint(value), (value, []))[1].append(item.name)
         if len(values) > 1:
             table[key] = list(values.values())
@@ -511,7 +248,7 @@ def _compared(
     rule: SelectParams,
     layout: Layout,
     language: bool,
-) -> dict[str, Any]:
+) -> Record:
     """Choose among the systems by the rule for epochs, and hold all pairs against each other."""
     start = whole[0]
     # The rule knows the Base and numbered candidates: the systems are numbered in its order.
@@ -520,15 +257,14 @@ def _compared(
         alias: [row.model_copy(update={"candidate": alias}) for row in system.rows]
         for alias, system in zip(labels, systems, strict=True)
     }
-    reference = layout.reference.as_posix()
-    scale = _json(start.read, f"{reference}/similarity.json")
+    scale = read_json_of(start.read, layout.corpus.scale)
     decision = selection.select(
         {BASE: start.rows[BASE], **numbered},
         rule,
         what="take any of these experiments",
         scale=scale,
     )
-    decision = _renamed(decision, labels)
+    decision = {key: _renamed(value, labels) for key, value in decision.items()}
     power = decision["power"]
     power["text"] = power["text"].replace("two epochs", "two experiments")
     decision["inputs"] = {BASE: rows_sha(start.rows[BASE])} | {
@@ -569,9 +305,9 @@ def _row(
     item: Experiment,
     systems: Sequence[System],
     twins: Mapping[str, str],
-    decision: Mapping[str, Any],
-    differing: Mapping[str, Any],
-) -> dict[str, Any]:
+    decision: Record,
+    differing: Record,
+) -> Record:
     """Describe one experiment: what differs in its parameters, what it chose, what became of it."""
     own = item.decision or {}
     compared = [system for system in systems if system.experiment is item]
@@ -588,7 +324,7 @@ def _row(
     return {
         "name": item.name,
         "commit": item.commit,
-        "parameters": {key: _number(item.params.get(key)) for key in differing},
+        "parameters": {key: plain_number(item.params.get(key)) for key in differing},
         "missing": ". ".join(item.missing).rstrip(".") if item.missing else "",
         "lacking": list(item.lacking),
         "own_choice": own.get("chosen"),
@@ -604,7 +340,7 @@ def _row(
 
 
 def _disclosure(
-    looked_at: int, experiments: int, winner: System | None, confirm: Mapping[str, Any] | None
+    looked_at: int, experiments: int, winner: System | None, confirm: Record | None
 ) -> str:
     """Say why the winner's figures are too good, and which to quote instead."""
     if winner is None:
@@ -629,7 +365,7 @@ def _notes(
     whole: Sequence[Experiment],
     systems: Sequence[System],
     twins: Mapping[str, str],
-    decision: Mapping[str, Any],
+    decision: Record,
 ) -> list[str]:
     """Say what a reader of the table must know besides."""
     notes = []
@@ -656,7 +392,7 @@ def _notes(
     return notes
 
 
-def _not_shown(decision: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[str]:
+def _not_shown(decision: Record, comparison: Record) -> list[str]:
     """Name those that the winner is chosen over without being shown to be better."""
     winner = decision["chosen"]
     key = "sim" if decision["rule"]["primary"] == "similarity" else "error"
@@ -677,7 +413,7 @@ def _not_shown(decision: Mapping[str, Any], comparison: Mapping[str, Any]) -> li
     ]
 
 
-def _renamed(value: Any, labels: Mapping[str, str]) -> Any:
+def _renamed(value: object, labels: Mapping[str, str]) -> object:
     """Put the systems' names where the rule has numbered candidates."""
     if isinstance(value, dict):
         return {_renamed(key, labels): _renamed(item, labels) for key, item in value.items()}
@@ -688,72 +424,8 @@ def _renamed(value: Any, labels: Mapping[str, str]) -> Any:
     return value
 
 
-def _json(read: Callable[[str], bytes], path: str) -> Any:
-    try:
-        return json.loads(read(path))
-    except (OSError, ValueError):
-        return None
-
-
 def _names(listed: Sequence[str]) -> str:
     return ", ".join(listed)
-
-
-def _shown(value: Any) -> str:
-    """Write a parameter's value for people."""
-    value = _number(value)
-    if value is None:
-        return "nothing"
-    if isinstance(value, list):
-        return ", ".join(_shown(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-# --- the page ------------------------------------------------------------------------------------
-
-
-def _page(
-    record: Mapping[str, Any], start: Experiment, systems: Sequence[System], scratch: Path
-) -> str:
-    """Build the page: the table, the pairs, the gates, and what some sentences sound like."""
-    metric = record["decision"]["rule"]["error_metric"]
-    by_label = {BASE: (start, start.rows[BASE])} | {
-        system.label: (system.experiment, system.rows) for system in systems
-    }
-    return (
-        components.environment()
-        .get_template("compare.html.j2")
-        .render(
-            record=record,
-            decision=record["decision"],
-            metric=metric,
-            measures=MEASURES,
-            shown=_shown,
-            sentences=_sentences(by_label, record["winner"], metric, scratch),
-            num_open=NUM_OPEN,
-            provenance=_provenance(record),
-        )
-    )
-
-
-def _sentences(
-    by_label: Mapping[str, tuple[Experiment, Sequence[ScoreRow]]],
-    winner: str,
-    metric: str,
-    scratch: Path,
-) -> list[dict[str, Any]]:
-    """Lay out sentence x system: first take of the first sentences by hash of their text."""
-    texts = {row.text_norm: row.text for _, rows in by_label.values() for row in rows}
-    listed = []
-    for text in first_by_hash(texts, MAX_SENTENCES):
-        cells = []
-        for label, (item, rows) in by_label.items():
-            row = min((row for row in rows if row.text_norm == text), key=lambda row: row.take)
-            values = row.model_dump(mode="json")
-            values["wav"] = _clip(item, row, scratch)
-            cells.append(components.make_cell(values, label, metric))
-        listed.append(components.sentence(texts[text], cells, winner))
-    return listed
 
 
 def _clip(item: Experiment, row: ScoreRow, scratch: Path) -> str:
@@ -766,18 +438,3 @@ def _clip(item: Experiment, row: ScoreRow, scratch: Path) -> str:
     except OSError:
         return ""
     return str(path)
-
-
-def _provenance(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List what shaped the figures."""
-    rule = record["decision"]["rule"]
-    return [
-        *record["scored_by"].items(),
-        ("experiments", ", ".join(f"{item['name']} {(item['commit'] or 'files as they are')[:12]}"
-                                  for item in record["experiments"])),
-        ("rows", ", ".join(f"{name} {sha[:12]}"
-                           for name, sha in record["decision"]["inputs"].items())),
-        ("bootstrap", f"{rule['num_bootstrap']} resamples of sentences, seed {rule['seed']}, "
-                      f"{100 * rule['confidence']:g} % intervals"),
-        ("versions", ", ".join(f"{name} {found}" for name, found in record["versions"].items())),
-    ]  # fmt: skip
