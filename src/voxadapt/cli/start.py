@@ -25,7 +25,7 @@ LONG_GONE = Problem(
 
 
 class ImportCommand(TyperCommand):
-    """Names the successor of `--long`, whatever stands beside it."""
+    """Refuses the former option `--long` and names its successor."""
 
     def parse_args(  # type: ignore[override]
         self, context: typer.Context, arguments: list[str]

@@ -20,6 +20,9 @@ TEXT_COLUMNS = ("text", "transcription", "transcript", "sentence", "normalized_t
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id", "speaker_name")
 
 
+Span = tuple[float, float]  # start and length, seconds
+
+
 @dataclass(frozen=True)
 class Row:
     """One utterance of a source.
@@ -40,7 +43,7 @@ class Row:
     audio: str
     text: str
     speaker: str | None = None
-    span_s: tuple[float, float] | None = None
+    span_s: Span | None = None
     channel: int | None = None
     packed: tuple[Path, int] | None = None
 
@@ -150,10 +153,9 @@ def _read_hf(source: Path, text_column: str | None) -> Found:
         if file.suffix == ".parquet":
             rows += _read_parquet(file, text_column)
             continue
+        listed: Iterable[tuple[str, Mapping[str, object]]]
         if file.suffix == ".csv":
-            listed: Iterable[tuple[str, dict[str, Any]]] = _table(
-                file, ",", ("file_name",), problems
-            )
+            listed = _table(file, ",", ("file_name",), problems)
         else:
             listed = _objects(file, problems)
         for where, values in listed:
@@ -171,29 +173,40 @@ def _read_hf(source: Path, text_column: str | None) -> Found:
 
 def _read_parquet(file: Path, text_column: str | None) -> list[Row]:
     """Read everything but the audio of a parquet file."""
-    table = open_parquet(file)
-    names = table.schema_arrow.names
+    names: list[str] = _open_parquet(file).schema_arrow.names
     if "audio" not in names:
         found = ", ".join(names[:8])
         raise UserError(Problem(str(file), "a column audio", found, "Rename the column."))
-    wanted = [text_column] if text_column else [name for name in TEXT_COLUMNS if name in names]
-    if not wanted or wanted[0] not in names:
+    column = text_column or next((name for name in TEXT_COLUMNS if name in names), None)
+    if column is None or column not in names:
         raise UserError(_no_text(str(file), names, text_column))
-    who = next((name for name in SPEAKER_COLUMNS if name in names), None)
-    rows, number = [], 0
-    for batch in table.iter_batches(columns=[name for name in (wanted[0], who) if name]):
-        for values in batch.to_pylist():
-            voice = None if who is None or values[who] is None else str(values[who])
-            text = values[wanted[0]]
-            rows.append(
-                Row(f"{file.name}:{number + 1}", f"{file.stem}-{number:06d}", "",
-                    text if isinstance(text, str) else "", voice, packed=(file, number))
-            )  # fmt: skip
-            number += 1
+    speaker = next((name for name in SPEAKER_COLUMNS if name in names), None)
+    rows = []
+    columns = [name for name in (column, speaker) if name]
+    for number, values in enumerate(parquet_rows(file, columns)):
+        text, voice = values[column], None if speaker is None else values[speaker]
+        rows.append(
+            Row(
+                f"{file.name}:{number + 1}",
+                f"{file.stem}-{number:06d}",
+                "",
+                text if isinstance(text, str) else "",
+                None if voice is None else str(voice),
+                packed=(file, number),
+            )
+        )
     return rows
 
 
-def open_parquet(file: Path) -> Any:
+def parquet_rows(
+    file: Path, columns: Sequence[str], batch_size: int = 1024
+) -> Iterator[dict[str, object]]:
+    """Yield the rows of a parquet file; `batch_size` of them are in memory."""
+    for batch in _open_parquet(file).iter_batches(batch_size=batch_size, columns=columns):
+        yield from batch.to_pylist()
+
+
+def _open_parquet(file: Path) -> Any:
     """Open a parquet file with pyarrow, where it is installed."""
     try:
         from pyarrow.parquet import ParquetFile
@@ -302,9 +315,8 @@ def _metadata_files(source: Path) -> list[Path]:
 
 def _lines(file: Path, problems: list[Problem]) -> Iterator[tuple[str, str]]:
     """Yield the lines of a text file, perhaps gzipped, with where they stand."""
-    opener: Any = gzip.open if file.suffix == ".gz" else open
     try:
-        with opener(file, "rb") as stream:
+        with gzip.open(file) if file.suffix == ".gz" else open(file, "rb") as stream:
             number = 0
             while raw := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
@@ -331,7 +343,7 @@ def _lines(file: Path, problems: list[Problem]) -> Iterator[tuple[str, str]]:
 
 def _table(
     file: Path, delimiter: str, needed: Sequence[str], problems: list[Problem]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the rows of a table with a header; a row of another width is a problem."""
     if not file.is_file():
         raise UserError(Problem(str(file), "a file", "nothing", "Name the file itself."))
@@ -383,7 +395,7 @@ def _objects(file: Path, problems: list[Problem]) -> Iterator[tuple[str, dict[st
 
 
 def _column(
-    where: str, values: Mapping[str, Any], given: str | None, problems: list[Problem]
+    where: str, values: Mapping[str, object], given: str | None, problems: list[Problem]
 ) -> str | None:
     """Return the text of a row; None after noting that there is none."""
     name = given or next((name for name in TEXT_COLUMNS if name in values), None)
@@ -399,7 +411,7 @@ def _no_text(where: str, names: Sequence[str], given: str | None) -> Problem:
     return Problem(where, expected, ", ".join(map(str, names))[:80], "Name it with --text-column.")
 
 
-def _speaker(values: Mapping[str, Any]) -> str | None:
+def _speaker(values: Mapping[str, object]) -> str | None:
     name = next((name for name in SPEAKER_COLUMNS if values.get(name) not in (None, "")), None)
     return None if name is None else str(values[name])
 

@@ -5,23 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_atomic
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
-from voxadapt.data.audio import (
-    probe,
-)
-from voxadapt.data.manifest import (
-    ManifestFiles,
-    check_text,
-)
-from voxadapt.prepare.formats import READERS, Row, find_layout, of_speaker, open_parquet
+from voxadapt.data.audio import probe
+from voxadapt.data.manifest import ManifestFiles, check_text
+from voxadapt.prepare.formats import READERS, Row, Span, find_layout, of_speaker, parquet_rows
 from voxadapt.prepare.import_folder import (
     ImportedClip,
     ImportResult,
@@ -32,6 +26,8 @@ from voxadapt.prepare.import_folder import (
     finish,
     readable_reference,
 )
+
+NOT_UNPACKED = "none"  # a file name that no clip has
 
 
 def import_corpus(
@@ -88,110 +84,98 @@ def import_corpus(
     staging, done = begin(out, options, consent, force)
     if done is not None:
         return done
-    rows, problems, paths = _sound_rows(rows, root, staging)
+    usable, problems = _usable_rows(rows, root, staging)
     left_out += problems
-    if not rows:
+    if not usable:
         fix = "Mend the source, or name its --format."
         raise UserError(
             left_out or [Problem(str(source), "at least one row", "none", fix)],
             f"{source}: no row can be imported.",
         )
-    clips = _write_clips(rows, paths, staging)
-    clips, reference = choose_reference(clips, staging, ref)
+    clips, reference = choose_reference(_write_clips(usable, staging), staging, ref)
     facts = {
         "format": kind, "source": source.resolve().name, "speaker": voice,
         "files": options["files"], "num_rows": num_rows, "num_other_speakers": num_others,
-        "reference": reference, "transcripts": "given",
+        "transcripts": "given",
     }  # fmt: skip
-    return finish(out, staging, clips, left_out, facts, language, consent)
+    return finish(out, staging, clips, left_out, facts, reference, language, consent)
 
 
-def _sound_rows(
+def _usable_rows(
     rows: Sequence[Row], root: Path, staging: Path
-) -> tuple[list[Row], list[Problem], dict[str, Path]]:
-    """Return rows whose text and audio can be used, what is wrong with the others, and files."""
-    _unpack([row for row in rows if row.packed is not None], staging)
-    folders = {False: ManifestFiles(root), True: ManifestFiles(staging)}
-    home = os.path.realpath(root)
-    kept: list[Row] = []
+) -> tuple[list[tuple[Row, Path]], list[Problem]]:
+    """Return the rows that can be used, each with its audio, and what is wrong with the others."""
+    _unpack(rows, staging)
+    given, unpacked = ManifestFiles(root), ManifestFiles(staging)
+    places: dict[str, tuple[Path | None, list[Problem]]] = {}
+    usable: list[tuple[Row, Path]] = []
     problems: list[Problem] = []
-    paths: dict[str, Path] = {}
-    known: dict[str, Path | Problem] = {}
-    seen: dict[tuple[str, Any, Any], str] = {}
+    seen: dict[tuple[str, Span | None, int | None], str] = {}
     for row in rows:
         row = replace(row, text=row.text.strip())
         found = check_text(row.where, row.text)
-        name = row.audio
-        if row.packed is not None:
-            name = next(
-                (path.relative_to(staging).as_posix() for path in _unpacked(row, staging)), "none"
-            )
-        elif os.path.isabs(name) and os.path.realpath(name).startswith(home + os.sep):
-            name = os.path.relpath(os.path.realpath(name), home)
-        if name not in known:
+        if row.packed is None:
+            name, files = _name_below(row.audio, root), given
+        else:
+            name, files = _unpacked_name(row, staging), unpacked
+        if name not in places:
             told: list[Problem] = []
-            place = folders[row.packed is not None].check(row.where, "audio", name, told)
-            known[name] = place if place is not None else told[0]
-        place_or_problem = known[name]
-        if isinstance(place_or_problem, Problem):
-            problem = replace(place_or_problem, where=row.where)
-            if os.path.isabs(row.audio):
-                problem = replace(problem, fix="Name the folder of the audio with --audio-root.")
-            found = [*found, problem]
-        else:
-            key = (name, row.span_s, row.channel)
-            if key in seen:
-                twice = f"again (first in {seen[key]})"
-                found = [*found, Problem(row.where, "each clip once", twice, "Drop one of them.")]
-            seen.setdefault(key, row.where)
+            places[name] = files.check(row.where, "audio", name, told), told
+        path, told = places[name]
+        if path is None:
+            is_absolute = os.path.isabs(row.audio)
+            fix = "Name the folder of the audio with --audio-root." if is_absolute else told[0].fix
+            found.append(replace(told[0], where=row.where, fix=fix))
+        elif (first := seen.setdefault((name, row.span_s, row.channel), row.where)) != row.where:
+            again = f"again (first in {first})"
+            found.append(Problem(row.where, "each clip once", again, "Drop one of them."))
         if found:
-            first = found[0]
-            problems.append(
-                first if len(found) == 1
-                else replace(first, found=f"{first.found}; also {found[1].found}")
-            )  # fmt: skip
-        else:
-            kept.append(row)
-            assert isinstance(place_or_problem, Path)
-            paths[row.where + row.name] = place_or_problem
-    return kept, problems, paths
+            also = "".join(f"; also {problem.found}" for problem in found[1:2])
+            problems.append(replace(found[0], found=found[0].found + also))
+        elif path is not None:
+            usable.append((row, path))
+    return usable, problems
+
+
+def _name_below(audio: str, root: Path) -> str:
+    """Return an absolute path below the folder of the audio relative to it, others as they are."""
+    if not os.path.isabs(audio):
+        return audio
+    home, path = os.path.realpath(root), os.path.realpath(audio)
+    return os.path.relpath(path, home) if path.startswith(home + os.sep) else audio
 
 
 def _unpack(rows: Sequence[Row], staging: Path) -> None:
     """Write the audio of parquet rows as files, once."""
-    wanted: dict[Path, dict[int, Row]] = {}
+    wanted: dict[Path, dict[int, str]] = {}
     for row in rows:
-        assert row.packed is not None
-        if not _unpacked(row, staging):
-            wanted.setdefault(row.packed[0], {})[row.packed[1]] = row
-    for file, numbers in wanted.items():
-        number = 0
-        for batch in open_parquet(file).iter_batches(batch_size=16, columns=["audio"]):
-            for values in batch.to_pylist():
-                audio, row_or_none = values["audio"], numbers.get(number)
-                number += 1
-                data = audio.get("bytes") if isinstance(audio, dict) else None
-                if row_or_none is None or not isinstance(data, bytes):
-                    continue
-                suffix = Path(str(audio.get("path") or "")).suffix.lower()
-                suffix = suffix if re.fullmatch(r"\.[a-z0-9]{2,5}", suffix) else ".wav"
-                write_atomic(staging / "unpacked" / f"{row_or_none.name}{suffix}", data)
+        if row.packed is not None and _unpacked_name(row, staging) == NOT_UNPACKED:
+            file, number = row.packed
+            wanted.setdefault(file, {})[number] = row.name
+    for file, names in wanted.items():
+        for number, values in enumerate(parquet_rows(file, ["audio"], batch_size=16)):
+            audio, name = values["audio"], names.get(number)
+            data = audio.get("bytes") if isinstance(audio, dict) else None
+            if name is None or not isinstance(audio, dict) or not isinstance(data, bytes):
+                continue
+            suffix = Path(str(audio.get("path") or "")).suffix.lower()
+            suffix = suffix if re.fullmatch(r"\.[a-z0-9]{2,5}", suffix) else ".wav"
+            write_atomic(staging / "unpacked" / f"{name}{suffix}", data)
 
 
-def _unpacked(row: Row, staging: Path) -> list[Path]:
-    return sorted((staging / "unpacked").glob(f"{row.name}.*"))
+def _unpacked_name(row: Row, staging: Path) -> str:
+    """Return the file that holds the audio of a parquet row, below the staging folder."""
+    files = sorted((staging / "unpacked").glob(f"{row.name}.*"))
+    return files[0].relative_to(staging).as_posix() if files else NOT_UNPACKED
 
 
-def _write_clips(
-    rows: Sequence[Row], paths: Mapping[str, Path], staging: Path
-) -> list[ImportedClip]:
+def _write_clips(rows: Sequence[tuple[Row, Path]], staging: Path) -> list[ImportedClip]:
     """Copy or cut the clips; those that an earlier run has written stay."""
-    safe = [re.sub(r"[^\w.-]", "_", row.name)[:80].strip("._") or "clip" for row in rows]
+    safe = [re.sub(r"[^\w.-]", "_", row.name)[:80].strip("._") or "clip" for row, _ in rows]
     counts = Counter(name.casefold() for name in safe)
     progress = Progress("import", len(rows), "clips")
     clips = []
-    for row, stem in zip(rows, safe, strict=True):
-        source = paths[row.where + row.name]
+    for (row, source), stem in zip(rows, safe, strict=True):
         if counts[stem.casefold()] > 1:
             stem = f"{stem}-{fingerprint([row.audio, row.where, row.span_s, row.name], 10)}"
         if row.span_s is None:

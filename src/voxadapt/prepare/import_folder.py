@@ -1,7 +1,7 @@
 """The folder that an import writes: clips, reference, manifest and the record of it.
 
-Until it is whole, it lies beside its place under a name that begins with a dot, and the same
-command goes on there.
+It is written under a name that begins with a dot, where a repeated command goes on, and renamed
+when it is complete.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile as sf
+from numpy.typing import NDArray
 
 from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError
@@ -29,13 +29,7 @@ from voxadapt.core.files import (
 )
 from voxadapt.core.params import AuditParams
 from voxadapt.core.provenance import fingerprint
-from voxadapt.data.audio import (
-    AudioError,
-    measure,
-    probe,
-    read_mono,
-    to_mono,
-)
+from voxadapt.data.audio import AudioError, measure, probe, read_mono, to_mono
 from voxadapt.data.manifest import row_problems
 
 SCHEMA = "voxadapt-import/1"
@@ -57,13 +51,13 @@ class ImportResult:
 
     Attributes:
         sentence: The outcome, for people.
-        left_out: One problem for each row or stretch that was left out.
+        left_out: One problem for each row that was left out.
         record: The content of `import.json`.
     """
 
     sentence: str
     left_out: tuple[Problem, ...]
-    record: Mapping[str, Any]
+    record: Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ class ImportedClip:
 
 
 def begin(
-    out: Path, options: Mapping[str, Any], consent: str | None, force: bool
+    out: Path, options: Mapping[str, object], consent: str | None, force: bool
 ) -> tuple[Path, ImportResult | None]:
     """Return the folder to work in; or what an earlier run of the same command has written."""
     if checked_consent(consent) is not None:
@@ -123,7 +117,7 @@ def copy_clip(source: Path, target: Path) -> None:
 def cut_clip(
     source: Path, target: Path, start_s: float, length_s: float, channel: int | None = None
 ) -> None:
-    """Write a stretch of a file as FLAC, at its own rate."""
+    """Write a part of a file as FLAC, at its own rate."""
     with sf.SoundFile(source) as stream:
         stream.seek(min(round(start_s * stream.samplerate), stream.frames - 1))
         samples = stream.read(round(length_s * stream.samplerate), dtype="float32", always_2d=True)
@@ -132,7 +126,9 @@ def cut_clip(
     write_sound(target, mono, rate_hz, "FLAC", "PCM_24" if deep else "PCM_16")
 
 
-def write_sound(target: Path, samples: np.ndarray, rate_hz: int, kind: str, subtype: str) -> None:
+def write_sound(
+    target: Path, samples: NDArray[np.float32], rate_hz: int, kind: str, subtype: str
+) -> None:
     """Write [num_samples] as a file of libsndfile's `kind` and `subtype`, whole or not at all."""
     stream = io.BytesIO()
     sf.write(stream, np.clip(samples, -1.0, 1.0), rate_hz, format=kind, subtype=subtype)
@@ -155,32 +151,25 @@ def readable_reference(ref: Path) -> Path:
 
 
 def choose_reference(
-    clips: list[ImportedClip], staging: Path, ref: Path | None
-) -> tuple[list[ImportedClip], dict[str, Any]]:
-    """Write `ref.wav`, the user's or the clearest clip; return the clips that are left."""
+    clips: Sequence[ImportedClip], staging: Path, ref: Path | None
+) -> tuple[list[ImportedClip], dict[str, str | None]]:
+    """Write `ref.wav`, the user's or the clearest clip.
+
+    Returns:
+        The clips that are left, and what the record says of the reference.
+    """
     if ref is not None:
         mono, rate_hz = read_mono(ref)
         write_sound(staging / REF, mono, rate_hz, "WAV", "PCM_16")
-        return clips, {"from": ref.name, "rule": "given", "text": None}
+        return list(clips), {"from": ref.name, "rule": "given", "text": None}
     low_s, high_s = AuditParams().ref_duration_s
     fit = [clip for clip in clips if low_s <= clip.duration_s <= high_s]
     fit = sorted(fit, key=lambda clip: sha256_bytes(clip.audio.encode()))[:MAX_MEASURED]
-    ranked: list[tuple[tuple[Any, ...], ImportedClip]] = []
-    for clip in fit:
-        try:
-            samples, rate_hz = read_mono(staging / clip.audio)
-        except AudioError:
-            continue
-        found = measure(samples, rate_hz)
-        silence_s = max(found.lead_silence_s, found.trail_silence_s, found.max_internal_silence_s)
-        order = (found.clipped_share > AuditParams().max_clipped_share, silence_s > 0.7,
-                 -int(found.snr_db // 6), abs(clip.duration_s - 6.0), clip.audio)  # fmt: skip
-        ranked.append((order, clip))
+    ranked = [(rank, clip) for clip in fit if (rank := _rank(clip, staging)) is not None]
     if not ranked or len(clips) < 2:
-        raise UserError(
-            Problem("the reference", f"a clip of {low_s:g} to {high_s:g} s among others",
-                    f"none among {len(clips)}", "Give one with --ref.")
-        )  # fmt: skip
+        expected = f"a clip of {low_s:g} to {high_s:g} s among others"
+        found = f"none among {len(clips)}"
+        raise UserError(Problem("the reference", expected, found, "Give one with --ref."))
     chosen = min(ranked, key=lambda item: item[0])[1]
     mono, rate_hz = read_mono(staging / chosen.audio)
     write_sound(staging / REF, mono, rate_hz, "WAV", "PCM_16")
@@ -188,9 +177,21 @@ def choose_reference(
     return rest, {"from": chosen.audio, "rule": REF_RULE, "text": chosen.text}
 
 
+def _rank(clip: ImportedClip, staging: Path) -> tuple[bool, bool, int, float, str] | None:
+    """Return how a clip ranks by `REF_RULE`, the best lowest; None where it cannot be read."""
+    try:
+        found = measure(*read_mono(staging / clip.audio))
+    except AudioError:
+        return None
+    silence_s = max(found.lead_silence_s, found.trail_silence_s, found.max_internal_silence_s)
+    is_clipped = found.clipped_share > AuditParams().max_clipped_share
+    snr_steps = int(found.snr_db // 6)
+    return is_clipped, silence_s > 0.7, -snr_steps, abs(clip.duration_s - 6.0), clip.audio
+
+
 def manifest_rows(
-    clips: Iterable[ImportedClip], language: str | None, consent: str | None = None
-) -> Iterator[dict[str, Any]]:
+    clips: Iterable[ImportedClip], language: str | None, consent: str | None
+) -> Iterator[dict[str, str]]:
     """Yield the rows of the manifest, as the audit reads them."""
     same = {"language": language, "consent": consent}
     for clip in clips:
@@ -216,9 +217,10 @@ def finish(
     staging: Path,
     clips: Sequence[ImportedClip],
     left_out: Sequence[Problem],
-    facts: Mapping[str, Any],
+    facts: Mapping[str, object],
+    reference: Mapping[str, str | None],
     language: str | None,
-    consent: str | None = None,
+    consent: str | None,
 ) -> ImportResult:
     """Write manifest and record, and move the folder to its place."""
     write_jsonl(staging / MANIFEST, manifest_rows(clips, language, consent))
@@ -232,6 +234,7 @@ def finish(
         "voxadapt": __version__,
         "plan": read_json(staging / PLAN),
         **facts,
+        "reference": reference,
         "num_imported": len(clips),
         "minutes": round(minutes, 4),
         "num_left_out": len(left_out),
@@ -249,6 +252,6 @@ def finish(
     shutil.rmtree(old, ignore_errors=True)
     sentence = (
         f"{out / MANIFEST}: {len(clips)} clips, {minutes:.1f} min; {len(left_out)} left out. "
-        f"The reference is {record['reference']['from']}."
+        f"The reference is {reference['from']}."
     )
     return ImportResult(sentence, tuple(left_out), record)

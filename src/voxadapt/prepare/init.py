@@ -299,11 +299,10 @@ def _write(
 ) -> None:
     """Write manifest, table and page."""
     for row in rows:
-        if row.disagrees:
+        if row.error is not None and row.disagrees:
             until = "; left out until it is checked" if row.is_doubtful else ""
-            row.remarks.insert(
-                0, f"Whisper hears it {100 * (row.error or 0.0):.0f} % otherwise{until}"
-            )
+            told = f"Whisper's transcript differs by {100 * row.error:.0f} %{until}"
+            row.remarks.insert(0, told)
     own = list(dict.fromkeys(name for entry in entries.values() for name in entry.extra))
     for clip in clips_of(record):
         clip["listed"] = True

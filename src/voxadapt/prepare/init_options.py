@@ -26,7 +26,7 @@ class InitOptions:
         asr: Whisper checkpoint, or a name.
         asr_language: Whisper's code of the language.
         clip_s: Shortest and longest clip.
-        window_s: Longest stretch that Whisper transcribes at once.
+        window_s: Seconds that Whisper transcribes at once.
         sentences: How many the recording script has at most.
         speaker_name: What the speaker is called.
         profile: Model that a new project begins with.

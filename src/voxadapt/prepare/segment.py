@@ -131,7 +131,7 @@ def windows(recording: Path, window_s: float) -> Iterator[Window]:
 
 
 def speech_spans(mono: Mono, rate_hz: int) -> list[Span]:
-    """Return stretches of speech that pauses of `PAUSE_S` or more divide, in seconds.
+    """Return the spans of speech that pauses of `PAUSE_S` or more divide, in seconds.
 
     Args:
         mono: Samples, [num_samples].
@@ -170,7 +170,7 @@ def _window_end(mono: Mono, rate_hz: int) -> tuple[int, bool]:
 
 
 def speech_of(recording: Path) -> list[Span]:
-    """Return the stretches of speech of a recording of any length, in seconds."""
+    """Return the spans of speech of a recording of any length, in seconds."""
     spans: list[Span] = []
     for window in windows(recording, WINDOW_S):
         for start_s, end_s in speech_spans(window.mono, window.rate_hz):
@@ -283,9 +283,9 @@ def _judged(segment: Segment, recording: str, clip_s: Span, is_open: bool = Fals
 
 
 def place_words(words: Sequence[Word], spans: Sequence[Span]) -> list[list[Word]]:
-    """Give each word to the stretch of speech that it overlaps most, in order.
+    """Give each word to the span of speech that it overlaps most, in order.
 
-    Whisper lets a word last through the pause beside it; the pause itself counts for nothing.
+    Whisper lets a word last through the pause before or after it, which is no overlap.
 
     Args:
         words: Word, start, end and probability.
@@ -341,7 +341,7 @@ def at_pauses(spans: Sequence[Span], clip_s: Span) -> list[Span]:
 
 
 def place_lines(spans: Sequence[Span], lines: Sequence[str], longest_s: float) -> list[Span] | None:
-    """Give each line of a text its stretch of a recording.
+    """Find the part of a recording in which each line of a text is read.
 
     Of all ways to cut the recording into as many parts as there are lines, the cheapest is taken:
     a line costs the square of how far its length is from what its letters ask for (in units of
@@ -353,7 +353,7 @@ def place_lines(spans: Sequence[Span], lines: Sequence[str], longest_s: float) -
         longest_s: Longest clip.
 
     Returns:
-        Start and end of each line in seconds; None where there are fewer stretches than lines, or
+        Start and end of each line in seconds; None where there are fewer spans than lines, or
         no way keeps every clip short enough.
     """
     count, total = len(lines), len(spans)
@@ -361,7 +361,7 @@ def place_lines(spans: Sequence[Span], lines: Sequence[str], longest_s: float) -
         return None
     letters = [max(1, num_spoken_characters(line)) for line in lines]
     spoken_s = [0.0]
-    pauses_s = [0.0, 0.0]  # before stretch 0 and stretch 1, then summed
+    pauses_s = [0.0, 0.0]  # before span 0 and span 1, then summed
     for number, (start_s, end_s) in enumerate(spans):
         spoken_s.append(spoken_s[-1] + end_s - start_s)
         if number:
