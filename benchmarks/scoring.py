@@ -36,8 +36,7 @@ PARTS = ("load", "tokens", "codec", "transcripts", "similarity", "rest")
 #: What a score stage imports before it can begin.
 IMPORTS = (
     "import torch; from voxadapt.core.compat import import_qwen_tts; import_qwen_tts(); "
-    "import qwen_tts.core.models, voxadapt.pipeline.stages, voxadapt.model.load, "
-    "voxadapt.asr.whisper, voxadapt.scoring.score_clips, voxadapt.generation.synthesis"
+    "import qwen_tts.core.models, voxadapt.pipeline.score"
 )
 
 
@@ -85,17 +84,21 @@ def score_candidate(params: Any, folder: Path, spoken: list[Any], number: int) -
     from voxadapt.generation import decoding
     from voxadapt.generation.synthesis import clone_voice
     from voxadapt.model.load import load_tts
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline.candidates import Candidate
+    from voxadapt.pipeline.context import open_context
+    from voxadapt.pipeline.sentences import SentenceSet
+    from voxadapt.pipeline.speak_and_score import speak_and_score
+    from voxadapt.pipeline.speaking import Speaking
+    from voxadapt.pipeline.tracks import speaker_track
     from voxadapt.scoring.similarity import Embedder
 
     score = params.score.model_copy(update={"seed": number, "takes": NUM_TAKES})
     params = params.model_copy(update={"score": score})
-    reference: Any = argparse.Namespace(
-        voice=Path("voice.safetensors"), scale=Path("similarity.json")
-    )
+    track, base = speaker_track(params), Path("data/models/base")
+    candidate = Candidate(f"epoch-{number}", base, base)
     spent = dict.fromkeys(PARTS, 0.0)
     start, cpu = time.perf_counter(), time.process_time()
-    tts = load_tts("data/models/base")
+    tts = load_tts(base)
     voice = clone_voice(tts, "data/speaker/ref.wav", None, "x_vector")
     spent["load"] = time.perf_counter() - start
     with (
@@ -104,11 +107,10 @@ def score_candidate(params: Any, folder: Path, spoken: list[Any], number: int) -
         timed(Transcriber, "transcribe", spent, "transcripts"),
         timed(Embedder, "embed", spent, "similarity"),
     ):
-        stages.score_voice(
-            params, tts, voice, f"epoch-{number}", spoken, folder / f"epoch-{number}",
-            checkpoint_sha=str(number), language="auto", at=reference,
-            load=partial(load_tts, "data/models/base"),
-        )  # fmt: skip
+        speaking = Speaking(track.speakers()[0], tts, voice, partial(load_tts, base))
+        sentences = SentenceSet(spoken, params.asr, "auto")
+        place = folder / candidate.name
+        speak_and_score(track, open_context(params), candidate, [speaking], sentences, place)
     whole = time.perf_counter() - start
     spent["rest"] = whole - sum(spent.values())
     return {**spent, "whole": whole, "cpu": time.process_time() - cpu}
@@ -127,6 +129,8 @@ def start_seconds() -> list[float]:
 def measure(data: Path, num_candidates: int) -> tuple[list[dict[str, float]], int]:
     """Score candidates one after another; return their seconds and how many clips each has."""
     from voxadapt.core.params import load_params
+    from voxadapt.core.paths import SPEAKER
+    from voxadapt.data.manifest import Utterance, write_manifest
     from voxadapt.scoring.similarity import Embedder, build_scale
 
     params = load_params(Path("profiles/miniature.yaml"))
@@ -139,8 +143,18 @@ def measure(data: Path, num_candidates: int) -> tuple[list[dict[str, float]], in
             Embedder(), real, {}, params.select, root=Path(),
             min_speech_s=params.score.min_speech_s,
         )  # fmt: skip
-        voice.write("voice.safetensors")
-        scale.write("similarity.json")
+        voice.write(SPEAKER.voice)
+        scale.write(SPEAKER.scale)
+        write_manifest(
+            SPEAKER.manifest,
+            [
+                Utterance(
+                    id="real0", audio=real[0].wav, text=real[0].text,
+                    ref_audio="data/speaker/ref.wav", duration_s=1.0,
+                    sample_rate_hz=24000, audio_sha256="0" * 64, split="selection",
+                )
+            ],
+        )  # fmt: skip
         with mock.patch.dict(os.environ, {"WORK_DIR": "work"}):
             found = []
             for number in range(1, num_candidates + 1):

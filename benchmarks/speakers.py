@@ -26,7 +26,7 @@ import yaml
 from benchmarks.results import processor, table, write_section
 
 from voxadapt.core.params import Params, check_params
-from voxadapt.pipeline import stages
+from voxadapt.pipeline import audit, codes, score, select, train
 
 PROFILE = Path(__file__).parents[1] / "profiles" / "miniature.yaml"
 TARGET, SECOND, THIRD, FOURTH = "Aria", "Awb", "Rms", "Kal"
@@ -123,13 +123,13 @@ def run(folder: Path, params: Params) -> tuple[dict[str, Any], list[dict[str, An
         The decision, and the audit's table of speakers.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    steps = [stages.audit, stages.codes, stages.train]
-    steps += [partial(stages.score, candidate=name) for name in params.candidate_names]
+    steps = [audit.run, codes.run, train.run]
+    steps += [partial(score.run, candidate=name) for name in params.candidate_names]
     with contextlib.chdir(folder):
-        for step in (*steps, stages.select):
+        for step in (*steps, select.run):
             print(step(params).sentence, flush=True)
-        audit = json.loads(Path("reports/metrics/audit.json").read_text("utf-8"))
-        return json.loads(Path("reports/selection.json").read_text("utf-8")), audit["speakers"]
+        listed = json.loads(Path("reports/metrics/audit.json").read_text("utf-8"))["speakers"]
+        return json.loads(Path("reports/selection.json").read_text("utf-8")), listed
 
 
 def interval(value: Mapping[str, Any] | None, digits: int = 3, factor: float = 1.0) -> str:

@@ -20,7 +20,7 @@ HEAD = """\
 # API reference
 
 Every public name with its first sentence, written by `python docs/make_api.py`. Shapes, units,
-errors and sources stand in the docstrings: `help(voxadapt.pipeline.stages.score)`, or the linked
+errors and sources stand in the docstrings: `help(voxadapt.pipeline.score.run)`, or the linked
 module. The rooms import downwards only; training and evaluation never import each other
 ([pyproject.toml](../pyproject.toml) has the order). Commands describe themselves
 (`voxadapt --help`).

@@ -14,7 +14,6 @@ from reporting.world import TEXTS, make_params
 from voxadapt.core.files import read_json
 from voxadapt.listening import pages as listening
 from voxadapt.listening.votes import ListeningKey
-from voxadapt.pipeline import stages
 from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting.records import load_records
 from voxadapt.reporting.votes import votes_section
@@ -122,7 +121,7 @@ def test_a_session_by_keyboard_is_read_back_into_the_report(
     mos = export(browser_page, tmp_path)
 
     monkeypatch.chdir(project)
-    result = stages.votes(make_params(), [ab, mos], Path("reports/listen/key.json"))
+    result = votes(make_params(), [ab, mos], Path("reports/listen/key.json"))
     assert f"{CHOSEN} is preferred to base as closer to the voice" in result.sentence
     written = read_json("reports/listen/votes.json")
     for entry in written["comparisons"]:

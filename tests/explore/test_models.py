@@ -134,14 +134,14 @@ def test_inside_agrees_with_what_the_model_computes(params: Params) -> None:
 def test_surprise_is_the_loss_of_training(params: Params) -> None:
     from voxadapt.model.forward import predict
     from voxadapt.model.load import speaker_vector
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline.corpus_codes import read_corpus_codes
     from voxadapt.training.batches import build_examples, make_batch
     from voxadapt.training.losses import Tally, loss_sums
 
     seen = inside.look(params, "utt1", "base")
     tts = load_tts("base", attention="eager")
     ids = SpecialIds.from_config(tts.model.config)
-    codes = stages.corpus_codes(Path("base"), [seen.utterance], SPEAKER)
+    codes = read_corpus_codes(Path("base"), [seen.utterance], SPEAKER)
     batch = make_batch(build_examples([seen.utterance], codes, tts, ids), ids)
     tally = Tally()
     with torch.inference_mode():

@@ -15,7 +15,7 @@ import pytest
 from voxadapt.core.errors import UserError
 from voxadapt.core.locks import file_lock
 from voxadapt.core.params import load_params
-from voxadapt.pipeline import stages
+from voxadapt.pipeline import codes, score, select, tracks
 
 PROJECT = Path(__file__).parents[2]
 
@@ -89,9 +89,9 @@ def test_other_stages_candidates_and_corpora_do_not_wait(project: Path) -> None:
     params = load_params("params.yaml")
     with file_lock(".work/locks", "audit"), file_lock(".work/locks", "score-epoch-1"):
         for stage, arguments in (
-            (stages.codes, ()),
-            (stages.score, ("base",)),
-            (stages.select, ()),
+            (codes.run, ()),
+            (score.run, ("base",)),
+            (select.run, ()),
         ):
             with pytest.raises(UserError):
                 stage(params, *arguments)
@@ -111,6 +111,6 @@ def test_lack_of_memory_in_a_stage_names_the_setting(
         def full(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr(stages, "accepted", full)
+        monkeypatch.setattr(tracks, "read_accepted", full)
         with pytest.raises(UserError, match=r"Lower codes\.batch_seconds"):
-            stages.codes(params)
+            codes.run(params)

@@ -23,11 +23,14 @@ from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_json, write_jsonl
 from voxadapt.core.paths import SPEAKER
+from voxadapt.core.records import read_record
 from voxadapt.data.manifest import write_manifest
 from voxadapt.generation import readings as reading
 from voxadapt.generation import synthesis
 from voxadapt.model.checkpoint import read_meta
-from voxadapt.pipeline import language_stages, stages
+from voxadapt.pipeline.language.texts import accepted_texts
+from voxadapt.pipeline.references import read_voice
+from voxadapt.pipeline.tracks import read_accepted
 from voxadapt.scoring.rows import read_scores, write_rows
 from voxadapt.scoring.similarity import VoiceReference
 
@@ -127,14 +130,14 @@ def test_manifest_also_when_it_is_cut_between_two_lines() -> None:
     write_manifest(SPEAKER.manifest, ROWS)
     write_jsonl(SPEAKER.clips, ({"id": row.id} for row in ROWS))
     for path in (SPEAKER.manifest, SPEAKER.clips):
-        is_noticed(path, lambda: stages.accepted(SPEAKER), lambda found: len(found) == len(ROWS))
+        is_noticed(path, lambda: read_accepted(SPEAKER), lambda found: len(found) == len(ROWS))
 
 
 def test_texts_of_a_language() -> None:
     write_jsonl(paths.LANGUAGE_TEXTS, ({"id": f"t{n}", "text": f"Satu {n}."} for n in range(9)))
     write_json(paths.LANGUAGE_TEXT_METRICS, {"num_accepted": 9})
     for path in (paths.LANGUAGE_TEXTS, paths.LANGUAGE_TEXT_METRICS):
-        is_noticed(path, language_stages._accepted_texts, lambda found: len(found) == 9)
+        is_noticed(path, accepted_texts, lambda found: len(found) == 9)
 
 
 def test_scores(tmp_path: Path) -> None:
@@ -147,10 +150,14 @@ def test_scores(tmp_path: Path) -> None:
 def test_voice_and_records() -> None:
     voice = VoiceReference(("a", "b"), np.ones((2, 8), np.float32), "encoder")
     voice.write(SPEAKER.voice)
-    is_noticed(SPEAKER.voice, lambda: stages.voice_of(SPEAKER), lambda v: v.ids == ("a", "b"))
+    is_noticed(SPEAKER.voice, lambda: read_voice(SPEAKER.voice), lambda v: v.ids == ("a", "b"))
     record = {"chosen": "epoch-3", "candidates": [{"name": "base"}] * 3}
     write_json(paths.SELECTION, record)
-    is_noticed(paths.SELECTION, stages._selection, lambda found: found == record)
+    is_noticed(
+        paths.SELECTION,
+        lambda: read_record(paths.SELECTION, "select"),
+        lambda found: found == record,
+    )
     write_json(Path("epoch-1/meta.json"), record)
     is_noticed(Path("epoch-1/meta.json"), lambda: read_meta("epoch-1"), lambda f: f == record)
 

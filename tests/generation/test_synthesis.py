@@ -12,19 +12,17 @@ import torch
 
 import fakes
 from voxadapt.core.errors import UserError
-from voxadapt.core.params import ScoreParams, load_params
-from voxadapt.generation.decoding import Decoding
+from voxadapt.core.params import ScoreParams
+from voxadapt.generation.decoding import Decoding, frame_rate_hz
 from voxadapt.generation.synthesis import (
     Voice,
     clone_voice,
-    frame_rate_hz,
     plan_batches,
     sampling,
     speak,
     speak_candidate,
 )
-from voxadapt.model.load import load_tts
-from voxadapt.pipeline import stages
+from voxadapt.model.load import load_tts, speaking_dtype
 from voxadapt.scoring.rows import EvalClip, Sentence
 
 PARAMS = ScoreParams(takes=2, batch_size=2, max_seconds_per_token=0.05)
@@ -228,8 +226,6 @@ def test_weights_of_half_the_width_speak_and_are_told_apart(
 def test_type_of_the_weights_that_speak(
     wanted: str, device: str, has_it: bool, found: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "device_of", lambda params: torch.device(device))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it)
     score = ScoreParams.model_validate({"dtype": wanted})
-    params = load_params(Path(__file__).parents[2] / "params.yaml")
-    assert stages.speaking_dtype(params.model_copy(update={"score": score})) is found
+    assert speaking_dtype(score.dtype, torch.device(device)) is found

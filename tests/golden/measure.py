@@ -110,8 +110,8 @@ def _codes_speech_and_training(exact: dict[str, Any], close: dict[str, Any]) -> 
     from voxadapt.core.params import TrainParams
     from voxadapt.data.audio import probe
     from voxadapt.data.manifest import Utterance
+    from voxadapt.generation.decoding import frame_rate_hz
     from voxadapt.generation.readings import read_aloud
-    from voxadapt.generation.synthesis import frame_rate_hz
     from voxadapt.model.load import load_speech_tokenizer, load_tts, speaker_vector
     from voxadapt.training.trainer import train
 

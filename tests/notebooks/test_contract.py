@@ -1,6 +1,7 @@
 """Notebooks stay thin, normalised, and in step with the pipeline. No kernel is started."""
 
 import ast
+import importlib
 import json
 import re
 from pathlib import Path
@@ -13,6 +14,7 @@ from voxadapt.tools.notebook import SELECTORS, clean_notebook, declared_paramete
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EXPLORING = sorted((ROOT / "notebooks" / "explore").glob("*.ipynb"))
+STAGE = re.compile(r"from (voxadapt\.pipeline[.\w]*) import (\w+)\n")
 MAX_CODE_CELLS, MAX_LINES = 12, 8
 FORBIDDEN = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.For, ast.While,
@@ -73,7 +75,7 @@ def test_title_cell_says_question_inputs_outputs_and_time(path: Path) -> None:
 def test_notebook_reads_parameters_through_the_model_and_runs_one_stage(path: Path) -> None:
     code = "\n".join(cells(path))
     assert code.count("open_project(params_file)") == 1
-    assert len(re.findall(r"stages\.\w+\(params", code)) == 1
+    assert len(re.findall(r"\b\w+\.run\(params", code)) == 1
 
 
 @every_notebook
@@ -96,7 +98,7 @@ def test_an_exploring_notebook_begins_with_what_to_change(path: Path) -> None:
     assert "params_file" in names and [n for n in names if f"{n} =" in sources[0]] == list(names)
     code = "\n".join(sources)
     assert code.count("open_project(params_file)") == 1
-    assert not re.search(r"\bstages\b", code)
+    assert not STAGE.search(code)
     for name in names:
         assert len(re.findall(rf"\b{name}\b", code)) >= 2, f"{name} is not used"
 
@@ -105,14 +107,13 @@ def test_an_exploring_notebook_begins_with_what_to_change(path: Path) -> None:
 def test_names_used_in_notebooks_exist(path: Path) -> None:
     """A renamed function breaks here, in milliseconds, and not at the end of a training run."""
     from voxadapt.explore import choice, hearing, inside
-    from voxadapt.pipeline import language_stages, stages
     from voxadapt.reporting import figures, players, records, tables
     from voxadapt.reporting import language_page as language
 
     rooms = {"figures": figures, "players": players, "tables": tables, "records": records}
     rooms |= {"language": language, "choice": choice, "hearing": hearing, "inside": inside}
-    spoken = "\n".join(cells(path))
-    rooms["stages"] = language_stages if "language_stages" in spoken else stages
+    if found := STAGE.search("\n".join(cells(path))):
+        rooms[found[2]] = importlib.import_module(f"{found[1]}.{found[2]}")
     for source in cells(path):
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -129,7 +130,10 @@ def test_every_notebook_is_a_stage_and_every_stage_has_its_notebook() -> None:
     }
     assert sorted(used.values()) == [path.stem for path in NOTEBOOKS]
     for stage, name in used.items():
-        calls = re.findall(
-            r"stages\.(\w+)\(", "\n".join(cells(ROOT / "notebooks" / f"{name}.ipynb"))
-        )
-        assert calls == [stage.removeprefix("language_")]
+        code = "\n".join(cells(ROOT / "notebooks" / f"{name}.ipynb"))
+        imported = STAGE.findall(code)
+        module = stage.replace("language_", "language.")
+        assert [f"{package}.{found}" for package, found in imported] == [
+            f"voxadapt.pipeline.{module}"
+        ]
+        assert re.findall(r"\b(\w+)\.run\(", code) == [module.rpartition(".")[2]]

@@ -13,7 +13,9 @@ from benchmarks.speakers import SECOND, TARGET, THIRD, build_corpus, make_params
 
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import Params
-from voxadapt.pipeline import stages
+from voxadapt.pipeline import audit, codes, score, select, train
+from voxadapt.pipeline.run_all import run_all
+from voxadapt.tools.say import say
 from whole import PROJECT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -39,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     manifest = build_corpus(DATA, root / "corpus", {TARGET: 16, SECOND: 6})
     params = make_params(DATA, manifest, **SMALL)
     with contextlib.chdir(root):
-        for line in stages.run_all(params):
+        for line in run_all(params):
             print(line)
     return root, params
 
@@ -103,12 +105,12 @@ def test_the_stock_package_speaks_for_each_of_them(project: Any) -> None:
 
 def test_a_speaker_that_is_nowhere_is_refused(project: Any) -> None:
     root, params = project
-    train = params.train.model_copy(update={"speakers": (TARGET,)})
+    only = params.train.model_copy(update={"speakers": (TARGET,)})
     with contextlib.chdir(root):
         with pytest.raises(UserError, match=f"speaker {SECOND}: expected a speaker that is learnt"):
-            stages.train(params.model_copy(update={"train": train}))
+            train.run(params.model_copy(update={"train": only}))
         with pytest.raises(UserError, match="--speaker: expected speakers of the manifest"):
-            stages.say(params, "Hello.", Path("x.wav"), "epoch-1", speaker="Nobody")
+            say(params, "Hello.", Path("x.wav"), "epoch-1", speaker="Nobody")
 
 
 def test_a_voice_is_added_to_a_checkpoint_that_keeps_the_others(
@@ -126,13 +128,13 @@ def test_a_voice_is_added_to_a_checkpoint_that_keeps_the_others(
         train__speakers=[THIRD],
     )  # fmt: skip
     with contextlib.chdir(tmp_path):
-        stages.audit(params)
-        stages.codes(params)
-        stages.train(params)
+        audit.run(params)
+        codes.run(params)
+        train.run(params)
         for name in params.candidate_names:
-            stages.score(params, name)
-        stages.select(params)
-        stages.say(params, "Good morning.", Path("said.wav"), "epoch-1", speaker=SECOND)
+            score.run(params, name)
+        select.run(params)
+        say(params, "Good morning.", Path("said.wav"), "epoch-1", speaker=SECOND)
         decision = record("reports/selection.json")
         meta = record("artifacts/checkpoints/epoch-1/meta.json")
     after = tmp_path / "artifacts" / "checkpoints" / "epoch-1"

@@ -25,7 +25,7 @@ from voxadapt.core.files import read_json, read_jsonl, sha256_folder
 from voxadapt.core.params import AuditParams, Params, load_params
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.text import num_spoken_characters
-from voxadapt.pipeline import stages
+from voxadapt.pipeline import audit
 from voxadapt.prepare import drafts
 from voxadapt.prepare import init as project
 from voxadapt.prepare import recording_script as script
@@ -434,7 +434,7 @@ def test_whisper_drafts_and_checks_once_and_the_audit_accepts(
     tree["split"] |= {"selection_share": 0.3, "confirmation_share": 0.3}
     tree["asr"]["model"] = WHISPER
     monkeypatch.chdir(tmp_path)
-    result = stages.audit(Params.model_validate(tree))
+    result = audit.run(Params.model_validate(tree))
     assert "clips accepted" in result.sentence
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from voxadapt.core.errors import UserError
 from voxadapt.core.params import Params
 from voxadapt.core.paths import Corpus
 from voxadapt.data.manifest import Utterance, write_manifest
-from voxadapt.pipeline import stages
+from voxadapt.pipeline.sentences import track_sentences
+from voxadapt.pipeline.tracks import speaker_track
 
 
 def corpus(tmp_path: Path, texts: list[str]) -> Corpus:
@@ -38,11 +40,12 @@ def params() -> Params:
 
 
 def test_sentences_know_their_slice(tmp_path: Path, params: Params) -> None:
-    found = stages.sentences(params, "selection", corpus(tmp_path, ["Two cats.", "๓ cats."]))
+    at = corpus(tmp_path, ["Two cats.", "๓ cats."])
+    found = track_sentences(replace(speaker_track(params), corpus=at), "selection")
     assert [item.slice for item in found] == ["ranked", "digits"]
 
 
 def test_a_split_of_digits_alone_is_refused(tmp_path: Path, params: Params) -> None:
     at = corpus(tmp_path, ["In 1999.", "Room 5."])
     with pytest.raises(UserError, match="a sentence without digits in the selection split"):
-        stages.sentences(params, "selection", at)
+        track_sentences(replace(speaker_track(params), corpus=at), "selection")

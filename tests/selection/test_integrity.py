@@ -16,7 +16,7 @@ from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_folder, write_json, write_jsonl
 from voxadapt.core.params import Params, SelectParams, Stage2Params, load_params
-from voxadapt.pipeline import stages
+from voxadapt.pipeline import select as stage
 from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, read_scores, write_rows
 from voxadapt.scoring.similarity import SimilarityScale
 from voxadapt.selection.confirm import confirm
@@ -239,7 +239,7 @@ def score(name: str, **fields: Any) -> None:
 
 
 def test_equal_scores_give_an_equal_selection_file_in_any_order(project: Params) -> None:
-    stages.select(project)
+    stage.run(project)
     first = paths.SELECTION.read_bytes()
     assert json.loads(first)["chosen"] == "epoch-2"
     for name in CANDIDATES:
@@ -250,13 +250,13 @@ def test_equal_scores_give_an_equal_selection_file_in_any_order(project: Params)
     backwards = project.model_copy(update={"candidates": tuple(reversed(CANDIDATES))})
     for params in (project, backwards):
         paths.SELECTION.unlink()
-        stages.select(params)
+        stage.run(params)
         assert paths.SELECTION.read_bytes() == first
 
 
 def refused(params: Params, match: str) -> None:
     with pytest.raises(UserError, match=match):
-        stages.select(params)
+        stage.run(params)
     assert not paths.SELECTION.exists()
 
 
@@ -264,7 +264,7 @@ def test_a_checkpoint_that_changed_after_scoring_makes_its_scores_stale(project:
     write_json(paths.CHECKPOINTS / "epoch-1" / "meta.json", {"trained": "again"})
     refused(project, "stale")
     score("epoch-1")
-    stages.select(project)
+    stage.run(project)
 
 
 def test_a_base_that_changed_after_scoring_makes_its_scores_stale(project: Params) -> None:

@@ -127,7 +127,9 @@ def test_the_stage_lets_a_second_model_hear_the_finalists(
     from voxadapt.asr.whisper import Transcriber
     from voxadapt.core.files import sha256_file
     from voxadapt.core.params import load_params
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline.context import open_context
+    from voxadapt.pipeline.finalists import second_opinion
+    from voxadapt.pipeline.tracks import speaker_track
     from voxadapt.scoring.rows import read_scores
     from voxadapt.scoring.score_clips import rehear
 
@@ -159,13 +161,13 @@ def test_the_stage_lets_a_second_model_hear_the_finalists(
     folders = {name: tmp_path / name for name in rows}
     second = params.asr.model_copy(update={"second": str(tmp_path / "other.pt")})
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
-    record = stages.second_opinion(
-        params.model_copy(update={"asr": second}), rows, folders, "epoch-2"
-    )
+    context, track = open_context(params), speaker_track(params)
+    both = speaker_track(params.model_copy(update={"asr": second}))
+    record = second_opinion(both, context, rows, folders, "epoch-2")
     assert record is not None and record["asr_id"].startswith("whisper:other+")
     assert record["chosen"]["point"] < 0.2 < record["base"]["point"]
     assert record["first_verdict"] == record["verdict"] == "better" and record["agrees"]
     kept = read_scores(folders["epoch-2"] / "second.jsonl")
     assert [row.asr_id for row in kept] == [record["asr_id"]] * 8
-    assert stages.second_opinion(params, rows, folders, "epoch-2") is None
+    assert second_opinion(track, context, rows, folders, "epoch-2") is None
     assert not (folders["epoch-2"] / "second.jsonl").exists()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from voxadapt.cli.app import app
 from voxadapt.core.errors import UserError
 from voxadapt.core.locks import file_lock, holder
-from voxadapt.pipeline.stages import StageResult, guarded
+from voxadapt.core.stage import StageResult, stage
 from voxadapt.tools.dvc_state import Pipeline, read_pipeline
 from voxadapt.tools.status import (
     RUNNING,
@@ -153,9 +153,9 @@ def test_locks_are_found_by_the_names_of_stages(
 ) -> None:
     monkeypatch.setenv("WORK_DIR", str(tmp_path))
 
+    @stage("language_score")
     def score(candidate: str) -> StageResult:
         found = status(None, Pipeline({"language_score@epoch-2": ()}, {}, {}))
         return StageResult(found[0].state)
 
-    score.__module__ = "voxadapt.pipeline.language_stages"
-    assert guarded(score)("epoch-2").sentence == RUNNING
+    assert score("epoch-2").sentence == RUNNING

@@ -30,7 +30,7 @@ from training.conftest import World, make_world, open_world
 from voxadapt.core import launch as processes
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import load_params
-from voxadapt.pipeline import stages
+from voxadapt.pipeline import audit
 from voxadapt.training import trainer as loop
 from voxadapt.training.batches import share_of
 
@@ -308,7 +308,7 @@ def test_other_stages_are_not_launched_on_several_processes(
     monkeypatch.chdir(tmp_path)
     params = load_params(PROJECT / "profiles" / "miniature.yaml")
     with pytest.raises(UserError, match="run this one without a launcher"):
-        stages.audit(params)
+        audit.run(params)
     assert not list(tmp_path.iterdir())
 
 

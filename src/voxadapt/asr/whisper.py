@@ -29,6 +29,7 @@ from voxadapt.core.compat import keep_freed_memory
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor, worker_device
 from voxadapt.core.files import sha256_file, write_atomic
+from voxadapt.core.params import AsrParams
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import read_audio, resample
@@ -113,6 +114,22 @@ class Transcriber:
         self.options = options | {"model": name, "sha256": sha}
         self._cache = None if cache_dir is None else Path(cache_dir) / fingerprint(self.asr_id)
         self._again = partial(Transcriber, model, language, worker_device(device), batch_size)
+
+    @classmethod
+    def from_params(
+        cls, asr: AsrParams, device: str, work_dir: Path, model: str | None = None
+    ) -> Transcriber:
+        """Load the Whisper model that the parameters name.
+
+        Args:
+            asr: `asr` section.
+            device: cpu, cuda or cuda:N.
+            work_dir: Where transcripts are kept.
+            model: Another model than `asr.model`.
+        """
+        return cls(
+            model or asr.model, asr.language, device, asr.batch_size, work_dir / "transcripts"
+        )
 
     def transcribe(
         self,

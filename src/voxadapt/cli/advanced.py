@@ -14,9 +14,9 @@ from voxadapt.cli.options import PARAMS, ParamsFile, load
 
 def run_all(params_file: ParamsFile = PARAMS) -> None:
     """Run every stage in order, without DVC."""
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline.run_all import run_all as run_stages
 
-    for line in stages.run_all(load(params_file)):
+    for line in run_stages(load(params_file)):
         print(line, flush=True)
 
 

@@ -28,16 +28,16 @@ from voxadapt.cli.options import (
 
 def data(params_file: ParamsFile = PARAMS) -> None:
     """Check texts and recordings; extract codec codes."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.pipeline.language import data as stage
 
-    print(language_stages.data(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def stage1(params_file: ParamsFile = PARAMS) -> None:
     """Adapt text embedding rows; one small delta an epoch."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.pipeline.language import stage1 as stage
 
-    print(language_stages.stage1(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def score(
@@ -45,44 +45,44 @@ def score(
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Synthesise and score both languages' sentences."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.pipeline.language import score as stage
 
-    print(language_stages.score(load(params_file), candidate).sentence)
+    print(stage.run(load(params_file), candidate).sentence)
 
 
 def decide(params_file: ParamsFile = PARAMS) -> None:
     """Choose Stage 1's epoch; decide whether Stage 2 runs."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.pipeline.language import decide as stage
 
-    print(language_stages.decide(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def stage2(params_file: ParamsFile = PARAMS) -> None:
     """Adapt the code predictor and score it, if decided so."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.pipeline.language import stage2 as stage
 
-    print(language_stages.stage2(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def confirm(params_file: ParamsFile = PARAMS) -> None:
     """Compare what is kept with the Base on held-out texts."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.pipeline.language import confirm as stage
 
-    print(language_stages.confirm(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def report(params_file: ParamsFile = PARAMS) -> None:
     """Write the language's report page."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.pipeline.language import report as stage
 
-    print(language_stages.report(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def materialise(output: Folder, candidate: Chosen = None, params_file: ParamsFile = PARAMS) -> None:
     """Write the chosen model whole, for stock qwen_tts."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.tools import deltas
 
-    print(language_stages.materialise(load(params_file), output, candidate).sentence)
+    print(deltas.materialise(load(params_file), output, candidate).sentence)
 
 
 def restore(
@@ -92,10 +92,10 @@ def restore(
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Take a delta out again: the Base, bit for bit."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.tools import deltas
 
     params = load(params_file)
-    print(language_stages.restore(params, checkpoint, candidate, output).sentence)
+    print(deltas.restore(params, checkpoint, candidate, output).sentence)
 
 
 def say(
@@ -106,9 +106,9 @@ def say(
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Speak a sentence of the language."""
-    from voxadapt.pipeline import language_stages
+    from voxadapt.tools.say import say_language
 
-    print(language_stages.say(load(params_file), text, output, candidate, seed).sentence)
+    print(say_language(load(params_file), text, output, candidate, seed).sentence)
 
 
 def export(

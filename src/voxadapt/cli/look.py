@@ -47,9 +47,9 @@ def say(
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Speak a sentence with the chosen checkpoint."""
-    from voxadapt.pipeline import stages
+    from voxadapt.tools import say as speech
 
-    said = stages.say(load(params_file), text, output, candidate, seed, speaker)
+    said = speech.say(load(params_file), text, output, candidate, seed, speaker)
     print(said.sentence)
 
 
@@ -67,7 +67,7 @@ def listen(
 ) -> None:
     """Write blind A/B and rating pages for listeners."""
     from voxadapt.core import paths
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import report
 
     if out is None and (pair is not None or sentences is not None):
         raise UserError(
@@ -81,7 +81,7 @@ def listen(
             "The next run of the report would replace these pages, and their votes be lost.",
         )
     pairs = [pair] if pair else None
-    print(stages.listen(load(params_file), pairs, sentences, out or paths.LISTEN).sentence)
+    print(report.listen(load(params_file), pairs, sentences, out or paths.LISTEN).sentence)
 
 
 def votes(
@@ -94,10 +94,10 @@ def votes(
     """Evaluate listeners' votes, with intervals."""
     from voxadapt.core import paths
     from voxadapt.listening.votes import KEY_FILE
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import report
 
     key = key or paths.LISTEN / KEY_FILE
-    print(stages.votes(load(params_file), files, key).sentence)
+    print(report.votes(load(params_file), files, key).sentence)
 
 
 def evaluate(
@@ -171,9 +171,9 @@ def compare(
             Problem("--candidates, --language", "together with --experiments", "without it",
                     "Add --experiments, or leave them out.")
         )  # fmt: skip
-    from voxadapt.pipeline import language_stages
+    from voxadapt.pipeline.language import arms
 
-    print(language_stages.arms(load(params_file), arm or None).sentence)
+    print(arms.run(load(params_file), arm or None).sentence)
 
 
 def lab(context: typer.Context) -> None:

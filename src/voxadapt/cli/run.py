@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 def audit(params_file: ParamsFile = PARAMS) -> None:
     """Check the corpus; write manifest and splits."""
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import audit as stage
 
-    print(stages.audit(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def codes(params_file: ParamsFile = PARAMS) -> None:
     """Extract codec codes; measure their round trip."""
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import codes as stage
 
-    print(stages.codes(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def train(
@@ -42,7 +42,7 @@ def train(
 
     Options replace the values of params.yaml for this run only.
     """
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import train as stage
 
     params = _with_options(load(params_file), "model", base=init_model)
     params = _with_options(
@@ -54,7 +54,7 @@ def train(
         gradient_accumulation_steps=gradient_accumulation_steps,
         compute_dtype=dtype,
     )
-    result = stages.train(params, num_epochs=num_epochs)
+    result = stage.run(params, num_epochs=num_epochs)
     if launch.is_main():
         print(result.sentence)
 
@@ -92,27 +92,27 @@ def score(
     params_file: ParamsFile = PARAMS,
 ) -> None:
     """Synthesise and score the selection sentences."""
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import score as stage
 
-    print(stages.score(load(params_file), candidate).sentence)
+    print(stage.run(load(params_file), candidate).sentence)
 
 
 def select(params_file: ParamsFile = PARAMS) -> None:
     """Choose the epoch by the rule in params.yaml."""
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import select as stage
 
-    print(stages.select(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def confirm(params_file: ParamsFile = PARAMS) -> None:
     """Compare the choice with the Base on held-out texts."""
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import confirm as stage
 
-    print(stages.confirm(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)
 
 
 def report(params_file: ParamsFile = PARAMS) -> None:
     """Write the report page."""
-    from voxadapt.pipeline import stages
+    from voxadapt.pipeline import report as stage
 
-    print(stages.report(load(params_file)).sentence)
+    print(stage.run(load(params_file)).sentence)

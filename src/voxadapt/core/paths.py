@@ -64,25 +64,30 @@ class Corpus:
 
     @property
     def scale(self) -> Path:
-        """Ceiling and floor of similarity, rate of speech."""
+        """Ceiling and floor of similarity, rate of speech; of all speakers together."""
         return self.reference / "similarity.json"
 
     @property
     def voice(self) -> Path:
-        """Embeddings that similarity is measured against."""
+        """Embeddings that similarity is measured against, where there is one speaker."""
         return self.reference / "voice.safetensors"
 
+    @property
+    def speakers(self) -> Path:
+        """What belongs to each of several speakers: a folder for each."""
+        return self.reference / "speakers"
+
     def voice_of(self, speaker: str) -> Path:
-        """Embeddings of one of several speakers, named by its folder."""
-        return self.reference / "speakers" / speaker / "voice.safetensors"
+        """Embeddings of a speaker, named by its folder; of the only one, whose folder is empty."""
+        return self.speakers / speaker / "voice.safetensors" if speaker else self.voice
 
     def coded_voice_of(self, speaker: str) -> Path:
         """Embeddings of the same recordings after the codec, which all generated speech passes."""
-        return self.reference / "speakers" / speaker / "coded.safetensors"
+        return self.speakers / speaker / "coded.safetensors"
 
     def scale_of(self, speaker: str) -> Path:
-        """Ceiling, floor and rate of one of several speakers, named by its folder."""
-        return self.reference / "speakers" / speaker / "similarity.json"
+        """Ceiling, floor and rate of a speaker, named by its folder."""
+        return self.speakers / speaker / "similarity.json" if speaker else self.scale
 
 
 SPEAKER = Corpus(ARTIFACTS, REPORTS)
@@ -129,6 +134,7 @@ LANGUAGE_SCORE_METRICS = LANGUAGE.reports / "metrics" / "scores"
 LANGUAGE_CHOICE1 = LANGUAGE.reports / "stage1.json"  # the best epoch of Stage 1
 LANGUAGE_DECISION = LANGUAGE.reports / "decision.json"  # run, skip or undecided, and why
 LANGUAGE_STAGE2 = LANGUAGE.artifacts / "stage2"  # epoch-1/, … or skipped.json
+LANGUAGE_STAGE2_SKIPPED = LANGUAGE_STAGE2 / "skipped.json"  # why it was not run
 LANGUAGE_STAGE2_SCORES = LANGUAGE.artifacts / "stage2_scores"
 LANGUAGE_STAGE2_METRICS = LANGUAGE.reports / "metrics" / "stage2.json"
 LANGUAGE_STAGE2_LOG = LANGUAGE.reports / "plots" / "stage2_log.csv"

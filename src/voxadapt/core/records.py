@@ -7,10 +7,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxadapt.core.errors import Problem
+from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json, read_jsonl
 
 Record = dict[str, Any]  # of a JSON file; its schema is that of the stage that wrote it
+
+
+def read_record(path: Path, command: str) -> Record:
+    """Read a JSON record that an earlier stage wrote.
+
+    Args:
+        path: The file.
+        command: The `voxadapt` command that writes it.
+
+    Raises:
+        UserError: When it is absent or damaged.
+    """
+    try:
+        record: Record = read_json(path)
+    except (OSError, ValueError) as error:
+        found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
+        raise UserError(
+            Problem(str(path), f"what `voxadapt {command}` writes", found,
+                    f"Run `voxadapt {command}`.")
+        ) from None  # fmt: skip
+    return record
 
 
 @dataclass

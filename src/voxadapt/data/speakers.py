@@ -13,11 +13,11 @@ from voxadapt.data.manifest import Utterance, by_speaker
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """One of the speakers that a manifest names.
+    """One of the speakers of a corpus.
 
     Attributes:
         name: As the manifest writes it, and as a model is asked for it.
-        folder: Name for folders of this speaker.
+        folder: Name for folders of this speaker; empty where the manifest names nobody.
         ref_audio: The reference recording.
         ids: Utterances.
     """
@@ -26,6 +26,11 @@ class Speaker:
     folder: str
     ref_audio: str
     ids: frozenset[str]
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the manifest names its speakers: records then say whose each clip is."""
+        return bool(self.folder)
 
 
 def list_speakers(utterances: Sequence[Utterance], default: str) -> tuple[Speaker, ...]:

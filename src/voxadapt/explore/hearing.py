@@ -19,7 +19,7 @@ from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
 from voxadapt.core.provenance import fingerprint
 from voxadapt.explore.needs import find_candidate, require
-from voxadapt.pipeline import stages
+from voxadapt.pipeline.tracks import speaker_track
 from voxadapt.reporting.players import Html, diff_html, player, read_sound
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.rows import ScoreRow, Sentence
@@ -133,10 +133,10 @@ def hear(
             not run.
     """
     from voxadapt.asr.normalise import normalise
-    from voxadapt.asr.whisper import Transcriber
     from voxadapt.generation.synthesis import speak_candidate
-    from voxadapt.scoring.score_clips import score_clips
-    from voxadapt.scoring.similarity import Embedder
+    from voxadapt.pipeline.context import open_context
+    from voxadapt.pipeline.measuring import Measuring
+    from voxadapt.pipeline.references import read_scale, read_voice
 
     problems = []
     if not normalise(text, params.asr.language):
@@ -151,10 +151,9 @@ def hear(
     score = params.score.model_copy(update=changed)
     sentence = Sentence(text_id=f"own-{fingerprint(text, 8)}", text=text, split=SPLIT)
     place = paths.work_dir() / "exploring" / f"{sentence.text_id}-{score.seed}"
-    device = stages.device_of(params)
-    clips = []
+    context, clips = open_context(params), []
     for name, folder in folders.items():
-        tts, voice = _load(params, folder, device)
+        tts, voice = _load(params, folder, context.device)
         clips += speak_candidate(
             tts,
             name,
@@ -169,29 +168,20 @@ def hear(
             language=params.train.language,
         )
         del tts
-    scale = stages.scale_of(SPEAKER)
-    transcriber = Transcriber(
-        params.asr.model,
-        params.asr.language,
-        str(device),
-        params.asr.batch_size,
-        paths.work_dir() / "transcripts",
-    )
-    rows = score_clips(
-        clips, transcriber, Embedder(str(device)), stages.voice_of(SPEAKER), scale, score,
-        root=place,
-    )  # fmt: skip
+    scale = read_scale(SPEAKER.scale)
+    measuring = Measuring(context, params.asr, score, place)
+    rows = measuring.rows(clips, read_voice(SPEAKER.voice), scale)
     return Hearing(tuple(folders), tuple(rows), scale, place)
 
 
 def _load(params: Params, folder: Path, device: Any) -> tuple[Any, Any]:
     """Load a checkpoint and the voice that it speaks with: its own, or that of the reference."""
     from voxadapt.generation.synthesis import Voice, clone_voice
-    from voxadapt.model.load import load_tts
+    from voxadapt.model.load import load_tts, speaking_dtype
 
-    dtype = stages.speaking_dtype(params)
+    dtype = speaking_dtype(params.score.dtype, device)
     tts = load_tts(folder, device, dtype, params.model.attention)
     if tts.model.tts_model_type != "base":
         return tts, Voice(speaker=params.train.speaker_name)
-    ref_audio = stages.accepted(SPEAKER)[0].ref_audio
+    ref_audio = speaker_track(params).accepted()[0].ref_audio
     return tts, clone_voice(tts, ref_audio, params.data.ref_text, params.score.base_prompt)

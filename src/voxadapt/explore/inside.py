@@ -23,7 +23,7 @@ from voxadapt.core.paths import SPEAKER
 from voxadapt.data.audio import read_mono
 from voxadapt.data.manifest import Utterance
 from voxadapt.explore.needs import find_candidate, require
-from voxadapt.pipeline import stages
+from voxadapt.pipeline.tracks import HELD_OUT, speaker_track
 from voxadapt.reporting import mel
 from voxadapt.reporting.figures import LIGHT, Plot, Theme
 from voxadapt.reporting.players import Html, clip_list
@@ -122,15 +122,17 @@ def look(params: Params, utterance: str | None = None, candidate: str | int = "c
     from voxadapt.model.forward import embed, predict
     from voxadapt.model.load import load_tts
     from voxadapt.model.tokens import SpecialIds
+    from voxadapt.pipeline.context import open_context
+    from voxadapt.pipeline.corpus_codes import read_corpus_codes
     from voxadapt.training.batches import build_examples, make_batch
 
     require({SPEAKER.manifest: "audit", SPEAKER.codes: "codes"})
-    row = _utterance(stages.accepted(SPEAKER), utterance)
+    row = _utterance(speaker_track(params).accepted(), utterance)
     name, folder = find_candidate(params, candidate)
-    device = stages.device_of(params)
+    device = open_context(params).device
     tts = load_tts(folder, device, attention="eager")  # the only kind that shows its weights
     ids = SpecialIds.from_config(tts.model.config)
-    arrays = stages.corpus_codes(resolve_model(params.model), [row], SPEAKER)
+    arrays = read_corpus_codes(resolve_model(params.model), [row], SPEAKER)
     [example] = build_examples(
         [row], arrays, tts, ids, params.train.language,
         streaming=not params.score.non_streaming_mode,
@@ -188,7 +190,7 @@ def _utterance(rows: list[Utterance], wanted: str | None) -> Utterance:
     """Pick a clip by its id, or a held-out one that nobody chose."""
     by_id = {row.id: row for row in rows}
     if wanted is None:
-        held_out = [row.id for row in rows if row.split in stages.HELD_OUT]
+        held_out = [row.id for row in rows if row.split in HELD_OUT]
         wanted = first_by_hash(held_out or list(by_id), 1)[0]
     if wanted not in by_id:
         some = ", ".join(first_by_hash(list(by_id), 3))

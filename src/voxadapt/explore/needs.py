@@ -9,7 +9,8 @@ from typing import Any
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
-from voxadapt.core.params import Params, candidate_name
+from voxadapt.core.params import Params
+from voxadapt.pipeline.candidates import check_name, find_checkpoint
 
 CHOSEN, RUNNER_UP = "chosen", "runner-up"
 
@@ -57,8 +58,6 @@ def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
     Raises:
         UserError: When there is no such candidate, or its checkpoint is not here.
     """
-    from voxadapt.core.model_folder import resolve_model
-
     if (Path(str(candidate)) / "config.json").is_file():
         return Path(str(candidate)).name, Path(str(candidate))
     if candidate in (CHOSEN, RUNNER_UP):
@@ -68,13 +67,6 @@ def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
                 Problem("candidate", "a runner-up", "a single candidate", "Name an epoch.")
             )
     else:
-        name = candidate_name(candidate)
-    if name not in params.candidate_names:
-        known = ", ".join((*params.candidate_names, CHOSEN, RUNNER_UP))
-        raise UserError(
-            Problem("candidate", f"one of {known}, or a folder", str(candidate), "Name another.")
-        )
-    if name == "base":
-        return name, resolve_model(params.model)
-    require({paths.CHECKPOINTS / name / "meta.json": "train"})
-    return name, paths.CHECKPOINTS / name
+        fix = f"Name one of them, {CHOSEN}, {RUNNER_UP}, or a folder."
+        name = check_name(candidate, params.candidate_names, fix=fix)
+    return name, find_checkpoint(params.model, name).folder

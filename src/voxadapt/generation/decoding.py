@@ -39,6 +39,12 @@ ROUND = 256  # positions that a recording has room for are a multiple of this
 LOOK_EVERY = 4  # frames that are replayed before the host asks who still speaks
 
 
+def frame_rate_hz(tts: Any) -> float:
+    """Read the codec's frames per second from the model."""
+    codec = tts.model.speech_tokenizer
+    return codec.get_output_sample_rate() / codec.get_decode_upsample_rate()
+
+
 def text_tokens(tts: Any, text: str) -> int:
     """Count the text tokens of a sentence."""
     return len(tts.processor(text=[text])["input_ids"][0])

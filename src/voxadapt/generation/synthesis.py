@@ -34,7 +34,7 @@ from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import write_wav
 from voxadapt.generation.decoding import VERSION as DECODING_VERSION
-from voxadapt.generation.decoding import Decoding, forget, text_tokens, token_limit
+from voxadapt.generation.decoding import Decoding, forget, frame_rate_hz, text_tokens, token_limit
 from voxadapt.scoring.rows import EvalClip, Sentence
 
 
@@ -119,12 +119,6 @@ def clone_voice(
         x_vector_only_mode=mode == "x_vector",
     )
     return Voice(prompt=items[0])
-
-
-def frame_rate_hz(tts: Any) -> float:
-    """Read the codec's frames per second from the model."""
-    codec = tts.model.speech_tokenizer
-    return codec.get_output_sample_rate() / codec.get_decode_upsample_rate()
 
 
 def generation_sha(

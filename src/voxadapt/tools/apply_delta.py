@@ -10,10 +10,10 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_json
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import ModelParams
+from voxadapt.core.stage import StageResult
 from voxadapt.model.checkpoint import new_folder, tensors_sha256
 from voxadapt.model.delta import materialise, read_delta, weights_sha256
 from voxadapt.model.load import weight_files
-from voxadapt.pipeline.stages import StageResult
 from voxadapt.tools.exported import read_facts
 
 

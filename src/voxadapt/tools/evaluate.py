@@ -23,10 +23,10 @@ from voxadapt.core.files import sha256_file, write_json
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
+from voxadapt.core.stage import StageResult
 from voxadapt.data.clips import Recording, SpokenClip, read_clips, read_recordings
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS
 from voxadapt.data.voices import read_other_voices
-from voxadapt.pipeline.stages import StageResult, percent
 from voxadapt.reporting.evaluate_page import write_page
 from voxadapt.scoring.rows import (
     EvalClip,
@@ -45,6 +45,7 @@ from voxadapt.scoring.similarity import (
     VoiceReference,
     build_scale,
 )
+from voxadapt.scoring.wording import percent
 from voxadapt.selection.comparison import compare_systems
 
 SCHEMA = "voxadapt-evaluation/1"

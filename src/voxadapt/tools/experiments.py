@@ -18,7 +18,7 @@ from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import Params, SelectParams, epoch_number, in_stage2
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
-from voxadapt.pipeline.stages import StageResult
+from voxadapt.core.stage import StageResult
 from voxadapt.reporting import tables
 from voxadapt.reporting.compare_page import build_page
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, rows_sha

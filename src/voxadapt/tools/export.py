@@ -18,12 +18,12 @@ from torch import Tensor
 from voxadapt import __version__
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import read_json, sha256_file, sha256_folder, write_atomic, write_json
-from voxadapt.core.model_folder import resolve_model
+from voxadapt.core.files import read_json, sha256_file, write_atomic, write_json
 from voxadapt.core.params import Params, SelectParams, candidate_name, in_stage2
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
-from voxadapt.core.provenance import fingerprint, git_commit, versions
-from voxadapt.core.records import Record
+from voxadapt.core.provenance import git_commit, versions
+from voxadapt.core.records import Record, read_record
+from voxadapt.core.stage import StageResult
 from voxadapt.model.checkpoint import (
     iterate_weights,
     list_files,
@@ -33,8 +33,8 @@ from voxadapt.model.checkpoint import (
     tensors_sha256,
 )
 from voxadapt.model.delta import DELTA, Delta, materialise, write_delta
-from voxadapt.pipeline import language_stages
-from voxadapt.pipeline.stages import StageResult, read_record
+from voxadapt.pipeline.candidates import check_name, find_checkpoint, find_delta
+from voxadapt.pipeline.tracks import language_section
 from voxadapt.scoring.rows import read_scores, rows_sha
 from voxadapt.tools.exported import (
     CARD,
@@ -101,14 +101,9 @@ def export_speaker(
     _check_out(out, force)
     decision = read_record(paths.SELECTION, "select")
     name = _candidate(decision, candidate, "voxadapt export epoch-1")
-    source = paths.CHECKPOINTS / name
-    if not (source / "meta.json").is_file():
-        raise UserError(
-            Problem(str(source), f"the checkpoint {name}", "nothing", "Run `voxadapt train`.")
-        )
-    sha = sha256_folder(source)
+    checkpoint = find_checkpoint(params.model, name)
+    source, base, sha = checkpoint.folder, checkpoint.base, checkpoint.sha
     scores = _scores(decision, name, paths.CONFIRM, paths.CONFIRMATION / name, "confirm", sha)
-    base = resolve_model(params.model)
     meta = read_meta(source)
     facts = _facts(params, terms, out, SPEAKER, decision, name, params.select, scores, meta) | {
         "kind": "speaker",
@@ -157,21 +152,21 @@ def export_language(
     Raises:
         UserError: As `export_speaker`.
     """
-    language = language_stages.section(params)
+    language = language_section(params)
     _check_terms(terms)
     _check_out(out, force)
     decision = read_record(paths.LANGUAGE_SELECTION, "language confirm")
-    base = resolve_model(params.model)
     entry = None if arm is None else _arm(arm, candidate)
     if entry is None:
         name = _candidate(decision, candidate, "voxadapt language export epoch-1")
-        source = language_stages.delta_of(name)
-        assert source is not None, "the Base is refused"
+        found = find_delta(params.model, name)
     else:
         name = f"{arm}, {entry['epoch']}"
-        source = paths.LANGUAGE_ARMS / entry["name"] / "deltas" / entry["epoch"]
+        folder = paths.LANGUAGE_ARMS / entry["name"] / "deltas" / entry["epoch"]
+        found = find_delta(params.model, entry["epoch"], folder)
+    base, source, sha = found.base, found.delta, found.sha
+    assert source is not None, "the Base is refused"
     meta = read_meta(source)
-    sha = fingerprint([sha256_folder(base), sha256_folder(source)], 64)
     if entry is None:
         scores = _scores(
             decision, name, paths.LANGUAGE_CONFIRM, paths.LANGUAGE_CONFIRMATION / name / "target",
@@ -242,12 +237,7 @@ def _candidate(decision: Record, candidate: str | None, example: str) -> str:
             Problem("candidate", "an adapted model", "base", "Name an epoch."),
             "The Base is published by its makers.",
         )
-    listed = [item["name"] for item in decision["candidates"]]
-    if name not in listed:
-        raise UserError(
-            Problem("candidate", f"one of {', '.join(listed)}", name, "Name one of them.")
-        )
-    return name
+    return check_name(name, [item["name"] for item in decision["candidates"]])
 
 
 def _scores(decision: Record, name: str, record: Path, rows: Path, stage: str, sha: str) -> Record:

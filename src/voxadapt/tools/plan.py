@@ -31,7 +31,6 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.params import LanguageParams, ModelParams, Params, TrainParams
-from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
 from voxadapt.data.splits import assign_split
 from voxadapt.data.text import fold_text
@@ -39,7 +38,8 @@ from voxadapt.generation.decoding import ROUND, token_limit
 from voxadapt.model.layout import build_layout
 from voxadapt.model.shapes import SHAPES, config_values
 from voxadapt.model.tokens import SpecialIds
-from voxadapt.pipeline.stages import device_of
+from voxadapt.pipeline.context import open_context
+from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.tools import timing
 from voxadapt.tools.doctor import is_hub_id
 from voxadapt.tools.sizes import (
@@ -347,10 +347,10 @@ def plan(params: Params, memory_gb: float | None = None, measure: bool = True) -
     """
     values, codec = find_config(params.model)
     model = Model.from_config(values, params.train.frozen, codec)
-    clips = find_clips(params, model)
+    clips = find_clips(params, model, speaker_track(params))
     learnt = [clip for clip in clips if clip.split == "train"]
     if memory_gb is None:
-        device = device_of(params) if measure else resolve_device(params.model.device)
+        device = open_context(params).device if measure else resolve_device(params.model.device)
         name, capacity, kind = *describe_device(device), device.type
     else:
         device, name = None, f"a GPU of {memory_gb:g} GB"
@@ -363,7 +363,7 @@ def plan(params: Params, memory_gb: float | None = None, measure: bool = True) -
     rates = speed = None
     if measured is not None and speaking.total <= capacity:  # the model is loaded for it
         rates = timing.calibrate(
-            model, params, _recordings(params, SPEAKER), measured, _positions_before(held_out)
+            model, params, _recordings(speaker_track(params)), measured, _positions_before(held_out)
         )
     if measured is not None and training.total <= capacity:
         speed = timing.measure_speed(model, params.train, learnt, measured)
@@ -472,10 +472,9 @@ def _language(
 ) -> list[Stage]:
     """Plan the language's stages; Stage 2 as if it were run."""
     from voxadapt.data.texts import read_texts
-    from voxadapt.pipeline.language_stages import _options, corpus_view
+    from voxadapt.pipeline.language.training import train_params
 
-    view = corpus_view(params)
-    clips = find_clips(view, model, LANGUAGE)
+    clips = find_clips(params, model, language_track(params))
     learnt = [clip for clip in clips if clip.split == "train"]
     held_out = [clip for clip in clips if clip.split != "train"]
     per_token = [clip.num_frames / clip.num_text_tokens for clip in clips]
@@ -505,10 +504,10 @@ def _language(
         model,
         counts={name: (n, name.startswith(prefix)) for name, (n, _) in model.counts.items()},
     )
-    first = _options(params, stage, stage.lr)
-    second = _options(params, language.stage2, language.stage2.lr)
-    judged, confirmed = (_first(clips, split, view) for split in ("selection", "confirmation"))
-    speaking = speaking_memory(model, held_out, view, kind)
+    first = train_params(params, stage, stage.lr)
+    second = train_params(params, language.stage2, language.stage2.lr)
+    judged, confirmed = (_first(clips, split, params) for split in ("selection", "confirmation"))
+    speaking = speaking_memory(model, held_out, params, kind)
 
     times: list[timing.Times | None] = [None] * 5
     if rates is not None and device is not None:
@@ -546,7 +545,7 @@ def _language(
         ]
     rows = text_rows(told)
     memories = [
-        codes_memory(model, view, kind),
+        codes_memory(model, params, kind),
         training_memory(rows_only, first, largest_batch(told, first.batch_size), kind, rows),
         speaking,
         training_memory(predictor_only, second, largest_batch(learnt, second.batch_size), kind),
@@ -666,22 +665,24 @@ def _released_codec() -> Codec:
     )
 
 
-def find_clips(params: Params, model: Model, at: Corpus = SPEAKER) -> list[Clip]:
+def find_clips(params: Params, model: Model, track: Track) -> list[Clip]:
     """Read what the corpus' clips weigh: from the audit's manifest, else from the raw one."""
     ids = SpecialIds.from_config(model.config)
     tag = None if params.train.language == "auto" else 0  # any id: only the length counts
     count = _token_counter(params)
     rows: list[tuple[str, str, float]] = []
-    if at.manifest.is_file():
-        rows = [(row.split, row.text, row.duration_s) for row in read_manifest(at.manifest)]
+    if track.corpus.manifest.is_file():
+        rows = [
+            (row.split, row.text, row.duration_s) for row in read_manifest(track.corpus.manifest)
+        ]
     else:
         import soundfile
 
-        found, problems = read_raw_manifest(params.data.manifest)
+        found, problems = read_raw_manifest(track.data.manifest)
         if problems and not found:
             raise UserError(problems, "The corpus cannot be planned for.")
         for raw in found:
-            assigned = assign_split(fold_text(raw.text), params.split)
+            assigned = assign_split(fold_text(raw.text), track.split)
             rows.append((assigned, raw.text, soundfile.info(str(raw.audio_path)).duration))
     clips = []
     for split, text, seconds in rows:
@@ -690,12 +691,12 @@ def find_clips(params: Params, model: Model, at: Corpus = SPEAKER) -> list[Clip]
     return clips
 
 
-def _recordings(params: Params, at: Corpus) -> list[tuple[Path, str]]:
+def _recordings(track: Track) -> list[tuple[Path, str]]:
     """Return some recordings and their texts, evenly from the whole corpus."""
-    if at.manifest.is_file():
-        found = [(Path(row.audio), row.text) for row in read_manifest(at.manifest)]
+    if track.corpus.manifest.is_file():
+        found = [(Path(row.audio), row.text) for row in read_manifest(track.corpus.manifest)]
     else:
-        rows, _ = read_raw_manifest(params.data.manifest)
+        rows, _ = read_raw_manifest(track.data.manifest)
         found = [(row.audio_path, row.text) for row in rows]
     return found[:: max(1, len(found) // timing.RECORDINGS)][: timing.RECORDINGS]
 

@@ -9,7 +9,7 @@ from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file
 from voxadapt.core.records import Record
-from voxadapt.pipeline.stages import StageResult
+from voxadapt.core.stage import StageResult
 from voxadapt.tools.exported import CARD, FACTS, HUB_ID, describe_consent, read_facts, size_in_words
 
 if TYPE_CHECKING:

@@ -367,7 +367,7 @@ def _of_children() -> float:
 
 #: A verb's process: the libraries that all stages import, then the steps of one.
 _START = (
-    "import sys, voxadapt.cli.app, voxadapt.pipeline.stages\n"
+    "import sys, voxadapt.cli.app, voxadapt.pipeline.score\n"
     "from voxadapt.tools.timing import take_steps\n"
     "take_steps(sys.argv[1])"
 )

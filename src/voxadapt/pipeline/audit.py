@@ -1,0 +1,53 @@
+"""Stage `audit`: check the corpus, accept its clips and split them by text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxadapt.core.errors import Problem
+from voxadapt.core.params import Params
+from voxadapt.core.paths import LANGUAGE
+from voxadapt.core.stage import StageResult, stage
+from voxadapt.data.audit import audit_corpus, write_audit
+from voxadapt.data.manifest import MAX_REPEATS, read_raw_manifest
+from voxadapt.pipeline.tracks import Track, speaker_track
+
+
+@stage("audit", memory="asr.batch_size")
+def run(params: Params) -> StageResult:
+    """Check the speaker's corpus.
+
+    Raises:
+        UserError: With every error in the corpus.
+    """
+    return audit_track(params, speaker_track(params))
+
+
+def audit_track(params: Params, track: Track) -> StageResult:
+    """Check a corpus, accept its clips and split them by text.
+
+    Raises:
+        UserError: With every error in the corpus.
+    """
+    rows, problems = read_raw_manifest(track.data.manifest)
+    if track.corpus is LANGUAGE:
+        problems += [
+            Problem(row.where, "recordings of one voice", f"the speaker {row.speaker!r}",
+                    "Drop the key: a language is measured with a single voice.")
+            for row in rows if row.speaker is not None
+        ][:MAX_REPEATS]  # fmt: skip
+
+    def transcribe(clips: Sequence[Path], texts: Sequence[str]) -> list[str]:
+        # torch and Whisper are loaded only for a corpus that can be used.
+        from voxadapt.asr.whisper import Transcriber
+        from voxadapt.pipeline.context import open_context
+
+        context = open_context(params)
+        whisper = Transcriber.from_params(track.asr, str(context.device), context.work_dir)
+        return [found.text for found in whisper.transcribe(clips, texts, context.executor)]
+
+    result = audit_corpus(rows, track.audit, track.split, track.data.manifest, problems, transcribe)
+    corpus = track.corpus
+    write_audit(result, corpus.manifest, corpus.clips, corpus.audit_metrics)
+    return StageResult(result.sentence, result.metrics)

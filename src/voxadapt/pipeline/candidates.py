@@ -1,0 +1,129 @@
+"""Candidates: which model folder, or which delta on the Base, a name means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import sha256_folder
+from voxadapt.core.model_folder import read_config, resolve_model
+from voxadapt.core.params import STAGE2, ModelParams, candidate_name, epoch_number, in_stage2
+from voxadapt.core.paths import LANGUAGE
+from voxadapt.core.provenance import fingerprint
+from voxadapt.data.speakers import Speaker
+from voxadapt.pipeline.tracks import Track
+
+BASE = "base"
+CHOSEN, RUNNER_UP = "chosen", "runner-up"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that is scored.
+
+    Attributes:
+        name: `base`, `epoch-1`, …, or `stage2-epoch-1`, ….
+        base: Folder of the Base.
+        folder: Folder of the whole model; the Base's own for `base`.
+        delta: Folder of what is laid over the Base; None for a whole model.
+    """
+
+    name: str
+    base: Path
+    folder: Path
+    delta: Path | None = None
+
+    @cached_property
+    def sha(self) -> str:
+        """Identity of the weights, config and tokenizer that speak."""
+        if self.delta is None:
+            return sha256_folder(self.folder)
+        return fingerprint([sha256_folder(self.base), sha256_folder(self.delta)], 64)
+
+
+def find_candidate(track: Track, name: str) -> Candidate:
+    """Find a candidate of a track by its name.
+
+    Raises:
+        UserError: When it has not been trained.
+    """
+    return (find_delta if track.corpus is LANGUAGE else find_checkpoint)(track.model, name)
+
+
+def find_checkpoint(model: ModelParams, name: str) -> Candidate:
+    """Find an epoch of the speaker's, or the Base.
+
+    Raises:
+        UserError: When it has not been trained.
+    """
+    base = resolve_model(model)
+    if name == BASE:
+        return Candidate(name, base, base)
+    folder = paths.CHECKPOINTS / name
+    if not (folder / "meta.json").is_file():
+        raise UserError(
+            Problem(str(folder), f"the checkpoint of epoch {epoch_number(name)}", "nothing",
+                    "Run `voxadapt train` first.")
+        )  # fmt: skip
+    return Candidate(name, base, folder)
+
+
+def find_delta(model: ModelParams, name: str, folder: Path | None = None) -> Candidate:
+    """Find an epoch of either stage of the language, or the Base.
+
+    Args:
+        model: `model` section.
+        name: Of the candidate.
+        folder: Of its delta, where it is an epoch of an arm.
+
+    Raises:
+        UserError: When it has not been trained.
+    """
+    base = resolve_model(model)
+    if name == BASE:
+        return Candidate(name, base, base)
+    command = f"language stage{'2' if in_stage2(name) else '1'}"
+    if folder is None:
+        parent = paths.LANGUAGE_STAGE2 if in_stage2(name) else paths.LANGUAGE_STAGE1
+        folder = parent / candidate_name(name).removeprefix(STAGE2)
+    if not (folder / "meta.json").is_file():
+        raise UserError(Problem(str(folder), "a delta", "nothing", f"Run `voxadapt {command}`."))
+    return Candidate(name, base, base, folder)
+
+
+def check_name(
+    asked: str | int,
+    listed: Sequence[str],
+    *,
+    where: str = "candidate",
+    fix: str = "Name one of them.",
+) -> str:
+    """Return the name of a candidate as it is listed: 3 is epoch-3.
+
+    Raises:
+        UserError: When it is not listed.
+    """
+    name = candidate_name(asked)
+    if name not in listed:
+        raise UserError(Problem(where, f"one of {', '.join(listed)}", name, fix))
+    return name
+
+
+def speakers_of_model(folder: Path) -> set[str]:
+    """Name the speakers that a model folder speaks for, in lower case; a Base has none."""
+    config = read_config(folder)
+    if config["tts_model_type"] != "custom_voice":
+        return set()
+    return {name.lower() for name in config["talker_config"].get("spk_id") or {}}
+
+
+def kept_speakers(model: ModelParams, speakers: Sequence[Speaker]) -> set[str]:
+    """Name the speakers of a manifest that the model to be adapted has already."""
+    if not speakers[0].is_named:
+        return set()
+    there = speakers_of_model(resolve_model(model))
+    return {who.name for who in speakers if who.name.lower() in there}

@@ -1,0 +1,80 @@
+"""Choosing among a language's candidates, and what each has forgotten of the source language."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxadapt.core.params import Params
+from voxadapt.core.records import Record
+from voxadapt.pipeline.candidates import BASE, Candidate
+from voxadapt.pipeline.language.sentences import SOURCE, TARGET, source_sentences, target_sentences
+from voxadapt.pipeline.stored_scores import read_recordings, read_selection_scores
+from voxadapt.pipeline.tracks import language_track
+from voxadapt.scoring.rows import ScoreRow
+from voxadapt.selection.forgetting import forgetting
+from voxadapt.selection.select import select
+
+
+@dataclass(frozen=True)
+class LanguageScores:
+    """Rows of candidates on the selection sentences.
+
+    Attributes:
+        params: All parameters.
+        target: Rows in the language, by candidate.
+        source: Rows in the source language, by candidate.
+    """
+
+    params: Params
+    target: dict[str, list[ScoreRow]]
+    source: dict[str, list[ScoreRow]]
+
+    def choose(self, what: str = "fine-tune", start: str = BASE) -> Record:
+        """Choose by the rule of the language; see `select`."""
+        track = language_track(self.params)
+        return select(
+            self.target,
+            track.rule,
+            start=start,
+            what=what,
+            scale=track.read_scale(),
+            real=read_recordings(track, "real"),
+            codec=read_recordings(track, "codec"),
+        )
+
+    def forgotten(self, chosen: str) -> Record:
+        """Compare each candidate's source language with the Base's; see `forgetting`."""
+        track = language_track(self.params)
+        return forgetting(
+            self.source[BASE], self.source, track.rule, chosen=chosen, scale=track.read_scale()
+        )
+
+
+def read_language_scores(params: Params, candidates: Mapping[Path, Candidate]) -> LanguageScores:
+    """Read candidates' rows in both languages and refuse what is not whole.
+
+    Args:
+        params: All parameters.
+        candidates: By the folder of their scores.
+
+    Raises:
+        UserError: When rows are missing, extra, double or stale.
+    """
+    rows: dict[str, dict[str, list[ScoreRow]]] = {}
+    for part, sentences in (
+        (TARGET, target_sentences(params, "selection").sentences),
+        (SOURCE, source_sentences(params, "selection").sentences),
+    ):
+        rows[part] = {
+            candidate.name: read_selection_scores(
+                folder / part,
+                candidate,
+                sentences,
+                params.score.takes,
+                f"language score {candidate.name}",
+            )
+            for folder, candidate in candidates.items()
+        }
+    return LanguageScores(params, rows[TARGET], rows[SOURCE])

@@ -1,0 +1,94 @@
+"""Stage `language_confirm`: choose the model that is kept; compare it with the Base."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from voxadapt.core import paths
+from voxadapt.core.files import write_atomic, write_json
+from voxadapt.core.params import Params
+from voxadapt.core.records import Record, read_record
+from voxadapt.core.stage import StageResult, stage
+from voxadapt.pipeline.candidates import BASE, find_candidate
+from voxadapt.pipeline.context import open_context
+from voxadapt.pipeline.finalists import finalists, second_opinion
+from voxadapt.pipeline.language.choosing import read_language_scores
+from voxadapt.pipeline.language.sentences import SOURCE, TARGET
+from voxadapt.pipeline.language.speak_and_score import score_languages
+from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.scoring.rows import read_scores
+from voxadapt.selection.confirm import confirm
+
+
+@stage("language_confirm")
+def run(params: Params) -> StageResult:
+    """Choose the model that is kept, and compare it with the Base on the untouched split.
+
+    Raises:
+        UserError: When a candidate's scores are missing, stale or by another evaluator.
+    """
+    decision = _choose(params)
+    write_json(paths.LANGUAGE_SELECTION, decision)
+    _write_epochs_table(params, decision["stage2_ran"])
+    track, context, chosen = language_track(params), open_context(params), decision["chosen"]
+    rows, folders = {}, {}
+    for name in finalists(paths.LANGUAGE_CONFIRMATION, chosen):
+        folder = paths.LANGUAGE_CONFIRMATION / name
+        candidate = find_candidate(track, name)
+        score_languages(params, context, candidate, "confirmation", folder, with_source=False)
+        folders[name] = folder / TARGET
+        rows[name] = read_scores(folders[name], split="confirmation")
+    record = confirm(
+        rows[BASE], rows[chosen], track.rule, scale=track.read_scale(), selection=decision
+    )
+    record["second_asr"] = second_opinion(track, context, rows, folders, chosen)
+    write_json(paths.LANGUAGE_CONFIRM, record)
+    warning = decision["forgetting"].get("warning")
+    said = f"{decision['reason']} {record['sentence']}"
+    return StageResult(said + (f" {warning}" if warning else ""), record)
+
+
+def _choose(params: Params) -> Record:
+    """Choose among the Base, the choice of Stage 1 and the epochs of Stage 2."""
+    track = language_track(params)
+    first = read_record(paths.LANGUAGE_CHOICE1, "language decide")
+    start = first["chosen"]
+    folders = {name: paths.LANGUAGE_SCORES / name for name in dict.fromkeys((BASE, start))}
+    ran = not paths.LANGUAGE_STAGE2_SKIPPED.is_file()
+    if ran:
+        for name in language_section(params).stage2.candidate_names:
+            folders[name] = paths.LANGUAGE_STAGE2_SCORES / name
+    scores = read_language_scores(
+        params, {folder: find_candidate(track, name) for name, folder in folders.items()}
+    )
+    decision = scores.choose(what="adapt it", start=start) if ran else dict(first)
+    decision["forgetting"] = scores.forgotten(decision["chosen"])
+    decision["stage1_choice"] = start
+    decision["stage2_ran"] = ran
+    return decision
+
+
+def _write_epochs_table(params: Params, ran: bool) -> None:
+    """Write CER, similarity and forgetting per epoch, for `dvc plots`."""
+    language = language_section(params)
+    folders = {name: paths.LANGUAGE_SCORES / name for name in language.candidates}
+    if ran:
+        for name in language.stage2.candidate_names:
+            folders[name] = paths.LANGUAGE_STAGE2_SCORES / name
+    columns = ["candidate", "order"]
+    for measure in ("cer", "wer", "sim", "source_cer"):
+        columns += [measure, f"{measure}_low", f"{measure}_high"]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    for order, (name, folder) in enumerate(folders.items()):
+        target = read_record(folder / TARGET / "summary.json", "language score")
+        source = read_record(folder / SOURCE / "summary.json", "language score")
+        row = {"candidate": name, "order": order}
+        for measure, found in (("cer", target["cer"]), ("wer", target["wer"]),
+                               ("sim", target["sim"]), ("source_cer", source["cer"])):  # fmt: skip
+            row[measure] = found["point"]
+            row[f"{measure}_low"], row[f"{measure}_high"] = found["low"], found["high"]
+        writer.writerow(row)
+    write_atomic(paths.LANGUAGE_EPOCHS_TABLE, stream.getvalue())

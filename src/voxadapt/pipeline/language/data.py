@@ -1,0 +1,93 @@
+"""Stage `language_data`: check texts and recordings; extract codes; measure their round trip."""
+
+from __future__ import annotations
+
+from transformers import AutoTokenizer
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.model_folder import read_config, resolve_model
+from voxadapt.core.params import LanguageParams, Params
+from voxadapt.core.paths import LANGUAGE
+from voxadapt.core.stage import StageResult, stage
+from voxadapt.data.respelling import load_respelling
+from voxadapt.data.text import dominant_script, fold_text
+from voxadapt.data.texts import audit_texts, outside_vocabulary, read_texts, write_texts
+from voxadapt.model.tokens import language_name_problems
+from voxadapt.pipeline.audit import audit_track
+from voxadapt.pipeline.codes import encode_track
+from voxadapt.pipeline.context import open_context
+from voxadapt.pipeline.tracks import language_section, language_track, read_accepted
+
+
+@stage("language_data")
+def run(params: Params) -> StageResult:
+    """Check the language's data, then extract codes and measure the ceiling of every score.
+
+    Raises:
+        UserError: With every error in recordings and texts.
+    """
+    checked = audit(params)
+    coded = codes(params)
+    return StageResult(f"{checked.sentence} {coded.sentence}", checked.values)
+
+
+def audit(params: Params) -> StageResult:
+    """Check the recordings and the texts of the language.
+
+    Raises:
+        UserError: With every error in either.
+    """
+    language = language_section(params)
+    problems = _name_problems(params, language)
+    recordings = texts = None
+    try:
+        recordings = _audit_recordings(params)
+    except UserError as error:
+        problems += error.problems
+    try:
+        texts = _audit_texts(params, language)
+    except UserError as error:
+        problems += error.problems
+    if problems or recordings is None or texts is None:
+        raise UserError(problems, f"The data of {language.name} cannot be used.")
+    return StageResult(f"{recordings.sentence} {texts.sentence}", texts.values)
+
+
+@stage("audit-language", memory="asr.batch_size")
+def _audit_recordings(params: Params) -> StageResult:
+    return audit_track(params, language_track(params))
+
+
+@stage("codes-language", memory="codes.batch_seconds")
+def codes(params: Params) -> StageResult:
+    """Extract codes of the recordings; score them and their codec round trip."""
+    return encode_track(language_track(params), open_context(params), params.codes.batch_seconds)
+
+
+def _name_problems(params: Params, language: LanguageParams) -> list[Problem]:
+    """Say why the model cannot be given a language of this name."""
+    talker = read_config(resolve_model(params.model))["talker_config"]
+    return language_name_problems(talker.get("codec_language_id") or {}, language.name)
+
+
+def _audit_texts(params: Params, language: LanguageParams) -> StageResult:
+    lines = read_texts(language.text)
+    respelling = load_respelling(language.respelling)
+    folder = resolve_model(params.model)
+    talker = read_config(folder)["talker_config"]
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    recorded = read_accepted(LANGUAGE) if LANGUAGE.manifest.is_file() else []
+    result = audit_texts(
+        lines,
+        path=language.text,
+        script=dominant_script(row.text for row in recorded),
+        held_out={fold_text(row.text) for row in recorded if row.split != "train"},
+        # Half of the context is left to speech: a text token takes one to three frames.
+        max_tokens=int(talker["max_position_embeddings"]) // 2,
+        count_tokens=lambda text: len(tokenizer(text)["input_ids"]),
+        unknown=lambda text: outside_vocabulary(tokenizer, talker["text_vocab_size"], text),
+        respelling=respelling,
+    )
+    write_texts(result, paths.LANGUAGE_TEXTS, paths.LANGUAGE_TEXT_METRICS)
+    return StageResult(result.sentence, result.metrics)

@@ -1,0 +1,35 @@
+"""Stage `language_decide`: choose the epoch of Stage 1; decide whether Stage 2 is run."""
+
+from __future__ import annotations
+
+from voxadapt.core import paths
+from voxadapt.core.files import write_json
+from voxadapt.core.params import Params
+from voxadapt.core.stage import StageResult, stage
+from voxadapt.pipeline.candidates import find_candidate
+from voxadapt.pipeline.language.choosing import read_language_scores
+from voxadapt.pipeline.stored_scores import read_recordings
+from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.selection.stage2 import decide_stage2
+
+
+@stage("language_decide")
+def run(params: Params) -> StageResult:
+    """Choose the epoch of Stage 1 and decide about Stage 2 by the rules in the parameters.
+
+    Raises:
+        UserError: When a candidate's scores are missing, stale or by another evaluator.
+    """
+    track, language = language_track(params), language_section(params)
+    scores = read_language_scores(
+        params,
+        {paths.LANGUAGE_SCORES / name: find_candidate(track, name) for name in track.candidates},
+    )
+    choice = scores.choose(what="adapt it")
+    chosen = choice["chosen"]
+    choice["forgetting"] = scores.forgotten(chosen)
+    write_json(paths.LANGUAGE_CHOICE1, choice)
+    codec = read_recordings(track, "codec")
+    decision = decide_stage2(scores.target[chosen], codec, language.stage2, track.rule)
+    write_json(paths.LANGUAGE_DECISION, decision)
+    return StageResult(f"{choice['reason']} {decision['reason']}", decision)

@@ -1,0 +1,38 @@
+"""Stage `language_score`: speak and score both languages' sentences with one candidate."""
+
+from __future__ import annotations
+
+from voxadapt.core import paths
+from voxadapt.core.files import write_json
+from voxadapt.core.params import Params
+from voxadapt.core.stage import StageResult, stage
+from voxadapt.pipeline.candidates import check_name, find_candidate
+from voxadapt.pipeline.context import open_context
+from voxadapt.pipeline.language.speak_and_score import languages_sentence, score_languages
+from voxadapt.pipeline.tracks import language_track
+from voxadapt.scoring.score_clips import metrics_row
+
+
+@stage("language_score")
+def run(params: Params, candidate: str | int) -> StageResult:
+    """Speak held-out sentences of the language, and of the source language, with a candidate.
+
+    Args:
+        params: All parameters.
+        candidate: `base`, an epoch of Stage 1 or its number.
+
+    Raises:
+        UserError: When there is no such candidate, or an earlier stage has not run.
+    """
+    track = language_track(params)
+    name = check_name(candidate, track.candidates)
+    summaries = score_languages(
+        params,
+        open_context(params),
+        find_candidate(track, name),
+        "selection",
+        paths.LANGUAGE_SCORES / name,
+    )
+    metrics = {part: metrics_row(summary) for part, summary in summaries.items()}
+    write_json(paths.LANGUAGE_SCORE_METRICS / f"{name}.json", metrics)
+    return StageResult(languages_sentence(params, name, summaries), summaries)

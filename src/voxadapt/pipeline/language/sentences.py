@@ -1,0 +1,36 @@
+"""What a language's candidates are scored on: its own sentences, and the source language's."""
+
+from __future__ import annotations
+
+from voxadapt.core.params import Params
+from voxadapt.pipeline.candidates import BASE
+from voxadapt.pipeline.language.texts import source_lines
+from voxadapt.pipeline.sentences import SentenceSet, track_sentences
+from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.scoring.rows import Sentence, slice_of
+
+TARGET, SOURCE = "target", "source"
+
+
+def target_sentences(params: Params, split: str, name: str = BASE) -> SentenceSet:
+    """Return the held-out sentences of a split; the Base, which does not know the tag, gets auto.
+
+    Args:
+        params: All parameters.
+        split: Whose sentences.
+        name: The candidate that is asked.
+    """
+    track = language_track(params)
+    tag = "auto" if name == BASE else track.tag
+    return SentenceSet(track_sentences(track, split), track.asr, tag)
+
+
+def source_sentences(params: Params, split: str) -> SentenceSet:
+    """Return the sentences of the source language that are never learnt."""
+    source = language_section(params).source
+    sentences = [
+        Sentence(text_id=line.id, text=line.text, split=split, slice=slice_of(line.text))
+        for line in source_lines(params)[0]
+    ]
+    asr = params.asr.model_copy(update={"language": source.asr_language})
+    return SentenceSet(sorted(sentences, key=lambda item: item.text_id), asr, source.language)

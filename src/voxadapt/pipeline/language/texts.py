@@ -1,0 +1,46 @@
+"""The texts of a language and of the source language that the Base must not forget."""
+
+from __future__ import annotations
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_jsonl
+from voxadapt.core.params import Params
+from voxadapt.core.provenance import fingerprint
+from voxadapt.core.records import read_record
+from voxadapt.data.text import fold_text
+from voxadapt.data.texts import TextLine, read_texts
+from voxadapt.pipeline.tracks import language_section
+
+
+def accepted_texts() -> list[TextLine]:
+    """Read the texts that the audit has accepted.
+
+    Raises:
+        UserError: When they are not as many as the audit says.
+    """
+    wanted = read_record(paths.LANGUAGE_TEXT_METRICS, "language data")["num_accepted"]
+    try:
+        rows = read_jsonl(paths.LANGUAGE_TEXTS)
+        lines = [TextLine(row["id"], row["text"], row["id"]) for row in rows]
+        found = f"{len(lines)}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        lines, found = [], "nothing" if isinstance(error, FileNotFoundError) else str(error)
+    if len(lines) != wanted:
+        raise UserError(
+            Problem(str(paths.LANGUAGE_TEXTS), f"{wanted} accepted texts", found,
+                    "Run `voxadapt language data`.")
+        )  # fmt: skip
+    return lines
+
+
+def source_lines(params: Params) -> tuple[list[TextLine], list[TextLine]]:
+    """Split the source sentences by hash: those that are scored, and those that may be learnt."""
+    source = language_section(params).source
+    lines = {fold_text(line.text): line for line in read_texts(source.text, any_field=True)}
+    order = sorted(lines, key=lambda key: fingerprint([params.split.salt, "source", key]))
+    listed = [
+        TextLine(f"source-{fingerprint(key, 10)}", lines[key].text, lines[key].where)
+        for key in order
+    ]
+    return listed[: source.max_sentences], listed[source.max_sentences :]

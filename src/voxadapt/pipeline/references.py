@@ -1,0 +1,74 @@
+"""What similarity is measured against: each speaker's recordings, and their scale."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.paths import Corpus
+from voxadapt.core.records import read_record
+from voxadapt.data.speakers import Speaker
+from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a speaker's clips are compared with.
+
+    Attributes:
+        voice: Held-out recordings.
+        scale: Ceiling, floor and rate of speech.
+        coded: The same recordings after the codec; None where nobody is to be told apart.
+    """
+
+    voice: VoiceReference
+    scale: SimilarityScale
+    coded: VoiceReference | None = None
+
+
+def read_references(corpus: Corpus, speakers: Sequence[Speaker]) -> dict[str, Reference]:
+    """Read the reference of each speaker, by name.
+
+    Raises:
+        UserError: When a file is absent or torn.
+    """
+    return {
+        who.name: Reference(
+            read_voice(corpus.voice_of(who.folder)),
+            read_scale(corpus.scale_of(who.folder)),
+            read_voice(corpus.coded_voice_of(who.folder)) if who.is_named else None,
+        )
+        for who in speakers
+    }
+
+
+def read_voice(path: Path) -> VoiceReference:
+    """Read embeddings that similarity is measured against.
+
+    Raises:
+        UserError: When the file is absent or torn.
+    """
+    try:
+        return VoiceReference.read(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            Problem(str(path), "the voice's embeddings", " ".join(str(error).split())[:160],
+                    "Run `voxadapt codes`, or `voxadapt language data`.")
+        ) from None  # fmt: skip
+
+
+def read_scale(path: Path) -> SimilarityScale:
+    """Read a scale of similarity.
+
+    Raises:
+        UserError: When the file is absent or torn.
+    """
+    return SimilarityScale.from_dict(read_record(path, "codes"))
+
+
+def coded_voices(references: dict[str, Reference]) -> dict[str, VoiceReference] | None:
+    """Return everybody's coded recordings by name; None where there is a single speaker."""
+    found = {name: ref.coded for name, ref in references.items() if ref.coded is not None}
+    return found or None

@@ -1,0 +1,86 @@
+"""Stage `select`: choose the epoch by the rule in the parameters, or keep the Base."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_atomic, write_json
+from voxadapt.core.params import Params, epoch_number
+from voxadapt.core.records import Record
+from voxadapt.core.stage import StageResult, stage
+from voxadapt.pipeline.candidates import find_candidate, kept_speakers
+from voxadapt.pipeline.sentences import track_sentences
+from voxadapt.pipeline.stored_scores import read_recordings, read_selection_scores
+from voxadapt.pipeline.tracks import speaker_track
+from voxadapt.selection.select import select
+
+
+@stage("select")
+def run(params: Params) -> StageResult:
+    """Choose the epoch by the rule in `params.select`, or keep the Base.
+
+    Raises:
+        UserError: When a candidate's scores are missing, stale or by another evaluator, or when
+            there are scores of a candidate that is not listed.
+    """
+    track = speaker_track(params)
+    _refuse_unlisted(track.candidates)
+    sentences, speakers = track_sentences(track, "selection"), track.speakers()
+    takes = track.score.takes * len(speakers)
+    rows = {
+        name: read_selection_scores(
+            paths.SCORES / name, find_candidate(track, name), sentences, takes, f"score {name}"
+        )
+        for name in track.candidates
+    }
+    decision = select(
+        rows,
+        track.rule,
+        scale=track.read_scale(),
+        real=read_recordings(track, "real"),
+        codec=read_recordings(track, "codec"),
+        kept=kept_speakers(track.model, speakers),
+    )
+    write_json(paths.SELECTION, decision)
+    _write_epochs_table(decision)
+    return StageResult(decision["reason"], decision)
+
+
+def _refuse_unlisted(candidates: tuple[str, ...]) -> None:
+    """Refuse scores of candidates that are not listed: nothing is left out silently."""
+    found = sorted(path.name for path in paths.SCORES.glob("*") if path.is_dir())
+    problems = [
+        Problem(str(paths.SCORES / name), "only candidates of params.yaml", name,
+                "Delete the folder, or list the candidate.")
+        for name in found
+        if name not in candidates
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems, "There are scores of candidates that are not compared.")
+
+
+def _write_epochs_table(decision: Record) -> None:
+    """Write the per-epoch table that `dvc plots` and the report draw."""
+    columns = ["candidate", "epoch"]
+    for measure in ("wer", "cer", "sim"):
+        columns += [measure, f"{measure}_low", f"{measure}_high"]
+    columns += ["duration_ratio", "failure_rate", "p_best", "eligible", "chosen"]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    writer.writeheader()
+    for item in decision["candidates"]:
+        row = {"candidate": item["name"], "epoch": epoch_number(item["name"])}
+        for measure in ("wer", "cer", "sim"):
+            interval = item[measure]
+            row[measure] = interval["point"]
+            row[f"{measure}_low"], row[f"{measure}_high"] = interval["low"], interval["high"]
+        row["duration_ratio"] = item["duration_ratio"]["point"]
+        row["failure_rate"] = item["failure_rate"]["point"]
+        row["p_best"] = item["p_best"]
+        row["eligible"] = int(item["eligible"])
+        row["chosen"] = int(item["name"] == decision["chosen"])
+        writer.writerow(row)
+    write_atomic(paths.EPOCHS_TABLE, stream.getvalue())

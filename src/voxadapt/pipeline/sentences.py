@@ -1,0 +1,58 @@
+"""The sentences that candidates are scored on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import AsrParams
+from voxadapt.core.provenance import fingerprint
+from voxadapt.pipeline.tracks import Track
+from voxadapt.scoring.rows import Sentence, slice_of
+
+
+@dataclass(frozen=True)
+class SentenceSet:
+    """Sentences of a language, with how they are asked for and transcribed.
+
+    Attributes:
+        sentences: The same for all candidates.
+        asr: Whisper, with the language that it is told to transcribe.
+        tag: Language that the model is asked for, or auto.
+    """
+
+    sentences: list[Sentence]
+    asr: AsrParams
+    tag: str
+
+
+def track_sentences(track: Track, split: str) -> list[Sentence]:
+    """Return the sentences of a split: all of them, or as many as the parameters say, by hash.
+
+    Sentences with digits are among them, but in a slice of their own that decides nothing.
+
+    Raises:
+        UserError: When the split has no utterances, or only sentences with digits.
+    """
+    manifest = str(track.corpus.manifest)
+    rows = [row for row in track.accepted() if row.split == split]
+    if not rows:
+        raise UserError(
+            Problem(manifest, f"utterances of the {split} split", "none",
+                    f"Raise split.{split}_share, or add recordings.")
+        )  # fmt: skip
+    if any(row.speaker for row in rows):  # all speakers say a text that several have recorded
+        rows = list({row.text: row for row in sorted(rows, key=lambda row: row.id)}.values())
+    rows = sorted(rows, key=lambda row: fingerprint([track.split.salt, row.id]))
+    rows = rows[: track.score.max_sentences]
+    found = [
+        Sentence(text_id=row.id, text=row.text, split=split, slice=slice_of(row.text))
+        for row in sorted(rows, key=lambda row: row.id)
+    ]
+    if all(item.slice != "ranked" for item in found):
+        raise UserError(
+            Problem(manifest, f"a sentence without digits in the {split} split",
+                    f"{len(found)} with digits",
+                    "Write numbers in words, as they are spoken, or raise score.max_sentences.")
+        )  # fmt: skip
+    return found

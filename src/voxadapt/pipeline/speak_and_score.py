@@ -1,0 +1,100 @@
+"""Speaking sentences with a candidate and measuring every clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from voxadapt.core.files import write_json
+from voxadapt.core.records import Record
+from voxadapt.data.speakers import Speaker
+from voxadapt.generation.synthesis import speak_candidate
+from voxadapt.pipeline.candidates import Candidate, find_candidate
+from voxadapt.pipeline.context import ROOT, Context
+from voxadapt.pipeline.measuring import Measuring
+from voxadapt.pipeline.references import coded_voices, read_references, read_scale
+from voxadapt.pipeline.sentences import SentenceSet, track_sentences
+from voxadapt.pipeline.speaking import Speaking, load_speaking
+from voxadapt.pipeline.tracks import Track
+from voxadapt.scoring.rows import ScoreRow, write_rows
+from voxadapt.scoring.score_clips import summarise
+from voxadapt.scoring.speakers import confusion, pool
+
+
+def score_split(track: Track, context: Context, name: str, split: str, folder: Path) -> Record:
+    """Score a candidate on a split of the track's corpus; see `speak_and_score`."""
+    candidate, speakers = find_candidate(track, name), track.speakers()
+    sentences = SentenceSet(track_sentences(track, split), track.asr, track.tag)
+    speaking = load_speaking(track, candidate, speakers, context)
+    return speak_and_score(track, context, candidate, speaking, sentences, folder)
+
+
+def speak_and_score(
+    track: Track,
+    context: Context,
+    candidate: Candidate,
+    speaking: Iterable[Speaking],
+    sentences: SentenceSet,
+    folder: Path,
+) -> Record:
+    """Have every speaker of a candidate speak sentences; measure the clips.
+
+    Args:
+        track: Corpus whose recordings are the reference for similarity and rate.
+        context: Where it runs.
+        candidate: Who speaks.
+        speaking: The candidate, loaded, with each speaker's voice.
+        sentences: What is spoken.
+        folder: Receives `rows.jsonl`, `wavs/` and `summary.json`.
+
+    Returns:
+        The summary.
+    """
+    speakers = track.speakers()
+    references = read_references(track.corpus, speakers)
+    coded = coded_voices(references)
+    measuring = Measuring(context, sentences.asr, track.score)
+    rows: dict[str, list[ScoreRow]] = {}
+    for one in speaking:
+        who = one.speaker
+        clips = speak_candidate(
+            one.tts,
+            f"{candidate.name}, {who.name}" if who.is_named else candidate.name,
+            sentences.sentences,
+            one.voice,
+            track.score,
+            out_dir=folder / "wavs" / who.folder,
+            work_dir=context.work_dir / "speech",
+            root=ROOT,
+            checkpoint_sha=candidate.sha,
+            lang=sentences.asr.language,
+            language=sentences.tag,
+            executor=context.executor,
+            load=partial(one.load, context.worker_device),
+        )
+        clips = [clip.model_copy(update={"candidate": candidate.name}) for clip in clips]
+        reference = references[who.name]
+        rows[who.name] = measuring.rows(clips, reference.voice, reference.scale, coded)
+    return _write(track, speakers, rows, folder)
+
+
+def _write(
+    track: Track, speakers: Sequence[Speaker], rows: dict[str, list[ScoreRow]], folder: Path
+) -> Record:
+    """Write a candidate's rows and their summary: of all speakers together, then of each."""
+    scale = read_scale(track.corpus.scale)
+    [together, *_] = rows.values()
+    if speakers[0].is_named:
+        own = {key: who.name for who in speakers for key in who.ids}
+        together = pool(rows, own, track.score.takes, scale.sim_id)
+    write_rows(folder, together)
+    summary = summarise(together, track.rule, scale)
+    if speakers[0].is_named:
+        scales = {who.name: read_scale(track.corpus.scale_of(who.folder)) for who in speakers}
+        summary["speakers"] = {
+            name: summarise(found, track.rule, scales[name]) for name, found in rows.items()
+        }
+        summary["confusion"] = confusion(together, track.rule)
+    write_json(folder / "summary.json", summary)
+    return summary

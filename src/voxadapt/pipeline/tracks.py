@@ -1,0 +1,163 @@
+"""A track: a corpus on its way through the stages, the speaker's or the language's.
+
+Both are audited, encoded, scored and chosen by the same code; what differs between them is here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_jsonl
+from voxadapt.core.params import (
+    AsrParams,
+    AuditParams,
+    DataParams,
+    LanguageParams,
+    ModelParams,
+    Params,
+    ScoreParams,
+    SelectParams,
+    SplitParams,
+)
+from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
+from voxadapt.core.records import Record, read_record
+from voxadapt.data.manifest import Utterance, read_manifest
+from voxadapt.data.speakers import Speaker, list_speakers
+
+HELD_OUT = ("selection", "confirmation")
+
+
+@dataclass(frozen=True)
+class Track:
+    """What the stages need to know of the corpus that they work on.
+
+    Attributes:
+        corpus: Where its files are kept.
+        model: The Base.
+        data: Manifest of the recordings, transcript of the reference clip, other voices.
+        asr: Whisper, with the language that it is told to transcribe.
+        audit: Limits of the audit.
+        split: Shares and salt of the splits.
+        score: Sampling and scoring.
+        rule: How a candidate is chosen.
+        candidates: Names of the candidates that are scored, the Base first.
+        speaker_name: Who speaks clips that name nobody.
+        tag: Language that adapted models are asked for.
+        codes_command: Which `voxadapt` command writes the corpus' codes and references.
+    """
+
+    corpus: Corpus
+    model: ModelParams
+    data: DataParams
+    asr: AsrParams
+    audit: AuditParams
+    split: SplitParams
+    score: ScoreParams
+    rule: SelectParams
+    candidates: tuple[str, ...]
+    speaker_name: str
+    tag: str
+    codes_command: str
+
+    def accepted(self) -> list[Utterance]:
+        """Read the accepted utterances; see `read_accepted`."""
+        return read_accepted(self.corpus)
+
+    def speakers(self) -> tuple[Speaker, ...]:
+        """List the speakers; the only one has no folder where the manifest names nobody."""
+        utterances = self.accepted()
+        only = Speaker(
+            self.speaker_name,
+            "",
+            utterances[0].ref_audio,
+            frozenset(row.id for row in utterances),
+        )
+        return list_speakers(utterances, self.speaker_name) or (only,)
+
+    def read_scale(self) -> Record:
+        """Read ceiling, floor and rate of the corpus as a record."""
+        return read_record(self.corpus.scale, self.codes_command)
+
+
+def speaker_track(params: Params) -> Track:
+    """Return the track of the speaker's corpus."""
+    return Track(
+        corpus=SPEAKER,
+        model=params.model,
+        data=params.data,
+        asr=params.asr,
+        audit=params.audit,
+        split=params.split,
+        score=params.score,
+        rule=params.select,
+        candidates=params.candidate_names,
+        speaker_name=params.train.speaker_name,
+        tag=params.train.language,
+        codes_command="codes",
+    )
+
+
+def language_track(params: Params) -> Track:
+    """Return the track of the language's recordings.
+
+    Raises:
+        UserError: When there is no `language` section.
+    """
+    language = language_section(params)
+    return Track(
+        corpus=LANGUAGE,
+        model=params.model,
+        data=DataParams(
+            manifest=language.audio,
+            ref_text=language.ref_text,
+            other_voices=params.data.other_voices,
+        ),
+        asr=params.asr.model_copy(update={"language": language.asr_language}),
+        audit=language.audit,
+        split=language.split,
+        score=params.score,
+        rule=language.select,
+        candidates=language.candidates,
+        speaker_name=language.name,
+        tag=language.name,
+        codes_command="language data",
+    )
+
+
+def language_section(params: Params) -> LanguageParams:
+    """Return the `language` section.
+
+    Raises:
+        UserError: When there is none.
+    """
+    if params.language is None:
+        raise UserError(
+            Problem("params.yaml: language", "a section that names the language", "none",
+                    "Copy the one of profiles/miniature.yaml and change it.")
+        )  # fmt: skip
+    return params.language
+
+
+def read_accepted(corpus: Corpus) -> list[Utterance]:
+    """Read a corpus' accepted utterances and hold them to the audit's list of clips.
+
+    Raises:
+        UserError: When the manifest is absent or a file torn, or when the two do not name the
+            same clips: a manifest cut between two lines would otherwise be a smaller corpus.
+    """
+    utterances = read_manifest(corpus.manifest)
+    if not corpus.clips.is_file():
+        return utterances
+    fix = "Run the audit again: `voxadapt audit`, or `voxadapt language data`."
+    try:
+        listed = {row["id"] for row in read_jsonl(corpus.clips)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = " ".join(str(error).split())
+        problem = Problem(str(corpus.clips), "every clip of the audit", found, fix)
+        raise UserError(problem) from None
+    if listed != {row.id for row in utterances}:
+        expected = f"the {len(listed)} clips of {corpus.clips.name}"
+        found = f"{len(utterances)} clips, or others"
+        raise UserError(Problem(str(corpus.manifest), expected, found, fix))
+    return utterances

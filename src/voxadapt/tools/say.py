@@ -1,0 +1,106 @@
+"""Speaking a text with a trained model: `voxadapt say` and `voxadapt language say`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import Params
+from voxadapt.core.records import read_record
+from voxadapt.core.stage import StageResult
+from voxadapt.data.speakers import Speaker, choose_speakers
+from voxadapt.pipeline.candidates import BASE, check_name, find_candidate
+from voxadapt.pipeline.tracks import Track, language_track, speaker_track
+
+
+def say(
+    params: Params,
+    text: str,
+    output: Path,
+    candidate: str | None = None,
+    seed: int = 0,
+    speaker: str | None = None,
+) -> StageResult:
+    """Speak a text with the chosen checkpoint, or with a candidate that is named.
+
+    Args:
+        params: All parameters.
+        text: What to say.
+        output: WAV file to write.
+        candidate: A candidate; None asks `selection.json`.
+        seed: Of the sampling.
+        speaker: One of several speakers; None takes the first.
+
+    Raises:
+        UserError: When there is nothing to say, no such candidate or speaker, or no audio.
+    """
+    _require_words(text)
+    track = speaker_track(params)
+    if candidate is None:
+        name = read_record(paths.SELECTION, "select")["chosen"]
+    else:
+        fix = "Name one of them, or add it to params."
+        name = check_name(candidate, track.candidates, fix=fix)
+    wanted = (speaker,) if speaker is not None else None
+    who = choose_speakers(track.speakers(), wanted, "--speaker")[0]
+    return _say(params, track, name, who, text, output, track.tag, seed)
+
+
+def say_language(
+    params: Params, text: str, output: Path, candidate: str | None = None, seed: int = 0
+) -> StageResult:
+    """Speak a text in the language with the chosen model, or with a candidate.
+
+    Args:
+        params: All parameters.
+        text: What to say.
+        output: WAV file to write.
+        candidate: A candidate of either stage; None asks the language's `selection.json`.
+        seed: Of the sampling.
+
+    Raises:
+        UserError: As `say`.
+    """
+    _require_words(text)
+    track = language_track(params)
+    name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
+    tag = "auto" if name == BASE else track.tag
+    return _say(params, track, name, track.speakers()[0], text, output, tag, seed)
+
+
+def _say(
+    params: Params,
+    track: Track,
+    name: str,
+    speaker: Speaker,
+    text: str,
+    output: Path,
+    tag: str,
+    seed: int,
+) -> StageResult:
+    """Load a candidate, speak and write the WAV."""
+    from voxadapt.data.audio import write_wav
+    from voxadapt.generation.decoding import frame_rate_hz, text_tokens, token_limit
+    from voxadapt.generation.synthesis import speak
+    from voxadapt.pipeline.context import open_context
+    from voxadapt.pipeline.speaking import load_speaking
+
+    candidate = find_candidate(track, name)
+    one = next(load_speaking(track, candidate, (speaker,), open_context(params)))
+    seconds_per_token = track.score.max_seconds_per_token
+    limit = token_limit(text_tokens(one.tts, text), seconds_per_token, frame_rate_hz(one.tts))
+    spoken = speak(
+        one.tts, [text], one.voice, track.score, seeds=[seed], max_new_tokens=[limit], language=tag
+    )[0]
+    if spoken.samples is None:
+        raise UserError(Problem("text", "audio", spoken.message, "Try another seed."))
+    rate_hz = one.tts.model.speech_tokenizer.get_output_sample_rate()
+    write_wav(output, spoken.samples, rate_hz)
+    cut = " It was cut off at the limit; try another seed." if spoken.hit_max_tokens else ""
+    return StageResult(f"{output}: {len(spoken.samples) / rate_hz:.1f} s by {name}.{cut}", output)
+
+
+def _require_words(text: str) -> None:
+    if not any(letter.isalnum() for letter in text):
+        raise UserError(Problem("text", "something to say", repr(text), "Give a sentence."))
