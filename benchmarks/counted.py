@@ -40,7 +40,8 @@ from voxadapt.core.compat import import_qwen_tts
 from voxadapt.core.params import ModelParams, TrainParams
 from voxadapt.model.shapes import SHAPES, Shape, config_values
 from voxadapt.model.tokens import SpecialIds
-from voxadapt.tools.plan import PROCESS_BYTES, find_config
+from voxadapt.tools.memory import PROCESS_BYTES
+from voxadapt.tools.plan import find_config
 from voxadapt.training import adaptation, compact
 from voxadapt.training import trainer as loop
 

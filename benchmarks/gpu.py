@@ -40,7 +40,8 @@ from benchmarks.results import drop_section, spread, table, verdict, write_secti
 from voxadapt.core.errors import UserError
 from voxadapt.model.load import load_tts
 from voxadapt.model.shapes import SHAPES, Shape, write_model
-from voxadapt.tools.plan import PROCESS_BYTES, read_codec
+from voxadapt.tools.memory import PROCESS_BYTES
+from voxadapt.tools.plan import read_codec
 from voxadapt.tools.sizes import Codec
 from voxadapt.training import trainer as loop
 

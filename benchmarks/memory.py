@@ -1,11 +1,10 @@
-"""Peak memory and time of training as `voxadapt plan` predicts them, and as they are.
+"""Peak memory of training as `voxadapt plan` predicts it, and as it is.
 
     python -m benchmarks.memory
 
 Every case trains a model with random weights for one epoch in a process of its own, by the loop
 that the pipeline uses, with its held-out loss, export and saved state. Its anonymous memory is
 read every two milliseconds; pages of mapped files, which the system takes back, are not in it.
-The time of a step, that of one thread, is predicted and measured in the same process.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,19 +19,16 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
-from benchmarks.results import processor, spread, table, write_section
+from benchmarks.results import processor, table, write_section
 
 from voxadapt.core.params import TrainParams
 from voxadapt.data.manifest import Utterance
-from voxadapt.model.layout import build_layout
 from voxadapt.model.shapes import Shape, config_values, write_model
-from voxadapt.model.tokens import SpecialIds
-from voxadapt.tools import plan as budget
-from voxadapt.tools import timing
-from voxadapt.tools.sizes import BatchShape, Clip, Codec, Model
+from voxadapt.tools.memory import training_memory
+from voxadapt.tools.plan import read_codec
+from voxadapt.tools.sizes import BatchShape, Codec, Model, num_positions
 
 SHAPES = {
     "wide": Shape(
@@ -151,29 +146,12 @@ def predicted(
     """Return what the plan says, in bytes."""
     params = TrainParams.model_validate(given)
     facts = Model.from_config(config_values(shape), params.frozen, codec)
-    ids = SpecialIds.from_config(facts.config)
-    length = len(build_layout(len(WORDS), num_frames, ids, None))
+    length = num_positions(len(WORDS), num_frames)
     rows = params.batch_size
     frames = sum(num_frames - n % 3 for n in range(rows))
     batch = BatchShape(rows, length, frames)
     texts = STEPS * rows * params.gradient_accumulation_steps * len(WORDS)
-    return budget.training_memory(facts, params, batch, kind, texts).total
-
-
-def predicted_step_s(given: dict[str, Any]) -> float:
-    """Return what the plan says of a step, measuring layers as it does."""
-    shape, params = SHAPES[given["shape"]], TrainParams.model_validate(given["params"])
-    model = Model.from_config(
-        config_values(shape), params.frozen, budget.read_codec(Path(given["model"]))
-    )
-    ids = SpecialIds.from_config(model.config)
-    count = params.batch_size * params.gradient_accumulation_steps
-    clips = []
-    for n in range(STEPS * count):
-        frames = given["frames"] - n % 3
-        length = len(build_layout(len(WORDS), frames, ids, None))
-        clips.append(Clip("train", len(WORDS), frames, length))
-    return timing.training_seconds(model, params, clips, torch.device("cpu")) / STEPS
+    return training_memory(facts, params, batch, kind, texts).total
 
 
 def within(what: str, ratios: list[float], rows: list[list[str]], cause: str) -> str:
@@ -194,15 +172,10 @@ def main() -> None:
         torch.set_num_threads(1)
         peak = Peak()
         where = Path(given["folder"]), Path(given["model"])
-        # Both sides ask this clock: the time that the one computing thread has had.
-        with mock.patch("time.perf_counter", time.thread_time):
-            log = measure(*where, given["frames"], given["params"], "cpu", STEPS)
-            found = peak.stop()
-            said_s = predicted_step_s(given)
-        taken = [row["num_frames"] / row["frames_per_s"] for row in log if row["step"] > 1]
-        print(json.dumps([found, taken, said_s]))
+        measure(*where, given["frames"], given["params"], "cpu", STEPS)
+        print(peak.stop())
         return
-    rows, ratios, time_ratios = [], [], []
+    rows, ratios = [], []
     with tempfile.TemporaryDirectory() as name:
         for number in arguments.cases:
             label, shape, frames, changed = CASES[number]
@@ -218,9 +191,8 @@ def main() -> None:
             }  # fmt: skip
             command = [sys.executable, "-m", "benchmarks.memory", "--child", json.dumps(request)]
             answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            found, taken_s, said_s = json.loads(answer.splitlines()[-1])
-            time_ratios.append(said_s / statistics.median(taken_s))
-            said = predicted(SHAPES[shape], frames, given, budget.read_codec(model))
+            found = int(answer.splitlines()[-1])
+            said = predicted(SHAPES[shape], frames, given, read_codec(model))
             ratios.append(said / found)
             rows.append(
                 [
@@ -228,9 +200,6 @@ def main() -> None:
                     f"{said / 1e9:.2f} GB",
                     f"{found / 1e9:.2f} GB",
                     f"{said / found:.2f}",
-                    f"{said_s:.2f} s",
-                    f"{spread(taken_s)} s",
-                    f"{time_ratios[-1]:.2f}",
                 ]
             )
     shapes = ", ".join(
@@ -240,35 +209,15 @@ def main() -> None:
     write_section(
         "Memory of training",
         [
-            f"Peak anonymous memory of a process that trains one epoch of {STEPS} steps, and the "
-            f"CPU time of a step after the first, median and range of {STEPS - 1}; one thread of "
-            f"{processor()}, torch {torch.__version__}, random weights ({shapes}), one process a "
-            f"case: `python -m benchmarks.memory`.",
+            f"Peak anonymous memory of a process that trains one epoch of {STEPS} steps; one "
+            f"thread of {processor()}, torch {torch.__version__}, random weights ({shapes}), one "
+            "process a case: `python -m benchmarks.memory`.",
             "",
-            *table(
-                [
-                    "case",
-                    "memory, predicted",
-                    "measured",
-                    "ratio",
-                    "step, predicted",
-                    "measured",
-                    "ratio",
-                ],
-                rows,
-            ),
+            *table(["case", "predicted", "measured", "ratio"], rows),
             "",
             "- "
             + within(
                 "Memory", ratios, rows, "What is fitted are the heap's holes, which differ most."
-            ),
-            "- "
-            + within(
-                "Time of a step",
-                time_ratios,
-                rows,
-                "It is made from layers that are timed for seconds: what else the machine does "
-                "then, or later, is in it.",
             ),
         ],
     )

@@ -1,4 +1,4 @@
-"""The plan beside whole stages: what `voxadapt plan` says of a project, and what running it takes.
+"""The plan beside whole stages: the memory that `voxadapt plan` predicts, and what they take.
 
     python -m benchmarks.planned [--runs N] [--path speaker|language]
 
@@ -22,7 +22,6 @@ import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import yaml
 from benchmarks.results import processor, spread, table, write_section
@@ -30,7 +29,6 @@ from benchmarks.results import processor, spread, table, write_section
 PROJECT = Path(__file__).parents[1]
 EVERY = 5
 LIMIT = 0.15
-QUIET = 1.05  # wall clock over processor seconds of one thread, at most, on a quiet machine
 #: Line of the plan, or None for what it does not list; the verb.
 VERBS: dict[str, tuple[tuple[str | None, tuple[str, ...]], ...]] = {
     "speaker": (
@@ -51,13 +49,6 @@ VERBS: dict[str, tuple[tuple[str | None, tuple[str, ...]], ...]] = {
         ("language stage2", ("language", "stage2")),
         ("language confirm", ("language", "confirm")),
     ),
-}
-
-
-#: Where stages that compare two voices, or have one, keep them.
-CONFIRMED = {
-    "confirm": "artifacts/confirmation",
-    "language confirm": "artifacts/language/confirmation",
 }
 
 
@@ -104,8 +95,8 @@ def settings() -> dict[str, str]:
     return own | {"PYTHONPATH": os.pathsep.join(filter(None, parts)), "VOXADAPT_QUIET": "1"}
 
 
-def ask_plan(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return seconds, parts and bytes of every stage, as the plan says them in a new process."""
+def ask_plan(folder: Path) -> dict[str, float]:
+    """Return the bytes of every stage, as the plan says them in a new process."""
     command = [sys.executable, "-m", "benchmarks.planned", "--child"]
     answer = subprocess.run(
         command, cwd=folder, env=settings(), check=True, stdout=subprocess.PIPE, text=True
@@ -119,11 +110,7 @@ def plan_here() -> None:
     from voxadapt.tools.plan import plan
 
     found = plan(load_params())
-    stages = {
-        stage.name: {"seconds": stage.seconds, "bytes": stage.memory.total, "parts": stage.times}
-        for stage in found.stages
-    }
-    print(json.dumps(stages))
+    print(json.dumps({stage.name: stage.memory.total for stage in found.stages}))
 
 
 def run(verb: tuple[str, ...], folder: Path) -> Cost:
@@ -168,7 +155,7 @@ def time_of_children() -> float:
     return times.children_user + times.children_system
 
 
-def one_run(chosen: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Cost]]:
+def one_run(chosen: list[str]) -> tuple[dict[str, float], dict[str, Cost]]:
     """Plan a fresh project, then run it; return what was said and what it took, by stage."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -184,17 +171,7 @@ def one_run(chosen: list[str]) -> tuple[dict[str, dict[str, Any]], dict[str, Cos
             whole.cpu_s += cost.cpu_s
             whole.peak_bytes = max(whole.peak_bytes, cost.peak_bytes)
             print(f"{stage}: {asdict(whole)}, planned {said[stage]}", file=sys.stderr, flush=True)
-        for stage, voices in CONFIRMED.items():
-            if stage in taken and len([path for path in (folder / voices).iterdir()]) == 1:
-                said[stage] = one_voice(said[stage])
     return said, taken
-
-
-def one_voice(said: dict[str, Any]) -> dict[str, Any]:
-    """Return what the plan says of confirming where the Base is kept: it alone speaks."""
-    halved = ("speaking", "sound", "hearing", "voices")
-    parts = {name: s / (2 if name in halved else 1) for name, s in said["parts"].items()}
-    return {**said, "parts": parts, "seconds": sum(parts.values())}
 
 
 def off(said: list[float], found: list[float]) -> float:
@@ -212,38 +189,30 @@ def verdict(what: str, ratios: dict[str, float]) -> str:
     return f"{said}: **not met** by {len(outside)} of {len(ratios)}: {', '.join(outside)}."
 
 
-def write(runs: list[tuple[dict[str, dict[str, Any]], dict[str, Cost]]]) -> None:
+def write(runs: list[tuple[dict[str, float], dict[str, Cost]]]) -> None:
     """Write the section."""
-    said: dict[str, list[tuple[float, float]]] = {}
+    said: dict[str, list[float]] = {}
     found: dict[str, list[Cost]] = {}
     for plan, taken in runs:
         for stage, cost in taken.items():
-            said.setdefault(stage, []).append((plan[stage]["seconds"], plan[stage]["bytes"]))
+            said.setdefault(stage, []).append(plan[stage])
             found.setdefault(stage, []).append(cost)
-    walls = sum(cost.wall_s for costs in found.values() for cost in costs)
-    cpus = sum(cost.cpu_s for costs in found.values() for cost in costs)
-    quiet = walls <= QUIET * cpus
-    rows, by_clock, by_memory = [], {}, {}
+    rows, by_memory = [], {}
     for stage, costs in found.items():
-        seconds, sizes = (list(values) for values in zip(*said[stage], strict=True))
+        sizes = said[stage]
         wall_s, cpu_s = [cost.wall_s for cost in costs], [cost.cpu_s for cost in costs]
         peaks = [cost.peak_bytes for cost in costs]
-        by_clock[stage] = off(seconds, wall_s if quiet else cpu_s)
         by_memory[stage] = off(sizes, peaks)
         rows.append(
             [
                 stage,
-                f"{spread(seconds)} s",
                 f"{spread(cpu_s)} s",
-                f"{off(seconds, cpu_s):.2f}",
                 f"{spread(wall_s)} s",
                 f"{statistics.median(sizes) / 1e9:.2f} GB",
                 f"{statistics.median(peaks) / 1e9:.2f} GB",
                 f"{by_memory[stage]:.2f}",
             ]
         )
-    clock = "the clock on the wall" if quiet else "processor seconds"
-    why = "was quiet" if quiet else f"was not quiet: the clock ran {walls / cpus:.1f} times as long"
     write_section(
         "The plan beside whole stages",
         [
@@ -254,18 +223,14 @@ def write(runs: list[tuple[dict[str, dict[str, Any]], dict[str, Cost]]]) -> None
             "`python -m benchmarks.planned`.",
             "",
             *table(
-                ["stage", "predicted", "processor", "ratio", "wall clock", "memory, predicted",
-                 "measured", "ratio"],
+                ["stage", "processor", "wall clock", "memory, predicted", "measured", "ratio"],
                 rows,
             ),
             "",
-            f"- Judged by {clock}, because the machine {why}.",
-            "- " + verdict("Time of a stage", by_clock),
             "- " + verdict("Peak anonymous memory of a stage", by_memory),
-            "- A score stage is that of both candidates. The plan expects two voices to be "
-            "confirmed; where the Base was kept, half of it is what is compared.",
+            "- A score stage is that of both candidates.",
         ],
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -12,7 +12,8 @@ from benchmarks import counted, gpu, results
 from benchmarks.memory import LOW, predicted
 
 from voxadapt.model.shapes import SHAPES, Shape
-from voxadapt.tools.plan import PROCESS_BYTES, Codec
+from voxadapt.tools.memory import PROCESS_BYTES
+from voxadapt.tools.sizes import Codec
 
 SMALL = Shape(
     "0b6", hidden=256, intermediate=768, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=64,

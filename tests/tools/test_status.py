@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from voxadapt.cli.app import app
 from voxadapt.core.errors import UserError
 from voxadapt.core.locks import file_lock, holder
+from voxadapt.core.params import load_params
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.tools.dvc_state import Pipeline, read_pipeline
 from voxadapt.tools.status import (
@@ -23,10 +25,9 @@ from voxadapt.tools.status import (
     WAITS,
     StageStatus,
     describe,
-    record_seconds,
-    recorded_seconds,
     status,
 )
+from voxadapt.tools.timing import expected_seconds, record_seconds
 
 PIPELINE = """\
 stages:
@@ -71,9 +72,10 @@ def states(found: list[StageStatus]) -> dict[str, str]:
 
 def test_a_project_from_nothing_to_done_and_stale_again(project: Path) -> None:
     found = status(None, read_pipeline())
-    assert states(found) == {"codes": STALE, "score@base": WAITS, "score@epoch-1": WAITS}
+    assert set(states(found).values()) == {STALE}
     assert "artifacts/codes is missing" in found[0].reasons
-    assert "3 of 3 stages: unknown time; 3 of them are not timed yet" in describe(found)[-2]
+    assert found[1].reasons[0].startswith("artifacts/")  # its outputs, not what codes will write
+    assert "3 of 3 stages: unknown time; 3 of them have not run here yet" in describe(found)[-1]
 
     dvc("repro", "--quiet")
     found = status(None, read_pipeline())
@@ -87,14 +89,16 @@ def test_a_project_from_nothing_to_done_and_stale_again(project: Path) -> None:
     found = status(None, read_pipeline())
     assert found[0].reasons == ("codes.batch changed",)
     by_name = {stage.name: stage for stage in found}
-    assert by_name["score@epoch-1"].reasons == ("codes",)
+    assert by_name["score@epoch-1"].reasons == ("artifacts/epoch-1 is missing",)
+    assert by_name["score@base"].reasons == ("codes",)
     assert (by_name["score@epoch-1"].seconds, by_name["score@epoch-1"].source) == (
         30.0,
         "score@base",
     )
     text = "\n".join(describe(found))
     assert "codes          stale: codes.batch changed  [1 min 01 s, as last time]" in text
-    assert "score@epoch-1  waits for codes  [30 s, as score@base]" in text
+    assert "score@epoch-1  stale: artifacts/epoch-1 is missing  [30 s, as score@base]" in text
+    assert "score@base     waits for codes  [30 s, as last time]" in text
     assert "dvc repro runs up to 3 of 3 stages: about 2 min 01 s one after another." in text
     assert "runs only if" in text
 
@@ -112,12 +116,44 @@ def test_a_stage_that_runs_is_named_with_its_process(
     assert holder(tmp_path / "locks", "nothing") is None
 
 
-def test_a_torn_note_of_seconds_is_no_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_its_own_is_told_from_waiting(project: Path) -> None:
+    """As DVC: what runs whatever others do, and what runs only if they give another result."""
+    dvc("repro", "--quiet")
+    before = read_pipeline()
+    (project / "corpus.txt").write_text("two")
+    changed = (project / "dvc.yaml").read_text().replace("deps: [artifacts/codes]", "deps: [own]")
+    assert before.changed == {}
+    found = states(status(None, read_pipeline()))
+    assert found == {"codes": STALE, "score@base": WAITS, "score@epoch-1": WAITS}
+    shutil.rmtree(project / "artifacts" / "codes", ignore_errors=True)
+    (project / "artifacts" / "codes").unlink(missing_ok=True)
+    assert states(status(None, read_pipeline())) == found  # codes writes it again
+    (project / "own").write_text("code")
+    (project / "dvc.yaml").write_text(changed.replace("[own]", "[artifacts/codes, own]"))
+    again = {stage.name: stage for stage in status(None, read_pipeline())}
+    assert {stage.state for stage in again.values()} == {STALE}
+    assert again["score@base"].reasons == ("own changed",)
+
+
+def test_a_note_is_scaled_to_the_work_and_a_torn_one_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORK_DIR", str(tmp_path))
-    record_seconds("reports/notebooks/a.html", 12.34)
-    assert recorded_seconds("reports/notebooks/a.html") == 12.3
+    given = load_params(Path(__file__).parents[2] / "profiles" / "miniature.yaml")
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("{}\n" * 4)
+    data = given.data.model_copy(update={"manifest": str(corpus)})
+    given = given.model_copy(update={"data": data})
+    page, pages = "reports/notebooks/a.html", {"train": "reports/notebooks/a.html"}
+    assert expected_seconds("train", pages) == (None, "")
+    assert expected_seconds("clean", pages)[0] == 0.0
+    record_seconds(page, 12.34, given)
+    today = {"clips": 6, "epochs": 2 * given.num_epochs}
+    assert expected_seconds("train", pages, today) == (pytest.approx(3 * 12.3), "last time")
+    assert expected_seconds("train", pages) == (12.3, "last time")
+    assert expected_seconds("train", pages, {"clips": 0}) == (12.3, "last time")
     (tmp_path / "seconds" / "a.json").write_text('{"sec')
-    assert recorded_seconds("reports/notebooks/a.html") is None
+    assert expected_seconds("train", pages) == (None, "")
 
 
 def test_a_full_disk_does_not_fail_a_stage_that_is_done(

@@ -52,7 +52,7 @@ def run_notebook(
     """Run one notebook with papermill; write its HTML."""
     from voxadapt.core.paths import NOTEBOOK_HTML
     from voxadapt.tools import notebook
-    from voxadapt.tools.status import record_seconds
+    from voxadapt.tools.timing import record_seconds
 
     selectors = {"params_file": str(params_file)}
     stem = name
@@ -65,7 +65,7 @@ def run_notebook(
     except notebook.NotebookError as error:
         print(f"\n{error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    record_seconds(page, time.monotonic() - started)
+    record_seconds(page, time.monotonic() - started, load(params_file))
 
 
 def clean_notebooks(

@@ -19,19 +19,13 @@ from voxadapt.cli.options import (
 from voxadapt.core.errors import Problem, UserError
 
 
-def status(
-    params_file: ParamsFile = PARAMS,
-    measure: Annotated[
-        bool, typer.Option(help="Predict by timing what has not run here yet.")
-    ] = True,
-) -> None:
+def status(params_file: ParamsFile = PARAMS) -> None:
     """Show what is stale and why, and what a run will cost."""
     from voxadapt.tools import status as states
     from voxadapt.tools.dvc_state import read_pipeline
 
     pipeline = read_pipeline()
-    params = load(params_file) if measure else None
-    print("\n".join(states.describe(states.status(params, pipeline))))
+    print("\n".join(states.describe(states.status(load(params_file), pipeline))))
 
 
 def say(

@@ -205,18 +205,13 @@ def plan(
     gpu_gb: Annotated[
         float | None, typer.Option(min=1.0, help="Plan for a GPU of this memory; none is needed.")
     ] = None,
-    measure: Annotated[
-        bool,
-        typer.Option(help="Time layers, codec and Whisper here, to predict seconds."),
-    ] = True,
-    parts: Annotated[
-        bool, typer.Option("--parts", help="Say what the time of each stage is made of.")
-    ] = False,
 ) -> None:
     """Predict memory and time; name the setting to lower."""
     from voxadapt.tools import plan as budget
+    from voxadapt.tools.dvc_state import read_pipeline
 
-    found = budget.plan(load(params_file), gpu_gb, measure)
-    print("\n".join(budget.describe(found, parts)))
+    is_projects = params_file == PARAMS and Path(".dvc").is_dir()  # DVC knows no other parameters
+    found = budget.plan(load(params_file), gpu_gb, read_pipeline() if is_projects else None)
+    print("\n".join(budget.describe(found)))
     if not found.fits:
         raise typer.Exit(1)

@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from voxadapt.core.errors import explain_storage
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 try:
     import fcntl
@@ -41,9 +42,8 @@ def sha256_folder(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def sha256_array(array: np.ndarray) -> str:
+def sha256_array(array: NDArray[Any]) -> str:
     """Hash an array's type, shape and bytes."""
-    array = np.ascontiguousarray(array)
     header = f"{array.dtype.str}{array.shape}".encode()
     return sha256_bytes(header + array.tobytes())
 

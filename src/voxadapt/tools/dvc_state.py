@@ -19,7 +19,8 @@ class Pipeline:
         before: Direct predecessors of each stage; `data.dvc`, which restores data, is one too. A
             frozen stage has none: DVC runs it for nothing before it.
         pages: Page that each stage writes; stages without one are missing.
-        changed: Reasons of the stages that DVC calls changed.
+        changed: Why stages run again whatever the others do. That something differs which a
+            changed stage before it writes again is no such reason: it may come out as it was.
     """
 
     before: dict[str, tuple[str, ...]]
@@ -46,19 +47,17 @@ def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipe
         return [] if stage.frozen else list(graph.successors(stage))
 
     try:
-        with Repo(str(folder)) as repo:
+        # One reading of dvc.yaml and dvc.lock, which are most of the time: `Repo.status` has two.
+        with Repo(str(folder)) as repo, repo.lock:
             graph = repo.index.graph  # from a stage to those that it depends on
             stages = _named(repo, targets) if targets else list(graph)
             for stage in stages:  # grows while it is read
                 stages.extend(other for other in needed(stage) if other not in stages)
             before = {s.addressing: tuple(sorted(o.addressing for o in needed(s))) for s in stages}
-            answers = repo.status(list(before) if targets else None)
-            pages = {
-                stage.addressing: out.def_path
-                for stage in stages
-                for out in stage.outs
-                if out.def_path.startswith(f"{paths.NOTEBOOK_HTML.as_posix()}/")
-            }
+            outs = {s.addressing: [out.def_path for out in s.outs] for s in stages}
+            answers: dict[str, list[Any]] = {}
+            for stage in stages:
+                answers |= stage.status(check_updates=True)
     except NotDvcRepoError:
         raise UserError(
             Problem(str(Path(folder).resolve()), "a DVC project", "no .dvc folder",
@@ -74,7 +73,17 @@ def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipe
             Problem("dvc.yaml", "a pipeline that DVC can read", " ".join(str(error).split()),
                     "Mend the file, or restore it from git.")
         ) from None  # fmt: skip
-    changed = {name: tuple(_reasons(answers[name])) for name in before if name in answers}
+    pages = {
+        name: path
+        for name, written in outs.items()
+        for path in written
+        if path.startswith(f"{paths.NOTEBOOK_HTML.as_posix()}/")
+    }
+    changed = {}
+    for name, answer in answers.items():
+        rewritten = [out for other in before[name] if other in answers for out in outs[other]]
+        if reasons := tuple(_reasons(answer, rewritten)):
+            changed[name] = reasons
     return Pipeline(before, pages, changed)
 
 
@@ -91,8 +100,8 @@ def _named(repo: Any, targets: Sequence[str]) -> list[Any]:
         ) from None  # fmt: skip
 
 
-def _reasons(entries: Iterable[Any]) -> Iterable[str]:
-    """Put what DVC says of one stage into words."""
+def _reasons(entries: Iterable[object], rewritten: Sequence[str]) -> Iterable[str]:
+    """Put what DVC says of one stage into words, except of what a changed stage writes again."""
     for entry in entries:
         if not isinstance(entry, Mapping):
             yield str(entry)  # "always changed"
@@ -102,13 +111,20 @@ def _reasons(entries: Iterable[Any]) -> Iterable[str]:
                 yield kind.replace("changed ", "") + " changed"
                 continue
             for path, how in what.items():
+                if kind == "changed deps" and any(_overlap(path, out) for out in rewritten):
+                    continue
                 if isinstance(how, Mapping):  # parameters, by name
                     yield from (f"{name} {_how(kind, state)}" for name, state in how.items())
                 else:
                     yield f"{path} {_how(kind, how)}"
 
 
-def _how(kind: str, state: Any) -> str:
+def _overlap(one: str, other: str) -> bool:
+    """Tell whether two paths are the same, or one is in the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
+def _how(kind: str, state: object) -> str:
     if state == "deleted":
         return "is missing"
     if state == "not in cache":

@@ -1,8 +1,7 @@
 """What clips, batches and models weigh, counted without loading a model.
 
-Parameters come from the stock class on torch's meta device, which holds shapes only. What takes
-memory (`voxadapt.tools.plan`) and what takes time (`voxadapt.tools.timing`) is told from the same
-counts.
+Parameters are read from the header of the weights, or, where a model is not here, taken from the
+stock class on torch's meta device, which holds shapes only.
 
 Shape legend: B rows, L positions, M frames, D width, I feed-forward width, Q and G widths of all
 query heads and of all key heads.
@@ -11,23 +10,23 @@ query heads and of all key heads.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
 
-import torch
-
-from voxadapt.core.compat import import_qwen_tts
 from voxadapt.core.params import TrainParams
-from voxadapt.model.freezing import freeze
-from voxadapt.model.layout import build_layout, collate
-from voxadapt.model.tokens import SpecialIds
-from voxadapt.training.occurring import TEXT_EMBEDDING
 
 FRAME_RATE_HZ = 12.5  # of the codec
+TEXT_EMBEDDING = "talker.model.text_embedding.weight"
 _FIXED_TEXT_TOKENS = 6  # that every sequence has: a turn's role, padding, begin and end
+_FIXED_POSITIONS = 11  # of a training sequence, besides its text, its frames and a language tag
 
 Precision = Literal["float32", "autocast", "bfloat16"]
+#: Part of a `config.json`.
+Config = Mapping[str, object]
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,15 @@ class Stack:
     keys: int
 
     @classmethod
-    def from_config(cls, config: Any) -> Stack:
-        """Read them from a stock config."""
-        size = config.head_dim
+    def from_config(cls, config: Config) -> Stack:
+        """Read them from a section of a `config.json`."""
+        size = number(config, "head_dim")
         return cls(
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_hidden_layers,
-            config.num_attention_heads * size,
-            config.num_key_value_heads * size,
+            number(config, "hidden_size"),
+            number(config, "intermediate_size"),
+            number(config, "num_hidden_layers"),
+            number(config, "num_attention_heads") * size,
+            number(config, "num_key_value_heads") * size,
         )
 
     @property
@@ -125,43 +124,55 @@ class Model:
     """What the prediction needs to know of a model.
 
     Attributes:
-        config: Stock `Qwen3TTSConfig`.
-        talker: Its layers.
+        talker: The talker's layers.
         predictor: The code predictor's layers.
+        num_codebooks: K.
+        codebook_size: C.
+        codec_vocab: V.
+        text_width: Width of the text embedding.
         counts: Parameters by name: how many, and whether they are trained.
         codec: Its codec.
     """
 
-    config: Any
     talker: Stack
     predictor: Stack
+    num_codebooks: int
+    codebook_size: int
+    codec_vocab: int
+    text_width: int
     counts: dict[str, tuple[int, bool]]
     codec: Codec
 
     @classmethod
-    def from_config(cls, values: dict[str, Any], frozen: Sequence[str], codec: Codec) -> Model:
-        """Count the parameters of a `config.json`.
+    def from_config(
+        cls, values: Config, frozen: Sequence[str], codec: Codec, folder: Path | None = None
+    ) -> Model:
+        """Count the parameters of a model.
 
         Args:
-            values: Its content.
+            values: Its `config.json`.
             frozen: Module prefixes that are not trained.
-            codec: The model's codec.
+            codec: Its codec.
+            folder: Where its weights are; None builds it without weights, which takes seconds.
         """
-        import_qwen_tts()
-        from qwen_tts.core.models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
-
-        config = Qwen3TTSConfig(**copy.deepcopy(values))
-        for field in ("codec_language_id", "spk_id", "spk_is_dialect"):
-            if getattr(config.talker_config, field) is None:
-                setattr(config.talker_config, field, {})
-        config.tts_model_type = "base"
-        with torch.device("meta"):
-            model = Qwen3TTSForConditionalGeneration(config)
-        freeze(model, {*frozen, "speaker_encoder"})
-        counts = {name: (p.numel(), p.requires_grad) for name, p in model.named_parameters()}
-        talker = config.talker_config
-        stacks = Stack.from_config(talker), Stack.from_config(talker.code_predictor_config)
-        return cls(config, *stacks, counts, codec)
+        sizes = _built_sizes(values) if folder is None else _stored_sizes(folder)
+        prefixes = (*frozen, "speaker_encoder")
+        counts = {
+            name: (size, not any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes))
+            for name, size in sizes.items()
+        }
+        talker = section(values, "talker_config")
+        predictor = section(talker, "code_predictor_config")
+        return cls(
+            Stack.from_config(talker),
+            Stack.from_config(predictor),
+            number(talker, "num_code_groups"),
+            number(predictor, "vocab_size"),
+            number(talker, "vocab_size"),
+            number(talker, "text_hidden_size"),
+            counts,
+            codec,
+        )
 
     @property
     def num_params(self) -> int:
@@ -182,7 +193,7 @@ class Model:
         """
         held = {name: count for name, (count, trained) in self.counts.items() if trained}
         if full and num_text_rows is not None and TEXT_EMBEDDING in held:
-            rows = num_text_rows * self.config.talker_config.text_hidden_size
+            rows = num_text_rows * self.text_width
             held[TEXT_EMBEDDING] = min(rows, held[TEXT_EMBEDDING])
         return held
 
@@ -206,30 +217,46 @@ def text_rows(clips: Sequence[Clip]) -> int:
     return sum(clip.num_text_tokens for clip in clips) + _FIXED_TEXT_TOKENS
 
 
-def small_model(model: Model, talker_layers: int, predictor_layers: int) -> Any:
-    """Build a model of the same widths with few layers and few text tokens, random weights."""
+def num_positions(num_text_tokens: int, num_frames: int, tagged: bool = False) -> int:
+    """Return the length of a training sequence; a language tag takes one position more."""
+    return num_text_tokens + num_frames + _FIXED_POSITIONS + tagged
+
+
+def section(values: Config, name: str) -> Config:
+    """Return a section of a `config.json`."""
+    return cast(Config, values[name])
+
+
+def number(values: Config, name: str) -> int:
+    """Return a whole number of a `config.json`."""
+    return int(cast(int, values[name]))
+
+
+def _stored_sizes(folder: Path) -> dict[str, int]:
+    """Count parameters by name from the headers of a folder's weights."""
+    found: dict[str, int] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        header.pop("__metadata__", None)
+        found |= {name: math.prod(entry["shape"]) for name, entry in header.items()}
+    return found
+
+
+def _built_sizes(values: Config) -> dict[str, int]:
+    """Count parameters by name from the stock class."""
+    import torch
+
+    from voxadapt.core.compat import import_qwen_tts
+
     import_qwen_tts()
-    from qwen_tts.core.models import Qwen3TTSForConditionalGeneration
+    from qwen_tts.core.models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
 
-    config = copy.deepcopy(model.config)
-    talker = config.talker_config
-    talker.num_hidden_layers, talker.text_vocab_size = talker_layers, 64
-    talker.code_predictor_config.num_hidden_layers = predictor_layers
-    if getattr(talker.code_predictor_config, "layer_types", None) is not None:
-        talker.code_predictor_config.layer_types = ["full_attention"] * predictor_layers
-    return Qwen3TTSForConditionalGeneration(config)
-
-
-def small_batch(model: Any, shape: BatchShape) -> Any:
-    """Make a batch of that shape for it: every row as long as the longest, frames at its end."""
-    ids = replace(
-        SpecialIds.from_config(model.config),
-        im_start=1, im_end=2, tts_pad=3, tts_bos=4, tts_eos=5,
-    )  # fmt: skip
-    frames = max(1, shape.num_frames // shape.num_rows)
-    tokens = max(1, shape.length - len(build_layout(1, frames, ids, None)) + 1)
-    layouts = [build_layout(tokens, frames, ids, None)] * shape.num_rows
-    text = torch.full((tokens + 3,), 6)
-    codes = torch.zeros(frames, ids.num_codebooks, dtype=torch.long)
-    names = [str(row) for row in range(shape.num_rows)]
-    return collate(names, layouts, [text] * shape.num_rows, [codes] * shape.num_rows, ids)
+    config = Qwen3TTSConfig(**copy.deepcopy(dict(values)))
+    for field in ("codec_language_id", "spk_id", "spk_is_dialect"):
+        if getattr(config.talker_config, field) is None:
+            setattr(config.talker_config, field, {})
+    config.tts_model_type = "base"
+    with torch.device("meta"):
+        model = Qwen3TTSForConditionalGeneration(config)
+    return {name: parameter.numel() for name, parameter in model.named_parameters()}
