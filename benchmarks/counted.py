@@ -447,7 +447,7 @@ def _during(count: Count, call: Callable[..., None]) -> Callable[..., None]:
 
 def row(size: str, label: str, given: dict[str, Any], bar: str) -> tuple[list[str], float, Count]:
     """Count a mode; return its row of the table, what the plan says of it in bytes, the count."""
-    _, codec = find_config(ModelParams(base=f"Qwen/Qwen3-TTS-12Hz-{size}-Base"))
+    _, codec, _ = find_config(ModelParams(base=f"Qwen/Qwen3-TTS-12Hz-{size}-Base"))
     said = said_bytes(size, {"speaker_name": "A", **given}, codec)
     count = train(SHAPES[size], given, FRAMES)
     _, parts = max(count.moments.values(), key=lambda found: found[0])

@@ -244,19 +244,23 @@ def _train_setting(
     model: Model, params: TrainParams, clips: Sequence[Clip], kind: str, capacity: float
 ) -> str:
     """Return the first settings, in the order of what they cost, with which training fits."""
-    rows = params.batch_size
-    tries: list[dict[str, object]] = []
-    while rows > 1:
-        rows //= 2
-        tries.append({"batch_size": rows})
-    tries += [{"gradient_checkpointing": True}, {"batch_size": 1, "gradient_checkpointing": True}]
+
+    def in_batches_of(rows: int) -> dict[str, object]:
+        factor = params.batch_size // rows
+        steps = params.gradient_accumulation_steps * factor
+        return {"batch_size": rows, "gradient_accumulation_steps": steps}
+
+    smaller = [params.batch_size >> n for n in range(1, params.batch_size.bit_length())]
+    light: dict[str, object] = {"gradient_checkpointing": True}
     low = {"low_memory": True, "master_weights": True, "compute_dtype": "bfloat16"}
-    tries += [low, {**low, "gradient_checkpointing": True}]
-    tries.append({**low, "gradient_checkpointing": True, "batch_size": 1})
-    for changed in tries:
-        if "batch_size" in changed:
-            factor = params.batch_size // changed["batch_size"]
-            changed["gradient_accumulation_steps"] = params.gradient_accumulation_steps * factor
+    for changed in (
+        *map(in_batches_of, smaller),
+        light,
+        in_batches_of(1) | light,
+        low,
+        low | light,
+        low | light | in_batches_of(1),
+    ):
         other = TrainParams.model_validate({**params.model_dump(), **changed})
         shape = largest_batch(clips, other.batch_size)
         if training_memory(model, other, shape, kind, text_rows(clips)).total <= capacity:

@@ -54,6 +54,7 @@ def status(params: Params | None, pipeline: Pipeline) -> list[StageStatus]:
     for name in TopologicalSorter(pipeline.before).static_order():
         process = holder(paths.work_dir() / "locks", _lock_name(name))
         waits_for = tuple(n for n in pipeline.before[name] if found[n].state != UP_TO_DATE)
+        reasons: tuple[str, ...]
         if process is not None:
             state, reasons = RUNNING, (f"process {process}",)
         elif name in pipeline.changed:
