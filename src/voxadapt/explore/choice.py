@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 from pydantic import ValidationError
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import Params, SelectParams
-from voxadapt.core.records import with_wav_paths
+from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.explore.needs import decision, require
-from voxadapt.reporting.figures import LIGHT, Plot, Theme
+from voxadapt.reporting.figures import LIGHT, Plot, Theme, remove_frame
 from voxadapt.reporting.players import Html, clip_list, diff_html
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.measures import Sample
@@ -52,7 +53,7 @@ class Choice:
         weights: How often each of T texts is drawn in each of B resamples, `[B, T]`.
     """
 
-    record: Mapping[str, Any]
+    record: Record
     rule: SelectParams
     rows: Mapping[str, Sequence[ScoreRow]]
     samples: Mapping[str, Sample]
@@ -67,6 +68,18 @@ class Choice:
     def sentence(self) -> str:
         """The decision in words."""
         return str(self.record["reason"])
+
+    @property
+    def measure(self) -> str:
+        """What the rule ranks by, in words."""
+        similarity = self.rule.primary == "similarity"
+        return "similarity" if similarity else self.rule.error_metric.upper()
+
+    def colour(self, name: str, theme: Theme, other: str) -> str:
+        """Return the colour of a candidate, `other` for those that are neither chosen nor Base."""
+        if name == self.record["chosen"]:
+            return theme.chosen
+        return theme.base if name == "base" else other
 
     def primary(self, name: str) -> Ratio:
         """Return what the rule ranks a candidate by."""
@@ -177,17 +190,15 @@ def differences(found: Choice, theme: Theme = LIGHT) -> Plot:
     All candidates said the same sentences, so that each resample gives one difference, not two
     numbers to be compared. Grey: closer than the tie of the rule.
     """
-    record, best = found.record, found.record["best"]
+    best = found.record["best"]
     others = [name for name in found.eligible if name != best]
     height = 0.62 * max(1, len(others)) + 1.1
-    figure = Plot(figsize=(7.0, height), layout="constrained", facecolor=theme.card)
-    axes = figure.subplots()
+    figure, axes = _new_axes(theme, 7.0, height)
     reference = found.primary(best).draws(found.weights)
     for y, name in enumerate(others):
         draws = found.primary(name).draws(found.weights) - reference
         counts, edges = np.histogram(draws, bins=48)
-        chosen = name == record["chosen"]
-        colour = theme.chosen if chosen else theme.base if name == "base" else theme.other
+        colour = found.colour(name, theme, theme.other)
         tops = y - 0.82 * counts / max(1, counts.max())
         axes.fill_between(edges[:-1], tops, y, step="post", color=colour, alpha=0.7, linewidth=0)
         point = found.primary(name).point - found.primary(best).point
@@ -198,9 +209,9 @@ def differences(found: Choice, theme: Theme = LIGHT) -> Plot:
         axes.axvspan(-tie, tie, color=theme.ink, alpha=0.07, linewidth=0)
     axes.set_yticks(range(len(others)), [title(name) for name in others])
     axes.invert_yaxis()
-    what = "similarity" if found.rule.primary == "similarity" else found.rule.error_metric.upper()
-    axes.set_xlabel(f"{what} minus that of {title(best).lower()}, resampled sentences", fontsize=9)
-    _plain(axes, theme)
+    axes.set_xlabel(
+        f"{found.measure} minus that of {title(best).lower()}, resampled sentences", fontsize=9
+    )
     return figure
 
 
@@ -212,14 +223,13 @@ def front(found: Choice, theme: Theme = LIGHT, clouds: int = 400) -> Plot:
         theme: Colours.
         clouds: Resamples drawn of each candidate.
     """
-    figure = Plot(figsize=(7.0, 4.4), layout="constrained", facecolor=theme.card)
-    axes = figure.subplots()
+    figure, axes = _new_axes(theme, 7.0, 4.4)
     record, metric = found.record, found.rule.error_metric
     palette = ("#5b8fc7", "#8d98a3", "#7a5ea8", "#c0695e", "#5d8a4a", "#b88a2b", "#3d6f8e")
     for index, candidate in enumerate(record["candidates"]):
         name, sample = candidate["name"], found.samples[candidate["name"]]
         chosen = name == record["chosen"]
-        colour = theme.chosen if chosen else theme.base if name == "base" else palette[index % 7]
+        colour = found.colour(name, theme, palette[index % 7])
         weights = found.weights[:clouds]
         axes.plot(sample.sim.draws(weights), 100 * sample.error.draws(weights), ".", color=colour,
                   markersize=2.5, alpha=0.25, zorder=1)  # fmt: skip
@@ -250,7 +260,6 @@ def front(found: Choice, theme: Theme = LIGHT, clouds: int = 400) -> Plot:
     axes.set_ylabel(f"{metric.upper()}, % (lower is better)", fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, loc="center left",
                 bbox_to_anchor=(1.0, 0.5), title="on the front", title_fontsize=8.5)  # fmt: skip
-    _plain(axes, theme)
     return figure
 
 
@@ -287,14 +296,13 @@ def telling_sentences(
     order = np.argsort(gains, kind="stable")
     picked = list(dict.fromkeys([*order[: -limit - 1 : -1], *order[:limit]]))
     texts = found.samples[first].text_ids
-    what = "similarity" if found.rule.primary == "similarity" else found.rule.error_metric.upper()
     items = []
     for index in picked:
         clips = [_middle(found, name, texts[index]) for name in (first, second)]
-        gain = gains[index] if what == "similarity" else 100 * gains[index]
+        gain = gains[index] * (1 if found.measure == "similarity" else 100)
         items.append(
             {
-                "title": f"{texts[index]}: {what} {number(gain, 3, sign=True)}",
+                "title": f"{texts[index]}: {found.measure} {number(gain, 3, sign=True)}",
                 "html": "<br>".join(
                     f"{title(name)}: {diff_html(clip['text_norm'], clip['hyp_norm'])}"
                     for name, clip in zip((first, second), clips, strict=True)
@@ -309,7 +317,7 @@ def telling_sentences(
     return clip_list(items)
 
 
-def _middle(found: Choice, name: str, text_id: str) -> dict[str, Any]:
+def _middle(found: Choice, name: str, text_id: str) -> Record:
     """Return the take of a sentence whose similarity is in the middle, with an openable path."""
     takes = [row for row in found.rows[name] if row.text_id == text_id]
     takes.sort(key=lambda row: (-1.0 if row.sim is None else row.sim, row.take))
@@ -321,7 +329,7 @@ def _middle(found: Choice, name: str, text_id: str) -> dict[str, Any]:
 # --- what if -------------------------------------------------------------------------------------
 
 
-def what_if(found: Choice, *changes: Mapping[str, Any]) -> pandas.DataFrame:
+def what_if(found: Choice, *changes: Record) -> pandas.DataFrame:
     """Decide again by other rules, beside the one that was written down before.
 
     A rule that is changed after looking is no rule any more: this shows how near the decision was,
@@ -345,7 +353,7 @@ def what_if(found: Choice, *changes: Mapping[str, Any]) -> pandas.DataFrame:
     return frame(lines, "rule")
 
 
-def _changed(rule: SelectParams, change: Mapping[str, Any]) -> SelectParams:
+def _changed(rule: SelectParams, change: Record) -> SelectParams:
     try:
         return SelectParams.model_validate(rule.model_dump() | dict(change))
     except ValidationError as error:
@@ -358,15 +366,13 @@ def _changed(rule: SelectParams, change: Mapping[str, Any]) -> SelectParams:
         ) from None  # fmt: skip
 
 
-def _again(
-    found: Choice, rule: SelectParams, rows: Mapping[str, Sequence[ScoreRow]]
-) -> dict[str, Any]:
+def _again(found: Choice, rule: SelectParams, rows: Mapping[str, Sequence[ScoreRow]]) -> Record:
     scale = found.record["scale"]
     points = None if scale is None else {k: {"point": v} for k, v in scale.items()}
     return select(rows, rule, scale=points)
 
 
-def _line(rule: str, record: Mapping[str, Any]) -> dict[str, str]:
+def _line(rule: str, record: Record) -> dict[str, str]:
     gone = [c["name"] for c in record["candidates"] if not c["eligible"]]
     return {
         "rule": rule,
@@ -406,13 +412,16 @@ def fewer_sentences(
     return frame(lines, "sentences")
 
 
-def _plain(axes: Any, theme: Theme) -> None:
-    """Take the frame off and set the colours of the words."""
+def _new_axes(theme: Theme, width_in: float, height_in: float) -> tuple[Plot, Axes]:
+    figure = Plot(figsize=(width_in, height_in), layout="constrained", facecolor=theme.card)
+    axes = figure.subplots()
+    _plain(axes, theme)
+    return figure, axes
+
+
+def _plain(axes: Axes, theme: Theme) -> None:
+    """Set the axes in the colours of the theme, with lines across."""
     axes.set_facecolor(theme.card)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    remove_frame(axes, theme, label_size=8.5)
     axes.grid(axis="x", color=theme.line, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.ink, labelsize=8.5, length=0, pad=4)
-    axes.yaxis.label.set_color(theme.quiet)
-    axes.xaxis.label.set_color(theme.quiet)

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scipy.stats import t
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.records import Record
 from voxadapt.scoring.statistics import Interval, rounded
 
 Array = NDArray[np.float64]
@@ -42,7 +43,7 @@ METHOD = (
 )
 
 
-class _Record(BaseModel):
+class _Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True
     )
@@ -51,7 +52,7 @@ class _Record(BaseModel):
 # --- the key -----------------------------------------------------------------------------------
 
 
-class KeyTrial(_Record):
+class KeyTrial(_Strict):
     """What is behind a trial of a page.
 
     Attributes:
@@ -65,7 +66,7 @@ class KeyTrial(_Record):
     clips: dict[str, str]
 
 
-class Unheard(_Record):
+class Unheard(_Strict):
     """A sentence that could not be put to listeners, because a candidate has no clip of it.
 
     Attributes:
@@ -81,7 +82,7 @@ class Unheard(_Record):
     missing: tuple[str, ...] = Field(min_length=1, strict=False)
 
 
-class KeyPage(_Record):
+class KeyPage(_Strict):
     """The key of one page.
 
     Attributes:
@@ -101,7 +102,7 @@ class KeyPage(_Record):
     unheard: tuple[Unheard, ...] = Field((), strict=False)
 
 
-class ListeningKey(_Record):
+class ListeningKey(_Strict):
     """Which candidate each clip of the listening pages is.
 
     Attributes:
@@ -145,7 +146,7 @@ def read_key(path: str | Path) -> ListeningKey:
 # --- votes -------------------------------------------------------------------------------------
 
 
-class Vote(_Record):
+class Vote(_Strict):
     """One answer.
 
     Attributes:
@@ -173,7 +174,7 @@ class Vote(_Record):
         return self
 
 
-class Votes(_Record):
+class Votes(_Strict):
     """What one listener exported from one page.
 
     Attributes:
@@ -377,9 +378,7 @@ def _logistic(value: float) -> float:
 # --- the record --------------------------------------------------------------------------------
 
 
-def summarise_votes(
-    key: ListeningKey, sessions: Sequence[Votes], confidence: float
-) -> dict[str, Any]:
+def summarise_votes(key: ListeningKey, sessions: Sequence[Votes], confidence: float) -> Record:
     """Sum votes up: preferences, mean opinion scores, and how steady the listeners were.
 
     Args:
@@ -408,9 +407,7 @@ def summarise_votes(
     }
 
 
-def _comparisons(
-    key: ListeningKey, sessions: Sequence[Votes], confidence: float
-) -> list[dict[str, Any]]:
+def _comparisons(key: ListeningKey, sessions: Sequence[Votes], confidence: float) -> list[Record]:
     page = key.pages["ab"]
     found = []
     for first, second in key.pairs:
@@ -459,7 +456,7 @@ def _verdict(preference: Interval) -> str:
     return "undecided"
 
 
-def _sentence(record: Mapping[str, Any]) -> str:
+def _sentence(record: Record) -> str:
     """Say a comparison in words; the candidates keep their short names."""
     first, second = record["pair"]
     preference = record["preference"]
@@ -483,7 +480,7 @@ def _sentence(record: Mapping[str, Any]) -> str:
     )
 
 
-def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) -> dict[str, Any]:
+def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) -> Record:
     page = key.pages["mos"]
     low, high = (float(limit) for limit in MOS_RANGE)
     cells: dict[tuple[str, str], dict[tuple[str, str], float]] = {
@@ -531,18 +528,18 @@ def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) ->
     return {"ratings": ratings, "rating_differences": differences}
 
 
-def _published(interval: Interval) -> dict[str, Any]:
+def _published(interval: Interval) -> Record:
     return interval.as_dict(with_se=True)
 
 
-def _listener(page: KeyPage, votes: Votes) -> dict[str, Any]:
+def _listener(page: KeyPage, votes: Votes) -> Record:
     """Say how steady a listener was; nobody is left out because of it."""
     first = {(v.trial, v.question): v.choice for v in votes.trials if not v.repeat}
     again = [v for v in votes.trials if v.repeat and (v.trial, v.question) in first]
     gaps = [_gap(first[v.trial, v.question], v.choice) for v in again]
     sided = [v for v in votes.trials if not v.repeat and isinstance(v.choice, str)]
     expected = (len(page.trials) + page.repeats) * len(page.questions)
-    record: dict[str, Any] = {
+    record: Record = {
         "listener": votes.listener,
         "kind": votes.kind,
         "seed": votes.seed,

@@ -94,7 +94,7 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         forgetting_words=VERDICTS,
         source_metric=selection["forgetting"]["metric"],
         marks=_error_marks(records, metric),
-        figures=_figures(language, records, metric),
+        figures=_figures(language, records),
         source_sentences=components.grid(
             records.source_rows,
             candidate_order(("base", choice1["chosen"], chosen)),
@@ -219,11 +219,11 @@ def size_in_words(size_bytes: int | None) -> str:
 # --- what the records hold ---------------------------------------------------------------------
 
 
-def remembered(*selections: Record | None) -> dict[str, Record]:
+def remembered(*selections: Record) -> dict[str, Record]:
     """Return each candidate's entry on the source language; later records replace earlier ones."""
     memory: dict[str, Record] = {}
     for selection in selections:
-        memory |= selection["forgetting"]["candidates"] if selection is not None else {}
+        memory |= selection["forgetting"]["candidates"]
     return memory
 
 
@@ -275,14 +275,12 @@ def _error_marks(records: LanguageRecords, metric: str) -> list[Record]:
     return components.on_a_line(marks, percent, lower_is_better=True)
 
 
-def _figures(
-    language: LanguageParams, records: LanguageRecords, metric: str
-) -> dict[str, components.Drawing]:
+def _figures(language: LanguageParams, records: LanguageRecords) -> dict[str, components.Drawing]:
     everyone = records.selection | {
         "candidates": [records.candidate(name) for name in records.names]
     }
     makers: dict[str, Callable[[figures.Theme], figures.Plot]] = {
-        "errors": partial(_curves, language, records, metric),
+        "errors": partial(_curves, language, (records.choice1, records.selection)),
         "similarity": lambda theme: figures.similarity(everyone, theme),
         "trade_off": lambda theme: figures.trade_off(records.selection, theme),
         "rate": lambda theme: figures.rate(everyone, theme),
@@ -298,21 +296,18 @@ def _figures(
 
 
 def _curves(
-    language: LanguageParams, records: LanguageRecords, metric: str, theme: figures.Theme
+    language: LanguageParams, choices: Sequence[Record], theme: figures.Theme = figures.LIGHT
 ) -> figures.Plot:
-    """Draw the error in both languages, candidate by candidate."""
-    floor = records.selection["codec_floor"]
+    """Draw the error in both languages, candidate by candidate, after one choice or both."""
+    ranked, memory, last = _ranked(choices), remembered(*choices), choices[-1]
+    metric, floor = last["rule"]["error_metric"], last["codec_floor"]
     return figures.two_errors(
-        records.names,
+        list(ranked),
         {
-            spoken(language.name): {
-                name: records.candidate(name)[metric] for name in records.names
-            },
-            spoken(language.source.language): {
-                name: records.source_summaries[name][metric] for name in records.names
-            },
+            spoken(language.name): {name: entry[metric] for name, entry in ranked.items()},
+            spoken(language.source.language): {name: memory[name][metric] for name in ranked},
         },
-        records.selection["chosen"],
+        last["chosen"],
         metric,
         None if floor is None else floor[metric]["point"],
         theme,
@@ -472,26 +467,24 @@ def arm_rows(arms: Record | None) -> list[dict[str, str]]:
 # --- for notebooks -----------------------------------------------------------------------------
 
 
-def _choices() -> tuple[Record, Record | None]:
+def _choices() -> list[Record]:
     """Read the choice of Stage 1, and the final one where it has been made."""
-    final = paths.LANGUAGE_SELECTION
-    first = read_json(paths.LANGUAGE_CHOICE1)
-    return first, read_json(final) if final.is_file() else None
+    records = (paths.LANGUAGE_CHOICE1, paths.LANGUAGE_SELECTION)
+    return [read_json(path) for path in records if path.is_file()]
+
+
+def _ranked(choices: Sequence[Record]) -> dict[str, Record]:
+    """Return the entry of each candidate in the last choice that ranked it, in their order."""
+    ranked = {entry["name"]: entry for record in choices for entry in record["candidates"]}
+    return {name: ranked[name] for name in candidate_order(ranked)}
 
 
 def language_scores_table() -> pandas.DataFrame:
     """Show all candidates that were ranked, with intervals, in both languages."""
-    first, final = _choices()
-    ranked = {
-        c["name"]: c
-        for record in (first, final)
-        if record is not None
-        for c in record["candidates"]
-    }
-    listed = [ranked[name] for name in candidate_order(ranked)]
-    return tables.frame(
-        score_rows(listed, remembered(first, final), (final or first)["chosen"]), "candidate"
-    )
+    choices = _choices()
+    listed = list(_ranked(choices).values())
+    rows = score_rows(listed, remembered(*choices), choices[-1]["chosen"])
+    return tables.frame(rows, "candidate")
 
 
 def forgetting_table() -> pandas.DataFrame:
@@ -527,22 +520,7 @@ def arms_table() -> pandas.DataFrame:
 
 def language_curves(params: Params) -> figures.Plot:
     """Draw the error in both languages for the candidates that were ranked so far."""
-    language = language_params(params)
-    first, final = _choices()
-    records = [record for record in (first, final) if record is not None]
-    ranked = {c["name"]: c for record in records for c in record["candidates"]}
-    memory, last = remembered(*records), records[-1]
-    metric, floor = last["rule"]["error_metric"], last["codec_floor"]
-    return figures.two_errors(
-        candidate_order(ranked),
-        {
-            spoken(language.name): {name: entry[metric] for name, entry in ranked.items()},
-            spoken(language.source.language): {name: memory[name][metric] for name in ranked},
-        },
-        last["chosen"],
-        metric,
-        None if floor is None else floor[metric]["point"],
-    )
+    return _curves(language_params(params), _choices())
 
 
 def language_grid(params: Params, limit: int = 6) -> Html:
@@ -553,12 +531,8 @@ def language_grid(params: Params, limit: int = 6) -> Html:
         limit: How many sentences, the first by hash of their text.
     """
     respelling = load_respelling(language_params(params).respelling)
-    first, final = _choices()
-    names = candidate_order(
-        c["name"] for record in (first, final) if record is not None for c in record["candidates"]
-    )
     folders = {"real": paths.LANGUAGE.reference / "real"}
-    folders |= {name: language_scores(name) for name in names}
+    folders |= {name: language_scores(name) for name in _ranked(_choices())}
     clips: dict[str, dict[str, Record]] = {}
     for name, folder in folders.items():
         rows = with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, Path())
