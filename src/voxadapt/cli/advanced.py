@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
-from voxadapt.cli.options import PARAMS, ParamsFile, load
+from voxadapt.cli import options as opt
 
 
-def run_all(params_file: ParamsFile = PARAMS) -> None:
+def run_all(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Run every stage in order, without DVC."""
     from voxadapt.pipeline.run_all import run_all as run_stages
 
-    for line in run_stages(load(params_file)):
+    for line in run_stages(opt.load(params_file)):
         print(line, flush=True)
 
 
@@ -31,7 +31,7 @@ def repro(
     cold: Annotated[
         bool, typer.Option("--cold", help="Every stage imports the libraries for itself.")
     ] = False,
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Run `dvc repro`, several stages at a time."""
     from voxadapt.tools import repro as module
@@ -47,7 +47,7 @@ def run_notebook(
     name: Annotated[str, typer.Argument(help="Notebook name without .ipynb.")],
     candidate: Annotated[str | None, typer.Option(help="For the scoring notebook.")] = None,
     output: Annotated[Path | None, typer.Option(help="HTML file to write.")] = None,
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Run one notebook with papermill; write its HTML."""
     from voxadapt.core.paths import NOTEBOOK_HTML
@@ -65,7 +65,7 @@ def run_notebook(
     except notebook.NotebookError as error:
         print(f"\n{error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    record_seconds(page, time.monotonic() - started, load(params_file))
+    record_seconds(page, time.monotonic() - started, opt.load(params_file))
 
 
 def clean_notebooks(

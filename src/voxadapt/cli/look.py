@@ -7,43 +7,35 @@ from typing import Annotated
 
 import typer
 
-from voxadapt.cli.options import (
-    PARAMS,
-    Device,
-    ParamsFile,
-    Seed,
-    SoundFile,
-    SpokenText,
-    load,
-)
+from voxadapt.cli import options as opt
 from voxadapt.core.errors import Problem, UserError
 
 
-def status(params_file: ParamsFile = PARAMS) -> None:
+def status(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Show what is stale and why, and what a run will cost."""
     from voxadapt.tools import status as states
     from voxadapt.tools.dvc_state import read_pipeline
 
     pipeline = read_pipeline()
-    print("\n".join(states.describe(states.status(load(params_file), pipeline))))
+    print("\n".join(states.describe(states.status(opt.load(params_file), pipeline))))
 
 
 def say(
-    text: SpokenText,
-    output: SoundFile = Path("said.wav"),
+    text: opt.SpokenText,
+    output: opt.SoundFile = Path("said.wav"),
     candidate: Annotated[
         str | None, typer.Option(help="base or an epoch; default: the chosen one.")
     ] = None,
-    seed: Seed = 0,
+    seed: opt.Seed = 0,
     speaker: Annotated[
         str | None, typer.Option(help="One of several speakers; default: the first.")
     ] = None,
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Speak a sentence with the chosen checkpoint."""
     from voxadapt.tools import say as speech
 
-    said = speech.say(load(params_file), text, output, candidate, seed, speaker)
+    said = speech.say(opt.load(params_file), text, output, candidate, seed, speaker)
     print(said.sentence)
 
 
@@ -57,7 +49,7 @@ def listen(
         Path | None,
         typer.Option(help="Folder to write; pages of your own pairs need one of their own."),
     ] = None,
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Write blind A/B and rating pages for listeners."""
     from voxadapt.core import paths
@@ -75,7 +67,7 @@ def listen(
             "The next run of the report would replace these pages, and their votes be lost.",
         )
     pairs = [pair] if pair else None
-    print(report.listen(load(params_file), pairs, sentences, out or paths.LISTEN).sentence)
+    print(report.listen(opt.load(params_file), pairs, sentences, out or paths.LISTEN).sentence)
 
 
 def votes(
@@ -83,7 +75,7 @@ def votes(
     key: Annotated[
         Path | None, typer.Option(help="Key of their pages; default: reports/listen/key.json.")
     ] = None,
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Evaluate listeners' votes, with intervals."""
     from voxadapt.core import paths
@@ -91,7 +83,7 @@ def votes(
     from voxadapt.pipeline import report
 
     key = key or paths.LISTEN / KEY_FILE
-    print(report.votes(load(params_file), files, key).sentence)
+    print(report.votes(opt.load(params_file), files, key).sentence)
 
 
 def evaluate(
@@ -108,7 +100,7 @@ def evaluate(
         Path | None, typer.Option(help="JSONL of other voices, for the floor of similarity.")
     ] = None,
     metric: Annotated[str | None, typer.Option(help="wer or cer; default: by script.")] = None,
-    device: Device = "auto",
+    device: opt.Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Whisper windows at once.")] = 16,
 ) -> None:
     """Score clips of any system; no params.yaml is needed."""
@@ -145,7 +137,7 @@ def compare(
     language: Annotated[
         bool, typer.Option("--language", help="The experiments' language path.")
     ] = False,
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Compare language arms, or DVC experiments, in a table.
 
@@ -155,9 +147,12 @@ def compare(
     if experiments:
         from voxadapt.core.params import candidate_name
         from voxadapt.tools import experiments as sweeps
+        from voxadapt.tools.experiment_files import CHOSEN
 
-        names = tuple(candidate_name(name) for name in candidates or [sweeps.CHOSEN])
-        found = sweeps.compare(load(params_file), arm or None, candidates=names, language=language)
+        names = tuple(candidate_name(name) for name in candidates or [CHOSEN])
+        found = sweeps.compare(
+            opt.load(params_file), arm or None, candidates=names, language=language
+        )
         print(found.sentence)
         return
     if candidates or language:
@@ -167,7 +162,7 @@ def compare(
         )  # fmt: skip
     from voxadapt.pipeline.language import arms
 
-    print(arms.run(load(params_file), arm or None).sentence)
+    print(arms.run(opt.load(params_file), arm or None).sentence)
 
 
 def lab(context: typer.Context) -> None:

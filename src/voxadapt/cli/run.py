@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxadapt.cli.options import PARAMS, ParamsFile, load
+from voxadapt.cli import options as opt
 from voxadapt.core import launch
 from voxadapt.core.errors import Problem, UserError
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from voxadapt.core.params import Params
 
 
-def audit(params_file: ParamsFile = PARAMS) -> None:
+def audit(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Check the corpus; write manifest and splits."""
     from voxadapt.pipeline import audit as stage
 
-    print(stage.run(load(params_file)).sentence)
+    print(stage.run(opt.load(params_file)).sentence)
 
 
-def codes(params_file: ParamsFile = PARAMS) -> None:
+def codes(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Extract codec codes; measure their round trip."""
     from voxadapt.pipeline import codes as stage
 
-    print(stage.run(load(params_file)).sentence)
+    print(stage.run(opt.load(params_file)).sentence)
 
 
 def train(
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
     init_model: Annotated[str | None, typer.Option(help="Base model folder or hub id.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1)] = None,
     lr: Annotated[float | None, typer.Option(min=0.0)] = None,
@@ -44,7 +44,7 @@ def train(
     """
     from voxadapt.pipeline import train as stage
 
-    params = _with_options(load(params_file), "model", base=init_model)
+    params = _with_options(opt.load(params_file), "model", base=init_model)
     params = _with_options(
         params,
         "train",
@@ -89,30 +89,30 @@ def _with_options(params: Params, section: str, **values: str | float | None) ->
 
 def score(
     candidate: Annotated[str, typer.Argument(help="base, or an epoch number.")],
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Synthesise and score the selection sentences."""
     from voxadapt.pipeline import score as stage
 
-    print(stage.run(load(params_file), candidate).sentence)
+    print(stage.run(opt.load(params_file), candidate).sentence)
 
 
-def select(params_file: ParamsFile = PARAMS) -> None:
+def select(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Choose the epoch by the rule in params.yaml."""
     from voxadapt.pipeline import select as stage
 
-    print(stage.run(load(params_file)).sentence)
+    print(stage.run(opt.load(params_file)).sentence)
 
 
-def confirm(params_file: ParamsFile = PARAMS) -> None:
+def confirm(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Compare the choice with the Base on held-out texts."""
     from voxadapt.pipeline import confirm as stage
 
-    print(stage.run(load(params_file)).sentence)
+    print(stage.run(opt.load(params_file)).sentence)
 
 
-def report(params_file: ParamsFile = PARAMS) -> None:
+def report(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Write the report page."""
     from voxadapt.pipeline import report as stage
 
-    print(stage.run(load(params_file)).sentence)
+    print(stage.run(opt.load(params_file)).sentence)

@@ -7,47 +7,35 @@ from typing import Annotated
 
 import typer
 
-from voxadapt.cli.options import (
-    PARAMS,
-    BaseLicence,
-    BaseOnHub,
-    DataLicence,
-    DeltaOnly,
-    Folder,
-    Licence,
-    ModelName,
-    ParamsFile,
-    Replace,
-    load,
-)
+from voxadapt.cli import options as opt
 
 
 def export(
-    output: Folder,
+    output: opt.Folder,
     candidate: Annotated[
         str | None, typer.Argument(help="An epoch; default: the chosen one.")
     ] = None,
-    delta: DeltaOnly = False,
-    force: Replace = False,
-    name: ModelName = None,
-    licence: Licence = None,
-    base_license: BaseLicence = None,
-    data_license: DataLicence = None,
-    base_model: BaseOnHub = None,
-    params_file: ParamsFile = PARAMS,
+    delta: opt.DeltaOnly = False,
+    force: opt.Replace = False,
+    name: opt.ModelName = None,
+    licence: opt.Licence = None,
+    base_license: opt.BaseLicence = None,
+    data_license: opt.DataLicence = None,
+    base_model: opt.BaseOnHub = None,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Write the chosen checkpoint for the Hub, with a card."""
     from voxadapt.tools.export import Terms, export_speaker
 
     terms = Terms(name, licence, base_license, data_license, base_model)
-    params = load(params_file)
+    params = opt.load(params_file)
     print(export_speaker(params, output, candidate, terms, delta=delta, force=force).sentence)
 
 
 def apply(
     delta: Annotated[Path, typer.Argument(help="Folder that `export --delta` wrote.")],
     base: Annotated[str, typer.Option(help="The Base: a folder, or its id on the Hub.")],
-    output: Folder,
+    output: opt.Folder,
     revision: Annotated[str | None, typer.Option(help="Commit of the Base on the Hub.")] = None,
 ) -> None:
     """Join an exported delta and its Base; check each tensor."""

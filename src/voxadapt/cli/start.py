@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
-from voxadapt.cli.options import PARAMS, Consent, Device, Folder, ParamsFile, load
+from voxadapt.cli import options as opt
 from voxadapt.cli.problems import print_problems, problem_lines
 from voxadapt.core.errors import Problem, UserError
 
@@ -54,7 +54,7 @@ def init(
     transcribe: Annotated[
         bool, typer.Option("--transcribe", help="Whisper drafts texts, and checks given ones.")
     ] = False,
-    consent: Consent = None,
+    consent: opt.Consent = None,
     language: Annotated[
         str | None, typer.Option(help="A new language, such as Malay; default: a voice.")
     ] = None,
@@ -84,7 +84,7 @@ def init(
     window_s: Annotated[
         float, typer.Option(min=2.0, max=30.0, help="Seconds that Whisper transcribes at once.")
     ] = 30.0,
-    device: Device = "auto",
+    device: opt.Device = "auto",
     profile: Annotated[
         str, typer.Option(help="Model that a new project begins with.")
     ] = "qwen3-tts-0.6b",
@@ -112,7 +112,7 @@ def init(
 
 
 def import_data(
-    output: Folder,
+    output: opt.Folder,
     source: Annotated[list[Path] | None, typer.Argument(help="Folder or file of a corpus.")] = None,
     kind: Annotated[
         str | None, typer.Option("--format", help="ljspeech, commonvoice, lhotse or hf.")
@@ -130,7 +130,7 @@ def import_data(
     language: Annotated[
         str | None, typer.Option(help="Name for each row, such as english.")
     ] = None,
-    consent: Consent = None,
+    consent: opt.Consent = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
 ) -> None:
     """Make a manifest folder of a corpus in another layout."""
@@ -166,9 +166,9 @@ def use(
             Problem("profile", f"one of {', '.join(known)}", profile, "Choose one of them."),
             "params.yaml was not changed.",
         )
-    load(source)  # a profile that cannot be used is not written
-    if PARAMS.exists() and not force:
-        current = PARAMS.read_bytes()
+    opt.load(source)  # a profile that cannot be used is not written
+    if opt.PARAMS.exists() and not force:
+        current = opt.PARAMS.read_bytes()
         if current not in [path.read_bytes() for path in PROFILES.glob("*.yaml")]:
             raise UserError(
                 Problem(
@@ -179,18 +179,18 @@ def use(
                 ),
                 "params.yaml was not changed.",
             )
-    shutil.copyfile(source, PARAMS)
+    shutil.copyfile(source, opt.PARAMS)
     print(f"params.yaml now holds {source}. Next: voxadapt doctor, then dvc repro.")
 
 
 def doctor(
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
     online: Annotated[bool, typer.Option(help="Also ask whether weights can be fetched.")] = False,
 ) -> None:
     """Check this machine; say what to do about each fault."""
     from voxadapt.tools.doctor import diagnose
 
-    checks = diagnose(load(params_file), online=online)
+    checks = diagnose(opt.load(params_file), online=online)
     width = max(len(check.name) for check in checks)
     for check in checks:
         print(f"{check.status:<4}  {check.name:<{width}}  {check.found}")
@@ -201,7 +201,7 @@ def doctor(
 
 
 def plan(
-    params_file: ParamsFile = PARAMS,
+    params_file: opt.ParamsFile = opt.PARAMS,
     gpu_gb: Annotated[
         float | None, typer.Option(min=1.0, help="Plan for a GPU of this memory; none is needed.")
     ] = None,
@@ -210,8 +210,10 @@ def plan(
     from voxadapt.tools import plan as budget
     from voxadapt.tools.dvc_state import read_pipeline
 
-    is_projects = params_file == PARAMS and Path(".dvc").is_dir()  # DVC knows no other parameters
-    found = budget.plan(load(params_file), gpu_gb, read_pipeline() if is_projects else None)
+    is_projects = (
+        params_file == opt.PARAMS and Path(".dvc").is_dir()
+    )  # DVC knows no other parameters
+    found = budget.plan(opt.load(params_file), gpu_gb, read_pipeline() if is_projects else None)
     print("\n".join(budget.describe(found)))
     if not found.fits:
         raise typer.Exit(1)

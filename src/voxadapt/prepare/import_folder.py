@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -78,21 +79,17 @@ def begin(
     plan = fingerprint([SCHEMA, options])
     staging = out.with_name(f".{out.name}.importing")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        try:
-            record = read_json(out / RECORD)
-            ours = record["schema"] == SCHEMA
-        except (OSError, ValueError, KeyError, TypeError):
-            record, ours = {}, False
-        if ours and record.get("plan") == plan and not force:
+        record = read_record(out / RECORD, SCHEMA)
+        if record is not None and record.get("plan") == plan and not force:
             problems = tuple(Problem(**item) for item in record["left_out"])
             return staging, ImportResult(f"{out} is there already.", problems, record)
-        if not ours or not force:
-            fix = "Choose another folder, or repeat with --force." if ours else "Choose another."
-            raise UserError(
-                Problem(str(out), "a new or empty folder",
-                        "an import of something else" if ours else "other files", fix),
-                "Nothing was written.",
-            )  # fmt: skip
+        if record is None or not force:
+            found, fix = "other files", "Choose another."
+            if record is not None:
+                found = "an import of something else"
+                fix = "Choose another folder, or repeat with --force."
+            problem = Problem(str(out), "a new or empty folder", found, fix)
+            raise UserError(problem, "Nothing was written.")
     try:
         same = read_json(staging / PLAN) == plan
     except (OSError, ValueError):
@@ -103,6 +100,15 @@ def begin(
         write_json(staging / PLAN, plan)
     (staging / "clips").mkdir(exist_ok=True)
     return staging, None
+
+
+def read_record(path: Path, schema: str) -> Any:
+    """Read the record of an earlier run; None where it is missing or of another schema."""
+    try:
+        record = read_json(path)
+        return record if record["schema"] == schema else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def copy_clip(source: Path, target: Path) -> None:
@@ -159,8 +165,7 @@ def choose_reference(
         The clips that are left, and what the record says of the reference.
     """
     if ref is not None:
-        mono, rate_hz = read_mono(ref)
-        write_sound(staging / REF, mono, rate_hz, "WAV", "PCM_16")
+        write_sound(staging / REF, *read_mono(ref), "WAV", "PCM_16")
         return list(clips), {"from": ref.name, "rule": "given", "text": None}
     low_s, high_s = AuditParams().ref_duration_s
     fit = [clip for clip in clips if low_s <= clip.duration_s <= high_s]
@@ -171,8 +176,7 @@ def choose_reference(
         found = f"none among {len(clips)}"
         raise UserError(Problem("the reference", expected, found, "Give one with --ref."))
     chosen = min(ranked, key=lambda item: item[0])[1]
-    mono, rate_hz = read_mono(staging / chosen.audio)
-    write_sound(staging / REF, mono, rate_hz, "WAV", "PCM_16")
+    write_sound(staging / REF, *read_mono(staging / chosen.audio), "WAV", "PCM_16")
     rest = [clip for clip in clips if clip is not chosen]
     return rest, {"from": chosen.audio, "rule": REF_RULE, "text": chosen.text}
 

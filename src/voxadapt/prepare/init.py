@@ -164,8 +164,7 @@ def _set_reference(
     marked = [row for row in rows if row.use == "reference"]
     old = record.get("reference")
     if options.ref is not None:
-        mono, rate_hz = read_mono(options.ref)
-        write_sound(workspace.home / REF, mono, rate_hz, "WAV", "PCM_16")
+        write_sound(workspace.home / REF, *read_mono(options.ref), "WAV", "PCM_16")
         given = options.ref.name
         record["reference"] = {"clips": [], "from": given, "why": "given", "faults": []}
         for row in marked:

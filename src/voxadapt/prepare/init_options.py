@@ -15,22 +15,11 @@ class InitOptions:
     """Options of `init`; None leaves a value as it was, or as params.yaml has it.
 
     Attributes:
-        audio: Folder of recordings, or one recording.
-        transcribe: Whether Whisper drafts texts where there are none, and checks the others.
-        consent: How the speaker agreed; for each row.
         language: Name of a new language; None: a speaker's voice.
-        text: Sentences, one a line, or a JSONL with `text`.
-        source_text: The same in the language that the Base knows, to see what is forgotten.
-        ref: Reference clip.
-        table: Corrected table, where it is not in its place.
         asr: Whisper checkpoint, or a name.
         asr_language: Whisper's code of the language.
-        clip_s: Shortest and longest clip.
-        window_s: Seconds that Whisper transcribes at once.
-        sentences: How many the recording script has at most.
-        speaker_name: What the speaker is called.
-        profile: Model that a new project begins with.
-        device: auto, cpu, cuda or cuda:N.
+        table: Corrected table, where it is not in its place.
+        sentences: Length of the recording script, at most.
     """
 
     audio: Path | None = None

@@ -14,7 +14,6 @@ import yaml
 from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import (
-    read_json,
     read_jsonl,
     sha256_bytes,
     sha256_file,
@@ -22,6 +21,7 @@ from voxadapt.core.files import (
     write_json,
 )
 from voxadapt.core.params import AuditParams, Params, load_params
+from voxadapt.prepare.import_folder import read_record
 from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.new_project import PROFILES
 
@@ -145,12 +145,8 @@ def open_record(workspace: Workspace, options: InitOptions) -> InitRecord:
         "asr_language": None,
     }
     if file.is_file():
-        try:
-            record = read_json(file)
-            ours = record["schema"] == SCHEMA
-        except (OSError, ValueError, KeyError, TypeError):
-            ours = False
-        if not ours:
+        record = read_record(file, SCHEMA)
+        if record is None:
             fix = "Restore it, or move the folder away and begin again."
             raise UserError(Problem(str(file), f"a record of {SCHEMA}", "another", fix))
     problems = []
