@@ -81,6 +81,51 @@ def test_working_torchaudio_is_left_alone(tmp_path: Path) -> None:
     assert done.stdout.splitlines() == ["None", "2"], done.stderr
 
 
+LEAN = """
+import sys
+from voxadapt.core.compat import import_qwen_tts
+package = import_qwen_tts()
+heavy = (
+    "sklearn", "scipy", "pandas", "numba", "sympy", "matplotlib", "gradio", "onnxruntime",
+    "librosa.filters", "torch._dynamo", "torch.distributed.tensor", "torch.utils.tensorboard",
+)
+print([name for name in heavy if name in sys.modules])
+# Its classes are the stock ones, of its own files.
+from inspect import getsourcefile
+from pathlib import Path
+from qwen_tts.core import Qwen3TTSTokenizerV2Model
+from qwen_tts.core.models import Qwen3TTSForConditionalGeneration
+from transformers import PreTrainedModel
+folder = Path(package.__file__).parent
+stock = (package.Qwen3TTSModel, package.Qwen3TTSTokenizer, Qwen3TTSTokenizerV2Model,
+         Qwen3TTSForConditionalGeneration)
+print(all(folder in Path(getsourcefile(kind)).parents for kind in stock))
+print(issubclass(Qwen3TTSForConditionalGeneration, PreTrainedModel))
+# What was kept away is there for everybody else.
+import torch, transformers.masking_utils as masks
+print(torch.distributed.is_available())
+from qwen_tts.core.models import modeling_qwen3_tts as modeling
+import librosa.filters
+options = dict(sr=24_000, n_fft=1024, n_mels=128, fmin=0, fmax=12_000)
+print((modeling.librosa_mel_fn(**options) == librosa.filters.mel(**options)).all())
+import scipy, torch.distributed.tensor
+print(bool(scipy.__version__ and torch.distributed.tensor.DTensor))
+mode = masks.TransformGetItemToIndex()
+from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+print(type(mode) is TransformGetItemToIndex)
+print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
+"""
+
+
+def test_little_is_imported_beside_the_stock_classes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAN],
+        env={**os.environ, "PYTHONPATH": str(SRC)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    expected = ["[]", "True", "True", "True", "True", "True", "True", "2.0"]
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
 def test_qwen_tts_is_imported_through_the_guard_only() -> None:
     """Every module that names qwen_tts also calls the guard, whose call comes first."""
     offenders = []
