@@ -65,7 +65,7 @@ def test_parameters_exist(name: str) -> None:
     tree = load_params(ROOT / "params.yaml").model_dump()
     for key in STAGES[name].get("params", []):
         if isinstance(key, dict):  # values of a file that an earlier stage writes
-            assert set(key) <= all_outputs("metrics")
+            assert set(key) <= all_outputs("outs")
             continue
         value = tree
         for part in key.split("."):

@@ -65,6 +65,7 @@ def test_dvc_shows_metrics_and_plots(project: Path) -> None:
     table = run(project, "dvc", "metrics", "show")
     assert "base.json" in table
     assert "epoch-1.json" in table
+    assert max(map(len, table.splitlines())) <= 120
     run(project, "dvc", "plots", "show", "--json")
 
 

@@ -472,22 +472,24 @@ def slices(
     return found
 
 
-def metrics_row(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten a summary to the dozen numbers that `dvc metrics show` tabulates.
+def metrics_row(
+    summary: Mapping[str, Any], source: Mapping[str, Any] | None = None
+) -> dict[str, float | int | None]:
+    """Flatten a summary to what `dvc metrics show` tabulates: one row, within 120 columns.
+
+    Intervals are in the table of epochs and on the page.
 
     Args:
         summary: What `summarise` returns.
+        source: The same of the source language, where another one is adapted to.
 
     Returns:
-        Points and bounds of the main measures, rounded to five decimals, and the clip counts.
+        Points of the main measures, rounded to five decimals, and how many clips were expected.
     """
-    row: dict[str, Any] = {}
-    for key in ("wer", "cer", "sim"):
-        row[key] = summary[key]["point"]
-        if key != "cer":
-            row |= {f"{key}_low": summary[key]["low"], f"{key}_high": summary[key]["high"]}
-    row["sim_norm"] = summary["sim_norm"]["point"]
-    row["duration_ratio"] = summary["duration_ratio"]["point"]
-    row["failure_rate"] = summary["failure_rate"]["point"]
-    row = {key: None if value is None else round(value, 5) for key, value in row.items()}
-    return row | {"n_expected": summary["n_expected"], "n_measured": summary["n_measured"]}
+    names = {"wer": "wer", "cer": "cer", "sim": "sim", "duration": "duration_ratio",
+             "failures": "failure_rate"}  # fmt: skip
+    points = {name: summary[key]["point"] for name, key in names.items()}
+    if source is not None:
+        points["source_cer"] = source["cer"]["point"]
+    row = {name: None if value is None else round(value, 5) for name, value in points.items()}
+    return row | {"n": summary["n_expected"]}

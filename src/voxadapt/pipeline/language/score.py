@@ -33,6 +33,6 @@ def run(params: Params, candidate: str | int) -> StageResult:
         "selection",
         paths.LANGUAGE_SCORES / name,
     )
-    metrics = {part: metrics_row(summary) for part, summary in summaries.items()}
+    metrics = metrics_row(summaries["target"], summaries["source"])
     write_json(paths.LANGUAGE_SCORE_METRICS / f"{name}.json", metrics)
     return StageResult(languages_sentence(params, name, summaries), summaries)
