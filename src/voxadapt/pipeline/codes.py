@@ -35,12 +35,7 @@ from voxadapt.pipeline.tracks import HELD_OUT, Track, speaker_track
 from voxadapt.scoring.planning import plan_power
 from voxadapt.scoring.rows import EvalClip, ScoreRow, slice_of, write_rows
 from voxadapt.scoring.score_clips import summarise
-from voxadapt.scoring.similarity import (
-    SimilarityScale,
-    build_reference,
-    build_scale,
-    pooled_scale,
-)
+from voxadapt.scoring.similarity import SimilarityScale, build_reference, build_scale, pooled_scale
 from voxadapt.scoring.speakers import confusion, pool, pooled_sim_id
 from voxadapt.scoring.wording import number, percent
 
@@ -215,10 +210,7 @@ def _measure_recordings(
     sim_id = pooled_sim_id({name: reference.voice.sim_id for name, reference in found.items()})
     own = {key: who.name for who in speakers for key in who.ids}
     rows = {}
-    for name, clips, others in (
-        ("real", real, plain),
-        ("codec", codec, coded_voices(found)),
-    ):
+    for name, clips, others in (("real", real, plain), ("codec", codec, coded_voices(found))):
         by_speaker = {
             who.name: measuring.rows(
                 [clip for clip in clips if clip.text_id in who.ids],

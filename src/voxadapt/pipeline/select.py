@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import write_atomic, write_json
+from voxadapt.core.files import write_json
 from voxadapt.core.params import Params, epoch_number
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate, kept_speakers
+from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
 from voxadapt.pipeline.sentences import track_sentences
 from voxadapt.pipeline.stored_scores import read_recordings, read_selection_scores
 from voxadapt.pipeline.tracks import speaker_track
@@ -30,14 +28,14 @@ def run(params: Params) -> StageResult:
     _refuse_unlisted(track.candidates)
     sentences, speakers = track_sentences(track, "selection"), track.speakers()
     takes = track.score.takes * len(speakers)
-    rows = {
+    scores = {
         name: read_selection_scores(
             paths.SCORES / name, find_candidate(track, name), sentences, takes, f"score {name}"
         )
         for name in track.candidates
     }
     decision = select(
-        rows,
+        scores,
         track.rule,
         scale=track.read_scale(),
         real=read_recordings(track, "real"),
@@ -45,7 +43,8 @@ def run(params: Params) -> StageResult:
         kept=kept_speakers(track.model, speakers),
     )
     write_json(paths.SELECTION, decision)
-    _write_epochs_table(decision)
+    rows = [_epoch_row(item, decision["chosen"]) for item in decision["candidates"]]
+    write_plot_table(paths.EPOCHS_TABLE, rows)
     return StageResult(decision["reason"], decision)
 
 
@@ -62,25 +61,17 @@ def _refuse_unlisted(candidates: tuple[str, ...]) -> None:
         raise UserError(problems, "There are scores of candidates that are not compared.")
 
 
-def _write_epochs_table(decision: Record) -> None:
-    """Write the per-epoch table that `dvc plots` and the report draw."""
-    columns = ["candidate", "epoch"]
-    for measure in ("wer", "cer", "sim"):
-        columns += [measure, f"{measure}_low", f"{measure}_high"]
-    columns += ["duration_ratio", "failure_rate", "p_best", "eligible", "chosen"]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
-    for item in decision["candidates"]:
-        row = {"candidate": item["name"], "epoch": epoch_number(item["name"])}
-        for measure in ("wer", "cer", "sim"):
-            interval = item[measure]
-            row[measure] = interval["point"]
-            row[f"{measure}_low"], row[f"{measure}_high"] = interval["low"], interval["high"]
-        row["duration_ratio"] = item["duration_ratio"]["point"]
-        row["failure_rate"] = item["failure_rate"]["point"]
-        row["p_best"] = item["p_best"]
-        row["eligible"] = int(item["eligible"])
-        row["chosen"] = int(item["name"] == decision["chosen"])
-        writer.writerow(row)
-    write_atomic(paths.EPOCHS_TABLE, stream.getvalue())
+def _epoch_row(item: Record, chosen: str) -> Record:
+    """Return a candidate's row of the per-epoch table."""
+    return {
+        "candidate": item["name"],
+        "epoch": epoch_number(item["name"]),
+        **interval_columns("wer", item["wer"]),
+        **interval_columns("cer", item["cer"]),
+        **interval_columns("sim", item["sim"]),
+        "duration_ratio": item["duration_ratio"]["point"],
+        "failure_rate": item["failure_rate"]["point"],
+        "p_best": item["p_best"],
+        "eligible": int(item["eligible"]),
+        "chosen": int(item["name"] == chosen),
+    }

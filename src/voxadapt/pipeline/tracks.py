@@ -68,10 +68,7 @@ class Track:
         """List the speakers; the only one has no folder where the manifest names nobody."""
         utterances = self.accepted()
         only = Speaker(
-            self.speaker_name,
-            "",
-            utterances[0].ref_audio,
-            frozenset(row.id for row in utterances),
+            self.speaker_name, "", utterances[0].ref_audio, frozenset(row.id for row in utterances)
         )
         return list_speakers(utterances, self.speaker_name) or (only,)
 

@@ -54,7 +54,7 @@ def run(params: Params, names: Sequence[str] | None = None) -> StageResult:
     if not wanted:
         return StageResult(
             f"No arm is switched on in language.arms, so {paths.LANGUAGE_ARMS_TABLE} stays as it "
-            f"is. There are: {', '.join(ARM_TITLES)}.",
+            f"is. There are: {', '.join(ARM_TITLES)}."
         )
     listed = [_stages_entry()] if paths.LANGUAGE_SELECTION.is_file() else []
     for name in wanted:

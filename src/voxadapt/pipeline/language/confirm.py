@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
-
 from voxadapt.core import paths
-from voxadapt.core.files import write_atomic, write_json
+from voxadapt.core.files import write_json
 from voxadapt.core.params import Params
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
@@ -16,6 +13,7 @@ from voxadapt.pipeline.finalists import finalists, second_opinion
 from voxadapt.pipeline.language.choosing import read_language_scores
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET
 from voxadapt.pipeline.language.speak_and_score import score_languages
+from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
 from voxadapt.pipeline.tracks import language_section, language_track
 from voxadapt.scoring.rows import read_scores
 from voxadapt.selection.confirm import confirm
@@ -76,19 +74,20 @@ def _write_epochs_table(params: Params, ran: bool) -> None:
     if ran:
         for name in language.stage2.candidate_names:
             folders[name] = paths.LANGUAGE_STAGE2_SCORES / name
-    columns = ["candidate", "order"]
-    for measure in ("cer", "wer", "sim", "source_cer"):
-        columns += [measure, f"{measure}_low", f"{measure}_high"]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    writer.writeheader()
+    rows = []
     for order, (name, folder) in enumerate(folders.items()):
-        target = read_record(folder / TARGET / "summary.json", "language score")
-        source = read_record(folder / SOURCE / "summary.json", "language score")
-        row = {"candidate": name, "order": order}
-        for measure, found in (("cer", target["cer"]), ("wer", target["wer"]),
-                               ("sim", target["sim"]), ("source_cer", source["cer"])):  # fmt: skip
-            row[measure] = found["point"]
-            row[f"{measure}_low"], row[f"{measure}_high"] = found["low"], found["high"]
-        writer.writerow(row)
-    write_atomic(paths.LANGUAGE_EPOCHS_TABLE, stream.getvalue())
+        target, source = (
+            read_record(folder / part / "summary.json", "language score")
+            for part in (TARGET, SOURCE)
+        )
+        rows.append(
+            {
+                "candidate": name,
+                "order": order,
+                **interval_columns("cer", target["cer"]),
+                **interval_columns("wer", target["wer"]),
+                **interval_columns("sim", target["sim"]),
+                **interval_columns("source_cer", source["cer"]),
+            }
+        )
+    write_plot_table(paths.LANGUAGE_EPOCHS_TABLE, rows)
