@@ -31,7 +31,7 @@ import soundfile as sf
 import torch
 from benchmarks.results import processor, table, verdict, write_section
 
-from voxadapt.asr.whisper import Transcript
+from voxadapt.asr.transcript import Transcript
 from voxadapt.codec.extract import extract_codes
 from voxadapt.core.executor import LOCAL, Executor, RayData
 from voxadapt.core.params import ExecutorParams, ScoreParams

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from voxadapt.asr.metrics import EditCounts, char_counts, corpus_error, word_counts
+from voxadapt.asr.metrics import char_counts, word_counts
 from voxadapt.asr.normalise import normalise
 
 
@@ -33,23 +33,3 @@ def test_known_counts(reference: str, hypothesis: str, words: int, chars: int) -
 def test_an_empty_reference_is_refused(count: object) -> None:
     with pytest.raises(ValueError, match="empty reference"):
         count("  ", "something")  # type: ignore[operator]
-
-
-def test_one_runaway_cannot_outweigh_the_rest() -> None:
-    clean = [EditCounts(10, 0, 0, 0)] * 9
-    runaway = EditCounts(0, 10, 0, 70)
-    error = corpus_error([*clean, runaway])
-    assert error.capped == pytest.approx(0.1)
-    assert error.raw == pytest.approx(0.8)
-    assert error.num_clips == 10
-
-
-def test_corpus_error_is_not_the_mean_of_clips() -> None:
-    error = corpus_error([EditCounts(0, 1, 0, 0), EditCounts(9, 0, 0, 0)])
-    assert error.capped == pytest.approx(0.1)
-    assert error.mean_of_clips == pytest.approx(0.5)
-
-
-def test_no_clips_have_no_error() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        corpus_error([])

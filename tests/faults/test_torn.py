@@ -16,7 +16,8 @@ import torch
 import fakes
 from rows import make_row
 from training.conftest import make_world
-from voxadapt.asr.whisper import Transcriber, Transcript
+from voxadapt.asr.transcript import Transcript
+from voxadapt.asr.whisper import Transcriber
 from voxadapt.codec import extract
 from voxadapt.codec.store import read_codes, write_codes
 from voxadapt.core import paths

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from sounds import RATE_HZ, Wave, make_voice, silence
+from voxadapt.asr.transcript import Transcript
 from voxadapt.core.params import ScoreParams
 from voxadapt.scoring.flags import (
     FLAGS,
-    Heard,
     clip_flags,
     has_repeats,
     longest_repeat,
@@ -27,8 +27,8 @@ VOICE = np.concatenate([make_voice(3.0), silence(0.04)])
 
 
 def flags_of(wave: Wave = VOICE, **fields: Any) -> tuple[str, ...]:
-    heard: dict[str, Any] = {
-        "hyp_norm": TEXT,
+    transcript: dict[str, Any] = {
+        "text": "",
         "lid": "en",
         "lid_p": 0.9,
         "avg_logprob": -0.3,
@@ -37,6 +37,7 @@ def flags_of(wave: Wave = VOICE, **fields: Any) -> tuple[str, ...]:
         "num_windows": 1,
     }
     clip: dict[str, Any] = {
+        "hyp_norm": TEXT,
         "text_norm": TEXT,
         "lang": "en",
         "dur_ratio": 1.0,
@@ -44,8 +45,8 @@ def flags_of(wave: Wave = VOICE, **fields: Any) -> tuple[str, ...]:
         "hit_max_tokens": False,
     }
     for key, value in fields.items():
-        (heard if key in heard else clip)[key] = value
-    return clip_flags(PARAMS, measure_shape(wave, RATE_HZ), Heard(**heard), **clip)
+        (transcript if key in transcript else clip)[key] = value
+    return clip_flags(PARAMS, measure_shape(wave, RATE_HZ), Transcript(**transcript), **clip)
 
 
 def test_a_clean_clip_has_no_flag() -> None:
@@ -130,8 +131,8 @@ def test_the_vocabulary_is_complete() -> None:
 
 
 def test_another_recogniser_replaces_its_own_flags_only() -> None:
-    heard = Heard("", "ms", 0.9, -1.5, 1.0, 0.0)
-    found = reheard_flags(("clipping", "long_clip"), heard, text_norm=TEXT, lang="en")
+    other = Transcript("", -1.5, 1.0, 0.0, "ms", 0.9, 1)
+    found = reheard_flags(("clipping", "long_clip"), other, hyp_norm="", text_norm=TEXT, lang="en")
     assert found == (
         "empty_transcript", "wrong_language", "clipping", "truncated_tail", "low_logprob",
     )  # fmt: skip

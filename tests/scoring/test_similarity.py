@@ -12,7 +12,7 @@ import pytest
 import resemblyzer
 
 from sounds import RATE_HZ, Wave, make_voice, silence, write
-from voxadapt.asr.whisper import Transcript
+from voxadapt.asr.transcript import Transcript
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_file
 from voxadapt.core.params import ScoreParams, SelectParams

@@ -1,4 +1,4 @@
-"""Word and character errors: counts per clip, corpus error at the end.
+"""Word and character errors of a clip, as counts that corpus errors are summed from.
 
 Three numbers are kept apart by name. The *capped corpus error* ranks: edits of a clip count at
 most its reference length, so that one runaway cannot outweigh the rest. The *raw corpus error* is
@@ -7,7 +7,6 @@ the usual WER or CER. The *mean of clips* weighs short and long sentences alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jiwer
@@ -47,23 +46,6 @@ class EditCounts:
         return min(self.edits, self.reference_units)
 
 
-@dataclass(frozen=True, slots=True)
-class CorpusError:
-    """One corpus, three error rates that are never to be confused.
-
-    Attributes:
-        capped: Sum of capped edits over sum of reference units; ranks candidates.
-        raw: Sum of edits over sum of reference units.
-        mean_of_clips: Mean of the clips' own capped errors.
-        num_clips: Clips counted, failed ones included.
-    """
-
-    capped: float
-    raw: float
-    mean_of_clips: float
-    num_clips: int
-
-
 def word_counts(reference: str, hypothesis: str) -> EditCounts:
     """Count word edits between two normalised texts.
 
@@ -87,19 +69,6 @@ def char_counts(reference: str, hypothesis: str) -> EditCounts:
     if not hypothesis:
         return EditCounts(0, 0, len(reference), 0)
     return _counts(jiwer.process_characters(reference, hypothesis))
-
-
-def corpus_error(clips: Sequence[EditCounts]) -> CorpusError:
-    """Pool the counts of all clips; a failed clip belongs in here with all units deleted."""
-    units = sum(clip.reference_units for clip in clips)
-    if units == 0:
-        raise ValueError("a corpus error needs at least one reference unit")
-    return CorpusError(
-        capped=sum(clip.capped_edits for clip in clips) / units,
-        raw=sum(clip.edits for clip in clips) / units,
-        mean_of_clips=sum(c.capped_edits / c.reference_units for c in clips) / len(clips),
-        num_clips=len(clips),
-    )
 
 
 def _refuse_empty(reference: str) -> None:

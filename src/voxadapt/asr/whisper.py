@@ -11,11 +11,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from whisper.audio import HOP_LENGTH, SAMPLE_RATE, log_mel_spectrogram, pad_or_t
 from whisper.timing import find_alignment
 from whisper.tokenizer import LANGUAGES, get_tokenizer
 
+from voxadapt.asr.transcript import Transcript
 from voxadapt.core.compat import keep_freed_memory
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor, worker_device
@@ -36,31 +36,10 @@ from voxadapt.data.audio import read_audio, resample
 
 TOKENS_PER_REFERENCE_TOKEN = 4  # a transcript longer than this (plus 16) only repeats itself
 LIMIT_STEP = 32  # limits are rounded up, so that batches share one and caches stay valid
+# One window: what was decoded, the language and its probability.
+Decoded = tuple[whisper.DecodingResult, str | None, float | None]
 SEAM_S = 0.1  # long clips are divided at the quietest stretch of this length …
 SEAM_SHARE = 0.25  # … within this last share of a window
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """What Whisper heard in one clip.
-
-    Attributes:
-        text: Transcript, as decoded.
-        avg_logprob: Mean log-probability of its tokens; the lowest of several windows.
-        compression_ratio: Of the text by zlib; high where it repeats itself.
-        no_speech_prob: The highest of several windows.
-        lid: Most probable language, None for a model of one language.
-        lid_p: Its probability.
-        num_windows: Windows read.
-    """
-
-    text: str
-    avg_logprob: float
-    compression_ratio: float
-    no_speech_prob: float
-    lid: str | None
-    lid_p: float | None
-    num_windows: int
 
 
 class Transcriber:
@@ -226,14 +205,14 @@ class Transcriber:
 
     def _limit(self, text: str) -> int:
         """Return how many tokens a transcript of this reference may have."""
-        expected = len(self._tokenizer.encode(" " + text.strip()))
+        expected: int = len(self._tokenizer.encode(" " + text.strip()))
         wanted = TOKENS_PER_REFERENCE_TOKEN * expected + 16
-        return min(self._max_tokens, math.ceil(wanted / LIMIT_STEP) * LIMIT_STEP)
+        return int(min(self._max_tokens, math.ceil(wanted / LIMIT_STEP) * LIMIT_STEP))
 
     def _read(self, clips: list[list[NDArray[np.float32]]], limit: int) -> list[Transcript]:
         """Transcribe one batch of clips, each in its windows."""
         windows = [window for clip in clips for window in clip]
-        heard: list[tuple[Any, str | None, float | None]] = []
+        heard: list[Decoded] = []
         for start in range(0, len(windows), self.batch_size):
             heard += self._decode(windows[start : start + self.batch_size], limit)
         transcripts, start = [], 0
@@ -243,9 +222,7 @@ class Transcriber:
         return transcripts
 
     @torch.no_grad()
-    def _decode(
-        self, windows: Sequence[NDArray[np.float32]], limit: int
-    ) -> list[tuple[Any, str | None, float | None]]:
+    def _decode(self, windows: Sequence[NDArray[np.float32]], limit: int) -> list[Decoded]:
         """Encode once, then identify the language and decode."""
         model = self._model
         features = model.encoder(self._mel(windows))
@@ -314,7 +291,7 @@ def split_at_pauses(wav: NDArray[np.float32], window: int) -> list[NDArray[np.fl
     return [*pieces, wav]
 
 
-def _join(heard: Sequence[tuple[Any, str | None, float | None]]) -> Transcript:
+def _join(heard: Sequence[Decoded]) -> Transcript:
     """Make one transcript of a clip's windows."""
     results = [result for result, _, _ in heard]
     text = " ".join(result.text.strip() for result in results if result.text.strip())
@@ -334,7 +311,7 @@ def _finite(value: float) -> float:
     return float(value) if math.isfinite(value) else 0.0
 
 
-def load_whisper(model: str | Path, device: str = "cpu") -> tuple[Any, str, str]:
+def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whisper, str, str]:
     """Load a Whisper checkpoint by path or name.
 
     Returns:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -197,7 +197,7 @@ def audit_texts(
     lengths = [count_tokens(line.text) if count_tokens else 0 for line in lines]
     findings: list[tuple[TextLine | None, Finding]] = []
     for line, length in zip(lines, lengths, strict=True):
-        found = _text_findings(line.text, script)
+        found = list(_text_findings(line.text, script))
         if max_tokens is not None and length > max_tokens:
             found.append(_too_long(length, max_tokens))
         if unknown is not None and (outside := unknown(line.text)):
@@ -334,83 +334,59 @@ def _leave_out(
     return accepted, findings
 
 
-def _text_findings(text: str, script: str | None) -> list[Finding]:
-    found = []
+def _text_findings(text: str, script: str | None) -> Iterator[Finding]:
+    """Check what is written in one line."""
     odd = odd_characters(text, script)
     letters = [c for c in odd if script_of(c) is not None]
-    expected = f"text in one script ({(script or 'none').lower()})"
+    others = [c for c in odd if script_of(c) is None]
     if letters:
-        fix = "Write it in that script, or drop the line; look-alike letters count as another one."
-        found.append(
-            Finding(
-                "error", "wrong_script", expected, _shown(letters), fix, float(len(letters)), 0.0
-            )
-        )
-    if others := [c for c in odd if script_of(c) is None]:
-        fix = "Write what is said."
-        found.append(
-            Finding(
-                "warning",
-                "odd_characters",
-                "letters and punctuation",
-                _shown(others),
-                fix,
-                float(len(others)),
-                0.0,
-            )
-        )
+        yield Finding(
+            "error", "wrong_script", f"text in one script ({(script or 'none').lower()})",
+            _shown(letters),
+            "Write it in that script, or drop the line; look-alike letters count as another one.",
+            float(len(letters)), 0.0,
+        )  # fmt: skip
+    if others:
+        yield Finding(
+            "warning", "odd_characters", "letters and punctuation", _shown(others),
+            "Write what is said.", float(len(others)), 0.0,
+        )  # fmt: skip
     if has_digit(text):
-        found.append(DIGITS)
-    return found
+        yield DIGITS
 
 
 def _too_long(length: int, limit: int) -> Finding:
     return Finding(
-        "error",
-        "too_long",
+        "error", "too_long",
         f"at most {limit} text tokens, to leave room for speech in the context",
-        f"{length} tokens",
-        "Cut it into sentences.",
-        float(length),
-        float(limit),
-    )
+        f"{length} tokens", "Cut it into sentences.", float(length), float(limit),
+    )  # fmt: skip
 
 
 def _outside(outside: Sequence[str]) -> Finding:
     return Finding(
-        "error",
-        "vocabulary",
-        "text that the model's tokenizer can represent",
-        _shown(outside),
-        "Replace it; no row of the text embedding stands for it.",
-        float(len(outside)),
-        0.0,
-    )
+        "error", "vocabulary", "text that the model's tokenizer can represent", _shown(outside),
+        "Replace it; no row of the text embedding stands for it.", float(len(outside)), 0.0,
+    )  # fmt: skip
 
 
 def _strange(strange: Sequence[str], language: str) -> Finding:
     return Finding(
-        "error",
-        "respelling",
-        f"letters and words that the respelling map of {language} knows",
+        "error", "respelling", f"letters and words that the respelling map of {language} knows",
         _shown(strange),
         "Write numbers and abbreviations as they are spoken, or extend the map "
         "(language.respelling).",
-        float(len(strange)),
-        0.0,
-    )
+        float(len(strange)), 0.0,
+    )  # fmt: skip
 
 
 def _too_few(count: int) -> Finding:
     return Finding(
-        "warning",
-        "few_texts",
-        f"at least {RECOMMENDED_TEXTS} texts (100 to 500 are recommended)",
-        str(count),
+        "warning", "few_texts",
+        f"at least {RECOMMENDED_TEXTS} texts (100 to 500 are recommended)", str(count),
         "Add sentences with other words: only tokens that occur are learnt.",
-        float(count),
-        float(RECOMMENDED_TEXTS),
-    )
+        float(count), float(RECOMMENDED_TEXTS),
+    )  # fmt: skip
 
 
 def _shown(items: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxadapt.asr.normalise import characters, is_unspaced
+from voxadapt.asr.transcript import Transcript
 from voxadapt.core.params import ScoreParams
 
 FLAGS = (
@@ -152,34 +153,12 @@ def missing_tail(reference: str, hypothesis: str) -> int:
     return last.ref_end_idx - last.ref_start_idx if last.type == "delete" else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What a recogniser heard, as far as flags need it.
-
-    Attributes:
-        hyp_norm: Normalised transcript.
-        lid: Language that it hears, None when it cannot tell.
-        lid_p: Probability of that language.
-        avg_logprob: Mean log-probability of the transcript's tokens.
-        compression_ratio: Of the transcript; high where it repeats itself.
-        no_speech_prob: Probability that nobody speaks.
-        num_windows: Whisper windows needed for the clip.
-    """
-
-    hyp_norm: str
-    lid: str | None
-    lid_p: float | None
-    avg_logprob: float
-    compression_ratio: float
-    no_speech_prob: float
-    num_windows: int = 1
-
-
 def clip_flags(
     params: ScoreParams,
     shape: Shape,
-    heard: Heard,
+    transcript: Transcript,
     *,
+    hyp_norm: str,
     text_norm: str,
     lang: str,
     dur_ratio: float | None,
@@ -191,7 +170,8 @@ def clip_flags(
     Args:
         params: Thresholds.
         shape: Outline of its waveform.
-        heard: What the recogniser heard.
+        transcript: From the recogniser.
+        hyp_norm: Its text, normalised.
         text_norm: Normalised reference.
         lang: Language that it should be in.
         dur_ratio: Spoken over expected seconds, None when no expectation exists.
@@ -209,38 +189,41 @@ def clip_flags(
         "abrupt_end": shape.end_db is not None and shape.end_db > -ABRUPT_DB,
         "clipping": shape.clipped_share > MAX_CLIPPED_SHARE,
         "too_little_speech": speech_s < params.min_speech_s,
-        **_transcript_flags(heard, text_norm, lang),
+        **_transcript_flags(transcript, hyp_norm, text_norm, lang),
     }
     return tuple(flag for flag in FLAGS if wrong[flag])
 
 
 def reheard_flags(
-    flags: tuple[str, ...], heard: Heard, *, text_norm: str, lang: str
+    flags: tuple[str, ...], transcript: Transcript, *, hyp_norm: str, text_norm: str, lang: str
 ) -> tuple[str, ...]:
-    """Return a clip's flags after another recogniser has heard it.
+    """Return a clip's flags after another recogniser has transcribed it.
 
     Args:
         flags: By the first recogniser.
-        heard: What the other one heard.
+        transcript: From the other one.
+        hyp_norm: Its text, normalised.
         text_norm: Normalised reference.
         lang: Language that it should be in.
     """
-    wrong = dict.fromkeys(flags, True) | _transcript_flags(heard, text_norm, lang)
+    wrong = dict.fromkeys(flags, True) | _transcript_flags(transcript, hyp_norm, text_norm, lang)
     return tuple(flag for flag in FLAGS if wrong.get(flag))
 
 
-def _transcript_flags(heard: Heard, text_norm: str, lang: str) -> dict[str, bool]:
+def _transcript_flags(
+    transcript: Transcript, hyp_norm: str, text_norm: str, lang: str
+) -> dict[str, bool]:
     """Tell which of the flags that a recogniser gives a clip has."""
     units = len(characters(text_norm) if is_unspaced(text_norm) else text_norm.split())
-    other = heard.lid is not None and heard.lid != lang
-    lost = missing_tail(text_norm, heard.hyp_norm)
+    other = transcript.lid is not None and transcript.lid != lang
+    lost = missing_tail(text_norm, hyp_norm)
     return {
-        "empty_transcript": not heard.hyp_norm,
-        "wrong_language": other and (heard.lid_p or 0.0) >= MIN_LANGUAGE_PROBABILITY,
-        "repeated_ngram": has_repeats(text_norm, heard.hyp_norm),
+        "empty_transcript": not hyp_norm,
+        "wrong_language": other and (transcript.lid_p or 0.0) >= MIN_LANGUAGE_PROBABILITY,
+        "repeated_ngram": has_repeats(text_norm, hyp_norm),
         "truncated_tail": lost >= max(2, TAIL_SHARE * units),
-        "high_compression": heard.compression_ratio > MAX_COMPRESSION_RATIO,
-        "low_logprob": heard.avg_logprob < MIN_AVG_LOGPROB,
-        "no_speech": heard.no_speech_prob > MAX_NO_SPEECH_PROB,
-        "long_clip": heard.num_windows > 1,
+        "high_compression": transcript.compression_ratio > MAX_COMPRESSION_RATIO,
+        "low_logprob": transcript.avg_logprob < MIN_AVG_LOGPROB,
+        "no_speech": transcript.no_speech_prob > MAX_NO_SPEECH_PROB,
+        "long_clip": transcript.num_windows > 1,
     }

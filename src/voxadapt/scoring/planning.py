@@ -19,11 +19,12 @@ measured in the end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked
 from voxadapt.scoring.statistics import Ratio, detectable_difference, rounded, texts_needed
@@ -44,7 +45,7 @@ def plan_power(
     num_texts: Mapping[str, int],
     takes: int,
     params: SelectParams,
-) -> dict[str, Any]:
+) -> Record:
     """Say which differences the selection and confirmation sentences can show.
 
     Args:
@@ -63,7 +64,7 @@ def plan_power(
     measures: tuple[Measure, ...] = ("sim", params.error_metric)
     spreads = {measure: _spreads(measure, real, codec, takes) for measure in measures}
     primary = "sim" if params.primary == "similarity" else params.error_metric
-    splits: dict[str, dict[str, Any]] = {}
+    splits: dict[str, Record] = {}
     for split, count in num_texts.items():
         splits[split] = {"num_texts": count, "takes": takes}
         for comparison in COMPARISONS[split]:
@@ -149,9 +150,7 @@ def _influence(ratio: Ratio) -> np.ndarray:
     return np.asarray((ratio.numerator - ratio.point * ratio.denominator) / weight)
 
 
-def _power(
-    measure: Measure, spread: float | None, num_texts: int, confidence: float
-) -> dict[str, Any]:
+def _power(measure: Measure, spread: float | None, num_texts: int, confidence: float) -> Record:
     """Turn a spread into what can be seen with these texts, and what would be needed."""
     if spread is None or num_texts < 2:
         return {"se": None, "detectable_difference": None, "texts_needed": []}
@@ -169,7 +168,7 @@ def _power(
     }
 
 
-def _sentence(split: str, found: Mapping[str, Any], primary: str) -> str:
+def _sentence(split: str, found: Record, primary: str) -> str:
     """Put the plan of a split into words, by the measure that chooses."""
     comparison = COMPARISONS[split][0]
     whom = "between two epochs" if comparison == EPOCHS else "from the Base"

@@ -11,13 +11,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from voxadapt.asr.metrics import EditCounts
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_bytes, write_atomic
+from voxadapt.core.records import Record
 from voxadapt.data.text import has_digit
 
 ROWS_FILE = "rows.jsonl"
@@ -253,7 +254,7 @@ def serialise_rows(rows: Iterable[ScoreRow]) -> str:
     return "".join(line + "\n" for line in lines)
 
 
-def _values(row: ScoreRow) -> dict[str, Any]:
+def _values(row: ScoreRow) -> Record:
     absent = {name for name in ("speaker", "sim_to") if getattr(row, name) is None}
     return row.model_dump(mode="json", exclude=absent)
 

@@ -12,23 +12,24 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from voxadapt.asr.metrics import char_counts, word_counts
 from voxadapt.asr.normalise import characters, metric_for, norm_id, normalise
-from voxadapt.asr.whisper import Transcriber, Transcript
+from voxadapt.asr.transcript import Transcript
+from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor
 from voxadapt.core.files import sha256_file, write_atomic
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.provenance import fingerprint
+from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, read_audio
-from voxadapt.scoring.flags import FLAGS, Heard, Shape, clip_flags, measure_shape, reheard_flags
+from voxadapt.scoring.flags import FLAGS, Shape, clip_flags, measure_shape, reheard_flags
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import SLICES, EvalClip, ScoreRow, evaluator_id, ranked, sort_rows
-from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoicePrint, VoiceReference
+from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoicePrint, VoiceReference, Wave
 from voxadapt.scoring.statistics import DIGITS, resample_weights, rounded
 
 PSEUDO_CANDIDATES = ("real", "codec")
@@ -36,7 +37,13 @@ NO_REFERENCE = "none"  # identity of a similarity that was not measured
 WORST_SHARE = 0.05
 CLIPS_AT_ONCE = 64  # whose samples are in memory; enough to fill the speaker encoder's batches
 Paths = Sequence[tuple[Path, str]]  # files, and what messages call them
+Loaded = tuple[Wave, int] | str  # samples and rate, or why there are none
 Sound = tuple[Shape, VoicePrint, int]  # outline, voice, samples a second
+FROM_CLIP = (
+    "candidate", "split", "text_id", "take", "seed", "lang", "text", "slice", "num_frames",
+    "hit_max_tokens", "gen_sha", "checkpoint_sha", "message",
+)  # fmt: skip
+FROM_TRANSCRIPT = ("avg_logprob", "compression_ratio", "no_speech_prob", "lid", "lid_p")
 SLICE_MEASURES = ("wer", "wer_raw", "cer", "cer_raw", "sim", "failure_rate")
 
 
@@ -89,63 +96,71 @@ def score_clips(
             else:
                 sounds[index] = found
     usable = sorted(sounds)
-    transcripts = dict(
-        zip(
-            usable,
-            transcriber.transcribe(
-                [root / clips[i].wav for i in usable],
-                [clips[i].text for i in usable],
-                executor,
-            ),
-            strict=True,
-        )
+    heard = transcriber.transcribe(
+        [root / clips[i].wav for i in usable], [clips[i].text for i in usable], executor
     )
+    transcripts = dict(zip(usable, heard, strict=True))
     rows = []
     for index, clip in enumerate(clips):
         values = _identity(clip, transcriber.asr_id, reference)
-        text_norm = values["text_norm"]
         if index in failed:
             rows.append(_failed_row(values, clip, failed[index]))
             continue
-        heard, (shape, voice, sample_rate_hz) = transcripts[index], sounds[index]
-        hyp_norm = normalise(heard.text, clip.lang)
-        ratio = None
-        if scale is not None:
-            ratio = shape.spoken_s / scale.rate.expected_s(values["ref_chars"])
-        leave_out = clip.text_id if clip.candidate in PSEUDO_CANDIDATES else None
-        similarity, sim_ref_n = None, 0
-        if reference is not None:
-            sim_ref_n = reference.num_clips(leave_out)
-        if reference and voice.embedding is not None and voice.speech_s >= params.min_speech_s:
-            similarity = reference.similarity(voice.embedding, leave_out)
-        rows.append(
-            ScoreRow(
-                **values,
-                **_transcript_values(text_norm, hyp_norm, heard),
-                wav=clip.wav,
-                wav_sha256=sha256_file(root / clip.wav),
-                sample_rate_hz=sample_rate_hz,
-                speech_s=rounded(voice.speech_s),
-                sim=rounded(similarity),
-                sim_ref_n=sim_ref_n,
-                sim_to=None if similarity is None else _similarities(voice, others, leave_out),
-                dur_ratio=rounded(ratio),
-                **_shape_values(shape),
-                flags=clip_flags(
-                    params,
-                    shape,
-                    _heard(hyp_norm, heard),
-                    text_norm=text_norm,
-                    lang=clip.lang,
-                    dur_ratio=ratio,
-                    speech_s=voice.speech_s,
-                    hit_max_tokens=clip.hit_max_tokens,
-                ),
-                status="ok",
-                message=clip.message,
-            )
-        )
+        shape, voice, sample_rate_hz = sounds[index]
+        values |= {
+            "wav": clip.wav,
+            "wav_sha256": sha256_file(root / clip.wav),
+            "sample_rate_hz": sample_rate_hz,
+            **_similarity_values(clip, voice, reference, others, params.min_speech_s),
+        }
+        rows.append(_measured_row(values, transcripts[index], shape, voice, scale, params))
     return sort_rows(rows)
+
+
+def _measured_row(
+    values: Record,
+    transcript: Transcript,
+    shape: Shape,
+    voice: VoicePrint,
+    scale: SimilarityScale | None,
+    params: ScoreParams,
+) -> ScoreRow:
+    """Return the row of a clip that could be read.
+
+    Args:
+        values: What the row holds of its clip and similarity.
+        transcript: Of the clip.
+        shape: Outline of its waveform.
+        voice: Its speech.
+        scale: The speaker's rate; None leaves the duration ratio unknown.
+        params: Thresholds of the flags.
+    """
+    text_norm, lang = values["text_norm"], values["lang"]
+    ratio = None
+    if scale is not None:
+        ratio = shape.spoken_s / scale.rate.expected_s(values["ref_chars"])
+    recognised = _transcript_values(text_norm, lang, transcript)
+    flags = clip_flags(
+        params,
+        shape,
+        transcript,
+        hyp_norm=recognised["hyp_norm"],
+        text_norm=text_norm,
+        lang=lang,
+        dur_ratio=ratio,
+        speech_s=voice.speech_s,
+        hit_max_tokens=values["hit_max_tokens"],
+    )
+    outline = {name: rounded(value) for name, value in asdict(shape).items() if name != "end_db"}
+    return ScoreRow(
+        **values,
+        **recognised,
+        **outline,
+        speech_s=rounded(voice.speech_s),
+        dur_ratio=rounded(ratio),
+        flags=flags,
+        status="ok",
+    )
 
 
 def _measure(
@@ -165,7 +180,7 @@ def _measure(
                 continue
         waiting.append(number)
     left = [shards[number] for number in waiting]
-    for position, measured in executor.run(left, _listen, _embed, embedder, embedder.again):
+    for position, measured in executor.run(left, _load_audio, _embed, embedder, embedder.again):
         number = waiting[position]
         sounds = [item for item in measured if not isinstance(item, str)]
         if number in files and len(sounds) == len(measured):
@@ -173,35 +188,35 @@ def _measure(
         yield number, measured
 
 
-def _listen(clips: Paths) -> list[tuple[Any, int] | str]:
+def _load_audio(clips: Paths) -> list[Loaded]:
     """Read the clips of one group: samples and rate, or why not."""
-    heard: list[tuple[Any, int] | str] = []
+    loaded: list[Loaded] = []
     for path, name in clips:
         try:
             wav, sample_rate_hz = read_audio(path)
         except AudioError as error:
-            heard.append(f"cannot read {name}: {' '.join(str(error).split())}")
+            loaded.append(f"cannot read {name}: {' '.join(str(error).split())}")
             continue
         if np.isfinite(wav).all():
-            heard.append((wav, sample_rate_hz))
+            loaded.append((wav, sample_rate_hz))
         else:
-            heard.append(f"{name} has samples that are no numbers")
-    return heard
+            loaded.append(f"{name} has samples that are no numbers")
+    return loaded
 
 
-def _embed(embedder: Embedder, heard: Sequence[tuple[Any, int] | str]) -> list[Sound | str]:
+def _embed(embedder: Embedder, loaded: Sequence[Loaded]) -> list[Sound | str]:
     """Measure the clips of one group that could be read."""
-    voices = iter(embedder.embed([item for item in heard if not isinstance(item, str)]))
+    voices = iter(embedder.embed([item for item in loaded if not isinstance(item, str)]))
     return [
         item if isinstance(item, str) else (measure_shape(*item), next(voices), item[1])
-        for item in heard
+        for item in loaded
     ]
 
 
 def _store(path: Path, sounds: Sequence[Sound]) -> None:
     stream = io.BytesIO()
     nothing = np.zeros(0, np.float32)
-    arrays: dict[str, Any] = {
+    arrays: Record = {
         f"voice{i}": nothing if voice.embedding is None else voice.embedding
         for i, (_, voice, _) in enumerate(sounds)
     }
@@ -264,13 +279,16 @@ def rehear(
         [root / row.wav for row in usable], [row.text for row in usable], executor
     )
     found = {}
-    for row, heard in zip(usable, transcripts, strict=True):
-        hyp_norm = normalise(heard.text, row.lang)
-        found[row.candidate, *row.key] = _transcript_values(row.text_norm, hyp_norm, heard) | {
-            "flags": reheard_flags(
-                row.flags, _heard(hyp_norm, heard), text_norm=row.text_norm, lang=row.lang
-            )
-        }
+    for row, transcript in zip(usable, transcripts, strict=True):
+        values = _transcript_values(row.text_norm, row.lang, transcript)
+        values["flags"] = reheard_flags(
+            row.flags,
+            transcript,
+            hyp_norm=values["hyp_norm"],
+            text_norm=row.text_norm,
+            lang=row.lang,
+        )
+        found[row.candidate, *row.key] = values
     asr = {"asr_id": transcriber.asr_id}
     return [
         ScoreRow.model_validate(row.model_dump() | asr | found.get((row.candidate, *row.key), {}))
@@ -278,109 +296,84 @@ def rehear(
     ]
 
 
-def _transcript_values(text_norm: str, hyp_norm: str, heard: Transcript) -> dict[str, Any]:
+def _transcript_values(text_norm: str, lang: str, transcript: Transcript) -> Record:
     """Return what a row holds of a transcript."""
+    hyp_norm = normalise(transcript.text, lang)
     words, chars = word_counts(text_norm, hyp_norm), char_counts(text_norm, hyp_norm)
     return {
-        "hyp": heard.text,
+        "hyp": transcript.text,
         "hyp_norm": hyp_norm,
         **{f"word_{name}": value for name, value in asdict(words).items()},
         **{f"char_{name}": value for name, value in asdict(chars).items()},
-        "avg_logprob": heard.avg_logprob,
-        "compression_ratio": heard.compression_ratio,
-        "no_speech_prob": heard.no_speech_prob,
-        "lid": heard.lid,
-        "lid_p": heard.lid_p,
+        **{name: getattr(transcript, name) for name in FROM_TRANSCRIPT},
     }
 
 
-def _similarities(
-    voice: VoicePrint, others: Mapping[str, VoiceReference] | None, leave_out: str | None
-) -> dict[str, float] | None:
-    """Compare a clip with each of several speakers; None where there is a single one."""
-    if not others or voice.embedding is None:
-        return None
-    found = {name: other.similarity(voice.embedding, leave_out) for name, other in others.items()}
-    return {name: round(value, DIGITS) for name, value in found.items()}
+def _similarity_values(
+    clip: EvalClip,
+    voice: VoicePrint,
+    reference: VoiceReference | None,
+    others: Mapping[str, VoiceReference] | None,
+    min_speech_s: float,
+) -> Record:
+    """Compare a clip with its speaker's recordings, and with those of each of several speakers."""
+    leave_out = clip.text_id if clip.candidate in PSEUDO_CANDIDATES else None
+    if reference is None:
+        return {"sim": None, "sim_ref_n": 0, "sim_to": None}
+    values: Record = {"sim": None, "sim_ref_n": reference.num_clips(leave_out), "sim_to": None}
+    if voice.embedding is None or voice.speech_s < min_speech_s:
+        return values
+    values["sim"] = rounded(reference.similarity(voice.embedding, leave_out))
+    if others:
+        values["sim_to"] = {
+            name: round(other.similarity(voice.embedding, leave_out), DIGITS)
+            for name, other in others.items()
+        }
+    return values
 
 
-def _heard(hyp_norm: str, heard: Transcript) -> Heard:
-    return Heard(
-        hyp_norm=hyp_norm,
-        lid=heard.lid,
-        lid_p=heard.lid_p,
-        avg_logprob=heard.avg_logprob,
-        compression_ratio=heard.compression_ratio,
-        no_speech_prob=heard.no_speech_prob,
-        num_windows=heard.num_windows,
-    )
-
-
-def _identity(clip: EvalClip, asr_id: str, reference: VoiceReference | None) -> dict[str, Any]:
+def _identity(clip: EvalClip, asr_id: str, reference: VoiceReference | None) -> Record:
     """Return what a row holds whether or not the clip could be measured."""
     text_norm = normalise(clip.text, clip.lang)
     if not text_norm:
         raise ValueError(f"text {clip.text_id} ({clip.text!r}) has nothing to be scored")
     return {
-        "candidate": clip.candidate,
-        "split": clip.split,
-        "text_id": clip.text_id,
-        "take": clip.take,
-        "seed": clip.seed,
-        "lang": clip.lang,
-        "text": clip.text,
-        "slice": clip.slice,
+        **{name: getattr(clip, name) for name in FROM_CLIP},
         "text_norm": text_norm,
         "norm_id": norm_id(clip.lang),
         "ref_words": len(text_norm.split()),
         "ref_chars": len(characters(text_norm)),
-        "num_frames": clip.num_frames,
-        "hit_max_tokens": clip.hit_max_tokens,
-        "gen_sha": clip.gen_sha,
-        "checkpoint_sha": clip.checkpoint_sha,
         "asr_id": asr_id,
         "sim_id": NO_REFERENCE if reference is None else reference.sim_id,
     }
 
 
-def _shape_values(shape: Shape) -> dict[str, float | None]:
-    return {
-        "duration_s": rounded(shape.duration_s),
-        "lead_silence_s": rounded(shape.lead_silence_s),
-        "trail_silence_s": rounded(shape.trail_silence_s),
-        "max_internal_silence_s": rounded(shape.max_internal_silence_s),
-        "clipped_share": rounded(shape.clipped_share),
-    }
-
-
-def _failed_row(values: dict[str, Any], clip: EvalClip, message: str) -> ScoreRow:
+def _failed_row(values: Record, clip: EvalClip, message: str) -> ScoreRow:
     """Return the row of a clip that is not there: every word and character is lost."""
     measured = (
-        "sample_rate_hz", "duration_s", "speech_s", "avg_logprob", "compression_ratio",
-        "no_speech_prob", "lid", "lid_p", "sim", "dur_ratio", "lead_silence_s", "trail_silence_s",
-        "max_internal_silence_s", "clipped_share",
+        "sample_rate_hz", "duration_s", "speech_s", "sim", "dur_ratio", "lead_silence_s",
+        "trail_silence_s", "max_internal_silence_s", "clipped_share", *FROM_TRANSCRIPT,
     )  # fmt: skip
     counts = ("hits", "substitutions", "insertions")
-    return ScoreRow(
-        **values,
-        **dict.fromkeys(measured),
-        **{f"{unit}_{name}": 0 for unit in ("word", "char") for name in counts},
-        word_deletions=values["ref_words"],
-        char_deletions=values["ref_chars"],
-        wav=clip.wav,
-        wav_sha256="",
-        hyp="",
-        hyp_norm="",
-        sim_ref_n=0,
-        flags=("hit_max_tokens",) if clip.hit_max_tokens else (),
-        status="failed",
-        message=message or "no audio",
-    )
+    lost = {
+        "word_deletions": values["ref_words"],
+        "char_deletions": values["ref_chars"],
+        "wav": clip.wav,
+        "wav_sha256": "",
+        "hyp": "",
+        "hyp_norm": "",
+        "sim_ref_n": 0,
+        "flags": ("hit_max_tokens",) if clip.hit_max_tokens else (),
+        "status": "failed",
+        "message": message or "no audio",
+    }
+    nothing = {f"{unit}_{name}": 0 for unit in ("word", "char") for name in counts}
+    return ScoreRow.model_validate(values | dict.fromkeys(measured) | nothing | lost)
 
 
 def summarise(
     rows: Sequence[ScoreRow], params: SelectParams, scale: SimilarityScale | None = None
-) -> dict[str, Any]:
+) -> Record:
     """Summarise one candidate on one split; see the README for every key.
 
     What is ranked on is measured on sentences without digits alone; `slices` holds both kinds
@@ -444,7 +437,7 @@ def summarise(
 
 def slices(
     rows: Sequence[ScoreRow], params: SelectParams, floor: float | None
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Record]:
     """Measure sentences with and without digits apart.
 
     Args:
@@ -455,7 +448,7 @@ def slices(
     Returns:
         By slice, for those that have rows: counts, error rates, similarity and failures.
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Record] = {}
     for name in SLICES:
         kept = [row for row in rows if row.slice == name]
         if not kept:
@@ -472,9 +465,7 @@ def slices(
     return found
 
 
-def metrics_row(
-    summary: Mapping[str, Any], source: Mapping[str, Any] | None = None
-) -> dict[str, float | int | None]:
+def metrics_row(summary: Record, source: Record | None = None) -> dict[str, float | int | None]:
     """Flatten a summary to what `dvc metrics show` tabulates: one row, within 120 columns.
 
     Intervals are in the table of epochs and on the page.

@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import librosa
 import numpy as np
@@ -39,10 +38,12 @@ with warnings.catch_warnings():
     import webrtcvad
     from resemblyzer import hparams
 
+from voxadapt.asr.normalise import characters, normalise
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import worker_device
 from voxadapt.core.files import sha256_array, sha256_file, write_atomic, write_json
 from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
 from voxadapt.data.audio import read_audio, resample
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS
 from voxadapt.scoring.flags import measure_shape
@@ -104,7 +105,7 @@ def speech_only(wav: Wave, sample_rate_hz: int) -> Wave:
     totals[width:] -= totals[:-width].copy()
     keep = np.round(totals[width - 1 :] / width).astype(bool)
     keep = binary_dilation(keep, np.ones(hparams.vad_max_silence_length + 1))
-    return wav[np.repeat(keep, window)]
+    return np.asarray(wav[np.repeat(keep, window)])
 
 
 @dataclass(frozen=True)
@@ -352,7 +353,7 @@ class SimilarityScale:
         values = [(row.text_id, row.sim) for row in rows if row.sim is not None]
         return replace(self, codec_ceiling=_mean(values, params))
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Record:
         """Return the JSON record."""
         return {
             "schema": SCHEMA,
@@ -379,7 +380,7 @@ class SimilarityScale:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> SimilarityScale:
+    def from_dict(cls, values: Record) -> SimilarityScale:
         """Read what `as_dict` returned.
 
         Raises:
@@ -436,34 +437,58 @@ def build_scale(
     Raises:
         UserError: When fewer than three held-out clips can be used.
     """
-    from voxadapt.asr.normalise import characters, normalise
-
     excluded = set(excluded_sha256)
     paths = {clip.text_id: root / clip.wav for clip in real}
     usable = sorted(key for key, path in paths.items() if sha256_file(path) not in excluded)
     audio = {key: read_audio(paths[key]) for key in usable}
     speech = {key: embedder.prepare(audio[key]) for key in usable}
-    usable = [key for key in usable if len(speech[key]) >= min_speech_s * RATE_HZ]
-    if len(usable) < MIN_REFERENCE_CLIPS:
+    speech = {key: wav for key, wav in speech.items() if len(wav) >= min_speech_s * RATE_HZ}
+    if len(speech) < MIN_REFERENCE_CLIPS:
         raise UserError(
             Problem(
                 "held-out real clips",
                 f"at least {MIN_REFERENCE_CLIPS} with {min_speech_s} s of speech each",
-                f"{len(usable)} of {len(paths)}",
+                f"{len(speech)} of {len(paths)}",
                 "Raise split.selection_share or split.confirmation_share, or add recordings.",
             ),
             "Similarity has no reference.",
         )
-    prints = embedder.embed_speech([speech[key] for key in usable])
+    prints = embedder.embed_speech(list(speech.values()))
     vectors = np.stack([item.embedding for item in prints if item.embedding is not None])
-    reference = VoiceReference(tuple(usable), vectors, embedder.id)
+    reference = VoiceReference(tuple(speech), vectors, embedder.id)
     to_others = [
         (key, reference.similarity(vector, leave_out=key))
-        for key, vector in zip(usable, vectors, strict=True)
+        for key, vector in zip(speech, vectors, strict=True)
     ]
-    by_duration = []
+    floor = _similarity_of_others(embedder, reference, other_voices, min_speech_s)
+    # A number is longer than its digits: such sentences say nothing about seconds per character.
+    clips = {clip.text_id: clip for clip in real}
+    timed = [key for key in speech if clips[key].slice == "ranked"] or list(speech)
+    scale = SimilarityScale(
+        sim_id=reference.sim_id,
+        reference_ids=reference.ids,
+        ceiling=_mean(to_others, params),
+        ceiling_by_duration=_ceiling_by_duration(embedder, reference, speech),
+        codec_ceiling=NOTHING,
+        floor=_mean([(name, value) for name, found in floor.items() for value in found], params),
+        floor_by_speaker=tuple(
+            (name, float(np.mean(found)), len(found)) for name, found in floor.items()
+        ),
+        rate=fit_rate(
+            [measure_shape(*audio[key]).spoken_s for key in timed],
+            [len(characters(normalise(clips[key].text))) for key in timed],
+        ),
+    )
+    return reference, scale
+
+
+def _ceiling_by_duration(
+    embedder: Embedder, reference: VoiceReference, speech: Mapping[str, Wave]
+) -> tuple[tuple[float, float, int], ...]:
+    """Measure the ceiling with speech cut to several lengths: (seconds, mean, n) of each."""
+    found = []
     for seconds in DURATIONS_S:
-        long_enough = [key for key in usable if len(speech[key]) >= seconds * RATE_HZ]
+        long_enough = [key for key, wav in speech.items() if len(wav) >= seconds * RATE_HZ]
         if len(long_enough) < MIN_REFERENCE_CLIPS:
             break
         cut = embedder.embed_speech(
@@ -474,33 +499,27 @@ def build_scale(
             for key, item in zip(long_enough, cut, strict=True)
             if item.embedding is not None
         ]
-        by_duration.append((seconds, float(np.mean(values)), len(values)))
-    floor, by_speaker = [], []
+        found.append((seconds, float(np.mean(values)), len(values)))
+    return tuple(found)
+
+
+def _similarity_of_others(
+    embedder: Embedder,
+    reference: VoiceReference,
+    other_voices: Mapping[str, Sequence[Path]],
+    min_speech_s: float,
+) -> dict[str, list[float]]:
+    """Compare clips of other voices with the reference, by speaker; those without speech drop."""
+    found = {}
     for speaker in sorted(other_voices):
-        found = [
-            (speaker, reference.similarity(item.embedding))
+        values = [
+            reference.similarity(item.embedding)
             for item in embedder.embed(list(other_voices[speaker]))
             if item.embedding is not None and item.speech_s >= min_speech_s
         ]
-        if found:
-            floor += found
-            by_speaker.append((speaker, float(np.mean([s for _, s in found])), len(found)))
-    texts = {clip.text_id: len(characters(normalise(clip.text))) for clip in real}
-    # A number is longer than its digits: such sentences say nothing about seconds per character.
-    lettered = {clip.text_id for clip in real if clip.slice == "ranked"}
-    timed = [key for key in usable if key in lettered] or usable
-    spoken = [measure_shape(*audio[key]).spoken_s for key in timed]
-    scale = SimilarityScale(
-        sim_id=reference.sim_id,
-        reference_ids=reference.ids,
-        ceiling=_mean(to_others, params),
-        ceiling_by_duration=tuple(by_duration),
-        codec_ceiling=NOTHING,
-        floor=_mean(floor, params),
-        floor_by_speaker=tuple(by_speaker),
-        rate=fit_rate(spoken, [texts[key] for key in timed]),
-    )
-    return reference, scale
+        if values:
+            found[speaker] = values
+    return found
 
 
 def build_reference(embedder: Embedder, clips: Sequence[EvalClip], root: Path) -> VoiceReference:

@@ -55,9 +55,8 @@ class Ratio:
     def left_out(self) -> Array:
         """Return the statistic without each text in turn, [T]."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (self.numerator.sum() - self.numerator) / (
-                self.denominator.sum() - self.denominator
-            )
+            left = self.denominator.sum() - self.denominator
+            return np.asarray((self.numerator.sum() - self.numerator) / left)
 
 
 class Statistic(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from voxadapt.asr.normalise import metric_for
 from voxadapt.core.errors import Problem, UserError
@@ -37,45 +37,15 @@ def check_pairs(
     Raises:
         UserError: When the start has no rows.
     """
-    problems = []
     if not rows.get(start):
         which = "the zero-shot base" if start == BASE else start
         raise UserError(
             Problem("candidates", f"{which} with its rows", "none", f"Score {start} first.")
         )
     expected = {row.key: (row.text, row.split) for row in rows[start]}
-    for name in names:
-        found: dict[tuple[str, int], tuple[str, str]] = {}
-        for row in rows[name]:
-            if row.candidate != name:
-                problems.append(
-                    Problem(name, f"rows of {name}", row.candidate, "Score this candidate again.")
-                )
-            if row.key in found:
-                problems.append(
-                    Problem(f"{name}, text {row.text_id}", "one row a take", "two", "Score again.")
-                )
-            found[row.key] = (row.text, row.split)
-        models = sorted({row.checkpoint_sha for row in rows[name]})
-        if len(models) > 1:
-            shown = ", ".join(model[:12] or "none" for model in models)
-            problems.append(
-                Problem(name, "rows of one checkpoint", shown, "Score this candidate again.")
-            )
-        missing, extra = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
-        if missing or extra:
-            problems.append(
-                Problem(
-                    name,
-                    f"the {len(expected)} clips of {start}",
-                    f"{missing} missing, {extra} extra",
-                    "Score this candidate again.",
-                )
-            )
-        elif found != expected:
-            problems.append(
-                Problem(name, f"the texts of {start}", "other texts or splits", "Score it again.")
-            )
+    problems = [
+        problem for name in names for problem in _unpaired(name, rows[name], expected, start)
+    ]
     splits = sorted({split for _, split in expected.values()})
     if len(splits) > 1:
         problems.append(Problem("split", "one split", ", ".join(splits), "Pass one split."))
@@ -83,6 +53,33 @@ def check_pairs(
     if len(takes) > 1:
         problems.append(Problem("takes", "as many takes of every text", str(takes), "Score again."))
     return problems
+
+
+def _unpaired(
+    name: str,
+    rows: Sequence[ScoreRow],
+    expected: Mapping[tuple[str, int], tuple[str, str]],
+    start: str,
+) -> Iterator[Problem]:
+    """Find how one candidate's rows differ from the clips (text and split by key) of the start."""
+    again = "Score this candidate again."
+    found: dict[tuple[str, int], tuple[str, str]] = {}
+    for row in rows:
+        if row.candidate != name:
+            yield Problem(name, f"rows of {name}", row.candidate, again)
+        if row.key in found:
+            yield Problem(f"{name}, text {row.text_id}", "one row a take", "two", "Score again.")
+        found[row.key] = (row.text, row.split)
+    models = sorted({row.checkpoint_sha for row in rows})
+    if len(models) > 1:
+        shown = ", ".join(model[:12] or "none" for model in models)
+        yield Problem(name, "rows of one checkpoint", shown, again)
+    missing, extra = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
+    if missing or extra:
+        wanted = f"the {len(expected)} clips of {start}"
+        yield Problem(name, wanted, f"{missing} missing, {extra} extra", again)
+    elif found != expected:
+        yield Problem(name, f"the texts of {start}", "other texts or splits", "Score it again.")
 
 
 def check_candidates(
@@ -108,13 +105,10 @@ def check_candidates(
     fitting = metric_for(row.lang, [item.text_norm for item in rows[start]])
     if params.error_metric == "wer" and fitting == "cer":
         problems.append(
-            Problem(
-                "select.error_metric",
-                f"cer: {row.lang} is written without spaces between words",
-                "wer",
-                "Set select.error_metric: cer.",
-            )
-        )
+            Problem("select.error_metric",
+                    f"cer: {row.lang} is written without spaces between words", "wer",
+                    "Set select.error_metric: cer.")
+        )  # fmt: skip
     if problems:
         raise UserError(problems[:50], "The candidates cannot be compared.")
     return row.split
@@ -138,14 +132,10 @@ def comparable(
         other = {getattr(row, name) for row in kept} - {evaluator[name]}
         if other:
             raise UserError(
-                Problem(
-                    f"{kept[0].candidate}: {name}",
-                    evaluator[name],
-                    ", ".join(sorted(other)),
-                    "Run the codes stage again.",
-                ),
+                Problem(f"{kept[0].candidate}: {name}", evaluator[name], ", ".join(sorted(other)),
+                        "Run the codes stage again."),
                 "Scores made by different evaluators cannot be compared.",
-            )
+            )  # fmt: skip
     return kept
 
 

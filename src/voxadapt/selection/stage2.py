@@ -147,5 +147,6 @@ def _texts_needed(gap: Record, max_gap: float) -> int | None:
     if gap["low"] is None or not distance:
         return None
     over = gap["point"] > max_gap
-    reach = gap["point"] - gap["low"] if over else gap["high"] - gap["point"]
-    return max(int(gap["n"]) + 1, math.ceil(gap["n"] * (reach / distance) ** 2))
+    reach: float = gap["point"] - gap["low"] if over else gap["high"] - gap["point"]
+    needed: float = gap["n"] * (reach / distance) ** 2
+    return max(int(gap["n"]) + 1, math.ceil(needed))
