@@ -15,7 +15,7 @@ PATTERNS = (
     ".gitignore",
     ".dvcignore",
     ".dvc/config",
-    ".dvc/plots/*.json",
+    ".dvc/plots/*",
     "notebooks/*.ipynb",
     "notebooks/explore/*.ipynb",
     "configs/accelerate/*.yaml",

@@ -88,7 +88,7 @@ def test_it_holds_all_that_it_needs_and_one_text_of_each(wheel: Path) -> None:
         "notebooks/*.ipynb",
         "notebooks/explore/*.ipynb",
         "profiles/**/*.yaml",
-        ".dvc/plots/*.json",
+        ".dvc/plots/*",
     ):
         paths = sorted(PROJECT.glob(pattern))
         assert paths

@@ -23,7 +23,7 @@ MINIATURE = "miniature"
 PROFILES, REQUIREMENTS = Path("profiles"), "requirements.txt"
 COPIED = (
     "notebooks/*.ipynb", "notebooks/explore/*.ipynb", "profiles/respelling/*.yaml",
-    ".dvcignore", ".gitattributes", ".dvc/plots/*.json",
+    ".dvcignore", ".gitattributes", ".dvc/plots/*",
 )  # fmt: skip
 DVC_CONFIG, DVC_IGNORED, STORE = ".dvc/config", "/config.local\n/tmp\n/cache\n", ".dvcstore"
 STAGES_HEADER = """\
