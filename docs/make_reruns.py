@@ -1,0 +1,195 @@
+"""Write `docs/reruns.md`: which stages run again after an edit, as DVC itself says.
+
+Run it after an edge of `dvc.yaml` changed: `python docs/make_reruns.py`. A scratch copy of the
+pipeline is brought up to date with stand-ins for data and outputs (`dvc commit`), one comment
+line is added in each folder of the package, then one key of `params.yaml` after the other is
+changed, and `dvc status` is asked each time. No stage runs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+PAGE = Path(__file__).with_name("reruns.md")
+PACKAGE = "src/voxadapt"
+HEAD = """\
+# What runs again
+
+Written by `python docs/make_reruns.py`, which asks `dvc status` in a scratch copy of the pipeline
+after each edit; a test repeats it. *Runs again* are the stages whose own dependency was touched.
+What hangs on their outputs follows only where an output differs: DVC compares contents, so a
+comment in the code of `audit` runs `audit` and nothing else.
+
+A stage depends on the folders that its module imports (`tests/pipeline/test_closure.py` holds
+`dvc.yaml` to it, both ways). The tables and figures that a notebook shows beside its results are no
+dependency: a new wording there does not train anything again.
+"""
+
+
+def scratch_pipeline(folder: Path) -> None:
+    """Make an up-to-date copy of the pipeline with stand-ins for everything but code and text.
+
+    Args:
+        folder: An empty folder.
+    """
+    from dvc.repo import Repo
+
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(PROJECT / name, folder / name)
+    for name in ("src/voxadapt", "notebooks"):
+        shutil.copytree(
+            PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "starter")
+        )
+    Repo.init(str(folder), no_scm=True).close()
+    with Repo(str(folder)) as repo:
+        wanted = [item for stage in repo.index.stages for item in (*stage.deps, *stage.outs)]
+        keys: dict[str, list[str]] = {}
+        for stage in repo.index.stages:
+            for dep in stage.deps:
+                if getattr(dep, "params", None) and dep.def_path != "params.yaml":
+                    keys.setdefault(dep.def_path, []).extend(dep.params)
+        for item in sorted(wanted, key=lambda item: -len(item.fspath)):
+            _stand_in(folder, Path(item.fspath), keys.get(item.def_path, []))
+    with Repo(str(folder)) as repo:
+        repo.commit(force=True)
+
+
+def _stand_in(folder: Path, path: Path, keys: Sequence[str]) -> None:
+    """Write a file, or a folder with one file, where there is nothing."""
+    if path.exists() or not path.is_relative_to(folder):
+        return
+    if not path.suffix:
+        path.mkdir(parents=True)
+        path = path / "stand-in"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {}
+    for key in keys:
+        *outer, last = key.split(".")
+        inner = record
+        for part in outer:
+            inner = inner.setdefault(part, {})
+        inner[last] = "stand-in"
+    path.write_text(json.dumps(record) if keys else "stand-in", encoding="utf-8")
+
+
+def stale_stages(folder: Path) -> list[str]:
+    """Return the stages whose dependencies changed, in the order of `dvc.yaml`.
+
+    A stage that is run for each candidate is named once.
+    """
+    from dvc.repo import Repo
+
+    with Repo(str(folder)) as repo:
+        found = repo.status()
+        order = list(yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    changed = {name.rpartition(":")[2].partition("@")[0] for name, why in found.items()
+               if any("changed deps" in reason for reason in why)}  # fmt: skip
+    return [name for name in order if name in changed]
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every key of a parameter tree that holds a value, with the value."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def edits_of_code(folder: Path) -> dict[str, list[str]]:
+    """Add one comment line in each folder of the package; return what is stale after each."""
+    found = {}
+    root = folder / PACKAGE
+    places = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != "pipeline"]
+    places += sorted(p for p in (root / "pipeline").rglob("*.py") if p.name != "__init__.py")
+    for place in places:
+        file = place if place.is_file() else min(place.rglob("*.py"), default=None)
+        if file is None or "__pycache__" in file.parts:
+            continue
+        before = file.read_bytes()
+        file.write_bytes(before + b"# one comment line\n")
+        found[place.relative_to(root).as_posix()] = stale_stages(folder)
+        file.write_bytes(before)
+    return found
+
+
+def edits_of_parameters(folder: Path) -> dict[str, list[str]]:
+    """Change one key of `params.yaml` after the other; return what is stale after each."""
+    path = folder / "params.yaml"
+    before = path.read_text(encoding="utf-8")
+    found = {}
+    for key, value in leaves(yaml.safe_load(before)):
+        if key in ("candidates", "language.candidates"):
+            continue  # they name stages: one more adds one
+        tree = yaml.safe_load(before)
+        inner = tree
+        *outer, last = key.split(".")
+        for part in outer:
+            inner = inner[part]
+        inner[last] = _other(value)
+        path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+        try:
+            found[key] = stale_stages(folder)
+        finally:
+            path.write_text(before, encoding="utf-8")
+    return found
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value + 1
+    return [*value, "other"] if isinstance(value, list) else f"{value}-other"
+
+
+def page() -> str:
+    """Return the whole page."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        with chdir(folder):
+            return _page(folder)
+
+
+def _page(folder: Path) -> str:
+    scratch_pipeline(folder)
+    if before := stale_stages(folder):
+        sys.exit(f"The scratch copy is not up to date: {', '.join(before)}")
+    code, keys = edits_of_code(folder), edits_of_parameters(folder)
+    lines = [HEAD, "## After an edit of code", "", "| touched | runs again |", "|---|---|"]
+    for place, stages in code.items():
+        lines.append(f"| `{place}{'' if place.endswith('.py') else '/'}` | {_listed(stages)} |")
+    lines += ["", "## After a change in params.yaml", "", "| key | runs again |", "|---|---|"]
+    for stages, names in _grouped(keys).items():
+        lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {_listed(stages)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _grouped(keys: Mapping[str, Sequence[str]]) -> dict[tuple[str, ...], list[str]]:
+    """Put keys of one section that run the same stages on one line."""
+    rows: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for key, stages in keys.items():
+        rows.setdefault((key.rpartition(".")[0], tuple(stages)), []).append(key)
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for (_, stages), names in rows.items():
+        grouped.setdefault(stages, []).extend(names)
+    return grouped
+
+
+def _listed(stages: Sequence[str]) -> str:
+    return ", ".join(stages) if stages else "nothing"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE)

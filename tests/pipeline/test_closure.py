@@ -1,0 +1,84 @@
+"""The code that a stage depends on in dvc.yaml is the code that it imports, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+import pytest
+import yaml
+from closure import PROJECT, SOURCE, closure, imports_of, notebook_of, stage_modules, units
+
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load(
+    (PROJECT / "dvc.yaml").read_text(encoding="utf-8")
+)["stages"]
+each_stage = pytest.mark.parametrize("name", [n for n in STAGES if notebook_of(STAGES[n])])
+
+
+def declared(name: str) -> set[str]:
+    return {path for path in STAGES[name]["deps"] if path.startswith("src/")}
+
+
+def real(name: str) -> set[str]:
+    notebook = notebook_of(STAGES[name])
+    assert notebook is not None
+    modules = stage_modules(notebook)
+    assert len(modules) == 1, f"{notebook} calls one stage, not {sorted(modules)}"
+    return units(closure(*modules))
+
+
+@each_stage
+def test_a_stage_declares_the_code_that_it_imports(name: str) -> None:
+    missing = real(name) - declared(name)
+    assert not missing, f"{name} imports {sorted(missing)}; add them to its deps in dvc.yaml"
+
+
+@each_stage
+def test_a_stage_declares_no_code_that_it_does_not_import(name: str) -> None:
+    surplus = declared(name) - real(name)
+    assert not surplus, f"{name} does not import {sorted(surplus)}; drop them from its deps"
+
+
+def test_one_stage_does_not_import_another() -> None:
+    """A stage that calls another one would be stale for it."""
+    notebooks = {name: notebook_of(STAGES[name]) for name in STAGES}
+    own = {name: stage_modules(book) for name, book in notebooks.items() if book}
+    for name, modules in own.items():
+        others = {m for other, found in own.items() if found != modules for m in found}
+        assert not closure(*modules) & others, name
+
+
+def test_what_belongs_to_no_unit_holds_nothing() -> None:
+    package = SOURCE / "voxadapt"
+    for path in (package / "__init__.py", *(package / "pipeline").rglob("__init__.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        kinds = {type(node) for node in body}
+        assert kinds <= {ast.Expr, ast.Assign}, f"{path} holds code that no stage declares"
+
+
+def test_an_import_inside_a_function_counts() -> None:
+    assert "voxadapt.training.trainer" in imports_of("voxadapt.pipeline.train")
+
+
+@pytest.mark.parametrize(
+    ("folder", "kept"),
+    [
+        ("reporting", {"audit", "codes", "train", "score", "select", "confirm", "language_data",
+                       "language_stage1", "language_score", "language_decide",
+                       "language_stage2", "language_confirm"}),
+        ("listening", {"audit", "codes", "train", "score", "select", "confirm", "language_data",
+                       "language_stage1", "language_score", "language_decide",
+                       "language_stage2", "language_confirm"}),
+        ("selection", {"audit", "codes", "train", "score", "language_data", "language_stage1",
+                       "language_score"}),
+        ("generation", {"audit", "codes", "train", "select", "language_data", "language_decide"}),
+        ("training", {"audit", "codes", "score", "select", "confirm", "language_data",
+                      "language_score", "language_decide", "language_confirm"}),
+        ("scoring", {"audit", "train", "language_stage1"}),
+        ("codec", {"audit", "score", "select", "confirm"}),
+    ],
+)  # fmt: skip
+def test_an_edit_runs_no_more_than_it_must(folder: str, kept: set[str]) -> None:
+    """Both what dvc.yaml declares and what is imported: whoever adds an edge sees its price."""
+    for name in kept:
+        assert f"src/voxadapt/{folder}" not in declared(name) | real(name), name
