@@ -18,7 +18,8 @@ from voxadapt.core.files import sha256_folder, write_json
 from voxadapt.core.params import Params, SelectParams
 from voxadapt.core.paths import SPEAKER
 from voxadapt.data.manifest import write_manifest
-from voxadapt.explore import hearing, inside
+from voxadapt.explore import sentence
+from voxadapt.explore import teacher_forcing as forced
 from voxadapt.model.checkpoint import export_checkpoint
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds, free_codec_row
@@ -77,7 +78,7 @@ def params(project: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
 
 
 def test_two_candidates_say_a_sentence_and_are_measured(params: Params) -> None:
-    found = hearing.hear(params, "Nobody has written this.", ["base", "chosen"], takes=2)
+    found = sentence.speak(params, "Nobody has written this.", ["base", "chosen"], takes=2)
     assert found.names == ("base", "epoch-1")
     assert [(row.candidate, row.take) for row in found.rows] == [
         ("base", 0), ("base", 1), ("epoch-1", 0), ("epoch-1", 1),
@@ -91,11 +92,11 @@ def test_two_candidates_say_a_sentence_and_are_measured(params: Params) -> None:
     assert list(table.index) == ["Base", "Base", "Epoch 1", "Epoch 1"]
     assert "nobody" in found.lost_words().index  # a Whisper of random weights hears no word
     stamps = {path: path.stat().st_mtime_ns for path in (paths.work_dir() / "speech").iterdir()}
-    again = hearing.hear(params, "Nobody has written this.", ["base", "chosen"], takes=2)
+    again = sentence.speak(params, "Nobody has written this.", ["base", "chosen"], takes=2)
     assert again.rows == found.rows
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     folder = str(paths.CHECKPOINTS / "epoch-1")
-    other = hearing.hear(params, "Nobody has written this.", [folder], takes=1, seed=5)
+    other = sentence.speak(params, "Nobody has written this.", [folder], takes=1, seed=5)
     assert other.rows[0].seed != found.rows[0].seed
 
 
@@ -111,12 +112,15 @@ def test_what_cannot_be_said_is_a_user_error(
     params: Params, text: str, candidates: list[str], takes: int, where: set[str]
 ) -> None:
     with pytest.raises(UserError) as caught:
-        hearing.hear(params, text, candidates, takes)
+        sentence.speak(params, text, candidates, takes)
     assert {problem.where for problem in caught.value.problems} == where
 
 
 def test_inside_agrees_with_what_the_model_computes(params: Params) -> None:
-    base, seen = inside.look(params, "utt2", "base"), inside.look(params, "utt2")
+    base, seen = (
+        forced.predict_recording(params, "utt2", "base"),
+        forced.predict_recording(params, "utt2"),
+    )
     assert (base.candidate, seen.candidate) == ("base", "epoch-1")
     assert "".join(seen.tokens) == TEXTS[2]
     assert seen.codes.shape == seen.surprise.shape == (22, fakes.NUM_CODEBOOKS)
@@ -127,7 +131,7 @@ def test_inside_agrees_with_what_the_model_computes(params: Params) -> None:
     assert np.array_equal(base.codes, seen.codes)
     on_text = seen.attention.sum(axis=-1)
     assert (on_text > 0).all() and (on_text <= 1 + 1e-5).all()
-    layer, head = seen.head_that_reads()
+    layer, head = seen.monotonic_head()
     assert 0 <= layer < 2 and 0 <= head < 2
 
 
@@ -138,7 +142,7 @@ def test_surprise_is_the_loss_of_training(params: Params) -> None:
     from voxadapt.training.batches import build_examples, make_batch
     from voxadapt.training.losses import Tally, loss_sums
 
-    seen = inside.look(params, "utt1", "base")
+    seen = forced.predict_recording(params, "utt1", "base")
     tts = load_tts("base", attention="eager")
     ids = SpecialIds.from_config(tts.model.config)
     codes = read_corpus_codes(Path("base"), [seen.utterance], SPEAKER)
@@ -151,28 +155,29 @@ def test_surprise_is_the_loss_of_training(params: Params) -> None:
 
 def test_text_on_the_frames_is_shown_too(params: Params) -> None:
     score = params.score.model_copy(update={"non_streaming_mode": False})
-    seen = inside.look(params.model_copy(update={"score": score}), "utt0", "base")
-    assert seen.layout.streaming and "text" not in inside.spans(seen).index
+    seen = forced.predict_recording(params.model_copy(update={"score": score}), "utt0", "base")
+    assert seen.layout.streaming and "text" not in forced.spans(seen).index
     assert "".join(seen.tokens) == TEXTS[0]
     # A token that comes later has not been seen yet.
     assert seen.attention[:, :, 0, 2:].sum() == 0
-    for draw in (inside.sequence, inside.gaze):
+    for draw in (forced.sequence, forced.attention):
         assert draw(seen)._repr_png_().startswith(b"\x89PNG")
 
 
 def test_figures_and_tables_of_one_utterance(params: Params) -> None:
-    seen = inside.look(params, None, "chosen")
+    seen = forced.predict_recording(params, None, "chosen")
     assert seen.utterance.id in {f"utt{n}" for n in range(4)}
-    assert inside.spans(seen)["count"].sum() == len(seen.layout)
-    assert inside.surprise_table(seen, seen).shape == (2, fakes.NUM_CODEBOOKS)
+    assert forced.spans(seen)["count"].sum() == len(seen.layout)
+    assert forced.surprise_table(seen, seen).shape == (2, fakes.NUM_CODEBOOKS)
     assert seen.players().count("<audio") == 1
-    for figure in (inside.sequence(seen), inside.clock(seen), inside.gaze(seen),
-                   inside.gaze(seen, layer=1), inside.endings(seen, seen)):  # fmt: skip
+    figures = [draw(seen) for draw in (forced.sequence, forced.timeline, forced.attention)]
+    figures += [forced.attention(seen, layer=1), forced.end_probabilities(seen, seen)]
+    for figure in figures:
         assert figure._repr_png_().startswith(b"\x89PNG")
     with pytest.raises(UserError, match="no such head"):
-        inside.gaze(seen, layer=2, head=9)
+        forced.attention(seen, layer=2, head=9)
     with pytest.raises(UserError, match="the id of an accepted clip"):
-        inside.look(params, "utt99")
+        forced.predict_recording(params, "utt99")
 
 
 def test_what_has_not_run_is_named(
@@ -180,9 +185,9 @@ def test_what_has_not_run_is_named(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
-        hearing.hear(params, "Good day.", ["base"])
+        sentence.speak(params, "Good day.", ["base"])
     assert {p.fix.split("`")[1] for p in caught.value.problems} == {
         "dvc repro audit", "dvc repro codes",
     }  # fmt: skip
     with pytest.raises(UserError, match="dvc repro codes"):
-        inside.look(params)
+        forced.predict_recording(params)

@@ -19,7 +19,7 @@ from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import Params, SelectParams
 from voxadapt.core.records import Record, with_wav_paths
-from voxadapt.explore.needs import decision, require
+from voxadapt.explore.project import read_decision, require_files
 from voxadapt.reporting.figures import LIGHT, Plot, Theme, remove_frame
 from voxadapt.reporting.players import Html, clip_list, diff_html
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
@@ -96,9 +96,9 @@ def read_choice(params: Params) -> Choice:
     Raises:
         UserError: When they are not there, or the decision was made from other rows.
     """
-    record = decision()
+    record = read_decision()
     names = [candidate["name"] for candidate in record["candidates"]]
-    require({paths.SCORES / name / "rows.jsonl": f"score@{name}" for name in names})
+    require_files({paths.SCORES / name / "rows.jsonl": f"score@{name}" for name in names})
     rows = {name: read_scores(paths.SCORES / name) for name in names}
     stale = [
         Problem(f"{paths.SCORES / name}", "the rows that the decision was made from", "others",

@@ -139,7 +139,8 @@ def levelled(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     speech_db = 10.0 * np.log10(np.mean(10.0 ** (levels_db[spoken] / 10.0)))
     gain = 10.0 ** ((LEVEL_DBFS - speech_db) / 20.0)
     gain = min(gain, PEAK_LIMIT / max(float(np.abs(samples).max()), 1e-9))
-    return (samples * gain).astype(np.float32)
+    scaled: np.ndarray = (samples * gain).astype(np.float32)
+    return scaled
 
 
 # --- what is compared --------------------------------------------------------------------------

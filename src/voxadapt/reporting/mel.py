@@ -39,7 +39,8 @@ def _bands(num_bins: int, rate_hz: int) -> NDArray[np.float64]:
     bins = mel(np.linspace(0.0, rate_hz / 2, num_bins))
     rise = (bins - edges[:-2, None]) / (edges[1] - edges[0])
     fall = (edges[2:, None] - bins) / (edges[1] - edges[0])
-    return np.clip(np.minimum(rise, fall), 0.0, None)
+    filters: NDArray[np.float64] = np.clip(np.minimum(rise, fall), 0.0, None)
+    return filters
 
 
 def levels(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.uint8]:

@@ -83,10 +83,7 @@ def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
     records = SpeakerRecords(
         root=files.root,
         names=params.candidate_names,
-        audit=files.read(paths.AUDIT_METRICS, "audit"),
-        clips=files.read(paths.CLIPS, "audit", read_jsonl, []),
-        codes=files.read(paths.CODES_METRICS, "codes"),
-        planning=files.optional(paths.PLANNING, "codes"),
+        **_read_corpus(files, paths.SPEAKER, "audit", "codes"),
         train=files.read(paths.TRAIN_METRICS, "train"),
         train_log=files.read(paths.TRAIN_LOG, "train", read_log, []),
         selection=files.read(paths.SELECTION, "select"),
@@ -101,6 +98,16 @@ def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
 
 
 Scores = tuple[dict[str, Record], dict[str, list[Record]]]
+
+
+def _read_corpus(files: Files, at: Corpus, audit: str, codes: str) -> Record:
+    """Read what stages wrote of a corpus, given the names of those that audit and encode it."""
+    return {
+        "audit": files.read(at.audit_metrics, audit),
+        "clips": files.read(at.clips, audit, read_jsonl, []),
+        "codes": files.read(at.codes_metrics, codes),
+        "planning": files.optional(at.planning, codes),
+    }
 
 
 def _read_scores(files: Files, folders: Mapping[str, tuple[Path, str]]) -> Scores:
@@ -128,26 +135,17 @@ def _add_recordings(
 
 def _disagreements(params: Params, records: SpeakerRecords) -> list[Problem]:
     """Find records of different runs: other candidates, or another epoch confirmed."""
-    problems = []
     selected = [candidate["name"] for candidate in records.selection["candidates"]]
+    chosen, confirmed = records.selection["chosen"], records.confirm["chosen"]
+    problems = []
     if selected != list(params.candidate_names):
-        problems.append(
-            Problem(
-                paths.SELECTION.as_posix(),
-                f"the candidates of params.yaml: {', '.join(params.candidate_names)}",
-                ", ".join(selected),
-                "Run `voxadapt select` again.",
-            )
-        )
-    if records.confirm["chosen"] != records.selection["chosen"]:
-        problems.append(
-            Problem(
-                paths.CONFIRM.as_posix(),
-                f"a confirmation of {records.selection['chosen']}, which is chosen",
-                f"one of {records.confirm['chosen']}",
-                "Run `voxadapt confirm` again.",
-            )
-        )
+        expected = f"the candidates of params.yaml: {', '.join(params.candidate_names)}"
+        problems.append(Problem(paths.SELECTION.as_posix(), expected, ", ".join(selected),
+                                "Run `voxadapt select` again."))  # fmt: skip
+    if confirmed != chosen:
+        expected = f"a confirmation of {chosen}, which is chosen"
+        problems.append(Problem(paths.CONFIRM.as_posix(), expected, f"one of {confirmed}",
+                                "Run `voxadapt confirm` again."))  # fmt: skip
     return problems
 
 
@@ -247,44 +245,33 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
             writes it.
     """
     language = language_params(params)
-    at = paths.LANGUAGE
     files = Files(Path(root))
     choice1 = files.read(paths.LANGUAGE_CHOICE1, "language decide")
     selection = files.read(paths.LANGUAGE_SELECTION, "language confirm")
     names = candidate_order(
         entry["name"] for record in (choice1, selection) for entry in record.get("candidates", [])
     )
-    scores = {}
-    for part in ("target", "source"):
-        scores[part] = _read_scores(
-            files,
-            {
-                name: (
-                    language_scores(name, part),
-                    "language stage2" if in_stage2(name) else f"language score {name}",
-                )
-                for name in names or language.candidates
-            },
-        )
-    summaries, rows = scores["target"]
-    source_summaries, source_rows = scores["source"]
-    _add_recordings(files, at.reference, "language data", summaries, rows)
+    stages = {
+        name: "language stage2" if in_stage2(name) else f"language score {name}"
+        for name in names or language.candidates
+    }
+    (summaries, rows), (source_summaries, source_rows) = (
+        _read_scores(files, {name: (language_scores(name, part), stages[name]) for name in stages})
+        for part in ("target", "source")
+    )
+    _add_recordings(files, LANGUAGE.reference, "language data", summaries, rows)
     skipped = files.optional(paths.LANGUAGE_STAGE2 / "skipped.json", "language stage2")
-    stage2 = None
+    stage2, log2 = None, None
     if skipped is None:
         stage2 = files.read(paths.LANGUAGE_STAGE2_METRICS, "language stage2")
-    log2 = None if skipped else files.optional(
-        paths.LANGUAGE_STAGE2_LOG, "language stage2", read_log
-    )  # fmt: skip
+    if not skipped:
+        log2 = files.optional(paths.LANGUAGE_STAGE2_LOG, "language stage2", read_log)
     records = LanguageRecords(
         root=files.root,
         names=names,
         texts=files.read(paths.LANGUAGE_TEXT_METRICS, "language data"),
         text_rows=files.read(paths.LANGUAGE_TEXTS, "language data", read_jsonl, []),
-        audit=files.read(at.audit_metrics, "language data"),
-        clips=files.read(at.clips, "language data", read_jsonl, []),
-        codes=files.read(at.codes_metrics, "language data"),
-        planning=files.optional(at.planning, "language data"),
+        **_read_corpus(files, LANGUAGE, "language data", "language data"),
         stage1=files.read(paths.LANGUAGE_STAGE1_METRICS, "language stage1"),
         stage1_log=files.optional(paths.LANGUAGE_STAGE1_LOG, "language stage1", read_log) or [],
         stage2=stage2,

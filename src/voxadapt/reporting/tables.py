@@ -108,7 +108,8 @@ def error_of(row: Record, metric: str = "wer") -> float:
     if row["status"] == "failed" or row.get(f"{unit}_deletions") is None:
         return 1.0
     edits = sum(row[f"{unit}_{kind}"] for kind in ("substitutions", "deletions", "insertions"))
-    return min(1.0, edits / max(1, row[f"ref_{unit}s"]))
+    share: float = edits / max(1, row[f"ref_{unit}s"])
+    return min(1.0, share)
 
 
 def worst(rows: Iterable[Record], limit: int, metric: str = "wer") -> list[Record]:

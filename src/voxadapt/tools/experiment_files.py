@@ -175,9 +175,10 @@ def _reader(commit: str, opened: ExitStack) -> Read:
 
     def read(path: str) -> bytes:
         try:
-            return files.read_bytes(path)
+            content: bytes = files.read_bytes(path)
         except (DvcException, DataIndexError):  # in the lock, but in no cache or remote
             raise FileNotFoundError(2, "not in the cache", path) from None
+        return content
 
     return read
 

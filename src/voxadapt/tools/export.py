@@ -205,9 +205,8 @@ def export_language(
 
 def _arm(arm: str, candidate: str | None) -> Record:
     """Return the row of an arm in the table that `voxadapt compare` wrote."""
-    listed = {
-        item["name"]: item for item in read_record(paths.LANGUAGE_ARMS_TABLE, "compare")["arms"]
-    }
+    arms: list[Record] = read_record(paths.LANGUAGE_ARMS_TABLE, "compare")["arms"]
+    listed = {item["name"]: item for item in arms}
     if arm not in listed or arm == "stages":
         known = ", ".join(name for name in listed if name != "stages")
         raise UserError(

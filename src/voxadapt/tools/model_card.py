@@ -101,7 +101,9 @@ def front_matter(facts: Record) -> str:
         if facts["base"]["hub_id"]
         else None,
     )
-    return yaml.safe_dump(data.to_dict(), sort_keys=False, allow_unicode=True)
+    fields = data.to_dict()
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    return text
 
 
 def _times(value: float | None, factor: float) -> float | None:

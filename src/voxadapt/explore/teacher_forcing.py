@@ -1,8 +1,7 @@
-"""One recorded utterance as the talker meets it: sound, codes, text, and what the model expects.
+"""One recording under teacher forcing: its sequence, and what a candidate predicts at each frame.
 
-The recording's codes are fed to a candidate as in training (teacher forcing), and what it would
-have said at each frame is read off: how surprised it was by each code, how near it thought the
-end, and which text tokens each head looked at.
+The recording's codes are fed to a candidate as in training. Shown are the negative log probability
+(surprise) of each code, the probability of the end, and the attention of each head on the text.
 
 Shape legend: N frames, K codebooks, T text tokens, A layers, H heads.
 """
@@ -11,28 +10,38 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
+from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import first_by_hash
+from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
 from voxadapt.data.audio import read_mono
 from voxadapt.data.manifest import Utterance
-from voxadapt.explore.needs import find_candidate, require
+from voxadapt.explore.project import find_candidate, require_files
+from voxadapt.model.forward import embed, predict
+from voxadapt.model.layout import Batch, Layout
+from voxadapt.model.load import load_tts, speaker_vector
+from voxadapt.model.tokens import SpecialIds
+from voxadapt.pipeline.context import open_context
+from voxadapt.pipeline.corpus_codes import read_corpus_codes
 from voxadapt.pipeline.tracks import HELD_OUT, speaker_track
 from voxadapt.reporting import mel
-from voxadapt.reporting.figures import LIGHT, Plot, Theme
+from voxadapt.reporting.figures import LIGHT, Plot, Theme, remove_frame
 from voxadapt.reporting.players import Html, clip_list
 from voxadapt.reporting.tables import frame, number, title
+from voxadapt.training.batches import build_examples, make_batch
 
 if TYPE_CHECKING:
     import pandas
-
-    from voxadapt.model.layout import Layout
+    from qwen_tts import Qwen3TTSModel
 
 Array = NDArray[np.float64]
 WIDTH_IN = 9.0
@@ -44,8 +53,8 @@ SPAN_COLOURS = {
 
 
 @dataclass(frozen=True)
-class Inside:
-    """What one candidate makes of one recording.
+class ForcedRecording:
+    """What one candidate predicts for one recording.
 
     Attributes:
         utterance: The recording.
@@ -83,15 +92,12 @@ class Inside:
         item = {"title": self.utterance.id, "text": self.utterance.text, "audio": audio}
         return clip_list([item])
 
-    def head_that_reads(self) -> tuple[int, int]:
-        """Find the layer and head whose gaze moves through the text most steadily.
+    def monotonic_head(self) -> tuple[int, int]:
+        """Find the layer and head whose attention moves through the text most steadily.
 
-        The gaze at a frame is the mean place of the tokens that the head looks at; steadiness is
-        its rank correlation with time, weighted by how much of the head's attention is on text at
-        all.
+        The place at a frame is the mean position of the tokens, weighted by attention; steadiness
+        is its rank correlation with time, weighted by the share of attention that is on text.
         """
-        from scipy.stats import rankdata
-
         on_text = self.attention.sum(axis=-1)
         place = (self.attention @ np.arange(len(self.tokens))) / np.maximum(on_text, 1e-12)
         ranks = np.apply_along_axis(rankdata, -1, place)
@@ -105,8 +111,10 @@ class Inside:
         return int(layer), int(head)
 
 
-def look(params: Params, utterance: str | None = None, candidate: str | int = "chosen") -> Inside:
-    """Feed a recording to a candidate and read off what it expected.
+def predict_recording(
+    params: Params, utterance: str | None = None, candidate: str | int = "chosen"
+) -> ForcedRecording:
+    """Feed a recording's codes to a candidate and keep what it predicted at each frame.
 
     Args:
         params: All parameters.
@@ -116,17 +124,7 @@ def look(params: Params, utterance: str | None = None, candidate: str | int = "c
     Raises:
         UserError: When there is no such clip or candidate, or an earlier stage has not run.
     """
-    import torch
-
-    from voxadapt.core.model_folder import resolve_model
-    from voxadapt.model.forward import embed, predict
-    from voxadapt.model.load import load_tts
-    from voxadapt.model.tokens import SpecialIds
-    from voxadapt.pipeline.context import open_context
-    from voxadapt.pipeline.corpus_codes import read_corpus_codes
-    from voxadapt.training.batches import build_examples, make_batch
-
-    require({SPEAKER.manifest: "audit", SPEAKER.codes: "codes"})
+    require_files({SPEAKER.manifest: "audit", SPEAKER.codes: "codes"})
     row = _utterance(speaker_track(params).accepted(), utterance)
     name, folder = find_candidate(params, candidate)
     device = open_context(params).device
@@ -137,10 +135,35 @@ def look(params: Params, utterance: str | None = None, candidate: str | int = "c
         [row], arrays, tts, ids, params.train.language,
         streaming=not params.score.non_streaming_mode,
     )  # fmt: skip
-    batch = make_batch([example], ids).to(device)
-    talker, layout = tts.model.talker, example.layout
+    batch, layout = make_batch([example], ids).to(device), example.layout
+    vector = _speaker(tts, ids, row, params.train.speaker_name)
+    surprise, p_end = _code_predictions(tts, batch, vector, ids)
+    weights = _attention_weights(tts, batch, vector)
+    places = {index: position for position, index in enumerate(layout.text_index)}
+    role = len(example.text_ids) - layout.num_text_tokens
+    columns = [places[index] for index in range(role, len(example.text_ids)) if index in places]
+    first = layout.prefix_length - 1  # a frame is predicted by the position before it
+    to_text = weights[:, :, first : first + layout.num_frames][..., columns]
+    tokens = [tts.processor.tokenizer.decode([token]) for token in example.text_ids[role:].tolist()]
+    codec = tts.model.speech_tokenizer
+    return ForcedRecording(
+        utterance=row,
+        candidate=name,
+        tokens=tuple(tokens[: len(columns)]),
+        layout=layout,
+        frames_per_s=codec.get_output_sample_rate() / codec.get_decode_upsample_rate(),
+        codes=example.codes.numpy(),
+        surprise=surprise.cpu().numpy().astype(np.float64),
+        p_end=p_end.cpu().numpy().astype(np.float64),
+        attention=to_text.cpu().numpy().astype(np.float64),
+    )
+
+
+def _code_predictions(
+    tts: Qwen3TTSModel, batch: Batch, vector: Tensor, ids: SpecialIds
+) -> tuple[Tensor, Tensor]:
+    """Return the surprise of each code, `[N, K]`, and the probability of the end, `[N + 1]`."""
     with torch.inference_mode():
-        vector = _speaker(tts, ids, row, params.train.speaker_name)
         made = predict(tts.model, batch, vector)
         c0_logits = made.c0_logits.float()
         surprise = torch.cat(
@@ -154,36 +177,22 @@ def look(params: Params, utterance: str | None = None, candidate: str | int = "c
         allowed = torch.zeros_like(c0_logits)
         allowed[:, ids.first_unsampled_id :] = -torch.inf
         allowed[:, ids.codec_eos] = 0.0
-        p_end = (c0_logits + allowed).softmax(-1)[:, ids.codec_eos]
-        positions = torch.arange(len(layout), device=device).expand(3, 1, -1)
-        looked = talker.model(
+        return surprise, (c0_logits + allowed).softmax(-1)[:, ids.codec_eos]
+
+
+def _attention_weights(tts: Qwen3TTSModel, batch: Batch, vector: Tensor) -> Tensor:
+    """Return the weights of every head between all positions, `[A, H, L, L]`."""
+    talker = tts.model.talker
+    positions = torch.arange(batch.attention_mask.shape[-1], device=vector.device)
+    with torch.inference_mode():
+        attentions = talker.model(
             inputs_embeds=embed(talker, batch, vector),
             attention_mask=batch.attention_mask,
-            position_ids=positions,
+            position_ids=positions.expand(3, 1, -1),
             use_cache=False,
             output_attentions=True,
         ).attentions
-        weights = torch.cat([layer.float() for layer in looked])  # [A, H, L, L]
-    places = {index: position for position, index in enumerate(layout.text_index)}
-    role = len(example.text_ids) - layout.num_text_tokens
-    columns = [places[index] for index in range(role, len(example.text_ids)) if index in places]
-    first = layout.prefix_length - 1  # a frame is predicted by the position before it
-    to_text = weights[:, :, first : first + layout.num_frames][..., columns]
-    codec = tts.model.speech_tokenizer
-    tokenizer = tts.processor.tokenizer
-    return Inside(
-        utterance=row,
-        candidate=name,
-        tokens=tuple(tokenizer.decode([token]) for token in example.text_ids[role:].tolist())[
-            : len(columns)
-        ],
-        layout=layout,
-        frames_per_s=codec.get_output_sample_rate() / codec.get_decode_upsample_rate(),
-        codes=example.codes.numpy(),
-        surprise=surprise.cpu().numpy().astype(np.float64),
-        p_end=p_end.cpu().numpy().astype(np.float64),
-        attention=to_text.cpu().numpy().astype(np.float64),
-    )
+    return torch.cat([layer.float() for layer in attentions])
 
 
 def _utterance(rows: list[Utterance], wanted: str | None) -> Utterance:
@@ -201,10 +210,8 @@ def _utterance(rows: list[Utterance], wanted: str | None) -> Utterance:
     return by_id[wanted]
 
 
-def _speaker(tts: Any, ids: Any, row: Utterance, name: str) -> Any:
+def _speaker(tts: Qwen3TTSModel, ids: SpecialIds, row: Utterance, name: str) -> Tensor:
     """Return the vector that stands for the voice: the Base measures it, a checkpoint holds it."""
-    from voxadapt.model.load import speaker_vector
-
     if tts.model.tts_model_type == "base":
         return speaker_vector(tts, row.ref_audio)
     known = {speaker.lower(): number for speaker, number in ids.speakers.items()}
@@ -213,10 +220,11 @@ def _speaker(tts: Any, ids: Any, row: Utterance, name: str) -> Any:
             Problem("train.speaker_name", f"one of {', '.join(known)}", name,
                     "Use the name that the checkpoint was trained with.")
         )  # fmt: skip
-    return tts.model.talker.get_input_embeddings().weight[known[name.lower()]]
+    table: Tensor = tts.model.talker.get_input_embeddings().weight
+    return table[known[name.lower()]]
 
 
-def _surprise(logits: Any, targets: Any) -> Any:
+def _surprise(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the negative log probability of each target, nats; logits `[..., V]`."""
     return -logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]
 
@@ -224,7 +232,7 @@ def _surprise(logits: Any, targets: Any) -> Any:
 # --- tables and figures --------------------------------------------------------------------------
 
 
-def spans(inside: Inside) -> pandas.DataFrame:
+def spans(seen: ForcedRecording) -> pandas.DataFrame:
     """List the spans of the sequence: positions, and what lies on each of the two streams."""
     streams = {
         "role": ("the opening of a turn", ""),
@@ -234,10 +242,10 @@ def spans(inside: Inside) -> pandas.DataFrame:
         "text": ("the text", "padding"),
         "tts_eos": ("end of text", "padding"),
         "codec_bos": ("padding", "begin of speech"),
-        "frames": ("padding", f"{inside.codes.shape[1]} codes a frame, summed"),
+        "frames": ("padding", f"{seen.codes.shape[1]} codes a frame, summed"),
         "codec_eos": ("padding", "end of speech"),
     }
-    if inside.layout.streaming:
+    if seen.layout.streaming:
         streams |= {name: ("the text, then its end, then padding", streams[name][1])
                     for name in ("codec_bos", "frames", "codec_eos")}  # fmt: skip
     return frame(
@@ -249,15 +257,15 @@ def spans(inside: Inside) -> pandas.DataFrame:
                 "text stream": streams[name][0],
                 "codec stream": streams[name][1],
             }
-            for name, span in inside.layout.spans.items()
+            for name, span in seen.layout.spans.items()
         ],
         "span",
     )
 
 
-def sequence(inside: Inside, theme: Theme = LIGHT) -> Plot:
+def sequence(seen: ForcedRecording, theme: Theme = LIGHT) -> Plot:
     """Draw the sequence position by position: the text stream above the codec stream."""
-    layout = inside.layout
+    layout = seen.layout
     figure = Plot(figsize=(WIDTH_IN, 2.5), layout="constrained", facecolor=theme.card)
     axes = figure.subplots()
     for name, span in layout.spans.items():
@@ -272,14 +280,14 @@ def sequence(inside: Inside, theme: Theme = LIGHT) -> Plot:
     first = min(index for index in layout.text_index if index >= 0) + 3  # after the role
     for position, index in enumerate(layout.text_index):
         if index >= first:
-            token = _shown(inside.tokens[index - first])
+            token = _shown(seen.tokens[index - first])
             axes.text(position + 0.5, 1.46, token, rotation=90, ha="center", va="bottom",
                       fontsize=7.5, color=theme.ink)  # fmt: skip
     axes.set_yticks((0, 1), ("codec", "text"))
     axes.set_ylim(-1.1, 3.6)
     axes.set_xlim(0, len(layout))
     axes.set_xlabel("position in the sequence", fontsize=9)
-    _plain(axes, theme)
+    remove_frame(axes, theme, label_size=8)
     return figure
 
 
@@ -294,13 +302,13 @@ def _has_codec(layout: Layout, span: range, name: str) -> bool:
     )
 
 
-def clock(inside: Inside, theme: Theme = LIGHT) -> Plot:
+def timeline(seen: ForcedRecording, theme: Theme = LIGHT) -> Plot:
     """Draw the utterance over time: spectrogram, codes, surprise, probability of the end."""
     figure = Plot(figsize=(WIDTH_IN, 8.2), layout="constrained", facecolor=theme.card)
     heights = {"height_ratios": (1.3, 1.0, 1.0, 0.8)}
     heard, coded, surprised, ending = figure.subplots(4, 1, sharex=True, gridspec_kw=heights)
-    edges_s, num_codebooks = inside.edges_s, inside.codes.shape[1]
-    samples, rate_hz = read_mono(inside.utterance.audio)
+    edges_s, num_codebooks = seen.edges_s, seen.codes.shape[1]
+    samples, rate_hz = read_mono(seen.utterance.audio)
     levels = mel.levels(samples, rate_hz)[::-1]
     heard.imshow(
         levels, origin="lower", aspect="auto", cmap="magma", interpolation="nearest",
@@ -308,88 +316,86 @@ def clock(inside: Inside, theme: Theme = LIGHT) -> Plot:
     )  # fmt: skip
     heard.set_ylabel("mel band", fontsize=9)
     rows = np.arange(num_codebooks + 1) - 0.5
-    shown = coded.pcolormesh(edges_s, rows, inside.codes.T, cmap="viridis")
+    shown = coded.pcolormesh(edges_s, rows, seen.codes.T, cmap="viridis")
     coded.set_ylabel("codebook", fontsize=9)
     figure.colorbar(shown, ax=coded, pad=0.01).set_label("code", fontsize=8)
-    shown = surprised.pcolormesh(edges_s, rows, inside.surprise.T, cmap="cividis", vmin=0.0)
+    shown = surprised.pcolormesh(edges_s, rows, seen.surprise.T, cmap="cividis", vmin=0.0)
     surprised.set_ylabel("codebook", fontsize=9)
     figure.colorbar(shown, ax=surprised, pad=0.01).set_label("surprise, nats", fontsize=8)
     for axes in (coded, surprised):
         axes.invert_yaxis()
-    ending.semilogy(edges_s, np.maximum(inside.p_end, 1e-9), color=theme.chosen, linewidth=1.6)
+    ending.semilogy(edges_s, np.maximum(seen.p_end, 1e-9), color=theme.chosen, linewidth=1.6)
     ending.axvline(edges_s[-1], color=theme.quiet, linewidth=0.9, linestyle=":")
     ending.set_ylabel("P(end)", fontsize=9)
     ending.set_ylim(1e-9, 2.0)
     ending.set_xlabel("time, s", fontsize=9)
     for axes in (heard, coded, surprised, ending):
-        _plain(axes, theme)
+        remove_frame(axes, theme, label_size=8)
     return figure
 
 
-def endings(*several: Inside, theme: Theme = LIGHT) -> Plot:
+def end_probabilities(*several: ForcedRecording, theme: Theme = LIGHT) -> Plot:
     """Draw the probability of the end over time for several candidates and one recording."""
     figure = Plot(figsize=(WIDTH_IN, 2.8), layout="constrained", facecolor=theme.card)
     axes = figure.subplots()
     colours = (theme.base, theme.chosen, theme.other, theme.ink)
-    for index, inside in enumerate(several):
+    for index, seen in enumerate(several):
         axes.semilogy(
-            inside.edges_s,
-            np.maximum(inside.p_end, 1e-9),
+            seen.edges_s,
+            np.maximum(seen.p_end, 1e-9),
             color=colours[index % len(colours)],
             linewidth=1.6,
-            label=title(inside.candidate),
+            label=title(seen.candidate),
         )
     axes.axvline(several[0].edges_s[-1], color=theme.quiet, linewidth=0.9, linestyle=":")
     axes.set_ylim(1e-9, 2.0)
     axes.set_xlabel("time, s (dotted: end of the recording)", fontsize=9)
     axes.set_ylabel("P(end)", fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
-    _plain(axes, theme)
+    remove_frame(axes, theme, label_size=8)
     return figure
 
 
-def gaze(
-    inside: Inside, layer: int | None = None, head: int | None = None, theme: Theme = LIGHT
+def attention(
+    seen: ForcedRecording, layer: int | None = None, head: int | None = None, theme: Theme = LIGHT
 ) -> Plot:
-    """Draw which text token is looked at while each frame is made.
+    """Draw the attention on each text token while each frame is predicted.
 
     Each frame's weights on the text are divided by their sum: where a head looks within the text,
     not how much of its attention the text has.
 
     Args:
-        inside: Of a candidate.
+        seen: Of a candidate.
         layer: Counted from 0; None with no head: the one that reads most steadily.
         head: Counted from 0; None with a layer: the mean of its heads.
         theme: Colours.
     """
     if layer is None:
-        layer, head = inside.head_that_reads()
-    _check_head(inside, layer, head)
-    weights = (
-        inside.attention[layer].mean(axis=0) if head is None else inside.attention[layer, head]
-    )
+        layer, head = seen.monotonic_head()
+    _check_head(seen, layer, head)
+    weights = seen.attention[layer].mean(axis=0) if head is None else seen.attention[layer, head]
     share = float(weights.sum(axis=-1).mean())
     weights = weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-12)
-    height = 1.3 + 0.17 * len(inside.tokens)
+    height = 1.3 + 0.17 * len(seen.tokens)
     figure = Plot(figsize=(WIDTH_IN, height), layout="constrained", facecolor=theme.card)
     axes = figure.subplots()
-    rows = np.arange(len(inside.tokens) + 1) - 0.5
-    axes.pcolormesh(inside.edges_s, rows, weights.T, cmap="magma", vmin=0.0, vmax=1.0)
-    axes.set_yticks(range(len(inside.tokens)), map(_shown, inside.tokens))
+    rows = np.arange(len(seen.tokens) + 1) - 0.5
+    axes.pcolormesh(seen.edges_s, rows, weights.T, cmap="magma", vmin=0.0, vmax=1.0)
+    axes.set_yticks(range(len(seen.tokens)), map(_shown, seen.tokens))
     axes.invert_yaxis()
     axes.set_xlabel("time, s", fontsize=9)
     which = "mean of its heads" if head is None else f"head {head}"
     axes.set_title(
-        f"{title(inside.candidate)}, layer {layer}, {which}: {100 * share:.0f} % of its attention "
+        f"{title(seen.candidate)}, layer {layer}, {which}: {100 * share:.0f} % of its attention "
         "is on the text",
         fontsize=9, color=theme.quiet, loc="left",
     )  # fmt: skip
-    _plain(axes, theme)
+    remove_frame(axes, theme, label_size=8)
     return figure
 
 
-def _check_head(inside: Inside, layer: int, head: int | None) -> None:
-    num_layers, num_heads = inside.attention.shape[:2]
+def _check_head(seen: ForcedRecording, layer: int, head: int | None) -> None:
+    num_layers, num_heads = seen.attention.shape[:2]
     problems = [
         Problem(name, f"0 to {count - 1}", str(value), "Name another.")
         for name, value, count in (("layer", layer, num_layers), ("head", head or 0, num_heads))
@@ -399,13 +405,13 @@ def _check_head(inside: Inside, layer: int, head: int | None) -> None:
         raise UserError(problems, "The candidate has no such head.")
 
 
-def surprise_table(*several: Inside) -> pandas.DataFrame:
+def surprise_table(*several: ForcedRecording) -> pandas.DataFrame:
     """Show the mean surprise of each codebook, nats a code; a code at random costs ln(size)."""
     return frame(
         [
-            {"candidate": title(inside.candidate)}
-            | {f"codebook {k}": number(value) for k, value in enumerate(inside.surprise.mean(0))}
-            for inside in several
+            {"candidate": title(seen.candidate)}
+            | {f"codebook {k}": number(value) for k, value in enumerate(seen.surprise.mean(0))}
+            for seen in several
         ],
         "candidate",
     )
@@ -414,12 +420,3 @@ def surprise_table(*several: Inside) -> pandas.DataFrame:
 def _shown(token: str) -> str:
     """Write a token so that a figure takes it literally."""
     return token.strip().replace("$", r"\$") or "␣"
-
-
-def _plain(axes: Any, theme: Theme) -> None:
-    """Take the frame off and set the colours of the words."""
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.tick_params(colors=theme.ink, labelsize=8, length=0, pad=4)
-    axes.yaxis.label.set_color(theme.quiet)
-    axes.xaxis.label.set_color(theme.quiet)

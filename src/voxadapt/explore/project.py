@@ -1,21 +1,21 @@
-"""What an exploring notebook needs of the pipeline, and which command makes it."""
+"""What the exploring notebooks read of the project, and which command writes it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
 from voxadapt.core.params import Params
+from voxadapt.core.records import Record
 from voxadapt.pipeline.candidates import check_name, find_checkpoint
 
 CHOSEN, RUNNER_UP = "chosen", "runner-up"
 
 
-def require(files: Mapping[Path, str]) -> None:
+def require_files(files: Mapping[Path, str]) -> None:
     """Refuse to go on without files that the pipeline writes.
 
     Args:
@@ -34,14 +34,14 @@ def require(files: Mapping[Path, str]) -> None:
         raise UserError(problems, "The pipeline has not come so far.")
 
 
-def decision() -> dict[str, Any]:
+def read_decision() -> Record:
     """Read which candidate was chosen.
 
     Raises:
         UserError: When nothing was chosen yet.
     """
-    require({paths.SELECTION: "select"})
-    record: dict[str, Any] = read_json(paths.SELECTION)
+    require_files({paths.SELECTION: "select"})
+    record: Record = read_json(paths.SELECTION)
     return record
 
 
@@ -61,7 +61,7 @@ def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
     if (Path(str(candidate)) / "config.json").is_file():
         return Path(str(candidate)).name, Path(str(candidate))
     if candidate in (CHOSEN, RUNNER_UP):
-        name = decision()[str(candidate).replace("-", "_")]
+        name = read_decision()[str(candidate).replace("-", "_")]
         if name is None:
             raise UserError(
                 Problem("candidate", "a runner-up", "a single candidate", "Name an epoch.")

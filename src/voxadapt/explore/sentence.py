@@ -1,7 +1,7 @@
-"""A sentence of one's own, said by several checkpoints and measured as the pipeline measures.
+"""A sentence of one's own, spoken by several checkpoints and measured as the pipeline measures.
 
 The clips lie in the work folder, which neither git nor DVC sees; repeating a cell speaks nothing
-twice. Nothing here enters a decision.
+twice. No decision rests on them.
 """
 
 from __future__ import annotations
@@ -10,31 +10,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from voxadapt.asr.normalise import normalise
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_folder
 from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
 from voxadapt.core.provenance import fingerprint
-from voxadapt.explore.needs import find_candidate, require
+from voxadapt.explore.project import find_candidate, require_files
+from voxadapt.generation.synthesis import Voice, clone_voice, speak_candidate
+from voxadapt.model.load import load_tts, speaking_dtype
+from voxadapt.pipeline.context import open_context
+from voxadapt.pipeline.measuring import Measuring
+from voxadapt.pipeline.references import read_scale, read_voice
 from voxadapt.pipeline.tracks import speaker_track
 from voxadapt.reporting.players import Html, diff_html, player, read_sound
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.rows import ScoreRow, Sentence
+from voxadapt.scoring.similarity import SimilarityScale
 
 if TYPE_CHECKING:
     import pandas
-
-    from voxadapt.scoring.similarity import SimilarityScale
+    import torch
+    from qwen_tts import Qwen3TTSModel
 
 SPLIT = "own"  # what is said here belongs to no split of the corpus
 CELL = "text-align: left; vertical-align: top; width: 50%; padding: 6px 12px 6px 0"
 
 
 @dataclass(frozen=True)
-class Hearing:
+class SpokenSentence:
     """What candidates said of one text, and what was measured.
 
     Attributes:
@@ -109,14 +116,14 @@ class Hearing:
         return frame(rows or [none], "word")
 
 
-def hear(
+def speak(
     params: Params,
     text: str,
     candidates: Sequence[str | int],
     takes: int = 2,
     seed: int | None = None,
-) -> Hearing:
-    """Let candidates say a text, with the same random numbers, and measure what they said.
+) -> SpokenSentence:
+    """Synthesise a text with several candidates and the same random numbers, and measure the clips.
 
     Whisper transcribes; similarity is that to the speaker's held-out recordings. All of it as in
     the pipeline, so that the figures may be held against the report's.
@@ -132,12 +139,6 @@ def hear(
         UserError: When there is nothing to say, a candidate is unknown, or an earlier stage has
             not run.
     """
-    from voxadapt.asr.normalise import normalise
-    from voxadapt.generation.synthesis import speak_candidate
-    from voxadapt.pipeline.context import open_context
-    from voxadapt.pipeline.measuring import Measuring
-    from voxadapt.pipeline.references import read_scale, read_voice
-
     problems = []
     if not normalise(text, params.asr.language):
         problems.append(Problem("text", "something to say", repr(text), "Give a sentence."))
@@ -145,7 +146,7 @@ def hear(
         problems.append(Problem("takes", "1 or more", str(takes), "Give another number."))
     if problems:
         raise UserError(problems, "Nothing was said.")
-    require({SPEAKER.manifest: "audit", SPEAKER.scale: "codes", SPEAKER.voice: "codes"})
+    require_files({SPEAKER.manifest: "audit", SPEAKER.scale: "codes", SPEAKER.voice: "codes"})
     folders = dict(find_candidate(params, candidate) for candidate in candidates)
     changed = {"takes": takes} | ({} if seed is None else {"seed": seed})
     score = params.score.model_copy(update=changed)
@@ -171,14 +172,11 @@ def hear(
     scale = read_scale(SPEAKER.scale)
     measuring = Measuring(context, params.asr, score, place)
     rows = measuring.rows(clips, read_voice(SPEAKER.voice), scale)
-    return Hearing(tuple(folders), tuple(rows), scale, place)
+    return SpokenSentence(tuple(folders), tuple(rows), scale, place)
 
 
-def _load(params: Params, folder: Path, device: Any) -> tuple[Any, Any]:
+def _load(params: Params, folder: Path, device: torch.device) -> tuple[Qwen3TTSModel, Voice]:
     """Load a checkpoint and the voice that it speaks with: its own, or that of the reference."""
-    from voxadapt.generation.synthesis import Voice, clone_voice
-    from voxadapt.model.load import load_tts, speaking_dtype
-
     dtype = speaking_dtype(params.score.dtype, device)
     tts = load_tts(folder, device, dtype, params.model.attention)
     if tts.model.tts_model_type != "base":
