@@ -90,7 +90,7 @@ class Voices:
     """A stand-in for the speaker encoder."""
 
     id, device = "stand-in", "cpu"
-    again = None
+    reload = None
 
     def embed(self, clips: list[Any]) -> list[VoicePrint]:
         """Return one vector a clip."""

@@ -1,4 +1,4 @@
-"""Score rows and simulated systems for the tests of this room; nothing here needs torch."""
+"""Score rows and simulated systems for tests of scoring and selection, without torch."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from voxadapt.scoring.flags import (
     longest_repeat,
     measure_shape,
     missing_tail,
-    reheard_flags,
+    retranscribed_flags,
 )
 
 TEXT = "the quick brown fox jumps over the lazy dog today"
@@ -132,7 +132,9 @@ def test_the_vocabulary_is_complete() -> None:
 
 def test_another_recogniser_replaces_its_own_flags_only() -> None:
     other = Transcript("", -1.5, 1.0, 0.0, "ms", 0.9, 1)
-    found = reheard_flags(("clipping", "long_clip"), other, hyp_norm="", text_norm=TEXT, lang="en")
+    found = retranscribed_flags(
+        ("clipping", "long_clip"), other, hyp_norm="", text_norm=TEXT, lang="en"
+    )
     assert found == (
         "empty_transcript", "wrong_language", "clipping", "truncated_tail", "low_logprob",
     )  # fmt: skip

@@ -89,7 +89,7 @@ def test_rows_are_heard_again_clip_by_clip(tmp_path: Path) -> None:
     from voxadapt.asr.metrics import word_counts
     from voxadapt.asr.whisper import Transcriber
     from voxadapt.core.files import sha256_file
-    from voxadapt.scoring.score_clips import rehear
+    from voxadapt.scoring.score_clips import retranscribe
 
     rows = []
     for index, row in enumerate(make_system("base", num_texts=3, takes=1)):
@@ -98,7 +98,7 @@ def test_rows_are_heard_again_clip_by_clip(tmp_path: Path) -> None:
     rows[2] = rows[2].model_copy(update={"status": "failed", "wav": "gone.wav"})
     rows[1] = rows[1].model_copy(update={"flags": ("clipping", "wrong_language")})
     transcriber = Transcriber(make_whisper(tmp_path / "second.pt", seed=7), "en")
-    again = rehear(rows, transcriber, root=tmp_path)
+    again = retranscribe(rows, transcriber, root=tmp_path)
     assert [row.asr_id for row in again] == [transcriber.asr_id] * 3
     heard_text = transcriber.transcribe([tmp_path / "0.wav"], [rows[0].text])[0].text
     assert again[0].hyp == heard_text
@@ -108,7 +108,7 @@ def test_rows_are_heard_again_clip_by_clip(tmp_path: Path) -> None:
     assert again[2].failed and again[2].wer == 1.0
     (tmp_path / "0.wav").write_bytes((tmp_path / "1.wav").read_bytes())
     with pytest.raises(UserError, match="clip that was scored"):
-        rehear(rows, transcriber, root=tmp_path)
+        retranscribe(rows, transcriber, root=tmp_path)
 
 
 WHISPER = Path("data/models/whisper/miniature.pt")
@@ -131,7 +131,7 @@ def test_the_stage_lets_a_second_model_hear_the_finalists(
     from voxadapt.pipeline.finalists import second_opinion
     from voxadapt.pipeline.tracks import speaker_track
     from voxadapt.scoring.rows import read_scores
-    from voxadapt.scoring.score_clips import rehear
+    from voxadapt.scoring.score_clips import retranscribe
 
     other = torch.load(WHISPER, weights_only=True)
     generator = torch.Generator().manual_seed(0)
@@ -157,7 +157,7 @@ def test_the_stage_lets_a_second_model_hear_the_finalists(
             )  # fmt: skip
     params = load_params("params.yaml")
     first = Transcriber(params.asr.model, "en")
-    rows = {name: rehear(found, first, root=Path()) for name, found in rows.items()}
+    rows = {name: retranscribe(found, first, root=Path()) for name, found in rows.items()}
     folders = {name: tmp_path / name for name in rows}
     second = params.asr.model_copy(update={"second": str(tmp_path / "other.pt")})
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))

@@ -5,8 +5,8 @@ out, combining marks (category M) kept, so that Thai, Hindi or Vietnamese stay w
 a script may write or leave out at will vanishes on both sides: Arabic and Persian vowel points
 and tatweel, Hebrew points and accents, the dots of the Russian ё. Letters are never merged
 otherwise. Digits of every script become ASCII digits; how a number is read is not guessed, and
-sentences with digits are ranked nowhere (`results.slice_of`). No word segmenter stands behind a
-ranked number.
+sentences with digits are ranked nowhere (`scoring.rows.slice_of`). No word segmenter stands behind
+a ranked number.
 
 Two languages need to be known: Turkish and Azerbaijani, whose I is not the i of others, and
 Chinese, of which Whisper writes either form: traditional characters become simplified ones, by

@@ -92,7 +92,7 @@ class Transcriber:
         self.asr_id = f"whisper:{name}+{sha[:12]}/{language}/{fingerprint(options, 8)}"
         self.options = options | {"model": name, "sha256": sha}
         self._cache = None if cache_dir is None else Path(cache_dir) / fingerprint(self.asr_id)
-        self._again = partial(Transcriber, model, language, worker_device(device), batch_size)
+        self._reload = partial(Transcriber, model, language, worker_device(device), batch_size)
 
     @classmethod
     def from_params(
@@ -121,7 +121,7 @@ class Transcriber:
         Args:
             paths: Audio files of any rate.
             texts: Their references; only their length is used, to bound the transcript.
-            executor: Where they are read and heard.
+            executor: Where they are read and transcribed.
 
         Returns:
             One transcript a clip, in the same order.
@@ -143,10 +143,12 @@ class Transcriber:
             for start in range(0, len(group), self.batch_size):
                 batches.append((limit, group[start : start + self.batch_size]))
         shards = [(limit, [paths[i] for i in batch]) for limit, batch in batches]
-        read = partial(_windows, window=self.window_samples)
-        for number, heard in executor.run(shards, read, _hear, self, self._again):
+        read = partial(_read_windows, window=self.window_samples)
+        for number, transcripts in executor.run(
+            shards, read, _transcribe_batch, self, self._reload
+        ):
             batch = batches[number][1]
-            for index, found in zip(batch, heard, strict=True):
+            for index, found in zip(batch, transcripts, strict=True):
                 done[names[index]] = found
                 self._remember(names[index], found)
             assert progress is not None
@@ -160,22 +162,22 @@ class Transcriber:
         """Transcribe one window and place its words in time.
 
         Args:
-            wave: Samples at 16 kHz, [N]; at most `window_samples` are heard.
+            wave: Samples at 16 kHz, [N]; at most `window_samples` are read.
 
         Returns:
             Words with start and end in seconds and probability; or none, and why there are none
             to be trusted.
         """
         mel = self._mel([wave])[0]
-        heard = whisper.decode(self._model, mel, self._options())
-        text = heard.text.strip()
+        result = whisper.decode(self._model, mel, self._options())
+        text = result.text.strip()
         if not text:
             return [], "no words"
-        if heard.no_speech_prob > 0.6 and heard.avg_logprob < -1.0:
+        if result.no_speech_prob > 0.6 and result.avg_logprob < -1.0:
             return [], f"probably no speech ({text[:40]})"
-        if heard.compression_ratio > 2.4:
+        if result.compression_ratio > 2.4:
             return [], f"a text that repeats itself ({text[:40]})"
-        tokens = [token for token in heard.tokens if token < self._tokenizer.eot]
+        tokens = [token for token in result.tokens if token < self._tokenizer.eot]
         num_frames = min(len(wave), self.window_samples) // HOP_LENGTH
         placed = find_alignment(self._model, self._tokenizer, tokens, mel, num_frames)
         words = [(w.word, float(w.start), float(w.end), float(w.probability)) for w in placed]
@@ -212,12 +214,12 @@ class Transcriber:
     def _read(self, clips: list[list[NDArray[np.float32]]], limit: int) -> list[Transcript]:
         """Transcribe one batch of clips, each in its windows."""
         windows = [window for clip in clips for window in clip]
-        heard: list[Decoded] = []
+        decoded: list[Decoded] = []
         for start in range(0, len(windows), self.batch_size):
-            heard += self._decode(windows[start : start + self.batch_size], limit)
+            decoded += self._decode(windows[start : start + self.batch_size], limit)
         transcripts, start = [], 0
         for clip in clips:
-            transcripts.append(_join(heard[start : start + len(clip)]))
+            transcripts.append(_join(decoded[start : start + len(clip)]))
             start += len(clip)
         return transcripts
 
@@ -249,7 +251,7 @@ class Transcriber:
             write_atomic(self._cache / f"{name}.json", text + "\n")
 
 
-def _windows(
+def _read_windows(
     batch: tuple[int, Sequence[str | Path]], window: int
 ) -> tuple[int, list[list[NDArray[np.float32]]]]:
     """Read the clips of one batch at Whisper's rate, each in windows."""
@@ -261,7 +263,7 @@ def _windows(
     return limit, clips
 
 
-def _hear(
+def _transcribe_batch(
     transcriber: Transcriber, batch: tuple[int, list[list[NDArray[np.float32]]]]
 ) -> list[Transcript]:
     """Transcribe one batch that was read."""
@@ -291,11 +293,11 @@ def split_at_pauses(wav: NDArray[np.float32], window: int) -> list[NDArray[np.fl
     return [*pieces, wav]
 
 
-def _join(heard: Sequence[Decoded]) -> Transcript:
+def _join(decoded: Sequence[Decoded]) -> Transcript:
     """Make one transcript of a clip's windows."""
-    results = [result for result, _, _ in heard]
+    results = [result for result, _, _ in decoded]
     text = " ".join(result.text.strip() for result in results if result.text.strip())
-    _, lid, lid_p = max(heard, key=lambda item: item[2] or 0.0)
+    _, lid, lid_p = max(decoded, key=lambda item: item[2] or 0.0)
     return Transcript(
         text=text,
         avg_logprob=round(float(min(result.avg_logprob for result in results)), 6),

@@ -128,7 +128,7 @@ class AuditedClip:
         file_sha256: Hash of the file.
         content_sha256: Hash of the decoded samples.
         characters_per_s: Letters, marks and digits per second of speech.
-        hypothesis: What Whisper heard; None when it was not asked.
+        hypothesis: What Whisper transcribed; None when it was not asked.
         disagreement: Character error rate of the hypothesis; None when it was not asked.
         split: The clip's split.
         findings: Broken rules.
@@ -236,7 +236,7 @@ def audit_corpus(
         split: Shares and salt.
         manifest: Path of the user's manifest, for messages.
         problems: What `read_raw_manifest` refused; shown together with the audit's errors.
-        transcribe: Takes clips and their transcripts, returns what was heard in each (None for a
+        transcribe: Takes clips and their transcripts, returns the transcript of each (None for a
             clip that failed). Only asked once there is no error; None leaves the rule out.
 
     Returns:
@@ -630,12 +630,12 @@ def _check_transcripts(
     clips: list[AuditedClip], audit: AuditParams, transcribe: Transcribe
 ) -> list[AuditedClip]:
     """Compare what Whisper hears with the transcripts; a clip that fails is a warning."""
-    heard = list(
+    hypotheses = list(
         transcribe([clip.row.audio_path for clip in clips], [clip.row.text for clip in clips])
     )
-    assert len(heard) == len(clips), f"{len(heard)} hypotheses for {len(clips)} clips"
+    assert len(hypotheses) == len(clips), f"{len(hypotheses)} hypotheses for {len(clips)} clips"
     checked = []
-    for clip, hypothesis in zip(clips, heard, strict=True):
+    for clip, hypothesis in zip(clips, hypotheses, strict=True):
         if hypothesis is None:
             fix = "Listen to the clip."
             checked.append(

@@ -13,7 +13,7 @@ from voxadapt.pipeline.candidates import BASE
 from voxadapt.pipeline.context import ROOT, Context
 from voxadapt.pipeline.tracks import Track
 from voxadapt.scoring.rows import SECOND_FILE, ScoreRow, serialise_rows
-from voxadapt.scoring.score_clips import rehear
+from voxadapt.scoring.score_clips import retranscribe
 from voxadapt.selection.second_opinion import second_opinion as compare
 
 
@@ -53,7 +53,7 @@ def second_opinion(
         track.asr, str(context.device), context.work_dir, track.asr.second
     )
     heard = {
-        name: rehear(found, transcriber, root=ROOT, executor=context.executor)
+        name: retranscribe(found, transcriber, root=ROOT, executor=context.executor)
         for name, found in rows.items()
     }
     for name, found in heard.items():

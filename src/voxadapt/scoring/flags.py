@@ -194,7 +194,7 @@ def clip_flags(
     return tuple(flag for flag in FLAGS if wrong[flag])
 
 
-def reheard_flags(
+def retranscribed_flags(
     flags: tuple[str, ...], transcript: Transcript, *, hyp_norm: str, text_norm: str, lang: str
 ) -> tuple[str, ...]:
     """Return a clip's flags after another recogniser has transcribed it.

@@ -26,7 +26,7 @@ from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, read_audio
-from voxadapt.scoring.flags import FLAGS, Shape, clip_flags, measure_shape, reheard_flags
+from voxadapt.scoring.flags import FLAGS, Shape, clip_flags, measure_shape, retranscribed_flags
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import SLICES, EvalClip, ScoreRow, evaluator_id, ranked, sort_rows
 from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoicePrint, VoiceReference, Wave
@@ -96,10 +96,10 @@ def score_clips(
             else:
                 sounds[index] = found
     usable = sorted(sounds)
-    heard = transcriber.transcribe(
+    recognised = transcriber.transcribe(
         [root / clips[i].wav for i in usable], [clips[i].text for i in usable], executor
     )
-    transcripts = dict(zip(usable, heard, strict=True))
+    transcripts = dict(zip(usable, recognised, strict=True))
     rows = []
     for index, clip in enumerate(clips):
         values = _identity(clip, transcriber.asr_id, reference)
@@ -180,7 +180,7 @@ def _measure(
                 continue
         waiting.append(number)
     left = [shards[number] for number in waiting]
-    for position, measured in executor.run(left, _load_audio, _embed, embedder, embedder.again):
+    for position, measured in executor.run(left, _load_audio, _embed, embedder, embedder.reload):
         number = waiting[position]
         sounds = [item for item in measured if not isinstance(item, str)]
         if number in files and len(sounds) == len(measured):
@@ -245,14 +245,14 @@ def _load(path: Path, count: int) -> list[Sound] | None:
     return found if len(found) == count else None
 
 
-def rehear(
+def retranscribe(
     rows: Sequence[ScoreRow],
     transcriber: Transcriber,
     *,
     root: Path,
     executor: Executor = LOCAL,
 ) -> list[ScoreRow]:
-    """Let another recogniser hear clips that are scored already.
+    """Transcribe clips that are scored already with another recogniser.
 
     Args:
         rows: Of any candidates; a clip that failed stays failed.
@@ -281,7 +281,7 @@ def rehear(
     found = {}
     for row, transcript in zip(usable, transcripts, strict=True):
         values = _transcript_values(row.text_norm, row.lang, transcript)
-        values["flags"] = reheard_flags(
+        values["flags"] = retranscribed_flags(
             row.flags,
             transcript,
             hyp_norm=values["hyp_norm"],

@@ -130,7 +130,7 @@ class Embedder:
     Attributes:
         id: Version and weights.
         device: Its kind, cpu or cuda.
-        again: Loads the same encoder in another process.
+        reload: Loads the same encoder in another process.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -145,7 +145,7 @@ class Embedder:
         version = metadata.version("Resemblyzer")
         self.id = f"resemblyzer-{version}+{sha256_file(weights)[:8]}"
         self.device = worker_device(device)
-        self.again = partial(Embedder, self.device)
+        self.reload = partial(Embedder, self.device)
 
     def prepare(self, audio: str | Path | tuple[Wave, int]) -> Wave:
         """Return the speech of a file, or of samples with their rate, at 16 kHz."""
