@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,8 +23,10 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.strict_yaml import on_one_line, read_yaml
 
 
 def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
@@ -43,9 +44,6 @@ Filled = Annotated[str, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 MAX_SPEAKER_CHARACTERS = 64
-MAX_YAML_BYTES = 1_000_000
-MAX_YAML_NODES = 100_000  # with every alias written out
-MAX_YAML_DEPTH = 50
 
 
 def speaker_name_problem(name: str) -> str | None:
@@ -64,7 +62,7 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+    def _plain(cls, value: object, info: ValidationInfo) -> object:
         """Refuse control characters, and true or false for a number: they would be 1 and 0."""
         is_switch = cls.model_fields[str(info.field_name)].annotation is bool
         for item in value if isinstance(value, list | tuple) else [value]:
@@ -206,9 +204,9 @@ class TrainParams(Section):
         return name
 
     @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Leave parameters of several speakers out where they are off: one speaker's runs stand."""
-        values: dict[str, Any] = handler(self)
+        values: dict[str, object] = handler(self)
         for name in ("speakers", "balance"):
             if not values.get(name):
                 values.pop(name, None)
@@ -503,94 +501,6 @@ def epoch_number(candidate: str) -> int:
     return 0 if candidate == "base" else int(candidate.removeprefix(STAGE2)[len("epoch-") :])
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    found: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            continue  # refused by the safe loader below
-        if key in found:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is given twice", node.start_mark
-            )
-        found.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def read_yaml(path: str | Path) -> Any:
-    """Read a YAML file that a user wrote.
-
-    Args:
-        path: The file; plain values only, no key twice.
-
-    Raises:
-        FileNotFoundError: When it is not there.
-        ValueError: When it cannot be read; the message says why. That is also so for more than a
-            megabyte, for aliases that unfold to more than any such file holds, and for numbers
-            that YAML would read in another base.
-    """
-    with open(path, "rb") as stream:
-        data = stream.read(MAX_YAML_BYTES + 1)
-    if len(data) > MAX_YAML_BYTES:
-        raise ValueError(f"more than {MAX_YAML_BYTES} bytes")
-    try:
-        loader = _Loader(data.decode("utf-8-sig"))
-        root = loader.get_single_node()
-        if root is None:
-            return None
-        _measure(root, {})
-        return loader.construct_document(root)
-    except RecursionError:
-        raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep") from None
-    except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        # The last four: a value that does not fit its tag, such as !!timestamp noon.
-        raise ValueError(_printable(str(error)) or type(error).__name__) from None
-
-
-def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:
-    """Return a node's values and depth with every alias written out, or refuse it."""
-    if isinstance(node, yaml.ScalarNode):
-        _check_scalar(node)
-        return 1, 0
-    if id(node) not in known:
-        if depth > MAX_YAML_DEPTH:  # also an alias of what it stands in
-            raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep")
-        parts = node.value
-        if isinstance(node, yaml.MappingNode):
-            parts = [part for pair in node.value for part in pair]
-        inner = [_measure(part, known, depth + 1) for part in parts]
-        known[id(node)] = 1 + sum(n for n, _ in inner), 1 + max((d for _, d in inner), default=0)
-    size, height = known[id(node)]
-    if size > MAX_YAML_NODES:
-        raise ValueError(f"aliases that unfold to more than {MAX_YAML_NODES} values")
-    if height > MAX_YAML_DEPTH:
-        raise ValueError(f"lists or sections nested more than {MAX_YAML_DEPTH} deep")
-    return size, height
-
-
-def _check_scalar(node: yaml.ScalarNode) -> None:
-    """Refuse what is no text, and numbers that YAML reads in a base of its own."""
-    line = f"in line {node.start_mark.line + 1}"
-    for character in node.value:
-        if 0xD800 <= ord(character) <= 0xDFFF:
-            raise ValueError(f"a lone surrogate (U+{ord(character):04X}) {line}")
-    if node.tag.endswith((":int", ":float")) and _OTHER_BASE.fullmatch(node.value):
-        raise ValueError(
-            f"the number {node.value[:20]} {line}; write it without leading 0 or colon"
-        )
-
-
-# 010 is 8 to YAML, and 1:30 is 90.
-_OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:.*)+")
-
-
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file.
 
@@ -611,7 +521,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     except FileNotFoundError:
         raise UserError(Problem(str(path), "a parameter file", "nothing", use), title) from None
     except (OSError, ValueError) as error:  # a wrong byte is a ValueError too
-        found = _printable(str(error))[:200]
+        found = on_one_line(str(error))[:200]
         fix = "Mend it, or start again with `voxadapt use miniature`."
         raise UserError(Problem(str(path), "readable YAML in UTF-8", found, fix), title) from None
     if not isinstance(values, dict):
@@ -622,7 +532,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     return check_params(values, path)
 
 
-def check_params(values: dict[Any, Any], path: str | Path) -> Params:
+def check_params(values: Mapping[str, object], path: str | Path) -> Params:
     """Check what a parameter file holds.
 
     Args:
@@ -640,22 +550,16 @@ def check_params(values: dict[Any, Any], path: str | Path) -> Params:
         raise UserError(problems, f"{path} cannot be used.") from None
 
 
-def _problem(path: Path, item: Any) -> Problem:
+def _problem(path: Path, item: ErrorDetails) -> Problem:
     """Turn one pydantic error into a problem that names the parameter."""
     name = ".".join(map(str, item["loc"]))
-    where = f"{path.name}: {_printable(name)[:120] or 'candidates'}"
+    where = f"{path.name}: {on_one_line(name)[:120] or 'candidates'}"
     if item["type"] == "extra_forbidden":
         return Problem(where, "a known parameter", "an unknown one", "Check the spelling.")
     if item["type"] == "missing":
         return Problem(where, "a value", "nothing", "Add it; `profiles/` has examples.")
-    found = _printable(repr(item.get("input")))
+    found = on_one_line(repr(item.get("input")))
     found = found if len(found) <= 80 else found[:77] + "…"
     is_number = "float" in item["type"]
     hint = "Write a number such as 2.0e-5 (with the point)." if is_number else "Change it."
     return Problem(where, item["msg"].removeprefix("Value error, "), found, hint)
-
-
-def _printable(text: str) -> str:
-    """Put a text on one line, with escapes for what does not print."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from importlib import metadata
-from typing import Any
+from typing import TypedDict
 
 from voxadapt.core.files import sha256_bytes
 
@@ -16,7 +16,14 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def fingerprint(value: Any, length: int = 16) -> str:
+class Commit(TypedDict):
+    """The commit of a project, and whether its files differ from it."""
+
+    commit: str
+    modified: bool
+
+
+def fingerprint(value: object, length: int = 16) -> str:
     """Hash a JSON-like value, independent of key order.
 
     Args:
@@ -38,7 +45,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def git_commit() -> dict[str, Any]:
+def git_commit() -> Commit:
     """Return the commit of the project folder and whether its files differ from it."""
 
     def git(*arguments: str) -> str | None:

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.params import read_yaml
+from voxadapt.core.strict_yaml import read_yaml
 
 _APOSTROPHES = "'\u2018\u2019\u02bc"
 _SPOKEN_MARKS = frozenset("%&@#*/\\+=")  # punctuation to Unicode, words to a reader

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipe
     from dvc.lock import LockError
     from dvc.repo import Repo
 
-    def needed(stage: Any) -> list[Any]:
+    def needed(stage: Stage) -> list[Stage]:
         return [] if stage.frozen else list(graph.successors(stage))
 
     try:
@@ -55,7 +59,7 @@ def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipe
                 stages.extend(other for other in needed(stage) if other not in stages)
             before = {s.addressing: tuple(sorted(o.addressing for o in needed(s))) for s in stages}
             outs = {s.addressing: [out.def_path for out in s.outs] for s in stages}
-            answers: dict[str, list[Any]] = {}
+            answers: dict[str, list[object]] = {}
             for stage in stages:
                 answers |= stage.status(check_updates=True)
     except NotDvcRepoError:
@@ -87,7 +91,7 @@ def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipe
     return Pipeline(before, pages, changed)
 
 
-def _named(repo: Any, targets: Sequence[str]) -> list[Any]:
+def _named(repo: Repo, targets: Sequence[str]) -> list[Stage]:
     """Find the stages that are named: one, or all of a matrix."""
     from dvc.exceptions import DvcException
 
