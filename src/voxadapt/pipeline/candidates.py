@@ -18,7 +18,6 @@ from voxadapt.data.speakers import Speaker
 from voxadapt.pipeline.tracks import Track
 
 BASE = "base"
-CHOSEN, RUNNER_UP = "chosen", "runner-up"
 
 
 @dataclass(frozen=True)
