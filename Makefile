@@ -16,8 +16,6 @@
 #                                machine without a GPU
 # EXTRAS=dev,gpu CONSTRAINTS=constraints-gpu.txt
 #                                a CUDA machine
-# JOBS=1                         one stage after the other; 2 side by side is the default where the
-#                                models run on the CPU, one thread each
 # LAB=--allow-root               options of JupyterLab; this one for root, as in a container
 # PYTEST="-m 'not slow' -x"      options for the tests
 
@@ -28,7 +26,6 @@ EXTRAS ?= dev
 CONSTRAINTS ?= constraints.txt
 PYTEST ?=
 LAB ?=
-JOBS ?= $(shell grep -qs '^  device: cpu' params.yaml && echo 2 || echo 1)
 
 BIN := $(abspath $(VENV))/bin
 STAMP := $(VENV)/.installed
@@ -65,9 +62,7 @@ $(STAMP): pyproject.toml constraints.txt $(CONSTRAINTS)
 data: $(STAMP)
 	$(BIN)/dvc pull --quiet data.dvc
 
-# DVC itself has the last word: it runs nothing if nothing was missed.
 repro: $(STAMP) data
-	$(BIN)/voxadapt repro --jobs $(JOBS)
 	$(BIN)/dvc repro
 	@echo
 	@echo "The voice:    $(CURDIR)/reports/index.html"

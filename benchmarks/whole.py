@@ -24,8 +24,8 @@ from benchmarks.results import processor, table, verdict_at_most, write_section
 
 PROJECT = Path(__file__).parents[1]
 LIMIT_S = 15 * 60
-INSTALLED = "stages to run or check"  # first line of `voxadapt repro`
-OURS = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "WORK_DIR", "VOXADAPT_WARM"}
+INSTALLED = "Running stage "  # first line of `dvc repro`
+OURS = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "WORK_DIR"}
 
 
 @dataclass(frozen=True)

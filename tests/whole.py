@@ -41,8 +41,8 @@ def run(folder: Path, *command: str, code: int = 0) -> str:
 
 
 def repro(folder: Path, target: str) -> str:
-    """Run what has changed, as `dvc repro` would, with the libraries imported once for all."""
-    return run(folder, sys.executable, "-m", "voxadapt", "repro", "--jobs", "1", target)
+    """Run what has changed."""
+    return run(folder, sys.executable, "-m", "dvc", "repro", target)
 
 
 def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:

@@ -3,9 +3,6 @@
 import sys
 
 try:
-    from voxadapt.tools import warm
-
-    warm.hand_over("voxadapt.cli.app", sys.argv[1:])
     from voxadapt.cli.app import main
 
     main()

@@ -40,7 +40,7 @@ def project(tmp_path: Path) -> Path:
 def test_help_lists_every_stage(project: Path) -> None:
     done = run(project, "--help")
     assert done.returncode == 0
-    for verb in "audit codes train score select confirm report all say use doctor".split():
+    for verb in "audit codes train score select confirm report say use doctor".split():
         assert verb in done.stdout
 
 

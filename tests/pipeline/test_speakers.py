@@ -13,8 +13,7 @@ from benchmarks.speakers import SECOND, TARGET, THIRD, build_corpus, make_params
 
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import Params
-from voxadapt.pipeline import audit, codes, score, select, train
-from voxadapt.pipeline.run_all import run_all
+from voxadapt.pipeline import audit, codes, confirm, report, score, select, train
 from voxadapt.tools.say import say
 from whole import PROJECT
 
@@ -41,8 +40,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     manifest = build_corpus(DATA, root / "corpus", {TARGET: 16, SECOND: 6})
     params = make_params(DATA, manifest, **SMALL)
     with contextlib.chdir(root):
-        for line in run_all(params):
-            print(line)
+        for stage in (audit, codes, train):
+            stage.run(params)
+        for name in params.candidate_names:
+            score.run(params, name)
+        for last in (select, confirm, report):
+            last.run(params)
     return root, params
 
 

@@ -1,4 +1,4 @@
-"""Notebooks, the miniature, and running every stage at once."""
+"""Notebooks and the miniature."""
 
 from __future__ import annotations
 
@@ -10,37 +10,6 @@ from typing import Annotated
 import typer
 
 from voxadapt.cli import options as opt
-
-
-def run_all(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Run every stage in order, without DVC."""
-    from voxadapt.pipeline.run_all import run_all as run_stages
-
-    for line in run_stages(opt.load(params_file)):
-        print(line, flush=True)
-
-
-def repro(
-    targets: Annotated[
-        list[str] | None, typer.Argument(help="Stages, with what they need; default: all.")
-    ] = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option("--jobs", "-j", min=1, help="Default: 2 where models run on the CPU, else 1."),
-    ] = None,
-    cold: Annotated[
-        bool, typer.Option("--cold", help="Every stage imports the libraries for itself.")
-    ] = False,
-    params_file: opt.ParamsFile = opt.PARAMS,
-) -> None:
-    """Run `dvc repro`, several stages at a time."""
-    from voxadapt.tools import repro as module
-
-    on_cpu = module.on_cpu(params_file)
-    preparation = module.PREPARATION if on_cpu and not cold else None
-    outcome = module.repro(targets or (), jobs or (2 if on_cpu else 1), preparation=preparation)
-    if outcome.failed:
-        raise typer.Exit(1)
 
 
 def run_notebook(

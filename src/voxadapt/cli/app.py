@@ -50,7 +50,6 @@ COMMANDS: Mapping[str, Commands] = {
         "lab": look.lab,
     },
     "Share": {"export": share.export, "apply": share.apply, "push": share.push},
-    "Advanced": {"all": advanced.run_all, "repro": advanced.repro},
 }
 LANGUAGE: Commands = {
     "data": language.data,

@@ -9,13 +9,12 @@ notebook does not train again.
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
 import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -24,7 +23,6 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_atomic
 from voxadapt.core.params import Params, load_params
 from voxadapt.core.paths import ARTIFACTS, work_dir
-from voxadapt.tools import warm
 from voxadapt.tools.notebook_cleaner import KERNELSPEC, clean_content, dump, source_of
 
 NOTEBOOKS = Path("notebooks")
@@ -134,8 +132,8 @@ def run_notebook(
 ) -> Path:
     """Run one notebook in the current interpreter and write its HTML.
 
-    The kernel works in the current directory, the project's root. What it prints on stderr
-    (progress) goes to the terminal while it runs and is left out of the HTML.
+    Its cells run in this process and in the current directory, the project's root. What they print
+    on stderr (progress) goes to the terminal while they run and is left out of the HTML.
 
     Args:
         name: File name in `folder`, without `.ipynb`.
@@ -172,7 +170,7 @@ def run_notebook(
         )
     output_html = Path(output_html)
     executed = work_dir() / "notebooks" / f"{output_html.stem}.ipynb"
-    nb, failure = _execute(path, dict(selectors))
+    nb, failure = _execute(path, dict(selectors), executed)
     title = f"{path.name}" + "".join(
         f" · {value}" for key, value in selectors.items() if key != "params_file"
     )
@@ -191,99 +189,46 @@ def run_notebook(
     )
 
 
-def import_papermill() -> Any:
-    """Import papermill without what it does not need."""
+def _execute(
+    path: Path, selectors: dict[str, Any], executed: Path
+) -> tuple[dict[str, Any], str | None]:
+    """Run a cleaned copy, saved to `executed` after every cell.
+
+    Returns:
+        The executed notebook, and what stopped it, or None.
+    """
+    import logging
+
     # jsonschema tries this package at import for a check of IRIs that no notebook needs; it then
     # builds a grammar, which takes longer than all of papermill.
     sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))
     import papermill
-
-    return papermill
-
-
-def _execute(path: Path, selectors: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Run a cleaned copy; return the executed notebook and what stopped it, or None."""
-    import logging
-
-    papermill = import_papermill()
-    from nbclient.exceptions import DeadKernelError
+    from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
 
+    from voxadapt.tools.notebook_engine import NAME, InProcessEngine
+
+    executed.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    papermill_engines.register(NAME, InProcessEngine)
     with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch) / "source.ipynb", Path(scratch) / "executed.ipynb"
+        source = Path(scratch) / "source.ipynb"
         source.write_text(clean_notebook(path), encoding="utf-8")
-        target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         failure = None
-        with _own_kernel(Path(scratch) / "jupyter") as kernel:
-            try:
-                papermill.execute_notebook(
-                    str(source),
-                    str(target),
-                    parameters=selectors,
-                    kernel_name=kernel,
-                    language="python",
-                    progress_bar=False,
-                    record_timing=False,
-                    stderr_file=sys.stderr,
-                    start_timeout=120,
-                    iopub_timeout=120,  # a busy machine is no failure
-                )
-            except PapermillExecutionError as error:
-                failure = f"{error.ename}: {error.evalue}"
-            except DeadKernelError as error:
-                failure = (
-                    f"the kernel died ({error}). Often the system ended it for lack of memory: end "
-                    "other programs, or lower the stage's batch_size or codes.batch_seconds. Then "
-                    "repeat the command: it goes on where it was."
-                )
-            except (RuntimeError, TimeoutError) as error:  # it did not start, or stopped answering
-                failure = f"the kernel does not answer ({error}). Repeat the command."
-        nb = _read_notebook(target)
+        try:
+            papermill.execute_notebook(
+                str(source),
+                str(executed),
+                parameters=selectors,
+                engine_name=NAME,
+                language="python",
+                progress_bar=False,
+            )
+        except PapermillExecutionError as error:
+            failure = f"{error.ename}: {error.evalue}"
+        nb = _read_notebook(executed)
         nb["metadata"]["kernelspec"] = KERNELSPEC
         return nb, failure
-
-
-@contextlib.contextmanager
-def _own_kernel(folder: Path) -> Iterator[str]:
-    """Offer a kernel that is this very interpreter, whatever kernels are registered.
-
-    A virtual environment often has no registered kernel, and a `python3` registered elsewhere
-    may be another interpreter; both would run the wrong packages.
-    """
-    name = "voxadapt"
-    how = ["-m", "voxadapt.tools.warm"] if warm.offered() else ["-Xfrozen_modules=off", "-m"]
-    spec = {
-        "argv": [
-            sys.executable,
-            *how,
-            "ipykernel_launcher",
-            "-f",
-            "{connection_file}",
-            "--log-level=CRITICAL",  # what a stop interrupts is no error
-        ],
-        "display_name": KERNELSPEC["display_name"],
-        "language": "python",
-    }
-    write_atomic(folder / "kernels" / name / "kernel.json", json.dumps(spec))
-    settings = {
-        "JUPYTER_PATH": os.pathsep.join(
-            part for part in (str(folder), os.environ.get("JUPYTER_PATH")) if part
-        ),
-        "MPLBACKEND": "agg",
-        "JPY_SESSION_NAME": "",  # of a notebook from which this one is run
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-    }
-    before = {key: os.environ.get(key) for key in settings}
-    os.environ.update(settings)
-    try:
-        yield name
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
 
 
 def normalise_executed(nb: dict[str, Any]) -> None:
@@ -336,7 +281,7 @@ def to_html(nb: Mapping[str, Any], title: str) -> str:
     return environment().get_template("notebook.html.j2").render(title=title, body=Markup(body))
 
 
-# --- inside the kernel -------------------------------------------------------------------------
+# --- inside a notebook -------------------------------------------------------------------------
 
 
 def open_project(params_file: str | Path = "params.yaml") -> Params:
