@@ -14,6 +14,7 @@ from reporting.world import TEXTS, make_params
 from voxadapt.core.files import read_json
 from voxadapt.listening import pages as listening
 from voxadapt.listening.votes import ListeningKey
+from voxadapt.pipeline.report import votes as report_votes
 from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting.records import load_records
 from voxadapt.reporting.votes import votes_section
@@ -121,7 +122,7 @@ def test_a_session_by_keyboard_is_read_back_into_the_report(
     mos = export(browser_page, tmp_path)
 
     monkeypatch.chdir(project)
-    result = votes(make_params(), [ab, mos], Path("reports/listen/key.json"))
+    result = report_votes(make_params(), [ab, mos], Path("reports/listen/key.json"))
     assert f"{CHOSEN} is preferred to base as closer to the voice" in result.sentence
     written = read_json("reports/listen/votes.json")
     for entry in written["comparisons"]:

@@ -28,6 +28,7 @@ from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting.records import load_records
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.selection import select as selection
+from voxadapt.selection.confirm import confirm
 
 PAYLOAD = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
 FETCHING = {"src", "href", "srcset", "poster", "action", "data", "background"}
@@ -293,7 +294,7 @@ def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
         name: [row.model_copy(update={"split": "confirmation"}) for row in rows[name]]
         for name in {"base", decision["chosen"]}
     }
-    confirmed = selection.confirm(
+    confirmed = confirm(
         kept["base"], kept[decision["chosen"]], rule, scale=scale, selection=decision
     )
     write_json(tmp_path / paths.CONFIRM, confirmed)
