@@ -95,6 +95,8 @@ def _unneeded_left_out() -> Iterator[None]:
         "onnxruntime": _Unavailable("onnxruntime", "it was left out"),  # it starts a thread
         "librosa.filters": _module("librosa.filters", mel=_deferred("librosa.filters", "mel")),
     }
+    if "transformers.utils.import_utils" in sys.modules:  # it has noted what is installed
+        del hidden["sklearn"], hidden["scipy"]
     hidden = {name: module for name, module in hidden.items() if name not in sys.modules}
     if "torch._dynamo" not in sys.modules:
         hidden |= _without_compiler()

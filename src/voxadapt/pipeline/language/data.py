@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from transformers import AutoTokenizer
-
 from voxadapt.core import paths
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.model_folder import read_config, resolve_model
 from voxadapt.core.params import LanguageParams, Params
@@ -72,6 +71,9 @@ def _name_problems(params: Params, language: LanguageParams) -> list[Problem]:
 
 
 def _audit_texts(params: Params, language: LanguageParams) -> StageResult:
+    import_qwen_tts()  # before transformers, which then loads no more than speaking needs
+    from transformers import AutoTokenizer
+
     lines = read_texts(language.text)
     respelling = load_respelling(language.respelling)
     folder = resolve_model(params.model)
