@@ -42,8 +42,9 @@ from voxadapt.model.shapes import SHAPES, Shape, config_values
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.tools.memory import PROCESS_BYTES
 from voxadapt.tools.plan import find_config
-from voxadapt.training import adaptation, compact
+from voxadapt.training import optimizer as compact
 from voxadapt.training import trainer as loop
+from voxadapt.training.adaptations import speaker
 
 GPU = "cuda:0"
 BLOCK_BYTES = 512  # of torch's CUDA allocator
@@ -397,7 +398,7 @@ def train(
                 # What only goes to the disk takes nothing of the device.
                 mock.patch.object(loop, "save_state"),
                 mock.patch.object(loop, "measure_drift", return_value={}),
-                mock.patch.object(adaptation, "export_checkpoint"),
+                mock.patch.object(speaker, "export_checkpoint"),
                 mock.patch.object(loop, "publish"),
             ):
                 named = {"speaker_name": "A", **given}
@@ -405,7 +406,7 @@ def train(
     return count
 
 
-_make_optimizer = loop.make_optimizer
+_make_optimizer = compact.make_optimizer
 
 
 def _watched(count: Count, trained: Any, params: TrainParams) -> Any:
@@ -430,7 +431,7 @@ def _watched(count: Count, trained: Any, params: TrainParams) -> Any:
             count.waits.clear()
         taken.append(1)
 
-    optimizer.step = watched
+    optimizer.step = watched  # type: ignore[method-assign]
     return optimizer
 
 

@@ -16,7 +16,7 @@ from voxadapt.core.params import TrainParams
 from voxadapt.core.sums import ordered_sum
 from voxadapt.scoring.similarity import VoiceReference
 from voxadapt.training import log
-from voxadapt.training.losses import Tally
+from voxadapt.training.losses import LossTotals
 from voxadapt.training.state import LoopState
 
 SOURCE = Path(log.__file__).parents[1]
@@ -64,7 +64,7 @@ def test_a_training_log_holds_no_speed(tmp_path: Path) -> None:
 def test_records_of_training_are_the_same_on_every_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compensated(LOSSES) != plain(LOSSES) == ordered_sum(LOSSES)
     params = TrainParams(speaker_name="A")
-    heldout = Tally(c0_sum=1.3, sub_sums=tuple(LOSSES), num_labels=7, num_frames=3)
+    heldout = LossTotals(c0_sum=1.3, sub_sums=tuple(LOSSES), num_labels=7, num_frames=3)
     state = LoopState(rows=[*rows(1.0)])
     texts = set()
     for add in (plain, compensated):

@@ -140,14 +140,14 @@ def test_surprise_is_the_loss_of_training(params: Params) -> None:
     from voxadapt.model.load import speaker_vector
     from voxadapt.pipeline.corpus_codes import read_corpus_codes
     from voxadapt.training.batches import build_examples, make_batch
-    from voxadapt.training.losses import Tally, loss_sums
+    from voxadapt.training.losses import LossTotals, loss_sums
 
     seen = forced.predict_recording(params, "utt1", "base")
     tts = load_tts("base", attention="eager")
     ids = SpecialIds.from_config(tts.model.config)
     codes = read_corpus_codes(Path("base"), [seen.utterance], SPEAKER)
     batch = make_batch(build_examples([seen.utterance], codes, tts, ids), ids)
-    tally = Tally()
+    tally = LossTotals()
     with torch.inference_mode():
         tally.add(loss_sums(predict(tts.model, batch, speaker_vector(tts, "ref.wav"))))
     assert list(seen.surprise.mean(axis=0)[1:]) == pytest.approx(tally.codebook_losses, rel=1e-4)

@@ -14,7 +14,12 @@ from voxadapt.core.errors import UserError
 from voxadapt.model.forward import embed
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds
-from voxadapt.training.batches import build_examples, draw_heard, epoch_windows, make_batch
+from voxadapt.training.batches import (
+    build_examples,
+    draw_frame_keep_mask,
+    epoch_windows,
+    make_batch,
+)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +146,7 @@ def test_no_frames_are_hidden_unless_asked_for(tts, ids):
     rows = [fakes.make_utterance("a", "hello there")]
     batch = make_batch(build_examples(rows, {"a": fakes.make_codes(9, 0)}, tts, ids), ids)
     state = torch.get_rng_state()
-    assert draw_heard(*batch.frame_mask.shape, 0.0) is None
+    assert draw_frame_keep_mask(*batch.frame_mask.shape, 0.0) is None
     assert torch.equal(torch.get_rng_state(), state)  # and nothing is drawn
 
 
@@ -150,13 +155,13 @@ def test_hidden_frames_lose_their_codes_and_nothing_else(tts, ids):
     codes = {row.id: fakes.make_codes(60, n) for n, row in enumerate(rows)}
     batch = make_batch(build_examples(rows, codes, tts, ids), ids)
     torch.manual_seed(0)
-    heard = draw_heard(*batch.frame_mask.shape, 1.0)
-    hidden = batch.frame_mask & ~heard
+    keep = draw_frame_keep_mask(*batch.frame_mask.shape, 1.0)
+    hidden = batch.frame_mask & ~keep
     assert 0 < int(hidden.sum()) < batch.num_frames
     with torch.no_grad():
         whole = embed(tts.model.talker, batch, None)
-        holed = embed(tts.model.talker, batch, None, heard)
-        plain = embed(tts.model.talker, replace(batch, frame_mask=batch.frame_mask & heard), None)
+        holed = embed(tts.model.talker, batch, None, keep)
+        plain = embed(tts.model.talker, replace(batch, frame_mask=batch.frame_mask & keep), None)
     assert torch.equal(holed[~hidden], whole[~hidden])
     assert not torch.equal(holed[hidden], whole[hidden])
     assert torch.equal(holed, plain)

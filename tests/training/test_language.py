@@ -14,12 +14,12 @@ from voxadapt.core.params import LanguageParams, SelectParams, SourceParams, Tra
 from voxadapt.model.checkpoint import iterate_weights
 from voxadapt.model.delta import changed_tensors, materialise, read_delta, restore
 from voxadapt.model.load import load_tts
-from voxadapt.training.language import (
+from voxadapt.training.adaptations.language import (
     CODEC_TABLE,
     TALKER,
     TEXT_TABLE,
-    Trained,
-    language_adaptation,
+    LanguageAdaptation,
+    TrainedParts,
     occurring_tokens,
     respelled_rows,
 )
@@ -37,7 +37,12 @@ LANGUAGE = LanguageParams(
 
 
 def adapt(
-    world: Any, root: Path, what: Trained, epochs: int = 1, label: str = "stage 1", **options: Any
+    world: Any,
+    root: Path,
+    what: TrainedParts,
+    epochs: int = 1,
+    label: str = "stage 1",
+    **options: Any,
 ) -> TrainResult:
     given = {"speaker_name": "malay", "language": "malay", "batch_size": 4, "lr": 1e-2,
              "frozen": (), "seed": 3}  # fmt: skip
@@ -51,7 +56,7 @@ def adapt(
         out_dir=root / "out",
         work_dir=root / "work",
         num_epochs=epochs,
-        adaptation=language_adaptation(LANGUAGE, world.base, what, label),
+        adaptation=LanguageAdaptation(LANGUAGE, world.base, what, label),
         **save,
     )
 
@@ -64,7 +69,7 @@ def tokens_of(world: Any) -> tuple[int, ...]:
 @pytest.fixture(scope="module")
 def stage1(world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
     root = tmp_path_factory.mktemp("stage1")
-    return root, adapt(world, root, Trained(token_ids=tokens_of(world)), 2)
+    return root, adapt(world, root, TrainedParts(token_ids=tokens_of(world)), 2)
 
 
 def test_stage_1_trains_the_rows_that_occur_and_the_tag(
@@ -98,7 +103,7 @@ def test_without_the_delta_the_base_is_back(
 
 def test_stage_1_lowers_the_loss(world: Any, tmp_path: Path) -> None:
     one = replace(world, utterances=world.utterances[:1])
-    result = adapt(one, tmp_path, Trained(token_ids=tokens_of(one)), 20, lr=2e-2)
+    result = adapt(one, tmp_path, TrainedParts(token_ids=tokens_of(one)), 20, lr=2e-2)
     losses = [epoch["train"]["loss"] for epoch in result.metrics["epochs"]]
     assert losses[-1] < losses[0] - 0.1
 
@@ -107,7 +112,7 @@ def test_stage_2_trains_the_code_predictor_and_keeps_the_rows(
     world: Any, stage1: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:
     start = stage1[0] / "out" / "epoch-2"
-    what = Trained(modules=("talker.code_predictor",), start=start)
+    what = TrainedParts(modules=("talker.code_predictor",), start=start)
     result = adapt(world, tmp_path, what, label="stage 2")
     before, _ = read_delta(start)
     after, _ = read_delta(tmp_path / "out" / "epoch-1")
@@ -122,14 +127,14 @@ def test_stage_2_trains_the_code_predictor_and_keeps_the_rows(
 @pytest.mark.parametrize(
     ("what", "prefixes"),
     [
-        (Trained(modules=("talker.text_projection",)), ("talker.text_projection.",)),
-        (Trained(modules=TALKER), tuple(name + "." for name in TALKER)),
-        (Trained(lora_rank=2), ("talker.model.layers.",)),
+        (TrainedParts(modules=("talker.text_projection",)), ("talker.text_projection.",)),
+        (TrainedParts(modules=TALKER), tuple(name + "." for name in TALKER)),
+        (TrainedParts(lora_rank=2), ("talker.model.layers.",)),
     ],
     ids=["text_projection", "full_talker", "talker_lora"],
 )
 def test_arms_train_what_they_are_named_after(
-    world: Any, tmp_path: Path, what: Trained, prefixes: tuple[str, ...]
+    world: Any, tmp_path: Path, what: TrainedParts, prefixes: tuple[str, ...]
 ) -> None:
     adapt(world, tmp_path, what)
     delta = tmp_path / "out" / "epoch-1"
@@ -144,7 +149,7 @@ def test_a_stopped_stage_goes_on_where_it_was(
 ) -> None:
     from voxadapt.training import trainer as loop
 
-    what = Trained(token_ids=tokens_of(world))
+    what = TrainedParts(token_ids=tokens_of(world))
     real, calls = loop.predict, []
 
     def stop(*arguments: Any) -> Any:
@@ -166,8 +171,8 @@ def test_a_stopped_stage_goes_on_where_it_was(
 
 def test_other_rows_are_another_run(world: Any, tmp_path: Path) -> None:
     tokens = tokens_of(world)
-    first = adapt(world, tmp_path, Trained(token_ids=tokens))
-    second = adapt(world, tmp_path, Trained(token_ids=tokens[1:]))
+    first = adapt(world, tmp_path, TrainedParts(token_ids=tokens))
+    second = adapt(world, tmp_path, TrainedParts(token_ids=tokens[1:]))
     assert second.resumed_step == 0
     assert first.metrics["run"] != second.metrics["run"]
 
@@ -180,7 +185,7 @@ def test_a_language_that_exists_is_refused(world: Any, tmp_path: Path) -> None:
             TrainParams(speaker_name="x", language=known, frozen=()),
             model_path=world.base, utterances=world.utterances, codes=world.codes,
             ref_audio=world.ref, out_dir=tmp_path / "out", work_dir=tmp_path / "work",
-            num_epochs=1, adaptation=language_adaptation(language, world.base, Trained(), "x"),
+            num_epochs=1, adaptation=LanguageAdaptation(language, world.base, TrainedParts(), "x"),
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from voxadapt.model.forward import Predictions, predict
 from voxadapt.model.load import load_tts, speaker_vector
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.training.batches import build_examples, make_batch
-from voxadapt.training.losses import Tally, loss_sums, total_loss
+from voxadapt.training.losses import LossTotals, loss_sums, total_loss
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def _gradients(setting, size):
     model.zero_grad()
     batches = [make_batch(examples[at : at + size], ids) for at in range(0, 8, size)]
     labels, frames = sum(b.num_labels for b in batches), sum(b.num_frames for b in batches)
-    tally, total = Tally(), 0.0
+    tally, total = LossTotals(), 0.0
     for batch in batches:
         sums = loss_sums(predict(model, batch, vector))
         part = total_loss(sums, labels, frames, 0.3)
@@ -62,7 +62,7 @@ def test_losses_are_plain_cross_entropy_on_aligned_targets():
     for k in range(3):
         expected = F.cross_entropy(p.sub_logits[:, k], p.sub_targets[:, k])
         torch.testing.assert_close(sums.sub_sums[k] / 5, expected)
-    tally = Tally()
+    tally = LossTotals()
     tally.add(sums)
     assert tally.sub_loss == pytest.approx(sum(tally.codebook_losses) / 3)
     assert tally.loss(0.3) == pytest.approx(float(total_loss(sums, 7, 5, 0.3)), rel=1e-6)

@@ -8,9 +8,9 @@ import torch
 import fakes
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import TrainParams
-from voxadapt.training import compact
+from voxadapt.training import optimizer as compact
 from voxadapt.training import trainer as loop
-from voxadapt.training.compact import BLOCK, CompactAdamW, round_master
+from voxadapt.training.optimizer import BLOCK, CompactAdamW, round_master
 from voxadapt.training.updates import UpdateProbe
 
 TEXTS = ("hello there", "good day to you")

@@ -20,7 +20,7 @@ from voxadapt.model.forward import predict
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.training.batches import build_examples, epoch_windows, make_batch
-from voxadapt.training.losses import Tally, loss_sums
+from voxadapt.training.losses import LossTotals, loss_sums
 
 TEXTS = ("hello there", "good day to you, and to you all", "no", "it rains in the north", "yes")
 SUB_TALKER_WEIGHT = 0.3
@@ -117,7 +117,7 @@ def test_the_loss_of_a_padded_batch_is_that_of_the_plain_implementation(tmp_path
     plain = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
     assert fast_loss.item() == pytest.approx(plain_loss.item(), abs=1e-4)
-    tally = Tally()
+    tally = LossTotals()
     tally.add(sums)
     assert tally.c0_loss == pytest.approx(c0.mean().item(), abs=1e-4)
     assert tally.codebook_losses == pytest.approx(sub.mean(0).tolist(), abs=1e-4)

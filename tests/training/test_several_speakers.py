@@ -65,10 +65,10 @@ def test_each_clip_is_learnt_with_the_vector_of_its_own_speaker(
     seen: dict[str, torch.Tensor] = {}
     original = loop.predict
 
-    def predict(model: Any, batch: Any, vector: torch.Tensor, heard: Any = None) -> Any:
+    def predict(model: Any, batch: Any, vector: torch.Tensor, keep: Any = None) -> Any:
         assert vector.shape[:2] == (len(batch.names), 1)
         seen.update(zip(batch.names, vector[:, 0], strict=True))
-        return original(model, batch, vector, heard)
+        return original(model, batch, vector, keep)
 
     monkeypatch.setattr(loop, "predict", predict)
     run(party, tmp_path)

@@ -15,7 +15,7 @@ from voxadapt.core.errors import UserError
 from voxadapt.model.checkpoint import CODEC_EMBEDDING
 from voxadapt.model.freezing import module_of
 from voxadapt.training import trainer as loop
-from voxadapt.training.losses import Tally
+from voxadapt.training.losses import LossTotals
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -37,7 +37,7 @@ class Interrupt(KeyboardInterrupt):
 def interrupt_at(monkeypatch, step: int) -> None:
     """Stop training like Ctrl-C, in the middle of an optimizer step."""
     calls = []
-    original = Tally.loss
+    original = LossTotals.loss
 
     def loss(self, weight):
         calls.append(None)
@@ -45,7 +45,7 @@ def interrupt_at(monkeypatch, step: int) -> None:
             raise Interrupt
         return original(self, weight)
 
-    monkeypatch.setattr(Tally, "loss", loss)
+    monkeypatch.setattr(LossTotals, "loss", loss)
 
 
 def test_a_run_leaves_a_checkpoint_per_epoch_a_log_and_a_summary(finished):
@@ -227,9 +227,9 @@ def test_autocast_trains_and_keeps_rotary_frequencies_in_fp32(world, tmp_path, m
     seen = []
     original = loop.predict
 
-    def predict(model, batch, vector, heard=None):
+    def predict(model, batch, vector, keep=None):
         seen.append({name: b.dtype for name, b in model.named_buffers() if "inv_freq" in name})
-        return original(model, batch, vector, heard)
+        return original(model, batch, vector, keep)
 
     monkeypatch.setattr(loop, "predict", predict)
     world.train(tmp_path, 1, compute_dtype="bfloat16", master_weights=False)

@@ -2,10 +2,10 @@
 
 A fine-tuned checkpoint speaks by `generate_custom_voice`, the Base by `generate_voice_clone`; the
 token loop below them is that of `voxadapt.generation.decoding`, in which every clip draws from a
-random stream of its own. A clip's seed depends on its text and take alone, so all candidates meet
+random stream of its own. A clip's seed depends on its text and take alone, so all candidates get
 the same random numbers, and so do their comparisons. The batches (which sentences, in which order)
-are the same for every candidate as well: the last bits of a product depend on the shape of the
-batch.
+are the same for every candidate as well: the last bits of a matrix product depend on the shape of
+the batch.
 """
 
 from __future__ import annotations

@@ -7,12 +7,12 @@ M frames in the batch, V codec vocabulary, C codebook size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxadapt.model.layout import Batch
+from voxadapt.model.stock import Talker, TtsModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Predictions:
 
 
 def embed(
-    talker: Any, batch: Batch, speaker_vector: Tensor | None, heard: Tensor | None = None
+    talker: Talker,
+    batch: Batch,
+    speaker_vector: Tensor | None,
+    frame_keep_mask: Tensor | None = None,
 ) -> Tensor:
     """Sum the text and codec embeddings of every position.
 
@@ -44,8 +47,8 @@ def embed(
         batch: Right-padded batch.
         speaker_vector: `[D]`, placed on the speaker position of every row, or `[B, 1, D]`: that of
             each row.
-        heard: `[B, L]` bool; frames where it is false keep their place without their codes.
-            None: all frames, as in generation.
+        frame_keep_mask: `[B, L]` bool; frames where it is false keep their place without their
+            codes. None: all frames, as in generation.
 
     Returns:
         Input embeddings `[B, L, D]`.
@@ -54,7 +57,9 @@ def embed(
     inputs_BLD = text_BLD * batch.text_mask[..., None]
     codec_BLD = talker.get_input_embeddings()(batch.codec_ids)
     inputs_BLD = inputs_BLD + codec_BLD * batch.codec_mask[..., None]
-    frame_mask = (batch.frame_mask if heard is None else batch.frame_mask & heard)[..., None]
+    frame_mask = (
+        batch.frame_mask if frame_keep_mask is None else batch.frame_mask & frame_keep_mask
+    )[..., None]
     for table, codes_BL in zip(_code_tables(talker), batch.codes.unbind(-1), strict=True):
         inputs_BLD = inputs_BLD + table(codes_BL) * frame_mask
     if speaker_vector is not None:
@@ -63,7 +68,7 @@ def embed(
     return inputs_BLD
 
 
-def talker_hidden(talker: Any, inputs_BLD: Tensor) -> Tensor:
+def talker_hidden(talker: Talker, inputs_BLD: Tensor) -> Tensor:
     """Return the talker's normed last hidden states `[B, L, D]`.
 
     Sequences are padded on the right, so real positions count 0, 1, 2 … as in generation, and no
@@ -81,7 +86,7 @@ def talker_hidden(talker: Any, inputs_BLD: Tensor) -> Tensor:
     return output.last_hidden_state
 
 
-def sub_talker_logits(talker: Any, hidden_MD: Tensor, codes_MK: Tensor) -> Tensor:
+def sub_talker_logits(talker: Talker, hidden_MD: Tensor, codes_MK: Tensor) -> Tensor:
     """Teacher-force the code predictor on single frames.
 
     Its sequence is the talker's hidden state, then the embeddings of codebooks 0 … K-2; the
@@ -106,7 +111,10 @@ def sub_talker_logits(talker: Any, hidden_MD: Tensor, codes_MK: Tensor) -> Tenso
 
 
 def predict(
-    model: Any, batch: Batch, speaker_vector: Tensor | None, heard: Tensor | None = None
+    model: TtsModel,
+    batch: Batch,
+    speaker_vector: Tensor | None,
+    frame_keep_mask: Tensor | None = None,
 ) -> Predictions:
     """Run talker and code predictor on a batch, at supervised positions only.
 
@@ -114,10 +122,11 @@ def predict(
         model: `Qwen3TTSForConditionalGeneration`.
         batch: Right-padded batch on the model's device.
         speaker_vector: `[D]`, or `[B, 1, D]`; None for sequences without a speaker.
-        heard: `[B, L]` bool: frames whose codes the talker sees as input; targets stay. None: all.
+        frame_keep_mask: `[B, L]` bool: frames whose codes the talker gets as input; targets stay.
+            None: all.
     """
     talker = model.talker
-    inputs_BLD = embed(talker, batch, speaker_vector, heard)
+    inputs_BLD = embed(talker, batch, speaker_vector, frame_keep_mask)
     hidden_BLD = talker_hidden(talker, inputs_BLD)
     # The one shift: what stands at a position is predicted by the position before it.
     row, position = batch.label_places
@@ -130,6 +139,6 @@ def predict(
     return Predictions(c0_logits, c0_targets, sub_logits, codes_MK[:, 1:])
 
 
-def _code_tables(talker: Any) -> list[Any]:
+def _code_tables(talker: Talker) -> list[nn.Embedding]:
     """Return the K embedding tables of a frame, codebook 0 first."""
     return [talker.get_input_embeddings(), *talker.code_predictor.get_input_embeddings()]

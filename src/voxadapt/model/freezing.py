@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+
+from torch import nn
 
 from voxadapt.core.errors import Problem, UserError
 
@@ -44,11 +45,11 @@ def module_of(name: str) -> str:
     return "other"
 
 
-def freeze(model: Any, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]:
+def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]:
     """Freeze the parameters under the given prefixes and make all others trainable.
 
     Args:
-        model: Any module; names are those of its `named_parameters`.
+        model: nn.Module module; names are those of its `named_parameters`.
         prefixes: Dotted prefixes such as `speaker_encoder` or `talker.model.text_embedding`.
 
     Returns:
@@ -71,20 +72,36 @@ def freeze(model: Any, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]:
     ]
     if problems:
         raise UserError(problems, "The model cannot be frozen as asked.")
-    totals: dict[str, list[int]] = {}
+    sizes, trained = {}, {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(_under(name, prefix) for prefix in prefixes))
-        count = totals.setdefault(module_of(name), [0, 0])
-        count[0] += parameter.numel()
-        count[1] += parameter.numel() if parameter.requires_grad else 0
-    if not any(trainable for _, trainable in totals.values()):
+        sizes[name] = parameter.numel()
+        if parameter.requires_grad:
+            trained[name] = parameter.numel()
+    if not trained:
         raise UserError(
             Problem(
                 "train.frozen", "something left to train", "every module frozen", "Remove a prefix."
             )
         )
-    order = (*MODULES, "other")
-    return tuple(ModuleCount(m, *totals[m]) for m in order if m in totals)
+    return module_counts(sizes, trained)
+
+
+def module_counts(sizes: Mapping[str, int], trained: Mapping[str, int]) -> tuple[ModuleCount, ...]:
+    """Sum parameters part by part.
+
+    Args:
+        sizes: Number of values of each parameter of the Base by name.
+        trained: The same of the trained parameters, also of those that the Base does not have.
+
+    Returns:
+        Counts of the parts that the Base has, in the order of `MODULES`.
+    """
+    totals: dict[str, list[int]] = {}
+    for column, named in enumerate((sizes, trained)):
+        for name, size in named.items():
+            totals.setdefault(module_of(name), [0, 0])[column] += size
+    return tuple(ModuleCount(m, *totals[m]) for m in (*MODULES, "other") if m in totals)
 
 
 def _under(name: str, prefix: str) -> bool:

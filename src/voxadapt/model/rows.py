@@ -7,11 +7,13 @@ values in the real model's text embedding. Here only the chosen rows are paramet
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from voxadapt.model.stock import TtsModel
 
 _ATTRIBUTES = {"text": "text_embedding", "codec": "codec_embedding"}
 
@@ -78,7 +80,7 @@ class RowEmbedding(nn.Module):
 
 
 def install_rows(
-    model: Any,
+    model: TtsModel,
     table: Literal["text", "codec"],
     ids: Sequence[int],
     values: Tensor | None = None,

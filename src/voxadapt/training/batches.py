@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from voxadapt.model.layout import (
     build_layout,
     collate,
 )
+from voxadapt.model.stock import Tts
 from voxadapt.model.tokens import SpecialIds
 
 _POOL_WINDOWS = 64  # clips are sorted by length within this many optimizer steps
@@ -27,7 +27,7 @@ _JITTER = 0.02  # of a length: a corpus of a single pool does not form the same 
 
 
 @dataclass(frozen=True)
-class Line:
+class GeneratedUtterance:
     """A text whose codes come from a model instead of a recording.
 
     Attributes:
@@ -61,9 +61,9 @@ class Example:
 
 
 def build_examples(
-    utterances: Iterable[Utterance | Line],
+    utterances: Iterable[Utterance | GeneratedUtterance],
     codes: Mapping[str, np.ndarray],
-    tts: Any,
+    tts: Tts,
     ids: SpecialIds,
     language: str = "auto",
     streaming: bool = False,
@@ -89,29 +89,15 @@ def build_examples(
     examples: list[Example] = []
     problems: list[Problem] = []
     for row in utterances:
-        array = codes.get(row.id)
-        if array is None or array.ndim != 2 or array.shape[1] != ids.num_codebooks:
-            found = "none" if array is None else str(list(array.shape))
-            expected = f"codes [N, {ids.num_codebooks}]"
-            problems.append(Problem(row.id, expected, found, "Run the codes stage again."))
-            continue
-        if len(array) == 0 or array.min() < 0 or array.max() >= ids.codebook_size:
-            expected = f"codes from 0 to {ids.codebook_size - 1}"
-            found = f"{array.min()} to {array.max()}" if len(array) else "no frame"
-            problems.append(Problem(row.id, expected, found, "Run the codes stage again."))
-            continue
         try:
+            array = _checked_codes(row.id, codes.get(row.id), ids)
             text_ids = tokenize(tts, row.text, ids, row.id)
         except UserError as error:
             problems.extend(error.problems)
             continue
-        layout = build_layout(
-            len(text_ids) - NUM_ROLE_TOKENS,
-            len(array),
-            ids,
-            tag_ids.get(row.id, language_id),
-            streaming,
-        )
+        num_text_tokens = len(text_ids) - NUM_ROLE_TOKENS
+        tag = tag_ids.get(row.id, language_id)
+        layout = build_layout(num_text_tokens, len(array), ids, tag, streaming)
         frames = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int16))
         examples.append(Example(row.id, layout, text_ids, frames))
     if problems:
@@ -119,7 +105,23 @@ def build_examples(
     return examples
 
 
-def tokenize(tts: Any, text: str, ids: SpecialIds, where: str) -> Tensor:
+def _checked_codes(name: str, codes: np.ndarray | None, ids: SpecialIds) -> np.ndarray:
+    """Return codes that fit the model, `[N, K]`.
+
+    Raises:
+        UserError: When they are missing, of another shape or beyond the codebooks.
+    """
+    fix = "Run the codes stage again."
+    if codes is None or codes.ndim != 2 or codes.shape[1] != ids.num_codebooks:
+        found = "none" if codes is None else str(list(codes.shape))
+        raise UserError(Problem(name, f"codes [N, {ids.num_codebooks}]", found, fix))
+    if len(codes) == 0 or codes.min() < 0 or codes.max() >= ids.codebook_size:
+        found = f"{codes.min()} to {codes.max()}" if len(codes) else "no frame"
+        raise UserError(Problem(name, f"codes from 0 to {ids.codebook_size - 1}", found, fix))
+    return codes
+
+
+def tokenize(tts: Tts, text: str, ids: SpecialIds, where: str) -> Tensor:
     """Return the role and text ids `[3 + T]` that stock generation would read.
 
     Raises:
@@ -194,12 +196,12 @@ def balanced_epoch(
     seed: int,
     epoch: int,
 ) -> list[int]:
-    """Draw the clips of an epoch so that no speaker is heard much more than another.
+    """Draw the clips of an epoch so that no speaker has many more frames than another.
 
     A speaker with F frames in all gets a share of the epoch's frames that is proportional to
     F ** (1 - balance): its own at 0, the same as every other one's at 1. An epoch holds about as
-    many frames as the corpus. A speaker's clips are gone through in shuffled rounds that go on
-    from epoch to epoch: all of them are heard equally often, give or take once.
+    many frames as the corpus. A speaker's clips are drawn in shuffled rounds that go on from epoch
+    to epoch: all of them occur equally often, give or take once.
 
     Args:
         speakers: Who speaks each example.
@@ -232,12 +234,12 @@ def balanced_epoch(
 
 @dataclass(frozen=True)
 class Share:
-    """What falls to a process of a batch that several share.
+    """The rows of a batch that one of several processes computes.
 
     Attributes:
         rows: Places in the batch.
         factor: What its loss is multiplied by, because processes average their gradients. 0 where
-            no row is left for it: all have to take part, so that a row of another one stands in.
+            no row is left for it: all have to take part, so it computes a row of another process.
     """
 
     rows: list[int]
@@ -256,13 +258,13 @@ def share_of(size: int, rank: int, num_processes: int) -> Share:
     return Share(rows, num_processes) if rows else Share([0], 0)
 
 
-def draw_heard(num_rows: int, length: int, largest_share: float) -> Tensor | None:
-    """Draw the frames whose codes the talker sees as input.
+def draw_frame_keep_mask(num_rows: int, length: int, largest_share: float) -> Tensor | None:
+    """Draw the frames whose codes the talker gets as input.
 
-    With few utterances teacher forcing is easily learnt by heart from the frames before; a talker
-    that misses some of them has to read the text. Targets are untouched. A share between 0 and
-    `largest_share` is drawn for each utterance, from torch's random stream on the CPU, which the
-    training state keeps. It is drawn for a whole batch, whoever computes which of its rows.
+    With few utterances teacher forcing memorises frames from the frames before them; a talker that
+    misses some of these has to read the text. Targets are untouched. A share between 0 and
+    `largest_share` is hidden of each utterance. It is drawn from torch's random stream on the CPU,
+    which the training state keeps, and for a whole batch, whichever process computes its rows.
 
     Args:
         num_rows: Rows of the batch.

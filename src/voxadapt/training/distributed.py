@@ -1,8 +1,8 @@
 """The processes that train together, by Hugging Face Accelerate; most runs have one.
 
-Every process holds the whole model and its optimizer. What a step learns is decided for all of
-them; each computes its share of every batch, gradients are summed, and all take the same step. So
-a run is the same run however many processes it has, and a saved state suits any number of them.
+Every process holds the whole model and its optimizer. The batches of a step are the same for all;
+each process computes its share of every batch, gradients are summed, and all take the same step.
+So the result does not depend on the number of processes, and a saved state suits any number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from voxadapt.core import launch as processes
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import TrainParams
-from voxadapt.training.losses import Tally
+from voxadapt.training.losses import LossTotals
 
 _PATIENCE = timedelta(hours=2)  # for a main process that waits for a lock or writes an epoch
 #: Kinds of launch that spread weights over processes, by the variable that announces them.
@@ -85,12 +85,12 @@ def same_everywhere(accelerator: Accelerator, step: int, folder: str) -> None:
         )
 
 
-def total(accelerator: Accelerator, tally: Tally) -> Tally:
+def total(accelerator: Accelerator, totals: LossTotals) -> LossTotals:
     """Return the sums over all processes."""
-    own = [tally.c0_sum, *tally.sub_sums, tally.num_labels, tally.num_frames]
+    own = [totals.c0_sum, *totals.sub_sums, totals.num_labels, totals.num_frames]
     values = torch.tensor(own, dtype=torch.float64, device=accelerator.device)
     c0_sum, *sub_sums, num_labels, num_frames = accelerator.reduce(values, "sum").tolist()
-    return Tally(c0_sum, tuple(sub_sums), round(num_labels), round(num_frames))
+    return LossTotals(c0_sum, tuple(sub_sums), round(num_labels), round(num_frames))
 
 
 def _check(params: TrainParams, device: torch.device) -> None:

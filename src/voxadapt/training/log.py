@@ -1,4 +1,4 @@
-"""What training says about itself: log rows, epoch summaries, and its two ways to fail."""
+"""Log rows, epoch summaries, and the messages of divergence and lack of memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,8 +18,8 @@ from voxadapt.core.params import TrainParams
 from voxadapt.core.sums import ordered_sum
 from voxadapt.model.freezing import ModuleCount
 from voxadapt.training.batches import Example
-from voxadapt.training.losses import Tally
-from voxadapt.training.state import LoopState
+from voxadapt.training.losses import LossTotals
+from voxadapt.training.state import LogRow, LoopState
 
 COLUMNS = (
     "step", "epoch", "loss", "c0_loss", "sub_loss", "heldout_loss", "heldout_c0_loss",
@@ -30,7 +29,7 @@ COLUMNS = (
 SPEED = "frames_per_s"  # read off a clock: kept out of the log, which git tracks
 
 
-def write_log(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_log(path: str | Path, rows: Sequence[LogRow]) -> None:
     """Write the CSV log: one line per optimizer step, blanks where nothing was measured.
 
     Equal training gives equal bytes: how fast it was goes to `write_speed`.
@@ -39,12 +38,12 @@ def write_log(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
     _write_csv(path, [*COLUMNS, *sorted(names, key=lambda name: (len(name), name))], rows)
 
 
-def write_speed(path: str | Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_speed(path: str | Path, rows: Sequence[LogRow]) -> None:
     """Write the frames per second of each optimizer step, as CSV."""
     _write_csv(path, ["step", SPEED], [row for row in rows if SPEED in row])
 
 
-def _write_csv(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def _write_csv(path: str | Path, columns: Sequence[str], rows: Sequence[LogRow]) -> None:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -56,14 +55,12 @@ def _write_csv(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[
 
 
 def epoch_summary(
-    epoch: int, state: LoopState, heldout: Tally, params: TrainParams
-) -> dict[str, Any]:
+    epoch: int, state: LoopState, heldout: LossTotals, params: TrainParams
+) -> dict[str, object]:
     """Sum up one epoch: losses are means over all of its tokens."""
     rows = [row for row in state.rows if row["epoch"] == epoch and "loss" in row]
-    labels, frames = sum(r["num_labels"] for r in rows), sum(r["num_frames"] for r in rows)
-    c0_loss = ordered_sum(r["c0_loss"] * r["num_labels"] for r in rows) / labels
-    sub_loss = ordered_sum(r["sub_loss"] * r["num_frames"] for r in rows) / frames
-    probed = [r for r in rows if r["lost_update_share"] is not None]
+    c0_loss = _weighted_mean(rows, "c0_loss", "num_labels")
+    sub_loss = _weighted_mean(rows, "sub_loss", "num_frames")
     return {
         "epoch": epoch,
         "step": state.step,
@@ -78,26 +75,37 @@ def epoch_summary(
             **{k.removeprefix("heldout_"): v for k, v in heldout_columns(heldout, params).items()},
         },
         **{
-            name: ordered_sum(row[name] for row in probed) / len(probed)
-            for name in ("lost_update_share", "lost_update_share_trained")
+            key: ordered_sum(shares) / len(shares)
+            for key in ("lost_update_share", "lost_update_share_trained")
+            if (shares := _measured(rows, key))
         },
     }
 
 
-def heldout_columns(tally: Tally, params: TrainParams) -> dict[str, float | None]:
+def _measured(rows: Sequence[LogRow], key: str) -> list[float]:
+    return [value for row in rows if (value := row[key]) is not None]
+
+
+def _weighted_mean(rows: Sequence[LogRow], key: str, weight: str) -> float:
+    weights = _measured(rows, weight)
+    values = zip(_measured(rows, key), weights, strict=True)
+    return ordered_sum(value * weight for value, weight in values) / ordered_sum(weights)
+
+
+def heldout_columns(totals: LossTotals, params: TrainParams) -> dict[str, float | None]:
     """Return the held-out losses as log columns; a split without utterances leaves blanks."""
-    if not tally.num_frames:
+    if not totals.num_frames:
         return {"heldout_loss": None, "heldout_c0_loss": None, "heldout_sub_loss": None}
     return {
-        "heldout_loss": tally.loss(params.sub_talker_weight),
-        "heldout_c0_loss": tally.c0_loss,
-        "heldout_sub_loss": tally.sub_loss,
+        "heldout_loss": totals.loss(params.sub_talker_weight),
+        "heldout_c0_loss": totals.c0_loss,
+        "heldout_sub_loss": totals.sub_loss,
     }
 
 
-def codebook_columns(tally: Tally) -> dict[str, float]:
+def codebook_columns(totals: LossTotals) -> dict[str, float]:
     """Return the mean loss of each further codebook as log columns."""
-    return {f"c{k + 1}_loss": value for k, value in enumerate(tally.codebook_losses)}
+    return {f"c{k + 1}_loss": value for k, value in enumerate(totals.codebook_losses)}
 
 
 def not_finite(
@@ -174,9 +182,8 @@ def describe(
     num_processes: int = 1,
 ) -> str:
     """Say in a line what is trained; a learning rate means nothing without its dtype."""
-    total, trainable = (
-        sum(getattr(c, f"num_{k}") for c in counts) for k in ("params", "trainable")
-    )
+    total = sum(count.num_params for count in counts)
+    trainable = sum(count.num_trainable for count in counts)
     together = f"; {num_processes} processes share each batch" if num_processes > 1 else ""
     return (
         f"train: lr {params.lr:.2g} with {precision['master_dtype']} weights, compute in "

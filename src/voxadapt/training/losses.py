@@ -59,7 +59,7 @@ def total_loss(
 
 
 @dataclass
-class Tally:
+class LossTotals:
     """Running sums over batches, on the host, in float64.
 
     Attributes:
@@ -73,6 +73,11 @@ class Tally:
     sub_sums: tuple[float, ...] = ()
     num_labels: int = 0
     num_frames: int = 0
+
+    @classmethod
+    def zeros(cls, num_codebooks: int) -> LossTotals:
+        """Start the sums of K codebooks at zero."""
+        return cls(sub_sums=(0.0,) * (num_codebooks - 1))
 
     def add(self, sums: LossSums) -> None:
         """Add one batch."""

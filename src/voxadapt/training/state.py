@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -19,7 +19,10 @@ from voxadapt.core.params import TrainParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.manifest import Utterance
 from voxadapt.model.checkpoint import META
-from voxadapt.training.batches import Line
+from voxadapt.training.batches import GeneratedUtterance
+from voxadapt.training.optimizer import CompactAdamW
+
+LogRow = dict[str, float | None]  # a row of the CSV log; None where nothing was measured
 
 STATE_FORMAT = 2  # part of every fingerprint; raise it when a saved state means something else
 
@@ -32,27 +35,41 @@ class LoopState:
         epoch: Epochs finished.
         window: Optimizer steps finished in the epoch under way.
         step: Optimizer steps finished in all.
-        rows: Log rows; the first, of step 0, holds the Base's held-out loss.
+        rows: Log rows; the first, of step 0, holds the Base's loss on the selection split.
         epochs: Summary of each finished epoch.
     """
 
     epoch: int = 0
     window: int = 0
     step: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[LogRow] = field(default_factory=list)
+    epochs: list[dict[str, object]] = field(default_factory=list)
+
+
+class SavedState(TypedDict):
+    """Content of `state.pt`.
+
+    `loop`: a `LoopState` as a dictionary; `weights`: trained parameters by name; `rng` and
+    `cuda_rng`: states of the random streams on the CPU and on each GPU.
+    """
+
+    loop: dict[str, Any]
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    rng: Tensor
+    cuda_rng: list[Tensor]
 
 
 def run_identity(
     params: TrainParams,
     base_sha256: str,
-    utterances: Sequence[Utterance | Line],
+    utterances: Sequence[Utterance | GeneratedUtterance],
     codes: Mapping[str, np.ndarray],
     ref_audio: str | Path,
     attention: str,
     num_epochs: int,
-    adaptation: Mapping[str, Any],
-) -> dict[str, Any]:
+    adaptation: Mapping[str, object],
+) -> dict[str, object]:
     """Gather what decides a run's result: equal identities may share state and checkpoints.
 
     The number of epochs counts only where the schedule depends on it.
@@ -60,12 +77,12 @@ def run_identity(
     Args:
         params: `train` section.
         base_sha256: Hash of the Base's folder.
-        utterances: Rows that are learnt or measured.
+        utterances: Rows that are trained on or measured.
         codes: Their codes by id.
         ref_audio: Recording of the speaker vector.
         attention: Attention implementation.
         num_epochs: Epochs asked for.
-        adaptation: What the adaptation adds; nothing for a speaker.
+        adaptation: What the adaptation, tags and several speakers add; empty for one speaker.
     """
     rows = [(r.id, r.text, r.language, r.split, sha256_array(codes[r.id])) for r in utterances]
     # A parameter that is younger than the runs it left unchanged does not count while it is off.
@@ -82,7 +99,12 @@ def run_identity(
     }
 
 
-def save_state(path: Path, state: LoopState, trained: Mapping[str, Tensor], optimizer: Any) -> None:
+def save_state(
+    path: Path,
+    state: LoopState,
+    trained: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer | CompactAdamW,
+) -> None:
     """Write everything that a resumed run needs, in one piece."""
     with replacing(path) as part:
         torch.save(
@@ -97,7 +119,7 @@ def save_state(path: Path, state: LoopState, trained: Mapping[str, Tensor], opti
         )
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
+def load_state(folder: Path) -> SavedState | None:
     """Read the state of an earlier run, if it is there with all the epochs that it has finished.
 
     Where an epoch is missing or torn, the run is to begin anew.
@@ -109,7 +131,7 @@ def load_state(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved: SavedState = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -117,6 +139,24 @@ def load_state(folder: Path) -> dict[str, Any] | None:
         ) from None
     epochs = [folder / f"epoch-{n}" for n in range(1, saved["loop"]["epoch"] + 1)]
     return saved if all(_is_whole(path) for path in epochs) else None
+
+
+@torch.no_grad()
+def restore_state(
+    saved: SavedState,
+    trained: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer | CompactAdamW,
+) -> None:
+    """Put weights, optimizer and random streams where the saved run stood."""
+    for name, parameter in trained.items():
+        parameter.copy_(saved["weights"][name])
+    optimizer.load_state_dict(saved["optimizer"])  # type: ignore[arg-type]
+    torch.set_rng_state(saved["rng"])
+    if any(
+        parameter.is_cuda for parameter in trained.values()
+    ):  # another machine may have more GPUs, or fewer
+        for index, rng in enumerate(saved["cuda_rng"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(rng, index)
 
 
 def _is_whole(epoch: Path) -> bool:

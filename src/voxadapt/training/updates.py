@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from voxadapt.model.checkpoint import iterate_weights
 from voxadapt.model.freezing import module_of
-from voxadapt.training.compact import CompactAdamW, round_master
+from voxadapt.training.optimizer import (
+    CompactAdamW,
+    ParamGroup,
+    round_master,
+    sample_moments,
+    sample_weights,
+)
+
+AnyOptimizer = torch.optim.Optimizer | CompactAdamW
 
 _VALUES_PER_TENSOR = 2048
 _CHUNK = 1 << 22  # values compared at once; they are held in float64
@@ -56,49 +64,31 @@ class UpdateProbe:
         self._before: list[Tensor] = []
 
     @torch.no_grad()
-    def before_step(self, optimizer: torch.optim.AdamW | CompactAdamW) -> None:
+    def before_step(self, optimizer: AnyOptimizer) -> None:
         """Remember the sampled weights."""
-        self._before = [
-            optimizer.masters(p, index)
-            if isinstance(optimizer, CompactAdamW)
-            else p.reshape(-1)[index].clone()
-            for p, index, _ in self._items
-        ]
+        self._before = [sample_weights(optimizer, p, index) for p, index, _ in self._items]
 
     @torch.no_grad()
-    def after_step(self, optimizer: torch.optim.AdamW | CompactAdamW) -> LostShare:
+    def after_step(self, optimizer: AnyOptimizer) -> LostShare:
         """Return what the step just taken has lost.
 
-        Of a `CompactAdamW`, what its masters would lose if they were rounded to the nearest. They
-        are rounded at random in proportion, so that on average nothing of this is lost.
+        For a `CompactAdamW`, what its masters would lose if they were rounded to the nearest. They
+        are rounded stochastically, so that on average nothing of this is lost.
         """
-        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
         items = [  # a tensor without state had no gradient, so no update
-            (*item, old, optimizer.state[item[0]])
+            (*item, old)
             for item, old in zip(self._items, self._before, strict=True)
             if optimizer.state.get(item[0])
         ]
         if not items:
             return LostShare(0.0, 0.0)
         # Values are read from a GPU at once: each reading waits for all that it has still to do.
-        steps = torch.stack([torch.as_tensor(state["step"]) for *_, state in items]).tolist()
-        counts = []
-        for (parameter, index, kind, old, state), step in zip(items, steps, strict=True):
-            group = groups[id(parameter)]
-            if isinstance(optimizer, CompactAdamW):
-                mean, square = optimizer.moments(parameter, index)
-            else:
-                mean = state["exp_avg"].reshape(-1)[index].float()
-                square = state["exp_avg_sq"].reshape(-1)[index].float()
-            update = _adamw_update(mean, square, step, old.float(), group)
-            counted = update != 0
-            still = [
-                (old.to(dtype).float() + update).to(dtype) == old.to(dtype)
-                for dtype in (kind, parameter.dtype)
-            ]
-            if isinstance(optimizer, CompactAdamW):
-                still[1] = round_master(old + update) == old
-            counts.append(torch.stack([counted, *(same & counted for same in still)]).sum(dim=1))
+        steps = [torch.as_tensor(optimizer.state[p]["step"]) for p, *_ in items]
+        groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+        counts = [
+            _count_lost(optimizer, groups[id(item[0])], item, step)
+            for item, step in zip(items, torch.stack(steps).tolist(), strict=True)
+        ]
         lost_stored = lost_trained = moved = 0.0
         for (parameter, index, *_), found in zip(items, torch.stack(counts).tolist(), strict=True):
             scale = parameter.numel() / len(index)
@@ -108,6 +98,26 @@ class UpdateProbe:
         if not moved:
             return LostShare(0.0, 0.0)
         return LostShare(lost_stored / moved, lost_trained / moved)
+
+
+def _count_lost(
+    optimizer: AnyOptimizer,
+    group: ParamGroup | dict[str, Any],
+    item: tuple[nn.Parameter, Tensor, torch.dtype, Tensor],
+    step: float,
+) -> Tensor:
+    """Count sampled weights with an update, lost if stored, and lost in training: `[3]` int64."""
+    parameter, index, kind, old = item
+    mean, square = sample_moments(optimizer, parameter, index)
+    update = _adamw_update(mean, square, step, old.float(), group)
+    lost_stored = (old.to(kind).float() + update).to(kind) == old.to(kind)
+    if isinstance(optimizer, CompactAdamW):
+        lost_trained = round_master(old + update) == old
+    else:
+        dtype = parameter.dtype
+        lost_trained = (old.to(dtype).float() + update).to(dtype) == old.to(dtype)
+    counted = update != 0
+    return torch.stack([counted, lost_stored & counted, lost_trained & counted]).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -150,7 +160,7 @@ def measure_drift(named: Mapping[str, Tensor], base_dir: str | Path) -> dict[str
 
 
 def _adamw_update(
-    mean: Tensor, square: Tensor, step: float, weight: Tensor, group: Mapping[str, Any]
+    mean: Tensor, square: Tensor, step: float, weight: Tensor, group: ParamGroup | dict[str, Any]
 ) -> Tensor:
     """Recompute AdamW's change of the sampled weights in float32."""
     beta1, beta2 = group["betas"]

@@ -20,7 +20,7 @@ from voxadapt.pipeline.language.speak_and_score import score_languages
 from voxadapt.pipeline.language.stage1 import train_rows
 from voxadapt.pipeline.language.training import Output, train_on_recordings, train_params
 from voxadapt.pipeline.tracks import language_section
-from voxadapt.training.language import TALKER
+from voxadapt.training.adaptations.language import TALKER
 
 #: How arms are named on the command line and in tables.
 ARM_TITLES = {

@@ -34,14 +34,14 @@ from voxadapt.pipeline.language.training import (
     train_params,
 )
 from voxadapt.pipeline.tracks import language_section, language_track
-from voxadapt.training.adaptation import Adaptation
-from voxadapt.training.batches import Line
-from voxadapt.training.language import (
-    Trained,
-    language_adaptation,
+from voxadapt.training.adaptations.base import Adaptation
+from voxadapt.training.adaptations.language import (
+    LanguageAdaptation,
+    TrainedParts,
     occurring_tokens,
     respelled_rows,
 )
+from voxadapt.training.batches import GeneratedUtterance
 
 if TYPE_CHECKING:
     from qwen_tts import Qwen3TTSModel
@@ -95,9 +95,9 @@ def train_rows(params: Params, language: LanguageParams, output: Output) -> Reco
     values = None
     if options.init_rows or options.objective == "rows":
         values = respelled_rows(tts, tokens, respelling.respell_piece)
-    trained = Trained(token_ids=tokens, values=values)
+    trained = TrainedParts(token_ids=tokens, values=values)
     label = f"stage 1, {options.objective}"
-    adaptation = language_adaptation(language, model_path, trained, label)
+    adaptation = LanguageAdaptation(language, model_path, trained, label)
     if options.objective == "rows":
         metrics = _set_rows(params, tts, adaptation, utterances[0].ref_audio, output)
         return metrics | {"objective": options.objective}
@@ -146,7 +146,9 @@ def _training_data(
     ref_audio = utterances[0].ref_audio
     model_path = resolve_model(params.model)
     arrays = dict(read_corpus_codes(model_path, utterances, language_track(params).corpus))
-    rows: list[Utterance | Line] = [row for row in utterances if row.split == "selection"]
+    rows: list[Utterance | GeneratedUtterance] = [
+        row for row in utterances if row.split == "selection"
+    ]
     facts: Record = {}
 
     def read(texts: Sequence[str], take: int = 0) -> list[np.ndarray | None]:
@@ -163,7 +165,7 @@ def _training_data(
                     num_unfinished += 1
                     continue
                 name = f"{line.id}#{take}"
-                rows.append(Line(name, line.text, language.name))
+                rows.append(GeneratedUtterance(name, line.text, language.name))
                 arrays[name] = codes_NK
         facts["texts"] = {"num_texts": len(texts), "num_unfinished": num_unfinished}
     wanted = round(options.source_share / max(1e-9, 1 - options.source_share) * num_train(rows))
@@ -173,7 +175,7 @@ def _training_data(
         spoken = read([line.text for line in repeated])
         for line, codes_NK in zip(repeated, spoken, strict=True):
             if codes_NK is not None:
-                rows.append(Line(line.id, line.text, source.language))
+                rows.append(GeneratedUtterance(line.id, line.text, source.language))
                 arrays[line.id] = codes_NK
                 tags[line.id] = source.language
     facts["num_source_texts"] = len(tags)

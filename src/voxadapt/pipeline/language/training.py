@@ -17,9 +17,13 @@ from voxadapt.model.load import load_tts
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.corpus_codes import read_corpus_codes
 from voxadapt.pipeline.tracks import language_section, language_track
-from voxadapt.training.adaptation import Adaptation
-from voxadapt.training.batches import Line
-from voxadapt.training.language import Trained, language_adaptation, occurring_tokens
+from voxadapt.training.adaptations.base import Adaptation
+from voxadapt.training.adaptations.language import (
+    LanguageAdaptation,
+    TrainedParts,
+    occurring_tokens,
+)
+from voxadapt.training.batches import GeneratedUtterance
 from voxadapt.training.trainer import train
 
 
@@ -48,7 +52,7 @@ class TrainingData:
     """
 
     ref_audio: str
-    rows: list[Utterance | Line]
+    rows: list[Utterance | GeneratedUtterance]
     codes: Mapping[str, np.ndarray]
     tags: Mapping[str, str] = field(default_factory=dict)
 
@@ -108,8 +112,8 @@ def train_on_recordings(
     if with_rows:
         texts = [row.text for row in utterances if row.split == "train"]
         tokens = occurring_tokens(load_tts(model_path), texts)
-    trained = Trained(token_ids=tokens, modules=modules, lora_rank=lora_rank, start=start)
-    adaptation = language_adaptation(language_section(params), model_path, trained, label)
+    trained = TrainedParts(token_ids=tokens, modules=modules, lora_rank=lora_rank, start=start)
+    adaptation = LanguageAdaptation(language_section(params), model_path, trained, label)
     data = TrainingData(utterances[0].ref_audio, list(utterances), arrays)
     return run_training(params, options, adaptation, data, num_epochs, output)
 
@@ -150,6 +154,6 @@ def run_training(
     }
 
 
-def num_train(rows: Sequence[Utterance | Line]) -> int:
+def num_train(rows: Sequence[Utterance | GeneratedUtterance]) -> int:
     """Count what is learnt; the other rows are measured."""
     return sum(row.split == "train" for row in rows)

@@ -10,7 +10,7 @@ from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.training import trainer as loop
 from voxadapt.training.batches import build_examples
-from voxadapt.training.occurring import TEXT_EMBEDDING, occurring_rows
+from voxadapt.training.text_rows import TEXT_EMBEDDING, occurring_rows
 
 UNCLIPPED = {"max_grad_norm": 1e9}  # the norm's rounding depends on how many zeros it sums
 

@@ -1,40 +1,40 @@
-"""Of a trained text embedding, only the rows that the corpus holds are given to the optimizer.
+"""The optimizer gets only those rows of a trained text embedding that occur in the corpus.
 
-The others get no gradient and do not decay, so they would not move; but as parts of one parameter
-they would cost a gradient, two moments and their arithmetic in every step. They are two thirds of
-an optimizer step at the 0.6B's text vocabulary, whose table is a third of the model.
+The others have no gradient and do not decay, so they would not move; but as parts of one parameter
+they would cost a gradient, two moments and their arithmetic in every step: two thirds of an
+optimizer step at the 0.6B's text vocabulary, whose table is a third of the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import nn
 
 from voxadapt.model.layout import NONE
 from voxadapt.model.rows import install_rows
+from voxadapt.model.stock import TtsModel
 from voxadapt.training.batches import Example
 
 TEXT_EMBEDDING = "talker.model.text_embedding.weight"
 
 
-class OccurringRows:
+class TextRows:
     """The text rows of a corpus as a parameter of their own, in float32.
 
-    The model looks them up in place of the table's, which they are written back to before it is
-    read as a whole.
+    The model looks them up in place of the table's. `write_back` copies them into the table, before
+    that is stored or compared as a whole.
 
     Args:
         model: `Qwen3TTSForConditionalGeneration` whose text embedding is trained.
-        examples: All that is learnt.
+        examples: All that is trained on.
 
     Attributes:
         rows: The parameter, `[R, D]`.
     """
 
-    def __init__(self, model: Any, examples: Sequence[Example]) -> None:
+    def __init__(self, model: TtsModel, examples: Sequence[Example]) -> None:
         found = {i for e in examples for i in (*e.text_ids.tolist(), *e.layout.text_ids)} - {NONE}
         self._module = install_rows(model, "text", sorted(found))
         self.rows = self._module.rows
@@ -51,8 +51,8 @@ class OccurringRows:
 
 
 def occurring_rows(
-    model: Any, trained: Mapping[str, nn.Parameter], examples: Sequence[Example]
-) -> OccurringRows | None:
+    model: TtsModel, trained: Mapping[str, nn.Parameter], examples: Sequence[Example]
+) -> TextRows | None:
     """Reduce a trained text embedding to the rows of a corpus.
 
     Returns:
@@ -61,4 +61,4 @@ def occurring_rows(
     table = trained.get(TEXT_EMBEDDING)
     if table is None or table.dtype != torch.float32:
         return None
-    return OccurringRows(model, examples)
+    return TextRows(model, examples)

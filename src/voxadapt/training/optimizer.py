@@ -1,14 +1,14 @@
-"""AdamW where memory is short: seven bytes a weight instead of sixteen, and no update is lost.
+"""The optimizers: torch's AdamW, and one for little memory, of seven bytes a weight, not sixteen.
 
-A weight that is kept in bfloat16 alone swallows most updates of fine-tuning: they are smaller
-than half the distance to its neighbour. Here the model computes with bfloat16 weights, and the
-optimizer keeps the next eight bits of each beside it. Both together are a 24-bit master, on which
-the update is rounded up or down at random in proportion, so that on average all of it arrives.
+A weight that is kept in bfloat16 alone loses most updates of fine-tuning: they are smaller than
+half the distance to the next value. `CompactAdamW` keeps the next eight bits of each bfloat16
+weight beside it. Both together are a 24-bit master, to which the update is added with stochastic
+rounding, so that it arrives in full on average.
 
-The two moments have a byte a weight, in blocks of 256 with a scale of their own. Their levels lie
-ever closer towards zero, and they too are rounded at random: a moment changes by a tenth, or a
-thousandth, of the new gradient, less than the distance of two levels, and rounding to the nearest
-would leave it where it was for ever.
+The two moments take a byte a weight, in blocks of 256 that share a scale. Their levels lie closer
+together towards zero, and they too are rounded stochastically: a step changes the moments by a
+tenth, or a thousandth, of the new gradient, which is less than the distance of two levels, and
+rounding to the nearest would leave them unchanged for ever.
 
 Shape legend: N weights of a tensor, C weights of a chunk, S blocks.
 """
@@ -17,14 +17,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
+from voxadapt.core.params import TrainParams
+
 BLOCK = 256  # moments that share a scale
 _CHUNK = 1 << 21  # weights updated at once: bounds the float32 copies
 _LOW_BITS = 8  # of the master, beside the sixteen of the weight
+
+
+class GroupOptions(TypedDict):
+    """Parameters that share a weight decay."""
+
+    params: list[nn.Parameter]
+    weight_decay: float
+
+
+class ParamGroup(GroupOptions):
+    """Parameters that share their options, as in `torch.optim`."""
+
+    lr: float
+    betas: tuple[float, float]
+    eps: float
+
+
+class CompactState(TypedDict):
+    """What is kept of a parameter of N weights in S blocks.
+
+    `low`: `[N]` int8; `mean` and `square`: `[N]` uint8, with scales `[S]` float32.
+    """
+
+    step: int
+    low: Tensor
+    mean: Tensor
+    mean_scale: Tensor
+    square: Tensor
+    square_scale: Tensor
+
+
+class SavedOptimizer(TypedDict):
+    """State and options; parameters are numbered in the order of the groups."""
+
+    state: dict[int, CompactState]
+    groups: list[dict[str, object]]
 
 
 class CompactAdamW:
@@ -34,31 +72,29 @@ class CompactAdamW:
     because loading a state there casts every tensor to the type of its parameter.
 
     Args:
-        groups: Each with `params` and its `weight_decay`.
+        groups: Each with its parameters and `weight_decay`.
         lr: Learning rate, until a group's `lr` is set.
         betas: Decay of the two moments.
         eps: Added to the root of the second moment.
-        seed: Of the random rounding, which depends on it and the number of the step only.
+        seed: Of the stochastic rounding, which depends on it and the number of the step only.
 
     Attributes:
         param_groups: As in torch.
-        state: Of each parameter that has had a gradient: `step`; `low` `[N]` int8; `mean` and
-            `square`, `[N]` uint8, with `mean_scale` and `square_scale`, `[S]` float32.
+        state: Of each parameter that has had a gradient.
     """
 
     def __init__(
         self,
-        groups: Sequence[Mapping[str, Any]],
+        groups: Sequence[GroupOptions],
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         seed: int = 0,
     ) -> None:
-        shared = {"lr": lr, "betas": betas, "eps": eps}
-        self.param_groups: list[dict[str, Any]] = [
-            {**shared, **group, "params": list(group["params"])} for group in groups
+        self.param_groups: list[ParamGroup] = [
+            {"lr": lr, "betas": betas, "eps": eps, **group} for group in groups
         ]
-        self.state: dict[nn.Parameter, dict[str, Any]] = {}
+        self.state: dict[nn.Parameter, CompactState] = {}
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
         for parameter in self._parameters():
@@ -108,8 +144,8 @@ class CompactAdamW:
             square_levels[state["square"][index].int()] * state["square_scale"][block],
         )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return state and options, parameters numbered in the order of the groups."""
+    def state_dict(self) -> SavedOptimizer:
+        """Return state and options."""
         return {
             "state": {
                 number: self.state[parameter]
@@ -122,15 +158,12 @@ class CompactAdamW:
             ],
         }
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, saved: SavedOptimizer) -> None:
         """Take over what `state_dict` returned, on the parameters' devices."""
         for group, options in zip(self.param_groups, saved["groups"], strict=True):
-            group.update(options)
+            group.update(options)  # type: ignore[typeddict-item]
         self.state = {
-            parameter: {
-                key: value.to(parameter.device) if isinstance(value, Tensor) else value
-                for key, value in saved["state"][number].items()
-            }
+            parameter: _on_device(saved["state"][number], parameter.device)
             for number, parameter in enumerate(self._parameters())
             if number in saved["state"]
         }
@@ -151,7 +184,57 @@ def round_master(values: Tensor) -> Tensor:
     return (bits & -(1 << (16 - _LOW_BITS))).view(torch.float32)
 
 
-def _new_state(parameter: nn.Parameter) -> dict[str, Any]:
+def make_optimizer(
+    trained: Mapping[str, nn.Parameter], params: TrainParams
+) -> torch.optim.AdamW | CompactAdamW:
+    """Make AdamW that decays matrices only: rows of an embedding that no batch used must not move.
+
+    Args:
+        trained: Parameters by name.
+        params: `train` section.
+    """
+    decayed = {name for name, p in trained.items() if p.ndim > 1 and "embedding" not in name}
+    matrices = [p for name, p in trained.items() if name in decayed]
+    others = [p for name, p in trained.items() if name not in decayed]
+    groups: list[GroupOptions] = [
+        {"params": matrices, "weight_decay": params.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if params.low_memory:
+        return CompactAdamW(groups, params.lr, seed=params.seed)
+    # One kernel does it all, in one pass over the weights and without a copy of them.
+    return torch.optim.AdamW(groups, lr=params.lr, fused=True)  # type: ignore[arg-type]
+
+
+def sample_weights(
+    optimizer: torch.optim.Optimizer | CompactAdamW, parameter: nn.Parameter, index: Tensor
+) -> Tensor:
+    """Return single weights as the optimizer keeps them; `index` counts the flattened parameter."""
+    if isinstance(optimizer, CompactAdamW):
+        return optimizer.masters(parameter, index)
+    return parameter.reshape(-1)[index].clone()
+
+
+def sample_moments(
+    optimizer: torch.optim.Optimizer | CompactAdamW, parameter: nn.Parameter, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return first and second moment of single weights, as float32; arguments as above."""
+    if isinstance(optimizer, CompactAdamW):
+        return optimizer.moments(parameter, index)
+    state = optimizer.state[parameter]
+    return (
+        state["exp_avg"].reshape(-1)[index].float(),
+        state["exp_avg_sq"].reshape(-1)[index].float(),
+    )
+
+
+def _on_device(state: CompactState, device: torch.device) -> CompactState:
+    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state.items()}
+    return cast(CompactState, moved)
+
+
+def _new_state(parameter: nn.Parameter) -> CompactState:
     count, device = parameter.numel(), parameter.device
     blocks = -(-count // BLOCK)
     return {
@@ -166,8 +249,8 @@ def _new_state(parameter: nn.Parameter) -> dict[str, Any]:
 
 def _move(
     parameter: nn.Parameter,
-    state: dict[str, Any],
-    group: Mapping[str, Any],
+    state: CompactState,
+    group: ParamGroup,
     generator: torch.Generator,
 ) -> None:
     """Take one step of a parameter, a chunk at a time."""
@@ -183,10 +266,10 @@ def _move(
         mean_C.lerp_(grad_C, 1 - beta1)
         square_C = _decode(state["square"][at], state["square_scale"][scales], square_levels)
         square_C.lerp_(grad_C.square_(), 1 - beta2)
-        for name, values, levels in (
-            ("mean", mean_C, mean_levels), ("square", square_C, square_levels)
-        ):  # fmt: skip
-            state[name][at], state[f"{name}_scale"][scales] = _encode(values, levels, generator)
+        state["mean"][at], state["mean_scale"][scales] = _encode(mean_C, mean_levels, generator)
+        state["square"][at], state["square_scale"][scales] = _encode(
+            square_C, square_levels, generator
+        )
         denominator = square_C.div_(1 - beta2**step).sqrt_().add_(group["eps"])
         master_C = _join(weight[at], state["low"][at])
         master_C.mul_(1 - lr * group["weight_decay"])
@@ -201,7 +284,7 @@ def _join(weight: Tensor, low: Tensor) -> Tensor:
 
 
 def _split(master: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Round masters at random to 24 bits; return the nearest bfloat16 and the signed remainder."""
+    """Round masters stochastically; return the nearest bfloat16 and the signed remainder."""
     step = 1 << (16 - _LOW_BITS)
     noise = torch.empty_like(master, dtype=torch.int32).random_(0, step, generator=generator)
     bits = noise.add_(master.view(torch.int32)).bitwise_and_(-step)
@@ -211,7 +294,7 @@ def _split(master: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def _encode(values: Tensor, levels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Round values at random to one of the two levels that enclose them.
+    """Round values stochastically to one of the two levels that enclose them.
 
     Args:
         values: `[C]` float32.

@@ -1,0 +1,59 @@
+"""The interface of an adaptation: what is trained, and how an epoch is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from voxadapt.model.freezing import ModuleCount
+from voxadapt.model.stock import Tts
+from voxadapt.model.tokens import SpecialIds
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is ready to be trained.
+
+    Attributes:
+        ids: Special ids, with a language that the adaptation has added.
+        trained: Trained parameters by name.
+        counts: Parameters of each part of the model.
+        about: Facts for `meta.json` and the metrics.
+        export: Writes the checkpoint of an epoch, given its folder and the facts for `meta.json`.
+        describe: What is trained, for the log line.
+        stored: Type in which a checkpoint keeps parameters that the Base's files do not name.
+    """
+
+    ids: SpecialIds
+    trained: Mapping[str, nn.Parameter]
+    counts: tuple[ModuleCount, ...]
+    about: Mapping[str, object]
+    export: Callable[[Path, Mapping[str, object]], object]
+    describe: str
+    stored: Mapping[str, torch.dtype] = field(default_factory=dict)
+
+
+class Adaptation(Protocol):
+    """A way to adapt the Base."""
+
+    @property
+    def label(self) -> str:
+        """Name in progress lines."""
+
+    @property
+    def identity(self) -> Mapping[str, object]:
+        """What decides the result besides parameters, data and Base; part of the fingerprint."""
+
+    def prepare(self, tts: Tts, ids: SpecialIds, vectors: Tensor) -> Prepared:
+        """Make a loaded Base ready to be trained.
+
+        Args:
+            tts: Stock model in the type of the master weights.
+            ids: Its special ids.
+            vectors: Speaker vectors `[S, D]`.
+        """

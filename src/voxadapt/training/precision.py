@@ -1,0 +1,56 @@
+"""Types of the weights in memory, in the forward pass and in the checkpoint."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from voxadapt.core.params import TrainParams
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How a run computes.
+
+    Attributes:
+        master: Type of the weights in memory, which the optimizer moves.
+        compute: Type of the forward pass.
+        low_memory: `CompactAdamW` keeps eight more bits of each weight.
+    """
+
+    master: torch.dtype
+    compute: torch.dtype
+    low_memory: bool
+
+    @classmethod
+    def of(cls, params: TrainParams) -> Precision:
+        """Read the `train` section."""
+        compute: torch.dtype = getattr(torch, params.compute_dtype)
+        full = params.master_weights and not params.low_memory
+        return cls(torch.float32 if full else compute, compute, params.low_memory)
+
+    def cast(self, model: nn.Module) -> None:
+        """Give the parameters the master type; buffers (rotary frequencies) stay float32."""
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(self.master)
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[object]:
+        """Return the context of a forward pass."""
+        if self.compute == torch.float32 or self.master != torch.float32:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.compute)
+
+    def names(self, stored: torch.dtype) -> dict[str, str]:
+        """Name the types for records, with the one that the checkpoint has."""
+        return {
+            "master_dtype": "24-bit" if self.low_memory else _name(self.master),
+            "compute_dtype": _name(self.compute),
+            "stored_dtype": _name(stored),
+        }
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,77 @@
+"""Which speaker says each utterance, and the recordings that give their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import sha256_file
+from voxadapt.data.manifest import Utterance
+from voxadapt.training.batches import GeneratedUtterance
+
+
+@dataclass(frozen=True)
+class SpeakerIndex:
+    """The speakers of a corpus, one or several.
+
+    Attributes:
+        names: Their names, in the order of their vectors.
+        references: Recording of each.
+        of_utterance: Place in `names` of the speaker of each utterance, by its id.
+        named: The caller has named them; False for the one speaker of `params.speaker_name`.
+    """
+
+    names: tuple[str, ...]
+    references: tuple[Path, ...]
+    of_utterance: Mapping[str, int]
+    named: bool
+
+    @classmethod
+    def build(
+        cls,
+        utterances: Sequence[Utterance | GeneratedUtterance],
+        speaker_name: str,
+        ref_audio: str | Path,
+        recordings: Mapping[str, str | Path] | None = None,
+    ) -> SpeakerIndex:
+        """Find the speaker of each utterance.
+
+        Args:
+            utterances: All that are trained on or measured.
+            speaker_name: Speaker of the utterances that name none.
+            ref_audio: Recording of a single speaker.
+            recordings: Recordings of several speakers by name; None: a single speaker.
+
+        Raises:
+            UserError: When a speaker has no recording, or no utterance in the train split.
+        """
+        if not recordings:
+            index = {row.id: 0 for row in utterances}
+            return cls((speaker_name,), (Path(ref_audio),), index, False)
+        names = tuple(recordings)
+        speaker = {row.id: getattr(row, "speaker", None) or speaker_name for row in utterances}
+        in_train = {speaker[row.id] for row in utterances if row.split == "train"}
+        problems = [
+            Problem(name, "a speaker with a reference recording", "none", "Run the audit again.")
+            for name in sorted(set(speaker.values()) - set(names))
+        ] + [
+            Problem(f"speaker {name}", "utterances of the train split", "none",
+                    "Add clips, or leave the speaker out of train.speakers.")
+            for name in names if name not in in_train
+        ]  # fmt: skip
+        if problems:
+            raise UserError(problems, "Not every speaker can be trained.")
+        index = {utterance: names.index(name) for utterance, name in speaker.items()}
+        return cls(names, tuple(map(Path, recordings.values())), index, True)
+
+    def identity(self) -> dict[str, object]:
+        """Return what several speakers add to a run's fingerprint; nothing for a single one."""
+        if not self.named:
+            return {}
+        return {
+            "spoken_by": dict(self.of_utterance),
+            "references": [sha256_file(path) for path in self.references],
+            "speakers": list(self.names),
+        }
