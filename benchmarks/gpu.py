@@ -203,7 +203,7 @@ def train_mode(
 def speak(tts: Any, prompt: Any, way: str, sample: bool) -> tuple[float, list[Any]]:
     """Speak the sentences without the codec, in one of WAYS; return seconds and codes of each."""
     from voxadapt.generation import cuda_graph as capture
-    from voxadapt.generation.decoding import Decoding, joined_weights
+    from voxadapt.generation.decoding import Decoding, fused_weights
 
     codec = tts.model.speech_tokenizer
     spoken: list[Any] = []
@@ -224,7 +224,7 @@ def speak(tts: Any, prompt: Any, way: str, sample: bool) -> tuple[float, list[An
         if way == "stock":
             tts.generate_voice_clone(**call)
         else:
-            joined = joined_weights(tts.model.talker)
+            joined = fused_weights(tts.model.talker)
             joined.record = way == "recorded" and capture.possible(tts.model.device)
             with Decoding(tts.model, range(ROWS), [LIMIT] * ROWS):
                 tts.generate_voice_clone(**call)
@@ -234,7 +234,7 @@ def speak(tts: Any, prompt: Any, way: str, sample: bool) -> tuple[float, list[An
 
 def decoding(size: str, root: Path, runs: int) -> None:
     """Time the loops in turns, compare greedy codes in float32, and write the section."""
-    from voxadapt.generation.decoding import forget, joined_weights
+    from voxadapt.generation.decoding import forget, fused_weights
 
     model = build(root, size)
     write_reference(root / "ref.wav")
@@ -263,7 +263,7 @@ def decoding(size: str, root: Path, runs: int) -> None:
                     )
                 )
         first = speak(tts, prompt, "recorded", True)[0]  # records
-        is_recorded = joined_weights(tts.model.talker).record
+        is_recorded = fused_weights(tts.model.talker).record
         taken: dict[str, list[float]] = {way: [] for way in WAYS}
         wholes = []
         for run in range(runs + 1):

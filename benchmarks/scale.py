@@ -167,7 +167,8 @@ def one_run(step: str, back_end: str, count: int, root: Path) -> Cost:
         ]  # fmt: skip
 
         def work(folder: Path) -> Any:
-            return extract_codes(rows, Codec(), 8.0, folder, "0" * 64, root, executor=executor)
+            codec: Any = Codec()
+            return extract_codes(rows, codec, 8.0, folder, "0" * 64, root, executor=executor)
     else:
         clips = [
             EvalClip(

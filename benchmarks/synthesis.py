@@ -64,16 +64,16 @@ def products_s(tts: Any, rows: int) -> float:
 
     What the loop could reach if norms, attention, sampling and Python cost nothing.
     """
-    from voxadapt.generation.decoding import joined_weights
+    from voxadapt.generation.decoding import fused_weights
 
-    weights, repeats = joined_weights(tts.model.talker), 20
+    weights, repeats = fused_weights(tts.model.talker), 20
     again = tts.model.talker.config.num_code_groups  # positions of a frame in the predictor
     taken = 0.0
     for stack, count in ((weights.talker, 1), (weights.predictor, again)):
         calls = [
             (product, torch.randn(rows, product.num_inputs))
             for layer in stack.layers
-            for product in layer.products
+            for product in layer.linears
         ]
         with torch.inference_mode():
             start = time.process_time()

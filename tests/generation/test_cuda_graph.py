@@ -179,7 +179,7 @@ def test_what_was_recorded_is_freed_at_once(
 ) -> None:
     codes_of(tts, TEXTS[:1], monkeypatch, sample=False, seeds=[0], limits=8)
     assert recorded
-    joined = decoding.joined_weights(tts.model.talker)
+    joined = decoding.fused_weights(tts.model.talker)
     alive = weakref.ref(joined.recorded)
     del joined
     gc.disable()
@@ -207,8 +207,8 @@ def test_a_frame_on_a_gpu_mixes_no_devices_and_waits_for_nothing() -> None:
     with counted.pretended() as count, torch.inference_mode():
         talker = counted.place(empty, counted.GPU, count).model.talker
         options["eos_token_id"] = talker.config.codec_eos_token_id
-        room = decoding._Room(4, 64, 128, 64)
-        frames = decoding._Frames(talker, decoding._Joined(talker), room, options, True)
+        room = decoding._Capacity(4, 64, 128, 64)
+        frames = decoding._Frames(talker, decoding._FusedWeights(talker), room, options, True)
         frames._load_noise()
         count.waits.clear()
         for slots in (4, 2, 1):

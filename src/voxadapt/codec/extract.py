@@ -19,7 +19,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,24 +31,26 @@ from voxadapt.core.files import write_atomic
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.data.manifest import Utterance
+from voxadapt.model.stock import SpeechTokenizer
 
 #: Longest padded audio of a batch on a CPU: from there on its activations leave the caches, and a
 #: batch takes longer than its clips do one after another.
 CPU_BATCH_S = 8.0
 
+Item = TypeVar("Item")
 Waves = list[tuple[Utterance, np.ndarray]]  # clips with their samples, in whole frames
 
 
 def extract_codes(
     utterances: Sequence[Utterance],
-    tokenizer: Any,
+    tokenizer: SpeechTokenizer,
     batch_seconds: float,
     work_dir: str | Path,
     codec_sha256: str,
     root: str | Path = ".",
     *,
     executor: Executor = LOCAL,
-    load: Callable[[], Any] | None = None,
+    load: Callable[[], SpeechTokenizer] | None = None,
 ) -> Codes:
     """Encode every clip, resuming where an earlier run stopped.
 
@@ -95,7 +97,9 @@ def extract_codes(
     return Codes(files, lambda name: np.load(files[name], allow_pickle=False))
 
 
-def decode_codes(codes: Mapping[str, np.ndarray], tokenizer: Any) -> dict[str, np.ndarray]:
+def decode_codes(
+    codes: Mapping[str, np.ndarray], tokenizer: SpeechTokenizer
+) -> dict[str, np.ndarray]:
     """Turn codes back into sound, clip by clip, as generated speech is.
 
     What the codec holds is then bounded by its own window, and a clip's samples do not depend on
@@ -129,9 +133,11 @@ def _groups(clips: Sequence[Utterance], batch_seconds: float) -> list[list[Utter
     return _split(ordered, [clip.duration_s for clip in ordered], batch_seconds)
 
 
-def _split(items: Sequence[Any], durations_s: Sequence[float], batch_seconds: float) -> list[Any]:
+def _split(
+    items: Sequence[Item], durations_s: Sequence[float], batch_seconds: float
+) -> list[list[Item]]:
     """Cut a list, sorted by duration, so that size x longest stays within the limit."""
-    groups: list[list[Any]] = []
+    groups: list[list[Item]] = []
     for item, duration_s in zip(items, durations_s, strict=True):
         if groups and (len(groups[-1]) + 1) * duration_s <= batch_seconds:
             groups[-1].append(item)
@@ -169,14 +175,14 @@ def _read(
 
 
 def _encode_whole(
-    tokenizer: Any, batch: tuple[Waves, list[Problem]], hop: int
+    tokenizer: SpeechTokenizer, batch: tuple[Waves, list[Problem]], hop: int
 ) -> tuple[list[np.ndarray], list[Problem]]:
     """Encode a batch of which every clip could be read."""
     waves, problems = batch
     return ([] if problems else _encode(waves, tokenizer, hop)), problems
 
 
-def _encode(waves: Waves, tokenizer: Any, hop: int) -> list[np.ndarray]:
+def _encode(waves: Waves, tokenizer: SpeechTokenizer, hop: int) -> list[np.ndarray]:
     """Encode one batch and check what comes back."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, allow_tf32=False):

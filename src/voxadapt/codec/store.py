@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -66,7 +65,7 @@ def write_codes(
     clips = list(clips)
     shapes = {clip.id: codes[clip.id].shape for clip in clips}
     names, end = sorted(shapes), 0
-    header: dict[str, Any] = {}
+    header: dict[str, object] = {}
     for name in names:
         start, end = end, end + 2 * int(np.prod(shapes[name]))
         header[name] = {"dtype": "I16", "shape": shapes[name], "data_offsets": [start, end]}
@@ -116,7 +115,7 @@ def read_codes(
     try:
         stored = safe_open(path, "numpy")
         names = set(stored.keys())
-        index: dict[str, Any] = {row["id"]: row for row in read_jsonl(index_path)}
+        index = {row["id"]: row for row in read_jsonl(index_path)}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(Problem(str(path), "codes and their index", reason, _FIX), title) from None

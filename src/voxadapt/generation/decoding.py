@@ -5,11 +5,11 @@ every frame, once more for the code predictor. Here the prompt stays the stock o
 written out over the stock weights with caches that are allocated once. Greedy codes are those of
 the stock loop; sampled codes follow the same distribution.
 
-Three things differ on purpose. Each row draws from a random stream of its own, so that what is
-said does not depend on the company in its batch, and two checkpoints meet the same numbers. Each
-row has its own limit of frames. And a row that has ended leaves the batch.
+Three things differ on purpose. Each row draws from a random stream of its own, so that its speech
+does not depend on the other rows of the batch, and two checkpoints get the same numbers. Each row
+has its own limit of frames. And a row that has ended leaves the batch.
 
-On a GPU a frame is recorded once as a CUDA graph and replayed (`voxadapt.generation.cuda_graph`).
+On a GPU a frame is captured once as a CUDA graph and replayed (`voxadapt.generation.cuda_graph`).
 
 Shape legend: B rows, S slots, A slots in use, T positions of a prompt, N frames, D width, K
 codebooks, V codes that codebook 0 may have.
@@ -22,30 +22,31 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from types import SimpleNamespace, TracebackType
-from typing import Any
+from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxadapt.generation import cuda_graph as capture
-from voxadapt.generation.sampling import Sampler, uniform
-from voxadapt.generation.stack import Product, Stack, Weights
+from voxadapt.generation.sampling import GenerateOptions, Sampler, uniform
+from voxadapt.generation.stack import PackedLinear, Stack, Weights
+from voxadapt.model.stock import Talker, Tts, TtsModel
 
-VERSION = 4  # of what a seed says: enters every key under which generated speech is kept
+VERSION = 4  # raised when a seed gives other speech: part of every key of generated speech
 SPARE_S = 4.0  # added to a text's limit, for short texts
-SHRINK_AT = 0.75  # rows that have ended are taken out when this share, or fewer, still speak
+SHRINK_AT = 0.75  # rows that have ended are taken out when this share, or fewer, are active
 ROUND = 256  # positions that a recording has room for are a multiple of this
-LOOK_EVERY = 4  # frames that are replayed before the host asks who still speaks
+LOOK_EVERY = 4  # frames that are replayed before the host asks which rows are active
 
 
-def frame_rate_hz(tts: Any) -> float:
+def frame_rate_hz(tts: Tts) -> float:
     """Read the codec's frames per second from the model."""
     codec = tts.model.speech_tokenizer
     return codec.get_output_sample_rate() / codec.get_decode_upsample_rate()
 
 
-def text_tokens(tts: Any, text: str) -> int:
+def text_tokens(tts: Tts, text: str) -> int:
     """Count the text tokens of a sentence."""
     return len(tts.processor(text=[text])["input_ids"][0])
 
@@ -87,7 +88,9 @@ class Decoding:
         endings: One a row, once the call has returned.
     """
 
-    def __init__(self, model: Any, seeds: Sequence[int], max_new_tokens: Sequence[int]) -> None:
+    def __init__(
+        self, model: TtsModel, seeds: Sequence[int], max_new_tokens: Sequence[int]
+    ) -> None:
         assert len(seeds) == len(max_new_tokens)
         self.endings: list[Ending] = []
         self._talker = model.talker
@@ -111,7 +114,7 @@ class Decoding:
         attention_mask: Tensor,
         trailing_text_hidden: Tensor,
         tts_pad_embed: Tensor,
-        **options: Any,
+        **options: Unpack[GenerateOptions],
     ) -> SimpleNamespace:
         """Answer as `talker.generate` would, as far as the stock call reads the answer."""
         made = generate_codes(
@@ -134,7 +137,7 @@ class Decoding:
 
 @torch.inference_mode()
 def generate_codes(
-    talker: Any,
+    talker: Talker,
     inputs_embeds: Tensor,
     attention_mask: Tensor,
     trailing_text_hidden: Tensor,
@@ -142,7 +145,7 @@ def generate_codes(
     *,
     seeds: Sequence[int],
     limits: Sequence[int],
-    options: dict[str, Any],
+    options: GenerateOptions,
 ) -> tuple[Tensor, Tensor, list[Ending]]:
     """Generate frames until every row has ended or reached its limit.
 
@@ -165,7 +168,7 @@ def generate_codes(
     longest = max(limits)
     assert longest >= 2, "a limit below two tokens leaves no frame"
     rows, prompt_length = inputs_embeds.shape[:2]
-    room = _Room(rows, longest, prompt_length + longest, trailing_text_hidden.shape[1])
+    room = _Capacity(rows, longest, prompt_length + longest, trailing_text_hidden.shape[1])
     frames = _frames(talker, room, options)
     frames.load(
         inputs_embeds, attention_mask, trailing_text_hidden, tts_pad_embed, seeds, list(limits)
@@ -177,8 +180,8 @@ def generate_codes(
 
 
 @dataclass(frozen=True)
-class _Room:
-    """What a batch needs.
+class _Capacity:
+    """Sizes that a batch needs.
 
     Attributes:
         rows: B.
@@ -192,26 +195,26 @@ class _Room:
     positions: int
     texts: int
 
-    def holds(self, other: _Room) -> bool:
+    def holds(self, other: _Capacity) -> bool:
         """Whether another batch fits in."""
         return all(a >= b for a, b in zip(astuple(self), astuple(other), strict=True))
 
-    def rounded(self) -> _Room:
+    def rounded(self) -> _Capacity:
         """Leave room for the next batches, which are longer."""
         lengths = (self.tokens, self.positions, self.texts)
-        return _Room(self.rows, *(math.ceil(value / ROUND) * ROUND for value in lengths))
+        return _Capacity(self.rows, *(math.ceil(value / ROUND) * ROUND for value in lengths))
 
 
 class _Frames:
-    """The frames of a batch, as they are made.
+    """The frames of a batch, generated one after another.
 
-    All that changes lies in tensors that stay where they are, and `_choose` and `_advance` neither
-    read a value back nor let a shape depend on one: on a GPU they can be recorded and replayed.
-    Rows are those of the batch. A slot is a place at which a row is computed; `count` are in use.
+    All state lies in tensors that stay where they are, and `_choose` and `_advance` neither read a
+    value back nor let a shape depend on one: on a GPU they can be captured and replayed. Rows are
+    those of the batch. A slot is a place at which a row is computed; `count` are in use.
 
     Args:
         talker: Stock talker.
-        joined: Its weights.
+        weights: Its weights.
         room: For the largest batch.
         options: As for `generate_codes`.
         counts_on_device: Needed for recording.
@@ -219,46 +222,50 @@ class _Frames:
 
     def __init__(
         self,
-        talker: Any,
-        joined: _Joined,
-        room: _Room,
-        options: dict[str, Any],
+        talker: Talker,
+        weights: _FusedWeights,
+        room: _Capacity,
+        options: GenerateOptions,
         counts_on_device: bool = False,
     ) -> None:
         self.room, self.options = room, options
         self._sampler, sub_sampler = Sampler.talker(options), Sampler.sub_talker(options)
-        self._stack = Stack(joined.talker, room.rows, room.positions, counts_on_device)
-        self._predictor = _Predictor(joined, room.rows, sub_sampler)
+        self._stack = Stack(weights.talker, room.rows, room.positions, counts_on_device)
+        self._predictor = _Predictor(weights, room.rows, sub_sampler)
         self._too_early = int(options.get("min_new_tokens") or 0)
         eos = int(options["eos_token_id"])
-        self._head, self._code_V = joined.head(talker, options["suppress_tokens"])
+        self._head, self._code_V = weights.head(talker, options["suppress_tokens"])
         device = self._code_V.device
         self._is_eos_V = self._code_V == eos
         S, D = room.rows, talker.config.hidden_size
         K, V = talker.config.num_code_groups, len(self._code_V)
-        like = joined.talker.norm
+        like = weights.talker.norm
 
-        def whole(*shape: int) -> Tensor:
+        def integers(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.long, device=device)
 
         # Of a row.
         self._uniform_BNK = torch.zeros(S, room.tokens, K, device=device)
         self._text_BND = like.new_zeros(S, room.texts + 1, D)
-        self._codes_BNK = whole(S, room.tokens, K)
-        self._blank_K = whole(K)
-        self._blank_K[0] = eos
+        self._codes_BNK = integers(S, room.tokens, K)
+        self._ended_K = integers(K)
+        self._ended_K[0] = eos
         self._hidden_BND = like.new_zeros(S, room.tokens + 1, D)
-        self._num_frames_B, self._ended_B = whole(S), whole(S)
+        self._num_frames_B, self._ended_B = integers(S), integers(S).bool()
         # Of a slot.
-        self._row_S, self._limit_S, self._c0_S = whole(S), whole(S), whole(S)
-        self._made_S, self._end_S, self._speaks_S = whole(S), whole(S).bool(), whole(S).bool()
+        self._row_S, self._limit_S, self._c0_S = integers(S), integers(S), integers(S)
+        self._frames_S, self._end_S, self._active_S = (
+            integers(S),
+            integers(S).bool(),
+            integers(S).bool(),
+        )
         self._last_SD = like.new_zeros(S, D)
-        self._draws_SK = torch.zeros(S, K, device=device)
-        self._had_SV: Tensor | None = None
+        self._uniform_SK = torch.zeros(S, K, device=device)
+        self._used_SV: Tensor | None = None
         if self._sampler.penalty is not None:
-            self._had_SV = whole(S, V).bool()
+            self._used_SV = integers(S, V).bool()
         # Of all.
-        self._frame_1 = whole(1)
+        self._frame_1 = integers(1)
         self.count = S
         self._replays: dict[int, Callable[[], None]] = {}
         self._replayed = 0
@@ -280,18 +287,18 @@ class _Frames:
         self._uniform_BNK[:B, : max(limits)] = drawn.to(device)
         self._text_BND[:] = tts_pad_embed
         self._text_BND[:B, : trailing_text_hidden.shape[1]] = trailing_text_hidden
-        self._codes_BNK[:] = self._blank_K
+        self._codes_BNK[:] = self._ended_K
         self._num_frames_B.zero_()
         self._ended_B.zero_()
         self._row_S.copy_(torch.arange(S, device=device))
         self._limit_S.zero_()
         self._limit_S[:B] = torch.tensor(limits, device=device)
-        self._made_S.zero_()
+        self._frames_S.zero_()
         self._end_S.zero_()
-        self._speaks_S.zero_()
-        self._speaks_S[:B] = True
-        if self._had_SV is not None:
-            self._had_SV.zero_()
+        self._active_S.zero_()
+        self._active_S[:B] = True
+        if self._used_SV is not None:
+            self._used_SV.zero_()
         self._frame_1.zero_()
         self._replayed = 0
         self._last_SD.zero_()
@@ -301,31 +308,31 @@ class _Frames:
         self._stack.resize(self.count)
 
     def next(self) -> bool:
-        """Make a frame; return False when no row speaks any more."""
+        """Generate a frame; return False when no row is active any more."""
         if self._replays:
             self._replays[self.count]()
             self._replayed += 1
             if self._replayed % LOOK_EVERY:
                 return True
-            speaking = self._num_speaking()
-            smaller = min(size for size in self._replays if size >= max(speaking, 1))
+            active = self._num_active()
+            smaller = min(size for size in self._replays if size >= max(active, 1))
             if smaller < self.count:
                 self._keep(smaller)
-            return speaking > 0
+            return active > 0
         self._choose()
-        speaking = self._num_speaking()
-        if speaking == 0:
+        active = self._num_active()
+        if active == 0:
             return False
-        if speaking <= SHRINK_AT * self.count:
-            self._keep(speaking)
+        if active <= SHRINK_AT * self.count:
+            self._keep(active)
         self._advance()
         return True
 
     def results(self, rows: int) -> tuple[Tensor, Tensor, list[Ending]]:
         """Return what `generate_codes` returns."""
-        self._put_away()
+        self._write_rows()
         num_frames = self._num_frames_B[:rows].tolist()
-        ended = self._ended_B[:rows].bool().tolist()
+        ended = self._ended_B[:rows].tolist()
         count = max(num_frames)
         endings = [Ending(*item) for item in zip(num_frames, ended, strict=True)]
         return self._codes_BNK[:rows, :count], self._hidden_BND[:rows, : count + 1], endings
@@ -353,7 +360,7 @@ class _Frames:
                 self._use(size)
                 work()
                 work()
-                tensors = (self._codes_BNK, self._last_SD, self._made_S, self._frame_1)
+                tensors = (self._codes_BNK, self._last_SD, self._frames_S, self._frame_1)
                 seen.append([item.clone() for item in tensors])
             if not all(torch.equal(a, b) for a, b in zip(*seen, strict=True)):
                 raise RuntimeError(f"the recording for {size} rows answers differently")
@@ -377,36 +384,36 @@ class _Frames:
         self.count = slots
         self._stack.resize(slots)
 
-    def _num_speaking(self) -> int:
-        return int(self._speaks_S[: self.count].sum())
+    def _num_active(self) -> int:
+        return int(self._active_S[: self.count].sum())
 
     def _choose(self) -> None:
         """Choose codebook 0 of the next frame, and see which rows have ended."""
         A = self.count
-        row_A, speaks_A = self._row_S[:A], self._speaks_S[:A]
-        self._draws_SK[:A] = self._uniform_BNK[row_A, self._frame_1]
+        row_A, active_A = self._row_S[:A], self._active_S[:A]
+        self._uniform_SK[:A] = self._uniform_BNK[row_A, self._frame_1]
         logits_AV = self._head(self._last_SD[:A]).float()
         if self._too_early:
             never = self._is_eos_V & (self._frame_1 < self._too_early)
             logits_AV = logits_AV.masked_fill(never, -torch.inf)
-        had_AV = None if self._had_SV is None else self._had_SV[:A]
-        index_A = self._sampler(had_AV, logits_AV, self._draws_SK[:A, 0])
-        if had_AV is not None:
-            had_AV.scatter_(1, index_A[:, None], True)
+        used_AV = None if self._used_SV is None else self._used_SV[:A]
+        index_A = self._sampler(used_AV, logits_AV, self._uniform_SK[:A, 0])
+        if used_AV is not None:
+            used_AV.scatter_(1, index_A[:, None], True)
         is_eos_A = self._is_eos_V[index_A]
         self._c0_S[:A] = self._code_V[index_A]
-        self._end_S[:A].logical_or_(speaks_A & is_eos_A)
-        speaks_A.logical_and_(~is_eos_A & (self._frame_1 + 1 < self._limit_S[:A]))
-        self._made_S[:A].add_(speaks_A)
+        self._end_S[:A].logical_or_(active_A & is_eos_A)
+        active_A.logical_and_(~is_eos_A & (self._frame_1 + 1 < self._limit_S[:A]))
+        self._frames_S[:A].add_(active_A)
 
     def _advance(self) -> None:
         """Choose the other codebooks of the frame and read it."""
         A = self.count
         row_A, frame_1 = self._row_S[:A], self._frame_1
         codes_AK, embedded_AD = self._predictor(
-            self._last_SD[:A], self._c0_S[:A], self._draws_SK[:A, 1:]
+            self._last_SD[:A], self._c0_S[:A], self._uniform_SK[:A, 1:]
         )
-        codes_AK = torch.where(self._speaks_S[:A, None], codes_AK, self._blank_K)
+        codes_AK = torch.where(self._active_S[:A, None], codes_AK, self._ended_K)
         self._codes_BNK[row_A, frame_1] = codes_AK
         text_AD = self._text_BND[row_A, frame_1.clamp(max=self.room.texts)]
         last_AD = self._stack.step(embedded_AD + text_AD)
@@ -415,133 +422,144 @@ class _Frames:
         self._hidden_BND[row_A, frame_1] = last_AD
 
     def _keep(self, slots: int) -> None:
-        """Go on with so many slots; those that speak come first."""
-        self._put_away()
+        """Go on with so many slots, those of active rows first."""
+        self._write_rows()
         A = self.count
-        kept = torch.argsort(self._speaks_S[:A], descending=True, stable=True)[:slots]
+        kept = torch.argsort(self._active_S[:A], descending=True, stable=True)[:slots]
         for item in (
-            self._row_S, self._limit_S, self._c0_S, self._made_S, self._end_S, self._speaks_S,
-            self._last_SD, self._draws_SK, self._had_SV,
+            self._row_S, self._limit_S, self._c0_S, self._frames_S, self._end_S, self._active_S,
+            self._last_SD, self._uniform_SK, self._used_SV,
         ):  # fmt: skip
             if item is not None:
                 item[:slots] = item[kept]
         self._stack.keep(kept)
         self.count = slots
 
-    def _put_away(self) -> None:
+    def _write_rows(self) -> None:
         """Write what slots know of their rows to the rows."""
         row_A = self._row_S[: self.count]
-        self._num_frames_B[row_A] = self._made_S[: self.count]
-        self._ended_B[row_A] = self._end_S[: self.count].long()
+        self._num_frames_B[row_A] = self._frames_S[: self.count]
+        self._ended_B[row_A] = self._end_S[: self.count]
 
 
 class _Predictor:
     """The code predictor: codebooks 1 … K-1 of a frame, from the talker's state and codebook 0.
 
     Args:
-        joined: Weights of the model.
+        weights: Weights of the model.
         rows: Of the largest batch.
         sampler: Chooses the codes.
     """
 
-    def __init__(self, joined: _Joined, rows: int, sampler: Sampler) -> None:
-        self._joined, self._sampler = joined, sampler
-        self._stack = Stack(joined.predictor, rows, len(joined.tables))
+    def __init__(self, weights: _FusedWeights, rows: int, sampler: Sampler) -> None:
+        self._weights, self._sampler = weights, sampler
+        self._stack = Stack(weights.predictor, rows, len(weights.tables))
 
     def __call__(
         self, hidden_BD: Tensor, c0_B: Tensor, uniform_BK: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return the codes of one frame, `[B, K]`, and the sum of their embeddings, `[B, D]`."""
-        tables, read = self._joined.tables, self._joined.read
-        codes, embedded = [c0_B], [F.embedding(c0_B, tables[0])]
-        first = [self._joined.project(hidden_BD), F.embedding(c0_B, read[0])]
-        last_BD = self._stack.start(torch.stack(first, dim=1))
-        for index, head in enumerate(self._joined.heads):
+        weights = self._weights
+        codes, embedded = [c0_B], [F.embedding(c0_B, weights.tables[0])]
+
+        def read() -> Tensor:
+            """Return the last code as the predictor reads it."""
+            if weights.read is None:
+                return embedded[-1]
+            return F.embedding(codes[-1], weights.read[len(codes) - 1])
+
+        last_BD = self._stack.start(torch.stack([weights.project(hidden_BD), read()], dim=1))
+        for index, head in enumerate(weights.heads):
             if index:
-                last_BD = self._stack.step(F.embedding(codes[-1], read[index]))
+                last_BD = self._stack.step(read())
             codes.append(self._sampler(None, head(last_BD).float(), uniform_BK[:, index]))
-            embedded.append(F.embedding(codes[-1], tables[index + 1]))
+            embedded.append(F.embedding(codes[-1], weights.tables[index + 1]))
         return torch.stack(codes, dim=1), torch.stack(embedded, dim=1).sum(dim=1)
 
 
-class _Joined:
-    """What is made of a talker and its code predictor once for many batches.
+class _FusedWeights:
+    """Weights of a talker and its code predictor, fused once for many batches.
 
     Attributes:
         talker: Its layers.
         predictor: Those of the code predictor.
         tables: Of each codebook, as they are added up for the talker.
-        read: Of each codebook, as the code predictor reads them.
-        project: What the code predictor reads of the talker's state.
+        read: The same as the code predictor reads them; None where it has no projection.
+        project: From the talker's width to the code predictor's.
         heads: Of codebooks 1 … K-1.
         recorded: Frames of the last batch, for the next one like it.
         record: Whether a frame can be recorded.
     """
 
-    def __init__(self, talker: Any) -> None:
+    def __init__(self, talker: Talker) -> None:
         predictor = talker.code_predictor
         self.talker, self.predictor = Weights.of(talker.model), Weights.of(predictor.model)
         tables = [talker.get_input_embeddings(), *predictor.get_input_embeddings()]
         self.tables = [table.weight.detach() for table in tables]
         self.project = predictor.small_to_mtp_projection
-        # The last table's codes are read by nobody.
-        self.read = [self.project(table) for table in self.tables[:-1]]
-        self.heads = [Product(head.weight) for head in predictor.get_output_embeddings()]
+        self.read: list[Tensor] | None = None
+        if not isinstance(self.project, nn.Identity):
+            # The code predictor does not read the last codebook.
+            self.read = [self.project(table) for table in self.tables[:-1]]
+        self.heads = [PackedLinear(head.weight) for head in predictor.get_output_embeddings()]
         self.recorded: _Frames | None = None
         self.record = capture.possible(talker.device)
-        self._head: tuple[list[int], Product, Tensor] | None = None
+        self._head: tuple[list[int], PackedLinear, Tensor] | None = None
 
-    def head(self, talker: Any, suppress: Sequence[int]) -> tuple[Product, Tensor]:
+    def head(self, talker: Talker, suppress: Sequence[int]) -> tuple[PackedLinear, Tensor]:
         """Return the head of codebook 0 for the codes that are not suppressed, and these `[V]`."""
         if self._head is None or self._head[0] != list(suppress):
             weight = talker.codec_head.weight.detach()
             never = set(suppress)
             allowed = [code for code in range(len(weight)) if code not in never]
             code_V = torch.tensor(allowed, device=weight.device)
-            self._head = list(suppress), Product(weight[code_V]), code_V
+            self._head = list(suppress), PackedLinear(weight[code_V]), code_V
         return self._head[1:]
 
 
-_cache: tuple[Any, list[Any], _Joined] | None = None
+_cache: tuple[weakref.ref[Talker], list[tuple[int, int, torch.dtype]], _FusedWeights] | None = None
 
 
-def joined_weights(talker: Any) -> _Joined:
-    """Join the weights of a model, or return those of the last call if they are the same still."""
+def fused_weights(talker: Talker) -> _FusedWeights:
+    """Fuse the weights of a model, or return those of the last call if nothing has changed."""
     global _cache
-    parameters = [*talker.model.layers.parameters(), *talker.code_predictor.parameters()]
+    parameters: list[Tensor] = [
+        *talker.model.layers.parameters(),
+        *talker.code_predictor.parameters(),
+    ]
     parameters += [talker.model.norm.weight, talker.codec_head.weight]
     parameters.append(talker.get_input_embeddings().weight)
     state = [(item.data_ptr(), item._version, item.dtype) for item in parameters]
     if _cache is not None and _cache[0]() is talker and _cache[1] == state:
         return _cache[2]
     forget()
-    found = _Joined(talker)
+    found = _FusedWeights(talker)
     _cache = weakref.ref(talker, lambda _: forget()), state, found
     return found
 
 
 def forget() -> None:
-    """Free the joined weights, which are kept from one batch to the next."""
+    """Free the fused weights, which are kept from one batch to the next."""
     global _cache
     if _cache is not None:
-        _cache[2].recorded = None  # it knows the joined weights: a circle
+        _cache[2].recorded = None  # it refers to the fused weights: a cycle
     _cache = None
 
 
-def _frames(talker: Any, room: _Room, options: dict[str, Any]) -> _Frames:
+def _frames(talker: Talker, room: _Capacity, options: GenerateOptions) -> _Frames:
     """Return frames with room for a batch: on a GPU recorded ones, if they do the last one's."""
-    joined = joined_weights(talker)
-    if not joined.record:
-        return _Frames(talker, joined, room, options)
-    ready = joined.recorded
+    weights = fused_weights(talker)
+    if not weights.record:
+        return _Frames(talker, weights, room, options)
+    ready = weights.recorded
     if ready is None or not ready.room.holds(room) or ready.options != options:
-        joined.recorded = ready = None  # its memory is free before the next takes some
-        ready = _Frames(talker, joined, room.rounded(), options, counts_on_device=True)
+        weights.recorded = ready = None  # its memory is free before the next takes some
+        ready = _Frames(talker, weights, room.rounded(), options, counts_on_device=True)
         try:
             ready.record()
         except RuntimeError as error:
-            joined.record = False
+            weights.record = False
             capture.warn(error)
-            return _Frames(talker, joined, room, options)
-        joined.recorded = ready
+            return _Frames(talker, weights, room, options)
+        weights.recorded = ready
     return ready

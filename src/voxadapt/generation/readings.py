@@ -1,4 +1,4 @@
-"""Readings: the codes that a frozen Base gives when it reads texts aloud.
+"""Codes that a frozen Base generates for texts, as targets for training.
 
 The stock cloning call decodes its codes to audio and returns only that. Training needs the codes
 themselves, so the same prompt goes to the same stock `generate` here, without the codec.
@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_atomic
 from voxadapt.core.progress import Progress
 from voxadapt.generation.decoding import Decoding, forget, text_tokens, token_limit
+from voxadapt.model.stock import Tts
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Reading:
 
 
 def read_aloud(
-    tts: Any,
+    tts: Tts,
     texts: Sequence[str],
     vector: Tensor,
     language: str,
@@ -136,12 +136,12 @@ def read_aloud(
 
 def _store(path: Path, readings: Sequence[Reading]) -> None:
     stream = io.BytesIO()
-    arrays: dict[str, Any] = {
+    arrays = {
         f"codes{n}": reading.codes.numpy()
         for n, reading in enumerate(readings)
         if reading.codes is not None
     }
-    np.savez(stream, ended=np.array([reading.ended for reading in readings]), **arrays)
+    np.savez(stream, ended=np.array([reading.ended for reading in readings]), **arrays)  # type: ignore[arg-type]
     write_atomic(path, stream.getvalue())
 
 
@@ -164,7 +164,7 @@ def text_seed(seed: int, text: str) -> int:
     return int.from_bytes(digest[:4], "big") >> 1
 
 
-def _prompt(vector: Tensor, count: int) -> dict[str, list[Any]]:
+def _prompt(vector: Tensor, count: int) -> dict[str, list[object]]:
     """Return what the stock call makes of cloning prompts without codes and text."""
     return {
         "ref_code": [None] * count,

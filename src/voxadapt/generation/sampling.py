@@ -5,7 +5,7 @@ Shape legend: B rows, V codes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -24,6 +24,23 @@ def uniform(seed: int, num_tokens: int, num_codes: int) -> Tensor:
     return torch.rand(num_tokens, num_codes, generator=generator).clamp_(max=BELOW_ONE)
 
 
+class GenerateOptions(TypedDict, total=False):
+    """What the stock call passes to `talker.generate` besides the prompt, as far as it is read."""
+
+    do_sample: bool
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    repetition_penalty: float | None
+    subtalker_dosample: bool
+    subtalker_temperature: float | None
+    subtalker_top_k: int | None
+    subtalker_top_p: float | None
+    eos_token_id: int
+    suppress_tokens: list[int]
+    min_new_tokens: int | None
+
+
 class Sampler:
     """From logits to codes, with the processors of Hugging Face's `generate` in its order.
 
@@ -36,7 +53,7 @@ class Sampler:
         temperature: Divides the logits.
         top_k: Likeliest codes that are drawn from; 0 or None: all.
         top_p: Probability mass that is drawn from.
-        repetition_penalty: Divides the logits of codes that the row has had already.
+        repetition_penalty: Divides the logits of codes that the row has used already.
     """
 
     def __init__(
@@ -52,32 +69,32 @@ class Sampler:
         self._top_p = TopPLogitsWarper(top_p) if top_p is not None and top_p < 1.0 else None
 
     @classmethod
-    def talker(cls, options: dict[str, Any]) -> Sampler:
-        """Return codebook 0's, from what the stock call passes to `talker.generate`."""
-        names = ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty")
-        return cls(*(options[name] for name in names))
+    def talker(cls, options: GenerateOptions) -> Sampler:
+        """Return the sampler of codebook 0."""
+        return cls(options["do_sample"], options["temperature"], options["top_k"],
+                   options["top_p"], options["repetition_penalty"])  # fmt: skip
 
     @classmethod
-    def sub_talker(cls, options: dict[str, Any]) -> Sampler:
-        """Return that of the other codebooks."""
-        names = ("dosample", "temperature", "top_k", "top_p")
-        return cls(*(options[f"subtalker_{name}"] for name in names))
+    def sub_talker(cls, options: GenerateOptions) -> Sampler:
+        """Return the sampler of the other codebooks."""
+        return cls(options["subtalker_dosample"], options["subtalker_temperature"],
+                   options["subtalker_top_k"], options["subtalker_top_p"])  # fmt: skip
 
-    def __call__(self, had_BV: Tensor | None, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    def __call__(self, used_BV: Tensor | None, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
         """Choose a code a row: the one whose stretch of the cumulated probability holds the draw.
 
         Args:
-            had_BV: Which codes the row has had; read only where repetition is penalised.
+            used_BV: Which codes the row has used; read only where repetition is penalised.
             logits_BV: float32.
             uniform_B: Draws in [0, BELOW_ONE].
         """
         scores_BV = logits_BV
         if self.penalty is not None:
-            assert had_BV is not None
+            assert used_BV is not None
             lower_BV = torch.where(
                 scores_BV < 0, scores_BV * self.penalty, scores_BV / self.penalty
             )
-            scores_BV = torch.where(had_BV, lower_BV, scores_BV)
+            scores_BV = torch.where(used_BV, lower_BV, scores_BV)
         if not self._sample:
             return scores_BV.argmax(dim=-1)
         if self._temperature not in (None, 1.0):

@@ -16,15 +16,16 @@ import itertools
 import math
 import re
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError, is_out_of_memory, out_of_memory
 from voxadapt.core.executor import LOCAL, Executor
@@ -35,6 +36,7 @@ from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import write_wav
 from voxadapt.generation.decoding import VERSION as DECODING_VERSION
 from voxadapt.generation.decoding import Decoding, forget, frame_rate_hz, text_tokens, token_limit
+from voxadapt.model.stock import ClonePrompt, Sound, SpeechTokenizer, Tts
 from voxadapt.scoring.rows import EvalClip, Sentence
 
 
@@ -48,7 +50,7 @@ class Voice:
     """
 
     speaker: str | None = None
-    prompt: Any = None
+    prompt: ClonePrompt | None = None
 
     def __post_init__(self) -> None:
         assert (self.speaker is None) != (self.prompt is None), "a speaker or a prompt, not both"
@@ -58,7 +60,11 @@ class Voice:
         """Hash of what the voice adds to the checkpoint."""
         if self.speaker is not None:
             return fingerprint({"speaker": self.speaker})
-        values = {"text": self.prompt.ref_text, "x_vector": self.prompt.x_vector_only_mode}
+        assert self.prompt is not None
+        values: dict[str, object] = {
+            "text": self.prompt.ref_text,
+            "x_vector": self.prompt.x_vector_only_mode,
+        }
         for name in ("ref_spk_embedding", "ref_code"):
             tensor = getattr(self.prompt, name)
             if tensor is not None:
@@ -94,7 +100,7 @@ class Spoken:
 
 
 def clone_voice(
-    tts: Any, ref_audio: str | Path, ref_text: str | None, mode: Literal["x_vector", "icl"]
+    tts: Tts, ref_audio: str | Path, ref_text: str | None, mode: Literal["x_vector", "icl"]
 ) -> Voice:
     """Make the Base's cloning prompt from the reference clip.
 
@@ -126,9 +132,10 @@ def generation_sha(
 ) -> str:
     """Hash what decides generation and is common to all candidates.
 
-    The set of sentences belongs to it, because the company in a batch can move the last bits of a
-    product. The number of takes does not: takes are generated apart. Nor does the language tag: a
-    model that learnt a language is asked for it; the Base, which cannot be, is compared with it.
+    The set of sentences is part of it, because the other rows of a batch can change the last bits
+    of a product. The number of takes is not: takes are generated separately. Nor is the language
+    tag: a model that was trained on a language is asked for it; the Base, which cannot be, is
+    compared with it.
 
     Args:
         sentences: All that are spoken.
@@ -151,7 +158,7 @@ def generation_sha(
     )
 
 
-def sampling(params: ScoreParams) -> dict[str, Any]:
+def sampling(params: ScoreParams) -> dict[str, object]:
     """Return the sampling arguments of the stock calls, the same for talker and sub-talker."""
     return {
         "do_sample": True,
@@ -166,7 +173,7 @@ def sampling(params: ScoreParams) -> dict[str, Any]:
     }
 
 
-def plan_batches(tts: Any, sentences: Sequence[Sentence], params: ScoreParams) -> list[Batch]:
+def plan_batches(tts: Tts, sentences: Sequence[Sentence], params: ScoreParams) -> list[Batch]:
     """Lay out batches of about equal size: by length, then id; the same for every candidate."""
     frames_per_s = frame_rate_hz(tts)
     lengths = {item.text_id: text_tokens(tts, item.text) for item in sentences}
@@ -189,7 +196,7 @@ def plan_batches(tts: Any, sentences: Sequence[Sentence], params: ScoreParams) -
 
 
 def speak(
-    tts: Any,
+    tts: Tts,
     texts: Sequence[str],
     voice: Voice,
     params: ScoreParams,
@@ -235,7 +242,7 @@ def speak(
 
 
 @contextmanager
-def one_by_one(codec: Any) -> Iterator[None]:
+def one_by_one(codec: SpeechTokenizer) -> Iterator[None]:
     """Let a codec decode each clip of a batch by itself.
 
     What it holds is then bounded by its own window (300 frames and their context), not by the
@@ -244,7 +251,7 @@ def one_by_one(codec: Any) -> Iterator[None]:
     """
     decode = codec.decode
 
-    def each(items: Sequence[Any]) -> tuple[list[Any], int]:
+    def each(items: Sequence[Mapping[str, Tensor]]) -> Sound:
         decoded = [decode([item]) for item in items]
         return [wav for wavs, _ in decoded for wav in wavs], decoded[0][1]
 
@@ -256,7 +263,7 @@ def one_by_one(codec: Any) -> Iterator[None]:
 
 
 def speak_candidate(
-    tts: Any,
+    tts: Tts,
     candidate: str,
     sentences: Sequence[Sentence],
     voice: Voice,
@@ -269,7 +276,7 @@ def speak_candidate(
     lang: str,
     language: str = "Auto",
     executor: Executor = LOCAL,
-    load: Callable[[], Any] | None = None,
+    load: Callable[[], Tts] | None = None,
 ) -> list[EvalClip]:
     """Speak every sentence `params.takes` times and write the clips.
 
@@ -363,7 +370,7 @@ def _as_it_is(batch: Batch) -> Batch:
 
 
 def _batch(
-    tts: Any, batch: Batch, voice: Voice, params: ScoreParams, language: str
+    tts: Tts, batch: Batch, voice: Voice, params: ScoreParams, language: str
 ) -> list[Spoken]:
     """Generate a batch; one that fails is spoken singly."""
     lines = [item.text for item in batch.sentences]
@@ -396,10 +403,10 @@ def _batch(
 
 def _store(path: Path, spoken: Sequence[Spoken]) -> None:
     stream = io.BytesIO()
-    arrays: dict[str, Any] = {f"clip{i}": item.samples for i, item in enumerate(spoken)}
+    arrays = {f"clip{i}": item.samples for i, item in enumerate(spoken) if item.samples is not None}
     arrays["num_frames"] = np.array([item.num_frames for item in spoken])
     arrays["hit_max_tokens"] = np.array([item.hit_max_tokens for item in spoken])
-    np.savez(stream, **arrays)
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
     write_atomic(path, stream.getvalue())
 
 
@@ -435,7 +442,7 @@ def _file_name(text_id: str) -> str:
     return safe if safe == text_id else f"{safe}-{fingerprint(text_id, 8)}"
 
 
-def _check_voice(tts: Any, voice: Voice, language: str) -> None:
+def _check_voice(tts: Tts, voice: Voice, language: str) -> None:
     """Refuse what the stock calls would refuse for every single clip."""
     problems = []
     known = sorted(tts.get_supported_languages() or [])

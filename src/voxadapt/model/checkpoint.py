@@ -1,9 +1,9 @@
 """Checkpoint folders that the stock `qwen_tts` loads and speaks from.
 
 An exported folder is a CustomVoice model: `config.json` lists the speaker under a lower-case
-name, the codec embedding holds its vector, everything else comes from the Base; so it is for each
-of several speakers. Unlike a stock
-CustomVoice model it keeps the speaker encoder, so that it still clones and can be trained on.
+name, the codec embedding holds its vector, and everything else comes from the Base. Several
+speakers have an entry and a row each. Unlike a stock CustomVoice model it keeps the speaker
+encoder, so that it still clones voices and can be trained further.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def export_checkpoint(
     speaker_name: str,
     speaker_row: SpeakerRow,
     speaker_vector: Tensor,
-    meta: Mapping[str, Any],
+    meta: Mapping[str, object],
     dtype: torch.dtype | None = None,
     also: Mapping[str, tuple[SpeakerRow, Tensor]] | None = None,
 ) -> Path:

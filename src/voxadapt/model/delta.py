@@ -67,7 +67,7 @@ class Delta:
 
 
 def write_delta(
-    out_dir: str | Path, base_dir: str | Path, delta: Delta, meta: Mapping[str, Any]
+    out_dir: str | Path, base_dir: str | Path, delta: Delta, meta: Mapping[str, object]
 ) -> Path:
     """Write a delta folder in one piece.
 
@@ -90,13 +90,16 @@ def write_delta(
     """
     out_dir, base_dir = Path(out_dir), Path(base_dir)
     stored: dict[str, Tensor] = {}
-    tensors: dict[str, dict[str, Any]] = {}
+    tensors: dict[str, dict[str, str | int]] = {}
+    num_values = 0
     for name, base in _base_tensors(base_dir, delta):
         kept = _stored(name, base, delta)
         if kept:
             kind = next(iter(kept)).split(".", 1)[0]
             values = [v for key, v in kept.items() if not key.startswith("index.")]
-            tensors[name] = {"kind": kind, "num_values": sum(v.numel() for v in values)}
+            size = sum(v.numel() for v in values)
+            num_values += size
+            tensors[name] = {"kind": kind, "num_values": size}
             if kind == "rows":
                 tensors[name]["num_rows"] = len(values[0])
             stored |= kept
@@ -108,7 +111,7 @@ def write_delta(
             "base_weights_sha256": weights_sha256(base_dir),
             "delta_sha256": sha256_file(folder / DELTA),
             "size_bytes": (folder / DELTA).stat().st_size,
-            "num_values": sum(entry["num_values"] for entry in tensors.values()),
+            "num_values": num_values,
             "tensors": tensors,
             "lora_scale": delta.lora_scale,
             "language": entry and {"name": entry[0].lower(), "id": entry[1]},
@@ -449,7 +452,7 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return alike and torch.equal(_bits(one), _bits(other))
 
 
-def _check_base(base_dir: Path, delta_dir: Path, meta: Mapping[str, Any]) -> None:
+def _check_base(base_dir: Path, delta_dir: Path, meta: Mapping[str, object]) -> None:
     """Refuse a Base that the delta was not made for."""
     found = weights_sha256(base_dir)
     if found != meta.get("base_weights_sha256"):

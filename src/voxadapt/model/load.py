@@ -7,16 +7,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from voxadapt.core.compat import import_qwen_tts, keep_freed_memory
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.model_folder import read_config
 from voxadapt.data.audio import AudioError, read_mono
+from voxadapt.model.stock import SpeechTokenizer, Tts
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
@@ -40,7 +41,7 @@ def load_tts(
     dtype: torch.dtype = torch.float32,
     attention: str = "sdpa",
     as_base: bool = False,
-) -> Any:
+) -> Tts:
     """Load a model folder with the stock class.
 
     Args:
@@ -50,9 +51,6 @@ def load_tts(
         attention: `sdpa`, `eager` or `flash_attention_2`.
         as_base: Load a fine-tuned checkpoint as the Base model it came from, with its speaker
             encoder, so that it clones voices and can be trained further.
-
-    Returns:
-        `qwen_tts.Qwen3TTSModel`.
 
     Raises:
         UserError: When the folder is incomplete or does not fit its config.
@@ -87,7 +85,7 @@ def load_tts(
         config.tts_model_type = "base"
     try:
         with _quiet():
-            tts = qwen_tts.Qwen3TTSModel.from_pretrained(
+            tts: Tts = qwen_tts.Qwen3TTSModel.from_pretrained(
                 str(path),
                 config=config,
                 dtype=dtype,
@@ -103,15 +101,12 @@ def load_tts(
     return tts
 
 
-def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") -> Any:
+def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") -> SpeechTokenizer:
     """Load the codec of a model folder in float32.
 
     Args:
         path: Model folder; the codec lies in its `speech_tokenizer/`.
         device: Where the weights go.
-
-    Returns:
-        `qwen_tts.Qwen3TTSTokenizer`.
 
     Raises:
         UserError: When it is missing or unreadable.
@@ -132,10 +127,10 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
         raise _unloadable(folder, expected, error, "The codec cannot be loaded.") from None
     # Its encoder looks up 32 codebooks one after another, and only the first 16 are read.
     tokenizer.model.encoder.config.num_quantizers = tokenizer.model.encoder_valid_num_quantizers
-    return tokenizer
+    return cast(SpeechTokenizer, tokenizer)
 
 
-def speaker_vector(tts: Any, ref_audio: str | Path) -> Tensor:
+def speaker_vector(tts: Tts, ref_audio: str | Path) -> Tensor:
     """Compute the speaker vector of a recording as stock voice cloning does, in float32.
 
     Args:
@@ -222,7 +217,7 @@ def _has_speaker_encoder(path: Path) -> bool:
     return any(name.startswith("speaker_encoder.") for name in weight_files(path))
 
 
-def _check_keys(path: Path, model: Any) -> None:
+def _check_keys(path: Path, model: nn.Module) -> None:
     """Refuse a folder whose weights do not fill the model: missing ones would be random."""
     missing = sorted(set(model.state_dict()) - set(weight_files(path)))
     if missing:

@@ -115,10 +115,17 @@ class CodePredictor(nn.Module):
     get_output_embeddings: Callable[[], Sequence[nn.Linear]]
 
 
+class GenerationConfig(Protocol):
+    """`transformers.GenerationConfig`."""
+
+    pad_token_id: int
+
+
 class Talker(nn.Module):
     """`Qwen3TTSTalkerForConditionalGeneration`."""
 
     config: TalkerConfig
+    generation_config: GenerationConfig
     device: torch.device
     model: Decoder
     text_projection: nn.Module
@@ -138,7 +145,7 @@ class TtsModel(nn.Module):
     talker: Talker
     speaker_encoder: nn.Module | None
     speaker_encoder_sample_rate: int
-    speech_tokenizer: SpeechTokenizer | None
+    speech_tokenizer: SpeechTokenizer
     gradient_checkpointing_enable: Callable[[dict[str, bool]], None]
     extract_speaker_embedding: Callable[..., Tensor]  # `[D]`, of samples and their rate
     generate: Callable[..., tuple[list[Tensor], object]]

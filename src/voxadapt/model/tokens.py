@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.model.stock import Config
 
 #: Inference never samples the last ids of the codec vocabulary, the end of speech excepted.
 #: The number is a constant of `Qwen3TTSForConditionalGeneration.generate`, not of the config.
@@ -69,7 +69,7 @@ class SpecialIds:
     speakers: Mapping[str, int]
 
     @classmethod
-    def from_config(cls, config: Any) -> SpecialIds:
+    def from_config(cls, config: Config) -> SpecialIds:
         """Read the ids from a `Qwen3TTSConfig`."""
         talker = config.talker_config
         return cls(

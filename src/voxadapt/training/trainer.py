@@ -253,7 +253,8 @@ class Trainer:
             )
         model, ids = tts.model, SpecialIds.from_config(tts.model.config)
         vectors = torch.stack([speaker_vector(tts, path) for path in self.speakers.references])
-        model.speech_tokenizer = None  # codes are there already; the codec takes a gigabyte
+        # Codes are there already, and the codec takes a gigabyte.
+        model.speech_tokenizer = None  # type: ignore[assignment]
         self.precision.cast(model)
         self.prepared = self.adaptation.prepare(tts, ids, vectors)
         self.ids, self.trained = self.prepared.ids, self.prepared.trained
