@@ -19,7 +19,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from voxadapt.core.files import write_atomic
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.data.manifest import Utterance
-from voxadapt.model.stock import SpeechTokenizer
 
 #: Longest padded audio of a batch on a CPU: from there on its activations leave the caches, and a
 #: batch takes longer than its clips do one after another.
@@ -39,6 +38,22 @@ CPU_BATCH_S = 8.0
 
 Item = TypeVar("Item")
 Waves = list[tuple[Utterance, np.ndarray]]  # clips with their samples, in whole frames
+
+
+class Encoded(Protocol):
+    """What the codec's encoder returns: `[N, K]` of each clip."""
+
+    audio_codes: list[torch.Tensor]
+
+
+class SpeechTokenizer(Protocol):
+    """The calls of the stock `Qwen3TTSTokenizer` that are used here."""
+
+    device: torch.device
+    encode: Callable[..., Encoded]  # of samples and their rate
+    decode: Callable[[Sequence[Mapping[str, torch.Tensor]]], tuple[list[np.ndarray], int]]
+    get_input_sample_rate: Callable[[], int]
+    get_encode_downsample_rate: Callable[[], int]
 
 
 def extract_codes(
