@@ -9,7 +9,6 @@ from typing import TypedDict
 
 import torch
 from torch import Tensor
-from transformers import TopPLogitsWarper
 
 BELOW_ONE = 1.0 - 2.0**-23  # largest random number
 
@@ -66,7 +65,11 @@ class Sampler:
     ) -> None:
         self._sample, self._temperature, self._top_k = sample, temperature, top_k
         self.penalty = repetition_penalty if repetition_penalty not in (None, 1.0) else None
-        self._top_p = TopPLogitsWarper(top_p) if top_p is not None and top_p < 1.0 else None
+        self._top_p = None
+        if top_p is not None and top_p < 1.0:
+            from transformers import TopPLogitsWarper  # a model is loaded by now: nothing heavy
+
+            self._top_p = TopPLogitsWarper(top_p)
 
     @classmethod
     def talker(cls, options: GenerateOptions) -> Sampler:
