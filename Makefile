@@ -33,7 +33,8 @@ STAMP := $(VENV)/.installed
 export PATH := $(BIN):$(PATH)
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-unexport PYTHONPATH PYTHONHOME
+# Imports are compiled once, not by each of the processes that a pipeline starts.
+unexport PYTHONPATH PYTHONHOME PYTHONDONTWRITEBYTECODE
 # A waiting OpenMP thread must not take the core from a working one.
 export OMP_WAIT_POLICY ?= PASSIVE
 

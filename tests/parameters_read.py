@@ -146,9 +146,12 @@ class Reader:
                     if path[0] in self.classes[owner].fields:
                         yield (owner, *path)
 
-    def _leaves(self, owner: str) -> list[str]:
-        fields = self.classes[owner].fields
-        return [name for name, kind in fields.items() if not self._is_section(kind)]
+    def _leaves(self, owner: str) -> Iterator[str]:
+        for name, kind in self.classes[owner].fields.items():
+            if self._is_section(kind):
+                yield from (f"{name}.{inner}" for inner in self._leaves(kind))
+            else:
+                yield name
 
     def _is_section(self, name: str) -> bool:
         return name in self.classes and self.classes[name].is_section

@@ -90,7 +90,7 @@ def test_ids_are_unique_and_whatever_is_referred_to_exists(html: str) -> None:
 
 def test_the_first_screen_says_what_was_measured_with_what(html: str) -> None:
     header = Reader(html[html.index("<header") : html.index("</header>")]).text
-    for fact in ("120 of 120", *list(EVALUATOR.values())[:3], "parameters"):
+    for fact in ("120 of 120", *list(EVALUATOR.values())[:3], "profile"):
         assert fact in header
 
 
