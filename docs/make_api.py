@@ -14,8 +14,8 @@ from pathlib import Path
 
 PAGE = Path(__file__).with_name("api.md")
 PACKAGE = Path(__file__).parents[1] / "src" / "voxadapt"
-#: Commands describe themselves (`--help`); nobody needs to build the miniature.
-LEFT_OUT = ("cli", "__main__", "miniature")
+#: Commands describe themselves (`--help`).
+LEFT_OUT = ("cli", "__main__")
 HEAD = """\
 # API reference
 

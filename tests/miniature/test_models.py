@@ -8,41 +8,38 @@ import numpy as np
 import pytest
 import torch
 
-from voxadapt.core.compat import import_qwen_tts
-from voxadapt.miniature import codec as codec_module
-from voxadapt.miniature.recipe import (
-    BASE_VOICES,
-    HOP,
-    CodecRecipe,
-    TalkerRecipe,
-    WhisperRecipe,
-)
-from voxadapt.miniature.speech import Corpus, Utterance
-from voxadapt.miniature.talker import (
+from miniature import codec as codec_module
+from miniature.recipe import HOP, CodecRecipe, TalkerRecipe, WhisperRecipe
+from miniature.speech import Corpus, Utterance
+from miniature.talker import (
     MelFeatures,
     TalkerData,
     TalkerTrainer,
     assistant_text,
     export_base,
     layout,
+    load_base,
     train_talker,
 )
-from voxadapt.miniature.tokenizer import special_ids, train_tokenizer
-from voxadapt.miniature.whisper import (
+from miniature.tokenizer import special_ids, train_tokenizer
+from miniature.voices import BASE_VOICES
+from miniature.whisper import (
     WhisperTrainer,
     export_whisper,
     train_whisper,
     transcribe,
 )
+from voxadapt.core.compat import import_qwen_tts
 
 TEXTS = ["The old man saw a car.", "A girl waited.", "Ibu beli ikan.", "My hat was red today."]
 CODEC = CodecRecipe(
-    steps=3, warm_steps=2, batch=2, window=4, buckets=(8,), save_every=3, fit_frames=8,
+    steps=4, warm_steps=2, batch=2, window=4, frames=16, buckets=(8,), adversary_from=3,
+    settle_steps=0, save_every=1, fit_frames=8,
     encoder_filters=4, encoder_hidden=32, layers=1, codebook_size=8, codebook_dim=32, latent=32,
     decoder_dim=32,
 )  # fmt: skip
 WHISPER = WhisperRecipe(steps=2, batch=2, save_every=2, state=16, heads=2, audio_layers=1,
-                        text_layers=1, audio_ctx=50)  # fmt: skip
+                        text_layers=1, audio_ctx=50, text_ctx=64)  # fmt: skip
 TALKER = TalkerRecipe(steps=2, batch=2, save_every=2, eval_every=2, hidden=128, layers=1,
                       text_hidden=32, predictor_hidden=64, predictor_layers=1,
                       codebook_size=8, text_vocab=320, max_new_tokens=6)  # fmt: skip
@@ -60,10 +57,10 @@ def corpus():
     for n in range(12):
         voice = BASE_VOICES[n % 2].name
         text = TEXTS[n % len(TEXTS)]
-        utterances.append(Utterance("base", "english", voice, text))
+        utterances.append(Utterance("base", "english", voice, text, "plain"))
         clips.append((rng.normal(0, 3000, (6 + n % 3) * HOP)).astype(np.int16))
     offsets = np.cumsum([0] + [len(c) for c in clips])
-    return Corpus(utterances, offsets, np.concatenate(clips))
+    return Corpus([(utterances, offsets, np.concatenate(clips))])
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +136,27 @@ def test_codec_training_resumes(codec_folder, corpus):
         assert torch.equal(a, b)
 
 
+def test_codec_starts_from_an_exported_one(codec_folder):
+    trainer, work = codec_folder
+    again = codec_module.CodecTrainer(replace(CODEC, seed=99))
+    codec_module.load_export(again, work / "codec")
+    assert again.quantize
+    assert torch.equal(trainer.rest.embed, again.rest.embed)
+    for a, b in zip(trainer.model.parameters(), again.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_long_clips_have_several_windows(corpus):
+    recipe = replace(CODEC, batch=4, frames=16)
+    batch = next(codec_module.batches(corpus, list(range(12)), recipe))
+    assert len(batch.wave) == 2
+    assert batch.rows.tolist() == [0, 1, 0, 1]
+    trainer = codec_module.CodecTrainer(recipe)
+    parts, guess, truth = trainer(batch, torch.Generator())
+    assert torch.isfinite(parts["total"])
+    assert guess.shape == truth.shape == (4, 4 * HOP)
+
+
 def test_batches_depend_on_seed_and_step_alone(corpus):
     a = codec_module.batches(corpus, list(range(12)), CODEC, 5)
     b = codec_module.batches(corpus, list(range(12)), CODEC, 4)
@@ -158,6 +176,22 @@ def test_whisper_checkpoint_loads_and_decodes(corpus, tmp_path):
     table = model.decoder.token_embedding.weight
     assert int((table.abs().sum(1) > 0).sum()) == len(trainer.used)
     assert len(transcribe(model, [corpus.clip(0)], ["english"])) == 1
+
+
+def test_whisper_starts_from_a_shorter_one(corpus, tmp_path):
+    short = train_whisper(corpus, list(range(12)), WHISPER, tmp_path)
+    export_whisper(short, tmp_path / "miniature.pt")
+    longer = replace(WHISPER, audio_ctx=80, text_ctx=96, seed=5)
+    trainer = WhisperTrainer(longer, [(TEXTS[0], "english"), ("Six 7", "english")])
+    trainer.load_export(tmp_path / "miniature.pt")
+    slot = short.slot[short.used[-1]]
+    own = trainer.slot.get(short.used[-1], 0)
+    torch.testing.assert_close(trainer.rows[own], short.rows[slot], atol=1e-3, rtol=1e-3)
+    old, new = short.model.decoder, trainer.model.decoder
+    torch.testing.assert_close(
+        new.positional_embedding[:64], old.positional_embedding[:64], atol=1e-3, rtol=1e-3
+    )
+    assert torch.isfinite(trainer(torch.zeros(1, 80, 160), [(TEXTS[0], "english")]))
 
 
 def test_whisper_targets_are_the_text_after_four_prompt_tokens(corpus):
@@ -209,7 +243,7 @@ def test_layout_equals_the_stock_prefill(tokenizer, monkeypatch):
 
 
 def _batch(text, codec, speaker, first):
-    from voxadapt.miniature.talker import TalkerBatch
+    from miniature.talker import TalkerBatch
 
     return TalkerBatch(
         text=torch.tensor([text]), codec=torch.tensor([codec]), speaker=torch.tensor([speaker]),
@@ -259,6 +293,13 @@ def test_base_trains_and_speaks_with_the_stock_classes(corpus, tokenizer, codec_
     assert scores == [2]
     _, codec = codec_folder
     export_base(trainer.model, tokenizer, codec / "codec", tmp_path / "base", TALKER)
+    other = TalkerTrainer(replace(TALKER, seed=7), tokenizer)
+    load_base(other.model, tokenizer, tmp_path / "base")
+    used = special_ids(tokenizer)["size"]
+    ours, theirs = trainer.model.state_dict(), other.model.state_dict()
+    for name in ours:
+        rows = slice(used if name.endswith("text_embedding.weight") else None)
+        torch.testing.assert_close(ours[name][rows], theirs[name][rows], atol=1e-3, rtol=1e-3)
     model = import_qwen_tts().Qwen3TTSModel.from_pretrained(
         str(tmp_path / "base"), dtype=torch.float32
     )

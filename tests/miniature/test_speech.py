@@ -4,96 +4,154 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from voxadapt.miniature.recipe import (
-    BASE_VOICES,
-    HOP,
-    MALAY_VOICES,
-    TARGET_VOICE,
-    Recipe,
-    SpeechRecipe,
-)
-from voxadapt.miniature.speech import (
+from miniature.grammar import KINDS, number_words, sentence, sounded, spoken
+from miniature.recipe import HOP, Recipe, SpeechRecipe
+from miniature.speech import (
+    TEST_SETS,
     MissingSynthesizerError,
-    english_sentence,
-    malay_sentence,
+    alike,
     plan,
     require_synthesizers,
+    sentence_key,
     shape_clip,
     stable_seed,
 )
-
-SMALL = Recipe(
-    speech=SpeechRecipe(base=400, malay=80, target_other=20, heldout_en=58, heldout_ms=16)
+from miniature.voices import (
+    BASE_VOICES,
+    FLOOR_VOICES,
+    KNOWN_VOICES,
+    MALAY_VOICES,
+    TARGET_VOICE,
+    all_voices,
 )
+
+READ = {
+    "It costs $25.": "It costs twenty-five dollars.",
+    "He paid $1.": "He paid one dollar.",
+    "She paid €3.50 for it.": "She paid three euros and fifty cents for it.",
+    "Come back at 7:30.": "Come back at seven thirty.",
+    "Come back at 9:00.": "Come back at nine o'clock.",
+    "It is 10:05.": "It is ten oh five.",
+    "It is 9 a.m.": "It is nine A M.",
+    "At 9 a.m. we left.": "At nine A M we left.",
+    "Wait until 9 p.m. It is dark.": "Wait until nine P M. It is dark.",
+    "On May 3 it was 20% of 12 km.": "On May third it was twenty percent of twelve kilometers.",
+    "Open the 21st door.": "Open the twenty-first door.",
+    "Open the 12th door.": "Open the twelfth door.",
+    "Sold in 1998.": "Sold in nineteen ninety-eight.",
+    "Sold in 2003.": "Sold in two thousand three.",
+    "Dr. Brown and Mrs. Hill.": "Doctor Brown and Missus Hill.",
+    "We need 204 cups.": "We need two hundred four cups.",
+    "It is written T-O-M.": "It is written T O M.",
+}
 
 
 @pytest.fixture(scope="module")
 def utterances():
-    return plan(SMALL)
+    return plan(Recipe())
 
 
-def test_sentences_depend_on_the_seed_alone():
-    for draw in (english_sentence, malay_sentence):
-        a, b = ([draw(rng) for _ in range(30)] for rng in (random.Random(3), random.Random(3)))
-        assert a == b
-        assert a != [draw(random.Random(4)) for _ in range(30)]
+@pytest.mark.parametrize("text", READ)
+def test_digits_signs_and_abbreviations_are_read(text):
+    assert spoken(text) == READ[text]
 
 
-def test_sentences_are_capitalised_and_end_with_a_full_stop():
-    rng = random.Random(0)
-    for draw in (english_sentence, malay_sentence):
-        for _ in range(300):
-            text = draw(rng)
-            assert text[0].isupper()
-            assert text.endswith(".")
-            assert "  " not in text
-            assert 3 <= len(text.split()) <= 10
+def test_letters_are_given_to_the_synthesiser_by_name():
+    assert sounded("Ask A-I.") == "Ask ay, eye."
+    assert sounded("A man and I saw it at 9 a.m.") == "A man and I saw it at nine ay, em."
 
 
-def test_english_articles_agree():
-    rng = random.Random(1)
-    for _ in range(500):
-        words = english_sentence(rng).lower().rstrip(".").split()
+def test_numbers_below_a_million_have_their_words():
+    assert number_words(0) == "zero"
+    assert number_words(40) == "forty"
+    assert number_words(7_099) == "seven thousand ninety-nine"
+    assert len({number_words(n) for n in range(10_000)}) == 10_000
+
+
+@pytest.mark.parametrize("language", ["english", "malay"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sentences_of_each_kind(language, kind):
+    def draw(seed):
+        rng = random.Random(seed)
+        return [sentence(language, kind, rng) for _ in range(200)]
+
+    texts = draw(3)
+    assert texts == draw(3) != draw(4)
+    for text in texts:
+        words = sentence_key(text).split()
+        assert text[0].isupper() or text[0] in "$€0123456789"
+        assert text[-1] in ".?!" and not text.endswith("..")
+        assert "  " not in text
+        assert not re.search(r"\d", spoken(text))
         for a, b in itertools.pairwise(words):
-            if a in ("a", "an"):
-                assert (a == "an") == (b[0] in "aeiou")
+            if a == "an":
+                assert b[0] in "aeiou"
+        if kind == "short":
+            assert 1 <= len(words) <= 4  # "twenty-five" is one word in writing
+        if kind == "long":
+            assert 2 <= len(re.findall(r"[.?!]( |$)", spoken(text))) <= 4
+        if kind == "question":
+            assert text.endswith("?")
+
+
+def test_numbers_come_as_digits_and_as_words():
+    rng = random.Random(0)
+    texts = [sentence("english", "number", rng) for _ in range(500)]
+    digits = sum(bool(re.search(r"\d", text)) for text in texts)
+    assert 0.55 < digits / len(texts) < 0.85
+    for sign in "$€%:":
+        assert any(sign in text for text in texts)
 
 
 def test_plan_is_deterministic_and_has_the_sizes_asked_for(utterances):
-    assert utterances == plan(SMALL)
-    count = {}
-    for u in utterances:
-        count[u.split] = count.get(u.split, 0) + 1
-    assert count["base"] == 400
-    assert count["malay"] == 80
-    assert count["speaker"] == 190
+    assert utterances == plan(Recipe())
+    count = Counter(u.split for u in utterances)
+    for split in ("base", "malay", "speaker", "heldout_en", "malay_text", "respelled"):
+        assert count[split] == getattr(SpeechRecipe(), split)
+    for name in TEST_SETS:
+        assert count[f"set_{name}"] == 2 * SpeechRecipe().test_set
 
 
-def test_no_sentence_is_in_two_splits(utterances):
-    texts = [u.text.lower() for u in utterances]
-    assert len(set(texts)) == len(texts)
+def test_a_sentence_of_a_held_out_or_shipped_corpus_is_nowhere_else(utterances):
+    learnt_from = {"base", "malay", "target_other", "respelled"}
+    learnt = {sentence_key(u.text) for u in utterances if u.split in learnt_from}
+    own = [sentence_key(u.text) for u in utterances if u.split not in learnt_from]
+    assert len(set(own)) == len(own)
+    assert not learnt & set(own)
 
 
 def test_the_base_hears_neither_the_target_nor_malay(utterances):
     known = {v.name for v in BASE_VOICES}
-    base = [u for u in utterances if u.split == "base"]
-    assert {u.voice for u in base} == known
-    assert len(known) >= 24
+    for split in ("base", "respelled"):
+        voices = {u.voice for u in utterances if u.split == split}
+        assert voices <= known
+        assert all(u.language == "english" for u in utterances if u.split == split)
+    assert {u.voice for u in utterances if u.split == "base"} == known
     assert TARGET_VOICE.name not in known
+    assert not any(v.code.startswith("slt") for v in BASE_VOICES)
     assert not known & {v.name for v in MALAY_VOICES}
-    assert all(u.language == "english" for u in base)
 
 
-def test_every_word_of_a_held_out_sentence_is_in_training():
-    full = plan(Recipe())
-    heard = {w for u in full if u.split == "base" for w in u.text.lower().rstrip(".").split()}
-    held = {w for u in full if u.split == "heldout_en" for w in u.text.lower().rstrip(".").split()}
-    assert held <= heard
+def test_voices_have_names_of_their_own():
+    assert len(all_voices()) == len(BASE_VOICES) + len(MALAY_VOICES) + 1
+    assert set(FLOOR_VOICES) <= {v.name for v in KNOWN_VOICES}
+
+
+def test_every_word_that_is_measured_was_learnt(utterances):
+    for language, learnt in (("english", "base"), ("malay", "malay")):
+        heard, asked = set(), set()
+        for u in utterances:
+            if u.language == language:
+                words = asked if u.split.startswith(("heldout", "set_", "speaker")) else set()
+                (heard if u.split == learnt else words).update(sentence_key(u.text).split())
+        assert asked <= heard
 
 
 def test_clips_are_whole_frames_with_silence_around():
@@ -107,6 +165,13 @@ def test_clips_are_whole_frames_with_silence_around():
     assert np.abs(clip[:1_000]).max() == 0
     assert np.abs(clip[-2_000:]).max() == 0
     assert 0.85 < np.abs(clip).max() / 32767 < 0.95
+
+
+def test_a_batch_is_of_similar_length():
+    lengths = np.random.default_rng(0).integers(5, 150, 1_000)
+    drawn = alike(np.random.default_rng(1), range(1_000), lambda i: int(lengths[i]), 16)
+    assert len(drawn) == 16
+    assert np.ptp(lengths[drawn]) < 50
 
 
 def test_seeds_are_stable_across_processes():

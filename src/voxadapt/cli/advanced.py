@@ -1,4 +1,4 @@
-"""Notebooks and the miniature."""
+"""Running, cleaning and filtering notebooks."""
 
 from __future__ import annotations
 
@@ -55,19 +55,3 @@ def filter_notebooks() -> None:
     from voxadapt.tools.lab import set_up_filter
 
     print(set_up_filter(Path()))
-
-
-def build_miniature(
-    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data"),
-    work: Annotated[Path, typer.Option(help="Folder for resumable state.")] = Path(
-        ".work/miniature"
-    ),
-    seed: Annotated[int, typer.Option()] = 0,
-) -> None:
-    """Train the miniature again: hours on a CPU.
-
-    It needs espeak-ng and flite.
-    """
-    from voxadapt.miniature.build import build
-
-    build(out, work, seed)

@@ -69,7 +69,6 @@ NOTEBOOK: Commands = {
     "clean": advanced.clean_notebooks,
     "filter": advanced.filter_notebooks,
 }
-MINIATURE: Commands = {"build": advanced.build_miniature}
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}  # options of JupyterLab
 
 
@@ -128,7 +127,6 @@ for _panel, _commands in COMMANDS.items():
         )(_function)
 _add_group("language", "Run", "Adapt the Base to a language, stage by stage.", LANGUAGE)
 _add_group("notebook", "Advanced", "Run and clean the pipeline's notebooks.", NOTEBOOK)
-_add_group("miniature", "Advanced", "Rebuild the embedded miniature world.", MINIATURE)
 
 
 @app.callback(invoke_without_command=True)

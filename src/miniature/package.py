@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from voxadapt.miniature.recipe import SAMPLE_RATE, Recipe
-from voxadapt.miniature.speech import Corpus, plan
+from miniature.recipe import SAMPLE_RATE, Recipe
+from miniature.speech import TEST_SETS, Corpus, plan
+from miniature.whisper import LANGUAGES
 
 CLIP_RATE = 16_000
 _COMPRESSION = 0.5  # of Ogg Vorbis, 0 to 1: a third of the size of FLAC
@@ -50,7 +51,7 @@ def _reference(corpus: Corpus, split: str, path: Path) -> None:
 
 
 def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
-    """Write the speaker corpus, the Malay corpus and the other voices.
+    """Write the speaker corpus, the Malay corpus, the other voices and the test sets.
 
     Args:
         corpus: All clips.
@@ -59,7 +60,7 @@ def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
     """
     speaker = out / "speaker"
     rows = []
-    for n, i in enumerate(corpus.where("speaker", "speaker_more", "speaker_rest"), 1):
+    for n, i in enumerate(corpus.where("speaker"), 1):
         name = f"clips/utt{n:04d}.ogg"
         write_clip(corpus.clip(i), speaker / name)
         rows.append({"audio": name, "text": corpus.utterances[i].text, "ref_audio": "ref.wav"})
@@ -68,7 +69,7 @@ def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
 
     malay = out / "language" / "malay"
     rows = []
-    for n, i in enumerate(corpus.where("malay_corpus")[: recipe.speech.malay_shipped], 1):
+    for n, i in enumerate(corpus.where("malay_corpus"), 1):
         name = f"clips/utt{n:04d}.ogg"
         write_clip(corpus.clip(i), malay / name)
         rows.append(
@@ -81,7 +82,8 @@ def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
         )
     _jsonl(rows, malay / "train_raw.jsonl")
     _reference(corpus, "malay_ref", malay / "ref.wav")
-    texts = [{"text": u.text} for u in plan(recipe) if u.split == "malay_text"]
+    planned = plan(recipe)
+    texts = [{"text": u.text} for u in planned if u.split == "malay_text"]
     _jsonl(texts, malay / "text_only.jsonl")
 
     voices: list[dict[str, str]] = []
@@ -92,6 +94,15 @@ def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
         write_clip(corpus.clip(i), out / "voices" / name)
         voices.append({"audio": name, "text": corpus.utterances[i].text, "speaker": voice})
     _jsonl(voices, out / "voices" / "voices.jsonl")
+
+    for name in TEST_SETS:
+        for language in LANGUAGES:
+            chosen = [
+                {"text": u.text}
+                for u in planned
+                if u.split == f"set_{name}" and u.language == language
+            ]
+            _jsonl(chosen, out / "sets" / language / f"{name}.jsonl")
 
 
 def replace_folder(source: Path, target: Path) -> None:

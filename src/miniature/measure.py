@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from miniature.grammar import KINDS
+from miniature.recipe import SAMPLE_RATE
+from miniature.speech import Corpus
+from miniature.whisper import resample, transcribe, word_error
 from voxadapt.core.compat import import_qwen_tts
 from voxadapt.data.respelling import load_respelling
-from voxadapt.miniature.recipe import SAMPLE_RATE
-from voxadapt.miniature.speech import Corpus
-from voxadapt.miniature.whisper import resample, transcribe, word_error
 
 RESPELLING = Path("profiles/respelling/malay.yaml")  # the project is the working folder
 HELD_OUT = ("heldout_en", "heldout_target", "heldout_ms")
@@ -43,15 +44,14 @@ def resynthesise(codec: Any, waves: Sequence[np.ndarray], batch: int = 16) -> li
     return [out[i] for i in range(len(waves))]
 
 
-def selection_rows(corpus: Corpus) -> list[int]:
-    """Return the held-out clips that choose among checkpoints; figures leave them out."""
-    return corpus.where("heldout_en")[::4]
-
-
-def reference_of(corpus: Corpus, index: int) -> np.ndarray:
+def reference_of(corpus: Corpus, index: int, least_frames: int = 24) -> np.ndarray:
     """Return a training clip of the same voice, to clone a held-out sentence with."""
     voice = corpus.utterances[index].voice
-    pool = [i for i in corpus.where("base", "target_other") if corpus.utterances[i].voice == voice]
+    pool = [
+        i
+        for i in corpus.where("base", "target_other")
+        if corpus.utterances[i].voice == voice and corpus.frames(i) >= least_frames
+    ]
     return corpus.clip(pool[index % min(len(pool), 40)])
 
 
@@ -140,9 +140,15 @@ def voice_margin(
     }
 
 
-def _wer(corpus: Corpus, rows: Sequence[int], guesses: Sequence[str]) -> dict[str, float]:
-    texts = [corpus.utterances[i].text for i in rows]
-    return {"wer": round(word_error(texts, guesses), 4), "n": len(rows)}
+def _wer(corpus: Corpus, rows: Sequence[int], guesses: Sequence[str]) -> dict[str, Any]:
+    pairs = [(corpus.utterances[i], guess) for i, guess in zip(rows, guesses, strict=True)]
+    by_kind = {}
+    for kind in KINDS:
+        part = [(u.text, guess) for u, guess in pairs if u.kind == kind]
+        if part:
+            by_kind[kind] = {"wer": round(word_error(*zip(*part, strict=True)), 4), "n": len(part)}
+    rate = word_error([u.text for u, _ in pairs], guesses)
+    return {"wer": round(rate, 4), "n": len(pairs), "by_kind": by_kind}
 
 
 @dataclass(frozen=True)
@@ -220,8 +226,7 @@ def measure_base(corpus: Corpus, data: Path, bank: VoiceBank) -> dict[str, Any]:
         ("clone_known_voices_streaming", "heldout_en", True),
         ("clone_unseen_target", "heldout_target", False),
     ):
-        chosen = set(selection_rows(corpus))
-        rows = [i for i in corpus.where(split) if i not in chosen]
+        rows = corpus.where(split)
         texts = [corpus.utterances[i].text for i in rows]
         tags = ["English" if k % 2 else "Auto" for k in range(len(rows))]
         references = [reference_of(corpus, i) for i in rows]
@@ -281,14 +286,13 @@ def _similarity(
     rows: Sequence[int],
     waves: Sequence[np.ndarray],
     bank: VoiceBank,
-    most: int = 96,
 ) -> dict[str, float]:
     """Compare clones with codec copies of real clips: the same colour on both sides."""
     names = sorted(set(bank.voices))
     rows_of = {n: [k for k, v in enumerate(bank.voices) if v == n] for n in names}
     centres = {n: bank.copies[rows_of[n]].mean(0) for n in names}
     own, other, right = [], [], 0
-    kept = [(i, w) for i, w in zip(rows, waves, strict=True) if len(w) >= SAMPLE_RATE // 2][:most]
+    kept = [(i, w) for i, w in zip(rows, waves, strict=True) if len(w) >= SAMPLE_RATE // 2]
     for (i, _), probe in zip(kept, embed([w for _, w in kept]), strict=True):
         score = {n: float(probe @ c / np.linalg.norm(c)) for n, c in centres.items()}
         voice = corpus.utterances[i].voice

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import os
-import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from voxadapt.miniature.codec import one_cycle, save_state
-from voxadapt.miniature.recipe import SAMPLE_RATE, WhisperRecipe
-from voxadapt.miniature.speech import Corpus, stable_seed
-
-log = logging.getLogger(__name__)
+from miniature.codec import Curve, one_cycle, save_state
+from miniature.grammar import spoken
+from miniature.recipe import SAMPLE_RATE, WhisperRecipe
+from miniature.speech import Corpus, alike, stable_seed
 
 LANGUAGES = {"english": "en", "malay": "ms"}
 RATE = 16_000
@@ -86,6 +82,18 @@ class WhisperTrainer(nn.Module):
         self.slot = {token: i for i, token in enumerate(self.used)}
         self.rows = nn.Parameter(torch.randn(len(self.used), recipe.state) * 0.05)
         self.unused = 51_865 - len(self.used)
+
+    @torch.no_grad()
+    def load_export(self, path: Path) -> None:
+        """Start from an exported Whisper of the same widths; its contexts may be shorter."""
+        state = torch.load(path, weights_only=True)["model_state_dict"]
+        table = state.pop("decoder.token_embedding.weight").float()[self.used]
+        known = table.abs().sum(1) > 0
+        self.rows[known] = table[known]
+        state.pop("encoder.positional_embedding")
+        places = state.pop("decoder.positional_embedding").float()
+        self.model.decoder.positional_embedding[: len(places)] = places
+        self.model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
 
     def encode(self, mel: Tensor) -> Tensor:
         """Run the audio encoder at any length up to its context."""
@@ -162,7 +170,7 @@ def train_whisper(
         work: Folder of checkpoints.
         name: Name of the checkpoint folder.
         copies: The codec's 24 kHz copies of some clips; a share of each batch is drawn from them.
-        start: Checkpoint whose weights to start from.
+        start: Checkpoint, or exported Whisper of the same widths, to start from.
 
     Returns:
         The trainer with the final weights.
@@ -177,25 +185,26 @@ def train_whisper(
         trainer.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first_step = state["step"]
-    elif start is not None:
+    elif start is not None and start.suffix == ".pt" and start.name == path.name:
         trainer.load_state_dict(torch.load(start, weights_only=True)["model"])
+    elif start is not None:
+        trainer.load_export(start)
     copies = copies or {}
     copied = sorted(copies)
-    began, total = time.time(), 0.0
+    curve = Curve(work / name / "curve.jsonl", 50)
     for step in range(first_step, recipe.steps):
         rng = np.random.default_rng(stable_seed(recipe.seed, name, step))
-        chosen = rng.choice(indices, size=recipe.batch, replace=False).tolist()
+        full = rng.random() < recipe.full_share
+        size = max(1, recipe.batch // 4) if full else recipe.batch
+        pool = copied if copied and rng.random() < recipe.copied_share else indices
+        chosen = alike(rng, pool, corpus.frames, size)
         waves = []
-        for row, i in enumerate(chosen):
-            if copied and rng.random() < recipe.copied_share:
-                i = chosen[row] = copied[int(rng.integers(len(copied)))]
-                wave = resample(copies[i])
-            else:
-                wave = resample(corpus.clip(i))
+        for i in chosen:
+            wave = resample(copies[i] if pool is copied else corpus.clip(i))
             waves.append(_augment(wave, rng, recipe.audio_ctx * 320 - len(wave)))
         longest = max(map(len, waves))
         context = -(-longest // 320) + int(rng.integers(0, 20))
-        if rng.random() < recipe.full_share:
+        if full:
             context = recipe.audio_ctx
         mel = features(waves, min(context, recipe.audio_ctx) * 320)
         for row in range(len(mel)):
@@ -209,11 +218,7 @@ def train_whisper(
         loss.backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
-        total += float(loss.detach())
-        if (step + 1) % 50 == 0:
-            log.info("%s %s", name, json.dumps({"step": step + 1, "loss": round(total / 50, 4),
-                                                "s": round(time.time() - began)}))  # fmt: skip
-            total = 0.0
+        curve.add(step + 1, {"loss": loss})
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             save_state(path, model=trainer.state_dict(), optimizer=optimizer.state_dict(),
                        step=step + 1, recipe=asdict(recipe))  # fmt: skip
@@ -268,7 +273,7 @@ def transcribe(
             mel = features([waves[i] for i in chunk], model.dims.n_audio_ctx * 320)
             options = DecodingOptions(
                 language=LANGUAGES[language], temperature=0.0, without_timestamps=True,
-                fp16=False, sample_len=40,
+                fp16=False,
             )  # fmt: skip
             for i, result in zip(chunk, decode(model, mel, options), strict=True):
                 out[i] = result.text
@@ -276,8 +281,9 @@ def transcribe(
 
 
 def words(text: str) -> str:
-    """Reduce a text to its lower-case words."""
-    return " ".join("".join(c for c in text.lower() if c.isalpha() or c == " ").split())
+    """Reduce a text to its lower-case words as they are said, numbers among them."""
+    said = spoken(text).lower().replace("-", " ")
+    return " ".join("".join(c for c in said if c.isalpha() or c == " ").split())
 
 
 def word_error(references: Sequence[str], guesses: Sequence[str]) -> float:

@@ -13,36 +13,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from voxadapt.core.compat import import_qwen_tts
-from voxadapt.miniature.codec import export, train_codec
-from voxadapt.miniature.measure import (
-    clone,
-    measure,
-    reference_of,
-    selection_rows,
-    write_report,
-)
-from voxadapt.miniature.package import replace_folder, write_corpora
-from voxadapt.miniature.readme import write_readme
-from voxadapt.miniature.recipe import HOP, SAMPLE_RATE, TARGET_VOICE, Recipe
-from voxadapt.miniature.speech import Corpus, build_corpus, plan
-from voxadapt.miniature.talker import (
-    TalkerData,
-    TalkerTrainer,
-    export_base,
-    train_talker,
-)
-from voxadapt.miniature.tokenizer import train_tokenizer
-from voxadapt.miniature.whisper import (
+from miniature.codec import export, train_codec
+from miniature.measure import clone, measure, reference_of, write_report
+from miniature.package import replace_folder, write_corpora
+from miniature.readme import write_readme
+from miniature.recipe import HOP, SAMPLE_RATE, Recipe
+from miniature.speech import Corpus, build_corpus, plan
+from miniature.talker import TalkerData, TalkerTrainer, export_base, load_base, train_talker
+from miniature.tokenizer import train_tokenizer
+from miniature.whisper import (
     export_whisper,
     resample,
     train_whisper,
     transcribe,
     word_error,
 )
+from voxadapt.core.compat import import_qwen_tts
 
 log = logging.getLogger(__name__)
 
+#: What is built, in order.
+STEPS = ("speech", "codec", "codes", "whisper", "base", "measure")
 HEARD = ("base", "malay", "target_other")
 
 
@@ -66,7 +57,7 @@ def encode_clips(
     if not path.exists():
         stock = import_qwen_tts()
         tokenizer = stock.Qwen3TTSTokenizer.from_pretrained(str(codec), dtype=torch.float32)
-        order = sorted(indices, key=corpus.seconds)
+        order = sorted(indices, key=corpus.frames)
         codes: dict[int, np.ndarray] = {}
         for at in range(0, len(order), batch):
             chunk = order[at : at + batch]
@@ -75,13 +66,14 @@ def encode_clips(
             for i, c in zip(chunk, coded, strict=True):
                 codes[i] = c.numpy().astype(np.int16)
         keys = sorted(codes)
-        lengths = [len(codes[k]) for k in keys]
+        part = path.with_suffix(".part.npz")
         np.savez(
-            path,
+            part,
             keys=np.array(keys),
-            lengths=np.array(lengths),
+            lengths=np.array([len(codes[k]) for k in keys]),
             codes=np.concatenate([codes[k] for k in keys]),
         )
+        part.rename(path)
     saved = np.load(path)
     ends = np.cumsum(saved["lengths"])
     parts = np.split(saved["codes"].astype(np.int64), ends[:-1])
@@ -89,18 +81,17 @@ def encode_clips(
 
 
 def listening_rows(corpus: Corpus) -> list[int]:
-    """Return the clips that Whisper draws from: Malay twice, the target voice five times."""
-    extra = corpus.where("target_other", "whisper_only")
-    target = [i for i in extra if corpus.utterances[i].voice == TARGET_VOICE.name]
-    return [*corpus.where(*HEARD), *corpus.where("malay", "whisper_only"), *target * 4]
+    """Return the clips that Whisper draws from: Malay twice, the target voice three times."""
+    target = corpus.where("target_other")
+    return [*corpus.where(*HEARD), *corpus.where("malay"), *target, *target]
 
 
 def copied_rows(corpus: Corpus) -> list[int]:
     """Return the clips that Whisper also hears through the codec."""
     return [
-        *corpus.where("base")[::12],
-        *corpus.where("malay")[::4],
-        *corpus.where("target_other", "whisper_only")[::4],
+        *corpus.where("base")[::6],
+        *corpus.where("malay")[::3],
+        *corpus.where("target_other")[::2],
     ]
 
 
@@ -145,7 +136,7 @@ def codec_copies(
 def clone_score(
     corpus: Corpus, tokenizer: Path, codec: Path, whisper: Path, work: Path, recipe: Recipe
 ) -> Callable[[TalkerTrainer, int], float]:
-    """Return a function that scores a Base by its held-out clone word error rate.
+    """Return a function that scores a Base by its clone word error rate on sentences of their own.
 
     Args:
         corpus: All clips.
@@ -158,7 +149,7 @@ def clone_score(
     import whisper as asr_library
 
     stock = import_qwen_tts()
-    rows = selection_rows(corpus)
+    rows = corpus.where("selection_en")
 
     def score(trainer: TalkerTrainer, step: int) -> float:
         folder = work / "talker" / "candidate"
@@ -173,6 +164,8 @@ def clone_score(
         rate = word_error(texts, guesses)
         row = {"step": step, "wer": round(rate, 4), "n": len(rows),
                "ended": round(float(np.mean(ended)), 3)}  # fmt: skip
+        with open(work / "talker" / "score.jsonl", "a") as sink:
+            sink.write(json.dumps(row) + "\n")
         log.info("clone %s %s", json.dumps(row), list(zip(texts, guesses, strict=True))[:3])
         return rate
 
@@ -180,53 +173,69 @@ def clone_score(
 
 
 def build(
-    out_dir: Path | str, work_dir: Path | str, seed: int | None = None, recipe: Recipe | None = None
-) -> dict[str, Any]:
-    """Build the whole miniature world; finished steps are skipped.
+    out_dir: Path | str,
+    work_dir: Path | str,
+    start: Path | None = None,
+    until: str = STEPS[-1],
+    recipe: Recipe | None = None,
+) -> dict[str, Any] | None:
+    """Build the whole miniature world; what is finished is skipped, what was stopped goes on.
 
     Args:
         out_dir: The ``data`` folder to write.
         work_dir: Folder of checkpoints and intermediate results.
-        seed: Overrides the recipe's seed.
+        start: Folder with the models of an earlier build of the same shapes, to start from.
+        until: Last step to take.
         recipe: Overrides the recipe.
 
     Returns:
-        The quality report.
+        The quality report, once everything is built.
     """
     out, work = Path(out_dir), Path(work_dir)
     recipe = recipe or Recipe()
-    if seed is not None:
-        recipe = replace(recipe, seed=seed)
+    last = STEPS.index(until)
     work.mkdir(parents=True, exist_ok=True)
     corpus = build_corpus(recipe, work)
-    write_corpora(corpus, recipe, out)
     tokenizer = work / "tokenizer"
     if not (tokenizer / "tokenizer_config.json").exists():
         train_tokenizer([u.text for u in plan(recipe)], tokenizer, recipe.talker.text_vocab)
-    heard = corpus.where(*HEARD)
     codec = work / "codec_export"
-    if not (codec / "config.json").exists():
-        export(train_codec(corpus, heard, recipe.codec, work), work / "codec_part")
+    if last >= STEPS.index("codec") and not (codec / "config.json").exists():
+        before = start / "base" / "speech_tokenizer" if start else None
+        trainer = train_codec(corpus, corpus.where(*HEARD), recipe.codec, work, before)
+        export(trainer, work / "codec_part")
         replace_folder(work / "codec_part", codec)
-    listened = listening_rows(corpus)
-    whisper = out / "models" / "whisper" / "miniature.pt"
-    base_rows = corpus.where("base", "shifted", "respelled")
+    if last < STEPS.index("codes"):
+        return None
+    base_rows = corpus.where("base", "respelled")
     codes = encode_clips(corpus, base_rows, codec, work, "codes_base")
     copied = encode_clips(corpus, copied_rows(corpus), codec, work, "codes_copied")
-    first = work / "whisper" / "state.pt"
-    train_whisper(corpus, listened, recipe.whisper, work)
     copies = codec_copies(corpus, copied, codec, work)
+    if last < STEPS.index("whisper"):
+        return None
+    listened = listening_rows(corpus)
+    before = start / "whisper" / "miniature.pt" if start else None
+    train_whisper(corpus, listened, recipe.whisper, work, start=before)
     tuned = replace(recipe.whisper, steps=recipe.whisper.tune_steps, lr=recipe.whisper.tune_lr)
+    first = work / "whisper" / "state.pt"
+    whisper = out / "models" / "whisper" / "miniature.pt"
     export_whisper(
         train_whisper(corpus, listened, tuned, work, "whisper_tuned", copies, first), whisper
     )
-    trainer = TalkerTrainer(recipe.talker, tokenizer)
-    data = TalkerData(corpus, base_rows, codes, tokenizer, recipe.talker, trainer.ids)
+    if last < STEPS.index("base"):
+        return None
+    base = TalkerTrainer(recipe.talker, tokenizer)
+    if start is not None:
+        load_base(base.model, tokenizer, start / "base")
+    data = TalkerData(corpus, base_rows, codes, tokenizer, recipe.talker, base.ids)
     score = clone_score(corpus, tokenizer, codec, whisper, work, recipe)
-    train_talker(data, trainer, work, score)
-    export_base(trainer.model, tokenizer, codec, work / "base_part", recipe.talker)
+    train_talker(data, base, work, score)
+    export_base(base.model, tokenizer, codec, work / "base_part", recipe.talker)
     replace_folder(work / "base_part", out / "models" / "base")
     shutil.rmtree(work / "talker" / "candidate", ignore_errors=True)
+    write_corpora(corpus, recipe, out)
+    if last < STEPS.index("measure"):
+        return None
     report = measure(corpus, out)
     write_report(report, out)
     write_readme(report, recipe, out)

@@ -5,13 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from voxadapt.miniature.recipe import (
-    BASE_VOICES,
-    FLOOR_VOICES,
-    MALAY_VOICES,
-    SHIFTED_VOICES,
-    Recipe,
-)
+from miniature.recipe import Recipe
+from miniature.speech import TEST_SETS
+from miniature.voices import BASE_VOICES, FLOOR_VOICES, KNOWN_VOICES, MALAY_VOICES
 
 
 def _percent(value: float) -> str:
@@ -27,7 +23,7 @@ def quality_table(report: dict[str, Any]) -> str:
     """Return the figures as a Markdown table.
 
     Args:
-        report: What :func:`voxadapt.miniature.measure.measure` returned.
+        report: What :func:`miniature.measure.measure` returned.
     """
     rows: list[tuple[str, str, str]] = []
     names = {
@@ -78,6 +74,12 @@ def quality_table(report: dict[str, Any]) -> str:
             f"nearest right {_percent(cell['nearest_right'])}"
         )
         rows.append((what, value, str(cell["n"])))
+    for key, split, what in (
+        ("whisper_real", "heldout_en", "Whisper, real clips of known voices"),
+        ("whisper_resynthesised", "heldout_target", "Whisper, target voice through the codec"),
+    ):
+        for kind, cell in report[key][split]["by_kind"].items():
+            rows.append((f"{what}: kind {kind}", _percent(cell["wer"]), str(cell["n"])))
     used = ", ".join(f"{p:.0f}" for p in report["codec_perplexity"])
     rows.append(("Codebook perplexities (of 256)", used, ""))
     return _table(("figure", "value", "n"), *rows)
@@ -107,27 +109,29 @@ def write_readme(report: dict[str, Any], recipe: Recipe, data: Path) -> None:
         ),
         (
             "`speaker`",
-            f"corpus of the target voice, {s.speaker + s.speaker_more + s.speaker_rest} clips, "
-            "and a reference that is none of them",
+            f"corpus of the target voice, {s.speaker} clips, and a reference that is none of them",
         ),
         (
             "`language/malay`",
-            f"Malay corpus of one voice, {s.malay_shipped} clips; `text_only.jsonl`: "
+            f"Malay corpus of one voice, {s.malay_corpus} clips; `text_only.jsonl`: "
             f"{s.malay_text} further sentences",
         ),
         (
             "`voices`",
             f"{len(FLOOR_VOICES)} other voices, {s.floor_clips} clips each (similarity floor)",
         ),
+        (
+            "`sets`",
+            f"test sets in English and Malay, {s.test_set} sentences each: {', '.join(TEST_SETS)}",
+        ),
     )
     heard = _table(
         ("model", "learned from", "never heard"),
         (
             "Base talker and its speaker encoder",
-            f"{s.base} English clips of {len(BASE_VOICES)} voices; {s.shifted} of "
-            f"{len(SHIFTED_VOICES)} voices made from the recorded ones by another pitch and "
-            f"formants; {s.respelled} with invented words, written syllable by syllable as "
-            'dictionaries print a pronunciation ("pah-yoong")',
+            f"{s.base} English clips of {len(BASE_VOICES)} voices; {s.respelled} with invented "
+            "words, written syllable by syllable as dictionaries print a pronunciation "
+            '("pah-yoong")',
             "the target voice (flite `slt`), all Malay",
         ),
         (
@@ -148,20 +152,20 @@ are those of the full-size model. It says nothing about the quality of Qwen3-TTS
 
 ## How it was made
 
-`python -m voxadapt.miniature build --out data --work .work/miniature` with `espeak-ng` and
-`flite` installed. All speech is synthetic; every sentence comes from a small grammar and occurs
-in one corpus only (seed {recipe.seed}).
+`python -m miniature build`, in a clone with `espeak-ng` and `flite` installed
+(seed {recipe.seed}). All speech is synthetic. Sentences come from a small grammar: statements,
+questions, exclamations, one to three words, two to four sentences, names (spelled ones too), and
+numbers, prices, times, dates and units, written with digits three times in four and else in words.
+A sentence of a held-out or shipped corpus occurs in that corpus alone, however its numbers are
+written. Malay numbers are written in words.
 
 {heard}
 
 The Malay voices are those of the Malay corpus: codec and Whisper know them, the Base does not.
-Whisper alone hears {s.whisper_target} further clips of the target voice and {s.whisper_flite}
-of the other flite voices, with sentences of their own. The shipped models were trained on a
-shared two-core machine with restarts, in which the length of the schedules, two loss weights and
-the shares of Whisper's voices changed; the Base learnt the shifted voices and the invented words
-in a second run, from the weights of the first: a rebuild gives similar models, not the same
-bytes. One difference on purpose: the target voice has the largest share in Whisper, which
-has to read it in every score.
+Held-out English is spoken by the first {len(KNOWN_VOICES)} of the Base's voices. The target voice
+has the largest share in Whisper, which has to read it in every score. The models were trained
+from the weights of the first version, with restarts; a rebuild gives similar models, not the same
+bytes.
 The first codebook is trained to carry the transcript (CTC), as the full-size codec distils a
 speech model into it.
 
@@ -169,12 +173,13 @@ speech model into it.
 
 {quality_table(report)}
 
-`QUALITY.json` has the same figures. The sentences that chose the Base checkpoint are not among
-those it is measured on.
+Word error rates count what is said: "$25" and "twenty-five dollars" are equal. `QUALITY.json` has
+the same figures, by kind of sentence too. The sentences that chose the Base checkpoint are not
+among those it is measured on.
 
 ## Limits
 
-- Whisper knows the words of the two grammars and writes nothing else: no digits, no other words.
+- Whisper knows the words of the two grammars and writes nothing else.
 - Clips longer than {seconds:.0f} s are cut by `pad_or_trim` at this context.
 - A clone of the target voice before adaptation is neither read well nor like the target: that is
   what adaptation is for.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from miniature.codec import Curve, one_cycle, save_state
+from miniature.recipe import SAMPLE_RATE, TalkerRecipe
+from miniature.speech import Corpus, alike, stable_seed
+from miniature.tokenizer import special_ids
 from voxadapt.core.compat import import_qwen_tts
-from voxadapt.miniature.codec import one_cycle, save_state
-from voxadapt.miniature.recipe import SAMPLE_RATE, TalkerRecipe
-from voxadapt.miniature.speech import Corpus, stable_seed
-from voxadapt.miniature.tokenizer import special_ids
-
-log = logging.getLogger(__name__)
 
 #: Offsets of the codec's special ids behind the codebook, those of the full-size model.
 OFFSETS = {
@@ -145,6 +141,27 @@ def new_base(recipe: TalkerRecipe, tokenizer: Path) -> Any:
             torch.randn(len(OFFSETS), recipe.hidden) * 0.2
         )
     return model
+
+
+@torch.no_grad()
+def load_base(model: Any, tokenizer: Path, folder: Path) -> None:
+    """Start from an exported Base of the same widths, whose tokenizer may be another one.
+
+    Args:
+        model: Freshly initialised Base.
+        tokenizer: Folder of its text tokenizer.
+        folder: The exported Base.
+    """
+    from safetensors.torch import load_file
+    from transformers import AutoTokenizer
+
+    state = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+    old = state.pop("talker.model.text_embedding.weight")
+    model.load_state_dict(state, strict=False)
+    before = AutoTokenizer.from_pretrained(folder).get_vocab()
+    for token, row in AutoTokenizer.from_pretrained(tokenizer).get_vocab().items():
+        if token in before:
+            model.talker.model.text_embedding.weight[row] = old[before[token]]
 
 
 @dataclass
@@ -334,11 +351,8 @@ class TalkerData:
         """Return the batch of a step."""
         r = self.recipe
         rng = np.random.default_rng(stable_seed(r.seed, "talker", step))
-        drawn = rng.choice(self.indices, size=r.batch * 4, replace=False)
-        pool = sorted(drawn.tolist(), key=lambda i: len(self.codes[i]))
-        at = int(rng.integers(4)) * r.batch
         rows = []
-        for i in pool[at : at + r.batch]:
+        for i in alike(rng, self.indices, lambda i: len(self.codes[i]), r.batch):
             tagged = bool(rng.random() < r.tagged_share)
             streaming = bool(rng.random() < r.streaming_share)
             rows.append((i, *layout(self.text[i], len(self.codes[i]), self.ids, tagged, streaming)))
@@ -414,7 +428,7 @@ def train_talker(
         trainer.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first_step, best = state["step"], state["best"]
-    began, sums = time.time(), dict[str, float]()
+    curve = Curve(work / "talker" / "curve.jsonl", 25)
     for step in range(first_step, recipe.steps):
         generator = torch.Generator().manual_seed(stable_seed(recipe.seed, "t", step) % 2**62)
         for group in optimizer.param_groups:
@@ -426,13 +440,7 @@ def train_talker(
         parts["total"].backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
-        for key, value in parts.items():
-            sums[key] = sums.get(key, 0.0) + float(value.detach())
-        if (step + 1) % 25 == 0:
-            row = {k: round(v / 25, 4) for k, v in sums.items()}
-            log.info("talker %s", json.dumps({"step": step + 1, "s": round(time.time() - began),
-                                              **row}))  # fmt: skip
-            sums = {}
+        curve.add(step + 1, parts)
         last = step + 1 == recipe.steps
         if evaluate is not None and ((step + 1) % recipe.eval_every == 0 or last):
             trainer.eval()

@@ -6,12 +6,13 @@ modules with its own quantiser, whose codebooks are written into both sides at e
 
 from __future__ import annotations
 
+import itertools
 import json
-import logging
 import math
 import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from miniature.grammar import spoken
+from miniature.recipe import HOP, SAMPLE_RATE, CodecRecipe
+from miniature.speech import Corpus, stable_seed
 from voxadapt.core.compat import import_qwen_tts
-from voxadapt.miniature.recipe import HOP, SAMPLE_RATE, CodecRecipe
-from voxadapt.miniature.speech import Corpus, stable_seed
-
-log = logging.getLogger(__name__)
 
 LETTERS = " abcdefghijklmnopqrstuvwxyz"
 
@@ -190,7 +190,7 @@ class ResidualQuantizer(nn.Module):
 
 
 class SpectralLoss(nn.Module):
-    """L1 of log-mel, of mel and of magnitudes (both relative) at several resolutions."""
+    """L1 of log-mel, and of mel, its power and magnitudes (relative), at several resolutions."""
 
     def __init__(self, sizes: tuple[int, ...] = (2048, 1024, 512, 256)) -> None:
         super().__init__()
@@ -222,8 +222,62 @@ class SpectralLoss(nn.Module):
             loss = loss + (torch.log(g_mel + 1e-2) - torch.log(t_mel + 1e-2)).abs().mean()
             # Linear bands: the loud parts of a voice, which tell speakers apart.
             loss = loss + 0.5 * (g_mel - t_mel).abs().mean() / (t_mel.mean() + 1e-3)
+            power = t_mel.pow(2)
+            loss = loss + 0.25 * (g_mel.pow(2) - power).abs().mean() / (power.mean() + 1e-4)
             loss = loss + 0.5 * (g - t).abs().mean() / (t.mean() + 1e-3)
         return loss / len(self.sizes)
+
+
+class Adversary(nn.Module):
+    """Tells copies from recordings by their complex spectra at several resolutions."""
+
+    def __init__(self, sizes: tuple[int, ...] = (1024, 512, 256), width: int = 16) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.nets = nn.ModuleList()
+        for size in sizes:
+            self.register_buffer(f"window{size}", torch.hann_window(size), persistent=False)
+            layers = [nn.Conv2d(2, width, (3, 5), (1, 2), (1, 2))]
+            layers += [nn.Conv2d(width, width, (3, 5), (1, 2), (1, 2)) for _ in range(2)]
+            layers += [nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, 1, 3, 1, 1)]
+            self.nets.append(nn.ModuleList(layers))
+
+    def forward(self, wave: Tensor) -> list[list[Tensor]]:
+        """Return what each layer says at each resolution; the last layer's is the verdict."""
+        out = []
+        for size, net in zip(self.sizes, self.nets, strict=True):
+            window = getattr(self, f"window{size}")
+            spec = torch.stft(wave, size, size // 4, window=window, return_complex=True)
+            x = torch.view_as_real(spec).permute(0, 3, 2, 1) * (2 / size**0.5)
+            x = x / (x.pow(2).sum(1, keepdim=True) + 1e-4).pow(0.25)  # compressed, phase kept
+            said = []
+            for n, layer in enumerate(net):
+                x = layer(x if n == 0 else F.leaky_relu(x, 0.2))
+                said.append(x)
+            out.append(said)
+        return out
+
+    def own_loss(self, guess: Tensor, truth: Tensor) -> Tensor:
+        """Return the loss of telling copies (0) from recordings (1)."""
+        copies, recordings = self(guess.detach()), self(truth)
+        losses = [
+            c[-1].pow(2).mean() + (r[-1] - 1).pow(2).mean()
+            for c, r in zip(copies, recordings, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+    def codec_loss(self, guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses of being told, and of differing in what the layers say."""
+        copies = self(guess)
+        with torch.no_grad():
+            recordings = self(truth)
+        told = [(c[-1] - 1).pow(2).mean() for c in copies]
+        differing = [
+            (a - b).abs().mean() / (b.abs().mean() + 1e-3)
+            for c, r in zip(copies, recordings, strict=True)
+            for a, b in zip(c[:-1], r[:-1], strict=True)
+        ]
+        return torch.stack(told).mean(), torch.stack(differing).mean()
 
 
 class ReadingHead(nn.Module):
@@ -293,10 +347,19 @@ def _convolve(conv: nn.Conv1d, x: Tensor) -> Tensor:
 
 @dataclass
 class CodecBatch:
-    """Whole clips with a decoding window each."""
+    """Whole clips with decoding windows.
+
+    Attributes:
+        wave: Clips, padded, clips x samples.
+        lengths: Frames of each clip.
+        rows: Clip of each window.
+        starts: First frame of each window.
+        texts: What is said in each clip, in words.
+    """
 
     wave: Tensor
     lengths: Tensor
+    rows: Tensor
     starts: Tensor
     texts: list[str]
 
@@ -436,8 +499,16 @@ class CodecTrainer(nn.Module):
                     hidden = part(hidden)
         return hidden[:, 0] * self.recipe.output_scale
 
-    def forward(self, batch: CodecBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the loss and its parts."""
+    def forward(
+        self, batch: CodecBatch, generator: torch.Generator, settling: bool = False
+    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """Return the loss and its parts, the decoded windows and the true ones.
+
+        Args:
+            batch: Clips and windows.
+            generator: Source of randomness.
+            settling: Train the reading heads alone, not the codec through them.
+        """
         r = self.recipe
         first, rest = self.latents(batch.wave)
         frames = torch.arange(first.shape[1])
@@ -456,14 +527,16 @@ class CodecTrainer(nn.Module):
             first, commit1, _ = self.first(first, valid, everything, generator)
             rest, commit2, _ = self.rest(rest, valid, keep, generator)
             parts["commit"] = commit1 + commit2
-        parts["read"] = self.reader(first * valid[..., None], batch.lengths, batch.texts)
         hidden = self.upper(first, rest)
-        parts["mel"] = self.spectrum(hidden, batch.wave, valid)
+        # New heads on a trained codec learn alone first, or their errors would undo it.
+        read, seen = (first.detach(), hidden.detach()) if settling else (first, hidden)
+        parts["read"] = self.reader(read * valid[..., None], batch.lengths, batch.texts)
+        parts["mel"] = self.spectrum(seen, batch.wave, valid)
         window = batch.starts[:, None] + torch.arange(-1, r.window)[None]
         index = window.clamp(min=0)[:, None].expand(-1, hidden.shape[1], -1)
-        guess = self.lower(hidden.gather(2, index))[:, HOP:]
+        guess = self.lower(hidden[batch.rows].gather(2, index))[:, HOP:]
         sample = (batch.starts * HOP)[:, None] + torch.arange(r.window * HOP)[None]
-        truth = batch.wave.gather(1, sample)
+        truth = batch.wave[batch.rows].gather(1, sample)
         parts["spectral"] = self.spectral(guess, truth)
         parts["energy"] = (guess.detach().std() / truth.std()).detach()
         total = parts["spectral"] + r.shape_weight * shape + r.read_weight * parts["read"]
@@ -471,37 +544,41 @@ class CodecTrainer(nn.Module):
         if "commit" in parts:
             total = total + r.commit_weight * parts["commit"]
         parts["total"] = total
-        return parts
+        return parts, guess, truth
 
 
 def batches(
     corpus: Corpus, indices: list[int], recipe: CodecRecipe, start: int = 0
 ) -> Iterator[CodecBatch]:
-    """Yield training batches of clips of similar length, for ever, the same for a seed."""
+    """Yield training batches of clips of similar length, for ever, the same for a seed.
+
+    Long clips are fewer in a batch and have several decoding windows each.
+    """
     step = start
-    lengths = np.array([(corpus.offsets[i + 1] - corpus.offsets[i]) // HOP for i in indices])
+    lengths = np.array([corpus.frames(i) for i in indices])
     buckets = [
         np.flatnonzero((lengths <= high) & (lengths > low))
-        for low, high in zip((recipe.window, *recipe.buckets), recipe.buckets, strict=False)
+        for low, high in itertools.pairwise((0, *recipe.buckets))
     ]
     share = np.array([len(b) for b in buckets], dtype=np.float64)
     while True:
         rng = np.random.default_rng(stable_seed(recipe.seed, "codec", step))
         which = int(rng.choice(len(buckets), p=share / share.sum()))
-        chosen = rng.choice(buckets[which], size=recipe.batch, replace=False)
         longest = recipe.buckets[which]
-        wave = np.zeros((len(chosen), longest * HOP), dtype=np.float32)
-        starts = []
+        size = min(recipe.batch, max(1, recipe.frames // longest))
+        chosen = rng.choice(buckets[which], size=size, replace=False)
+        wave = np.zeros((size, longest * HOP), dtype=np.float32)
         for row, c in enumerate(chosen):
             clip = corpus.clip(indices[c])
-            gain = 10 ** rng.uniform(-0.3, 0.0)
-            wave[row, : len(clip)] = clip * gain
-            starts.append(int(rng.integers(0, max(1, lengths[c] - recipe.window + 1))))
+            wave[row, : len(clip)] = clip * 10 ** rng.uniform(-0.3, 0.0)
+        rows = np.arange(recipe.batch) % size
+        starts = rng.integers(0, np.maximum(1, lengths[chosen[rows]] - recipe.window + 1))
         yield CodecBatch(
             torch.from_numpy(wave),
             torch.from_numpy(lengths[chosen].astype(np.int64)),
-            torch.tensor(starts),
-            [corpus.utterances[indices[c]].text for c in chosen],
+            torch.from_numpy(rows),
+            torch.from_numpy(starts),
+            [spoken(corpus.utterances[indices[c]].text) for c in chosen],
         )
         step += 1
 
@@ -512,6 +589,17 @@ def one_cycle(step: int, total: int, peak: float, warm: float = 0.08) -> float:
     if at < warm:
         return peak * (0.05 + 0.95 * at / warm)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (at - warm) / (1 - warm))))
+
+
+def plateau(step: int, total: int, peak: float, warm: int = 300, cool: float = 0.25) -> float:
+    """Return the learning rate of a schedule that stays at its peak and falls at the end.
+
+    Unlike a cosine it can be prolonged while it runs.
+    """
+    if step < warm:
+        return peak * (0.05 + 0.95 * step / warm)
+    left = (total - step) / (cool * total)
+    return peak * min(1.0, 0.01 + 0.99 * left)
 
 
 def export(trainer: CodecTrainer, folder: Path, half: bool = True) -> None:
@@ -558,6 +646,36 @@ def export(trainer: CodecTrainer, folder: Path, half: bool = True) -> None:
     ).save_pretrained(folder)
 
 
+class Curve:
+    """Writes the learning curve: means over some steps, one JSON line each."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        """Continue a curve.
+
+        Args:
+            path: File to append to.
+            every: Steps a line.
+        """
+        self.path, self.every = path, every
+        self.sums: dict[str, float] = {}
+        self.count, self.began = 0, time.time()
+
+    def add(self, step: int, parts: Mapping[str, Tensor]) -> None:
+        """Count the figures of a step; write a line where it is due."""
+        self.count += 1
+        for key, value in parts.items():
+            self.sums[key] = self.sums.get(key, 0.0) + float(value.detach())
+        if step % self.every:
+            return
+        means = {key: round(value / self.count, 4) for key, value in self.sums.items()}
+        seconds = (time.time() - self.began) / self.count
+        row = {"step": step, "time": round(time.time()), "step_s": round(seconds, 3), **means}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a") as sink:
+            sink.write(json.dumps(row) + "\n")
+        self.sums, self.count, self.began = {}, 0, time.time()
+
+
 def save_state(path: Path, **state: Any) -> None:
     """Write a checkpoint in one piece."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -566,11 +684,36 @@ def save_state(path: Path, **state: Any) -> None:
     os.replace(part, path)
 
 
+def load_export(trainer: CodecTrainer, folder: Path) -> None:
+    """Start from a codec that :func:`export` has written.
+
+    Args:
+        trainer: Modules of the same shapes.
+        folder: The stock model folder.
+    """
+    from safetensors.torch import load_file
+
+    model = trainer.model
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    quantizer = model.encoder.quantizer
+    semantic = quantizer.semantic_residual_vector_quantizer.layers
+    acoustic = quantizer.acoustic_residual_vector_quantizer.layers
+    last = model.decoder.decoder[-1].conv
+    with torch.no_grad():
+        for side, layers in ((trainer.first, semantic), (trainer.rest, acoustic)):
+            side.embed.copy_(torch.stack([layer.codebook.embed_sum for layer in layers]))
+            side.total.copy_(side.embed)
+        last.weight.div_(trainer.recipe.output_scale)
+        last.bias.div_(trainer.recipe.output_scale)
+    trainer.quantize = True
+
+
 def train_codec(
     corpus: Corpus,
     indices: list[int],
     recipe: CodecRecipe,
     work: Path,
+    start: Path | None = None,
     compiled: bool = True,
 ) -> CodecTrainer:
     """Train the codec, from its last checkpoint where there is one.
@@ -579,7 +722,8 @@ def train_codec(
         corpus: All clips.
         indices: Clips to learn from.
         recipe: Sizes and schedule.
-        work: Folder of checkpoints and the log.
+        work: Folder of checkpoints.
+        start: Exported codec of the same shapes to start from.
         compiled: Compile the wave decoder.
 
     Returns:
@@ -588,12 +732,18 @@ def train_codec(
     trainer = CodecTrainer(recipe).train()
     params = list(trainer.parameters())
     optimizer = torch.optim.AdamW(params, lr=recipe.lr, betas=(0.8, 0.99), weight_decay=1e-3)
+    adversary = Adversary()
+    opponent = torch.optim.AdamW(adversary.parameters(), lr=recipe.adversary_lr, betas=(0.8, 0.99))
     path, first_step = work / "codec" / "state.pt", 0
     if path.exists():
         state = torch.load(path, weights_only=True)
         trainer.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
+        adversary.load_state_dict(state["adversary"])
+        opponent.load_state_dict(state["opponent"])
         first_step, trainer.quantize = state["step"], state["quantize"]
+    elif start is not None:
+        load_export(trainer, start)
     else:
         balance(trainer, next(batches(corpus, indices, recipe, 10**6)).wave[:4])
     if compiled:
@@ -601,28 +751,38 @@ def train_codec(
         trainer.lower = torch.compile(trainer.lower, dynamic=False)  # type: ignore[method-assign]
         trainer.spectral.compile(dynamic=False)
     source = batches(corpus, indices, recipe, first_step)
-    began, sums = time.time(), dict[str, float]()
+    curve = Curve(work / "codec" / "curve.jsonl", 25)
     for step in range(first_step, recipe.steps):
         generator = torch.Generator().manual_seed(stable_seed(recipe.seed, "q", step) % 2**62)
-        if step == recipe.warm_steps:
+        if step == recipe.warm_steps and not trainer.quantize:
             _fit(trainer, corpus, indices, recipe, generator)
         for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, recipe.steps, recipe.lr)
-        parts = trainer(next(source), generator)
+            group["lr"] = plateau(step, recipe.steps, recipe.lr)
+        settling = start is not None and step < recipe.settle_steps
+        parts, guess, truth = trainer(next(source), generator, settling)
+        if step >= recipe.adversary_from:
+            some = slice(recipe.adversary_windows)
+            told, differing = adversary.codec_loss(guess[some], truth[some])
+            if step >= recipe.adversary_from + recipe.settle_steps:
+                parts["total"] = parts["total"] + recipe.told_weight * told
+                parts["total"] = parts["total"] + recipe.differing_weight * differing
+            parts |= {"told": told, "differing": differing}
         optimizer.zero_grad(set_to_none=True)
         parts["total"].backward()
         nn.utils.clip_grad_norm_(params, 5.0)
         optimizer.step()
-        for key, value in parts.items():
-            sums[key] = sums.get(key, 0.0) + float(value.detach())
-        if (step + 1) % 25 == 0:
-            row = {k: round(v / 25, 4) for k, v in sums.items()}
-            log.info("codec %s", json.dumps({"step": step + 1, "s": round(time.time() - began),
-                                             **row}))  # fmt: skip
-            sums = {}
+        if step >= recipe.adversary_from:
+            opponent.zero_grad(set_to_none=True)
+            parts["opponent"] = adversary.own_loss(guess[some], truth[some])
+            parts["opponent"].backward()
+            opponent.step()
+        curve.add(step + 1, parts)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             save_state(path, model=trainer.state_dict(), optimizer=optimizer.state_dict(),
+                       adversary=adversary.state_dict(), opponent=opponent.state_dict(),
                        step=step + 1, quantize=trainer.quantize, recipe=asdict(recipe))  # fmt: skip
+        if step + 1 == recipe.adversary_from:
+            shutil.copy(path, path.with_name("before_adversary.pt"))
     return trainer.eval()
 
 
