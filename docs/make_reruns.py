@@ -2,8 +2,8 @@
 
 Run it after an edge of `dvc.yaml` changed: `python docs/make_reruns.py`. A scratch copy of the
 pipeline is brought up to date with stand-ins for data and outputs (`dvc commit`), one comment
-line is added in each folder of the package, then one key of `params.yaml` after the other is
-changed, and `dvc status` is asked each time. No stage runs.
+line is added in each folder of the package, and `dvc status` is asked each time. No stage runs.
+Files of `pipeline` and keys of `params.yaml` are listed as `dvc.yaml` declares them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ HEAD = """\
 # What runs again
 
 Written by `python docs/make_reruns.py`, which asks `dvc status` in a scratch copy of the pipeline
-after each edit; a test repeats it. *Runs again* are the stages whose own dependency was touched.
-What hangs on their outputs follows only where an output differs: DVC compares contents, so a
-comment in the code of `audit` runs `audit` and nothing else.
+after an edit in each folder; a test repeats it. *Runs again* are the stages whose own dependency
+was touched. What hangs on their outputs follows only where an output differs: DVC compares
+contents, so a comment in the code of `audit` runs `audit` and nothing else.
 
-A stage depends on the folders that its module imports (`tests/pipeline/test_closure.py` holds
-`dvc.yaml` to it, both ways). The tables and figures that a notebook shows beside its results are no
-dependency: a new wording there does not train anything again.
+A stage depends on the folders that its module imports and on the keys that its code reads
+(`tests/pipeline/test_closure.py` and `test_parameters.py` hold `dvc.yaml` to it, both ways). The
+tables and figures that a notebook shows beside its results are no dependency: a new wording there
+does not train anything again. `candidates` is the list of epochs: one more trains that epoch and
+scores it alone.
 """
 
 
@@ -110,65 +112,56 @@ def edits_of_code(folder: Path) -> dict[str, list[str]]:
     """Add one comment line in each folder of the package; return what is stale after each."""
     found = {}
     root = folder / PACKAGE
-    places = [path for path in sorted(root.iterdir()) if path.is_dir() and path.name != "pipeline"]
-    places += sorted(p for p in (root / "pipeline").rglob("*.py") if p.name != "__init__.py")
-    for place in places:
-        file = place if place.is_file() else min(place.rglob("*.py"), default=None)
-        if file is None or "__pycache__" in file.parts:
+    for place in sorted(path for path in root.iterdir() if path.is_dir()):
+        file = min(place.rglob("*.py"), default=None)
+        if file is None or place.name == "pipeline":
             continue
         before = file.read_bytes()
         file.write_bytes(before + b"# one comment line\n")
-        found[place.relative_to(root).as_posix()] = stale_stages(folder)
+        found[f"{place.name}/"] = stale_stages(folder)
         file.write_bytes(before)
     return found
 
 
-def edits_of_parameters(folder: Path) -> dict[str, list[str]]:
-    """Change one key of `params.yaml` after the other; return what is stale after each."""
-    path = folder / "params.yaml"
-    before = path.read_text(encoding="utf-8")
-    found = {}
-    for key, value in leaves(yaml.safe_load(before)):
-        if key in ("candidates", "language.candidates"):
-            continue  # they name stages: one more adds one
-        tree = yaml.safe_load(before)
-        inner = tree
-        *outer, last = key.split(".")
-        for part in outer:
-            inner = inner[part]
-        inner[last] = _other(value)
-        path.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-        try:
-            found[key] = stale_stages(folder)
-        finally:
-            path.write_text(before, encoding="utf-8")
+def stages_by_file() -> dict[str, list[str]]:
+    """Return for each file of `pipeline` the stages that declare it."""
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    root = PROJECT / PACKAGE
+    files = sorted(p for p in (root / "pipeline").rglob("*.py") if p.name != "__init__.py")
+    return {
+        file.relative_to(root).as_posix(): [
+            name
+            for name, stage in stages.items()
+            if file.relative_to(PROJECT).as_posix() in stage["deps"]
+        ]
+        for file in files
+    }
+
+
+def stages_by_key() -> dict[str, list[str]]:
+    """Return for each key of `params.yaml` the stages that declare it, or a section around it."""
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    tree = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
+    found: dict[str, list[str]] = {key: [] for key, _ in leaves(tree)}
+    for name, stage in stages.items():
+        declared = [entry for entry in stage.get("params", []) if isinstance(entry, str)]
+        for key, users in found.items():
+            if any(key == entry or key.startswith(f"{entry}.") for entry in declared):
+                users.append(name)
     return found
 
 
-def _other(value: Any) -> Any:
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    return [*value, "other"] if isinstance(value, list) else f"{value}-other"
+def page(folder: Path) -> str:
+    """Return the whole page.
 
-
-def page() -> str:
-    """Return the whole page."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name).resolve()
-        with chdir(folder):
-            return _page(folder)
-
-
-def _page(folder: Path) -> str:
-    scratch_pipeline(folder)
+    Args:
+        folder: Of `scratch_pipeline`, which is the working folder.
+    """
     if before := stale_stages(folder):
         sys.exit(f"The scratch copy is not up to date: {', '.join(before)}")
-    code, keys = edits_of_code(folder), edits_of_parameters(folder)
+    code, keys = edits_of_code(folder) | stages_by_file(), stages_by_key()
     lines = [HEAD, "## After an edit of code", "", "| touched | runs again |", "|---|---|"]
-    for place, stages in code.items():
-        lines.append(f"| `{place}{'' if place.endswith('.py') else '/'}` | {_listed(stages)} |")
+    lines += [f"| `{place}` | {_listed(stages)} |" for place, stages in code.items()]
     lines += ["", "## After a change in params.yaml", "", "| key | runs again |", "|---|---|"]
     for stages, names in _grouped(keys).items():
         lines.append(f"| {', '.join(f'`{name}`' for name in names)} | {_listed(stages)} |")
@@ -191,5 +184,10 @@ def _listed(stages: Sequence[str]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name).resolve()
+        with chdir(scratch):
+            scratch_pipeline(scratch)
+            text = page(scratch)
+    PAGE.write_text(text, encoding="utf-8")
     print(PAGE)
