@@ -50,7 +50,7 @@ def test_help_has_five_groups_and_one_line_a_command() -> None:
     assert groups == ["Options", "Start", "Run", "Look", "Share", "Advanced"]
     names = [line.split()[1] for line in lines if re.match(r"│ \w", line)]
     known = [name for commands in COMMANDS.values() for name in commands]
-    assert sorted(names) == sorted([*known, "language", "notebook", "miniature"])
+    assert sorted(names) == sorted([*known, "language", "notebook"])
     assert not any(line.startswith("│  ") for line in lines), "no command needs two lines"
 
 

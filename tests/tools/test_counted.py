@@ -24,7 +24,7 @@ FRAMES = 60
 #: Where the host reads a value of the device: the stock mask, the logged losses, the norm of the
 #: gradients, and the look at an update that is taken every tenth step.
 WAITS = {
-    "masking_utils.py:_ignore_causal_mask_sdpa", "losses.py:add", "loop.py:train",
+    "masking_utils.py:_ignore_causal_mask_sdpa", "losses.py:add", "trainer.py:train_step",
     "updates.py:after_step",
 }  # fmt: skip
 
@@ -50,7 +50,7 @@ def test_a_step_stays_on_the_gpu_and_takes_what_is_planned(given):
     batches = given.get("gradient_accumulation_steps", 1) + 1  # of a step, and the held-out one
     times = Counter(place for _, place in count.waits.elements())
     assert times["losses.py:add"] == times["masking_utils.py:_ignore_causal_mask_sdpa"] == batches
-    assert times["loop.py:train"] == 1
+    assert times["trainer.py:train_step"] == 1
 
 
 def as_on_a_cpu(query, key, value, mask=None, dropout_p=0.0, is_causal=False, scale=None, **_gqa):

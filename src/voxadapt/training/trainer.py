@@ -465,7 +465,9 @@ class ForwardLoss(nn.Module):
 
     def forward(self, batch: Batch, frame_keep_mask: Tensor | None = None) -> LossSums:
         """Sum the losses of a batch; each row has its own speaker vector `[B, 1, D]`."""
-        vectors = self._vectors[[self._of_utterance[name] for name in batch.names]][:, None]
+        # One by one: a list of indices would be a tensor of the CPU, for which a GPU waits.
+        chosen = [self._vectors[self._of_utterance[name]] for name in batch.names]
+        vectors = torch.stack(chosen)[:, None]
         return loss_sums(predict(self.model, batch, vectors, frame_keep_mask))
 
 
