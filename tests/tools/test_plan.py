@@ -24,7 +24,7 @@ from voxadapt.tools import memory, sizes, timing
 from voxadapt.tools import plan as budget
 from voxadapt.tools.dvc_state import Pipeline
 from voxadapt.tools.sizes import BatchShape, Clip, Codec, Model, num_positions
-from voxadapt.training import compact, occurring
+from voxadapt.training import optimizer, text_rows
 from voxadapt.training.losses import loss_sums, total_loss
 
 import_qwen_tts()
@@ -308,7 +308,7 @@ def test_the_verb_ends_with_1_where_a_stage_does_not_fit(project, capsys):
 def test_what_other_modules_know_is_the_same_there(small):
     """They import torch, and the plan is to answer at once."""
     assert (memory.CPU_BATCH_S, memory.ROUND) == (extract.CPU_BATCH_S, decoding.ROUND)
-    assert (memory.BLOCK, sizes.TEXT_EMBEDDING) == (compact.BLOCK, occurring.TEXT_EMBEDDING)
+    assert (memory.BLOCK, sizes.TEXT_EMBEDDING) == (optimizer.BLOCK, text_rows.TEXT_EMBEDDING)
     clips = [Clip("selection", tokens, 10, 40) for tokens in (30, 7)]
     given = load_params(PROJECT / "profiles" / "miniature.yaml")
     per_token = given.score.max_seconds_per_token
