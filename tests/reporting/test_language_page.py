@@ -262,6 +262,16 @@ def test_notebooks_show_the_recordings_of_the_language(
     assert tables.flags("base", folder=folder)["clips"].sum() > 0
 
 
+def test_a_notebook_before_stage_2_shows_nothing_of_an_earlier_run(
+    ran: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its page would hold other bytes in a project that has run before."""
+    monkeypatch.chdir(ran)
+    assert set(language.sizes_table(stage2=False).index) == {"Stage 1"}
+    for table in (language.language_scores_table, language.forgetting_table):
+        assert not any("Stage 2" in name for name in table(final=False).index)
+
+
 def test_notebook_tables_before_stage_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params = make_language_params(0.9)
@@ -269,7 +279,7 @@ def test_notebook_tables_before_stage_2(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / paths.LANGUAGE_SELECTION).unlink()
     (tmp_path / paths.LANGUAGE_STAGE2_METRICS).unlink()
     assert len(language.language_scores_table()) == 4
-    assert set(language.sizes_table().index) == {"Stage 1"}
+    assert set(language.sizes_table(stage2=False).index) == {"Stage 1"}
     assert language.language_grid(params, limit=2).count("<audio") == 2 * 5
     assert figures.png(language.language_curves(params)).startswith(b"\x89PNG")
 

@@ -467,9 +467,13 @@ def arm_rows(arms: Record | None) -> list[dict[str, str]]:
 # --- for notebooks -----------------------------------------------------------------------------
 
 
-def _choices() -> list[Record]:
-    """Read the choice of Stage 1, and the final one where it has been made."""
-    records = (paths.LANGUAGE_CHOICE1, paths.LANGUAGE_SELECTION)
+def _choices(final: bool = True) -> list[Record]:
+    """Read the choice of Stage 1, and the final one where it is wanted and has been made.
+
+    The notebook of a stage before the final choice leaves it out: what is there may be of an
+    earlier run, and the page would depend on it.
+    """
+    records = [paths.LANGUAGE_CHOICE1, *([paths.LANGUAGE_SELECTION] if final else [])]
     return [read_json(path) for path in records if path.is_file()]
 
 
@@ -479,17 +483,17 @@ def _ranked(choices: Sequence[Record]) -> dict[str, Record]:
     return {name: ranked[name] for name in candidate_order(ranked)}
 
 
-def language_scores_table() -> pandas.DataFrame:
+def language_scores_table(final: bool = True) -> pandas.DataFrame:
     """Show all candidates that were ranked, with intervals, in both languages."""
-    choices = _choices()
+    choices = _choices(final)
     listed = list(_ranked(choices).values())
     rows = score_rows(listed, remembered(*choices), choices[-1]["chosen"])
     return tables.frame(rows, "candidate")
 
 
-def forgetting_table() -> pandas.DataFrame:
+def forgetting_table(final: bool = True) -> pandas.DataFrame:
     """Show what each candidate does with the source language."""
-    return tables.frame(forgetting_rows(remembered(*_choices())), "candidate")
+    return tables.frame(forgetting_rows(remembered(*_choices(final))), "candidate")
 
 
 def decision_table() -> pandas.DataFrame:
@@ -498,11 +502,14 @@ def decision_table() -> pandas.DataFrame:
     return tables.frame(rows, "figure")
 
 
-def sizes_table() -> pandas.DataFrame:
-    """Show what each stage trained, counted in the model itself."""
+def sizes_table(stage2: bool = True) -> pandas.DataFrame:
+    """Show what each stage trained, counted in the model itself.
+
+    Args:
+        stage2: Whether Stage 2 has had its turn; what is there before may be of an earlier run.
+    """
     first = read_json(paths.LANGUAGE_STAGE1_METRICS)
-    path = paths.LANGUAGE_STAGE2_METRICS
-    second = read_json(path) if path.is_file() else {"skipped": True}
+    second = read_json(paths.LANGUAGE_STAGE2_METRICS) if stage2 else {"skipped": True}
     return tables.frame(size_rows(first, None if second.get("skipped") else second), "stage")
 
 
@@ -518,9 +525,9 @@ def arms_table() -> pandas.DataFrame:
     return tables.frame(arm_rows(read_json(paths.LANGUAGE_ARMS_TABLE)), "arm")
 
 
-def language_curves(params: Params) -> figures.Plot:
+def language_curves(params: Params, final: bool = True) -> figures.Plot:
     """Draw the error in both languages for the candidates that were ranked so far."""
-    return _curves(language_params(params), _choices())
+    return _curves(language_params(params), _choices(final))
 
 
 def language_grid(params: Params, limit: int = 6) -> Html:
