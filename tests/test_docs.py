@@ -134,10 +134,11 @@ def refusal(words: list[str], is_whole: bool) -> str | None:
             left_out = type(error).__name__ == "MissingParameter" and not is_whole
             return None if left_out else str(error.format_message())
     elif tool == "dvc":
-        try:
-            dvc_parser().parse_args(arguments)
+        try:  # a group of commands may be named without one of them
+            dvc_parser().parse_args(arguments if is_whole else [*arguments, "--help"])
         except (SystemExit, Exception) as error:
-            return f"dvc refuses {arguments}: {error!r}"
+            if not (isinstance(error, SystemExit) and error.code == 0):
+                return f"dvc refuses {arguments}: {error!r}"
     elif tool == "make":
         targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
         unknown = [word for word in arguments if "=" not in word and word not in targets]
