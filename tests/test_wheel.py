@@ -94,7 +94,8 @@ def test_it_holds_all_that_it_needs_and_one_text_of_each(wheel: Path) -> None:
         assert paths
         for path in paths:
             assert held[starter + path.relative_to(PROJECT).as_posix()] == path.read_bytes()
-    sources = [path for path in (PROJECT / "src").rglob("*") if path.is_file()]
+    assert not any(name.startswith("miniature/") for name in held)
+    sources = [path for path in (PROJECT / "src" / "voxadapt").rglob("*") if path.is_file()]
     for path in sources:
         if path.suffix in (".py", ".typed", ".j2", ".css", ".js"):
             assert path.relative_to(PROJECT / "src").as_posix() in held
