@@ -63,15 +63,7 @@ $(STAMP): pyproject.toml constraints.txt $(CONSTRAINTS)
 data: $(STAMP)
 	$(BIN)/dvc pull --quiet data.dvc
 
-# The voice and the language share nothing but `clean`. On a CPU, where a stage computes in one
-# thread, they run side by side; the last line runs nothing if nothing was missed.
 repro: $(STAMP) data
-	@if grep -qs '^  device: cpu' params.yaml; then \
-	  $(BIN)/dvc repro clean && \
-	  { $(BIN)/dvc --wait-for-lock repro language_report & language=$$!; \
-	    $(BIN)/dvc --wait-for-lock repro report; voice=$$?; \
-	    wait $$language && exit $$voice; }; \
-	fi
 	$(BIN)/dvc repro
 	@echo
 	@echo "The voice:    $(CURDIR)/reports/index.html"
