@@ -14,10 +14,15 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
+
 PROJECT = Path(__file__).parents[1]
 SOURCE = PROJECT / "src"
 PACKAGE = "voxadapt"
 BY_FILE = "pipeline"
+STAGES: dict[str, dict[str, Any]] = yaml.safe_load(
+    (PROJECT / "dvc.yaml").read_text(encoding="utf-8")
+)["stages"]
 
 
 def module_file(name: str) -> Path | None:
@@ -120,3 +125,9 @@ def stage_modules(notebook: str) -> set[str]:
                     found |= {name for name in {node.module, *full} if module_file(name)}
     return {name for name in found if name.startswith(f"{PACKAGE}.{BY_FILE}.")
             and not module_file(name).name == "__init__.py"}  # fmt: skip
+
+
+#: Stages that run a notebook: all but the one that cleans them.
+NOTEBOOKS: dict[str, str] = {
+    name: notebook for name, stage in STAGES.items() if (notebook := notebook_of(stage))
+}

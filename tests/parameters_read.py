@@ -98,8 +98,9 @@ class Reader:
             if id(function.node) in seen or function.node.name in BUILDERS:
                 continue
             seen.add(id(function.node))
-            found |= set(self._reads_in(function)) | set(self._reads_of_templates(function))
             scope = self._scope(function)
+            found |= set(self._reads_in(function, scope))
+            found |= set(self._reads_of_templates(function))
             for node in ast.walk(function.node):
                 called = node.id if isinstance(node, ast.Name) else getattr(node, "attr", None)
                 if isinstance(called, str):
@@ -115,8 +116,9 @@ class Reader:
                                   if f.owner == called]  # fmt: skip
         return found
 
-    def _reads_in(self, function: Function) -> Iterator[tuple[str, ...]]:
-        scope = self._scope(function)
+    def _reads_in(
+        self, function: Function, scope: dict[str, tuple[str, ...]]
+    ) -> Iterator[tuple[str, ...]]:
         for node in ast.walk(function.node):
             if not isinstance(node, ast.Attribute):
                 continue

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import ast
-from typing import Any
 
 import pytest
-import yaml
 
-from closure import PROJECT, SOURCE, closure, imports_of, notebook_of, stage_modules, units
+from closure import NOTEBOOKS, SOURCE, STAGES, closure, imports_of, stage_modules, units
 
-STAGES: dict[str, dict[str, Any]] = yaml.safe_load(
-    (PROJECT / "dvc.yaml").read_text(encoding="utf-8")
-)["stages"]
-each_stage = pytest.mark.parametrize("name", [n for n in STAGES if notebook_of(STAGES[n])])
+each_stage = pytest.mark.parametrize("name", NOTEBOOKS)
 
 
 def declared(name: str) -> set[str]:
@@ -21,10 +16,8 @@ def declared(name: str) -> set[str]:
 
 
 def real(name: str) -> set[str]:
-    notebook = notebook_of(STAGES[name])
-    assert notebook is not None
-    modules = stage_modules(notebook)
-    assert len(modules) == 1, f"{notebook} calls one stage, not {sorted(modules)}"
+    modules = stage_modules(NOTEBOOKS[name])
+    assert len(modules) == 1, f"{NOTEBOOKS[name]} calls one stage, not {sorted(modules)}"
     return units(closure(*modules))
 
 
@@ -46,8 +39,7 @@ BUILT_OF = {"language_data": {"voxadapt.pipeline.audit", "voxadapt.pipeline.code
 
 def test_one_stage_does_not_import_another() -> None:
     """A stage that calls another one is stale for it: each such pair is listed."""
-    notebooks = {name: notebook_of(STAGES[name]) for name in STAGES}
-    own = {name: stage_modules(book) for name, book in notebooks.items() if book}
+    own = {name: stage_modules(notebook) for name, notebook in NOTEBOOKS.items()}
     for name, modules in own.items():
         others = {m for other, found in own.items() if found != modules for m in found}
         assert closure(*modules) & others == BUILT_OF.get(name, set()), name

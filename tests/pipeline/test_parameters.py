@@ -9,14 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from closure import PROJECT, notebook_of, stage_modules
+from closure import NOTEBOOKS, PROJECT, STAGES, stage_modules
 from parameters_read import Reader
 
-STAGES: dict[str, dict[str, Any]] = yaml.safe_load(
-    (PROJECT / "dvc.yaml").read_text(encoding="utf-8")
-)["stages"]
 PARAMETERS = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
-each_stage = pytest.mark.parametrize("name", [n for n in STAGES if notebook_of(STAGES[n])])
+each_stage = pytest.mark.parametrize("name", NOTEBOOKS)
 
 #: Where it runs, not what comes out: no stage depends on it.
 LEFT_OUT = ("executor.",)
@@ -49,9 +46,7 @@ TRACK = {
 
 def read_keys(name: str) -> set[str]:
     """Return the keys of params.yaml that a stage's code reads."""
-    notebook = notebook_of(STAGES[name])
-    assert notebook is not None
-    [module] = stage_modules(notebook)
+    [module] = stage_modules(NOTEBOOKS[name])
     of_language = name.startswith("language")
     prefixes = dict(LANGUAGE_KEYS if of_language else SPEAKER_KEYS)
     for stage in ("1", "2"):  # one function takes the section of either stage
