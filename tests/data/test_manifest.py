@@ -117,6 +117,7 @@ DEFECTS = {
     "only emoji": ({"text": "😀😀"}, "at least one letter"),
     "only digits": ({"text": "1984"}, "at least one letter"),
     "control character": ({"text": "a\u0007b"}, "U+0007"),
+    "special token": ({"text": "a<|endoftext|> b"}, "text without special tokens"),
     "line break": ({"text": "a\nb"}, "U+000A"),
     "lone surrogate": ({"text": "a\ud83d"}, "U+D83D"),
     "10,000 characters": ({"text": "word " * 2000}, "10000 characters"),

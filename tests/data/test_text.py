@@ -18,6 +18,7 @@ from voxadapt.data.text import (
     num_spoken_characters,
     odd_characters,
     scripts,
+    special_tokens,
 )
 
 FOLDED = {
@@ -95,6 +96,15 @@ SENTENCES = {
     "यह एक है। यह दो है।": 2,
     "هل هذا صحيح؟ نعم": 2,
     "...": 1,
+    "یہ ایک ہے۔ یہ دو ہے۔": 2,
+    "នេះជាមួយ។នេះជាពីរ។": 2,
+    "ይህ አንድ ነው። ይህ ሁለት ነው።": 2,
+    "ይህ አንድ ነው።ይህ ሁለት ነው።": 2,
+    "ဒါက တစ်ခု။ ဒါက နှစ်ခု။": 2,
+    "Սա մեկն է։ Սա երկուսն է։": 2,
+    "यह एक है॥ यह दो है॥": 2,
+    "Is it?! Yes‼ It is⁉ Good": 4,
+    "ܐܢܐ܀ ܐܢܬ": 2,
 }
 
 
@@ -108,6 +118,14 @@ def test_any_text_is_measured(text: str) -> None:
     assert num_sentences(text) >= 1
     assert num_spoken_characters(text) == len(fold_text(text).replace(" ", ""))
     odd_characters(text, dominant_script([text]))
+
+
+def test_special_tokens() -> None:
+    for token in ("<|endoftext|>", "<|im_end|>", "<|tts_pad|>", "<|anything else|>", "<|zh|>",
+                  "<tts_pad>", "<tts_text_bos>", "</s>", "<think>", "[PAD]", "＜|s|＞"):  # fmt: skip
+        assert special_tokens(f"a {token} b"), token
+    for text in ("a < b | c > d", "a <| b", "[laughter]", "x <= y", "[Pause]", "<laugh>"):
+        assert special_tokens(text) == []
 
 
 def test_kinds() -> None:

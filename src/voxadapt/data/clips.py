@@ -16,7 +16,7 @@ from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import MAX_TEXT_CHARACTERS, ManifestFiles
-from voxadapt.data.text import fold_text, invisible_controls, is_speakable
+from voxadapt.data.text import fold_text, invisible_controls, is_speakable, special_tokens
 
 ROW = '{"audio": "…", "text": "…"} and perhaps id, system, take, reference'
 KEYS = ("audio", "text", "id", "system", "take", "reference")
@@ -219,4 +219,6 @@ def _row_problems(where: str, values: Record) -> list[Problem]:
             wrong("text", "letters or digits")
         elif invisible_controls(text) or len(text) > MAX_TEXT_CHARACTERS:
             wrong("text", f"at most {MAX_TEXT_CHARACTERS} characters without control characters")
+        elif special_tokens(text):
+            wrong("text", "text without special tokens")
     return problems

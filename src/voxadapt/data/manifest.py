@@ -23,7 +23,7 @@ from voxadapt.core.params import speaker_name_problem
 from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.lines import json_objects, shown
-from voxadapt.data.text import has_letter, invisible_controls, is_speakable
+from voxadapt.data.text import has_letter, invisible_controls, is_speakable, special_tokens
 
 REQUIRED = ("audio", "text", "ref_audio")
 OPTIONAL = ("language", "consent", "speaker")
@@ -221,6 +221,9 @@ def check_text(where: str, text: str) -> list[Problem]:
         fix = "Replace them by blanks."
         found = ", ".join(dict.fromkeys(controls[:4]))
         problems.append(Problem(where, "text without control characters", found, fix))
+    if tokens := special_tokens(text):
+        fix = "Remove them; a model takes them for control."
+        problems.append(Problem(where, "text without special tokens", ", ".join(tokens[:4]), fix))
     if not has_letter(text) or not is_speakable(text):
         fix = "Write what is said in words; numbers too."
         problems.append(Problem(where, "text with at least one letter", shown(text, 40), fix))

@@ -19,8 +19,20 @@ _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u20
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st jr sr no vs etc e.g i.e fig vol approx dept".split()
 )
+# Full stops, question and exclamation marks by script; the last group needs no blank after it.
 _SENTENCE_END = re.compile(
-    r"[.!?\u2026\u0964\u061f]+[\"'\u2019\u201d)\]]*\s+|[\u3002\uff01\uff1f]+"
+    r"[.!?\u2026\u037e\u0589\u061f\u061d\u061e\u06d4\u0700-\u0702\u0964\u0965\u1367\u1368"
+    r"\u166e\u1803\u1809\u1c7e\u1c7f\u2047-\u2049\u203c\u203d]+[\"'\u2019\u201d)\]\u00bb]*\s+"
+    r"|(?:[\u3002\uff01\uff0e\uff1f\uff61\u104a\u104b\u1362\u17d4\u17d5\u0f0d\u0f0e]+\s*)+"
+    r"|[\u1362\u0964\u06d4](?=\w)"
+)
+# Control tokens of speech and language models: <|endoftext|>, <|im_end|>, <tts_pad>, <think>.
+_SPECIAL_TOKEN = re.compile(
+    r"<\|[^<>|]*\|>"
+    r"|</?(?:s|unk|pad|bos|eos|mask|cls|sep|blank|think|tool_call|tool_response|(?:tts|audio|image"
+    r"|video|vision|extra_id|fim|im|object_ref|box|quad)_\w+)>"
+    r"|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]",
+    re.IGNORECASE,
 )
 _MARKUP = re.compile(r"<[A-Za-z/!][^<>]*>|&[A-Za-z]{2,8};|&#\d+;")
 
@@ -81,6 +93,11 @@ def has_digit(text: str) -> bool:
 def has_markup(text: str) -> bool:
     """Say whether a text has HTML or XML tags or entities in it."""
     return _MARKUP.search(text) is not None
+
+
+def special_tokens(text: str) -> list[str]:
+    """Return the control tokens spelt out in a text, each once: a model would obey them."""
+    return list(dict.fromkeys(_SPECIAL_TOKEN.findall(unicodedata.normalize("NFKC", text))))
 
 
 def invisible_controls(text: str) -> list[str]:
@@ -148,8 +165,8 @@ def num_spoken_characters(text: str) -> int:
 def num_sentences(text: str) -> int:
     """Estimate how many sentences a transcript holds.
 
-    A sentence ends at a full stop, question or exclamation mark (also Devanagari, Arabic and
-    East Asian ones) that more letters follow. Abbreviations, initials and a following lower-case
+    A sentence ends at a full stop, question or exclamation mark of any script that more letters
+    follow. Abbreviations, initials and a following lower-case
     letter do not end one. It is an estimate, good for a warning and not for more.
     """
     count, start = 1, 0

@@ -19,6 +19,7 @@ from voxadapt.core.files import sha256_folder
 from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
 from voxadapt.core.provenance import fingerprint
+from voxadapt.data.text import special_tokens
 from voxadapt.explore.project import find_candidate, require_files
 from voxadapt.generation.synthesis import Voice, clone_voice, speak_candidate
 from voxadapt.model.load import load_tts, speaking_dtype
@@ -142,6 +143,9 @@ def speak(
     problems = []
     if not normalise(text, params.asr.language):
         problems.append(Problem("text", "something to say", repr(text), "Give a sentence."))
+    if tokens := special_tokens(text):
+        expected, found = "text without special tokens", ", ".join(tokens[:4])
+        problems.append(Problem("text", expected, found, "Remove them."))
     if takes < 1:
         problems.append(Problem("takes", "1 or more", str(takes), "Give another number."))
     if problems:

@@ -10,6 +10,7 @@ from voxadapt.core.params import Params
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.data.speakers import Speaker, choose_speakers
+from voxadapt.data.text import special_tokens
 from voxadapt.pipeline.candidates import BASE, check_name, find_candidate
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 
@@ -104,3 +105,6 @@ def _say(
 def _require_words(text: str) -> None:
     if not any(letter.isalnum() for letter in text):
         raise UserError(Problem("text", "something to say", repr(text), "Give a sentence."))
+    if tokens := special_tokens(text):
+        expected, found = "text without special tokens", ", ".join(tokens[:4])
+        raise UserError(Problem("text", expected, found, "Remove them."))
