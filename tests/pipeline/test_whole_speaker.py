@@ -132,14 +132,30 @@ def test_an_added_epoch_leaves_the_earlier_checkpoint_alone(project: Path) -> No
     assert "Running stage 'score@base'" not in printed
 
 
-def test_scores_of_an_unlisted_epoch_are_an_error(project: Path) -> None:
-    shutil.copytree(
-        project / "artifacts" / "scores" / "base", project / "artifacts" / "scores" / "epoch-9"
-    )
-    printed = voxadapt(project, "select", code=2)
-    shutil.rmtree(project / "artifacts" / "scores" / "epoch-9")
-    assert "epoch-9" in printed
-    assert "Traceback" not in printed
+def test_scores_of_an_unlisted_epoch_are_moved_out_of_the_way(project: Path) -> None:
+    scores, metrics = project / "artifacts" / "scores", project / "reports" / "metrics" / "scores"
+    shutil.copytree(scores / "base", scores / "epoch-9")
+    shutil.copy(metrics / "base.json", metrics / "epoch-9.json")
+    voxadapt(project, "select")
+    assert not (scores / "epoch-9").exists()
+    assert not (metrics / "epoch-9.json").exists()
+    kept = project / ".work" / "unlisted"
+    assert (kept / "artifacts" / "scores" / "epoch-9" / "rows.jsonl").is_file()
+    assert (kept / "reports" / "metrics" / "scores" / "epoch-9.json").is_file()
+
+
+def test_fewer_epochs_choose_among_those_that_are_left(project: Path) -> None:
+    before = (project / "params.yaml").read_text()
+    scored = project / "artifacts" / "scores" / "epoch-2"
+    edit(project, candidates=["base", "epoch-1"])
+    repro(project, "select")
+    decision = json.loads((project / "reports" / "selection.json").read_text())
+    assert [item["name"] for item in decision["candidates"]] == ["base", "epoch-1"]
+    assert not scored.exists()
+    (project / "params.yaml").write_text(before)
+    printed = repro(project, "select")  # the longer list again: restored, not spoken again
+    assert scored.is_dir()
+    assert "Running stage 'score@epoch-2'" not in printed
 
 
 def test_bad_rows_stop_the_audit_with_one_table(project: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,6 +117,15 @@ def _claim(path: Path) -> tuple[Path, int | None]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     part.write_bytes(b"")
     return part, None
+
+
+def set_aside(path: str | Path, to: str | Path) -> None:
+    """Move a file or folder; what an earlier call has put there is replaced."""
+    to = Path(to)
+    if to.is_dir():
+        shutil.rmtree(to)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(path, to)
 
 
 def sync(path: str | Path) -> None:

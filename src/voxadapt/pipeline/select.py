@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_json
 from voxadapt.core.params import Params, epoch_number
 from voxadapt.core.records import Record
@@ -11,7 +10,11 @@ from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate, kept_speakers
 from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
 from voxadapt.pipeline.sentences import track_sentences
-from voxadapt.pipeline.stored_scores import read_recordings, read_selection_scores
+from voxadapt.pipeline.stored_scores import (
+    read_recordings,
+    read_selection_scores,
+    set_aside_unlisted,
+)
 from voxadapt.pipeline.tracks import speaker_track
 from voxadapt.selection.select import select
 
@@ -21,11 +24,10 @@ def run(params: Params) -> StageResult:
     """Choose the epoch by the rule in `params.select`, or keep the Base.
 
     Raises:
-        UserError: When a candidate's scores are missing, stale or by another evaluator, or when
-            there are scores of a candidate that is not listed.
+        UserError: When a candidate's scores are missing, stale or by another evaluator.
     """
     track = speaker_track(params)
-    _refuse_unlisted(track.candidates)
+    set_aside_unlisted(track.candidates, paths.SCORES, paths.SCORE_METRICS)
     sentences, speakers = track_sentences(track, "selection"), track.speakers()
     takes = track.score.takes * len(speakers)
     scores = {
@@ -46,19 +48,6 @@ def run(params: Params) -> StageResult:
     rows = [_epoch_row(item, decision["chosen"]) for item in decision["candidates"]]
     write_plot_table(paths.EPOCHS_TABLE, rows)
     return StageResult(decision["reason"], decision)
-
-
-def _refuse_unlisted(candidates: tuple[str, ...]) -> None:
-    """Refuse scores of candidates that are not listed: nothing is left out silently."""
-    found = sorted(path.name for path in paths.SCORES.glob("*") if path.is_dir())
-    problems = [
-        Problem(str(paths.SCORES / name), "only candidates of params.yaml", name,
-                "Delete the folder, or list the candidate.")
-        for name in found
-        if name not in candidates
-    ]  # fmt: skip
-    if problems:
-        raise UserError(problems, "There are scores of candidates that are not compared.")
 
 
 def _epoch_row(item: Record, chosen: str) -> Record:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from voxadapt.core import paths
+from voxadapt.core.files import set_aside
 from voxadapt.pipeline.candidates import Candidate
 from voxadapt.pipeline.tracks import HELD_OUT, Track
 from voxadapt.scoring.rows import ScoreRow, Sentence, read_scores
@@ -33,6 +35,24 @@ def read_selection_scores(
         checkpoint_sha=candidate.sha,
         fix=f"Run `voxadapt {command}` again.",
     )
+
+
+def set_aside_unlisted(listed: Collection[str], scores: Path, metrics: Path) -> None:
+    """Move scores of candidates that are no longer listed to `.work/unlisted`.
+
+    A shorter list of candidates, or an experiment with fewer epochs, leaves the scores of the
+    others behind. They would stand beside the new ones in `dvc metrics show`.
+
+    Args:
+        listed: Names of the candidates that are compared.
+        scores: Folder with one folder a candidate.
+        metrics: Folder with one JSON file a candidate.
+    """
+    unlisted = [path for path in scores.glob("*") if path.is_dir() and path.name not in listed]
+    unlisted += [path for path in metrics.glob("*.json") if path.stem not in listed]
+    kept = paths.work_dir() / "unlisted"
+    for path in sorted(unlisted):
+        set_aside(path, kept / path)
 
 
 def read_recordings(track: Track, name: str) -> list[ScoreRow]:

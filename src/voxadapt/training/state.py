@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import read_json, replacing, sha256_array, sha256_file
+from voxadapt.core.files import read_json, replacing, set_aside, sha256_array, sha256_file
 from voxadapt.core.params import TrainParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.manifest import Utterance
@@ -172,16 +172,28 @@ def _is_whole(epoch: Path) -> bool:
     return (epoch / META).exists() and any(epoch.glob("*.safetensors"))
 
 
-def clear_stale(out_dir: Path, run: str, num_epochs: int) -> None:
-    """Remove epochs that another run wrote, epochs no longer asked for, and half-written ones."""
+def clear_stale(out_dir: Path, run_folder: Path, num_epochs: int) -> None:
+    """Take out epochs that another run wrote or that are no longer asked for.
+
+    No epoch is lost: one that is whole stays, or is put, under the folder of its own run.
+
+    Args:
+        out_dir: Published epochs.
+        run_folder: State and epochs of this run; those of other runs lie beside it.
+        num_epochs: Epochs that are asked for.
+    """
     for path in out_dir.glob("epoch-*"):
         number = path.name.removeprefix("epoch-")
-        meta = path / META
         try:
-            same = read_json(meta).get("run") == run
-        except (OSError, ValueError):  # absent, or torn
-            same = False
-        if not (same and number.isdigit() and 1 <= int(number) <= num_epochs):
+            run = str(read_json(path / META)["run"])
+        except (OSError, ValueError, KeyError, TypeError):  # absent, or torn
+            run = ""
+        if run == run_folder.name and number.isdigit() and 1 <= int(number) <= num_epochs:
+            continue
+        kept = run_folder.parent / Path(run).name / path.name
+        if run and _is_whole(path) and not _is_whole(kept):
+            set_aside(path, kept)
+        else:
             shutil.rmtree(path)
     for path in out_dir.glob(".epoch-*"):  # what a killed run left
         shutil.rmtree(path)

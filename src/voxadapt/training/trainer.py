@@ -121,7 +121,7 @@ def train(
         utterances: Accepted utterances: `train` rows are trained on, `selection` rows measured.
         codes: Codes `[N, K]` by utterance id.
         ref_audio: Recording that gives the speaker vector; not read where `speakers` are given.
-        out_dir: Receives `epoch-1/`, `epoch-2/`, …; epochs of other runs are removed from it.
+        out_dir: Receives `epoch-1/`, `epoch-2/`, …; epochs of other runs are taken out.
         work_dir: Receives resumable state, under the fingerprint of everything above.
         num_epochs: Epochs that shall exist at the end.
         adaptation: What is trained and how epochs are written; None: the speaker of `params`.
@@ -232,11 +232,11 @@ class Trainer:
         return self.finish(resumed_step)
 
     def resume(self) -> SavedState | None:
-        """Read the state of an earlier call; remove epochs that belong to another run."""
+        """Read the state of an earlier call; take out epochs that belong to another run."""
         self.is_main: bool = self.accelerator.is_main_process
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.is_main:
-            clear_stale(self.out_dir, self.folder.name, self.num_epochs)
+            clear_stale(self.out_dir, self.folder, self.num_epochs)
         saved = load_state(self.folder)
         self.state = LoopState(**saved["loop"]) if saved else LoopState()
         engine.same_everywhere(self.accelerator, self.state.step, str(self.folder))

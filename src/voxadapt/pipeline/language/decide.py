@@ -8,7 +8,7 @@ from voxadapt.core.params import Params
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate
 from voxadapt.pipeline.language.choosing import read_language_scores
-from voxadapt.pipeline.stored_scores import read_recordings
+from voxadapt.pipeline.stored_scores import read_recordings, set_aside_unlisted
 from voxadapt.pipeline.tracks import language_section, language_track
 from voxadapt.selection.stage2 import decide_stage2
 
@@ -21,6 +21,7 @@ def run(params: Params) -> StageResult:
         UserError: When a candidate's scores are missing, stale or by another evaluator.
     """
     track, language = language_track(params), language_section(params)
+    set_aside_unlisted(track.candidates, paths.LANGUAGE_SCORES, paths.LANGUAGE_SCORE_METRICS)
     scores = read_language_scores(
         params,
         {paths.LANGUAGE_SCORES / name: find_candidate(track, name) for name in track.candidates},
