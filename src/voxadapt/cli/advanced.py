@@ -1,4 +1,4 @@
-"""Running, cleaning and filtering notebooks."""
+"""Notebooks run, cleaned and filtered; and the end of a git merge."""
 
 from __future__ import annotations
 
@@ -55,3 +55,13 @@ def filter_notebooks() -> None:
     from voxadapt.tools.lab import set_up_filter
 
     print(set_up_filter(Path()))
+
+
+def merge_lock() -> None:
+    """End a git merge that stopped at dvc.lock."""
+    from voxadapt.tools.merge import merge_lock
+
+    merged = merge_lock()
+    again = ", ".join(merged.dropped) or "none"
+    print(f"dvc.lock: {len(merged.entries)} stages are kept; both sides ran: {again}.")
+    print("Resolve what else is in conflict (`git status`), commit, then: dvc checkout; dvc repro")

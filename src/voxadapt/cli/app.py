@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, Commands] = {
         "lab": look.lab,
     },
     "Share": {"export": share.export, "apply": share.apply, "push": share.push},
+    "Advanced": {"merge-lock": advanced.merge_lock},
 }
 LANGUAGE: Commands = {
     "data": language.data,

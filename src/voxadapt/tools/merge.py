@@ -1,0 +1,110 @@
+"""Ending a git merge in `dvc.lock`, stage by stage."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import write_atomic
+
+LOCK = "dvc.lock"
+BASE, OURS, THEIRS = 1, 2, 3  # git's stages of a file in conflict
+
+Entries = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged lock.
+
+    Attributes:
+        entries: What is recorded of each stage that one side alone has changed, or none.
+        dropped: Stages that both sides ran with different results; they run again.
+    """
+
+    entries: dict[str, object]
+    dropped: tuple[str, ...]
+
+
+def merge_entries(base: Entries, ours: Entries, theirs: Entries) -> Merged:
+    """Merge the stages of three locks: what one side alone has changed is taken from it."""
+    entries: dict[str, object] = {}
+    dropped = []
+    for name in dict.fromkeys([*ours, *theirs]):
+        was, here, there = base.get(name), ours.get(name), theirs.get(name)
+        if here != there and was not in (here, there):
+            dropped.append(name)
+            continue
+        entry = there if here == was else here
+        if entry is not None:
+            entries[name] = entry
+    return Merged(entries, tuple(dropped))
+
+
+def merge_lock() -> Merged:
+    """Merge the `dvc.lock` of a git merge that stopped at it, and mark it as resolved.
+
+    Metrics and plots of stages that are in conflict become ours; the next `dvc repro` writes
+    those of the stages that run again.
+
+    Raises:
+        UserError: Where `dvc.lock` is not in conflict, or a side of it cannot be read.
+    """
+    from dvc.utils.serialize import dumps_yaml
+
+    conflicts = set(_git("diff", "--name-only", "--diff-filter=U", "--relative").splitlines())
+    if LOCK not in conflicts:
+        raise UserError(
+            Problem(LOCK, "a git merge that stopped at this file", "no conflict in it",
+                    "Run `git merge BRANCH` first; without a conflict there is nothing to do.")
+        )  # fmt: skip
+    merged = merge_entries(*(_entries(side) for side in (BASE, OURS, THEIRS)))
+    write_atomic(LOCK, dumps_yaml({"schema": "2.0", "stages": merged.entries}))
+    written = sorted(name for name in conflicts if name.startswith("reports/"))
+    if written:
+        _git("checkout", "--ours", "--", *written)
+    _git("add", "--", LOCK, *written)
+    return merged
+
+
+def _entries(side: int) -> Entries:
+    """Return what one side of the merge records, by stage; nothing where it has no lock."""
+    import yaml
+
+    try:
+        text = _git("show", f":{side}:./{LOCK}")
+    except UserError:
+        return {}
+    try:
+        content = yaml.safe_load(text)
+        stages = content["stages"]
+        if not isinstance(stages, dict):
+            raise TypeError("its `stages` are no mapping")
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        found = " ".join(str(error).split())[:200]
+        whose = {BASE: "the common commit", OURS: "this branch", THEIRS: "the other branch"}[side]
+        raise UserError(
+            Problem(f"{LOCK} of {whose}", "a lock of DVC", found,
+                    f"Take one side: `git checkout --ours {LOCK}`, then `dvc repro`.")
+        ) from None  # fmt: skip
+    return stages
+
+
+def _git(*arguments: str) -> str:
+    """Run git here and return what it prints.
+
+    Raises:
+        UserError: When git fails or is missing.
+    """
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(Problem("git", "a command", str(error), "Install git.")) from None
+    if done.returncode:
+        found = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(
+            Problem(f"git {arguments[0]}", "a git work tree", found, "Run this in the project.")
+        )
+    return done.stdout
