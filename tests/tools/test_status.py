@@ -195,3 +195,16 @@ def test_locks_are_found_by_the_names_of_stages(
         return StageResult(found[0].state)
 
     assert score("epoch-2").sentence == RUNNING
+
+
+@pytest.mark.parametrize(
+    ("reasons", "schedule", "says"),
+    [
+        (("candidates changed",), "constant", "goes on from the last epoch"),
+        (("candidates changed",), "cosine", "trains every epoch again"),
+        (("candidates changed", "train.lr changed"), "constant", "trains every epoch again"),
+    ],
+)
+def test_what_a_change_costs_is_said_before_training(reasons, schedule, says):
+    lines = describe([StageStatus("train", STALE, reasons)], schedule)
+    assert says in lines[1]

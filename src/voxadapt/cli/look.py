@@ -16,8 +16,9 @@ def status(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     from voxadapt.tools import status as states
     from voxadapt.tools.dvc_state import read_pipeline
 
-    pipeline = read_pipeline()
-    print("\n".join(states.describe(states.status(opt.load(params_file), pipeline))))
+    params, pipeline = opt.load(params_file), read_pipeline()
+    found = states.status(params, pipeline)
+    print("\n".join(states.describe(found, params.train.schedule)))
 
 
 def say(

@@ -16,6 +16,7 @@ from voxadapt.core.progress import format_duration
 from voxadapt.tools.dvc_state import Pipeline
 from voxadapt.tools.timing import expected_seconds, work
 
+TRAINING = {"train": "candidates", "language_stage1": "language.candidates"}  # list of epochs
 UP_TO_DATE, STALE, WAITS, RUNNING = "up to date", "stale", "waits", "running"
 
 
@@ -86,8 +87,26 @@ def explain(stage: StageStatus, num_reasons: int = 3) -> str:
     return f"{stage.state}: {why}" if why else stage.state
 
 
-def describe(found: Sequence[StageStatus]) -> list[str]:
-    """Write the status as lines of text."""
+def explain_training(stage: StageStatus, schedule: str) -> str:
+    """Say whether training goes on from the epochs that there are, or makes all of them anew."""
+    candidates = TRAINING[stage.name]
+    if set(stage.reasons) == {f"{candidates} changed"}:
+        if schedule == "constant":
+            return "goes on from the last epoch; epochs that are there stay as they are"
+        return f"trains every epoch again: schedule {schedule} depends on their number"
+    return (
+        f"trains every epoch again where data, Base or training parameters differ; those of "
+        f"before stay in {paths.work_dir() / 'train'}"
+    )
+
+
+def describe(found: Sequence[StageStatus], schedule: str = "constant") -> list[str]:
+    """Write the status as lines of text.
+
+    Args:
+        found: From `status`.
+        schedule: `train.schedule`.
+    """
     width = max((len(stage.name) for stage in found), default=0)
     lines = []
     for stage in sorted(found, key=lambda stage: stage.name.startswith("language_")):
@@ -95,6 +114,8 @@ def describe(found: Sequence[StageStatus]) -> list[str]:
         if stage.seconds:
             cost = f"  [{format_duration(stage.seconds)}, as {stage.source}]"
         lines.append(f"{stage.name.ljust(width)}  {explain(stage)}{cost}")
+        if stage.name in TRAINING and stage.state == STALE:
+            lines.append(f"{' ' * width}  {explain_training(stage, schedule)}")
     return [*lines, "", *summary(found)]
 
 
