@@ -1,4 +1,4 @@
-"""Two back ends, the same bytes: this process, and a cluster of which a worker is killed."""
+"""Three ways, the same bytes: this process, its workers, and a cluster of which one is killed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,9 +23,9 @@ from pydantic import ValidationError
 import fakes
 from sounds import make_voice, make_whisper, write
 from voxadapt.asr.whisper import Transcriber
-from voxadapt.codec.extract import extract_codes
+from voxadapt.codec.extract import decode_codes, extract_codes
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.executor import LOCAL, RayData, _Failure, _Parcel, _Worker
+from voxadapt.core.executor import LOCAL, Local, RayData, _Failure, _Parcel, _Worker
 from voxadapt.core.params import ExecutorParams, ScoreParams
 from voxadapt.data.manifest import Utterance
 from voxadapt.generation.synthesis import Voice, speak_candidate
@@ -129,6 +131,139 @@ def test_this_process_takes_one_shard_after_another() -> None:
     found = LOCAL.run([10, 20, 30], read, lambda model, material: model * material, 2)
     assert next(found) == (0, 22) and seen == [10]
     assert list(found) == [(1, 42), (2, 62)]
+
+
+# --- workers of this machine ---------------------------------------------------------------------
+
+
+def as_it_is(shard: Any) -> Any:
+    return shard
+
+
+def times(model: int, shard: int) -> tuple[int, int]:
+    return model * shard, os.getpid()
+
+
+def two() -> int:
+    return 2
+
+
+@pytest.mark.parametrize("num_threads", [1, 2], ids=["forked", "fresh"])
+def test_workers_give_each_shard_once(num_threads: int) -> None:
+    workers = Local(2, num_threads)
+    found = dict(workers.run([5, 6, 7, 8], as_it_is, times, 2, two))
+    assert {number: product for number, (product, _) in found.items()} == {
+        0: 10, 1: 12, 2: 14, 3: 16,
+    }  # fmt: skip
+    assert 0 < len({pid for _, pid in found.values()} - {os.getpid()}) <= 2
+    assert list(workers.run([], as_it_is, times, 2)) == []
+    assert list(workers.run([5], as_it_is, times, 2)) == [(0, (10, os.getpid()))]  # no worker
+
+
+def test_the_longest_shards_are_handed_out_first() -> None:
+    assert next(Local(2).run(list(range(9)), as_it_is, times, 1))[0] >= 7
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError(Problem("here", "this", "that", "Do."), "A title."),
+        MemoryError("none left"),
+        FileNotFoundError(2, "No such file", "clip.wav"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("step", ["read", "work"])
+def test_workers_raise_what_a_step_raised(error: Exception, step: str) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    steps = (fail, times) if step == "read" else (as_it_is, fail)
+    with pytest.raises(type(error)) as caught:
+        list(Local(2).run([1, 2, 3], *steps, 2))
+    assert str(caught.value) == str(error) and "In a worker process" in caught.value.__notes__[0]
+    assert vars(caught.value).get("problems") == vars(error).get("problems")
+
+
+def test_an_exception_that_cannot_be_sent_is_told_as_text() -> None:
+    def fail(*_: Any) -> Any:
+        class Odd(Exception):
+            """Known in this function alone."""
+
+        raise Odd("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        list(Local(2).run([1, 2], as_it_is, fail, 2))
+
+
+def test_a_worker_that_dies_ends_the_run_with_advice() -> None:
+    def fall(_: int, shard: int) -> int:
+        if shard == 3:
+            die()
+        return shard
+
+    with pytest.raises(UserError, match=r"executor\.num_workers.*signal 9.*goes on where it was"):
+        list(Local(2).run([1, 2, 3, 4, 5], as_it_is, fall, 2))
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and waits to be noticed does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def ended(pids: list[int]) -> bool:
+    for _ in range(100):
+        if not any(map(is_alive, pids)):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
+def test_no_worker_outlives_a_run_that_is_left_or_killed(tmp_path: Path) -> None:
+    running = Local(2).run([1, 2, 3, 4], as_it_is, times, 2)
+    _, (_, pid) = next(running)
+    assert is_alive(pid)
+    running.close()
+    assert ended([pid])
+
+    notes = tmp_path / "pids"
+    script = (
+        "import os, time\nfrom voxadapt.core.executor import Local\n"
+        "def sleep(model, shard):\n"
+        f"    with open({str(notes)!r}, 'a') as stream: stream.write(f'{{os.getpid()}}\\n')\n"
+        "    time.sleep(600)\n"
+        "list(Local(2).run([1, 2], str, sleep, 0))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script])
+    while len(lines(notes)) < 2:
+        assert parent.poll() is None
+        time.sleep(0.1)
+    parent.kill()
+    parent.wait()
+    assert ended([int(line) for line in lines(notes)])
+
+
+def test_workers_make_the_same_codes_and_sound(tmp_path: Path) -> None:
+    fakes.make_codec(tmp_path / "speech_tokenizer")
+    rows, codec = make_corpus(tmp_path, 9), load_speech_tokenizer(tmp_path)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # no thread of torch is started, so that the fork is safe
+    try:
+        one, two = (
+            extract_codes(rows, codec, 3.0, tmp_path / name, "codec", tmp_path, executor=executor)
+            for name, executor in (("one", LOCAL), ("two", Local(2)))
+        )
+        assert files(tmp_path / "one") == files(tmp_path / "two") and len(one) == 9
+        plain, shared = decode_codes(one, codec), decode_codes(two, codec, Local(2))
+    finally:
+        torch.set_num_threads(before)
+    assert list(plain) == list(shared)
+    assert all((plain[name] == shared[name]).all() for name in plain)
 
 
 def test_no_stage_depends_on_where_it_runs() -> None:

@@ -113,7 +113,10 @@ def extract_codes(
 
 
 def decode_codes(
-    codes: Mapping[str, np.ndarray], tokenizer: SpeechTokenizer
+    codes: Mapping[str, np.ndarray],
+    tokenizer: SpeechTokenizer,
+    executor: Executor = LOCAL,
+    load: Callable[[], SpeechTokenizer] | None = None,
 ) -> dict[str, np.ndarray]:
     """Turn codes back into sound, clip by clip, as generated speech is.
 
@@ -123,18 +126,30 @@ def decode_codes(
     Args:
         codes: `[N, K]` by id.
         tokenizer: `qwen_tts.Qwen3TTSTokenizer`.
+        executor: Where clips are decoded.
+        load: How a worker elsewhere loads the tokenizer; None sends it.
 
     Returns:
         Mono float32 samples by id, at `tokenizer.get_output_sample_rate()` hertz, in the order
         of `codes`.
     """
-    waves: dict[str, np.ndarray] = {}
+    names, arrays = list(codes), list(codes.values())
+    waves: dict[int, np.ndarray] = {}
     progress = Progress("decode", len(codes), "clips")
-    for name, array in codes.items():
-        item = {"audio_codes": torch.from_numpy(array.astype(np.int64))}
-        waves[name] = tokenizer.decode([item])[0][0]
+    for number, wave in executor.run(arrays, _as_tensor, _decode, tokenizer, load):
+        waves[number] = wave
         progress.advance()
-    return waves
+    return {name: waves[number] for number, name in enumerate(names)}
+
+
+def _as_tensor(codes: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(codes.astype(np.int64))
+
+
+def _decode(tokenizer: SpeechTokenizer, codes: torch.Tensor) -> np.ndarray:
+    """Decode one clip."""
+    wave: np.ndarray = tokenizer.decode([{"audio_codes": codes}])[0][0]
+    return wave
 
 
 def whole_frames(samples: np.ndarray, hop: int) -> np.ndarray:

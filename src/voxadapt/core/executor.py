@@ -1,10 +1,10 @@
-"""Where the heavy steps of extraction and scoring run: in this process, or on a Ray cluster.
+"""Where the heavy steps of extraction and scoring run: on this machine, or on a Ray cluster.
 
 A caller cuts its work into *shards*: the very batches in which its model runs, made of its clips in
 a fixed order. Each shard goes through two steps, `read` (a processor and the disk) and `work` (a
-model, loaded once a worker). `Local` takes one shard after another; `RayData` streams them through
-the workers of a cluster. The shards are the same in both, so the results are the same bytes, where
-the processors (or GPUs) are of one kind.
+model, loaded once a worker). `Local` takes one shard after another, or has worker processes take
+them; `RayData` streams them through the workers of a cluster. The shards are the same in all, so
+the results are the same bytes, where the processors (or GPUs) are of one kind.
 
 Neither keeps anything: the caller stores each result, under the hash of what it was made from, when
 it arrives, and hands over only shards that are not stored yet. So a run that was stopped goes on,
@@ -14,12 +14,18 @@ with either back end.
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import pickle
+import signal
+import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
 
 from voxadapt.core.errors import Problem, UserError, is_out_of_memory
@@ -32,6 +38,7 @@ Result = TypeVar("Result")
 
 STORE_BYTES = 256 * 2**20  # a worker, for shards on their way in a cluster that is started here
 READERS_PER_WORKER = 2  # of such a cluster at most; a processor each, as a worker has
+NUM_RAY_WORKERS = 2  # unless the parameters say otherwise
 SHARDS_PER_TASK = 8
 TASKS_PER_WORKER = 8  # at least, where there are enough shards: nobody waits long for the last one
 
@@ -64,8 +71,21 @@ class Executor(Protocol):
         """
 
 
+@dataclass(frozen=True)
 class Local:
-    """This process, one shard after another, in their order."""
+    """This machine: this process takes one shard after another, or workers share them.
+
+    A worker is a fork of this process, with the models that it has loaded. It is a fresh process,
+    which loads its own, where a fork is not safe: torch's threads do not survive one, nor do
+    macOS's libraries, and Windows has none.
+
+    Attributes:
+        num_workers: Processes; 1 is this one.
+        num_threads: Of torch, in each worker; other numbers may give other last bits.
+    """
+
+    num_workers: int = 1
+    num_threads: int = 1
 
     def run(
         self,
@@ -76,11 +96,131 @@ class Local:
         load: Callable[[], Model] | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """Take every shard through both steps; see `Executor`."""
-        for number, shard in enumerate(shards):
-            yield number, work(model, read(shard))
+        num_workers = min(self.num_workers, len(shards))
+        if num_workers < 2:
+            for number, shard in enumerate(shards):
+                yield number, work(model, read(shard))
+            return
+        forked = sys.platform == "linux" and self.num_threads == 1
+        context = multiprocessing.get_context("fork" if forked else "spawn")
+        loader = partial(_itself, model) if forked or load is None else load
+        waiting = list(range(len(shards)))  # the longest are last: they are taken first
+        workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
+        try:
+            for _ in range(num_workers):
+                ours, theirs = context.Pipe()
+                arguments = (theirs, self.num_threads, read, work, loader)
+                worker = context.Process(target=_serve, args=arguments, daemon=True)  # type: ignore[attr-defined]
+                worker.start()
+                theirs.close()
+                workers[ours] = worker
+                _hand_out(ours, waiting, shards)
+            busy = set(workers)
+            while busy:
+                for ready in wait(list(busy)):
+                    assert isinstance(ready, Connection)
+                    number, result, error = _answer(ready, workers[ready])
+                    if error is not None:
+                        raise error
+                    yield number, result
+                    if waiting:
+                        _hand_out(ready, waiting, shards)
+                    else:
+                        busy.remove(ready)
+        finally:
+            for connection, worker in workers.items():
+                worker.kill()
+                worker.join()
+                connection.close()
+
+
+def _hand_out(connection: Connection, waiting: list[int], shards: Sequence[object]) -> None:
+    """Give a worker a shard; one that is dead is found out when it is asked for the result."""
+    number = waiting.pop()
+    try:
+        connection.send_bytes(pickle.dumps((number, shards[number])))
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+
+
+def _answer(
+    connection: Connection, worker: multiprocessing.process.BaseProcess
+) -> tuple[int, Any, Exception | None]:
+    """Receive a shard's number, its result, or what was raised."""
+    try:
+        answer: tuple[int, Any, Exception | None] = pickle.loads(connection.recv_bytes())
+        return answer
+    except (EOFError, ConnectionResetError):
+        worker.join()
+        code = worker.exitcode or 0
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise UserError(
+            Problem(
+                "executor.num_workers",
+                "worker processes that live until the work is done",
+                f"one that ended early ({how}); the system ends processes when memory runs out",
+                "Lower executor.num_workers (1: no workers) or the batch size, then repeat the "
+                "command: it goes on where it was.",
+            ),
+            "A worker process was lost.",
+        ) from None
+
+
+def _serve(
+    connection: Connection,
+    num_threads: int,
+    read: Callable[[Any], Any],
+    work: Callable[[Any, Any], Any],
+    load: Callable[[], Any],
+) -> None:
+    """Be a worker: take shards until this process is ended, at the latest with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    if torch.get_num_threads() != num_threads:
+        torch.set_num_threads(num_threads)
+    model = None
+    while True:
+        try:
+            number, shard = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            return
+        try:
+            model = load() if model is None else model
+            answer = pickle.dumps((number, work(model, read(shard)), None))
+        except Exception as error:
+            answer = pickle.dumps((number, None, _sendable(error)))
+        connection.send_bytes(answer)
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return an exception with its traceback as a note; as text, where it cannot be pickled."""
+    failure = _Failure.of(error)
+    error.add_note(f"In a worker process:\n{failure.text or error}")
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # it may hold anything, or need other arguments
+        return failure.as_error()
+    return error
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 LOCAL = Local()
+
+
+def num_cores() -> int:
+    """Count the cores that the system lets this process run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def worker_device(device: str) -> str:
@@ -106,6 +246,11 @@ class RayData:
     gpus_per_worker: float = 0.0
     num_threads: int = 1
 
+    @property
+    def num_workers(self) -> int:
+        """How many models are loaded at once."""
+        return self.params.num_workers or NUM_RAY_WORKERS
+
     def run(
         self,
         shards: Sequence[Shard],
@@ -126,9 +271,9 @@ class RayData:
         context.enable_fallback_to_arrow_object_ext_type = True  # parcels are no Arrow values
         num_tasks = max(
             len(shards) // SHARDS_PER_TASK,
-            min(len(shards), TASKS_PER_WORKER * self.params.num_workers),
+            min(len(shards), TASKS_PER_WORKER * self.num_workers),
         )
-        num_workers = min(self.params.num_workers, num_tasks)
+        num_workers = min(self.num_workers, num_tasks)
         rows = [{"number": n, "parcel": _Parcel(shard)} for n, shard in enumerate(shards)]
         losses = self.params.max_losses
         with warnings.catch_warnings():  # `max_retries` and `max_restarts` go in Ray 2.64
@@ -176,7 +321,7 @@ class RayData:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if self.params.address is None:
-            workers = self.params.num_workers
+            workers = self.num_workers
             spare = (os.cpu_count() or 1) - workers
             options |= {
                 "address": "local",
@@ -205,12 +350,12 @@ class RayData:
     def _require_room(self, resources: Mapping[str, float]) -> None:
         """Refuse a cluster too small for the workers and one reader: it would wait forever."""
         needed = {
-            "CPU": self.params.num_workers + 1.0,
-            "GPU": self.params.num_workers * self.gpus_per_worker,
+            "CPU": self.num_workers + 1.0,
+            "GPU": self.num_workers * self.gpus_per_worker,
         }
         problems = [
             Problem(
-                f"executor.num_workers: {self.params.num_workers}",
+                f"executor.num_workers: {self.num_workers}",
                 f"a cluster with {amount:g} {kind}" + (", one to read" if kind == "CPU" else ""),
                 f"{resources.get(kind, 0.0):g}",
                 "Lower executor.num_workers or executor.gpus_per_worker, or add machines.",
@@ -289,7 +434,7 @@ class _Failure:
         """Keep what the caller must know of an exception."""
         if isinstance(error, UserError):
             return cls(error.problems, error.title, False, "")
-        return cls((), "", is_out_of_memory(error), traceback.format_exc())
+        return cls((), "", is_out_of_memory(error), "".join(traceback.format_exception(error)))
 
     def as_error(self) -> Exception:
         """Return what is raised in its place."""

@@ -417,14 +417,18 @@ class ExecutorParams(Section):
     """Where extraction and scoring run; the results are the same bytes, and no stage runs again."""
 
     kind: Literal["local", "ray"] = Field(
-        "local", description="This process, or workers of a Ray cluster (needs the extra ray)."
+        "local", description="This machine, or workers of a Ray cluster (needs the extra ray)."
     )
     address: str | None = Field(
         None,
         pattern=r"^(auto|[A-Za-z0-9_.\-]+:[0-9]{1,5})$",
         description="auto or host:port of a cluster that this machine is in; null starts one here.",
     )
-    num_workers: Count = Field(2, description="Models that are loaded at once, a processor each.")
+    num_workers: Count | None = Field(
+        None,
+        description="Worker processes. local: at most cores / model.num_threads, which null means; "
+        "1 on a GPU. ray: models that are loaded at once, a processor each; null means 2.",
+    )
     gpus_per_worker: Positive = Field(
         1.0, description="Where model.device is a GPU; 0.5 puts two workers on one."
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.executor import LOCAL, Executor
 from voxadapt.core.files import write_atomic
 from voxadapt.core.progress import Progress
 from voxadapt.generation.decoding import Decoding, forget, text_tokens, token_limit
@@ -38,6 +40,36 @@ class Reading:
     ended: bool
 
 
+@dataclass(frozen=True)
+class _Manner:
+    """How texts are read: what is common to all batches.
+
+    Attributes:
+        vector: Speaker vector `[D]`.
+        language: A language that the model lists, or auto.
+        options: Sampling arguments of the stock call.
+    """
+
+    vector: Tensor
+    language: str
+    options: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Texts that are read together.
+
+    Attributes:
+        texts: In their fixed order.
+        seeds: Of each text's random stream.
+        limits: Where each text stops, in frames.
+    """
+
+    texts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    limits: tuple[int, ...]
+
+
 def read_aloud(
     tts: Tts,
     texts: Sequence[str],
@@ -53,6 +85,8 @@ def read_aloud(
     max_seconds_per_token: float,
     frames_per_s: float,
     work_dir: Path | None = None,
+    executor: Executor = LOCAL,
+    load: Callable[[], Tts] | None = None,
 ) -> list[Reading]:
     """Let a Base model read texts, as `generate_voice_clone` does with a speaker vector alone.
 
@@ -74,6 +108,8 @@ def read_aloud(
         frames_per_s: Of the codec.
         work_dir: Folder of this set of texts for finished batches; a run that was stopped goes
             on from there. None keeps none.
+        executor: Where batches are read.
+        load: How a worker elsewhere loads the model; None sends `tts`.
 
     Returns:
         One reading a text, in the order of the texts.
@@ -91,47 +127,80 @@ def read_aloud(
                 "Name a language that the Base knows.",
             )
         )
-    ids = [tts._tokenize_texts([tts._build_assistant_text(text)])[0] for text in texts]
-    order = sorted(range(len(texts)), key=lambda i: (ids[i].shape[1], texts[i], i))
+    lengths = [_token_ids(tts, text).shape[1] for text in texts]
+    order = sorted(range(len(texts)), key=lambda i: (lengths[i], texts[i], i))
     progress = Progress("Reading", len(texts), "texts")
     readings: dict[int, Reading] = {}
+    waiting: list[tuple[list[int], Path | None]] = []
     for start in range(0, len(order), batch_size):
         group = order[start : start + batch_size]
         path = None if work_dir is None else work_dir / f"{start}-{len(group)}.npz"
         stored = None if path is None else _load(path, len(group))
-        if stored is not None:
+        if stored is None:
+            waiting.append((group, path))
+        else:
             readings.update(zip(group, stored, strict=True))
             progress.advance(len(group))
-            continue
-        limits = [
-            token_limit(text_tokens(tts, texts[i]), max_seconds_per_token, frames_per_s)
-            for i in group
-        ]
-        with Decoding(tts.model, [text_seed(seed, texts[i]) for i in group], limits) as decoding:
-            codes, _ = tts.model.generate(
-                input_ids=[ids[i] for i in group],
-                ref_ids=[None] * len(group),
-                voice_clone_prompt=_prompt(vector, len(group)),
-                languages=[language] * len(group),
-                non_streaming_mode=True,
-                do_sample=True,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-                repetition_penalty=repetition_penalty,
-                subtalker_dosample=True,
-                subtalker_temperature=temperature,
-                subtalker_top_k=top_k,
-                subtalker_top_p=top_p,
-            )
-        for i, frames, ending in zip(group, codes, decoding.endings, strict=True):
-            kept = frames.detach().to("cpu", torch.int64, copy=True) if len(frames) else None
-            readings[i] = Reading(kept, ended=ending.ended)
+    shards = [
+        _Batch(
+            tuple(texts[i] for i in group),
+            tuple(text_seed(seed, texts[i]) for i in group),
+            tuple(
+                token_limit(text_tokens(tts, texts[i]), max_seconds_per_token, frames_per_s)
+                for i in group
+            ),
+        )
+        for group, _ in waiting
+    ]
+    options = {
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "subtalker_temperature": temperature,
+        "subtalker_top_k": top_k,
+        "subtalker_top_p": top_p,
+    }
+    work = partial(_read_batch, manner=_Manner(vector, language, options))
+    for number, found in executor.run(shards, _as_it_is, work, tts, load):
+        group, path = waiting[number]
+        readings.update(zip(group, found, strict=True))
         if path is not None:
-            _store(path, [readings[i] for i in group])
+            _store(path, found)
         progress.advance(len(group))
     forget()
     return [readings[i] for i in range(len(texts))]
+
+
+def _as_it_is(batch: _Batch) -> _Batch:
+    """Read nothing: texts are all that a batch needs."""
+    return batch
+
+
+def _token_ids(tts: Tts, text: str) -> Tensor:
+    """Return what the model takes of a text, `[1, T]`."""
+    return tts._tokenize_texts([tts._build_assistant_text(text)])[0]
+
+
+def _read_batch(tts: Tts, batch: _Batch, manner: _Manner) -> list[Reading]:
+    """Read one batch."""
+    count = len(batch.texts)
+    with Decoding(tts.model, batch.seeds, batch.limits) as decoding:
+        codes, _ = tts.model.generate(
+            input_ids=[_token_ids(tts, text) for text in batch.texts],
+            ref_ids=[None] * count,
+            voice_clone_prompt=_prompt(manner.vector, count),
+            languages=[manner.language] * count,
+            non_streaming_mode=True,
+            do_sample=True,
+            subtalker_dosample=True,
+            **manner.options,
+        )
+    found = []
+    for frames, ending in zip(codes, decoding.endings, strict=True):
+        kept = frames.detach().to("cpu", torch.int64, copy=True) if len(frames) else None
+        found.append(Reading(kept, ended=ending.ended))
+    return found
 
 
 def _store(path: Path, readings: Sequence[Reading]) -> None:

@@ -64,6 +64,7 @@ def encode_track(track: Track, context: Context, batch_seconds: float) -> StageR
     model_path = resolve_model(track.model)
     tokenizer = load_speech_tokenizer(model_path, context.device)
     codec_sha256 = sha256_folder(model_path / "speech_tokenizer")
+    load = partial(load_speech_tokenizer, model_path, context.worker_device)
     arrays = extract_codes(
         utterances,
         tokenizer,
@@ -71,7 +72,7 @@ def encode_track(track: Track, context: Context, batch_seconds: float) -> StageR
         context.work_dir,
         codec_sha256,
         executor=context.executor,
-        load=partial(load_speech_tokenizer, model_path, context.worker_device),
+        load=load,
     )
     write_codes(corpus.codes, corpus.codes_index, arrays, utterances, codec_sha256)
 
@@ -79,7 +80,8 @@ def encode_track(track: Track, context: Context, batch_seconds: float) -> StageR
     measuring = Measuring(context, track.asr, track.score)
     real = [_clip(track, row, "real", row.audio) for row in held_out]
     references = _measure_voices(track, measuring, utterances, speakers, real)
-    waves = decode_codes({row.id: arrays[row.id] for row in held_out}, tokenizer)
+    held_out_codes = {row.id: arrays[row.id] for row in held_out}
+    waves = decode_codes(held_out_codes, tokenizer, context.executor, load)
     codec = []
     for row in held_out:
         path = corpus.reference / "codec" / "wavs" / f"{row.id}.wav"

@@ -9,7 +9,7 @@ import torch
 
 from voxadapt.core import paths
 from voxadapt.core.device import resolve_device
-from voxadapt.core.executor import LOCAL, Executor, RayData, worker_device
+from voxadapt.core.executor import Executor, Local, RayData, num_cores, worker_device
 from voxadapt.core.params import Params
 
 #: The project folder: stages run in it, and paths in records are relative to it.
@@ -38,7 +38,7 @@ class Context:
     @property
     def embeddings_dir(self) -> Path | None:
         """Where embeddings are kept for a run that goes on; on one machine they are soon remade."""
-        return None if self.executor is LOCAL else self.work_dir / "sounds"
+        return None if isinstance(self.executor, Local) else self.work_dir / "sounds"
 
 
 def open_context(params: Params) -> Context:
@@ -49,9 +49,16 @@ def open_context(params: Params) -> Context:
     """
     if params.model.num_threads is not None:
         torch.set_num_threads(params.model.num_threads)
-    device = resolve_device(params.model.device)
-    executor: Executor = LOCAL
-    if params.executor.kind != "local":
-        gpus = params.executor.gpus_per_worker if device.type == "cuda" else 0.0
-        executor = RayData(params.executor, gpus, torch.get_num_threads())
-    return Context(device, executor, paths.work_dir())
+    device, num_threads = resolve_device(params.model.device), torch.get_num_threads()
+    if params.executor.kind == "local":
+        return Context(device, _local(params, device, num_threads), paths.work_dir())
+    gpus = params.executor.gpus_per_worker if device.type == "cuda" else 0.0
+    return Context(device, RayData(params.executor, gpus, num_threads), paths.work_dir())
+
+
+def _local(params: Params, device: torch.device, num_threads: int) -> Local:
+    """Use as many workers as the processors carry; one GPU is best used by one process."""
+    if device.type != "cpu":
+        return Local()
+    most = max(1, num_cores() // num_threads)
+    return Local(min(params.executor.num_workers or most, most), num_threads)

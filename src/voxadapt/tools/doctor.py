@@ -27,6 +27,7 @@ from types import ModuleType
 from typing import Literal
 
 from voxadapt.core.compat import import_qwen_tts, torchaudio_problem
+from voxadapt.core.executor import num_cores
 from voxadapt.core.params import Params
 
 MIN_PYTHON = (3, 11)
@@ -255,9 +256,7 @@ def _disk(params: Params) -> Check:
 
 
 def _threads(params: Params) -> Check:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = num_cores()
     wanted = params.model.num_threads
     variable = os.environ.get("OMP_NUM_THREADS")
     found = f"{cores} usable" + (f", OMP_NUM_THREADS={variable}" if variable else "")
