@@ -7,6 +7,8 @@ wrong option load neither torch nor pandas nor pydantic.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -54,10 +56,12 @@ COMMANDS: Mapping[str, Commands] = {
 }
 LANGUAGE: Commands = {
     "data": language.data,
+    "readings": language.readings,
     "stage1": language.stage1,
     "score": language.score,
     "decide": language.decide,
     "stage2": language.stage2,
+    "stage2-score": language.stage2_score,
     "confirm": language.confirm,
     "report": language.report,
     "materialise": language.materialise,
@@ -141,6 +145,7 @@ def _root(
 
 def main() -> None:
     """Run the command line; user errors end with a table and exit code 2."""
+    atexit.register(gc.freeze)  # or Python looks for cycles among all that it gives back anyway
     try:
         code = app(standalone_mode=False)  # click returns the code of typer.Exit here
         if code == 130:  # what typer makes of Ctrl-C

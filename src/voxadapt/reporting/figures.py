@@ -13,6 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from matplotlib import rc_context
+from matplotlib.artist import Artist
+
+# Every artist's class gets a help text when it is made: a third of matplotlib's import.
+if hasattr(Artist, "_update_set_signature_and_docstring"):
+    Artist._update_set_signature_and_docstring = classmethod(lambda artist: None)
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle

@@ -199,9 +199,10 @@ def _execute(
     """
     import logging
 
-    # jsonschema tries this package at import for a check of IRIs that no notebook needs; it then
-    # builds a grammar, which takes longer than all of papermill.
-    sys.modules.setdefault("rfc3987_syntax", cast(ModuleType, None))
+    # jsonschema tries these packages at import, for checks of addresses and durations that no
+    # notebook needs; the grammar of the first one takes longer than all of papermill.
+    for name in ("rfc3987_syntax", "rfc3986_validator", "isoduration"):
+        sys.modules.setdefault(name, cast(ModuleType, None))
     import papermill
     from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError

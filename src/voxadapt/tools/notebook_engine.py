@@ -135,10 +135,10 @@ class InProcessEngine(Engine):
         """
         with _shell() as shell:
             for index, cell in enumerate(nb_man.nb.cells):
+                if cell.cell_type != "code":
+                    continue
                 nb_man.cell_start(cell, index)
-                error = None
-                if cell.cell_type == "code":
-                    error = _run_cell(shell, cell)
+                error = _run_cell(shell, cell)
                 if error is not None:
                     nb_man.cell_exception(cell, index, exception=error)
                 nb_man.cell_complete(cell, index)
