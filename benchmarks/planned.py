@@ -42,11 +42,13 @@ VERBS: dict[str, tuple[tuple[str | None, tuple[str, ...]], ...]] = {
     ),
     "language": (
         ("language data", ("language", "data")),
+        ("language readings", ("language", "readings")),
         ("language stage1", ("language", "stage1")),
         ("language score", ("language", "score", "base")),
         ("language score", ("language", "score", "epoch-1")),
         (None, ("language", "decide")),
         ("language stage2", ("language", "stage2")),
+        ("language stage2_score", ("language", "stage2-score")),
         ("language confirm", ("language", "confirm")),
     ),
 }

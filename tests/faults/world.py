@@ -38,11 +38,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "confirm": ("confirm",),
     "report": ("report",),
     "language_data": ("language", "data"),
+    "language_readings": ("language", "readings"),
     "language_stage1": ("language", "stage1"),
     "language_score@base": ("language", "score", "base"),
     "language_score@epoch-1": ("language", "score", "1"),
     "language_decide": ("language", "decide"),
     "language_stage2": ("language", "stage2"),
+    "language_stage2_score": ("language", "stage2-score"),
     "language_confirm": ("language", "confirm"),
     "language_report": ("language", "report"),
 }

@@ -57,21 +57,22 @@ def test_an_import_inside_a_function_counts() -> None:
     assert "voxadapt.training.trainer" in imports_of("voxadapt.pipeline.train")
 
 
+TRAINING = {"train", "language_stage1", "language_stage2"}
+SCORING = {"score", "language_score", "language_stage2_score"}
+
+
 @pytest.mark.parametrize(
     ("folder", "kept"),
     [
-        ("reporting", {"audit", "codes", "train", "score", "select", "confirm", "language_data",
-                       "language_stage1", "language_score", "language_decide",
-                       "language_stage2", "language_confirm"}),
-        ("listening", {"audit", "codes", "train", "score", "select", "confirm", "language_data",
-                       "language_stage1", "language_score", "language_decide",
-                       "language_stage2", "language_confirm"}),
-        ("selection", {"audit", "codes", "train", "score", "language_data", "language_stage1",
-                       "language_score"}),
-        ("generation", {"audit", "codes", "train", "select", "language_data", "language_decide"}),
-        ("training", {"audit", "codes", "score", "select", "confirm", "language_data",
-                      "language_score", "language_decide", "language_confirm"}),
-        ("scoring", {"audit", "train", "language_stage1"}),
+        ("reporting", set(NOTEBOOKS) - {"report", "language_report"}),
+        ("listening", set(NOTEBOOKS) - {"report"}),
+        ("selection",
+         {"audit", "codes", "language_data", "language_readings"} | TRAINING | SCORING),
+        ("generation",
+         {"audit", "codes", "select", "language_data", "language_decide"} | TRAINING),
+        ("training", {"audit", "codes", "select", "confirm", "language_data", "language_readings",
+                      "language_decide", "language_confirm"} | SCORING),
+        ("scoring", {"audit", "language_readings"} | TRAINING),
         ("codec", {"audit", "score", "select", "confirm"}),
     ],
 )  # fmt: skip

@@ -191,8 +191,11 @@ def test_dvc_builds_the_graph(tmp_path: Path) -> None:
     for candidate in params.language.candidates:
         assert f'"language_stage1" -> "language_score@{candidate}"' in edges
         assert f'"language_score@{candidate}" -> "language_decide"' in edges
-    for edge in ('"language_data" -> "language_stage1"', '"language_decide" -> "language_stage2"',
-                 '"language_stage2" -> "language_confirm"',
+    for edge in ('"language_data" -> "language_readings"',
+                 '"language_readings" -> "language_stage1"',
+                 '"language_decide" -> "language_stage2"',
+                 '"language_stage2" -> "language_stage2_score"',
+                 '"language_stage2_score" -> "language_confirm"',
                  '"language_confirm" -> "language_report"'):  # fmt: skip
         assert edge in edges
 

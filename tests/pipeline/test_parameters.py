@@ -50,8 +50,10 @@ def read_keys(name: str) -> set[str]:
     of_language = name.startswith("language")
     prefixes = dict(LANGUAGE_KEYS if of_language else SPEAKER_KEYS)
     for stage in ("1", "2"):  # one function takes the section of either stage
-        if name == f"language_stage{stage}":
+        if name.startswith(f"language_stage{stage}"):
             prefixes[f"Stage{stage}Params"] = f"language.stage{stage}"
+    if name == "language_readings":
+        prefixes["Stage1Params"] = "language.stage1"
     if name == "language_decide":
         prefixes["Stage2Params"] = "language.stage2"
     found = set()

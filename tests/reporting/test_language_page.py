@@ -182,7 +182,7 @@ def test_missing_files_are_named_together_with_their_stage(tmp_path: Path) -> No
             "Run `voxadapt language score epoch-1` first."
         ),
         "artifacts/language/stage2_scores/stage2-epoch-2/target/summary.json": (
-            "Run `voxadapt language stage2` first."
+            "Run `voxadapt language stage2-score` first."
         ),
     }
 

@@ -234,7 +234,8 @@ def test_plan_of_the_miniature(project):
     names = [stage.name for stage in plan.stages]
     assert names[:5] == ["audit", "codes", "train", "score", "confirm"]
     assert names[5:] == [
-        f"language {name}" for name in ("data", "stage1", "score", "stage2", "confirm")
+        f"language {name}"
+        for name in ("data", "readings", "stage1", "score", "stage2", "stage2_score", "confirm")
     ]
     assert all(stage.seconds is None and stage.state == "-" for stage in plan.stages)
     assert plan.fits
@@ -245,8 +246,8 @@ def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
     monkeypatch.setenv("WORK_DIR", str(project / "work"))
     given = load_params("profiles/miniature.yaml")
     families = [
-        "audit", "codes", "train", "select", "confirm", "language_data", "language_stage1",
-        "language_stage2", "language_confirm",
+        "audit", "codes", "train", "select", "confirm", "language_data", "language_readings",
+        "language_stage1", "language_stage2", "language_stage2_score", "language_confirm",
     ]  # fmt: skip
     scores = [f"score@{name}" for name in given.candidate_names]
     scores += [f"language_score@{name}" for name in given.language.candidates]
@@ -265,7 +266,7 @@ def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
     assert (found["train"].seconds, found["score"].seconds) == (120.0, 10.0)
     assert found["confirm"].seconds is None and found["audit"].seconds == 0.0
     text = "\n".join(budget.describe(plan))
-    assert "dvc repro runs up to 3 of 20 stages: about 2 min 10 s one after another" in text
+    assert "dvc repro runs up to 3 of 22 stages: about 2 min 10 s one after another" in text
     assert "A stage that has not run here yet says how long it takes when it has begun." in text
 
 

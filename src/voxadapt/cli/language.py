@@ -17,6 +17,13 @@ def data(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     print(stage.run(opt.load(params_file)).sentence)
 
 
+def readings(params_file: opt.ParamsFile = opt.PARAMS) -> None:
+    """Have the Base read texts, as targets for Stage 1."""
+    from voxadapt.pipeline.language import readings as stage
+
+    print(stage.run(opt.load(params_file)).sentence)
+
+
 def stage1(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Adapt text embedding rows; one small delta an epoch."""
     from voxadapt.pipeline.language import stage1 as stage
@@ -42,8 +49,15 @@ def decide(params_file: opt.ParamsFile = opt.PARAMS) -> None:
 
 
 def stage2(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Adapt the code predictor and score it, if decided so."""
+    """Adapt the code predictor, if decided so."""
     from voxadapt.pipeline.language import stage2 as stage
+
+    print(stage.run(opt.load(params_file)).sentence)
+
+
+def stage2_score(params_file: opt.ParamsFile = opt.PARAMS) -> None:
+    """Speak and score with every epoch of Stage 2."""
+    from voxadapt.pipeline.language import stage2_score as stage
 
     print(stage.run(opt.load(params_file)).sentence)
 

@@ -126,6 +126,7 @@ LISTEN = REPORTS / "listen"  # ab.html, mos.html and their key.json; votes.json 
 # language: texts, Stage 1, scores, decision, Stage 2, confirmation
 LANGUAGE_TEXTS = LANGUAGE.artifacts / "audit" / "texts.jsonl"  # accepted texts, with respelling
 LANGUAGE_TEXT_METRICS = LANGUAGE.reports / "metrics" / "texts.json"
+LANGUAGE_READINGS = LANGUAGE.artifacts / "readings.safetensors"  # texts as the Base reads them
 LANGUAGE_STAGE1 = LANGUAGE.artifacts / "stage1"  # base/, epoch-1/, … each a delta and meta.json
 LANGUAGE_STAGE1_METRICS = LANGUAGE.reports / "metrics" / "stage1.json"
 LANGUAGE_STAGE1_LOG = LANGUAGE.reports / "plots" / "stage1_log.csv"

@@ -252,7 +252,7 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
         entry["name"] for record in (choice1, selection) for entry in record.get("candidates", [])
     )
     stages = {
-        name: "language stage2" if in_stage2(name) else f"language score {name}"
+        name: "language stage2-score" if in_stage2(name) else f"language score {name}"
         for name in names or language.candidates
     }
     (summaries, rows), (source_summaries, source_rows) = (

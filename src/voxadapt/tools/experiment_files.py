@@ -61,8 +61,8 @@ SPEAKER_LAYOUT = Layout(
 LANGUAGE_LAYOUT = Layout(
     LANGUAGE, (paths.LANGUAGE_CHOICE1, paths.LANGUAGE_SELECTION), paths.LANGUAGE_CONFIRM,
     "language.candidates",
-    ("language_data", "language_stage1", "language_score", "language_decide", "language_stage2",
-     "language_confirm"),
+    ("language_data", "language_readings", "language_stage1", "language_score", "language_decide",
+     "language_stage2", "language_stage2_score", "language_confirm"),
 )  # fmt: skip
 
 

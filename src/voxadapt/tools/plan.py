@@ -205,10 +205,12 @@ def _language(
     batch = largest_batch(learnt, second.batch_size)
     return [
         Stage("language data", codes, "codes.batch_seconds"),
+        Stage("language readings", speaking, "score.batch_size"),
         Stage("language stage1", learning, "language.stage1.batch_size"),
         Stage("language score", speaking, "score.batch_size"),
         Stage("language stage2", training_memory(predictor_only, second, batch, kind),
               "language.stage2.batch_size"),
+        Stage("language stage2_score", speaking, "score.batch_size"),
         Stage("language confirm", speaking, "score.batch_size"),
     ]  # fmt: skip
 

@@ -26,9 +26,11 @@ _GROWS_WITH = {
     "score": ("clips", "takes"),
     "confirm": ("clips", "takes"),
     "language_data": ("language_clips",),
+    "language_readings": ("language_texts",),
     "language_stage1": ("language_texts", "language_epochs"),
     "language_score": ("language_clips", "takes"),
     "language_stage2": ("language_clips", "stage2_epochs"),
+    "language_stage2_score": ("language_clips", "takes", "stage2_epochs"),
     "language_confirm": ("language_clips", "takes"),
 }
 

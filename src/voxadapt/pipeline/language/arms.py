@@ -15,6 +15,7 @@ from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_delta
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.language.choosing import read_language_scores
+from voxadapt.pipeline.language.readings import read_texts
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET
 from voxadapt.pipeline.language.speak_and_score import score_languages
 from voxadapt.pipeline.language.stage1 import train_rows
@@ -109,7 +110,7 @@ def _train_arm(params: Params, name: str, output: Output) -> Record:
         stage1 = language.stage1.model_copy(update={"objective": objective})
         names = (BASE, *(f"epoch-{n}" for n in range(1, arm.num_epochs + 1)))
         changed = language.model_copy(update={"stage1": stage1, "candidates": names})
-        return train_rows(params, changed, output)
+        return train_rows(params, changed, output, read_texts(params, changed))
     modules = {"text_projection": ("talker.text_projection",), "full_talker": TALKER}
     return train_on_recordings(
         params,

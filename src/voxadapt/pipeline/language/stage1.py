@@ -7,29 +7,23 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from voxadapt.core import paths
-from voxadapt.core.files import sha256_file, sha256_folder, write_atomic, write_json
+from voxadapt.core.files import sha256_folder, write_atomic, write_json
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import LanguageParams, Params
-from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.manifest import Utterance
-from voxadapt.data.respelling import Respelling, load_respelling
-from voxadapt.data.texts import TextLine
-from voxadapt.generation.decoding import VERSION, frame_rate_hz
-from voxadapt.generation.readings import read_aloud
+from voxadapt.data.respelling import load_respelling
 from voxadapt.model.load import load_tts, speaker_vector
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.corpus_codes import read_corpus_codes
-from voxadapt.pipeline.language.texts import accepted_texts, source_lines
+from voxadapt.pipeline.language.reading_store import Readings
+from voxadapt.pipeline.language.texts import accepted_texts
 from voxadapt.pipeline.language.training import (
     Output,
     TrainingData,
-    num_train,
     run_training,
     train_params,
 )
@@ -56,7 +50,7 @@ def run(params: Params) -> StageResult:
     """
     language = language_section(params)
     output = Output(paths.LANGUAGE_STAGE1, paths.LANGUAGE_STAGE1_LOG)
-    result = train_rows(params, language, output)
+    result = train_rows(params, language, output, Readings.read(paths.LANGUAGE_READINGS))
     write_json(paths.LANGUAGE_STAGE1_METRICS, result)
     write_json(
         paths.LANGUAGE_STAGE1 / "base" / "meta.json",
@@ -70,13 +64,16 @@ def run(params: Params) -> StageResult:
     )
 
 
-def train_rows(params: Params, language: LanguageParams, output: Output) -> Record:
+def train_rows(
+    params: Params, language: LanguageParams, output: Output, readings: Readings
+) -> Record:
     """Run Stage 1 by its objective.
 
     Args:
         params: All parameters.
         language: The `language` section, with the objective and number of epochs of this run.
         output: Where the run writes.
+        readings: What the Base has read for that objective.
 
     Returns:
         Its metrics.
@@ -87,10 +84,10 @@ def train_rows(params: Params, language: LanguageParams, output: Output) -> Reco
     tts = load_tts(model_path, device, attention=params.model.attention, as_base=True)
     respelling = load_respelling(language.respelling)
     utterances = language_track(params).accepted()
-    lines = accepted_texts()
-    native = [line.text for line in lines]
     if options.objective == "audio":
         native = [row.text for row in utterances if row.split == "train"]
+    else:
+        native = [line.text for line in accepted_texts()]
     tokens = occurring_tokens(tts, native)
     values = None
     if options.init_rows or options.objective == "rows":
@@ -101,12 +98,12 @@ def train_rows(params: Params, language: LanguageParams, output: Output) -> Reco
     if options.objective == "rows":
         metrics = _set_rows(params, tts, adaptation, utterances[0].ref_audio, output)
         return metrics | {"objective": options.objective}
-    data, facts = _training_data(params, language, tts, utterances, lines, respelling)
     del tts
+    data = _training_data(params, language, utterances, readings)
     trainer = train_params(params, options, options.lr)
     trainer = trainer.model_copy(update={"frame_dropout": options.frame_dropout})
     metrics = run_training(params, trainer, adaptation, data, language.num_epochs, output)
-    return metrics | {"objective": options.objective, **facts}
+    return metrics | {"objective": options.objective, **readings.facts}
 
 
 def _set_rows(
@@ -131,101 +128,18 @@ def _set_rows(
 
 
 def _training_data(
-    params: Params,
-    language: LanguageParams,
-    tts: Qwen3TTSModel,
-    utterances: Sequence[Utterance],
-    lines: Sequence[TextLine],
-    respelling: Respelling,
-) -> tuple[TrainingData, Record]:
-    """Return what Stage 1 learns, and facts for the metrics.
+    params: Params, language: LanguageParams, utterances: Sequence[Utterance], readings: Readings
+) -> TrainingData:
+    """Return what Stage 1 learns.
 
     Held-out recordings belong to it, so that the loss on real speech of the language is known.
     """
-    options, source = language.stage1, language.source
-    ref_audio = utterances[0].ref_audio
-    model_path = resolve_model(params.model)
-    arrays = dict(read_corpus_codes(model_path, utterances, language_track(params).corpus))
-    rows: list[Utterance | GeneratedUtterance] = [
-        row for row in utterances if row.split == "selection"
-    ]
-    facts: Record = {}
-
-    def read(texts: Sequence[str], take: int = 0) -> list[np.ndarray | None]:
-        return _read_aloud(params, tts, texts, ref_audio, source.language, options.seed + take)
-
-    if options.objective == "audio":
-        rows += [row for row in utterances if row.split == "train"]
-    else:
-        texts = [respelling.respell(line.text) for line in lines]
-        num_unfinished = 0
-        for take in range(options.readings):
-            for line, codes_NK in zip(lines, read(texts, take), strict=True):
-                if codes_NK is None:
-                    num_unfinished += 1
-                    continue
-                name = f"{line.id}#{take}"
-                rows.append(GeneratedUtterance(name, line.text, language.name))
-                arrays[name] = codes_NK
-        facts["texts"] = {"num_texts": len(texts), "num_unfinished": num_unfinished}
-    wanted = round(options.source_share / max(1e-9, 1 - options.source_share) * num_train(rows))
-    repeated = source_lines(params)[1][:wanted]
-    tags: dict[str, str] = {}
-    if options.source_share and repeated:
-        spoken = read([line.text for line in repeated])
-        for line, codes_NK in zip(repeated, spoken, strict=True):
-            if codes_NK is not None:
-                rows.append(GeneratedUtterance(line.id, line.text, source.language))
-                arrays[line.id] = codes_NK
-                tags[line.id] = source.language
-    facts["num_source_texts"] = len(tags)
-    if options.source_share and len(repeated) < wanted:
-        facts["source_texts_missing"] = wanted - len(repeated)
-    return TrainingData(ref_audio, rows, arrays, tags), facts
-
-
-def _read_aloud(
-    params: Params,
-    tts: Qwen3TTSModel,
-    texts: Sequence[str],
-    ref_audio: str,
-    language: str,
-    seed: int,
-) -> list[np.ndarray | None]:
-    """Let the frozen Base read texts; return codes `[N, K]` each, None where it did not end.
-
-    Readings are kept in the work folder, batch by batch, in one folder for each set of texts.
-    """
-    score = params.score
-    sampling = {
-        "temperature": score.temperature,
-        "top_k": score.top_k,
-        "top_p": score.top_p,
-        "repetition_penalty": score.repetition_penalty,
-        "seed": seed,
-        "batch_size": score.batch_size,
-        "max_seconds_per_token": score.max_seconds_per_token,
-    }
-    base_sha256 = sha256_folder(resolve_model(params.model))
-    identity = [VERSION, sampling, list(texts), language, sha256_file(ref_audio), base_sha256]
-    readings = read_aloud(
-        tts,
-        texts,
-        speaker_vector(tts, ref_audio),
-        language,
-        temperature=score.temperature,
-        top_k=score.top_k,
-        top_p=score.top_p,
-        repetition_penalty=score.repetition_penalty,
-        seed=seed,
-        batch_size=score.batch_size,
-        max_seconds_per_token=score.max_seconds_per_token,
-        frames_per_s=frame_rate_hz(tts),
-        work_dir=paths.work_dir() / "readings" / fingerprint(identity),
+    codes = read_corpus_codes(
+        resolve_model(params.model), utterances, language_track(params).corpus
     )
-    return [
-        np.asarray(reading.codes, dtype=np.int64)
-        if reading.ended and reading.codes is not None and len(reading.codes)
-        else None
-        for reading in readings
-    ]
+    splits = ("selection", "train") if language.stage1.objective == "audio" else ("selection",)
+    recorded = [row for split in splits for row in utterances if row.split == split]
+    read = [GeneratedUtterance(row.id, row.text, row.language) for row in readings.texts]
+    tags = {row.id: row.language for row in readings.texts if row.is_source}
+    arrays = {**codes, **readings.codes}
+    return TrainingData(utterances[0].ref_audio, [*recorded, *read], arrays, tags)

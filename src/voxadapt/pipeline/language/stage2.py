@@ -1,4 +1,4 @@
-"""Stage `language_stage2`: adapt the code predictor and score it, if the decision says so."""
+"""Stage `language_stage2`: adapt the code predictor, if the decision says so."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from voxadapt.core.params import Params
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_candidate
-from voxadapt.pipeline.context import open_context
-from voxadapt.pipeline.language.speak_and_score import languages_sentence, score_languages
 from voxadapt.pipeline.language.training import Output, train_on_recordings, train_params
 from voxadapt.pipeline.tracks import language_section, language_track
 
@@ -20,7 +18,7 @@ from voxadapt.pipeline.tracks import language_section, language_track
 def run(params: Params) -> StageResult:
     """Adapt the code predictor from the best epoch of Stage 1, if the decision says so.
 
-    Every epoch is scored as well. Where Stage 2 is not run, a record says why.
+    Where it is not run, a record says why.
 
     Raises:
         UserError: When nothing was decided yet, or the epoch of Stage 1 is gone.
@@ -28,8 +26,7 @@ def run(params: Params) -> StageResult:
     decision = read_record(paths.LANGUAGE_DECISION, "language decide")
     if decision["acts"] != "run":
         return _skip(decision)
-    for folder in (paths.LANGUAGE_STAGE2, paths.LANGUAGE_STAGE2_SCORES):
-        (folder / paths.LANGUAGE_STAGE2_SKIPPED.name).unlink(missing_ok=True)
+    paths.LANGUAGE_STAGE2_SKIPPED.unlink(missing_ok=True)
     track, options = language_track(params), language_section(params).stage2
     chosen = decision["stage1"]["candidate"]
     trainer = train_params(params, options, options.lr)
@@ -43,16 +40,8 @@ def run(params: Params) -> StageResult:
         start=None if chosen == BASE else find_candidate(track, chosen).delta,
     )
     write_json(paths.LANGUAGE_STAGE2_METRICS, metrics | {"skipped": False})
-    context, sentences = open_context(params), []
-    for name in options.candidate_names:
-        folder = paths.LANGUAGE_STAGE2_SCORES / name
-        candidate = find_candidate(track, name)
-        summaries = score_languages(params, context, candidate, "selection", folder)
-        sentences.append(languages_sentence(params, name, summaries))
     return StageResult(
-        f"Stage 2: {metrics['num_trainable']:,} of {metrics['num_params']:,} parameters. "
-        + " ".join(sentences),
-        metrics,
+        f"Stage 2: {metrics['num_trainable']:,} of {metrics['num_params']:,} parameters.", metrics
     )
 
 
@@ -62,10 +51,8 @@ def _skip(decision: Record) -> StageResult:
     The numbers stay in decision.json: a change in them alone does not run this stage again.
     """
     record = {"skipped": True, "reason": f"{paths.LANGUAGE_DECISION} says {decision['acts']}."}
-    for folder in (paths.LANGUAGE_STAGE2, paths.LANGUAGE_STAGE2_SCORES):
-        if folder.exists():
-            shutil.rmtree(folder)
-        write_json(folder / paths.LANGUAGE_STAGE2_SKIPPED.name, record)
+    shutil.rmtree(paths.LANGUAGE_STAGE2, ignore_errors=True)
+    write_json(paths.LANGUAGE_STAGE2_SKIPPED, record)
     write_json(paths.LANGUAGE_STAGE2_METRICS, record)
     write_atomic(paths.LANGUAGE_STAGE2_LOG, "step,epoch,loss\n")
     return StageResult(f"Stage 2 is skipped. {decision['reason']}", None)
