@@ -198,6 +198,9 @@ def test_dvc_builds_the_graph(tmp_path: Path) -> None:
                  '"language_stage2_score" -> "language_confirm"',
                  '"language_confirm" -> "language_report"'):  # fmt: skip
         assert edge in edges
+    lanes = {edge for edge in re.findall(r'"(\S+)" -> "(\S+)"', edges)
+             if edge[0] not in ("clean", "data.dvc")}  # fmt: skip
+    assert not [pair for pair in lanes if len({name.startswith("language_") for name in pair}) > 1]
 
 
 def test_stage_2_hangs_on_the_decision_alone() -> None:
