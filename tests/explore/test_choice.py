@@ -42,12 +42,12 @@ def test_the_steps_lead_from_all_candidates_to_the_chosen_one(found: choice.Choi
 
 
 def test_the_rule_as_written_decides_the_same_again(found: choice.Choice) -> None:
-    table = choice.what_if(found, {}, {"primary": "error"}, {"error_margin": 0.0})
+    table = choice.what_if(found, {}, {"primary": "error"}, {"error_margin": 0.01})
     assert table["chosen"].iloc[0] == table["chosen"].iloc[1]
     again = choice._again(found, found.rule, found.rows)
     for key in ("chosen", "best", "tied", "clearest", "candidates"):
         assert again[key] == found.record[key]
-    assert list(table.index)[2:] == ["primary: error", "error_margin: 0"]
+    assert list(table.index)[2:] == ["primary: error", "error_margin: 0.01"]
 
 
 def test_a_rule_that_params_could_not_hold_is_refused(found: choice.Choice) -> None:

@@ -28,6 +28,7 @@ from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting.records import load_records
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.selection import select as selection
+from voxadapt.selection import wording
 from voxadapt.selection.confirm import confirm
 
 PAYLOAD = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -246,6 +247,24 @@ def test_records_of_different_runs_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_plain_figures")
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("confirmed", "Use epoch 1."),
+        ("cost_not_excluded", "Epoch 1 is more similar; a higher WER is not excluded."),
+        ("not_confirmed", "Do not rely on epoch 1: its gain is not confirmed."),
+        ("contradicted", "Do not use epoch 1: unseen sentences contradict the choice."),
+    ],
+)
+def test_the_headline_follows_the_verdict(tmp_path: Path, verdict: str, said: str) -> None:
+    params = make_params(1, max_grid_sentences=1)
+    write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
+    write_json(tmp_path / paths.CONFIRM, make_confirm("epoch-1", verdict))
+    text = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
+    assert said in text and ("Use epoch 1." in text) == (verdict == "confirmed")
+
+
+@pytest.mark.usefixtures("_plain_figures")
 def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
     params = make_params(1, max_grid_sentences=1)
     write_world(tmp_path, params, chosen="base", best="base")
@@ -256,13 +275,17 @@ def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(0.01, 0.2, "sounds more like"), (-0.1, 0.1, "about as much like"), (-0.3, -0.1, "less like")],
+    [
+        (0.01, 0.2, "sounds more like"),
+        (-0.1, 0.1, "is not shown to sound more like"),
+        (-0.3, -0.1, "less like"),
+    ],
 )
 def test_the_first_sentence_follows_the_interval(
     world: Path, low: float, high: float, words: str
 ) -> None:
     records = load_records(make_params(), world)
-    records.confirm["measures"]["sim"]["difference"] |= {"low": low, "high": high}
+    records.confirm["gain"] |= {"low": low, "high": high}
     assert words in page.lede(make_params(), records)
 
 
@@ -299,7 +322,8 @@ def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
     )
     write_json(tmp_path / paths.CONFIRM, confirmed)
     text = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
-    assert page.headline(decision) in text
+    name = tables.title(decision["chosen"]).lower()
+    assert wording.headline(confirmed, name, page.KEEP) in text
     assert tables.named(confirmed["sentence"])[1:] in text
     assert tables.named(decision["reason"])[1:] in text
 

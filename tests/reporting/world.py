@@ -166,19 +166,18 @@ def make_selection(params: Params, chosen: str, best: str) -> dict[str, Any]:
                     "failure_rate": difference(0.0),
                 },
                 "vs_best": {
-                    "difference": difference(sim - QUALITY[best][1]), "simultaneous_low": -0.05,
-                    "simultaneous_high": 0.01, "within_one_se": name in (chosen, best),
-                    "contains_zero": name in (chosen, best),
+                    "difference": difference(sim - QUALITY[best][1]),
+                    "tied": name in (chosen, best),
                 } if eligible else None,
+                "p_better": None if name == "base" else 0.01, "shown_better": name != "base",
                 "p_best": p_best[name] if eligible else 0.0, "pareto": eligible,
                 "pareto_probability": 0.7 if eligible else 0.0,
             }
         )  # fmt: skip
     return {
-        "schema": "voxadapt-selection/1",
+        "schema": "voxadapt-selection/2",
         "rule": params.select.model_dump(mode="json") | {
-            "text": "Gates first; then the earliest candidate within one paired standard error "
-            "of the best on similarity."
+            "text": "Gates first; then the earliest of those shown to be better on similarity."
         },
         "split": "selection", "num_texts": len(TEXTS), "takes": 3, "evaluator": EVALUATOR,
         "inputs": {name: f"{index:064x}" for index, name in enumerate(names)},
@@ -186,12 +185,22 @@ def make_selection(params: Params, chosen: str, best: str) -> dict[str, Any]:
         "codec_floor": {"wer": interval(0.05), "cer": interval(0.025)},
         "scale": SCALE, "candidates": candidates, "best": best, "chosen": chosen,
         "runner_up": None if chosen == best else best, "keep_base": chosen == "base",
-        "reason": f"{best} has the highest similarity; {chosen} is the earliest candidate within "
-        "one paired standard error of it.",
+        "reason": f"{best} has the highest similarity; {chosen} is not shown to be behind it.",
+        "would_decide": None,
+        "outlook": {"trend": "flat", "sentence": "Flat: more epochs will not help."},
         "power": {"se": 0.006, "detectable_difference": 0.017, "num_texts": len(TEXTS),
                   "texts_needed": [{"difference": 0.01, "num_texts": 87}],
                   "text": "With 8 sentences and 3 takes, differences of 0.017 can be seen."},
     }  # fmt: skip
+
+
+def make_cost(verdict: str) -> dict[str, Any] | None:
+    """Make what a confirmation says of the cost in words."""
+    if verdict == "base_kept":
+        return None
+    state = {"confirmed": "shown", "contradicted": "exceeded"}.get(verdict, "not_excluded")
+    return {"measure": "wer", "state": state, "worse": 0.0, "at_least": -0.01, "at_most": 0.01,
+            "margin": 0.02, "num_texts_needed": 120}  # fmt: skip
 
 
 def make_confirm(chosen: str, verdict: str) -> dict[str, Any]:
@@ -212,6 +221,7 @@ def make_confirm(chosen: str, verdict: str) -> dict[str, Any]:
             "failure_rate": measure(0.04, 0.0), "duration_ratio": measure(1.0, 1.01),
         },
         "primary": "similarity", "error_metric": "wer", "verdict": verdict,
+        "gain": difference(sim - 0.01 - base_sim), "cost": make_cost(verdict),
         "sentence": f"On sentences that no decision has seen, {chosen} keeps its lead.",
         "disclosure": "The selection figures are optimistic: the best of several is partly luck.",
     }  # fmt: skip

@@ -17,7 +17,13 @@ from voxadapt.core.files import write_json
 from voxadapt.core.params import SelectParams
 from voxadapt.core.paths import SPEAKER
 from voxadapt.reporting import tables
-from voxadapt.scoring.planning import INTERACTION, SHARED, between_epochs, plan_power
+from voxadapt.scoring.planning import (
+    INTERACTION,
+    SHARED,
+    against_base,
+    between_epochs,
+    plan_power,
+)
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.scoring.statistics import detectable_difference
 
@@ -68,6 +74,19 @@ def test_errors_are_planned_at_the_round_trips_rate() -> None:
     needed = found["splits"]["selection"]["between_epochs"]["wer"]["texts_needed"]
     assert [item["difference"] for item in needed] == [0.01, 0.02, 0.05]
     assert needed[0]["num_texts"] > 15 * needed[2]["num_texts"]
+
+
+def test_the_plan_says_what_confirms_equal_words() -> None:
+    found = planned(recordings(), recordings("codec"))["cost"]
+    assert found["margin"] == 0.02 and found["power"] == 0.9
+    chances = {row["takes"]: row["chance"] for row in found["rows"]}
+    assert list(chances) == [1, 3, 5, 10] and sorted(chances.values()) == list(chances.values())
+    for row in found["rows"]:
+        spread = against_base(np.sqrt(0.05 * 0.95 / 10), row["takes"])
+        assert row["num_texts"] == pytest.approx((3.24 * spread / 0.02) ** 2, rel=0.3)
+    [own] = [row for row in found["rows"] if row["takes"] == 3]
+    assert f"{own['num_texts']}, or" in found["text"]
+    assert planned(recordings(), recordings("codec"), primary="error")["cost"] is None
 
 
 def test_recordings_without_an_error_still_plan_for_some() -> None:

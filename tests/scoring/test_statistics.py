@@ -118,8 +118,8 @@ def test_one_text_gives_a_number_without_interval() -> None:
 
 def test_ties_split_the_probability_of_being_best() -> None:
     draws = np.array([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
-    assert probability_best(draws, True).tolist() == [0.25, 0.75, 0.0]
-    assert probability_best(draws, False).tolist() == [0.5, 0.0, 0.5]
+    assert probability_best(draws, True, apart=(0, 1, 2)).tolist() == [0.25, 0.75, 0.0]
+    assert probability_best(draws, False, apart=(0, 1, 2)).tolist() == [0.5, 0.0, 0.5]
 
 
 def test_pareto_members() -> None:

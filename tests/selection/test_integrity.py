@@ -144,8 +144,8 @@ def test_a_scale_of_another_reference_is_refused() -> None:
 
 
 def test_records_of_another_version_are_refused() -> None:
-    selection = select(SYSTEMS, RULE) | {"schema": "voxadapt-selection/2"}
-    with pytest.raises(UserError, match="voxadapt-selection/1"):
+    selection = select(SYSTEMS, RULE) | {"schema": "voxadapt-selection/1"}
+    with pytest.raises(UserError, match="voxadapt-selection/2"):
         confirm(SYSTEMS["base"], SYSTEMS["epoch-2"], RULE, selection=selection)
     with pytest.raises(UserError, match="voxadapt-similarity/1"):
         SimilarityScale.from_dict({"schema": "voxadapt-similarity/9"})
@@ -277,9 +277,11 @@ def test_a_missing_score_file_is_an_error(project: Params) -> None:
     refused(project, "voxadapt score epoch-2")
 
 
-def test_scores_of_a_candidate_that_is_not_listed_are_an_error(project: Params) -> None:
+def test_scores_of_a_candidate_that_is_not_listed_are_set_aside(project: Params) -> None:
     write_rows(paths.SCORES / "epoch-9", make_system("epoch-9", **SIZE))
-    refused(project, "epoch-9")
+    stage.run(project)
+    assert not (paths.SCORES / "epoch-9").exists()
+    assert (paths.work_dir() / "unlisted" / paths.SCORES / "epoch-9").is_dir()
 
 
 def test_scores_by_another_evaluator_are_an_error(project: Params) -> None:

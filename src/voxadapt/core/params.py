@@ -35,7 +35,18 @@ def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
+def _no_coin_flip(margin: float) -> float:
+    if margin < 0.005:
+        raise ValueError(
+            "must be at least 0.005: without room for chance every other candidate that is just "
+            "as good fails, however many sentences there are"
+        )
+    return margin
+
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+# By how much a candidate may be worse than the Base.
+Margin = Annotated[float, AfterValidator(_no_coin_flip)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 # A lower and an upper limit, in this order.
@@ -253,15 +264,18 @@ class SelectParams(Section):
 
     primary: Literal["similarity", "error"] = "similarity"
     error_metric: Literal["wer", "cer"] = "wer"
-    error_margin: float = Field(0.02, ge=0.0, description="Error may exceed the Base's by this.")
-    failure_margin: float = Field(0.02, ge=0.0)
+    error_margin: Margin = Field(0.02, description="Error may exceed the Base's by this share,")
+    error_margin_relative: Share = Field(
+        0.1, description="or by this part of the Base's own error, whichever is more."
+    )
+    failure_margin: Margin = 0.02
     similarity_tie: float = Field(
         0.005, ge=0.0, description="Similarities this close count as equal: nobody hears less."
     )
     duration_ratio: Range = (0.8, 1.25)
     max_wrong_language: Share = 0.05
-    similarity_margin: float | None = Field(
-        None, ge=0.0, description="Similarity may fall below the Base's by this; null: no gate."
+    similarity_margin: Margin | None = Field(
+        None, description="Similarity may fall below the Base's by this; null: no gate."
     )
     num_bootstrap: Annotated[int, Field(ge=200)] = 4000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95

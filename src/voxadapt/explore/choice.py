@@ -25,7 +25,7 @@ from voxadapt.reporting.players import Html, clip_list, diff_html
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked, read_scores, rows_sha
-from voxadapt.scoring.statistics import Array, Ratio, resample_weights, standard_error
+from voxadapt.scoring.statistics import Array, Ratio, resample_weights
 from voxadapt.selection.select import select
 
 if TYPE_CHECKING:
@@ -124,28 +124,20 @@ def steps(found: Choice) -> pandas.DataFrame:
     record = found.record
     everyone = [candidate["name"] for candidate in record["candidates"]]
     stages = [("the gates", found.eligible)]
-    if found.eligible:
+    shown = [candidate["name"] for candidate in record["candidates"] if candidate["shown_better"]]
+    if shown:
         what = "similarity" if found.rule.primary == "similarity" else "error"
+        stages.append((f"shown to be better than the Base in {what}", shown))
         stages.append((f"cannot be told from the best in {what}", list(record["tied"])))
-    if record["clearest"] is not None:
-        near = [n for n in record["tied"] if _as_clear(found, n, record["clearest"])]
-        stages.append((f"{found.rule.error_metric.upper()} within one SE of the lowest", near))
-    stages.append(("the earliest of these", [record["chosen"]]))
+        stages.append(("the clearest, then the earliest", [record["chosen"]]))
+    else:
+        stages.append(("none is shown to be better", [record["chosen"]]))
     rows, before = [{"step": "all candidates", "left": _named(everyone), "went": NONE}], everyone
     for step, left in stages:
         went = [name for name in before if name not in left]
         rows.append({"step": step, "left": _named(left), "went": _named(went)})
         before = left
     return frame(rows, "step")
-
-
-def _as_clear(found: Choice, name: str, clearest: str) -> bool:
-    """Tell whether a candidate's error is within one paired standard error of the lowest."""
-    ours, theirs = found.samples[name].error, found.samples[clearest].error
-    se = standard_error(ours.draws(found.weights) - theirs.draws(found.weights),
-                        found.weights.shape[1])  # fmt: skip
-    gap = abs(round(ours.point - theirs.point, 9))
-    return bool(gap <= (se if np.isfinite(se) else 0.0))
 
 
 def _named(names: Sequence[str]) -> str:

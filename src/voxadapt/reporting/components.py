@@ -25,17 +25,12 @@ from voxadapt.core.templating import Inline, inline, new_environment
 from voxadapt.reporting import figures, tables
 from voxadapt.reporting.players import diff_html, read_sound
 from voxadapt.reporting.records import PSEUDO, Records, flatten
+from voxadapt.selection import wording
 
 TEMPLATES = Path(__file__).parent / "templates"
 NUM_WORST_CHOSEN, NUM_WORST_BASE = 6, 3
 NUM_OPEN_SENTENCES = 3
 NUM_EXTREMES = 3  # of each kind
-VERDICTS = {  # confirm.json: (words on the chip, tone)
-    "confirmed": ("Confirmed on unseen sentences", "good"),
-    "not_confirmed": ("Not confirmed on unseen sentences", "unsure"),
-    "contradicted": ("Contradicted on unseen sentences", "bad"),
-    "base_kept": ("The Base is kept", "unsure"),
-}
 
 
 @cache
@@ -89,7 +84,7 @@ def shared_parts(params: Params, records: Records, seeds: Mapping[str, int]) -> 
         "confirm": records.confirm,
         "chosen": chosen,
         "metric": metric,
-        "verdict": VERDICTS[records.confirm["verdict"]],
+        "verdict": wording.VERDICTS[records.confirm["verdict"]],
         "summaries": records.summaries,
         "stamp": stamp(params, records),
         "sentences": sentences,
@@ -142,12 +137,6 @@ def point_of(confirm: Record, measure: str, side: str) -> str:
     value = confirm["measures"][measure][side]["point"]
     share = tables.MEASURES[measure][1]
     return tables.percent(value) if share else tables.number(value)
-
-
-def direction(difference: Record) -> int:
-    """Return 1 or -1 when the interval excludes 0, else 0."""
-    low, high = difference["low"], difference["high"]
-    return 0 if low is None or high is None or low <= 0 <= high else 1 if low > 0 else -1
 
 
 def facts(record: Record) -> Record:

@@ -27,6 +27,7 @@ from voxadapt.reporting.records import (
     stage_and_epoch,
 )
 from voxadapt.reporting.tables import NONE, interval, number, percent, title
+from voxadapt.selection import wording
 
 if TYPE_CHECKING:
     import pandas
@@ -84,7 +85,11 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         choice1=choice1,
         decision=records.decision,
         stage2_ran=records.stage2 is not None,
-        headline=headline(language, selection),
+        headline=wording.headline(
+            records.confirm,
+            f"{placed(selection['chosen'])} for {spoken(language.name)}",
+            f"Keep the Base: nothing tried is shown to read {spoken(language.name)} better.",
+        ),
         lede=lede(language, records),
         cost=cost(language, records),
         stage2_words=stage2_words(records.decision),
@@ -125,14 +130,6 @@ def spoken(name: str) -> str:
     return name[:1].upper() + name[1:]
 
 
-def headline(language: LanguageParams, selection: Record) -> str:
-    """Say the decision in as few words as possible."""
-    name = spoken(language.name)
-    if selection["keep_base"]:
-        return f"Keep the Base: nothing tried reads {name} measurably better."
-    return f"Use {placed(selection['chosen'])} for {name}."
-
-
 def placed(candidate: str) -> str:
     """Name a candidate in a sentence with its stage: `epoch 3 of Stage 1`."""
     if candidate == "base":
@@ -154,22 +151,12 @@ def lede(language: LanguageParams, records: LanguageRecords) -> str:
             "sentences that decide, no candidate passed every gate and did measurably better."
         )
     error = confirm["measures"][metric]["difference"]
-    clarity = {
-        1: "is understood less well than the unadapted Base",
-        0: "is understood about as well as the unadapted Base",
-        -1: "is understood better than the unadapted Base",
-    }[components.direction(error)]
-    voice = {
-        1: "closer to the reference than",
-        0: "about as close to the reference as",
-        -1: "less close to the reference than",
-    }[components.direction(confirm["measures"]["sim"]["difference"])]
     level = round(100 * selection["rule"]["confidence"])
     return (
-        f"On {count} of {name}, {placed(selection['chosen'])} {clarity}: {metric.upper()} {ours} "
-        f"against {base}, a difference of {_points(error['point'])} points ({level} % interval "
-        f"{_points(error['low'])} to {_points(error['high'])}). Its voice is {voice} "
-        f"the Base's. {cost(language, records)}"
+        f"On {count} of {name}, {placed(selection['chosen'])} {wording.clarity(confirm)}: "
+        f"{metric.upper()} {ours} against {base}, a difference of {_points(error['point'])} "
+        f"points ({level} % interval {_points(error['low'])} to {_points(error['high'])}). It "
+        f"{wording.likeness(confirm, 'the reference')}. {cost(language, records)}"
     )
 
 

@@ -10,9 +10,12 @@ from voxadapt.core.files import write_atomic
 from voxadapt.core.params import Params
 from voxadapt.core.records import Record
 from voxadapt.reporting import components, figures, tables
-from voxadapt.reporting.components import direction, point_of
+from voxadapt.reporting.components import point_of
 from voxadapt.reporting.records import PSEUDO, SpeakerRecords, load_records
 from voxadapt.reporting.votes import votes_section
+from voxadapt.selection import wording
+
+KEEP = "Keep the Base: do not fine-tune."
 
 
 def build_page(params: Params, root: str | Path = ".") -> str:
@@ -39,7 +42,7 @@ def build_page(params: Params, root: str | Path = ".") -> str:
     template = components.environment().get_template("report.html.j2")
     return template.render(
         shared,
-        headline=headline(selection),
+        headline=wording.headline(records.confirm, tables.title(selection["chosen"]).lower(), KEEP),
         lede=lede(params, records),
         listed={candidate["name"]: candidate for candidate in selection["candidates"]},
         marks=_similarity_marks(selection),
@@ -61,13 +64,6 @@ def write_report(params: Params, root: str | Path = ".") -> Path:
 # --- the decision in words ---------------------------------------------------------------------
 
 
-def headline(selection: Record) -> str:
-    """Say the decision in as few words as possible."""
-    if selection["keep_base"]:
-        return "Keep the Base: do not fine-tune."
-    return f"Use {tables.title(selection['chosen']).lower()}."
-
-
 def lede(params: Params, records: SpeakerRecords) -> str:
     """Say in one sentence what the choice gains, on the sentences that no decision has seen."""
     selection, confirm = records.selection, records.confirm
@@ -77,31 +73,21 @@ def lede(params: Params, records: SpeakerRecords) -> str:
     count = f"{confirm['num_texts']} unseen sentences"
     if selection["keep_base"]:
         return (
-            f"No epoch passed every gate and sounded measurably better than the zero-shot Base "
-            f"as {voice}; on {count} the Base scores "
+            f"No epoch passed every gate and is shown to sound more like {voice} than the "
+            f"zero-shot Base; on {count} the Base scores "
             f"{point_of(confirm, 'sim', 'base')} in similarity and "
             f"{point_of(confirm, 'wer', 'base')} in word error."
         )
-    sim, error = (confirm["measures"][key] for key in ("sim", confirm["error_metric"]))
-    likeness = {
-        1: f"sounds more like {voice} than the zero-shot Base",
-        0: f"sounds about as much like {voice} as the zero-shot Base",
-        -1: f"sounds less like {voice} than the zero-shot Base",
-    }[direction(sim["difference"])]
-    clarity = {
-        1: "It is understood less well",
-        0: "It is understood about as well",
-        -1: "It is understood better",
-    }[direction(error["difference"])]
+    sim, metric = confirm["measures"]["sim"], confirm["error_metric"]
     level = round(100 * records.selection["rule"]["confidence"])
     return (
-        f"On {count}, {name} {likeness}: similarity {point_of(confirm, 'sim', 'chosen')} against "
-        f"{point_of(confirm, 'sim', 'base')}, a difference of "
-        f"{tables.number(sim['difference']['point'], 3, sign=True)} "
+        f"On {count}, {name} {wording.likeness(confirm, voice)}: similarity "
+        f"{point_of(confirm, 'sim', 'chosen')} against {point_of(confirm, 'sim', 'base')}, a "
+        f"difference of {tables.number(sim['difference']['point'], 3, sign=True)} "
         f"({level} % interval {tables.number(sim['difference']['low'], 3, sign=True)} to "
-        f"{tables.number(sim['difference']['high'], 3, sign=True)}). {clarity}: "
-        f"{confirm['error_metric'].upper()} {point_of(confirm, confirm['error_metric'], 'chosen')} "
-        f"against {point_of(confirm, confirm['error_metric'], 'base')}."
+        f"{tables.number(sim['difference']['high'], 3, sign=True)}). It "
+        f"{wording.clarity(confirm)}: {metric.upper()} "
+        f"{point_of(confirm, metric, 'chosen')} against {point_of(confirm, metric, 'base')}."
     )
 
 

@@ -411,7 +411,7 @@ def pairs(path: Path = paths.SELECTION) -> pandas.DataFrame:
                 f"primary − {title(selection['best'])}": interval(
                     best.get("difference"), selection["rule"]["primary"] == "error", sign=True
                 ),
-                "within one SE": yes_no(best.get("within_one_se")),
+                "ties with the best": yes_no(best.get("tied")),
             }
         )
     return frame(rows, "candidate")

@@ -12,6 +12,10 @@ held-out recordings and their codec round trip, which are measured as every cand
   difference between recording and round trip, which takes are not assumed to narrow; never less
   than between two epochs.
 
+A verdict of *confirmed* needs the cost in words shown to be within its margin: how many sentences
+that takes at equal words, with how many takes, is planned as well. There a candidate's way with a
+sentence counts for more, as two unlike systems differ in it (.25, as measured on the miniature).
+
 The shares are assumptions and are published with the plan; `selection.json` has the power that was
 measured in the end.
 """
@@ -27,11 +31,20 @@ from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked
-from voxadapt.scoring.statistics import Ratio, detectable_difference, rounded, texts_needed
+from voxadapt.scoring.statistics import (
+    Ratio,
+    detectable_difference,
+    power_to_show,
+    rounded,
+    texts_needed,
+)
 
 POWER = 0.8
 SHARED = 0.25  # of a clip's variance: the sentence, whoever speaks it
 INTERACTION = 0.05  # a candidate and a sentence, in every take
+INTERACTION_BASE = 0.25  # the same of a trained model beside the untrained one
+CONFIRMED_POWER = 0.9
+PLANNED_TAKES = (1, 3, 5, 10)
 EPOCHS, BASE = "between_epochs", "against_base"
 DIFFERENCES = {"sim": (0.005, 0.01, 0.02), "wer": (0.01, 0.02, 0.05), "cer": (0.01, 0.02, 0.05)}
 COMPARISONS = {"selection": (EPOCHS, BASE), "confirmation": (BASE,)}
@@ -72,8 +85,12 @@ def plan_power(
                 measure: _power(measure, found[comparison], count, params.confidence)
                 for measure, found in spreads.items()
             }
+    cost = None
+    if params.primary == "similarity" and "confirmation" in splits:
+        cost = _plan_cost(spreads[params.error_metric], splits["confirmation"], params)
     return {
         "schema": "voxadapt-planning/1",
+        "cost": cost,
         "confidence": params.confidence,
         "power": POWER,
         "primary": primary,
@@ -89,8 +106,54 @@ def plan_power(
             "text": _assumptions(spreads, params.error_metric),
         },
         "splits": splits,
-        "text": " ".join(_sentence(split, splits[split], primary) for split in splits),
+        "text": " ".join(
+            [_sentence(split, splits[split], primary) for split in splits]
+            + ([] if cost is None else [cost["text"]])
+        ),
     }
+
+
+def against_base(clip_spread: float, takes: int) -> float:
+    """Return the SD over texts of the difference between a trained model and the Base.
+
+    Args:
+        clip_spread: SD of a single clip.
+        takes: Takes of each text.
+    """
+    take = (1.0 - SHARED - INTERACTION_BASE) / takes
+    return float(clip_spread * np.sqrt(2.0 * (INTERACTION_BASE + take)))
+
+
+def _plan_cost(
+    spread: Mapping[str, float | None], split: Record, params: SelectParams
+) -> Record | None:
+    """Say what shows that equal words are kept, which a verdict of *confirmed* asks for.
+
+    Returns:
+        `margin`, `power` and, for each of several numbers of `takes`, the `num_texts` with which
+        the cost is shown to be within the margin so often, and the `chance` of it with the
+        sentences that there are; None where nothing was measured to plan from.
+    """
+    clip, expected = spread["clip"], spread["expected"]
+    if clip is None or expected is None or split["num_texts"] < 2:
+        return None
+    margin = max(params.error_margin, params.error_margin_relative * expected)
+    rows, count = [], split["num_texts"]
+    for takes in sorted({*PLANNED_TAKES, split["takes"]}):
+        se = against_base(clip, takes) / np.sqrt(count)
+        needed = texts_needed(margin, se, count, params.confidence, CONFIRMED_POWER)
+        chance = power_to_show(margin, se, count, params.confidence)
+        rows.append({"takes": takes, "num_texts": needed, "chance": rounded(chance)})
+    own = next(row for row in rows if row["takes"] == split["takes"])
+    most = rows[-1]
+    text = (
+        f"That a candidate which costs no words is shown to cost at most {100 * margin:.1f} points "
+        f"in {params.error_metric.upper()} happens in {100 * own['chance']:.0f} % of cases with "
+        f"the {count} confirmation sentences x {own['takes']} takes; in "
+        f"{100 * CONFIRMED_POWER:.0f} % with about {own['num_texts']}, or "
+        f"{most['num_texts']} x {most['takes']} takes."
+    )
+    return {"margin": rounded(margin), "power": CONFIRMED_POWER, "rows": rows, "text": text}
 
 
 def between_epochs(clip_spread: float, takes: int) -> float:

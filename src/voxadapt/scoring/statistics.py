@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -314,16 +314,129 @@ def all_pairs_critical(draws: Array, points: Array, num_blocks: int, confidence:
     )
 
 
-def probability_best(draws: Array, higher_is_better: bool) -> Array:
-    """Return each candidate's share of resamples in which it is best; ties are split.
+@lru_cache(maxsize=4)
+def sign_flips(num_texts: int, num_flips: int, seed: int) -> Array:
+    """Draw the signs of the texts' differences in each resample of a test, [B, T]."""
+    bits = np.random.default_rng(seed).integers(0, 2, (num_flips, num_texts))
+    signs = np.asarray(2.0 * bits - 1.0, dtype=np.float64)
+    signs.flags.writeable = False
+    return signs
+
+
+def text_values(statistic: Statistic) -> Array:
+    """Return what each text says of a statistic, [T]: its jackknife pseudo-values.
+
+    Where every text weighs the same they are the texts' own values. Their mean is the statistic.
+    """
+    left_out = statistic.left_out()
+    return np.asarray(len(left_out) * statistic.point - (len(left_out) - 1.0) * left_out)
+
+
+def p_better(values: Array, control: int, flipped_means: Array) -> Array:
+    """Test of each candidate whether it is better than a control, all candidates at once.
+
+    The studentised sign-flip test of the texts' paired differences: where candidate and control
+    are alike a difference could as well have had the other sign, whatever its distribution, so
+    that the test holds its level with few texts and with heavy tails. One sign serves a text's
+    differences of all candidates, which keeps their correlation; the p-values are one-sided and
+    adjusted by the step-down maximum (Westfall and Young 1993; Romano and Wolf 2005,
+    doi:10.1198/016214504000000539): the chance of calling any candidate better that is not is at
+    most the level.
 
     Args:
-        draws: Primary statistic, [B, C].
-        higher_is_better: False for an error rate.
+        values: What each text says of each candidate, higher is better, [T, C].
+        control: Position of the one that the others are held against.
+        flipped_means: Means of the values under each of B sign flips, [B, C].
+
+    Returns:
+        The adjusted p-values, [C]; 1 for the control itself.
     """
-    values = draws if higher_is_better else -draws
+    others = np.delete(np.arange(values.shape[1]), control)
+    differences = values[:, others] - values[:, [control]]
+    squares = np.mean(differences**2, axis=0)
+    varies = squares > 1e-18
+
+    def studentised(means: Array) -> Array:
+        spread = np.sqrt(np.maximum(squares - means**2, 1e-6 * squares + 1e-300))
+        return np.where(varies, means / spread, 0.0)  # what does not differ is not better
+
+    measured = studentised(differences.mean(axis=0))
+    flipped = studentised(flipped_means[:, others] - flipped_means[:, [control]])
+    found, order = np.ones(values.shape[1]), np.argsort(measured, kind="stable")
+    largest = np.full(len(flipped), -np.inf)
+    for index in order:  # from the least: each is held against the largest of those not above it
+        largest = np.maximum(largest, flipped[:, index])
+        reached = np.count_nonzero(largest >= measured[index] - 1e-9)
+        found[others[index]] = (1.0 + reached) / (1.0 + len(flipped))
+    found[others[order]] = np.maximum.accumulate(found[others[order]][::-1])[::-1]
+    return found
+
+
+def probability_best(
+    draws: Array, higher_is_better: bool, apart: Sequence[int] = (), ordered: bool = False
+) -> Array:
+    """Return the probability that each candidate is the best; ties are split.
+
+    A share of resamples alone is too sure of the leader, which leads partly by luck (winner's
+    curse). The candidates are therefore taken for a sample of a normal population, or for points
+    of a smooth curve where they come in an order, with unknown spread (half-Cauchy); this draws
+    them together as far as their differences could be chance: a hierarchical model on top of the
+    bootstrap's covariance, averaged over spreads and kinds by how well they explain the figures.
+
+    Args:
+        draws: The measure in each resample, [B, C].
+        higher_is_better: False for an error rate.
+        apart: Positions of those that are no member of that population: the untrained Base.
+        ordered: Whether the others are steps of one training, in their order.
+    """
+    values = (draws if higher_is_better else -draws).astype(np.float64)
+    alike = [index for index in range(values.shape[1]) if index not in apart]
+    if len(alike) > 1:
+        values = _drawn_together(values, alike, ordered)
+    values = np.round(values, 9)  # equal but for the last bits of a sum is equal
     winners = values == values.max(axis=1, keepdims=True)
     return np.asarray((winners / winners.sum(axis=1, keepdims=True)).mean(axis=0))
+
+
+def _drawn_together(draws: Array, alike: Sequence[int], ordered: bool) -> Array:
+    """Draw the posterior of values whose `alike` columns come of one population, [B, C]."""
+    size = len(alike)
+    # Orthonormal contrasts over the columns of `alike`: their common level is left alone.
+    contrasts = np.zeros((draws.shape[1], size - 1))
+    contrasts[alike] = np.linalg.svd(np.eye(size) - 1.0 / size)[0][:, : size - 1]
+    steps = np.subtract.outer(np.arange(size), np.arange(size))
+    kinds = [np.eye(size)]
+    if ordered:
+        kinds += [np.exp(-0.5 * (steps / (size * reach)) ** 2) for reach in (0.3, 1.0)]
+    covariance = np.cov(draws, rowvar=False)
+    between = contrasts.T @ covariance @ contrasts
+    unit = float(np.sqrt(max(0.0, np.trace(between) / (size - 1))))
+    if unit < 1e-9:  # one and the same candidate
+        return draws
+    found = draws.mean(axis=0) @ contrasts
+    scales = np.geomspace(0.1, 100.0, 24)
+    priors, weights = [], []
+    for kind in kinds:
+        shape = contrasts[alike].T @ kind @ contrasts[alike]
+        shape *= (size - 1) / np.trace(shape)
+        for scale in scales:
+            prior = (unit * scale) ** 2 * (shape + 1e-6 * np.eye(size - 1))
+            _, log_determinant = np.linalg.slogdet(between + prior)
+            distance = found @ np.linalg.solve(between + prior, found)
+            # Half-Cauchy with the standard error as its scale; the grid is logarithmic.
+            weights.append(-0.5 * (log_determinant + distance) + np.log(scale / (1.0 + scale**2)))
+            priors.append(prior)
+    posterior = np.exp(np.array(weights) - max(weights))
+    generator = np.random.default_rng(0)
+    picked = generator.choice(len(priors), len(draws), p=posterior / posterior.sum())
+    noise = generator.standard_normal((len(draws), size - 1))
+    shrunk = draws.copy()
+    for index in np.unique(picked):
+        rows, prior = picked == index, priors[index]
+        gain = np.linalg.solve(between + prior, contrasts.T @ covariance)
+        deviations = noise[rows] @ np.linalg.cholesky(prior).T
+        shrunk[rows] -= (draws[rows] @ contrasts + deviations) @ gain
+    return shrunk
 
 
 def pareto_members(error: Array, similarity: Array) -> NDArray[np.bool_]:
@@ -365,6 +478,19 @@ def standard_errors_to_show(num_texts: int, confidence: float = 0.95, power: flo
         else:
             high = middle
     return (low + high) / 2.0
+
+
+def power_to_show(difference: float, se: float, num_texts: int, confidence: float = 0.95) -> float:
+    """Return how often a true difference of this size is found.
+
+    Args:
+        difference: The true difference.
+        se: Standard error of the paired difference with these texts.
+        num_texts: How many they are, at least 2.
+        confidence: Of the test.
+    """
+    critical = float(stdtrit(num_texts - 1, (1.0 + confidence) / 2.0))
+    return float(1.0 - nctdtr(num_texts - 1, difference / se, critical))
 
 
 def detectable_difference(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import SelectParams
@@ -10,9 +13,11 @@ from voxadapt.core.records import Record
 from voxadapt.scoring.measures import calibrated
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.scoring.speakers import SpeakerScores, confusion
+from voxadapt.scoring.statistics import Interval, paired_difference, rounded, texts_needed
 from voxadapt.selection import wording
-from voxadapt.selection.gates import margin_state
+from voxadapt.selection.gates import error_margin
 from voxadapt.selection.pairing import BASE, check_candidates, check_scale
+from voxadapt.selection.race import Candidates
 from voxadapt.selection.select import SCHEMA
 
 MEASURES = ("sim", "sim_norm", "wer", "wer_raw", "cer", "cer_raw", "failure_rate", "duration_ratio")
@@ -50,7 +55,17 @@ def confirm(
     ours, theirs = scores.samples[name][None], scores.samples[BASE][None]
     measures = _measures(scores, name, _earlier(selection, name))
     num_texts = len(ours.text_ids)
-    verdict, sentence = _verdict(name, measures, params, num_texts)
+    gain, _ = paired_difference(
+        scores.worst(name), scores.worst(BASE), scores.weights, params.confidence
+    )
+    sign = 1 if params.primary == "similarity" else -1
+    cost = None if name == BASE else _worst_cost(scores, name, params)
+    verdict = "base_kept" if name == BASE else read_verdict(gain, sign, cost)
+    if len(scores.speakers) > 1 and verdict in ("confirmed", "cost_not_excluded"):
+        # The interval of a worst speaker takes for granted who that is; the test does not.
+        both = Candidates.of([scores.worst(BASE), scores.worst(name)], params)
+        if both.p_better(0)[1] > (1.0 - params.confidence) / 2.0:
+            verdict = "not_confirmed"
     record: Record = {
         "schema": "voxadapt-confirm/1",
         "split": split,
@@ -66,12 +81,14 @@ def confirm(
         "primary": params.primary,
         "error_metric": params.error_metric,
         "verdict": verdict,
-        "sentence": sentence,
+        "gain": None if name == BASE else gain.as_dict(with_se=True),
+        "cost": None if cost is None else cost.as_dict(),
         "disclosure": wording.DISCLOSURE,
     }
     if scores.speakers != (None,):
         record["speakers"] = _speakers(scores, name, params.error_metric)
         record["confusion"] = confusion(ours.rows, params)
+    record["sentence"] = wording.confirmation(record)
     return record
 
 
@@ -84,6 +101,9 @@ def _measures(scores: SpeakerScores, name: str, earlier: Record) -> Record:
         if key == "sim_norm":
             ends = scores.level("ceiling"), scores.level("floor")
             difference = calibrated(scores.difference("sim", name, BASE), *ends, difference=True)
+        elif key.endswith("_raw"):  # without an interval, as in `Sample.intervals`
+            found = scores.difference(key, name, BASE)
+            difference = Interval(found.point, None, None, found.n)
         elif key != "duration_ratio":
             difference = scores.difference(key, name, BASE)
         measures[key] = {
@@ -111,30 +131,109 @@ def _speakers(scores: SpeakerScores, name: str, metric: str) -> Record:
     }
 
 
-def _verdict(name: str, measures: Record, params: SelectParams, num_texts: int) -> tuple[str, str]:
-    """Read the confirmation split: is the gain on the primary measure shown?"""
-    metric = params.error_metric
-    if name == BASE:
-        return "base_kept", wording.base_confirmed(measures, metric, num_texts)
-    sim, error = measures["sim"]["difference"], measures[metric]["difference"]
-    found, sign = (sim, 1) if params.primary == "similarity" else (error, -1)
-    bounds = [sign * found[key] for key in ("low", "high") if found[key] is not None]
-    gain = "not_confirmed"
-    if bounds and min(bounds) > 0:
-        gain = "confirmed"
-    elif bounds and max(bounds) < 0:
-        gain = "contradicted"
-    cost = None
-    if params.primary == "similarity":
-        upper = error["point"] if error["high"] is None else error["high"]
-        cost = metric.upper(), margin_state(error["point"], upper, params.error_margin)
-    elif params.similarity_margin is not None:
-        lower = sim["point"] if sim["low"] is None else sim["low"]
-        cost = "similarity", margin_state(-sim["point"], -lower, params.similarity_margin)
-    sentence = wording.confirmation(name, gain, cost, measures, metric, num_texts)
-    if gain == "confirmed" and cost is not None and cost[1] == "failed":
-        gain = "not_confirmed"
-    return gain, sentence
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a candidate costs in the measure that it was not chosen by.
+
+    Attributes:
+        measure: The error metric, or `sim`.
+        worse: How much worse the candidate is than the Base.
+        at_least: Lower bound of that.
+        at_most: Upper bound.
+        margin: How much is allowed.
+        num_texts_needed: Sentences with which a cost of this size is shown to be within the margin
+            in 80 % of cases; None where it is above the margin.
+    """
+
+    measure: str
+    worse: float
+    at_least: float
+    at_most: float
+    margin: float
+    num_texts_needed: int | None
+
+    @property
+    def state(self) -> str:
+        """Whether it is shown to be within the margin (`shown`), above it (`exceeded`), or not."""
+        if self.at_most <= self.margin:
+            return "shown"
+        return "exceeded" if self.at_least > self.margin else "not_excluded"
+
+    def as_dict(self) -> Record:
+        """Return JSON-ready values."""
+        numbers = {key: rounded(getattr(self, key)) for key in ("worse", "at_least", "at_most")}
+        return {
+            "measure": self.measure,
+            "state": self.state,
+            **numbers,
+            "margin": rounded(self.margin),
+            "num_texts_needed": self.num_texts_needed,
+        }
+
+
+def read_cost(
+    measure: str, difference: Interval, margin: float, sign: int, confidence: float
+) -> Cost:
+    """Hold a paired difference to the Base against its margin.
+
+    Args:
+        measure: Of what.
+        difference: Candidate minus Base.
+        margin: How much worse the candidate may be.
+        sign: 1 where higher is worse, -1 where lower is.
+        confidence: Of the interval.
+    """
+    assert difference.point is not None
+    worse = sign * difference.point
+    if difference.low is None or difference.high is None or not difference.se:
+        ends = (worse, worse) if difference.low is not None else (-np.inf, np.inf)
+        return Cost(measure, worse, *ends, margin, None)
+    at_least, at_most = sorted((sign * difference.low, sign * difference.high))
+    needed = None
+    if margin - worse > 1e-6:
+        needed = texts_needed(margin - worse, difference.se, difference.n, confidence)
+    return Cost(measure, worse, at_least, at_most, margin, needed)
+
+
+def read_verdict(gain: Interval, sign: int, cost: Cost | None) -> str:
+    """Say what unseen sentences make of a choice.
+
+    Args:
+        gain: Candidate minus Base in the primary measure.
+        sign: 1 where higher is better, -1 for an error.
+        cost: Of the other measure; None where none is limited.
+
+    Returns:
+        `contradicted` when the candidate is shown to be worse, or to cost more than is allowed;
+        `not_confirmed` when its gain is not shown; `cost_not_excluded` when the gain is shown but
+        not that its cost is within the margin; `confirmed` when both are shown.
+    """
+    low, high = (
+        (None, None)
+        if gain.low is None or gain.high is None
+        else sorted((sign * gain.low, sign * gain.high))
+    )
+    if (high is not None and high < 0.0) or (cost is not None and cost.state == "exceeded"):
+        return "contradicted"
+    if low is None or low <= 0.0:
+        return "not_confirmed"
+    return "confirmed" if cost is None or cost.state == "shown" else "cost_not_excluded"
+
+
+def _worst_cost(scores: SpeakerScores, name: str, params: SelectParams) -> Cost | None:
+    """Return what the candidate costs the speaker to whom it costs most, against the margin."""
+    listed = []
+    for speaker in scores.speakers:
+        if params.primary == "similarity":
+            margin = error_margin(params, scores.samples[BASE][speaker].error.point)
+            difference = scores.difference("error", name, BASE, speaker)
+            listed.append(read_cost(params.error_metric, difference, margin, 1, params.confidence))
+        elif params.similarity_margin is not None:
+            difference = scores.difference("sim", name, BASE, speaker)
+            listed.append(
+                read_cost("sim", difference, params.similarity_margin, -1, params.confidence)
+            )
+    return max(listed, key=lambda cost: cost.at_most - cost.margin, default=None)
 
 
 def _earlier(selection: Record | None, name: str) -> Record:

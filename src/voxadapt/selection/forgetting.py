@@ -16,8 +16,9 @@ from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
-from voxadapt.scoring.statistics import paired_difference, resample_weights
+from voxadapt.scoring.statistics import paired_difference, resample_weights, rounded
 from voxadapt.selection import wording
+from voxadapt.selection.gates import error_margin
 from voxadapt.selection.pairing import BASE, check_pairs
 
 MEASURES = ("cer", "wer", "sim", "failure_rate")
@@ -36,7 +37,7 @@ def forgetting(
     Args:
         base_rows: The Base's rows of the source sentences.
         rows_by_candidate: Rows of the same sentences by candidate; the Base may be among them.
-        params: Error metric (CER where the source language has no spaces), `error_margin`,
+        params: Error metric (CER where the source language has no spaces), margin of the error,
             bootstrap and confidence.
         chosen: The candidate that is kept; `warning` is about it.
         scale: `similarity.json` as read, for the floor of clips without a similarity.
@@ -64,6 +65,7 @@ def forgetting(
     samples = {name: Sample(ranked(found), metric, floor) for name, found in rows.items()}
     base = samples[BASE]
     weights = resample_weights(len(base.text_ids), params.num_bootstrap, params.seed)
+    margin = error_margin(params, base.error.point)
     candidates: dict[str, Record] = {}
     for name, sample in samples.items():
         measured = sample.intervals(weights, params.confidence, None, floor)
@@ -77,9 +79,9 @@ def forgetting(
                 )[0].as_dict(with_se=True)
                 for key in MEASURES
             }
-            item["verdict"] = _verdict(item["vs_base"][metric], params.error_margin)
+            item["verdict"] = _verdict(item["vs_base"][metric], margin)
         candidates[name] = item | {
-            "sentence": wording.forgetting_sentence(item, metric, lang, params.error_margin)
+            "sentence": wording.forgetting_sentence(item, metric, lang, margin)
         }
     lost = candidates[chosen]["verdict"] == "forgotten"
     return {
@@ -87,8 +89,8 @@ def forgetting(
         "lang": lang,
         "metric": metric,
         "rule": {
-            "text": wording.forgetting_rule(metric, params),
-            "margin": params.error_margin,
+            "text": wording.forgetting_rule(metric, params, margin),
+            "margin": rounded(margin),
             "confidence": params.confidence,
             "num_bootstrap": params.num_bootstrap,
             "seed": params.seed,

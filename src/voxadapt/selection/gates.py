@@ -51,7 +51,7 @@ class Gate:
             "value": rounded(self.measured.point),
             "low": rounded(self.measured.low),
             "high": rounded(self.measured.high),
-            "limit": list(self.limit) if isinstance(self.limit, tuple) else self.limit,
+            "limit": list(self.limit) if isinstance(self.limit, tuple) else rounded(self.limit),
             "text": self.text,
         }
 
@@ -93,9 +93,10 @@ def all_gates(
     for speaker in scores.speakers:
         sample, measured = scores.samples[name][speaker], scores.intervals(name, speaker)
         gates = [_coverage(sample.num_measured, len(sample.rows))]
+        allowed = error_margin(params, scores.samples[start][speaker].error.point)
         for key, label, margin in (
             ("failure_rate", "failure rate", params.failure_margin),
-            ("error", params.error_metric.upper(), params.error_margin),
+            ("error", params.error_metric.upper(), allowed),
         ):
             difference = scores.difference(key, name, start, speaker)
             gates.append(_not_above(key, label, difference, margin, start))
@@ -121,6 +122,16 @@ def worst_gates(by_speaker: Mapping[str | None, Sequence[Gate]]) -> list[Gate]:
         speaker, gate = max(zip(by_speaker, gates, strict=True), key=lambda item: item[1].badness)
         worst.append(gate if speaker is None else replace(gate, text=f"{speaker}: {gate.text}"))
     return worst
+
+
+def error_margin(params: SelectParams, error: float) -> float:
+    """Return by how much an error may exceed that of what a candidate is compared with.
+
+    Args:
+        params: The margin, and the share of the other's error that is allowed where it is more.
+        error: Of what the candidate is compared with.
+    """
+    return max(params.error_margin, round(params.error_margin_relative * error, 9))
 
 
 def margin_state(worse: float, at_most: float, margin: float) -> State:

@@ -1,14 +1,14 @@
-"""Which candidate to keep: gates, then the earliest within one standard error of the best.
+"""Which candidate to keep: gates, then those that are shown to be better than the start.
 
-The start is candidate 0 and may win: the zero-shot Base, or what an earlier stage chose. The rule
-is fixed in the parameters before anything is scored; equal inputs give equal bytes, in whatever
-order the rows come. Sentences with digits are checked like all others and decide nothing.
+The start is candidate 0, the zero-shot Base or what an earlier stage chose, and is kept unless
+another one is shown to be better. The rule is fixed in the parameters before anything is scored;
+equal inputs give equal bytes, in whatever order the rows come. Sentences with digits are
+checked like all others and decide nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,10 @@ from voxadapt.core.params import SelectParams, epoch_number
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
-from voxadapt.scoring.speakers import SpeakerScores, Worst, confusion
+from voxadapt.scoring.speakers import SpeakerScores, confusion
 from voxadapt.scoring.statistics import (
     Array,
     Interval,
-    Statistic,
-    all_pairs_critical,
     detectable_difference,
     paired_difference,
     pareto_members,
@@ -35,6 +33,7 @@ from voxadapt.scoring.statistics import (
 )
 from voxadapt.selection import wording
 from voxadapt.selection.gates import Gate, all_gates, worst_gates
+from voxadapt.selection.outlook import find_outlook
 from voxadapt.selection.pairing import (
     BASE,
     check_candidates,
@@ -42,8 +41,10 @@ from voxadapt.selection.pairing import (
     comparable,
     in_order,
 )
+from voxadapt.selection.race import SET_LEVEL, Race, run_race
 
-SCHEMA = "voxadapt-selection/1"
+SCHEMA = "voxadapt-selection/2"
+OUT = {"vs_best": None, "p_best": 0.0, "pareto": False, "pareto_probability": 0.0}
 POWER_DIFFERENCES = {"similarity": (0.005, 0.01, 0.02), "error": (0.01, 0.02, 0.05)}
 SHOWN = (
     "wer", "wer_raw", "cer", "cer_raw", "sim", "sim_norm", "duration_ratio", "failure_rate",
@@ -62,6 +63,7 @@ def select(
     real: Sequence[ScoreRow] = (),
     codec: Sequence[ScoreRow] = (),
     kept: Collection[str] = (),
+    setting: str | None = "candidates",
 ) -> Record:
     """Choose a candidate by the rule in the parameters.
 
@@ -79,6 +81,8 @@ def select(
         codec: Rows of their codec round trip.
         kept: Of several speakers, those whom the start's model had already: a further gate asks
             that their voices are not lost.
+        setting: The parameter that says how many epochs are trained, for the outlook; None where
+            the candidates are no epochs of one training.
 
     Returns:
         The JSON-ready content of `selection.json`. Where the start is not the Base it holds
@@ -109,13 +113,24 @@ def select(
     gates = {name: all_gates(scores, name, start, params, wrong_language, kept) for name in names}
     worst = {name: worst_gates(gates[name]) for name in names}
     eligible = [name for name in names if all(gate.state != "failed" for gate in worst[name])]
-    race = _race(eligible, scores, params) if eligible else None
+    race = run_race(
+        {name: scores.worst(name) for name in names},
+        eligible,
+        start,
+        params,
+        means={n: scores.mean(n) for n in names} if len(scores.speakers) > 1 else None,
+        errors={name: scores.samples[name][None].error for name in names}
+        if params.primary == "similarity"
+        else None,
+    )
+    placed = _placed(eligible, race, scores, params, start, setting is not None)
     first = scores.samples[start][None]
     takes = len(first.rows) // len(first.text_ids)
-    chosen = race.chosen if race else start
+    chosen = race.chosen
     result: Record = {
         "schema": SCHEMA,
-        "rule": params.model_dump(mode="json") | {"text": wording.selection_rule(params, start)},
+        "rule": params.model_dump(mode="json")
+        | {"text": wording.selection_rule(params, start, SET_LEVEL)},
         "split": split,
         "num_texts": len(first.text_ids),
         "takes": takes,
@@ -127,18 +142,29 @@ def select(
         "candidates": [
             {
                 **_candidate(scores, name, start, params),
-                **_placed(race if name in eligible else None, name),
+                **placed.get(name, OUT),
+                "p_better": rounded(race.p_values.get(name)),
+                "shown_better": name in race.shown,
                 "eligible": name in eligible,
                 "gates": [gate.as_dict() for gate in worst[name]],
             }
             for name in names
         ],
-        "best": race.best if race else start,
+        "best": race.best,
         "chosen": chosen,
-        "runner_up": race.runner_up if race else None,
-        "tied": list(race.tied) if race else [],
-        "clearest": race.clearest if race else None,
+        "runner_up": race.runner_up,
+        "tied": list(race.tied),
+        "clearest": race.clearest,
         "keep_base": chosen == BASE,
+        "would_decide": (
+            _would_decide(names, worst, scores, params, start) if chosen == start else None
+        ),
+        "outlook": find_outlook(
+            {name: scores.worst(name) for name in names if name not in (BASE, start)},
+            scores.weights,
+            params,
+            setting,
+        ),
         "power": _power(names, scores, takes, params, start),
     }
     if start != BASE:
@@ -209,132 +235,38 @@ def _add_speakers(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Race:
-    """The comparison of the eligible candidates.
-
-    Attributes:
-        best: First by the primary measure.
-        chosen: The one to take.
-        runner_up: First of the others.
-        tied: Those that cannot be told from the best, the best among them.
-        clearest: Of these the one with the lowest error; None where the error is the primary.
-        placed: What the record says of each one's place.
-    """
-
-    best: str
-    chosen: str
-    runner_up: str | None
-    tied: tuple[str, ...]
-    clearest: str | None
-    placed: Mapping[str, Record]
-
-
-def _placed(race: _Race | None, name: str) -> Record:
-    """Return a candidate's place in the race; that of one that is not eligible without a race."""
-    if race is not None:
-        return race.placed[name]
-    return {"vs_best": None, "p_best": 0.0, "pareto": False, "pareto_probability": 0.0}
-
-
-def _race(eligible: Sequence[str], scores: SpeakerScores, params: SelectParams) -> _Race:
-    """Find the best, the candidates that tie with it, and the one of those to take."""
+def _placed(
+    names: Sequence[str],
+    race: Race,
+    scores: SpeakerScores,
+    params: SelectParams,
+    start: str,
+    ordered: bool,
+) -> dict[str, Record]:
+    """Return what the record says of each eligible candidate's place."""
+    if not names:
+        return {}
     higher = params.primary == "similarity"
-    primary = {name: scores.worst(name) for name in eligible}
-    points = np.array([primary[name].point for name in eligible])
-    # Equal to what is published: a difference in the last bits of a sum is none.
-    gains = np.round(points if higher else -points, 9)
-    best = int(np.argmax(gains))  # the earliest of equals
-    draws = np.stack([primary[name].draws(scores.weights) for name in eligible], axis=1)
-    versus_best = _versus_best(eligible, primary, draws, best, scores.weights, params)
-    tie = params.similarity_tie if higher else -np.inf
-    tied = [
-        name
-        for name, gain in zip(eligible, gains, strict=True)
-        if abs(gain - gains[best]) <= tie
-        or (versus_best[name]["within_one_se"] and versus_best[name]["contains_zero"])
-    ]
-    if len(scores.speakers) > 1:  # of those whose worst speakers tie, the best mean of all speakers
-        tied = _best_means(tied, scores, params)
-    clearest, remaining = None, tied
-    if higher:
-        # No ear hears a thousandth of similarity, but words are missed: among those that tie in
-        # similarity, the error decides as far as it can.
-        errors = {name: scores.samples[name][None].error for name in tied}
-        clearest = min(tied, key=lambda name: round(errors[name].point, 9))
-        remaining = [
-            name for name in tied if _within_one_se(errors[name], errors[clearest], scores.weights)
-        ]
-    chosen = remaining[0]  # the earliest, as the eligible come in their order
-    others = [index for index, name in enumerate(eligible) if name != chosen]
-    runner_up = eligible[max(others, key=lambda i: gains[i])] if others else None
-    p_best = probability_best(np.round(draws, 9), higher)
-    pareto, membership = _pareto(eligible, scores)
-    placed = {
-        name: {
-            "vs_best": versus_best[name],
+    primary = {name: scores.worst(name) for name in names}
+    draws = np.stack([primary[name].draws(scores.weights) for name in names], axis=1)
+    apart = [index for index, name in enumerate(names) if name in (BASE, start)]
+    p_best = probability_best(draws, higher, apart, ordered)
+    pareto, membership = _pareto(names, scores)
+    placed = {}
+    for index, name in enumerate(names):
+        difference, _ = paired_difference(
+            primary[name], scores.worst(race.best), scores.weights, params.confidence
+        )
+        placed[name] = {
+            "vs_best": {
+                "difference": difference.as_dict(with_se=True),
+                "tied": name in race.tied,
+            },
             "p_best": rounded(p_best[index]),
             "pareto": bool(pareto[index]),
             "pareto_probability": rounded(membership[index]),
         }
-        for index, name in enumerate(eligible)
-    }
-    return _Race(eligible[best], chosen, runner_up, tuple(tied), clearest, placed)
-
-
-def _versus_best(
-    eligible: Sequence[str],
-    primary: Mapping[str, Worst],
-    draws: Array,
-    best: int,
-    weights: Array,
-    params: SelectParams,
-) -> dict[str, Record]:
-    """Compare every eligible candidate with the best by the primary measure.
-
-    Args:
-        eligible: Names of the C candidates.
-        primary: Their primary measure.
-        draws: That measure in each resample, [B, C].
-        best: Position of the best.
-        weights: How often each text is drawn in each resample, [B, T].
-        params: The rule.
-    """
-    num_texts = weights.shape[1]
-    points = np.array([primary[name].point for name in eligible])
-    critical = all_pairs_critical(draws, points, num_texts, params.confidence)
-    differences, gaps = draws - draws[:, [best]], points - points[best]
-    found = {}
-    for index, name in enumerate(eligible):
-        difference, _ = paired_difference(
-            primary[name], primary[eligible[best]], weights, params.confidence
-        )
-        se = standard_error(differences[:, index], num_texts)
-        se = 0.0 if not np.isfinite(se) else se
-        reach = critical * se
-        gap = np.round(points[index], 9) - np.round(points[best], 9)
-        found[name] = {
-            "difference": difference.as_dict(with_se=True),
-            "simultaneous_low": rounded(gaps[index] - reach),
-            "simultaneous_high": rounded(gaps[index] + reach),
-            "within_one_se": bool(abs(gap) <= se),
-            "contains_zero": bool(abs(gaps[index]) <= reach + 1e-12),
-        }
-    return found
-
-
-def _best_means(tied: Sequence[str], scores: SpeakerScores, params: SelectParams) -> list[str]:
-    """Keep the candidates whose mean over all speakers ties with the best mean."""
-    higher = params.primary == "similarity"
-    sign, tie = (1.0, params.similarity_tie) if higher else (-1.0, 0.0)
-    means = {name: scores.mean(name) for name in tied}
-    leader = means[max(tied, key=lambda name: sign * round(means[name].point, 9))]
-    return [
-        name
-        for name in tied
-        if abs(round(means[name].point - leader.point, 9)) <= tie
-        or _within_one_se(means[name], leader, scores.weights)
-    ]
+    return placed
 
 
 def _pareto(eligible: Sequence[str], scores: SpeakerScores) -> tuple[NDArray[np.bool_], Array]:
@@ -348,13 +280,6 @@ def _pareto(eligible: Sequence[str], scores: SpeakerScores) -> tuple[NDArray[np.
     )
     membership: Array = pareto_members(np.round(errors, 9), np.round(sims, 9)).mean(axis=0)
     return members, membership
-
-
-def _within_one_se(ours: Statistic, theirs: Statistic, weights: Array) -> bool:
-    """Tell whether two statistics differ by at most one paired standard error."""
-    se = standard_error(ours.draws(weights) - theirs.draws(weights), weights.shape[1])
-    gap = abs(round(ours.point - theirs.point, 9))
-    return bool(gap <= (se if np.isfinite(se) else 0.0))
 
 
 def _power(
@@ -389,6 +314,38 @@ def _power(
         ],
     }
     return record | {"text": wording.power(record, smallest, takes, params)}
+
+
+def _would_decide(
+    names: Sequence[str],
+    gates: Mapping[str, Sequence[Gate]],
+    scores: SpeakerScores,
+    params: SelectParams,
+    start: str,
+) -> Record | None:
+    """Say how many sentences would show the gain of the candidate that gains most.
+
+    Returns:
+        The `candidate`, its `gain` over the start and `num_texts`, with which a gain of this size
+        is shown in 80 % of cases; None where no candidate that fails no gate gains anything.
+    """
+    sign, others = (1.0 if params.primary == "similarity" else -1.0), len(names) - 1
+    # As strict as the test that holds for all of them at once.
+    confidence = 1.0 - (1.0 - params.confidence) / max(1, others)
+    listed = []
+    for name in names:
+        if name == start or any(gate.state == "failed" for gate in gates[name]):
+            continue
+        found, _ = paired_difference(
+            scores.worst(name), scores.worst(start), scores.weights, params.confidence
+        )
+        if found.point is not None and found.se and sign * found.point > 1e-9:
+            needed = texts_needed(sign * found.point, found.se, found.n, confidence)
+            listed.append((needed, name, found.point))
+    if not listed:
+        return None
+    needed, name, gain = min(listed, key=lambda item: item[0])
+    return {"candidate": name, "gain": rounded(gain), "num_texts": needed}
 
 
 def _recorded_errors(rows: Sequence[ScoreRow], params: SelectParams) -> Record | None:

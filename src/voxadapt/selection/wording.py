@@ -43,28 +43,27 @@ def points(difference: Record) -> str:
 # --- the choice ----------------------------------------------------------------------------------
 
 
-def selection_rule(params: SelectParams, start: str) -> str:
+def selection_rule(params: SelectParams, start: str, set_level: float) -> str:
     """Put the rule of the selection into words."""
     metric, whose = params.error_metric.upper(), f"{called(start)}'s"
-    goal = "highest similarity" if params.primary == "similarity" else f"lowest {metric}"
+    similar = params.primary == "similarity"
     low, high = params.duration_ratio
     voice = ""
     if params.similarity_margin is not None:
         voice = f"{SIMILARITY} at most {params.similarity_margin:g} below {whose}; "
-    last = "the zero-shot Base" if start == BASE else f"{start}, where this stage begins,"
-    then = near = ""
-    if params.primary == "similarity":
-        near = f", or within {params.similarity_tie:g} of it"
-        then = (
-            f"those within one paired standard error of the lowest {metric} among them; of those "
-        )
+    kept = "the zero-shot Base" if start == BASE else f"{start}, where this stage begins,"
+    near = f", and those within {params.similarity_tie:g} of the best" if similar else ""
+    then = f" of these those that none is shown to have a lower {metric} than;" if similar else ""
     return (
         f"Eligible: every clip exists; failure rate at most {100 * params.failure_margin:g} points "
-        f"and {metric} at most {100 * params.error_margin:g} points above {whose}; {voice}median "
+        f"above {whose}; {metric} above {whose} by at most {100 * params.error_margin:g} points or "
+        f"{100 * params.error_margin_relative:g} % of it, whichever is more; {voice}median "
         f"duration ratio {low:g} to {high:g}; wrong language in at most "
-        f"{100 * params.max_wrong_language:g} %. Among these, of all within one paired standard "
-        f"error of the {goal} and with 0 in the simultaneous {100 * params.confidence:g} % "
-        f"interval{near}, {then}the earliest; {last} is the earliest of all."
+        f"{100 * params.max_wrong_language:g} %. Of the eligible, those that are shown to have a "
+        f"{'higher similarity' if similar else f'lower {metric}'} than {whose} "
+        f"(at {50 * (1 - params.confidence):g} %, all candidates at once); without any, {kept} is "
+        f"kept. Of them, those that none is shown to be better than (at {100 * set_level:g} %)"
+        f"{near};{then} of these the earliest."
     )
 
 
@@ -139,25 +138,21 @@ def power(record: Record, smallest: float, takes: int, params: SelectParams) -> 
 def selection_reason(result: Record, start: str, what: str) -> str:
     """Put the decision into sentences."""
     by_name = {item["name"]: item for item in result["candidates"]}
-    chosen, best = by_name[result["chosen"]], result["best"]
+    chosen = by_name[result["chosen"]]
     metric = result["rule"]["error_metric"].upper()
     out = [item for item in by_name.values() if not item["eligible"]]
     gated = f" Gated out: {', '.join(map(_failed_gates, out))}." if out else ""
+    keep = f"Keep the Base, do not {what}" if start == BASE else f"Keep {called(start)}"
+    if len(out) == len(by_name):
+        return f"{keep}: no candidate passed every gate.{gated}"
+    if chosen["name"] == start:
+        kind = "epoch" if start == BASE else "candidate"
+        why = f"no eligible {kind} is shown to do better than its {_score(result, chosen)}"
+        return f"{keep}: {why}.{_needed(result)}{gated}"
     open_gates = [gate["name"] for gate in chosen["gates"] if gate["state"] == "undecided"]
     doubt = ""
     if open_gates:
         doubt = f" Not decided by this set: {', '.join(open_gates).replace('_', ' ')}."
-    score = _score(result, chosen)
-    keep = f"Keep the Base, do not {what}" if start == BASE else f"Keep {called(start)}"
-    if len(out) == len(by_name):
-        return f"{keep}: no candidate passed every gate.{gated}"
-    place = _place_among_ties(result, chosen, metric)
-    if chosen["name"] == start:
-        kind = "epoch" if start == BASE else "candidate"
-        why = f"its {score} is {place}"
-        if best == start:
-            why = f"no eligible {kind} does better than its {score}"
-        return f"{keep}: {why}.{gated}{doubt}"
     gains = [("vs_base", "the zero-shot Base")]
     if start != BASE:
         gains.insert(0, ("vs_start", called(start)))
@@ -168,7 +163,21 @@ def selection_reason(result: Record, start: str, what: str) -> str:
         if chosen[key] is not None
     )
     name = "The Base" if chosen["name"] == BASE else chosen["name"]
-    return f"{name} is chosen: its {score} is {place}.{against}{gated}{doubt}"
+    place = _place_among_ties(result, chosen, metric)
+    return f"{name} is chosen: its {_score(result, chosen)} is {place}.{against}{gated}{doubt}"
+
+
+def _needed(result: Record) -> str:
+    """Say how many sentences would show the largest gain that is not shown."""
+    found = result["would_decide"]
+    if found is None:
+        return ""
+    similar = result["rule"]["primary"] == "similarity"
+    gain = f"{found['gain']:+.3f}" if similar else f"{100 * found['gain']:+.1f} points"
+    return (
+        f" About {found['num_texts']} sentences instead of {result['num_texts']} would show "
+        f"{called(found['candidate'])}'s {gain}, if that is its true gain."
+    )
 
 
 def _score(result: Record, chosen: Record) -> str:
@@ -188,27 +197,20 @@ def _score(result: Record, chosen: Record) -> str:
 def _place_among_ties(result: Record, chosen: Record, metric: str) -> str:
     """Say how the chosen candidate stands to the best, and what decided where several tie."""
     best, tied, clearest = result["best"], result["tied"], result["clearest"]
-    is_best = best == chosen["name"]
-    if clearest is None:  # the error is the primary measure
-        if is_best:
-            return "the best, and no earlier candidate is within one standard error of it"
-        return (
-            f"the earliest within one standard error of the best, {called(best)} "
-            f"(difference {signed(chosen['vs_best']['difference'])})"
-        )
     if len(tied) == 1:
-        return "the best, and no other candidate ties with it"
-    place = f"the best of {len(tied)} that sound alike"
-    if not is_best:
-        place = (
-            f"one of {len(tied)} that sound alike (to the best, {called(best)}: "
-            f"{signed(chosen['vs_best']['difference'])})"
-        )
+        return "shown to be better than all others that beat what was there before"
+    place = f"one of {len(tied)} that none is shown to beat"
+    if best == chosen["name"]:
+        place = f"the best of {len(tied)} that none is shown to beat"
+    elif chosen["vs_best"] is not None:
+        place += f" (to the best, {called(best)}: {signed(chosen['vs_best']['difference'])})"
+    if clearest is None or len(tied) == 1:  # the error is the primary measure
+        return f"{place}, and the earliest of these"
     if clearest == chosen["name"]:
         return f"{place}, and its {metric} is the lowest of these"
     return (
-        f"{place}, and of these it is the earliest whose {metric} is within one standard error of "
-        f"the lowest, {called(clearest)}'s"
+        f"{place}, and of these it is the earliest that none is shown to have a lower {metric} "
+        f"than (lowest: {called(clearest)})"
     )
 
 
@@ -226,11 +228,86 @@ DISCLOSURE = (
 )
 
 
-COSTS = {
-    "passed": "no worse within the margin",
-    "failed": "worse by more than the margin",
-    "undecided": "within the margin, though too few sentences to show it",
+VERDICTS = {  # words, tone
+    "confirmed": ("Confirmed on unseen sentences", "good"),
+    "cost_not_excluded": ("Better on unseen sentences, its cost not excluded", "unsure"),
+    "not_confirmed": ("Not confirmed on unseen sentences", "unsure"),
+    "contradicted": ("Contradicted on unseen sentences", "bad"),
+    "base_kept": ("The Base is kept", "unsure"),
 }
+
+
+def headline(confirm: Record, name: str, keep: str) -> str:
+    """Say in a line what to do: only what is confirmed is recommended.
+
+    Args:
+        confirm: `confirm.json`.
+        name: The chosen candidate for readers.
+        keep: What to say where the Base is kept.
+    """
+    similar = confirm["primary"] == "similarity"
+    metric = confirm["error_metric"].upper()
+    better = "more similar" if similar else "better understood"
+    costs = f"a higher {metric}" if similar else "a loss of similarity"
+    said = {
+        "base_kept": keep,
+        "confirmed": f"Use {name}.",
+        "cost_not_excluded": f"{name} is {better}; {costs} is not excluded.",
+        "not_confirmed": f"Do not rely on {name}: its gain is not confirmed.",
+        "contradicted": f"Do not use {name}: unseen sentences contradict the choice.",
+    }[confirm["verdict"]]
+    return said[:1].upper() + said[1:]
+
+
+def likeness(confirm: Record, voice: str) -> str:
+    """Say how the choice compares with the Base in similarity: `sounds more like … than the Base`.
+
+    Args:
+        confirm: `confirm.json`, of a choice that is not the Base.
+        voice: Whom it is to sound like.
+    """
+    if confirm["primary"] == "similarity":
+        side = _side(confirm["gain"])
+        if not side:
+            return f"is not shown to sound more like {voice} than the zero-shot Base"
+    else:
+        side = _side(confirm["measures"]["sim"]["difference"])
+        if not side and confirm["cost"] and confirm["cost"]["state"] == "shown":
+            margin = confirm["cost"]["margin"]
+            return f"sounds as much like {voice} as the zero-shot Base, within {margin:g}"
+        if not side:
+            return f"is not shown to sound as much like {voice} as the zero-shot Base"
+    return f"sounds {'more' if side > 0 else 'less'} like {voice} than the zero-shot Base"
+
+
+def clarity(confirm: Record) -> str:
+    """Say how the choice compares with the Base in errors: `is understood better`.
+
+    Args:
+        confirm: `confirm.json`, of a choice that is not the Base.
+    """
+    side = _side(confirm["measures"][confirm["error_metric"]]["difference"])
+    if side:
+        return f"is understood {'less well' if side > 0 else 'better'} than the Base"
+    cost = confirm["cost"]
+    if confirm["primary"] == "error":
+        return "is not shown to be understood better than the Base"
+    if cost["state"] == "shown":
+        return f"is understood as well as the Base, within {100 * cost['margin']:.1f} points"
+    return "is not shown to be understood as well as the Base"
+
+
+def _side(difference: Record) -> int:
+    """Return 1 or -1 when the interval excludes 0, else 0."""
+    low, high = difference["low"], difference["high"]
+    return 0 if low is None or high is None or low <= 0 <= high else 1 if low > 0 else -1
+
+
+def caution(confirm: Record) -> str:
+    """Say what a user of the choice must know; nothing where it is confirmed or the Base."""
+    if confirm["verdict"] in ("confirmed", "base_kept"):
+        return ""
+    return f" {confirm['sentence']}"
 
 
 def base_confirmed(measures: Record, metric: str, num_texts: int) -> str:
@@ -242,35 +319,67 @@ def base_confirmed(measures: Record, metric: str, num_texts: int) -> str:
     )
 
 
-def confirmation(
-    name: str,
-    gain: str,
-    cost: tuple[str, str] | None,
-    measures: Record,
-    metric: str,
-    num_texts: int,
-) -> str:
-    """Put the confirmation of a candidate into words.
-
-    Args:
-        name: The chosen candidate.
-        gain: Whether its gain is shown: `confirmed`, `contradicted` or `not_confirmed`.
-        cost: Name and gate state of the measure that is not the primary one; None without a limit.
-        measures: As in `confirm.json`.
-        metric: The error metric.
-        num_texts: Sentences of the confirmation.
-    """
-    words = {
-        "confirmed": "beats the zero-shot Base",
-        "contradicted": "is worse than the zero-shot Base",
-        "not_confirmed": "is not shown to beat the zero-shot Base",
-    }[gain]
-    paid = "" if cost is None else f"; its {cost[0]} is {COSTS[cost[1]]}"
+def confirmation(record: Record) -> str:
+    """Put `confirm.json` into words."""
+    name, measures, metric = record["chosen"], record["measures"], record["error_metric"]
+    if record["verdict"] == "base_kept":
+        return base_confirmed(measures, metric, record["num_texts"])
+    worse = record["gain"]["high"], record["gain"]["low"]
+    sign = 1 if record["primary"] == "similarity" else -1
+    beats = "is not shown to beat"
+    if worse[0] is not None and min(sign * end for end in worse) > 0:
+        beats = "beats"
+    elif worse[0] is not None and max(sign * end for end in worse) < 0:
+        beats = "is worse than"
     return (
-        f"On {num_texts} unseen sentences {name} {words}: {SIMILARITY} "
-        f"{signed(measures['sim']['difference'])}, {metric.upper()} "
-        f"{signed(measures[metric]['difference'])}{paid}."
+        f"On {record['num_texts']} unseen sentences {name} {beats} the zero-shot Base: "
+        f"{SIMILARITY} {signed(measures['sim']['difference'])}, {metric.upper()} "
+        f"{signed(measures[metric]['difference'])}{_cost(record['cost'])}."
     )
+
+
+def _cost(cost: Record | None) -> str:
+    """Say whether the cost is shown to be within its margin, and what would show it."""
+    if cost is None:
+        return ""
+    label = SIMILARITY if cost["measure"] == "sim" else cost["measure"].upper()
+    state = {
+        "shown": "is shown to be within the margin",
+        "exceeded": "is shown to exceed the margin",
+        "not_excluded": "is not shown to be within the margin",
+    }[cost["state"]]
+    shown = f"{cost['margin']:.3f}"
+    if cost["measure"] != "sim":
+        shown = f"{100 * cost['margin']:.1f} points"
+    needed = ""
+    if cost["state"] == "not_excluded":
+        needed = (
+            f" (about {cost['num_texts_needed']} sentences would show it, if it is what was "
+            "measured)"
+            if cost["num_texts_needed"]
+            else " (as measured it is above: more sentences will hardly show otherwise)"
+        )
+    return f"; its cost in {label} {state} of {shown}{needed}"
+
+
+def outlook(record: Record, num_epochs: int, params: SelectParams) -> str:
+    """Say what the trend over the epochs advises."""
+    slope, setting = record["slope"], record["setting"]
+    trend = signed(slope) if params.primary == "similarity" else points(slope)
+    last = f"{trend} an epoch over the last {len(record['epochs'])}"
+    longer = num_epochs + max(1, num_epochs // 2)
+    line = f"{setting}: {longer}"
+    if setting.endswith("candidates"):
+        line = f"{setting}: [base, epoch-1, …, epoch-{longer}]"
+    return {
+        "rising": f"Still getting better ({last}): train longer, in params.yaml `{line}`.",
+        "flat": f"Flat ({last}): more epochs will not help, more data may.",
+        "turned": (
+            f"Turned after {record['best']} ({last}): later epochs are worse, train less or with "
+            "a lower learning rate."
+        ),
+        "undecided": f"Whether more epochs would help is not shown ({last}).",
+    }[record["trend"]]
 
 
 # --- Stage 2 of a language -----------------------------------------------------------------------
@@ -337,9 +446,9 @@ def stage2_reason(record: Record) -> str:
 # --- the source language -------------------------------------------------------------------------
 
 
-def forgetting_rule(metric: str, params: SelectParams) -> str:
+def forgetting_rule(metric: str, params: SelectParams, allowed: float) -> str:
     """Put the rule by which a source language counts as forgotten into words."""
-    margin = f"{100 * params.error_margin:g} points"
+    margin = f"{100 * allowed:.3g} points"
     return (
         f"Of the paired {100 * params.confidence:g} % interval of the candidate's {metric.upper()} "
         f"minus the Base's on source sentences: forgotten when it lies above 0; kept when its "
@@ -354,9 +463,9 @@ def forgetting_sentence(item: Record, metric: str, lang: str, margin: float) -> 
         return f"The Base reads {lang} with {error}."
     verdict = {
         "forgotten": "measurably worse",
-        "kept": f"no worse within {100 * margin:g} points",
+        "kept": f"no worse within {100 * margin:.3g} points",
         "undecided": (
-            f"not measurably worse, but too few sentences to exclude {100 * margin:g} points"
+            f"not measurably worse, but too few sentences to exclude {100 * margin:.3g} points"
         ),
     }[item["verdict"]]
     return (

@@ -263,6 +263,7 @@ def _compared(
         rule,
         what="take any of these experiments",
         scale=scale,
+        setting=None,
     )
     decision = {key: _renamed(value, labels) for key, value in decision.items()}
     power = decision["power"]

@@ -36,6 +36,7 @@ from voxadapt.model.delta import DELTA, Delta, materialise, write_delta
 from voxadapt.pipeline.candidates import check_name, find_checkpoint, find_delta
 from voxadapt.pipeline.tracks import language_section
 from voxadapt.scoring.rows import read_scores, rows_sha
+from voxadapt.selection import wording
 from voxadapt.tools.exported import (
     CARD,
     FACTS,
@@ -300,6 +301,7 @@ def _facts(
             "reason": decision["reason"],
             "rule": decision["rule"]["text"],
             "verdict": scores["verdict"] if confirmed else None,
+            "headline": wording.headline(scores, name, "Keep the Base.") if confirmed else None,
             "confirmation": scores["sentence"] if confirmed else None,
         },
         "scores": {

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import read_json
 from voxadapt.core.params import Params
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
@@ -13,6 +14,7 @@ from voxadapt.data.speakers import Speaker, choose_speakers
 from voxadapt.data.text import special_tokens
 from voxadapt.pipeline.candidates import BASE, check_name, find_candidate
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
+from voxadapt.selection import wording
 
 
 def say(
@@ -38,14 +40,16 @@ def say(
     """
     _require_words(text)
     track = speaker_track(params)
+    note = ""
     if candidate is None:
         name = read_record(paths.SELECTION, "select")["chosen"]
+        note = _caution(paths.CONFIRM, name)
     else:
         fix = "Name one of them, or add it to params."
         name = check_name(candidate, track.candidates, fix=fix)
     wanted = (speaker,) if speaker is not None else None
     who = choose_speakers(track.speakers(), wanted, "--speaker")[0]
-    return _say(params, track, name, who, text, output, track.tag, seed)
+    return _say(params, track, name, who, text, output, track.tag, seed, note)
 
 
 def say_language(
@@ -66,8 +70,9 @@ def say_language(
     _require_words(text)
     track = language_track(params)
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
+    note = "" if candidate else _caution(paths.LANGUAGE_CONFIRM, name)
     tag = "auto" if name == BASE else track.tag
-    return _say(params, track, name, track.speakers()[0], text, output, tag, seed)
+    return _say(params, track, name, track.speakers()[0], text, output, tag, seed, note)
 
 
 def _say(
@@ -79,6 +84,7 @@ def _say(
     output: Path,
     tag: str,
     seed: int,
+    note: str,
 ) -> StageResult:
     """Load a candidate, speak and write the WAV."""
     from voxadapt.data.audio import write_wav
@@ -99,7 +105,17 @@ def _say(
     rate_hz = one.tts.model.speech_tokenizer.get_output_sample_rate()
     write_wav(output, spoken.samples, rate_hz)
     cut = " It was cut off at the limit; try another seed." if spoken.hit_max_tokens else ""
-    return StageResult(f"{output}: {len(spoken.samples) / rate_hz:.1f} s by {name}.{cut}", output)
+    return StageResult(
+        f"{output}: {len(spoken.samples) / rate_hz:.1f} s by {name}.{cut}{note}", output
+    )
+
+
+def _caution(path: Path, chosen: str) -> str:
+    """Say what the confirmation of the choice leaves open; nothing before there is one."""
+    if not path.is_file():
+        return ""
+    record = read_json(path)
+    return wording.caution(record) if record["chosen"] == chosen else ""
 
 
 def _require_words(text: str) -> None:

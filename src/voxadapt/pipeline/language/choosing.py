@@ -31,7 +31,12 @@ class LanguageScores:
     target: dict[str, list[ScoreRow]]
     source: dict[str, list[ScoreRow]]
 
-    def choose(self, what: str = "fine-tune", start: str = BASE) -> Record:
+    def choose(
+        self,
+        what: str = "fine-tune",
+        start: str = BASE,
+        setting: str | None = "language.candidates",
+    ) -> Record:
         """Choose by the rule of the language; see `select`."""
         track = language_track(self.params)
         return select(
@@ -42,6 +47,7 @@ class LanguageScores:
             scale=track.read_scale(),
             real=read_recordings(track, "real"),
             codec=read_recordings(track, "codec"),
+            setting=setting,
         )
 
     def forgotten(self, chosen: str) -> Record:

@@ -60,7 +60,9 @@ def _choose(params: Params) -> Record:
     scores = read_language_scores(
         params, {folder: find_candidate(track, name) for name, folder in folders.items()}
     )
-    decision = scores.choose(what="adapt it", start=start) if ran else dict(first)
+    decision = dict(first)
+    if ran:
+        decision = scores.choose("adapt it", start, setting="language.stage2.num_epochs")
     decision["forgetting"] = scores.forgotten(decision["chosen"])
     decision["stage1_choice"] = start
     decision["stage2_ran"] = ran

@@ -1,0 +1,75 @@
+"""What the curve over the epochs says of more training: still rising, flat, turned, or not shown.
+
+The trend is the slope of the primary measure over the last half of the epochs, paired by text and
+with an interval, so that a last epoch that leads by luck is no advice to train on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from voxadapt.core.params import SelectParams, epoch_number
+from voxadapt.core.records import Record
+from voxadapt.scoring.speakers import Worst
+from voxadapt.scoring.statistics import Array, interval
+from voxadapt.selection import wording
+from voxadapt.selection.race import Candidates
+
+FLAT_ERROR = 0.01  # of error rates: a change of a point an epoch is not worth another one
+
+
+def find_outlook(
+    primary: Mapping[str, Worst], weights: Array, params: SelectParams, setting: str | None
+) -> Record | None:
+    """Read the trend of the primary measure over the epochs.
+
+    Args:
+        primary: The measure by epoch, in their order.
+        weights: Resampling weights, [B, T].
+        params: The rule.
+        setting: The parameter that says how many epochs are trained; None: they are no epochs.
+
+    Returns:
+        `trend`, the `slope` an epoch with its interval over `epochs`, `best`, and a `sentence`.
+        *turned*: an earlier epoch is shown better than the last one, or the slope leads downhill;
+        *flat*: the slope is shown to be too small to matter; *rising*: it is shown to lead uphill
+        and the last epoch is the best; *undecided* otherwise. None for fewer than two epochs
+        or sentences.
+    """
+    names = list(primary)
+    if setting is None or len(names) < 2 or weights.shape[1] < 2:
+        return None
+    sign = 1.0 if params.primary == "similarity" else -1.0
+    flat = params.similarity_tie if params.primary == "similarity" else FLAT_ERROR
+    window = names[-max(2, (len(names) + 1) // 2) :]
+    steps = np.array([epoch_number(name) for name in window], dtype=float)
+    steps -= steps.mean()
+    steps /= np.sum(steps**2)
+    point = float(sum(step * primary[name].point for step, name in zip(steps, window, strict=True)))
+    draws = np.stack([primary[name].draws(weights) for name in window], axis=1) @ steps
+    left_out = np.stack([primary[name].left_out() for name in window], axis=1) @ steps
+    num_texts = weights.shape[1]
+    slope = interval(point, draws, num_texts, num_texts, params.confidence, left_out)
+    assert slope.low is not None and slope.high is not None
+    low, high = sorted((sign * slope.low, sign * slope.high))
+    points = [round(sign * primary[name].point, 9) for name in names]
+    best = names[int(np.argmax(points))]
+    level = (1.0 - params.confidence) / 2.0
+    beaten = Candidates.of(list(primary.values()), params).p_better(len(names) - 1).min() <= level
+    trend = "undecided"
+    if (beaten and points[-1] < max(points) - flat) or high < 0.0:
+        trend = "turned"
+    elif -flat <= low and high <= flat:
+        trend = "flat"
+    elif low > 0.0 and best == names[-1]:
+        trend = "rising"
+    record: Record = {
+        "trend": trend,
+        "epochs": window,
+        "slope": slope.as_dict(with_se=True),
+        "best": best,
+        "setting": setting,
+    }
+    return record | {"sentence": wording.outlook(record, epoch_number(names[-1]), params)}

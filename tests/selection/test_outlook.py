@@ -1,0 +1,79 @@
+"""Whether more training would help, on planted curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
+from voxadapt.scoring.speakers import Worst
+from voxadapt.scoring.statistics import Array, Ratio, resample_weights
+from voxadapt.selection.outlook import find_outlook
+
+NUM_TEXTS = 60
+WEIGHTS = resample_weights(NUM_TEXTS, 600, 0)
+
+
+def worst(values: Array, primary: str = "similarity") -> Worst:
+    """Take values by text for the measure of a single speaker."""
+    return Worst((Ratio(values, np.ones(len(values))),), (0.0,), primary == "similarity")
+
+
+def outlook(curve: list[float], primary: str, noise: float, seed: int = 0) -> Record:
+    """Read the trend of a curve whose sentences spread by `noise` about it."""
+    generator = np.random.default_rng(seed)
+    text = generator.standard_normal(NUM_TEXTS) * 0.05
+    found = find_outlook(
+        {
+            f"epoch-{n}": worst(
+                value + text + noise * generator.standard_normal(NUM_TEXTS), primary
+            )
+            for n, value in enumerate(curve, start=1)
+        },
+        WEIGHTS,
+        SelectParams(primary=primary),  # type: ignore[arg-type]
+        "candidates",
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("primary", ["similarity", "error"])
+@pytest.mark.parametrize(
+    ("curve", "trend"),
+    [
+        ([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "rising"),
+        ([0.1, 0.3, 0.5, 0.5, 0.5, 0.5], "flat"),
+        ([0.1, 0.3, 0.5, 0.4, 0.3, 0.2], "turned"),
+        ([0.5, 0.4], "turned"),
+        ([0.4, 0.5], "rising"),
+        ([0.5, 0.5, 0.5], "flat"),
+    ],
+)
+def test_a_planted_trend_is_found(curve: list[float], trend: str, primary: str) -> None:
+    values = curve if primary == "similarity" else [1.0 - value for value in curve]
+    found = outlook(values, primary, noise=0.003)
+    assert found["trend"] == trend
+    if trend == "turned":
+        assert found["best"] == f"epoch-{1 + int(np.argmax(curve))}"
+        assert f"Turned after {found['best']}" in found["sentence"]
+    if trend == "rising":
+        longer = len(curve) + max(1, len(curve) // 2)
+        assert f"`candidates: [base, epoch-1, …, epoch-{longer}]`" in found["sentence"]
+
+
+def test_noise_is_no_trend() -> None:
+    trends = [outlook([0.5] * 6, "similarity", 0.05, seed)["trend"] for seed in range(100)]
+    assert trends.count("rising") <= 5 and trends.count("turned") <= 10
+    assert trends.count("undecided") >= 80
+
+
+def test_one_epoch_or_one_sentence_has_no_trend() -> None:
+    one = {"epoch-1": worst(np.ones(5))}
+    weights = resample_weights(5, 50, 0)
+    assert find_outlook(one, weights, SelectParams(), "candidates") is None
+    two = one | {"epoch-2": worst(np.ones(5))}
+    assert find_outlook(two, weights, SelectParams(), None) is None
+    found = find_outlook(two, weights, SelectParams(), "language.stage2.num_epochs")
+    assert found is not None and found["trend"] == "flat"
