@@ -15,6 +15,7 @@ import numpy as np
 import soundfile as sf
 
 from voxadapt.core.files import write_atomic
+from voxadapt.data.containers import content_problem
 
 FRAME_S = 0.025
 HOP_S = 0.010
@@ -38,7 +39,7 @@ class AudioInfo:
         num_channels: 1 is mono.
         num_samples: Samples per channel.
         container: libsndfile's name of the file format, such as WAV or FLAC.
-        is_truncated: Whether a RIFF header announces more bytes than the file has.
+        is_truncated: Whether a RIFF or AIFF header announces more bytes than the file has.
     """
 
     sample_rate_hz: int
@@ -101,9 +102,7 @@ def probe(path: str | Path) -> AudioInfo:
         raise AudioError(f"a header with {info.samplerate} Hz and {info.channels} channels")
     if info.frames < 1:
         raise AudioError("a file without samples")
-    return AudioInfo(
-        info.samplerate, info.channels, info.frames, info.format, _is_truncated_riff(path)
-    )
+    return AudioInfo(info.samplerate, info.channels, info.frames, info.format, _is_truncated(path))
 
 
 def _reason(error: Exception) -> str:
@@ -112,8 +111,8 @@ def _reason(error: Exception) -> str:
     return f"no readable audio ({text.splitlines()[0] if text else type(error).__name__})"
 
 
-def _is_truncated_riff(path: str | Path) -> bool:
-    """Say whether a RIFF header announces more bytes than the file has.
+def _is_truncated(path: str | Path) -> bool:
+    """Say whether a RIFF or AIFF header announces more bytes than the file has.
 
     libsndfile reads such a file as a shorter one without a word. Sizes of 0 and 2^32-1 stand for
     'unknown' (written by programs that stream) and are left alone.
@@ -121,9 +120,9 @@ def _is_truncated_riff(path: str | Path) -> bool:
     with open(path, "rb") as stream:
         head = stream.read(12)
         size = os.fstat(stream.fileno()).st_size
-    if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+    if (head[:4], head[8:11]) not in ((b"RIFF", b"WAV"), (b"FORM", b"AIF")):
         return False
-    announced = int.from_bytes(head[4:8], "little")
+    announced = int.from_bytes(head[4:8], "big" if head[:4] == b"FORM" else "little")
     return announced not in (0, 2**32 - 1) and announced + 8 > size + 1  # +1: a pad byte left out
 
 
@@ -137,14 +136,20 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
         Samples [num_samples, num_channels] as float32, full scale 1.0, and the rate in Hz.
 
     Raises:
-        AudioError: When decoding fails or yields nothing.
+        AudioError: When decoding fails or yields nothing, or when the file holds another length
+            of sound than its header says.
     """
     try:
-        samples, sample_rate_hz = sf.read(str(path), dtype="float32", always_2d=True)
+        with sf.SoundFile(str(path)) as stream:
+            container, announced, sample_rate_hz = stream.format, stream.frames, stream.samplerate
+            samples = stream.read(dtype="float32", always_2d=True)
     except Exception as error:
         raise AudioError(_reason(error)) from None
     if len(samples) == 0:
         raise AudioError("a file without samples")
+    data = Path(path).read_bytes()
+    if problem := content_problem(data, container, announced, len(samples), sample_rate_hz):
+        raise AudioError(problem)
     return samples, sample_rate_hz
 
 
@@ -290,6 +295,29 @@ def estimate_snr_db(levels_db: np.ndarray) -> float:
         return MAX_SNR_DB
     speech = max(float(power[active].mean()) - noise, 1e-12)
     return float(np.clip(10.0 * np.log10(speech / noise), -20.0, MAX_SNR_DB))
+
+
+def narrow_band_db(samples: np.ndarray, sample_rate_hz: int) -> float | None:
+    """Return the level above the telephone's band against that in it.
+
+    Args:
+        samples: [num_samples].
+        sample_rate_hz: Their rate.
+
+    Returns:
+        Decibels of 4.5 to 7.5 kHz against 0.3 to 3.4 kHz: -15 to -45 in speech, less than -60
+        where speech of 8 kHz was resampled. None where the rate leaves no such band.
+    """
+    size = 512 if sample_rate_hz <= 24000 else 1024
+    count = len(samples) // size
+    if sample_rate_hz < 15000 or count == 0:
+        return None
+    frames = samples[: count * size].reshape(count, size) * np.hanning(size)
+    power = (np.abs(np.fft.rfft(frames, axis=1)) ** 2).mean(axis=0)
+    hz = np.arange(len(power)) * sample_rate_hz / size
+    low = power[(hz >= 300) & (hz <= 3400)].mean()
+    high = power[(hz >= 4500) & (hz <= 7500)].mean()
+    return float(10.0 * np.log10(max(high, 1e-12) / max(low, 1e-12)))
 
 
 def clipped_share(samples: np.ndarray) -> float:
