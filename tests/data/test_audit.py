@@ -22,7 +22,7 @@ from voxadapt.data.audit import (
 )
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
 
-LIMITS = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.2, 30.0))
+LIMITS = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.2, 30.0), on_error="stop")
 # With this salt and these shares the twelve sentences fall into all three splits.
 SPLIT = SplitParams(selection_share=0.3, confirmation_share=0.3)
 HZ = 16000
@@ -246,7 +246,8 @@ def test_duplicate_sound(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     splits = {u.id: u.split for u in result.utterances}
     assert splits["copy"] == splits["utt000"], "no text is in two splits"
     write_rows(path, [*rows, copy | {"text": "Something else entirely."}])
-    (problem,) = refused(path)
+    first, problem = refused(path)
+    assert "the same sound as copy" in first.found, "nobody knows which of the two is right"
     assert "the same sound as utt000 (train_raw.jsonl:1) with another text" in problem.found
 
 
@@ -307,6 +308,29 @@ def test_what_whisper_hears(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     assert result.metrics["transcription"]["num_disagreeing"] == 3
     assert asked[0][1] == [row["text"] for row in rows]
     assert audit(path).metrics["transcription"] is None
+
+
+def test_single_rows_with_errors_are_left_out_and_listed(
+    corpus: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    path, rows = corpus
+    write_clip(path.parent / "short.wav", 0.5, seed=78)
+    short = rows[2] | {"audio": "short.wav", "text": "A word."}
+    whole = audit(path).metrics
+    write_rows(path, ["{", rows[0] | {"text": ""}, *rows[1:], short, rows[0] | {"mood": "x"}])
+    drop = LIMITS.model_copy(update={"on_error": "drop"})
+    result = audit(path, limits=drop)
+    found = result.metrics
+    assert found["num_rows"] == len(rows) + 3 == found["num_accepted"] + found["num_dropped"]
+    assert [item["where"].rpartition(":")[2] for item in found["dropped"]] == [
+        "1", "2", str(len(rows) + 2), str(len(rows) + 3),
+    ]  # fmt: skip
+    assert "4 of" in result.sentence and "left out" in result.sentence
+    assert "dropped" not in whole, "the records of a corpus without errors keep their keys"
+    # More than half of the rows is no matter of single rows.
+    write_rows(path, [*rows[:4], *[row | {"text": ""} for row in rows[4:]]])
+    with pytest.raises(UserError, match="8 rows have errors"):
+        audit(path, limits=drop)
 
 
 def test_whisper_is_not_asked_while_there_are_errors(

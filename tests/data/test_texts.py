@@ -114,8 +114,11 @@ def test_all_lines_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         read_texts(write(tmp_path / "texts.jsonl", bad))
     problems = caught.value.problems
-    assert [p.where.rsplit(":")[-1] for p in problems] == ["1", "2", "3", "4", "5", "13", "13"]
-    assert problems[4].found == "empty text; 7 further lines too"
+    numbers = [int(p.where.rsplit(":")[-1]) for p in problems]
+    assert numbers == [*range(1, 13), 13, 13]
+    refused: list[Problem] = []
+    lines = read_texts(write(tmp_path / "some.jsonl", [{"text": "Saya."}, *bad]), refused=refused)
+    assert [line.text for line in lines] == ["Saya."] and len(refused) == 14
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"\xef\xbb\xbf"])
@@ -268,9 +271,19 @@ def test_unknown_to_the_respelling_map() -> None:
 def test_errors_of_all_lines_come_together() -> None:
     with pytest.raises(UserError) as caught:
         audit([f"Сая {n * 'а'}." for n in range(1, 9)], script="LATIN")
-    assert len(caught.value.problems) == 5
-    assert caught.value.problems[-1].found.endswith("; 3 further lines too")
+    assert len(caught.value.problems) == 8
     assert caught.value.title == "texts.jsonl cannot be used as it is: 8 lines have errors."
+
+
+def test_single_lines_with_errors_are_left_out_and_listed() -> None:
+    lines = [*sentences(4), "Сая бели."]
+    result = audit(lines, on_error="drop")
+    assert [line.text for line in result.accepted] == lines[:4]
+    assert (result.metrics["num_lines"], result.metrics["num_dropped"]) == (5, 1)
+    assert result.metrics["dropped"][0]["where"] == "texts.jsonl:5"
+    assert "1 with errors" in result.sentence
+    with pytest.raises(UserError, match="2 lines have errors"):
+        audit(["Saya.", "Сая.", "Бели."], script="LATIN", on_error="drop")
 
 
 def test_the_miniature_texts_are_sound() -> None:

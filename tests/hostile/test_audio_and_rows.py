@@ -27,7 +27,7 @@ from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.splits import assign_split
 from voxadapt.data.text import fold_text
 
-AUDIT = AuditParams(min_total_minutes=0.01, recommended_total_minutes=(0.01, 10.0))
+AUDIT = AuditParams(min_total_minutes=0.01, recommended_total_minutes=(0.01, 10.0), on_error="stop")
 SPLIT = SplitParams(selection_share=0.3, confirmation_share=0.3)
 TEXT = "The harbor and the lantern are old."
 REPAIRED = "repaired"  # accepted, with a warning of this rule that the audit counts

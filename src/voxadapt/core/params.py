@@ -91,7 +91,9 @@ class ModelParams(Section):
 
     base: Filled = Field(description="Folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
     revision: str | None = Field(None, description="Commit on the hub; null for a folder.")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     num_threads: int | None = Field(None, ge=1, description="CPU threads; null: torch decides.")
 
@@ -129,7 +131,7 @@ class DataParams(Section):
 
 
 class AuditParams(Section):
-    """Limits of the data audit; beyond an *error* limit the pipeline stops."""
+    """Limits of the data audit; beyond an *error* limit a clip is not used."""
 
     min_total_minutes: Positive = 5.0
     recommended_total_minutes: Range = (10.0, 30.0)
@@ -142,6 +144,9 @@ class AuditParams(Section):
     rate_outlier_mads: Positive = 4.0
     max_disagreement: Positive = Field(
         0.3, description="Character error rate of Whisper against the transcript that is reported."
+    )
+    on_error: Literal["drop", "stop"] = Field(
+        "drop", description="Clips and lines with an error: left out and listed, or none is used."
     )
 
 

@@ -29,7 +29,9 @@ from voxadapt.data.audio import (
     content_sha256,
     decode,
     measure,
+    narrow_band_db,
     probe,
+    to_mono,
 )
 from voxadapt.data.manifest import RawRow, Utterance, by_speaker, write_manifest
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS, SPLITS, Split, assign_split
@@ -47,10 +49,12 @@ MAX_DC_OFFSET = 0.02
 MIN_SPEECH_S = 0.3  # a clip with less speech than this is empty
 MAX_CHARACTERS_PER_S = 60.0  # nobody speaks faster: text and audio do not belong together
 MAX_SAMPLES = 32_000_000  # of all channels: 40 s in stereo at 384 kHz; more fills the memory
+MIN_BAND_DB = -60.0  # above 4 kHz against below; speech has -15 to -45 dB
 MIN_CLIPS_FOR_RATE = 8
 MAD_TO_SD = 1.4826
 MIN_RATE_SPREAD = 0.02  # of the log rate: equal clips are no outliers of each other
 MIN_HELD_OUT_TEXTS = 8
+MAX_DROPPED_SHARE = 0.5  # more rows with errors than this concern the corpus as a whole
 CONTAINERS = {
     ".wav": {"WAV", "WAVEX", "RF64"},
     ".flac": {"FLAC"},
@@ -185,12 +189,14 @@ class AuditResult:
         corpus: Warnings on the corpus as a whole.
         utterances: The accepted clips with their split, sorted by id.
         metrics: Counts, minutes and medians, for `audit.json`.
+        dropped: What is wrong with the rows that were left out.
     """
 
     clips: tuple[AuditedClip, ...]
     corpus: tuple[Finding, ...]
     utterances: tuple[Utterance, ...]
     metrics: Record = field(default_factory=dict)
+    dropped: tuple[Problem, ...] = ()
 
     @property
     def warnings(self) -> list[tuple[AuditedClip | None, Finding]]:
@@ -204,9 +210,10 @@ class AuditResult:
         n, warnings = self.metrics, len(self.warnings)
         per_split = ", ".join(f"{n['splits'][name]['clips']} {name}" for name in SPLITS)
         voices = f" of {len(n['speakers'])} speakers" if len(n.get("speakers", ())) > 1 else ""
+        left = f", {n['num_dropped']} of {n['num_rows']} rows left out" if self.dropped else ""
         return (
-            f"{n['num_accepted']} clips{voices} accepted ({n['minutes']:.1f} min: {per_split}), "
-            f"{warnings} warning{'' if warnings == 1 else 's'}."
+            f"{n['num_accepted']} clips{voices} accepted ({n['minutes']:.1f} min: {per_split})"
+            f"{left}, {warnings} warning{'' if warnings == 1 else 's'}."
         )
 
 
@@ -243,9 +250,66 @@ def audit_corpus(
         Clips, warnings, accepted utterances and metrics.
 
     Raises:
-        UserError: With every error of the reading and of the audit, in file order.
+        UserError: With every error of the reading and of the audit, in file order; with
+            `audit.on_error: drop`, when an error concerns more than single rows.
     """
     manifest = Path(manifest)
+    clips = audit_clips(rows, audit, split)
+    errors = list(problems)
+    for clip in clips:
+        errors += [f.as_problem(clip.row.where) for f in clip.findings if f.severity == "error"]
+    errors.sort(key=lambda problem: _line(problem.where))
+    rejected = {problem.where for problem in errors if _line(problem.where)}
+    dropped: list[Problem] = []
+    if audit.on_error == "drop" and len(rejected) <= MAX_DROPPED_SHARE * (
+        len(rejected | {row.where for row in rows})
+    ):
+        dropped = [problem for problem in errors if problem.where in rejected]
+        errors = [problem for problem in errors if problem.where not in rejected]
+        clips = [clip for clip in clips if clip.row.where not in rejected]
+    groups = _groups(clips)
+    corpus = [found for group in groups for found in _named(group, _check_minutes(group, audit))]
+    corpus += _check_splits(clips) if clips else []
+    corpus += _check_languages(clips)
+    for group in groups:
+        corpus += _named(group, _check_held_out(group) + _check_reference(group, audit))
+    if clips:
+        errors += [f.as_problem(manifest.name) for f in corpus if f.severity == "error"]
+    if errors:
+        count = len({problem.where for problem in errors if _line(problem.where)})
+        rows_have = "1 row has" if count == 1 else f"{count} rows have"
+        title = f"{manifest} cannot be used as it is"
+        title = f"{title}: {rows_have} errors." if count else f"{title}."
+        raise UserError([*errors, *dropped], title)
+    if not clips:
+        fix = "Give one clip a line."
+        raise UserError(Problem(str(manifest), "at least one row", "none", fix))
+    if transcribe is not None:
+        clips = _check_transcripts(clips, audit, transcribe)
+    utterances = tuple(sorted((_utterance(clip) for clip in clips), key=lambda u: u.id))
+    metrics = _metrics(clips, corpus, dominant_script(row.text for row in rows), manifest)
+    if dropped:
+        metrics |= {
+            "num_rows": len(clips) + len(rejected),
+            "num_dropped": len(rejected),
+            "dropped": [problem.as_dict() for problem in dropped],
+        }
+    return AuditResult(tuple(clips), tuple(corpus), utterances, metrics, tuple(dropped))
+
+
+def audit_clips(
+    rows: Sequence[RawRow], audit: AuditParams, split: SplitParams
+) -> list[AuditedClip]:
+    """Apply every rule that concerns single clips, and those that hold them against each other.
+
+    Args:
+        rows: Sound rows.
+        audit: Limits.
+        split: Shares and salt.
+
+    Returns:
+        One clip a row, in order.
+    """
     script = dominant_script(row.text for row in rows)
     progress = Progress("audit", len(rows), "clips")
     clips = []
@@ -254,31 +318,7 @@ def audit_corpus(
         progress.advance()
     groups = [_check_rates(group, audit) for group in _groups(clips)]
     checked = {clip.row.line: clip for group in groups for clip in group}
-    clips = _check_duplicates([checked[clip.row.line] for clip in clips])
-    groups = _groups(clips)
-    corpus = [found for group in groups for found in _named(group, _check_minutes(group, audit))]
-    corpus += _check_splits(clips) if clips else []
-    for group in groups:
-        corpus += _named(group, _check_held_out(group) + _check_reference(group, audit))
-    errors = list(problems)
-    for clip in clips:
-        errors += [f.as_problem(clip.row.where) for f in clip.findings if f.severity == "error"]
-    errors.sort(key=lambda problem: _line(problem.where))
-    if clips:
-        errors += [f.as_problem(manifest.name) for f in corpus if f.severity == "error"]
-    if errors:
-        rejected = len({problem.where for problem in errors if _line(problem.where)})
-        rows_have = "1 row has" if rejected == 1 else f"{rejected} rows have"
-        title = f"{manifest} cannot be used as it is"
-        raise UserError(errors, f"{title}: {rows_have} errors." if rejected else f"{title}.")
-    if not clips:
-        fix = "Give one clip a line."
-        raise UserError(Problem(str(manifest), "at least one row", "none", fix))
-    if transcribe is not None:
-        clips = _check_transcripts(clips, audit, transcribe)
-    utterances = tuple(sorted((_utterance(clip) for clip in clips), key=lambda u: u.id))
-    metrics = _metrics(clips, corpus, script, manifest)
-    return AuditResult(tuple(clips), tuple(corpus), utterances, metrics)
+    return _check_duplicates([checked[clip.row.line] for clip in clips])
 
 
 def write_audit(
@@ -352,7 +392,19 @@ def _check_clip(
         content_sha256=content_sha256(samples, sample_rate_hz),
         characters_per_s=rate,
     )
-    return clip.add(*_sound_findings(measured, rate, audit))
+    clip = clip.add(*_sound_findings(measured, rate, audit))
+    band_db = narrow_band_db(np.nan_to_num(to_mono(samples)), sample_rate_hz)
+    if measured.speech_s >= MIN_SPEECH_S and band_db is not None and band_db < MIN_BAND_DB:
+        clip = clip.add(_narrow_band(band_db))
+    return clip
+
+
+def _narrow_band(band_db: float) -> Finding:
+    return Finding(
+        "warning", "narrow_band", "speech with sound above 4 kHz", "none: speech of a telephone",
+        "Take the recording before it was resampled to 8 kHz; the model would learn the muffle.",
+        band_db, MIN_BAND_DB,
+    )  # fmt: skip
 
 
 def _unreadable(found: str) -> Finding:
@@ -513,6 +565,7 @@ def _check_duplicates(clips: list[AuditedClip]) -> list[AuditedClip]:
     by_content: dict[str, AuditedClip] = {}
     by_text: dict[tuple[str | None, str], AuditedClip] = {}  # speakers may say the same
     checked = []
+    doubtful: dict[int, AuditedClip] = {}  # one of two texts of a sound is wrong, either may be
     for clip in clips:
         first = by_content.setdefault(clip.content_sha256, clip) if clip.content_sha256 else clip
         if first is not clip:
@@ -522,6 +575,7 @@ def _check_duplicates(clips: list[AuditedClip]) -> list[AuditedClip]:
             if first.text_norm != clip.text_norm:
                 severity, found = "error", f"{found} with another text"
                 fix = "One of the two transcripts is wrong: drop that row."
+                doubtful[first.row.line] = clip
             clip = clip.add(Finding(severity, "duplicate_audio", "each recording once", found, fix))
         same = by_text.setdefault((clip.row.speaker, clip.text_norm), clip)
         if same.row is not clip.row and first is clip:
@@ -529,6 +583,12 @@ def _check_duplicates(clips: list[AuditedClip]) -> list[AuditedClip]:
             found = f"the text of {same.row.id} ({same.row.where})"
             clip = clip.add(Finding("warning", "duplicate_text", "each text once", found, fix))
         checked.append(clip)
+    for number, clip in enumerate(checked):
+        if (other := doubtful.get(clip.row.line)) is not None:
+            found = f"the same sound as {other.row.id} ({other.row.where}) with another text"
+            fix = "One of the two transcripts is wrong: drop that row."
+            one = Finding("error", "duplicate_audio", "each recording once", found, fix)
+            checked[number] = clip.add(one)
     return checked
 
 
@@ -552,6 +612,19 @@ def _check_held_out(clips: Sequence[AuditedClip]) -> list[Finding]:
         float(held_out), float(MIN_REFERENCE_CLIPS),
     )  # fmt: skip
     return [few]
+
+
+def _check_languages(clips: Sequence[AuditedClip]) -> list[Finding]:
+    """Warn of languages that one setting of the recogniser cannot all fit."""
+    named = Counter(clip.row.language.lower() for clip in clips if clip.row.language)
+    if len(named) < 2:
+        return []
+    found = ", ".join(f"{name} ({count})" for name, count in named.most_common(5))
+    return [
+        Finding("warning", "languages", "one language, for one asr.language", found,
+                "The recogniser takes all clips for one language: its errors mean little for the "
+                "others.", float(len(named)), 1.0)
+    ]  # fmt: skip
 
 
 def _check_minutes(clips: Sequence[AuditedClip], audit: AuditParams) -> Iterator[Finding]:

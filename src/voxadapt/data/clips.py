@@ -24,7 +24,6 @@ SYSTEM = "system"  # of a manifest that names none
 RESERVED = ("real", "codec")
 MAX_NAME_CHARACTERS = 80
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
-MAX_PROBLEMS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ def read_clips(path: str | Path) -> list[SpokenClip]:
     if not clips and not problems:
         problems.append(Problem(str(path), ROW, "no row", "Give one clip a line."))
     if problems:
-        raise UserError(problems[:MAX_PROBLEMS], f"{path} cannot be used.")
+        raise UserError(problems, f"{path} cannot be used.")
     return clips
 
 
@@ -160,11 +159,10 @@ def read_recordings(path: str | Path) -> list[Recording]:
         place = files.check(where, "audio", audio, problems)
         if place is not None:
             recordings.append(Recording(place, text if text and is_speakable(text) else None))
-    problems += files.repeats()
     if not recordings and not problems:
         problems.append(Problem(str(path), "recordings", "no row", fix))
     if problems:
-        raise UserError(problems[:MAX_PROBLEMS], f"{path} cannot be used.")
+        raise UserError(problems, f"{path} cannot be used.")
     return recordings
 
 

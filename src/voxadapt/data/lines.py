@@ -6,6 +6,7 @@ file and line. What is accepted although it is unusual is noted.
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from voxadapt.core.errors import Problem
 from voxadapt.core.records import Record
 
 MAX_LINE_BYTES = 1_000_000
+MAX_BLANK_LINES = 1_000_000
 MAX_DEPTH = 32  # of lists and objects within one another; a row needs two
 
 
@@ -102,9 +104,9 @@ def shown(value: object, width: int = 60) -> str:
 
 
 def json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Problem]]:
-    """Yield decoded lines with their numbers; a line that cannot be decoded is a problem."""
-    with open(path, "rb") as stream:
-        number = 0
+    """Yield the lines of a file, perhaps gzipped, with numbers; a problem for bad ones."""
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
+        number = num_blank = 0
         while raw := stream.readline(MAX_LINE_BYTES + 2):
             number += 1
             where = f"{path.name}:{number}"
@@ -130,6 +132,11 @@ def json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Proble
             if raw.endswith(b"\r\n") and "line ends" not in "".join(notes):
                 notes.append("the manifest has Windows line ends; they were accepted")
             if not raw.strip():
+                num_blank += 1
+                if num_blank > MAX_BLANK_LINES:
+                    found = f"{num_blank - 1} blank lines"
+                    yield number, Problem(where, "rows", found, "Take another file.")
+                    return
                 if raw.endswith(b"\n") and "blank" not in "".join(notes):
                     notes.append("the manifest has blank lines; they were ignored")
                 continue

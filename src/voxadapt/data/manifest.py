@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,6 @@ ROW = '{"audio": "…", "text": "…", "ref_audio": "…"}'
 MAX_TEXT_CHARACTERS = 2000
 MAX_CONSENT_CHARACTERS = 200
 MAX_PATH_CHARACTERS = 1024
-MAX_REPEATS = 5  # rows shown for one and the same defect; the others are counted
 
 
 class Utterance(BaseModel):
@@ -147,7 +147,6 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
         fix = "Check data.manifest in params.yaml; `dvc pull` restores the embedded data."
         found_text = f"nothing that can be read ({error.strerror or error})"
         return [], [Problem(str(path), "a JSONL file", found_text, fix)]
-    problems.extend(files.repeats())
     rows, repeated = _refuse_repeated_audio(rows)
     problems.extend(repeated)
     for members in by_speaker(rows).values():
@@ -235,10 +234,15 @@ def check_text(where: str, text: str) -> list[Problem]:
 
 
 class ManifestFiles:
-    """Checks the paths of one manifest; a path that many rows share is checked once."""
+    """Checks the paths of one manifest; a path that many rows share is checked once.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: Where paths begin, and which they do not leave.
+        any_format: Whether files that libsndfile cannot read are let through.
+    """
+
+    def __init__(self, folder: Path, any_format: bool = False) -> None:
+        self.folder, self.any_format = folder, any_format
         self.root = Path(os.path.realpath(folder))
         # DVC may place data as links into its own cache; those stay readable.
         self.dvc_caches = [
@@ -247,35 +251,15 @@ class ManifestFiles:
             if (parent / ".dvc" / "cache").is_dir()
         ]
         self._seen: dict[tuple[str, str], tuple[Path | None, Problem | None]] = {}
-        self._repeats: Counter[tuple[str, str]] = Counter()
 
     def check(self, where: str, key: str, text: str, problems: list[Problem]) -> Path | None:
         """Return the file that a path names, or None after noting what is wrong with it."""
-        known = self._seen.get((key, text))
-        if known is None:
-            path, problem = self._look(where, key, text)
-            self._seen[(key, text)] = path, problem
-            if problem is not None:
-                problems.append(problem)
-            return path
-        path, problem = known
+        if (key, text) not in self._seen:
+            self._seen[key, text] = self._look(where, key, text)
+        path, problem = self._seen[key, text]
         if problem is not None:
-            self._repeats[(key, text)] += 1
-            if self._repeats[(key, text)] < MAX_REPEATS:
-                problems.append(replace(problem, where=where))
+            problems.append(replace(problem, where=where))
         return path
-
-    def repeats(self) -> list[Problem]:
-        """Count the rows whose path was already reported often enough."""
-        left = []
-        for name, count in self._repeats.items():
-            problem = self._seen[name][1]
-            if problem is not None and count >= MAX_REPEATS:
-                more = count - MAX_REPEATS + 1
-                left.append(
-                    replace(problem, found=f"{problem.found}; {more} further rows share it")
-                )
-        return left
 
     def place(self, where: str, key: str, text: str) -> tuple[Path | None, Problem | None]:
         """Return where a path leads, whether or not a file is there, or what is wrong with it."""
@@ -326,6 +310,12 @@ class ManifestFiles:
                         "It exists relative to the working folder; paths here are relative to "
                         "the manifest's folder: move the manifest, or change the path."
                     )
+                for form in ("NFC", "NFD"):
+                    if os.path.lexists(self.folder / unicodedata.normalize(form, text)):
+                        hint = (
+                            f"A file of that name is there, with its accents in {form}: write the "
+                            "name as the file system has it, or rename the file."
+                        )
                 return refuse("an existing file", f"no file {shown(text)}", hint)
             real = Path(os.path.realpath(path))
             if not real.exists():
@@ -335,7 +325,8 @@ class ManifestFiles:
                 return refuse("a file", f"{shown(text)}, which is none", "Name an audio file.")
             if real.stat().st_size == 0:
                 return refuse("audio", f"{shown(text)}, a file of 0 bytes", "Replace the file.")
-            probe(path)
+            if not self.any_format:
+                probe(path)
         except AudioError as error:
             fix = "Replace it by a WAV or FLAC file that plays."
             return refuse("audio that can be read", f"{shown(text)}: {error}", fix)
@@ -374,13 +365,7 @@ def _refuse_second_reference(rows: Sequence[RawRow]) -> list[Problem]:
     expected = f"the same ref_audio in every row ({shown(rows[names.index(usual)].ref_audio, 40)})"
     fix = "Use one reference: the voice becomes unstable otherwise."
     others = [row for row, name in zip(rows, names, strict=True) if name != usual]
-    problems = [
-        Problem(row.where, expected, shown(row.ref_audio, 40), fix) for row in others[:MAX_REPEATS]
-    ]
-    if len(others) > MAX_REPEATS:
-        last, more = problems[-1], len(others) - MAX_REPEATS
-        problems[-1] = replace(last, found=f"{last.found}; {more} further rows differ too")
-    return problems
+    return [Problem(row.where, expected, shown(row.ref_audio, 40), fix) for row in others]
 
 
 def by_speaker(rows: Iterable[T]) -> dict[str | None, list[T]]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_json, write_jsonl
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
-from voxadapt.data.audit import DIGITS, Finding
+from voxadapt.data.audit import DIGITS, MAX_DROPPED_SHARE, Finding
 from voxadapt.data.lines import json_objects, shown
-from voxadapt.data.manifest import MAX_REPEATS, check_text
+from voxadapt.data.manifest import check_text
 from voxadapt.data.respelling import Respelling
 from voxadapt.data.text import (
     dominant_script,
@@ -76,6 +76,7 @@ class TextAudit:
         left = [
             f"{count} {why}"
             for count, why in (
+                (n.get("num_dropped", 0), "with errors"),
                 (n["num_duplicates"], "repeated"),
                 (n["num_held_out"], "kept for scoring"),
             )
@@ -88,12 +89,16 @@ class TextAudit:
         )
 
 
-def read_texts(path: str | Path, *, any_field: bool = False) -> list[TextLine]:
+def read_texts(
+    path: str | Path, *, any_field: bool = False, refused: list[Problem] | None = None
+) -> list[TextLine]:
     """Read a JSONL of texts.
 
     Args:
         path: One `{"text": "…"}` a line; blank lines are skipped.
         any_field: Accept other keys, as the manifest of a corpus has them.
+        refused: Takes what is wrong with single lines, which are left out then; None: they are
+            an error.
 
     Returns:
         At least one line, in file order.
@@ -118,8 +123,10 @@ def read_texts(path: str | Path, *, any_field: bool = False) -> list[TextLine]:
     if not lines and not problems:
         fix = f"Give one {_SHAPE} a line."
         problems.append(Problem(str(path), "at least one text", "an empty file", fix))
-    if problems:
-        raise UserError(_shortened(problems), title)
+    if refused is not None and lines:
+        refused += problems
+    elif problems:
+        raise UserError(problems, title)
     return lines
 
 
@@ -144,23 +151,6 @@ def _row_problems(where: str, values: Record, any_field: bool) -> list[Problem]:
     return problems
 
 
-def _shortened(problems: Sequence[Problem]) -> list[Problem]:
-    """Keep the first problems of a kind, and count the others in the last one kept."""
-    counts = Counter((p.expected, p.fix) for p in problems)
-    seen: Counter[tuple[str, str]] = Counter()
-    kept = []
-    for problem in problems:
-        kind = (problem.expected, problem.fix)
-        seen[kind] += 1
-        more = counts[kind] - MAX_REPEATS
-        if seen[kind] == MAX_REPEATS and more > 0:
-            lines = "1 further line" if more == 1 else f"{more} further lines"
-            problem = replace(problem, found=f"{problem.found}; {lines} too")
-        if seen[kind] <= MAX_REPEATS:
-            kept.append(problem)
-    return kept
-
-
 def audit_texts(
     lines: Sequence[TextLine],
     *,
@@ -171,6 +161,8 @@ def audit_texts(
     count_tokens: Callable[[str], int] | None = None,
     unknown: Callable[[str], list[str]] | None = None,
     respelling: Respelling | None = None,
+    refused: Sequence[Problem] = (),
+    on_error: Literal["drop", "stop"] = "stop",
 ) -> TextAudit:
     """Check texts against every rule, and leave out what is repeated or scored.
 
@@ -184,6 +176,8 @@ def audit_texts(
         count_tokens: Counts the text tokens of a text; needed for `max_tokens`.
         unknown: Returns what the tokenizer cannot represent in a text.
         respelling: Map that must know every text.
+        refused: What `read_texts` says of lines that are not among these.
+        on_error: Lines with an error are dropped and listed, or stop the audit.
 
     Returns:
         Accepted lines with their respelling, warnings and metrics.
@@ -210,11 +204,21 @@ def audit_texts(
         for line, finding in findings
         if line is not None and finding.severity == "error"
     ]
+    errors += refused
+    rejected = len({problem.where for problem in errors})
+    dropped: list[Problem] = []
+    num_lines = len({line.where for line in lines} | {problem.where for problem in errors})
+    if on_error == "drop" and rejected <= MAX_DROPPED_SHARE * num_lines:
+        dropped, errors = errors, []
+        bad = {problem.where for problem in dropped}
+        both = zip(lines, lengths, strict=True)
+        kept_lines = [(line, length) for line, length in both if line.where not in bad]
+        lines, lengths = [line for line, _ in kept_lines], [length for _, length in kept_lines]
+        findings = [item for item in findings if item[0] is None or item[0].where not in bad]
     if errors:
-        rejected = len({problem.where for problem in errors})
         have = "1 line has" if rejected == 1 else f"{rejected} lines have"
         title = f"{path} cannot be used as it is: {have} errors."
-        raise UserError(_shortened(errors), title)
+        raise UserError(errors, title)
     accepted, left_out = _leave_out(lines, frozenset(held_out))
     findings += left_out
     if not accepted:
@@ -230,7 +234,7 @@ def audit_texts(
     rules = Counter(finding.rule for _, finding in findings)
     folded = [fold_text(line.text).split() for line in accepted]
     metrics = {
-        "num_lines": len(lines),
+        "num_lines": len(lines) + rejected,
         "num_accepted": len(accepted),
         "num_duplicates": rules["duplicate_text"],
         "num_held_out": rules["held_out"],
@@ -246,6 +250,8 @@ def audit_texts(
         "script": script,
         "texts_sha256": fingerprint([line.text for line in accepted], 64),
     }
+    if dropped:
+        metrics |= {"num_dropped": rejected, "dropped": [item.as_dict() for item in dropped]}
     respelt = {line.id: respelling.respell(line.text) for line in accepted} if respelling else {}
     return TextAudit(tuple(accepted), tuple(findings), respelt, metrics)
 

@@ -10,7 +10,7 @@ from voxadapt.core.params import Params
 from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.audit import audit_corpus, write_audit
-from voxadapt.data.manifest import MAX_REPEATS, read_raw_manifest
+from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.pipeline.tracks import Track, speaker_track
 
 
@@ -36,7 +36,7 @@ def audit_track(params: Params, track: Track) -> StageResult:
             Problem(row.where, "recordings of one voice", f"the speaker {row.speaker!r}",
                     "Drop the key: a language is measured with a single voice.")
             for row in rows if row.speaker is not None
-        ][:MAX_REPEATS]  # fmt: skip
+        ]  # fmt: skip
 
     def transcribe(clips: Sequence[Path], texts: Sequence[str]) -> list[str]:
         # torch and Whisper are loaded only for a corpus that can be used.

@@ -9,6 +9,7 @@ from voxadapt.core.model_folder import read_config, resolve_model
 from voxadapt.core.params import LanguageParams, Params
 from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.stage import StageResult, stage
+from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.text import dominant_script, fold_text
 from voxadapt.data.texts import audit_texts, outside_vocabulary, read_texts, write_texts
@@ -41,6 +42,13 @@ def audit(params: Params) -> StageResult:
     problems = _name_problems(params, language)
     recordings = texts = None
     try:
+        _check_texts(language)  # cheap, before anything is transcribed
+    except UserError as error:
+        raise UserError(
+            [*problems, *error.problems, *read_raw_manifest(language.audio)[1]],
+            f"The data of {language.name} cannot be used.",
+        ) from None
+    try:
         recordings = _audit_recordings(params)
     except UserError as error:
         problems += error.problems
@@ -70,11 +78,26 @@ def _name_problems(params: Params, language: LanguageParams) -> list[Problem]:
     return language_name_problems(talker.get("codec_language_id") or {}, language.name)
 
 
+def _check_texts(language: LanguageParams) -> None:
+    """Read the texts and their map; refuse what no recording and no model changes."""
+    refused: list[Problem] = []
+    lines = read_texts(language.text, refused=refused if _drops(language) else None)
+    audit_texts(
+        lines, path=language.text, respelling=load_respelling(language.respelling),
+        refused=refused, on_error=language.audit.on_error,
+    )  # fmt: skip
+
+
+def _drops(language: LanguageParams) -> bool:
+    return language.audit.on_error == "drop"
+
+
 def _audit_texts(params: Params, language: LanguageParams) -> StageResult:
     import_qwen_tts()  # before transformers, which then loads no more than speaking needs
     from transformers import AutoTokenizer
 
-    lines = read_texts(language.text)
+    refused: list[Problem] = []
+    lines = read_texts(language.text, refused=refused if _drops(language) else None)
     respelling = load_respelling(language.respelling)
     folder = resolve_model(params.model)
     talker = read_config(folder)["talker_config"]
@@ -90,6 +113,8 @@ def _audit_texts(params: Params, language: LanguageParams) -> StageResult:
         count_tokens=lambda text: len(tokenizer(text)["input_ids"]),
         unknown=lambda text: outside_vocabulary(tokenizer, talker["text_vocab_size"], text),
         respelling=respelling,
+        refused=refused,
+        on_error=language.audit.on_error,
     )
     write_texts(result, paths.LANGUAGE_TEXTS, paths.LANGUAGE_TEXT_METRICS)
     return StageResult(result.sentence, result.metrics)
