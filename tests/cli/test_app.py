@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from corpus import write_clip
 from voxadapt.cli.app import COMMANDS, app
+from voxadapt.cli.problems import one_row_a_reason
+from voxadapt.core.errors import Problem
 
 PROJECT = Path(__file__).parents[2]
 
@@ -127,3 +130,54 @@ def test_unknown_profile_lists_the_known_ones(project: Path) -> None:
     done = run(project, "use", "nosuch")
     assert done.returncode == 2
     assert "miniature" in done.stderr
+
+
+def test_every_command_finds_the_project_from_a_sub_folder(project: Path) -> None:
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    below = project / "notes" / "today"
+    below.mkdir(parents=True)
+    for command in (["audit"], ["say", "Words."], ["score", "base"], ["status"]):
+        done = run(below, *command)
+        assert "params.yaml" not in done.stderr.replace("in params.yaml", ""), command
+    write_clip(below / "corpus" / "a.wav", 4.0)
+    write_clip(below / "corpus" / "b.wav", 4.0, seed=1)
+    (below / "corpus" / "list.csv").write_text("audio,text\na.wav,One text.\nb.wav,Another one.\n")
+    done = run(below, "import", "corpus", "-o", "made")
+    assert done.returncode == 0, done.stderr
+    assert (below / "made" / "train_raw.jsonl").is_file(), "a path that is typed keeps its place"
+
+
+def test_control_characters_of_names_are_shown_and_not_obeyed(project: Path) -> None:
+    name = "\x1b[31mred\x1b]0;title\x07"
+    (project / name).mkdir()
+    (project / name / "x.csv").write_text(f"audio,text\n{name}.wav,Words\n{name}.wav,\n")
+    for command in (["import", name, "-o", "out"], ["import", f"{name}2", "-o", "out"],
+                    ["score", name], [f"--{name}"]):  # fmt: skip
+        done = run(project, *command)
+        assert done.returncode == 2
+        assert "\x1b" not in done.stdout + done.stderr and "\x07" not in done.stderr, command
+
+
+def test_one_row_a_reason_with_its_lines() -> None:
+    folder = [Problem(f"rows.jsonl:{n}", "audio: a path below x/", f"{n}.wav, a link", "Copy it.")
+              for n in range(1, 554)]  # fmt: skip
+    rates = [Problem(f"rows.jsonl:{n}", "at least 24000 Hz", f"{8000 + n} Hz", "Record again.")
+             for n in (7, 9)]  # fmt: skip
+    rows = one_row_a_reason([*folder, *rates])
+    assert len(rows) == 3
+    assert rows[0].where == "rows.jsonl: 1, 2, 3, 4, 5, 6, 7, 8 … (553 in all)"
+    assert rows[0].found == "1.wav, a link; others alike"
+    assert rows[1:] == rates, "two rows stay as they are"
+
+
+@pytest.mark.parametrize("device", ["mps", "gpu", "xpu", "cuda:x", "CPU", ""])
+def test_a_device_that_a_stage_refuses_is_refused_at_once(project: Path, device: str) -> None:
+    text = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(re.sub("device: .*", f'device: "{device}"', text, count=1))
+    done = run(project, "doctor")
+    assert done.returncode == 2 and "model.device" in done.stderr
+
+
+def test_a_profile_of_the_repository_alone_is_named_as_such(tmp_path: Path) -> None:
+    done = run(tmp_path, "new", "mine", "--profile", "miniature")
+    assert done.returncode == 2 and "repository" in done.stderr

@@ -77,3 +77,16 @@ def test_records_hold_no_nan(tmp_path: Path) -> None:
     for write in (p.write_json, lambda path, value: p.write_jsonl(path, [{"x": value}])):
         with pytest.raises(ValueError, match="JSON compliant"):
             write(tmp_path / "x", math.nan)
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o022])
+def test_the_umask_is_kept(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        p.write_json(tmp_path / "record.json", {})
+        p.write_json(tmp_path / "record.json", {"again": 1})
+        p.write_jsonl(tmp_path / "rows.jsonl", [{}])
+    finally:
+        os.umask(before)
+    for name in ("record.json", "rows.jsonl"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o666 & ~mask

@@ -19,7 +19,8 @@ from typer.core import TyperGroup
 
 from voxadapt import __version__
 from voxadapt.cli import advanced, language, look, run, share, start
-from voxadapt.cli.problems import print_problems
+from voxadapt.cli import options as opt
+from voxadapt.cli.problems import print_problems, printable
 from voxadapt.core.errors import UserError, storage_problem
 
 Commands = Mapping[str, Callable[..., None]]
@@ -111,7 +112,7 @@ def _command_lines(group: TyperGroup, prefix: str = "voxadapt") -> list[str]:
 def _add_group(name: str, panel: str, text: str, commands: Commands) -> None:
     group = typer.Typer(cls=Group, help=text, no_args_is_help=True)
     for command, function in commands.items():
-        group.command(command)(function)
+        group.command(command, cls=opt.ProjectCommand)(function)
     app.add_typer(group, name=name, rich_help_panel=panel)
 
 
@@ -126,7 +127,7 @@ for _panel, _commands in COMMANDS.items():
     for _name, _function in _commands.items():
         app.command(
             _name,
-            cls=start.ImportCommand if _name == "import" else None,
+            cls=start.ImportCommand if _name == "import" else opt.ProjectCommand,
             rich_help_panel=_panel,
             context_settings=PASSED_ON if _name == "lab" else None,
         )(_function)
@@ -159,7 +160,7 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         if hasattr(error, "format_message"):  # click's usage errors
-            print(f"Error: {error.format_message()}", file=sys.stderr)
+            print(f"Error: {printable(error.format_message())}", file=sys.stderr)
             sys.exit(2)
         problem = storage_problem(error, str(getattr(error, "filename", None) or "the disk"))
         if problem is None:

@@ -2,19 +2,61 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from voxadapt.cli.problems import Printable
 
 if TYPE_CHECKING:
     from voxadapt.core.params import Params
 
 PARAMS = Path("params.yaml")
+PLACES = ("asr", "base", "profile")  # options that are names or paths
+OUTSIDE = ("new", "init", "use")  # commands that name their project, or make it
+
+
+class ProjectCommand(TyperCommand):
+    """Runs in the project that holds the working folder; paths that are typed keep their place."""
+
+    def invoke(self, context: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command; control characters in what it says are shown, not obeyed."""
+        here = Path.cwd()
+        root = next((p for p in (here, *here.parents) if (p / PARAMS).is_file()), here)
+        if root != here and self.name not in OUTSIDE and (root / "dvc.yaml").is_file():
+            for name, value in context.params.items():
+                typed = context.get_parameter_source(name)
+                if typed is not None and typed.name == "COMMANDLINE":
+                    context.params[name] = _from(root, here, name, value)
+            os.chdir(root)
+        with (
+            redirect_stdout(Printable(sys.stdout)),
+            redirect_stderr(Printable(sys.stderr)),
+        ):
+            return super().invoke(context)
+
+
+def _from(root: Path, here: Path, name: str, value: Any) -> Any:
+    """Write a path that was typed in one folder as it is reached from another."""
+    if isinstance(value, list | tuple):
+        return type(value)(_from(root, here, name, item) for item in value)
+    is_path = isinstance(value, Path)
+    if is_path or (name in PLACES and isinstance(value, str) and (here / value).exists()):
+        moved = os.path.relpath(here / value, root)
+        return Path(moved) if is_path else moved
+    return value
+
 
 ParamsFile = Annotated[Path, typer.Option("--params", help="Parameter file.")]
 Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")]
-SoundFile = Annotated[Path, typer.Option("--output", "-o", help="WAV file to write.")]
+SoundFile = Annotated[
+    Path, typer.Option("--output", "-o", help="Sound file to write: WAV, FLAC, OGG or MP3.")
+]
 SpokenText = Annotated[str, typer.Argument(help="What to say.")]
 Seed = Annotated[int, typer.Option()]
 Chosen = Annotated[str | None, typer.Option(help="Default: the chosen one.")]

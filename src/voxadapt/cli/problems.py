@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, TextIO
 
 from voxadapt.core import launch
 from voxadapt.core.errors import Problem, UserError
 
 HEADERS = ("where", "expected", "found", "what to do")
 MAX_WIDTH = 44
+MAX_LINES = 8  # of one reason, by number
+#: Control characters, which a terminal obeys, and those that turn the direction of writing.
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+class Printable:
+    """A stream that shows the control characters of names and texts instead of obeying them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, its control characters as escapes."""
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def printable(text: str) -> str:
+    """Write control characters as escapes; line ends and tabs stay."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def print_problems(error: UserError) -> None:
@@ -18,17 +45,43 @@ def print_problems(error: UserError) -> None:
     if not launch.is_local_main():
         print(f"Process {launch.rank()}: {error.problems[0]}", file=sys.stderr)
         return
-    print(f"\n{error.title or 'This cannot be done.'}", file=sys.stderr)
-    for line in problem_lines(error.problems):
+    print(f"\n{printable(error.title) or 'This cannot be done.'}", file=sys.stderr)
+    for line in problem_lines(one_row_a_reason(error.problems)):
         print(line, file=sys.stderr)
     count = len(error.problems)
     print(f"{count} problem{'s' if count > 1 else ''}.\n", file=sys.stderr)
 
 
+def one_row_a_reason(problems: Sequence[Problem]) -> list[Problem]:
+    """Put problems of one reason into one row, with the lines that have it."""
+    groups: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        reason = re.sub(r"'[^']*'|[\d.]+", "#", problem.expected)
+        groups.setdefault((reason, problem.fix), []).append(problem)
+    rows = []
+    for group in groups.values():
+        if len(group) < 3:
+            rows += group
+            continue
+        places = [re.fullmatch(r"(.*)([:\s])(\d+)", problem.where) for problem in group]
+        file = places[0][1] if places[0] else ""
+        if file and all(place and place[1] == file for place in places):
+            numbers = [place[3] for place in places if place]
+            where = f"{file}: {', '.join(dict.fromkeys(numbers[:MAX_LINES]))}"
+        else:
+            where = ", ".join(dict.fromkeys(problem.where for problem in group[:3]))
+        more = f" … ({len(group)} in all)" if len(group) > MAX_LINES else f" ({len(group)})"
+        alike = len({problem.found for problem in group}) == 1
+        found = group[0].found if alike else f"{group[0].found}; others alike"
+        rows.append(replace(group[0], where=where + more, found=found))
+    return rows
+
+
 def problem_lines(problems: Sequence[Problem]) -> list[str]:
     """Lay problems out as the lines of a table."""
     cells = [
-        [" ".join(cell.split()) for cell in (p.where, p.expected, p.found, p.fix)] for p in problems
+        [printable(" ".join(cell.split())) for cell in (p.where, p.expected, p.found, p.fix)]
+        for p in problems
     ]
     columns = zip(HEADERS, *cells, strict=True)
     widths = [min(MAX_WIDTH, max(len(cell) for cell in column)) for column in columns]

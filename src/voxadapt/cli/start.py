@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from voxadapt.cli import options as opt
 from voxadapt.cli.problems import print_problems, problem_lines
 from voxadapt.core.errors import Problem, UserError
 
 PROFILES = Path("profiles")
-MAX_SHOWN = 50  # problems of a table on the terminal
 
 LONG_GONE = Problem(
     "--long",
@@ -24,7 +22,7 @@ LONG_GONE = Problem(
 )
 
 
-class ImportCommand(TyperCommand):
+class ImportCommand(opt.ProjectCommand):
     """Refuses the former option `--long` and names its successor."""
 
     def parse_args(  # type: ignore[override]
@@ -103,7 +101,7 @@ def init(
     found = prepare(folder, options)
     if found.left_out:
         title = f"{len(found.left_out)} left out."
-        print_problems(UserError(found.left_out[:MAX_SHOWN], title))
+        print_problems(UserError(found.left_out, title))
     print("\n".join(found.lines))
     if found.missing:
         print("\nStill missing:")
@@ -115,10 +113,15 @@ def import_data(
     output: opt.Folder,
     source: Annotated[list[Path] | None, typer.Argument(help="Folder or file of a corpus.")] = None,
     kind: Annotated[
-        str | None, typer.Option("--format", help="ljspeech, commonvoice, lhotse or hf.")
+        str | None,
+        typer.Option("--format", help="ljspeech, commonvoice, lhotse, hf, table or jsonl."),
     ] = None,
     speaker: Annotated[
-        str | None, typer.Option(help="Speaker or client_id, or how it begins.")
+        list[str] | None, typer.Option(help="Speaker, or how it begins; again for another; or all.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Audio, text, normalised, speaker, language or - for each column."),
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column that holds the text.")] = None,
     audio_root: Annotated[
@@ -131,26 +134,34 @@ def import_data(
         str | None, typer.Option(help="Name for each row, such as english.")
     ] = None,
     consent: opt.Consent = None,
+    trim_silence: Annotated[
+        bool, typer.Option("--trim-silence", help="Shorten silence at the edges of clips.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier import.")] = False,
+    params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Make a manifest folder of a corpus in another layout."""
     from voxadapt.prepare.import_corpus import import_corpus
 
+    limits = opt.load(params_file).audit if params_file.is_file() else None
     result = import_corpus(
         source or [],
         output,
         kind=kind,
         speaker=speaker,
+        columns=columns,
         text_column=text_column,
         audio_root=audio_root,
         ref=ref,
         language=language,
         consent=consent,
+        trim_silence=trim_silence,
+        limits=limits,
         force=force,
     )
     if result.left_out:
         title = f"{len(result.left_out)} left out; all are in import.json."
-        print_problems(UserError(result.left_out[:MAX_SHOWN], title))
+        print_problems(UserError(result.left_out, title))
     print(result.sentence)
 
 

@@ -85,9 +85,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         part, lock = _claim(path)
         try:
+            mode = part.stat().st_mode & 0o666  # what the user's umask leaves
             yield part
             sync(part)
-            os.chmod(part, 0o644)
+            os.chmod(part, mode)
             os.replace(part, path)
             sync(path.parent)
         except BaseException:
@@ -102,7 +103,7 @@ def _claim(path: Path) -> tuple[Path, int | None]:
     """Return the temporary file for a path, empty, and the lock that is held on it, if any."""
     while fcntl is not None:
         part = path.with_name(f".{path.name}.part")
-        lock = os.open(part, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(part, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:  # a file system without locks
@@ -126,6 +127,13 @@ def set_aside(path: str | Path, to: str | Path) -> None:
         shutil.rmtree(to)
     to.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(path, to)
+
+
+def set_usual_mode(path: Path) -> None:
+    """Give a file or folder, which a library made for its owner alone, what the umask leaves."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~mask)
 
 
 def sync(path: str | Path) -> None:

@@ -13,6 +13,20 @@ from voxadapt.core.files import read_json, read_jsonl
 Record = dict[str, Any]  # of a JSON file; its schema is that of the stage that wrote it
 
 
+class _Stored(dict[str, Any]):
+    """A record of which a key that is missing is an error of the user's, not a traceback."""
+
+    def __init__(self, values: Record, path: Path, command: str) -> None:
+        super().__init__(values)
+        self._path, self._command = path, command
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(
+            Problem(str(self._path), f"{key}, as `voxadapt {self._command}` writes it",
+                    "no such key", f"Run `voxadapt {self._command}` again.")
+        )  # fmt: skip
+
+
 def read_record(path: Path, command: str) -> Record:
     """Read a JSON record that an earlier stage wrote.
 
@@ -24,14 +38,16 @@ def read_record(path: Path, command: str) -> Record:
         UserError: When it is absent or damaged.
     """
     try:
-        record: Record = read_json(path)
-    except (OSError, ValueError) as error:
+        record = read_json(path)
+        if not isinstance(record, dict):
+            raise ValueError(f"{type(record).__name__}, not an object")
+    except (OSError, ValueError, RecursionError) as error:
         found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
         raise UserError(
             Problem(str(path), f"what `voxadapt {command}` writes", found,
                     f"Run `voxadapt {command}`.")
         ) from None  # fmt: skip
-    return record
+    return _Stored(record, path, command)
 
 
 @dataclass

@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError, explain_storage
-from voxadapt.core.files import read_json, sync, write_json
+from voxadapt.core.files import read_json, set_usual_mode, sync, write_json
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.provenance import fingerprint
 from voxadapt.model.load import weight_files
@@ -115,7 +115,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     file = Path(path) / META
     try:
         return read_json(file)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             Problem(
                 str(file),
@@ -137,7 +137,7 @@ def new_folder(out_dir: str | Path) -> Iterator[Path]:
             tempfile.mkdtemp(dir=out_dir.parent, prefix=f".{out_dir.name}.", suffix=_PART)
         )
         try:
-            temporary.chmod(0o755)
+            set_usual_mode(temporary)
             yield temporary
             for path in (temporary, *temporary.rglob("*")):
                 sync(path)
@@ -173,6 +173,20 @@ def place_file(source: Path, target: Path) -> None:
         except OSError:
             pass  # another file system, or one without links
     shutil.copyfile(source, target)
+
+
+def own_files(folder: Path) -> None:
+    """Copy the files of a folder that are links to those of another one.
+
+    A folder that is given away shares nothing with the checkpoint that it was made from: who edits
+    the one would damage the other.
+    """
+    for file in list_files(folder):
+        path = folder / file
+        if path.stat().st_nlink > 1:
+            part = path.with_name(f".{path.name}{_PART}")
+            shutil.copyfile(path, part)
+            os.replace(part, path)
 
 
 def require_finite(name: str, value: Tensor, fix: str) -> None:
