@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ def ljspeech(root: Path, count: int = 4) -> Path:
     lines = []
     for n in range(count):
         write_clip(root / "wavs" / f"LJ-{n:03d}.wav", 2.5 if n else 5.0, seed=n)
-        lines.append(f"LJ-{n:03d}|No. {n}|{sentence(n)}")
+        lines.append(f"LJ-{n:03d}|{sentence(n)[:-1]} & co.|{sentence(n)}")
     (root / "metadata.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return root
 
@@ -101,10 +100,11 @@ def check(out: Path, count: int) -> dict[str, Any]:
     assert len(rows) == count
     record = read_json(out / "import.json")
     assert record["num_imported"] == count
-    allowed = {"clips", "train_raw.jsonl", "ref.wav", "import.json"}
+    allowed = {"clips", "train_raw.jsonl", "ref.wav", "refs", "import.json"}
     assert {path.name for path in out.iterdir()} <= allowed
     assert {f"clips/{path.name}" for path in (out / "clips").iterdir()} == {r.audio for r in rows}
-    assert 3.0 <= sf.info(out / "ref.wav").duration <= 10.0
+    for row in rows:
+        assert 3.0 <= sf.info(row.ref_path).duration <= 10.0
     return record
 
 
@@ -205,42 +205,42 @@ def test_audiofolder_of_hugging_face(tmp_path: Path, kind: str) -> None:
     assert text.endswith(", yes")
 
 
-class FakeParquet:
-    """As much of pyarrow's ParquetFile as the import uses, over a JSON file."""
-
-    def __init__(self, file: Path) -> None:
-        self.rows = json.loads(Path(file).read_text())
-        self.schema_arrow = types.SimpleNamespace(names=list(self.rows[0]))
-
-    def iter_batches(self, batch_size: int = 2, columns: Any = None) -> Any:
-        for start in range(0, len(self.rows), batch_size):
-            part = [{k: row[k] for k in columns} for row in self.rows[start : start + batch_size]]
-            for row in part:
-                if isinstance(row.get("audio"), dict) and row["audio"]["bytes"] is not None:
-                    row["audio"] = {**row["audio"], "bytes": bytes.fromhex(row["audio"]["bytes"])}
-            yield types.SimpleNamespace(to_pylist=lambda part=part: part)
-
-
-def test_parquet_needs_pyarrow_and_unpacks_its_audio(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def arrow_table(folder: Path, num_clips: int = 4) -> Any:
+    """Rows as `datasets` writes them: the audio in the table, and one row without."""
+    pyarrow = pytest.importorskip("pyarrow")
     rows: list[dict[str, Any]] = []
-    for n in range(4):
-        data = write_clip(tmp_path / "one.wav", 3.5, seed=n).read_bytes()
-        audio = {"bytes": data.hex(), "path": f"/home/someone/../{n}.wav"}
+    for n in range(num_clips):
+        data = write_clip(folder / "one.wav", 3.5, seed=n).read_bytes()
+        audio = {"bytes": data, "path": f"/home/someone/../{n}.wav"}
         rows.append({"audio": audio, "sentence": sentence(n), "speaker_id": 7})
     rows.append({"audio": {"bytes": None, "path": "x.wav"}, "sentence": "Lost.", "speaker_id": 7})
+    rows.append({**rows[0], "sentence": None})
+    return pyarrow.Table.from_pylist(rows)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_data_sets_with_their_audio_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    table = arrow_table(tmp_path)
     (tmp_path / "pq" / "data").mkdir(parents=True)
-    (tmp_path / "pq" / "data" / "train-0.parquet").write_text(json.dumps(rows))
+    if kind == "parquet":
+        from pyarrow import parquet
+
+        parquet.write_table(table, tmp_path / "pq" / "data" / "train-0.parquet")
+    else:
+        from pyarrow import ipc
+
+        file = tmp_path / "pq" / "data" / "data-00000-of-00001.arrow"
+        with ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    record = import_corpus([tmp_path / "pq"], tmp_path / "out").record
+    assert check(tmp_path / "out", 3)["num_left_out"] == 2
+    assert (record["format"], record["num_rows"]) == ("hf", 6)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(UserError, match="pip install pyarrow"):
-        import_corpus([tmp_path / "pq"], tmp_path / "out")
-    fake = types.SimpleNamespace(ParquetFile=FakeParquet)
-    monkeypatch.setitem(sys.modules, "pyarrow", types.SimpleNamespace(parquet=fake))
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", fake)
-    import_corpus([tmp_path / "pq"], tmp_path / "out")
-    assert check(tmp_path / "out", 3)["num_left_out"] == 1
+        import_corpus([tmp_path / "pq"], tmp_path / "none")
 
 
 def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path: Path) -> Non
     with pytest.raises(UserError, match="voxadapt init"):
         import_corpus([tmp_path / "nothing"], tmp_path / "out")
     (tmp_path / "what" / "validated.tsv").write_text("who\tpath\n")
-    with pytest.raises(UserError, match="client_id"):
+    with pytest.raises(UserError, match="a column text"):
         import_corpus([tmp_path / "what"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -278,21 +278,21 @@ def test_a_stopped_import_goes_on_and_ends_the_same(
 ) -> None:
     source = lhotse(tmp_path / "fbank")
     import_corpus([source], tmp_path / "whole")
-    cut, done = corpora.cut_clip, []
+    cut, done = corpora.load_cut, []
 
-    def stopping(source: Path, target: Path, *span: float, channel: int | None = None) -> None:
+    def stopping(item: Any, source: Path, target: Path) -> None:
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(target.name)
-        cut(source, target, *span, channel=channel)
+        cut(item, source, target)
 
-    monkeypatch.setattr(corpora, "cut_clip", stopping)
+    monkeypatch.setattr(corpora, "load_cut", stopping)
     with pytest.raises(KeyboardInterrupt):
         import_corpus([source], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     written: list[str] = []
     monkeypatch.setattr(
-        corpora, "cut_clip", lambda s, t, *a, **k: (written.append(t.name), cut(s, t, *a, **k))
+        corpora, "load_cut", lambda item, s, t: (written.append(t.name), cut(item, s, t))
     )
     import_corpus([source], tmp_path / "out")
     assert len(written) == 2, "two clips were there"
@@ -336,6 +336,10 @@ def test_every_command_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monk
     commonvoice(Path("cv-corpus/ms"))
     lhotse(Path("fbank"))
     audiofolder(Path("dataset"))
+    for n in range(4):
+        write_clip(Path("voices") / f"v{n}.wav", 3.5, seed=n)
+    listed = "".join(f"v{n}|{('anna', 'bob')[n % 2]}|{sentence(n)}\n" for n in range(4))
+    Path("voices/list.txt").write_text(listed)
     (tmp_path / "data").symlink_to(DATA)
     listed = commands("import.md")
     assert len(listed) >= 5

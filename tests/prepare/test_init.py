@@ -34,8 +34,8 @@ from voxadapt.prepare.init import init
 from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.reference import measure_clip, propose
 from voxadapt.prepare.respelling_template import respelling_template
-from voxadapt.prepare.segment import at_pauses, cut, place_lines
-from voxadapt.prepare.sources import read_lines
+from voxadapt.prepare.segment import at_pauses, cut, place_lines, speech_of
+from voxadapt.prepare.sources import find_recordings, read_lines
 from voxadapt.prepare.transcribe import LazyTranscriber
 from voxadapt.prepare.transcript_table import read_table, write_table
 from voxadapt.prepare.workspace import with_values
@@ -517,3 +517,61 @@ def test_a_walkthrough_prints_what_its_commands_print(name: str) -> None:
     printed = walk["STEP"].findall(text)
     assert len(printed) >= 4 and all("\n```text\n```" not in after for _, after in printed)
     assert without_numbers(walk["walk"](text)) == without_numbers(text), "run python docs/walk.py"
+
+
+# --- lines that cannot be what was read -----------------------------------------------------------
+
+
+def read_aloud(lengths_s: list[float], pause_s: float = 0.8) -> list[tuple[float, float]]:
+    spans, at = [], 0.2
+    for length_s in lengths_s:
+        spans.append((at, at + length_s))
+        at += length_s + pause_s
+    return spans
+
+
+LINE = "The candle and the window are yellow in the evening."  # 42 letters: 3 s
+PAIRINGS: dict[str, tuple[list[float], list[str], bool]] = {
+    "a line a sentence": ([3.0] * 4, [LINE] * 4, True),
+    "a quick reader": ([1.9] * 4, [LINE] * 4, True),
+    "a slow reader": ([7.0] * 4, [LINE] * 4, True),
+    "two sentences a line": ([3.0] * 8, [f"{LINE} {LINE}"] * 4, True),
+    "a pause at a comma": ([1.4, 1.6, 3.0, 3.0], [LINE.replace(" and", ", and"), LINE, LINE], True),
+    "Chinese": ([3.0] * 3, ["今天天气很好我们去公园散步"] * 3, True),
+    "thirteen sentences, four lines": ([3.0] * 13, [LINE] * 4, False),
+    "eight sentences, four lines": ([3.0] * 8, [LINE] * 4, False),
+    "six words for long speech": ([11.8], ["Six words for such long speech"], False),
+    "73 letters for two seconds": ([2.0, 3.0], [LINE + " And the rest of all the words too.",
+                                               LINE], False),
+    "four sentences, thirteen lines": ([3.0] * 4, [LINE] * 13, False),
+    "one line, a long talk": ([3.0] * 6, [LINE], False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRINGS)
+def test_lines_are_paired_with_speech_that_they_can_be(name: str) -> None:
+    lengths_s, lines, fits = PAIRINGS[name]
+    made = cut("talk.wav", read_aloud(lengths_s), (1.0, 20.0), lines)
+    assert all(piece.problem is None for piece in made) == fits
+    if not fits:
+        (piece,) = made
+        assert piece.problem is not None and "fits the recording" in piece.problem.expected
+
+
+def test_too_few_lines_for_real_speech_are_refused(tmp_path: Path) -> None:
+    texts = speech(tmp_path / "talk.wav", 0, 9)
+    spans = speech_of(tmp_path / "talk.wav")
+    right = cut("talk.wav", spans, (0.8, 20.0), texts)
+    assert [piece.text for piece in right if piece.problem is None] == texts
+    for lines in (texts[:3], texts[2:5], texts[::3]):
+        assert all(p.problem is not None for p in cut("talk.wav", spans, (0.8, 20.0), lines)), lines
+
+
+def test_recordings_behind_links_out_of_the_folder_are_not_read(tmp_path: Path) -> None:
+    write_clip(tmp_path / "mine.wav", 3.0)
+    write_clip(tmp_path / "in" / "a.wav", 3.0)
+    (tmp_path / "in" / "b.wav").symlink_to(tmp_path / "mine.wav")
+    (tmp_path / "in" / "c.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 400)
+    found, problems = find_recordings(tmp_path / "in")
+    assert [path.name for path in found if path.suffix == ".wav"] == ["a.wav"]
+    assert "a link that leaves the folder" in problems[0].found

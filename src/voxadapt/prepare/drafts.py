@@ -10,20 +10,22 @@ from pathlib import Path
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_json
 from voxadapt.core.progress import Progress
-from voxadapt.data.audio import probe
+from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.audit import disagreement
 from voxadapt.data.manifest import check_text
 from voxadapt.data.text import fold_text
-from voxadapt.prepare.import_folder import REF, cut_clip
+from voxadapt.prepare.import_folder import REF
 from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.segment import EDGE_S, Segment, cut, join_phrases, speech_of
+from voxadapt.prepare.sound import convert, cut_clip, needs_ffmpeg
 from voxadapt.prepare.sources import find_recordings, lines_beside
-from voxadapt.prepare.transcribe import LazyTranscriber
+from voxadapt.prepare.transcribe import CACHE, LazyTranscriber
 from voxadapt.prepare.transcript_table import Entry, Use, read_table
 from voxadapt.prepare.workspace import RECORD, TABLE, ClipRecord, InitRecord, Workspace
 
 DRAFT, GIVEN, DIVIDED, NO_TEXT = "Whisper", "text file", "text file, divided", "none"
 MAX_DISAGREEMENT = 0.15  # character error of the clip's own transcript against its text
+MAX_PAIRING_ERROR = 0.6  # of a given text: the clip says something else
 MAX_CHARACTERS_PER_S = 30  # nobody speaks faster: bounds a transcript where there is no text
 
 
@@ -75,8 +77,10 @@ class ClipRow:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether it is a draft that Whisper transcribed otherwise the second time."""
-        return self.disagrees and not self.checked and self.clip["source"] == DRAFT
+        """Whether Whisper heard a draft otherwise the second time, or another text than given."""
+        is_other = self.error is not None and self.error > MAX_PAIRING_ERROR
+        is_draft = self.clip["source"] == DRAFT
+        return not self.checked and (is_other or (self.disagrees and is_draft))
 
     @property
     def is_used(self) -> bool:
@@ -112,17 +116,28 @@ def add_recordings(
         stem = f"{stem}-{sha[:6]}" if stem in stems else stem
         stems.add(stem)
         lines, text_file = lines_beside(path, workspace.scripts)
+        original = path
+        if needs_ffmpeg(path):
+            path = workspace.folder / CACHE / "converted" / f"{sha[:16]}.flac"
+            try:
+                if not path.is_file():
+                    convert(original, path)
+            except AudioError as error:
+                fix = "Convert it to WAV or FLAC, or take it away."
+                expected = "a recording that can be read"
+                left_out.append(Problem(original.name, expected, str(error), fix))
+                continue
         if lines or not options.transcribe:
-            segments = cut(path.name, speech_of(path), options.clip_s, lines)
+            segments = cut(original.name, speech_of(path), options.clip_s, lines)
         else:
-            segments = join_phrases(whisper.phrases(path, sha), path.name, options.clip_s)
+            segments = join_phrases(whisper.phrases(path, sha), original.name, options.clip_s)
         source = DRAFT if options.transcribe else NO_TEXT
         if lines:
             source = GIVEN if len(lines) == 1 else DIVIDED
         problems = [segment.problem for segment in segments if segment.problem is not None]
         usable = [segment for segment in segments if segment.problem is None]
         record["recordings"][sha] = {
-            "name": path.name,
+            "name": original.name,
             "stem": stem,
             "text": text_file,
             "clips": _write_clips(workspace, path, stem, usable, source),

@@ -1,4 +1,8 @@
-"""A manifest folder of a corpus in another layout; clips are copied, or cut without loss."""
+"""A manifest folder of a corpus in another layout; clips are copied, or cut without loss.
+
+Every row of the source ends as a clip, as a reference, as one of another speaker, or in the list
+of what was left out, with its reason; the audit's rules for single clips apply.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +15,40 @@ from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_atomic
+from voxadapt.core.params import AuditParams, SplitParams, speaker_name_problem
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
-from voxadapt.data.audio import probe
-from voxadapt.data.manifest import ManifestFiles, check_text
-from voxadapt.prepare.formats import READERS, Row, Span, find_layout, of_speaker, parquet_rows
+from voxadapt.data.audio import AudioError, probe
+from voxadapt.data.audit import audit_clips
+from voxadapt.data.lines import shown
+from voxadapt.data.manifest import ManifestFiles, RawRow, check_text
+from voxadapt.prepare.formats import arrow_rows, audio_column, of_speakers, read_source
 from voxadapt.prepare.import_folder import (
     ImportedClip,
     ImportResult,
     begin,
-    choose_reference,
-    copy_clip,
-    cut_clip,
+    choose_references,
     finish,
     readable_reference,
 )
+from voxadapt.prepare.sound import (
+    LENGTH_SLACK_S,
+    convert,
+    copy_file,
+    cut_clip,
+    load_cut,
+    needs_ffmpeg,
+    trim,
+)
+from voxadapt.prepare.tables import Row, Wanted
 
-NOT_UNPACKED = "none"  # a file name that no clip has
+Placed = tuple[Row, Path]  # a row and its audio
+#: Languages of the model; the name of another one belongs into params.yaml.
+MODEL_LANGUAGES = {
+    "zh": "chinese", "en": "english", "ja": "japanese", "jp": "japanese", "ko": "korean",
+    "kr": "korean", "de": "german", "fr": "french", "ru": "russian", "pt": "portuguese",
+    "es": "spanish", "it": "italian",
+}  # fmt: skip
 
 
 def import_corpus(
@@ -35,12 +56,15 @@ def import_corpus(
     out: Path,
     *,
     kind: str | None = None,
-    speaker: str | None = None,
+    speaker: Sequence[str] | str | None = None,
+    columns: str | None = None,
     text_column: str | None = None,
     audio_root: Path | None = None,
     ref: Path | None = None,
     language: str | None = None,
     consent: str | None = None,
+    trim_silence: bool = False,
+    limits: AuditParams | None = None,
     force: bool = False,
 ) -> ImportResult:
     """Make a manifest folder of a corpus in another layout.
@@ -49,92 +73,125 @@ def import_corpus(
         sources: One folder or file.
         out: Folder to write.
         kind: One of `FORMATS`; found out when None.
-        speaker: Whose clips to take, or how the name begins; needed where there are several.
+        speaker: Whose clips to take, or how the names begin; `all` takes everybody's. Needed where
+            there are several.
+        columns: Role of each column, between commas, where the table does not show it.
         text_column: Column that holds the text, where the usual names do not.
         audio_root: Folder that holds the audio; nothing outside of it is read.
         ref: Reference clip; chosen by `REF_RULE` when None.
         language: Name of the language, for each row.
         consent: How the speaker agreed, for each row.
+        trim_silence: Trim long silence at the edges of clips, and list it.
+        limits: Of the audit that will read the folder; its defaults when None.
         force: Replace an earlier import.
 
     Returns:
         The outcome; rows that cannot be used are left out and listed.
 
     Raises:
-        UserError: When the source cannot be read, the speaker is not clear or no row is left.
+        UserError: When the source cannot be read, columns or speaker are not clear, or no row is
+            left.
     """
     if len(sources) != 1 or not sources[0].exists():
         found = "nothing there" if len(sources) == 1 else f"{len(sources)} of them"
         fix = "Name a folder or a file; recordings without texts go with `voxadapt init`."
         raise UserError(Problem("SOURCE", "one folder or file of a corpus", found, fix))
-    source = sources[0]
-    kind = find_layout(source, kind)
+    source, limits = sources[0], limits or AuditParams()
     root = audio_root or (source if source.is_dir() else source.parent)
     if not root.is_dir():
         raise UserError(Problem("--audio-root", "a folder", str(root), "Correct the path."))
-    files, rows, left_out = READERS[kind](source, text_column)
-    num_rows = len(rows) + len(left_out)
-    rows, num_others, voice = of_speaker(rows, speaker)
+    given = read_source(source, kind, Wanted.of(columns, text_column, kind), root)
+    num_rows = len(given.rows) + len(given.problems)
+    asked = [speaker] if isinstance(speaker, str) else list(speaker or ())
+    rows, num_others, names, left_out = of_speakers(given.rows, asked)
+    placed, problems = _with_audio(_of_one_or_several(rows, names), root)
+    left_out = [*given.problems, *left_out, *problems]
+    hashes = {path: sha256_file(path) for path in dict.fromkeys(path for _, path in placed)}
     options = {
-        "kind": kind, "speaker": voice, "text_column": text_column, "language": language,
+        "kind": given.kind, "speaker": names, "text_column": text_column, "language": language,
+        "columns": columns, "trim": trim_silence, "limits": limits.model_dump(mode="json"),
         "ref": None if ref is None else sha256_file(readable_reference(ref)),
-        "root": os.path.realpath(root),
-        "files": {file.name: sha256_file(file) for file in files},
+        "root": os.path.realpath(root), "files": {str(f): sha256_file(f) for f in given.files},
+        "audio": sorted((str(path), sha) for path, sha in hashes.items()),
     }  # fmt: skip
     staging, done = begin(out, options, consent, force)
     if done is not None:
         return done
-    usable, problems = _usable_rows(rows, root, staging)
+    placed, problems = _unpack(placed, staging)
     left_out += problems
-    if not usable:
+    clips, problems = _write_clips(placed, staging, trim_silence)
+    left_out += problems
+    clips, problems = _audited(clips, staging, limits)
+    left_out += problems
+    if not clips:
         fix = "Mend the source, or name its --format."
         raise UserError(
             left_out or [Problem(str(source), "at least one row", "none", fix)],
             f"{source}: no row can be imported.",
         )
-    clips, reference = choose_reference(_write_clips(usable, staging), staging, ref)
+    try:
+        clips, references, problems = choose_references(clips, staging, ref)
+    except UserError as error:
+        raise UserError([*error.problems, *left_out], error.title) from None
+    left_out += problems
     facts = {
-        "format": kind, "source": source.resolve().name, "speaker": voice,
-        "files": options["files"], "num_rows": num_rows, "num_other_speakers": num_others,
-        "transcripts": "given",
+        "format": given.kind, "source": source.resolve().name,
+        "speaker": names[0] if len(names) == 1 else None,
+        **({"speakers": names} if len(names) > 1 else {}),
+        "files": {file.name: sha256_file(file) for file in given.files}, "num_rows": num_rows,
+        "num_other_speakers": num_others, "transcripts": "given",
     }  # fmt: skip
-    return finish(out, staging, clips, left_out, facts, reference, language, consent)
+    return finish(out, staging, clips, left_out, facts, references, language, consent)
 
 
-def _usable_rows(
-    rows: Sequence[Row], root: Path, staging: Path
-) -> tuple[list[tuple[Row, Path]], list[Problem]]:
+def _of_one_or_several(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Keep the speakers of rows where there are several; refuse names that cannot be told apart."""
+    if len(names) < 2:
+        return [replace(row, speaker=None) for row in rows]
+    problems = [
+        Problem("speaker", f"a name, which {reason}", shown(name), "Rename the speaker.")
+        for name in names
+        if (reason := speaker_name_problem(name))
+    ]
+    folded = Counter(name.lower() for name in names)
+    problems += [
+        Problem("speaker", "names that differ in more than case", shown(name), "Rename one.")
+        for name in names
+        if folded[name.lower()] > 1
+    ]
+    if problems:
+        raise UserError(problems, "These speakers cannot stand in one manifest.")
+    return list(rows)
+
+
+def _with_audio(rows: Sequence[Row], root: Path) -> tuple[list[Placed], list[Problem]]:
     """Return the rows that can be used, each with its audio, and what is wrong with the others."""
-    _unpack(rows, staging)
-    given, unpacked = ManifestFiles(root), ManifestFiles(staging)
-    places: dict[str, tuple[Path | None, list[Problem]]] = {}
-    usable: list[tuple[Row, Path]] = []
+    files = ManifestFiles(root, any_format=True)
+    placed: list[Placed] = []
     problems: list[Problem] = []
-    seen: dict[tuple[str, Span | None, int | None], str] = {}
+    seen: dict[object, str] = {}
     for row in rows:
-        row = replace(row, text=row.text.strip())
+        row = replace(row, text=" ".join(row.text.split()))
         found = check_text(row.where, row.text)
-        if row.packed is None:
-            name, files = _name_below(row.audio, root), given
-        else:
-            name, files = _unpacked_name(row, staging), unpacked
-        if name not in places:
-            told: list[Problem] = []
-            places[name] = files.check(row.where, "audio", name, told), told
-        path, told = places[name]
+        path = None if row.packed is None else row.packed[0]
         if path is None:
-            is_absolute = os.path.isabs(row.audio)
-            fix = "Name the folder of the audio with --audio-root." if is_absolute else told[0].fix
-            found.append(replace(told[0], where=row.where, fix=fix))
-        elif (first := seen.setdefault((name, row.span_s, row.channel), row.where)) != row.where:
+            path = files.check(row.where, "audio", _name_below(row.audio, root), found)
+            if path is None and os.path.isabs(row.audio):
+                fix = "Name the folder of the audio with --audio-root."
+                found[-1] = replace(found[-1], fix=fix)
+        span = row.span_s or (
+            row.cut and (row.cut["start"], row.cut["duration"], row.cut["channel"])
+        )
+        key = row.packed or (str(path), span)
+        if path is not None and (first := seen.setdefault(key, row.where)) != row.where:
             again = f"again (first in {first})"
             found.append(Problem(row.where, "each clip once", again, "Drop one of them."))
-        if found:
+        if found or path is None:
             also = "".join(f"; also {problem.found}" for problem in found[1:2])
             problems.append(replace(found[0], found=found[0].found + also))
-        elif path is not None:
-            usable.append((row, path))
-    return usable, problems
+        else:
+            placed.append((row, path))
+    return placed, problems
 
 
 def _name_below(audio: str, root: Path) -> str:
@@ -145,46 +202,123 @@ def _name_below(audio: str, root: Path) -> str:
     return os.path.relpath(path, home) if path.startswith(home + os.sep) else audio
 
 
-def _unpack(rows: Sequence[Row], staging: Path) -> None:
-    """Write the audio of parquet rows as files, once."""
-    wanted: dict[Path, dict[int, str]] = {}
-    for row in rows:
-        if row.packed is not None and _unpacked_name(row, staging) == NOT_UNPACKED:
-            file, number = row.packed
-            wanted.setdefault(file, {})[number] = row.name
-    for file, names in wanted.items():
-        for number, values in enumerate(parquet_rows(file, ["audio"], batch_size=16)):
-            audio, name = values["audio"], names.get(number)
+def _unpack(placed: Sequence[Placed], staging: Path) -> tuple[list[Placed], list[Problem]]:
+    """Write the audio that lies in files of pyarrow as files."""
+    packed = {row.packed: row for row, _ in placed if row.packed is not None}
+    found: dict[tuple[Path, int], Path | Problem] = {}
+    for file in dict.fromkeys(file for file, _ in packed):
+        column = audio_column(file)
+        for number, values in enumerate(arrow_rows(file, [column], batch_size=16)):
+            row = packed.get((file, number))
+            if row is None:
+                continue
+            audio = values[column]
             data = audio.get("bytes") if isinstance(audio, dict) else None
-            if name is None or not isinstance(audio, dict) or not isinstance(data, bytes):
+            if not isinstance(audio, dict) or not isinstance(data, bytes) or not data:
+                told, fix = "none, or a path alone", "Write the data set with its audio."
+                found[file, number] = Problem(row.where, "audio in the row", told, fix)
                 continue
             suffix = Path(str(audio.get("path") or "")).suffix.lower()
             suffix = suffix if re.fullmatch(r"\.[a-z0-9]{2,5}", suffix) else ".wav"
-            write_atomic(staging / "unpacked" / f"{name}{suffix}", data)
+            folder = fingerprint(str(file), 8)
+            path = staging / "unpacked" / folder / f"{number:06d}{suffix}"
+            if not path.is_file():
+                write_atomic(path, data)
+            found[file, number] = path
+    rows: list[Placed] = []
+    problems: list[Problem] = []
+    for row, path in placed:
+        item = path if row.packed is None else found[row.packed]
+        if isinstance(item, Problem):
+            problems.append(item)
+        else:
+            rows.append((row, item))
+    return rows, problems
 
 
-def _unpacked_name(row: Row, staging: Path) -> str:
-    """Return the file that holds the audio of a parquet row, below the staging folder."""
-    files = sorted((staging / "unpacked").glob(f"{row.name}.*"))
-    return files[0].relative_to(staging).as_posix() if files else NOT_UNPACKED
-
-
-def _write_clips(rows: Sequence[tuple[Row, Path]], staging: Path) -> list[ImportedClip]:
-    """Copy or cut the clips; those that an earlier run has written stay."""
-    safe = [re.sub(r"[^\w.-]", "_", row.name)[:80].strip("._") or "clip" for row, _ in rows]
+def _write_clips(
+    placed: Sequence[Placed], staging: Path, trim_silence: bool
+) -> tuple[list[ImportedClip], list[Problem]]:
+    """Copy, convert or cut the clips; those that an earlier run has written stay."""
+    safe = [re.sub(r"[^\w.-]", "_", row.name)[:80].strip("._") or "clip" for row, _ in placed]
     counts = Counter(name.casefold() for name in safe)
-    progress = Progress("import", len(rows), "clips")
-    clips = []
-    for (row, source), stem in zip(rows, safe, strict=True):
+    progress = Progress("import", len(placed), "clips")
+    clips: list[ImportedClip] = []
+    problems: list[Problem] = []
+    for (row, source), stem in zip(placed, safe, strict=True):
         if counts[stem.casefold()] > 1:
             stem = f"{stem}-{fingerprint([row.audio, row.where, row.span_s, row.name], 10)}"
-        if row.span_s is None:
-            name = f"clips/{stem}{source.suffix.lower()}"
-            copy_clip(source, staging / name)
-        else:
-            name = f"clips/{stem}.flac"
-            if not (staging / name).is_file():
-                cut_clip(source, staging / name, *row.span_s, channel=row.channel)
-        clips.append(ImportedClip(name, row.text, probe(staging / name).duration_s))
+        try:
+            name = _write_clip(row, source, staging, stem)
+            trimmed_s = (0.0, 0.0)
+            if trim_silence:
+                target = staging / "clips" / f"{stem}.trimmed.flac"
+                trimmed_s = trim(staging / name, target)
+                name = f"clips/{target.name}" if any(trimmed_s) else name
+            clips.append(
+                ImportedClip(row.where, name, row.text, probe(staging / name).duration_s,
+                             row.speaker, _language(row.language), trimmed_s)
+            )  # fmt: skip
+        except (AudioError, OSError) as error:
+            fix = "Mend the row, or convert the file (ffmpeg -i IN OUT.wav)."
+            expected = "audio that can be read whole"
+            problems.append(Problem(row.where, expected, f"{source.name}: {error}", fix))
         progress.advance()
-    return clips
+    return clips, problems
+
+
+def _write_clip(row: Row, source: Path, staging: Path, stem: str) -> str:
+    """Write the clip of one row; return its name in the folder.
+
+    Raises:
+        AudioError: When the audio cannot be read whole, or is not what the row says.
+    """
+    target = staging / "clips" / f"{stem}.flac"
+    if needs_ffmpeg(source):
+        whole = staging / "converted" / f"{fingerprint(str(source), 16)}.flac"
+        if not whole.is_file():
+            convert(source, whole)
+        source = whole
+    if row.length_s is not None:
+        seconds = probe(source).duration_s
+        if abs(seconds - row.length_s) > LENGTH_SLACK_S + 0.01 * row.length_s:
+            raise AudioError(f"{seconds:.2f} s; the row says {row.length_s:.2f} s")
+    if row.cut is None and row.span_s is None:
+        target = target.with_suffix(source.suffix.lower())
+    if not target.is_file():
+        if row.cut is not None:
+            load_cut(row.cut, source, target)
+        elif row.span_s is not None:
+            cut_clip(source, target, *row.span_s)
+        else:
+            copy_file(source, target)
+    return f"clips/{target.name}"
+
+
+def _language(given: str | None) -> str | None:
+    """Return the model's name of a language, None for one that it does not know."""
+    name = (given or "").strip().casefold().removeprefix("all_")
+    name = MODEL_LANGUAGES.get(name, name)
+    return name if name in MODEL_LANGUAGES.values() else None
+
+
+def _audited(
+    clips: Sequence[ImportedClip], staging: Path, limits: AuditParams
+) -> tuple[list[ImportedClip], list[Problem]]:
+    """Leave out what the audit would refuse."""
+    rows = [
+        RawRow(clip.where, number, Path(clip.audio).stem, clip.audio, clip.text, "", None,
+               staging / clip.audio, staging / clip.audio, speaker=clip.speaker)
+        for number, clip in enumerate(clips, start=1)
+    ]  # fmt: skip
+    kept: list[ImportedClip] = []
+    problems: list[Problem] = []
+    for clip, checked in zip(clips, audit_clips(rows, limits, SplitParams()), strict=True):
+        wrong = [found for found in checked.findings if found.severity == "error"]
+        if wrong:
+            also = "".join(f"; also {found.found}" for found in wrong[1:2])
+            problem = wrong[0].as_problem(clip.where)
+            problems.append(replace(problem, found=problem.found + also))
+        else:
+            kept.append(clip)
+    return kept, problems

@@ -6,17 +6,13 @@ when it is complete.
 
 from __future__ import annotations
 
-import io
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import soundfile as sf
-from numpy.typing import NDArray
 
 from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError
@@ -24,14 +20,15 @@ from voxadapt.core.files import (
     read_json,
     sha256_bytes,
     sha256_file,
-    write_atomic,
     write_json,
     write_jsonl,
 )
 from voxadapt.core.params import AuditParams
 from voxadapt.core.provenance import fingerprint
-from voxadapt.data.audio import AudioError, measure, probe, read_mono, to_mono
+from voxadapt.core.records import Record
+from voxadapt.data.audio import AudioError, measure, probe, read_mono
 from voxadapt.data.manifest import row_problems
+from voxadapt.prepare.sound import write_sound
 
 SCHEMA = "voxadapt-import/1"
 RECORD = "import.json"
@@ -63,11 +60,25 @@ class ImportResult:
 
 @dataclass(frozen=True)
 class ImportedClip:
-    """A clip in the folder: its path there, its transcript and its length."""
+    """A clip in the folder.
 
+    Attributes:
+        where: Its row in the source.
+        audio: Path in the folder.
+        text: Transcript.
+        duration_s: Length.
+        speaker: Who speaks, where several do.
+        language: Name of its language, where the source names it.
+        trimmed_s: Silence that was taken away before and after the speech.
+    """
+
+    where: str
     audio: str
     text: str
     duration_s: float
+    speaker: str | None = None
+    language: str | None = None
+    trimmed_s: tuple[float, float] = (0.0, 0.0)
 
 
 def begin(
@@ -77,6 +88,9 @@ def begin(
     if checked_consent(consent) is not None:
         options = {**options, "consent": consent}
     plan = fingerprint([SCHEMA, options])
+    if out.resolve() in (Path("/"), Path.cwd()):
+        fix = "Name a folder of its own."
+        raise UserError(Problem(f"-o {out}", "a new or empty folder", "this one", fix))
     staging = out.with_name(f".{out.name}.importing")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         record = read_record(out / RECORD, SCHEMA)
@@ -111,36 +125,6 @@ def read_record(path: Path, schema: str) -> Any:
         return None
 
 
-def copy_clip(source: Path, target: Path) -> None:
-    """Copy a file whole, unless it is there."""
-    if target.is_file() and target.stat().st_size == source.stat().st_size:
-        return
-    part = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, part)
-    os.replace(part, target)
-
-
-def cut_clip(
-    source: Path, target: Path, start_s: float, length_s: float, channel: int | None = None
-) -> None:
-    """Write a part of a file as FLAC, at its own rate."""
-    with sf.SoundFile(source) as stream:
-        stream.seek(min(round(start_s * stream.samplerate), stream.frames - 1))
-        samples = stream.read(round(length_s * stream.samplerate), dtype="float32", always_2d=True)
-        rate_hz, deep = stream.samplerate, stream.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-    mono = to_mono(samples) if channel is None else samples[:, min(channel, samples.shape[1] - 1)]
-    write_sound(target, mono, rate_hz, "FLAC", "PCM_24" if deep else "PCM_16")
-
-
-def write_sound(
-    target: Path, samples: NDArray[np.float32], rate_hz: int, kind: str, subtype: str
-) -> None:
-    """Write [num_samples] as a file of libsndfile's `kind` and `subtype`, whole or not at all."""
-    stream = io.BytesIO()
-    sf.write(stream, np.clip(samples, -1.0, 1.0), rate_hz, format=kind, subtype=subtype)
-    write_atomic(target, stream.getvalue())
-
-
 def readable_reference(ref: Path) -> Path:
     """Return the user's reference clip if it can be one."""
     low_s, high_s = AuditParams().ref_duration_s
@@ -156,29 +140,57 @@ def readable_reference(ref: Path) -> Path:
     return ref
 
 
-def choose_reference(
+def choose_references(
     clips: Sequence[ImportedClip], staging: Path, ref: Path | None
-) -> tuple[list[ImportedClip], dict[str, str | None]]:
-    """Write `ref.wav`, the user's or the clearest clip.
+) -> tuple[list[ImportedClip], list[Record], list[Problem]]:
+    """Write a reference for each speaker, the user's or the clearest clip.
 
     Returns:
-        The clips that are left, and what the record says of the reference.
+        The clips that are left, what the record says of each reference, and a problem for each
+        clip of a speaker who has none.
+
+    Raises:
+        UserError: When no speaker has one, or one is given for several.
     """
+    speakers = list(dict.fromkeys(clip.speaker for clip in clips))
     if ref is not None:
+        if len(speakers) > 1:
+            fix = "Leave --ref out, or import one speaker at a time."
+            raise UserError(Problem("--ref", "one speaker", str(len(speakers)), fix))
         write_sound(staging / REF, *read_mono(ref), "WAV", "PCM_16")
-        return list(clips), {"from": ref.name, "rule": "given", "text": None}
+        return list(clips), [{"from": ref.name, "rule": "given", "text": None}], []
     low_s, high_s = AuditParams().ref_duration_s
-    fit = [clip for clip in clips if low_s <= clip.duration_s <= high_s]
-    fit = sorted(fit, key=lambda clip: sha256_bytes(clip.audio.encode()))[:MAX_MEASURED]
-    ranked = [(rank, clip) for clip in fit if (rank := _rank(clip, staging)) is not None]
-    if not ranked or len(clips) < 2:
-        expected = f"a clip of {low_s:g} to {high_s:g} s among others"
-        found = f"none among {len(clips)}"
-        raise UserError(Problem("the reference", expected, found, "Give one with --ref."))
-    chosen = min(ranked, key=lambda item: item[0])[1]
-    write_sound(staging / REF, *read_mono(staging / chosen.audio), "WAV", "PCM_16")
-    rest = [clip for clip in clips if clip is not chosen]
-    return rest, {"from": chosen.audio, "rule": REF_RULE, "text": chosen.text}
+    rest: list[ImportedClip] = []
+    found: list[Record] = []
+    problems: list[Problem] = []
+    for speaker in speakers:
+        own = [clip for clip in clips if clip.speaker == speaker]
+        fit = [clip for clip in own if low_s <= clip.duration_s <= high_s]
+        fit = sorted(fit, key=lambda clip: sha256_bytes(clip.audio.encode()))[:MAX_MEASURED]
+        ranked = [(rank, clip) for clip in fit if (rank := _rank(clip, staging)) is not None]
+        if not ranked or len(own) < 2:
+            expected = f"a clip of {low_s:g} to {high_s:g} s among others, for the reference"
+            told = f"none among {len(own)}" + (f" of {speaker}" if speaker else "")
+            fix = "Give one with --ref."
+            problems += [Problem(clip.where, expected, told, fix) for clip in own]
+            continue
+        chosen = min(ranked, key=lambda item: item[0])[1]
+        name = reference_name(speaker)
+        write_sound(staging / name, *read_mono(staging / chosen.audio), "WAV", "PCM_16")
+        rest += [clip for clip in own if clip is not chosen]
+        told_of = {"speaker": speaker, "file": name} if speaker else {}
+        found.append({"from": chosen.audio, "rule": REF_RULE, "text": chosen.text, **told_of})
+    if not found:
+        raise UserError(replace(problems[0], where="the reference"))
+    return [clip for clip in clips if clip in rest], found, problems
+
+
+def reference_name(speaker: str | None) -> str:
+    """Return the path of a speaker's reference in the folder."""
+    if speaker is None:
+        return REF
+    safe = re.sub(r"[^\w-]", "_", speaker)[:40]
+    return f"refs/{safe}-{sha256_bytes(speaker.encode())[:6]}.wav"
 
 
 def _rank(clip: ImportedClip, staging: Path) -> tuple[bool, bool, int, float, str] | None:
@@ -197,10 +209,12 @@ def manifest_rows(
     clips: Iterable[ImportedClip], language: str | None, consent: str | None
 ) -> Iterator[dict[str, str]]:
     """Yield the rows of the manifest, as the audit reads them."""
-    same = {"language": language, "consent": consent}
     for clip in clips:
-        row = {"audio": clip.audio, "text": clip.text, "ref_audio": REF}
-        yield row | {key: value for key, value in same.items() if value is not None}
+        row = {"audio": clip.audio, "text": clip.text, "ref_audio": reference_name(clip.speaker)}
+        more = {
+            "language": language or clip.language, "consent": consent, "speaker": clip.speaker
+        }  # fmt: skip
+        yield row | {key: value for key, value in more.items() if value is not None}
 
 
 def checked_consent(consent: str | None) -> str | None:
@@ -221,24 +235,37 @@ def finish(
     staging: Path,
     clips: Sequence[ImportedClip],
     left_out: Sequence[Problem],
-    facts: Mapping[str, object],
-    reference: Mapping[str, str | None],
+    facts: Record,
+    references: Sequence[Record],
     language: str | None,
     consent: str | None,
 ) -> ImportResult:
-    """Write manifest and record, and move the folder to its place."""
+    """Write manifest and record, and move the folder to its place.
+
+    Every row of the source is a clip, a reference, one of another speaker, or listed.
+    """
+    num_references = sum(item["rule"] != "given" for item in references)
+    given = len(clips) + num_references + facts["num_other_speakers"] + len(left_out)
+    assert given == facts["num_rows"], f"{facts['num_rows']} rows, of which {given} are known"
     write_jsonl(staging / MANIFEST, manifest_rows(clips, language, consent))
     kept = {clip.audio for clip in clips}
     for file in (staging / "clips").iterdir():
         if f"clips/{file.name}" not in kept:
             file.unlink()
     minutes = sum(clip.duration_s for clip in clips) / 60.0
+    trimmed = [
+        {"audio": clip.audio, "before_s": clip.trimmed_s[0], "after_s": clip.trimmed_s[1]}
+        for clip in clips
+        if any(clip.trimmed_s)
+    ]
     record = {
         "schema": SCHEMA,
         "voxadapt": __version__,
         "plan": read_json(staging / PLAN),
         **facts,
-        "reference": reference,
+        "reference": references[0],
+        **({"references": list(references)} if len(references) > 1 else {}),
+        **({"trimmed": trimmed} if trimmed else {}),
         "num_imported": len(clips),
         "minutes": round(minutes, 4),
         "num_left_out": len(left_out),
@@ -246,7 +273,8 @@ def finish(
         "manifest_sha256": sha256_file(staging / MANIFEST),
     }
     write_json(staging / RECORD, record)
-    shutil.rmtree(staging / "unpacked", ignore_errors=True)
+    for name in ("unpacked", "converted"):
+        shutil.rmtree(staging / name, ignore_errors=True)
     (staging / PLAN).unlink()
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -254,8 +282,11 @@ def finish(
         os.replace(out, old)
     os.replace(staging, out)
     shutil.rmtree(old, ignore_errors=True)
-    sentence = (
-        f"{out / MANIFEST}: {len(clips)} clips, {minutes:.1f} min; {len(left_out)} left out. "
-        f"The reference is {reference['from']}."
-    )
-    return ImportResult(sentence, tuple(left_out), record)
+    said = [
+        f"{out / MANIFEST}: {len(clips)} clips, {minutes:.1f} min; {len(left_out)} left out",
+        *([f"{facts['num_other_speakers']} of other speakers"]
+          if facts["num_other_speakers"] else []),
+        *([f"{len(trimmed)} trimmed"] if trimmed else []),
+    ]  # fmt: skip
+    whose = references[0]["from"] if len(references) == 1 else f"one of each of {len(references)}"
+    return ImportResult(f"{', '.join(said)}. The reference is {whose}.", tuple(left_out), record)

@@ -29,11 +29,13 @@ from voxadapt.prepare.drafts import (
     rows_of,
     transcribe_clips,
 )
-from voxadapt.prepare.import_folder import REF, write_sound
+from voxadapt.prepare.import_corpus import MODEL_LANGUAGES
+from voxadapt.prepare.import_folder import REF
 from voxadapt.prepare.init_options import InitOptions, InitResult, check, language_name
 from voxadapt.prepare.new_project import PROFILES, new_project, source_folder
 from voxadapt.prepare.reference import RULE, measure_clip, propose
 from voxadapt.prepare.respelling_template import respelling_template
+from voxadapt.prepare.sound import write_sound
 from voxadapt.prepare.sources import find_recordings, read_lines, usable_texts
 from voxadapt.prepare.transcribe import LazyTranscriber
 from voxadapt.prepare.transcript_table import Entry, write_table
@@ -76,6 +78,11 @@ def init(folder: Path, options: InitOptions) -> InitResult:
     if options.audio is not None:
         find_recordings(options.audio)
     lines = []
+    if name in MODEL_LANGUAGES.values():
+        lines.append(
+            f"The Base speaks {str(name).capitalize()} already: for a voice that speaks it, leave "
+            "--language out. What follows changes how the Base reads it."
+        )
     if not (folder / "params.yaml").is_file():
         if options.audio is None and options.text is None:
             fix = "Say --audio FOLDER, --text FILE, or both."
@@ -237,7 +244,9 @@ def _audit(
     Returns:
         The audit, None where the corpus as a whole is refused; and why it is.
     """
-    limits = limits_of(params, workspace).model_copy(update={"min_total_minutes": 1e-6})
+    limits = limits_of(params, workspace).model_copy(
+        update={"min_total_minutes": 1e-6, "on_error": "stop"}
+    )
     split = params.split
     if workspace.language is not None and params.language is not None:
         split = params.language.split

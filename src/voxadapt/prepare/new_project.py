@@ -72,7 +72,11 @@ def new_project(folder: Path, profile: str) -> str:
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         fix = "Name another one; nothing is overwritten."
         problems.append(Problem(str(folder), "a new or empty folder", "something there", fix))
-    if profile not in known:
+    if profile == MINIATURE:
+        found = "a profile of VoxAdapt's repository, which holds its models and corpora"
+        fix = "Clone the repository to try it; here, choose one of them."
+        problems.append(Problem("--profile", f"one of {', '.join(known)}", found, fix))
+    elif profile not in known:
         problems.append(
             Problem("--profile", f"one of {', '.join(known)}", profile, "Choose one of them.")
         )

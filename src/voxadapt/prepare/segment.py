@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf, log
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import soundfile as sf
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from voxadapt.core.errors import Problem
 from voxadapt.data.audio import FRAME_S, HOP_S, frame_levels_db, speech_frames, to_mono
 from voxadapt.data.lines import shown
-from voxadapt.data.text import num_spoken_characters
+from voxadapt.data.text import dominant_script, num_spoken_characters
 
 PAUSE_S = 0.2  # silence at which a recording may be cut
 EDGE_S = 0.15  # silence that a clip keeps at either end
@@ -32,6 +33,13 @@ SHORTEST_S = 1.5  # no shorter clip is made by choice, where the limit allows sh
 RATE_SPREAD = 0.3  # of the logarithm of speech per letter, from line to line
 PAUSE_COST_S = 0.3  # a pause of this length within a line costs as much as one such deviation
 SENTENCE_MARKS = ".!?…。！？؟।"
+INNER_MARKS = re.compile(rf"[{SENTENCE_MARKS},;:—–،、，；：-]")
+#: Letters, marks and digits in a second of speech, the slowest and the fastest readers' by script.
+LETTERS_PER_S = {
+    "": (5.0, 28.0), "ARABIC": (3.5, 24.0), "HEBREW": (3.5, 24.0),
+    "HAN/KANA": (1.5, 14.0), "HANGUL": (1.5, 14.0),
+}  # fmt: skip
+MIN_LETTERS = 12  # fewer say little of a rate
 BETWEEN_SENTENCES = re.compile(rf"(?<=[{SENTENCE_MARKS}])[\"'”’»)]*\s+")
 
 Span = tuple[float, float]  # start and end, seconds
@@ -214,7 +222,35 @@ def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str
             problem = Problem(recording, "a text that fits the recording", found, fix)
             return [Segment(spans[0][0], spans[-1][1], problem=problem)]
         pieces = [Segment(*span, line) for span, line in zip(placed, lines, strict=True)]
+        if (mismatch := _mismatch(spans, pieces)) is not None:
+            fix = "Write a line for each sentence that is heard, in order, or take the text away."
+            problem = Problem(recording, "a text that fits the recording", mismatch, fix)
+            return [Segment(spans[0][0], spans[-1][1], problem=problem)]
     return [_judged(piece, recording, clip_s) for piece in pieces]
+
+
+def _mismatch(spans: Sequence[Span], pieces: Sequence[Segment]) -> str | None:
+    """Say why these lines cannot be what was read, None where they can.
+
+    Nobody reads so fast or so slowly, or pauses so often within a line as between lines.
+    """
+    gaps = [(start_s, start_s - end_s) for (_, end_s), (start_s, _) in pairwise(spans)]
+    edges = {piece.start_s for piece in pieces}
+    between = [gap_s for start_s, gap_s in gaps if start_s in edges]
+    long_s = max(BETWEEN_S, 0.75 * median(between)) if between else 2 * BETWEEN_S
+    for piece in pieces:
+        inside = [span for span in spans if piece.start_s <= span[0] < piece.end_s]
+        speech_s = sum(end_s - start_s for start_s, end_s in inside)
+        letters = num_spoken_characters(piece.text)
+        script = dominant_script([piece.text]) or ""
+        low, high = LETTERS_PER_S.get(script, LETTERS_PER_S[""])
+        if letters >= MIN_LETTERS and not low <= letters / max(speech_s, 1e-3) <= high:
+            return f"{letters} letters in {speech_s:.1f} s of speech: {shown(piece.text, 40)}"
+    marks = sum(len(INNER_MARKS.findall(piece.text.strip()[:-1])) for piece in pieces)
+    num_long = sum(gap_s >= long_s for start_s, gap_s in gaps if start_s not in edges)
+    if num_long > max(1, marks):
+        return f"{len(pieces)} lines for {num_long + len(pieces)} stretches between long pauses"
+    return None
 
 
 def join_phrases(

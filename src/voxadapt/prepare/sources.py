@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.data.audio import AudioError, probe
+from voxadapt.data.audio import AudioError
 from voxadapt.data.audit import CONTAINERS
-from voxadapt.data.manifest import check_text
+from voxadapt.data.manifest import ManifestFiles, check_text
 from voxadapt.data.text import fold_text, has_digit, has_markup
 from voxadapt.data.texts import read_texts
+from voxadapt.prepare.sound import NO_FFMPEG, OTHER_CONTAINERS, needs_ffmpeg
 
 COMMENT = "#"
-OTHER_CONTAINERS = {".m4a", ".aac", ".wma", ".mp4", ".webm", ".amr", ".caf"}
 
 
 def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
@@ -28,13 +29,21 @@ def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
         raise UserError(Problem(f"--audio {folder}", "a folder", "nothing there", "Correct it."))
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
     found, problems = [], []
+    checks = ManifestFiles(folder)
     for path in files:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or path.suffix.lower() not in CONTAINERS.keys() | OTHER_CONTAINERS:
             continue
         try:
-            probe(path)
-            found.append(path)
+            if path != folder:
+                below = path.relative_to(folder).as_posix()
+                if (problem := checks.place(path.name, "audio", below)[1]) is not None:
+                    problems.append(problem)
+                    continue
+            if not needs_ffmpeg(path) or shutil.which("ffmpeg") is not None:
+                found.append(path)
+                continue
+            raise AudioError(f"libsndfile cannot read it whole; {NO_FFMPEG}")
         except (AudioError, OSError) as error:
             fix = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav), or take it away."
             problems.append(Problem(path.name, "a recording that can be read", str(error), fix))

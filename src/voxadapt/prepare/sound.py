@@ -1,0 +1,167 @@
+"""Sound of a source as clips: cut, converted by ffmpeg, loaded by lhotse, trimmed."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+from numpy.typing import NDArray
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import replacing, write_atomic
+from voxadapt.data.audio import HOP_S, AudioError, decode, measure, probe, to_mono
+
+#: Formats that ffmpeg may read: no playlists, which name other files.
+FFMPEG_FORMATS = (
+    "aac,ac3,aiff,amr,asf,au,avi,caf,eac3,flac,flv,matroska,mov,mp3,mpeg,mpegts,ogg,w64,wav,webm"
+)
+OTHER_CONTAINERS = {
+    ".m4a", ".aac", ".wma", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".amr", ".caf", ".3gp",
+}  # fmt: skip
+LIBSNDFILE = (b"RIFF", b"FORM", b"fLaC", b"RF64")  # what it refuses here, ffmpeg reads in part
+NO_FFMPEG = "ffmpeg, which reads it, is not installed"
+LENGTH_SLACK_S = 0.1
+TRIM_FROM_S = 0.3  # a longer silence at an edge is trimmed
+TRIM_TO_S = 0.15
+
+
+def needs_ffmpeg(path: Path) -> bool:
+    """Tell whether libsndfile cannot read a file, or reads only a part of it.
+
+    Raises:
+        AudioError: When the file is broken, which nothing mends.
+    """
+    try:
+        info = probe(path)
+        if info.container not in ("WAV", "WAVEX", "FLAC"):
+            decode(path)
+        return False
+    except AudioError as error:
+        with open(path, "rb") as stream:
+            magic = stream.read(4)
+        if "cut off" in str(error) or magic in LIBSNDFILE:
+            raise
+        return True
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write the first audio stream of a file as FLAC at its own rate, with ffmpeg.
+
+    Raises:
+        AudioError: When there is no ffmpeg, or it cannot read the file whole.
+    """
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise AudioError(f"libsndfile cannot read it whole; {NO_FFMPEG}")
+    with replacing(target) as part:
+        command = [
+            program, "-nostdin", "-v", "error", "-xerror", "-y", "-protocol_whitelist", "file",
+            "-format_whitelist", FFMPEG_FORMATS, "-i", f"file:{source.resolve()}",
+            "-map", "0:a:0", "-vn", "-f", "flac", "-bitexact", f"file:{part.resolve()}",
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode:
+            told = done.stderr.decode(errors="replace").strip().splitlines()
+            raise AudioError(f"ffmpeg cannot read it whole ({(told or ['no audio'])[-1][:100]})")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file whole."""
+    part = target.with_name(f".{target.name}.part")
+    shutil.copyfile(source, part)
+    os.replace(part, target)
+
+
+def cut_clip(source: Path, target: Path, start_s: float, length_s: float) -> None:
+    """Write a part of a file as FLAC, at its own rate.
+
+    Raises:
+        AudioError: When the part leaves the file.
+    """
+    with sf.SoundFile(source) as stream:
+        total_s = stream.frames / stream.samplerate
+        if start_s + length_s > total_s + LENGTH_SLACK_S:
+            raise AudioError(f"{start_s:g} s + {length_s:g} s in a file of {total_s:.2f} s")
+        stream.seek(min(round(start_s * stream.samplerate), stream.frames - 1))
+        samples = stream.read(round(length_s * stream.samplerate), dtype="float32", always_2d=True)
+        rate_hz, subtype = stream.samplerate, stream.subtype
+    write_sound(target, to_mono(samples), rate_hz, "FLAC", depth(subtype))
+
+
+def load_cut(cut: Mapping[str, Any], source: Path, target: Path) -> None:
+    """Write a cut as lhotse loads it, transforms and all, as FLAC.
+
+    Raises:
+        AudioError: When lhotse cannot load it, or finds another length or channel.
+        UserError: When lhotse is not installed.
+    """
+    try:
+        from lhotse.serialization import deserialize_item
+    except ImportError:
+        fix = "pip install lhotse."
+        raise UserError(Problem("lhotse", "the library", "it is not installed", fix)) from None
+    recording = dict(cut["recording"])
+    recording["sources"] = [{**recording["sources"][0], "source": str(source)}]
+    info = probe(source)
+    stated_s = recording["num_samples"] / recording["sampling_rate"]
+    has_transforms = bool(recording.get("transforms"))
+    if not has_transforms and abs(info.duration_s - stated_s) > LENGTH_SLACK_S:
+        raise AudioError(f"{info.duration_s:.2f} s; its recording says {stated_s:.2f} s")
+    channels = recording["sources"][0].get("channels", [0])
+    if cut["channel"] not in channels or len(channels) != info.num_channels:
+        raise AudioError(
+            f"{info.num_channels} channels; the cut has channel {cut['channel']} of {channels}"
+        )
+    try:
+        loaded = deserialize_item({**cut, "recording": recording})
+        samples, rate_hz = loaded.load_audio(), loaded.sampling_rate
+    except Exception as error:  # lhotse's own types, assertions, those of its back-ends
+        reason = " ".join(str(error).split())[:100]
+        raise AudioError(f"lhotse cannot load it ({type(error).__name__}: {reason})") from None
+    seconds = samples.shape[-1] / rate_hz
+    if abs(seconds - cut["duration"]) > LENGTH_SLACK_S or len(samples) != 1:
+        raise AudioError(f"{seconds:.2f} s; the cut says {cut['duration']:.2f} s")
+    write_sound(target, samples[0], rate_hz, "FLAC", depth(sf.info(source).subtype))
+
+
+def depth(subtype: str) -> str:
+    """Return the PCM subtype that holds what libsndfile's `subtype` does, as far as FLAC can."""
+    return "PCM_24" if subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE") else "PCM_16"
+
+
+def write_sound(
+    target: Path, samples: NDArray[np.float32], rate_hz: int, kind: str, subtype: str
+) -> None:
+    """Write [num_samples] as a file of libsndfile's `kind` and `subtype`, whole or not at all."""
+    stream = io.BytesIO()
+    sf.write(stream, np.clip(samples, -1.0, 1.0), rate_hz, format=kind, subtype=subtype)
+    write_atomic(target, stream.getvalue())
+
+
+def trim(path: Path, target: Path) -> tuple[float, float]:
+    """Write a clip without long silence at its edges as FLAC.
+
+    Returns:
+        Seconds taken away before and after the speech; nothing is written where there are none.
+
+    Raises:
+        AudioError: When it cannot be read.
+    """
+    samples, rate_hz = decode(path)
+    found = measure(samples, rate_hz)
+    lead_s, trail_s = (
+        max(0.0, edge_s - TRIM_TO_S) if edge_s > TRIM_FROM_S and found.speech_s else 0.0
+        for edge_s in (found.lead_silence_s, found.trail_silence_s)
+    )
+    if max(lead_s, trail_s) < HOP_S:
+        return 0.0, 0.0
+    first, end = round(lead_s * rate_hz), len(samples) - round(trail_s * rate_hz)
+    write_sound(target, samples[first:end], rate_hz, "FLAC", depth(sf.info(path).subtype))
+    return round(lead_s, 3), round(trail_s, 3)

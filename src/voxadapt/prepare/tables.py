@@ -1,0 +1,420 @@
+"""Tables of a corpus: lines of cells with or without a header, and JSON objects, as rows.
+
+A column is known by the header, by what it holds, or because the user says so. Where neither the
+header nor the content is clear, nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.records import Record
+from voxadapt.data.lines import json_lines, parse_object, shown
+from voxadapt.data.text import num_spoken_characters
+
+Span = tuple[float, float]  # start and length, seconds
+LJSPEECH = ("audio", "text", "normalised")
+ROLES = ("audio", "text", "normalised", "speaker", "language", "-")
+#: Names of columns in headers, the first that is there counts.
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "audio": ("audio", "audio_file", "audio_filepath", "audio_filename", "audio_path", "audios",
+              "file_name", "filename", "file", "file_path", "filepath", "path", "wav", "wav_path",
+              "wav_file", "wav_filename", "clip", "utterance_id", "utt_id", "id"),
+    "text": ("text", "transcription", "transcript", "sentence", "text_original", "raw_text"),
+    "normalised": ("normalized_text", "normalised_text", "text_normalized", "text_normalised",
+                   "normalized_transcription", "normalized", "normalised"),
+    "speaker": ("speaker", "speaker_id", "client_id", "speaker_name", "spk", "spk_id"),
+    "language": ("language", "lang"),
+}  # fmt: skip
+PLACES = ("", "wavs/", "clips/", "wav/", "audio/")
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+LANGUAGES = frozenset(
+    "zh en ja ko yue de fr ru pt es it ms id all_zh all_ja all_ko all_yue jp kr auto".split()
+)
+SAMPLED = 500  # rows that say what a column holds
+ALIKE = 0.5  # of two texts of a row, the second is the first, normalised
+MAX_RECORD_LINES = 20
+_PHONEMES = re.compile("[ˈˌː]")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One utterance of a source.
+
+    Attributes:
+        where: File and line, for messages.
+        name: What the clip may be called.
+        audio: Path as the source gives it; absolute, or relative to the folder of the audio.
+        text: Transcript.
+        speaker: As the source names it; None where it does not.
+        language: As the source names it.
+        span_s: Start and length in the file, seconds; None for the whole file.
+        length_s: Length that the source states, to be held against the file.
+        packed: File of pyarrow's and row in it that hold the audio itself.
+        cut: lhotse's cut of one supervision, as its JSON has it.
+    """
+
+    where: str
+    name: str
+    audio: str
+    text: str
+    speaker: str | None = None
+    language: str | None = None
+    span_s: Span | None = None
+    length_s: float | None = None
+    packed: tuple[Path, int] | None = None
+    cut: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user says of the columns.
+
+    Attributes:
+        columns: Role of each column, in order; none where the table shows it.
+        text_column: Name of the column that holds the text.
+        is_ljspeech: Whether `--format` says that there is id, text and, perhaps, normalised text.
+    """
+
+    columns: tuple[str, ...] = ()
+    text_column: str | None = None
+    is_ljspeech: bool = False
+
+    @classmethod
+    def of(cls, columns: str | None, text_column: str | None, kind: str | None = None) -> Wanted:
+        """Check `--columns`."""
+        listed = tuple(part.strip() for part in columns.split(",")) if columns else ()
+        needed = {"audio", "text"} - {"text" if part == "normalised" else part for part in listed}
+        repeated = [part for part in set(listed) - {"-"} if listed.count(part) > 1]
+        if listed and (needed or repeated or set(listed) - set(ROLES)):
+            expected = f"{', '.join(ROLES[:-1])}, each once, or - for another column"
+            raise UserError(Problem("--columns", expected, str(columns), "Name audio and text."))
+        return cls(listed, text_column, kind == "ljspeech")
+
+
+Item = tuple[str, Record | Problem]  # where, and what is there: cells by role, or what is wrong
+
+
+def read_table(file: Path, wanted: Wanted, find: Callable[[str], str]) -> list[Item]:
+    """Read the lines of a table with cells by role.
+
+    Args:
+        file: Cells between `|`, tabs, semicolons or commas.
+        wanted: What the user says of the columns.
+        find: Returns the path of the audio that a cell names; its suffix says whether there is one.
+
+    Raises:
+        UserError: When it is not clear which column is what.
+    """
+    lines = list(json_lines(file, []))
+    readable = [(number, line) for number, line in lines if isinstance(line, str)]
+    if not readable:
+        problems = [line for _, line in lines if isinstance(line, Problem)]
+        raise UserError(problems or Problem(str(file), "rows", "none", "Name another file."))
+    delimiter, roles, has_header = _dialect(file, [line for _, line in readable], wanted, find)
+    items: list[Item] = [(line.where, line) for _, line in lines if isinstance(line, Problem)]
+    audio_at, width = roles.index("audio"), len(roles)
+
+    def is_row(line: str) -> bool:
+        cells = _cells(line, delimiter) or []
+        return len(cells) == width and Path(find(cells[audio_at])).suffix.lower() in SUFFIXES
+
+    for number, cells, line in _records(readable[has_header:], delimiter, width, is_row):
+        where = f"{file.name}:{number}"
+        short = roles[-1:] == ("normalised",) and cells is not None and len(cells) == len(roles) - 1
+        if cells is None or (len(cells) != len(roles) and not short):
+            found = "an open quotation mark" if cells is None else f"{len(cells)}: {shown(line)}"
+            fix = f"Is there a {delimiter!r} in the text? Mend the line."
+            items.append((where, Problem(where, f"{len(roles)} columns", found, fix)))
+            continue
+        items.append((where, dict(zip(roles, cells, strict=False))))
+    return items
+
+
+def read_objects(file: Path, wanted: Wanted) -> list[Item]:
+    """Read JSON objects, one a line or in a list, with their values by role."""
+    if file.suffix == ".json":
+        found = _json_list(file)
+    else:
+        shape = '{"audio": "…", "text": "…"}'
+        found = [
+            (f"{file.name}:{number}", parse_object(f"{file.name}:{number}", line, shape)
+             if isinstance(line, str) else line)
+            for number, line in json_lines(file, [])
+        ]  # fmt: skip
+    items: list[Item] = []
+    for where, values in found:
+        if isinstance(values, Problem):
+            items.append((where, values))
+            continue
+        if "audios" in values or "messages" in values:
+            values = _of_messages(values)
+        names = [key for key, value in values.items() if value is not None]
+        try:
+            roles = of_header(where, names, wanted.text_column)
+        except UserError as error:
+            items.append((where, error.problems[0]))
+            continue
+        known = {role: values[name] for name, role in zip(names, roles, strict=True) if role != "-"}
+        timing = {key: values[key] for key in ("offset", "duration") if key in values}
+        items.append((where, {**known, **timing}))
+    return items
+
+
+def _json_list(file: Path) -> list[tuple[str, Any]]:
+    """Read a JSON file that holds one list of objects."""
+    try:
+        values = json.loads(file.read_bytes().decode("utf-8-sig"))
+        if not isinstance(values, list):
+            raise ValueError(f"{type(values).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        found = " ".join(str(error).split())[:80]
+        problem = Problem(str(file), "a list of objects, or one a line", found, "Mend the file.")
+        raise UserError(problem) from None
+    return [
+        (where, item if isinstance(item, dict)
+         else Problem(where, "an object", shown(item, 40), "Mend the row."))
+        for number, item in enumerate(values, start=1)
+        for where in [f"{file.name}, row {number}"]
+    ]  # fmt: skip
+
+
+def _of_messages(values: Record) -> Record:
+    """Turn a dialogue with one recording into audio and text: what is said beside `<audio>`."""
+    known = {key: value for key, value in values.items() if key not in ("messages", "audios")}
+    audios, messages = values.get("audios"), values.get("messages")
+    if isinstance(audios, list) and len(audios) == 1:
+        known["audio"] = audios[0]
+    elif audios is not None:
+        known["audio"] = audios
+    said = {
+        item.get("role"): item["content"]
+        for item in (messages if isinstance(messages, list) else [])
+        if isinstance(item, dict) and isinstance(item.get("content"), str)
+    }
+    answer, asked = said.get("assistant", ""), said.get("user", "")
+    if text := (answer if "<audio>" not in answer else asked).replace("<audio>", "").strip():
+        known["text"] = text
+    return known
+
+
+def row_of(where: str, values: Record | Problem, find: Callable[[str], str]) -> Row | Problem:
+    """Make a row of values by role, or say which of them is wrong."""
+    if isinstance(values, Problem):
+        return values
+    audio = values.get("audio")
+    if isinstance(audio, dict):
+        audio = audio.get("path")
+    text = values.get("normalised") or values.get("text")
+    for role, value in (("audio", audio), ("text", text)):
+        if not isinstance(value, str):
+            found = f"{type(value).__name__} {shown(value, 40)}" if value is not None else "none"
+            return Problem(where, f"{role} as a string", found, "Mend the row.")
+    for role in ("speaker", "language"):
+        if not isinstance(values.get(role), str | int | None):
+            return Problem(where, f"{role} as a name", shown(values[role], 40), "Mend the row.")
+    speaker, language = (str(values.get(role) or "").strip() or None for role in
+                         ("speaker", "language"))  # fmt: skip
+    if isinstance(values.get("speaker"), int):
+        speaker = str(values["speaker"])
+    assert isinstance(audio, str) and isinstance(text, str)
+    timing = [values.get("offset"), values.get("duration")]
+    for value in timing:
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            return Problem(where, "offset and duration in seconds", shown(value), "Mend the row.")
+    offset, duration = timing
+    if (duration is None and offset is not None) or (duration or 1) <= 0 or (offset or 0) < 0:
+        return Problem(where, "an offset with a duration", shown(timing), "Mend the row.")
+    row = Row(where, Path(audio.strip()).stem, find(audio.strip()), text, speaker, language)
+    if offset is not None and duration is not None:
+        return replace(row, span_s=(float(offset), float(duration)))
+    return row if duration is None else replace(row, length_s=float(duration))
+
+
+# --- lines and columns ---------------------------------------------------------------------------
+
+
+def _cells(line: str, delimiter: str) -> list[str] | None:
+    """Split one record; None where a quotation mark is open or stands amid a cell."""
+    try:
+        found = next(csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True))
+    except csv.Error:
+        return None
+    return [" ".join(cell.split()) for cell in found]
+
+
+def _records(
+    lines: Sequence[tuple[int, str]], delimiter: str, width: int, is_row: Callable[[str], bool]
+) -> Iterator[tuple[int, list[str] | None, str]]:
+    """Yield line number, cells and line; None for cells that cannot be told apart.
+
+    A quoted text may go over several lines where none of them is a record of its own.
+    """
+    at = 0
+    while at < len(lines):
+        number, line = lines[at]
+        at += 1
+        cells = _cells(line, delimiter)
+        if delimiter in "|\t":  # such tables are seldom quoted: a mark may belong to the text
+            plain = [" ".join(cell.split()) for cell in line.split(delimiter)]
+            if cells is None or (len(cells) != width and len(plain) == width):
+                cells = plain
+        elif cells is None:
+            whole, end = line, at
+            while end < min(len(lines), at + MAX_RECORD_LINES):
+                if is_row(lines[end][1]):
+                    break
+                whole, end = f"{whole}\n{lines[end][1]}", end + 1
+                joined = _cells(whole, delimiter)
+                if joined is not None:
+                    if len(joined) == width:
+                        cells, at = joined, end
+                    break
+        yield number, cells, line
+
+
+def _dialect(
+    file: Path, lines: Sequence[str], wanted: Wanted, find: Callable[[str], str]
+) -> tuple[str, tuple[str, ...], bool]:
+    """Return delimiter, role of each column, and whether the first line is a header."""
+    where = f"{file.name}:1"
+    for delimiter in "|\t;,":
+        names = [name.casefold() for name in _cells(lines[0], delimiter) or []]
+        known = {role for role in NAMES if set(names) & set(NAMES[role])}
+        is_header = len(known) > 1 or (known and all(re.fullmatch(r"\S+", name) for name in names))
+        if is_header and len(names) > 1 and not any(Path(name).suffix for name in names):
+            roles = wanted.columns or of_header(where, names, wanted.text_column)
+            if len(roles) != len(names):
+                _ask(where, lines[0], len(names))
+            return delimiter, tuple(roles), True
+    best: tuple[float, str, list[list[str]]] | None = None
+    for delimiter in "|\t;,":
+        parsed = [_cells(line, delimiter) or line.split(delimiter) for line in lines[:SAMPLED]]
+        width = Counter(map(len, parsed)).most_common(1)[0][0]
+        fitting = [cells for cells in parsed if len(cells) == width]
+        share = len(fitting) / len(parsed)
+        if width > 1 and (best is None or share > best[0]):
+            best = share, delimiter, fitting
+    if best is None:
+        fix = "Name a table, or a file of JSON objects; recordings go with `voxadapt init`."
+        raise UserError(Problem(where, "columns", shown(lines[0]), fix))
+    _, delimiter, sample = best
+    ljspeech = [cells for line in lines[:SAMPLED] if len(cells := line.split("|")) == 3]
+    if delimiter == "|" and len(sample[0]) == 2 and len(ljspeech) * 5 > len(lines[:SAMPLED]):
+        if _of_content(list(zip(*ljspeech, strict=True)), find) == LJSPEECH:
+            sample = ljspeech  # some rows have no normalised text
+    guessed = wanted.columns or None
+    if guessed is None and wanted.is_ljspeech and delimiter == "|" and len(sample[0]) <= 3:
+        guessed = LJSPEECH[: len(sample[0])]
+    guessed = guessed or _of_content(list(zip(*sample, strict=True)), find)
+    if guessed is None or len(guessed) != len(sample[0]):
+        _ask(where, lines[0], len(sample[0]))
+    assert guessed is not None
+    if wanted.text_column == "text" and "normalised" in guessed:
+        guessed = tuple("-" if role == "normalised" else role for role in guessed)
+    elif wanted.text_column not in (None, "text", "normalised"):
+        fix = "The file has no header: say --columns."
+        raise UserError(Problem("--text-column", "a column's name", wanted.text_column or "", fix))
+    column = [
+        cells[guessed.index("text" if "text" in guessed else "normalised")] for cells in sample
+    ]
+    if sum(bool(_PHONEMES.search(text)) for text in column) > len(column) / 2:
+        fix = "Give the sentences; the model reads letters."
+        raise UserError(Problem(where, "texts as one writes them", f"phonemes: {shown(column[0])}",
+                                fix))  # fmt: skip
+    return delimiter, guessed, False
+
+
+def _ask(where: str, line: str, count: int) -> None:
+    """Ask the user for the columns."""
+    fix = (
+        f"Say what each of the {count} columns is, in order, such as --columns "
+        f"{','.join([*('audio', 'text', 'speaker')[:count], *['-'] * (count - 3)])[:200]} "
+        f"({', '.join(ROLES[:-1])}; - passes one over)."
+    )
+    raise UserError(
+        Problem(where, "a header, or columns that can be told apart", shown(line), fix),
+        "It is not clear which column is what.",
+    )
+
+
+def of_header(where: str, names: Sequence[str], text_column: str | None) -> tuple[str, ...]:
+    """Return the role of each column of a header."""
+    folded = [str(name).strip().casefold() for name in names]
+    roles = ["-"] * len(folded)
+    for role, known in NAMES.items():
+        there = [name for name in known if name in folded]
+        if role == "text" and len(there) > 1 and text_column is None:
+            fix = "Say which with --text-column."
+            raise UserError(Problem(where, "one column of texts", ", ".join(there), fix))
+        if there:
+            roles[folded.index(there[0])] = role
+    if text_column is not None:
+        if text_column.casefold() not in folded:
+            found = ", ".join(map(str, names))[:80]
+            raise UserError(
+                Problem(where, f"a column {text_column}", found, "Name it with --text-column.")
+            )
+        roles = ["-" if role in ("text", "normalised") else role for role in roles]
+        roles[folded.index(text_column.casefold())] = "text"
+    for role, fix in (
+        ("audio", "Name it audio, or say --columns."),
+        ("text", "Name it with --text-column."),
+    ):
+        if not {role, "normalised" if role == "text" else role} & set(roles):
+            found = ", ".join(map(str, names))[:80] or "nothing"
+            expected = f"a column {', '.join(NAMES[role][:6])}"
+            raise UserError(Problem(where, expected, found, fix))
+    return tuple(roles)
+
+
+def _of_content(
+    columns: Sequence[Sequence[str]], find: Callable[[str], str]
+) -> tuple[str, ...] | None:
+    """Tell the columns of a table without a header by what they hold; None where it is unclear."""
+    kinds = [_kind(column, find) for column in columns]
+    if kinds.count("audio") > 1:  # a speaker's number may be the name of a file as well
+        kinds = [_kind(column, str) for column in columns]
+    texts = [at for at, kind in enumerate(kinds) if kind == "text"]
+    if len(texts) == 2 and texts[1] - texts[0] == 1:
+        pairs = list(zip(columns[texts[0]], columns[texts[1]], strict=True))[:50]
+        if median(SequenceMatcher(None, a, b).ratio() for a, b in pairs) >= ALIKE:
+            kinds[texts[1]] = "normalised"
+    counts = Counter(kinds)
+    if "language" in kinds and counts["label"] == 1:
+        kinds[kinds.index("label")] = "speaker"
+    elif counts["number"] == 1:
+        kinds[kinds.index("number")] = "speaker"
+    if len(columns) == 2 and counts["audio"] == 1:  # there is nothing else that it could be
+        kinds = ["audio" if kind == "audio" else "text" for kind in kinds]
+    kinds = ["-" if kind == "empty" else kind for kind in kinds]
+    is_clear = kinds.count("audio") == kinds.count("text") == 1 and set(kinds) <= set(ROLES)
+    return tuple(kinds) if is_clear and kinds.count("language") < 2 else None
+
+
+def _kind(column: Sequence[str], find: Callable[[str], str]) -> str:
+    """Say what the cells of a column look like."""
+    filled = [cell for cell in column if cell]
+    if not filled:
+        return "empty"
+    if sum(Path(find(cell)).suffix.lower() in SUFFIXES for cell in filled) * 2 >= len(column):
+        return "audio"
+    distinct = len(set(filled)) / len(filled)
+    if all(re.fullmatch(r"\d{1,6}", cell) for cell in filled):
+        return "number" if distinct <= 0.5 or len(filled) < 8 else "label"
+    if all(cell.casefold() in LANGUAGES for cell in filled):
+        return "language"
+    is_long = median(num_spoken_characters(cell) for cell in filled) >= 8
+    has_words = sum(" " in cell for cell in filled) * 2 > len(filled)
+    varied = distinct > 0.3 or len(filled) < 3
+    return "text" if varied and (is_long or has_words) else "label"

@@ -1,0 +1,419 @@
+"""Kinds of sources and of faults: every row comes in right, or is listed with its reason."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from corpus import sentence, speech_like, write_clip
+from voxadapt.core.errors import UserError
+from voxadapt.core.files import read_jsonl
+from voxadapt.data.manifest import read_raw_manifest
+from voxadapt.prepare.import_corpus import import_corpus
+from voxadapt.prepare.sound import convert
+
+TEXT = [sentence(n) for n in range(8)]
+NAMES = [f"u{n}" for n in range(4)]
+
+
+def lines(template: str, count: int = 4) -> str:
+    return "".join(
+        template.format(n=n, u=f"u{n}", text=TEXT[n], who=("anna", "bob")[n % 2]) + "\n"
+        for n in range(count)
+    )
+
+
+def dialogue(asked: str, answered: str) -> str:
+    rows = [
+        {"messages": [{"role": "user", "content": asked.format(text=TEXT[n])},
+                      {"role": "assistant", "content": answered.format(text=TEXT[n])}],
+         "audios": [f"wavs/u{n}.wav"]}
+        for n in range(4)
+    ]  # fmt: skip
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def objects(**values: str) -> str:
+    return "".join(
+        json.dumps({key: value.format(n=n, text=TEXT[n], who=("anna", "bob")[n % 2])
+                    for key, value in values.items()}) + "\n"
+        for n in range(4)
+    )  # fmt: skip
+
+
+#: File and content; speakers that are kept.
+KINDS: dict[str, tuple[str, str, set[str]]] = {
+    "coqui": ("metadata.csv", "audio_file|text|speaker_name\n" + lines("wavs/{u}.wav|{text}|coqui"),
+              set()),
+    "path, text, speaker": ("metadata.csv", "path|text|speaker\n"
+                            + lines("wavs/{u}.wav|{text}|{who}"), {"anna", "bob"}),
+    "id, speaker, text": ("metadata.csv", "id|speaker|text\n" + lines("{u}|{who}|{text}"),
+                          {"anna", "bob"}),
+    "GPT-SoVITS": ("corpus.list", lines("wavs/{u}.wav|{who}|EN|{text}"), {"anna", "bob"}),
+    "GPT-SoVITS of one": ("corpus.list", lines("wavs/{u}.wav|me|en|{text}"), set()),
+    "StyleTTS2": ("train_list.txt", lines("wavs/{u}.wav|{text}|0"), set()),
+    "VITS": ("filelist_train.txt", lines("wavs/{u}.wav|7|{text}"), set()),
+    "two columns": ("metadata.csv", lines("{u}|{text}"), set()),
+    "LJSpeech": ("metadata.csv", lines("{u}|{text} & more|{text}"), set()),
+    "LJSpeech, none normalised": ("metadata.csv", lines("{u}|{text}|"), set()),
+    "comma, header": ("corpus.csv", "audio,text\n" + lines('wavs/{u}.wav,"{text}"'), set()),
+    "comma, blanks": ("corpus.csv", "audio, text\n" + lines('wavs/{u}.wav, "{text}"'), set()),
+    "comma, no header": ("metadata.csv", lines('wavs/{u}.wav,"{text}"'), set()),
+    "semicolon, header": ("metadata.csv", "audio;text;speaker\n"
+                          + lines("wavs/{u}.wav;{text};{who}"), {"anna", "bob"}),
+    "semicolon, no header": ("metadata.csv", lines("wavs/{u}.wav;{text}"), set()),
+    "tab": ("corpus.tsv", "path\tsentence\n" + lines("{u}.wav\t{text}"), set()),
+    "ms-swift, recognition": ("data.jsonl", dialogue("<audio>What is said?", "{text}"), set()),
+    "ms-swift, synthesis": ("data.jsonl", dialogue("{text}", "<audio>"), set()),
+    "NeMo": ("data.jsonl", objects(audio_filepath="wavs/u{n}.wav", text="{text}"), set()),
+    "our own manifest": ("data.jsonl", objects(audio="wavs/u{n}.wav", text="{text}",
+                                               ref_audio="r.wav", speaker="{who}"),
+                         {"anna", "bob"}),
+    "a list": ("data.json", json.dumps([{"audio": f"wavs/u{n}.wav", "text": TEXT[n]}
+                                        for n in range(4)]), set()),
+    "Windows": ("metadata.csv", "\ufeff" + lines("{u}|{text}").replace("\n", "\r\n"), set()),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recordings") / "wavs"
+    for n in range(8):
+        write_clip(folder / f"u{n}.wav", 3.0 + 0.1 * n, seed=n)
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path, recordings: Path) -> Path:
+    shutil.copytree(recordings, tmp_path / "source" / "wavs")
+    return tmp_path / "source"
+
+
+def rows_of(out: Path) -> dict[str, dict[str, Any]]:
+    rows = read_jsonl(out / "train_raw.jsonl")
+    assert read_raw_manifest(out / "train_raw.jsonl")[1] == []
+    return {Path(row["audio"]).stem: row for row in rows}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kind(source: Path, tmp_path: Path, name: str) -> None:
+    file, content, speakers = KINDS[name]
+    (source / file).write_text(content, encoding="utf-8")
+    done = import_corpus([source], tmp_path / "out", speaker="all" if speakers else None)
+    rows = rows_of(tmp_path / "out")
+    assert done.left_out == () and len(rows) == 4 - (len(speakers) or 1)
+    for stem, row in rows.items():
+        n = int(stem[1:])
+        assert row["text"] == TEXT[n]
+        assert row.get("speaker") == (("anna", "bob")[n % 2] if speakers else None)
+        first, _ = sf.read(source / "wavs" / f"{stem}.wav")
+        assert np.array_equal(first, sf.read(tmp_path / "out" / row["audio"])[0])
+
+
+UNCLEAR = {
+    "id|speaker|text": ("metadata.csv", lines("{u}|{who}|{text}")),
+    "text and speaker": ("metadata.csv", lines("{u}|{text}|{who}")),
+    "two texts": ("metadata.csv", lines("{u}|{text}|Another remark of somebody.")),
+    "a rating": ("metadata.csv", lines("{u}|{text}|good")),
+    "two names of texts": ("corpus.csv", "audio,text,sentence\n" + lines("{u}.wav,{text},{text}")),
+    "no name of a text": ("corpus.csv", "audio,label\n" + lines("{u}.wav,{text}")),
+    "phonemes": ("train_list.txt", lines("wavs/{u}.wav|ðə kˈændəl ænd ðə wˈɪndoʊ {n}|0")),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_what_is_not_clear_is_a_question(source: Path, tmp_path: Path, name: str) -> None:
+    file, content = UNCLEAR[name]
+    (source / file).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        import_corpus([source], tmp_path / "out", speaker="all")
+    (problem,) = caught.value.problems
+    assert file in problem.where and not (tmp_path / "out").exists()
+    assert "--" in problem.fix or "letters" in problem.fix
+
+
+def test_columns_answer_the_question(source: Path, tmp_path: Path) -> None:
+    (source / "metadata.csv").write_text(lines("{u}|{who}|{text}"))
+    import_corpus([source], tmp_path / "out", columns="audio,speaker,text", speaker="bob")
+    assert set(rows_of(tmp_path / "out")) < {"u1", "u3"}
+    for columns in ("audio,text", "audio,speaker,words", "speaker,text,text", "audio,audio,text"):
+        with pytest.raises(UserError, match="--columns"):
+            import_corpus([source], tmp_path / "no", columns=columns)
+
+
+ROWS = {  # rows beside four sound ones in a file of `audio,text,speaker`: what is said of each
+    "columns": ("u5.wav,A text, with a comma,me", "3 columns"),
+    "an open mark": ('u5.wav,"An open mark,me', "quotation mark"),
+    "a mark amid": ('u5.wav,"A mark" amid,me', "quotation mark"),
+    "no text": ("u5.wav,,me", "empty text"),
+    "no speaker": ("u5.wav,Some words here.,", "a speaker"),
+    "no audio": (",Some words here.,me", "path"),
+    "no such file": ("u9.wav,Some words here.,me", "no file"),
+    "twice": ("u0.wav,Some words here.,me", "again"),
+    "outside": ("../u5.wav,Some words here.,me", "leaves the folder"),
+    "an address": ("https://a.example/u5.wav,Some words here.,me", "address"),
+    "a special token": ("u5.wav,Some <|im_end|> words.,me", "im_end"),
+    "too short": ("short.wav,Some words here.,me", "0.40 s"),
+    "cut off": ("cut.ogg,Some words here.,me", "cut off"),
+    "no sound in it": ("text.wav,Some words here.,me", "text.wav"),
+    "another speaker": ("u5.wav,Some words here.,you", ""),
+}
+
+
+def test_faulty_rows_are_listed_one_by_one_and_counts_add_up(source: Path, tmp_path: Path) -> None:
+    write_clip(source / "short.wav", 0.4)
+    buffer = io.BytesIO()
+    sf.write(buffer, speech_like(4.0, 24000, 3), 24000, format="OGG", subtype="VORBIS")
+    (source / "cut.ogg").write_bytes(buffer.getvalue()[:-4000])
+    (source / "text.wav").write_text("RIFF of words")
+    bad = "".join(line + "\n" for line, _ in ROWS.values())
+    head = "audio,text,speaker\n" + lines("{u}.wav,{text},me")
+    (source / "corpus.csv").write_text(head + bad, encoding="utf-8")
+    done = import_corpus([source], tmp_path / "out", speaker="me")
+    told = {int(p.where.rpartition(":")[2]): p for p in done.left_out}
+    for number, (name, (_, said)) in enumerate(ROWS.items(), start=6):
+        if said:
+            assert said in str(told[number]), name
+    record = done.record
+    assert record["num_rows"] == 4 + len(ROWS)
+    assert (record["num_imported"], record["num_other_speakers"]) == (3, 1)
+    assert record["num_left_out"] == len(ROWS) - 1 == len(told)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    faults=st.lists(st.sampled_from(list(ROWS)), max_size=6),
+    order=st.randoms(use_true_random=False),
+)
+def test_any_mixture_of_rows_adds_up(
+    recordings: Path, tmp_path_factory: pytest.TempPathFactory, faults: list[str], order: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("mixture")
+    (folder / "wavs").symlink_to(recordings)
+    made = lines("{u}.wav,{text},me").splitlines() + [ROWS[name][0] for name in faults]
+    order.shuffle(made)
+    (folder / "corpus.csv").write_text("audio,text,speaker\n" + "\n".join(made) + "\n")
+    try:
+        done = import_corpus([folder], folder / "out", speaker="me", audio_root=recordings)
+    except UserError as error:
+        assert error.problems
+        return
+    record = done.record
+    parts = ("num_imported", "num_left_out", "num_other_speakers")
+    assert record["num_rows"] == sum(int(str(record[key])) for key in parts) + 1, "and a reference"
+    assert record["num_rows"] >= len(made) - 1, "a quoted text may take in the line after it"
+
+
+def test_a_text_in_marks_may_go_over_lines(source: Path, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    writer = csv.writer(stream)
+    writer.writerow(["audio", "text"])
+    for n in range(4):
+        writer.writerow([f"u{n}.wav", TEXT[n].replace(" and", "\nand,")])
+    (source / "corpus.csv").write_text(stream.getvalue())
+    assert import_corpus([source], tmp_path / "out").left_out == ()
+    for stem, row in rows_of(tmp_path / "out").items():
+        assert row["text"] == TEXT[int(stem[1:])].replace(" and", " and,")
+
+
+def test_stretches_and_lengths_of_a_manifest_are_held_against_the_file(
+    source: Path, tmp_path: Path
+) -> None:
+    row = {"audio_filepath": "wavs/u7.wav", "text": TEXT[7]}
+    made = [
+        row | {"offset": 0.0, "duration": 1.5, "text": TEXT[1]},
+        row | {"offset": 1.5, "duration": 2.0, "text": TEXT[2]},
+        row | {"offset": 3.0, "duration": 9.0, "text": TEXT[3]},
+        {"audio_filepath": "wavs/u6.wav", "text": TEXT[6], "duration": 3.6},
+        {"audio_filepath": "wavs/u5.wav", "text": TEXT[5], "duration": 9.9},
+        {"audio_filepath": "wavs/u4.wav", "text": ["a", "b"]},
+        {"audio_filepath": "wavs/u3.wav", "text": TEXT[3], "offset": 1.0},
+    ]
+    (source / "data.jsonl").write_text("".join(json.dumps(item) + "\n" for item in made))
+    done = import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u0.wav")
+    assert done.record["num_imported"] == 3
+    told = " ".join(map(str, done.left_out))
+    for part in ("3 s + 9 s", "the row says 9.90 s", "list ['a', 'b']", "an offset with"):
+        assert part in told, part
+
+
+LHOTSE: dict[str, tuple[dict[str, Any], str]] = {
+    "a channel that is not there": ({"channel": 7}, "channel 7"),
+    "another length of the recording": ({"recording": {"duration": 9.0, "num_samples": 144000}},
+                                        "says 9.00 s"),
+    "a cut beyond its recording": ({"start": 2.0}, "in a recording of 3 s"),
+    "a list as a text": ({"supervision": {"text": ["a", "b"]}}, "['a', 'b']"),
+    "a supervision beyond its cut": ({"supervision": {"duration": 9.0}}, "a supervision of"),
+    "a command": ({"source": {"type": "command", "source": "touch /tmp/x"}}, "type command"),
+    "two sources": ({"sources": 2}, "ValueError"),
+    "a mixture": ({"type": "MixedCut"}, "a MixedCut"),
+}  # fmt: skip
+
+
+def cut_of(**change: Any) -> dict[str, Any]:
+    source = {"type": "file", "channels": [0], "source": "wavs/u0.wav"} | change.get("source", {})
+    recording = {
+        "id": "u0", "sampling_rate": 16000, "num_samples": 48000, "duration": 3.0,
+        "sources": [source] * change.get("sources", 1),
+    } | change.get("recording", {})  # fmt: skip
+    part = {"id": "s0", "recording_id": "u0", "start": 0.0, "duration": 3.0, "channel": 0,
+            "text": TEXT[0], "speaker": "me"} | change.get("supervision", {})  # fmt: skip
+    return {
+        "id": "c0", "type": change.get("type", "MonoCut"), "start": change.get("start", 0.0),
+        "duration": 3.0, "channel": change.get("channel", 0), "recording": recording,
+        "supervisions": [part],
+    }  # fmt: skip
+
+
+def test_cuts_are_held_against_their_files(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lhotse")
+    good = [
+        cut_of(source={"source": f"wavs/u{n}.wav"}, supervision={"text": TEXT[n], "id": f"good{n}"},
+               recording={"duration": 3.0 + n / 10, "num_samples": 48000 + 1600 * n})
+        for n in (1, 2)
+    ]  # fmt: skip
+    bad = [cut_of(**change) for change, _ in LHOTSE.values()]
+    (source / "cuts.jsonl").write_text("".join(json.dumps(c) + "\n" for c in [*good, *bad]))
+    done = import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
+    assert set(rows_of(tmp_path / "out")) == {"good1", "good2"}
+    told = {int(p.where.rpartition(":")[2]): str(p) for p in done.left_out}
+    for number, (name, (_, said)) in enumerate(LHOTSE.items(), start=3):
+        assert said in told[number], name
+
+
+def test_transforms_of_a_cut_are_applied(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("lhotse")
+    fast = {"transforms": [{"name": "Speed", "kwargs": {"factor": 1.25}}],
+            "duration": 2.4, "num_samples": 38400}  # fmt: skip
+    part = {"duration": 2.4}
+    cuts = [
+        cut_of(recording=fast, supervision=part) | {"duration": 2.4},
+        cut_of(source={"source": "wavs/u1.wav"}, supervision={"id": "s1", "text": TEXT[1]},
+               recording={"duration": 3.1, "num_samples": 49600}),
+    ]  # fmt: skip
+    (source / "cuts.jsonl").write_text("".join(json.dumps(cut) + "\n" for cut in cuts))
+    import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
+    assert sf.info(tmp_path / "out" / rows_of(tmp_path / "out")["s0"]["audio"]).duration == 2.4
+
+
+def test_links_out_of_the_source_are_not_followed(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.csv").write_text(lines("{u}|{text}"))
+    (source / "metadata.csv").symlink_to(tmp_path / "secret.csv")
+    with pytest.raises(UserError, match="a link that leaves the folder"):
+        import_corpus([source], tmp_path / "out")
+
+
+def test_a_replaced_recording_is_imported_anew(source: Path, tmp_path: Path) -> None:
+    (source / "metadata.csv").write_text(lines("{u}|{text}"))
+    import_corpus([source], tmp_path / "out")
+    stem, row = next(iter(rows_of(tmp_path / "out").items()))
+    times = os.stat(source / "wavs" / f"{stem}.wav")
+    write_clip(source / "wavs" / f"{stem}.wav", times.st_size // 2 / 16000, seed=99)
+    os.utime(source / "wavs" / f"{stem}.wav", ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(UserError, match="--force"):
+        import_corpus([source], tmp_path / "out")
+    import_corpus([source], tmp_path / "out", force=True)
+    new = (source / "wavs" / f"{stem}.wav").read_bytes()
+    assert (tmp_path / "out" / row["audio"]).read_bytes() == new
+
+
+def test_places_that_are_no_folder_to_write(source: Path, monkeypatch: Any) -> None:
+    (source / "metadata.csv").write_text(lines("{u}|{text}"))
+    with pytest.raises(UserError, match="a new or empty folder"):
+        import_corpus([source], Path("/"))
+    monkeypatch.chdir(source)
+    with pytest.raises(UserError, match="a new or empty folder"):
+        import_corpus([source], Path())
+
+
+def test_files_without_rows_end_with_a_sentence(source: Path, tmp_path: Path) -> None:
+    for content in (b"", b"\n" * 1_100_000, b"\0" * 5000, b"\xff\xfea\0", b"[]", b"one word"):
+        (source / "metadata.csv").write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            import_corpus([source], tmp_path / "out")
+        assert str(caught.value).replace("\n", " ").isprintable()
+
+
+def test_silence_at_the_edges_is_trimmed_in_the_copy(source: Path, tmp_path: Path) -> None:
+    rate_hz = 16000
+    for n in range(3):
+        quiet = np.zeros(2 * rate_hz, np.float32)
+        sound = np.concatenate([quiet, speech_like(3.0, rate_hz, n), quiet])
+        sf.write(source / "wavs" / f"u{n}.wav", sound, rate_hz)
+    (source / "metadata.csv").write_text(lines("{u}|{text}"))
+    before = (source / "wavs" / "u1.wav").read_bytes()
+    done = import_corpus([source], tmp_path / "out", trim_silence=True)
+    assert (source / "wavs" / "u1.wav").read_bytes() == before
+    listed = {item["audio"]: item for item in done.record["trimmed"]}  # type: ignore[attr-defined]
+    for row in rows_of(tmp_path / "out").values():
+        if row["audio"] in listed:
+            assert listed[row["audio"]]["before_s"] > 1.5
+            assert sf.info(tmp_path / "out" / row["audio"]).duration < 3.5
+    assert len(listed) >= 2
+
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is missing")
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["m4a", "aac", "webm", "mp4"])
+def test_ffmpeg_reads_what_libsndfile_cannot(source: Path, tmp_path: Path, suffix: str) -> None:
+    for n in range(3):
+        made = ["ffmpeg", "-v", "error", "-i", source / "wavs" / f"u{n}.wav",
+                source / f"{n}.{suffix}"]  # fmt: skip
+        subprocess.run(made, check=True)
+    (source / "corpus.csv").write_text("audio,text\n" + lines("{n}." + suffix + ",{text}", 3))
+    done = import_corpus([source], tmp_path / "out")
+    assert done.left_out == () and done.record["num_imported"] == 2
+    for name, row in rows_of(tmp_path / "out").items():
+        assert row["audio"].endswith(".flac")
+        seconds = sf.info(tmp_path / "out" / row["audio"]).duration
+        assert abs(seconds - (3.0 + int(name) / 10)) < 0.15
+
+
+@needs_ffmpeg
+def test_ffmpeg_reads_the_whole_of_joined_files(source: Path, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    sf.write(buffer, speech_like(4.0, 24000, 1), 24000, format="MP3")
+    (source / "joined.mp3").write_bytes(buffer.getvalue() * 2)
+    (source / "corpus.csv").write_text(
+        f"audio,text\njoined.mp3,{TEXT[5]}\n" + lines("{u}.wav,{text}")
+    )
+    import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
+    assert sf.info(tmp_path / "out" / "clips" / "joined.flac").duration > 7.9
+
+
+@needs_ffmpeg
+def test_ffmpeg_opens_no_other_file(tmp_path: Path) -> None:
+    write_clip(tmp_path / "secret.wav", 3.0)
+    playlist = tmp_path / "list.m4a"
+    for content in (f"#EXTM3U\n#EXTINF:1,\nfile://{tmp_path}/secret.wav\n",
+                    f"ffconcat version 1.0\nfile '{tmp_path}/secret.wav'\n"):  # fmt: skip
+        playlist.write_text(content)
+        with pytest.raises(Exception, match="ffmpeg cannot read it whole"):
+            convert(playlist, tmp_path / "out.flac")
+    assert not (tmp_path / "out.flac").exists()
+
+
+def test_without_ffmpeg_the_row_says_so(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    (source / "film.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 400)
+    (source / "corpus.csv").write_text(
+        "audio,text\n" + lines("{u}.wav,{text}") + "film.mp4,Film.\n"
+    )
+    (problem,) = import_corpus([source], tmp_path / "out").left_out
+    assert "film.mp4" in problem.found and "ffmpeg" in problem.found
