@@ -219,3 +219,12 @@ def test_the_command_line_reports_user_errors_as_a_table(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "a JSONL file" in done.stderr and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["index.html", "summary.json", "rows.jsonl"])
+def test_files_of_somebody_else_are_not_overwritten(tmp_path: Path, name: str) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / name).write_text("{}")
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        evaluate(tmp_path / "clips.jsonl", tmp_path / "site")
+    assert (tmp_path / "site" / name).read_text() == "{}"

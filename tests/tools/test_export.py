@@ -409,3 +409,72 @@ def test_every_command_of_the_page_runs(project: Path, monkeypatch: pytest.Monke
         result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
         assert result.exit_code == 0, result.output
     assert [call[0] for call in hub.calls] == ["create", "upload"]
+
+
+def test_an_export_shares_no_file_with_what_it_was_made_from(project: Path, params: Any) -> None:
+    export_speaker(params, project / "voice")
+    export_language(params, project / "language")
+    export_speaker(params, project / "delta", delta=True)
+    apply(project / "delta", str(project / "data" / "models" / "base"), project / "again")
+    for folder in ("voice", "language", "delta", "again"):
+        for path in (project / folder).rglob("*"):
+            assert path.is_dir() or path.stat().st_nlink == 1, path
+
+
+def spoilt(**change: Any) -> Any:
+    return lambda facts: {**facts, **change}
+
+
+RECORDS: dict[str, Any] = {
+    "a list": lambda facts: [],
+    "a number": lambda facts: 7,
+    "null": lambda facts: None,
+    "no schema": lambda facts: {},
+    "a form that is none": spoilt(form=3),
+    "a name that is none": spoilt(name=None),
+    "files as a list": spoilt(files=[]),
+    "a provenance of words": spoilt(provenance="here"),
+    "no hash": spoilt(provenance={"tensors_sha256": 5}),
+    "an adapted model of words": spoilt(adapted="words"),
+    "an adapted model without a config": spoilt(adapted={"meta": {}}),
+    "an adapted config of numbers": spoilt(adapted={"meta": {}, "config": [1]}),
+}
+METAS: dict[str, Any] = {
+    **{name: RECORDS[name] for name in ("a list", "a number", "null", "no schema")},
+    "a scale of words": spoilt(lora_scale="much"),
+    "an endless scale": spoilt(lora_scale="inf"),
+    "a language of numbers": spoilt(language=[1]),
+    "an id of words": spoilt(language={"name": "malay", "id": "x"}),
+    "no hash of the Base": spoilt(base_weights_sha256=None),
+    "a hash of numbers": spoilt(base_weights_sha256=7),
+    "no hash of itself": spoilt(delta_sha256=[]),
+}
+
+
+@pytest.mark.parametrize("name", [*RECORDS, *(f"meta: {name}" for name in METAS)])
+def test_records_that_are_spoilt_end_in_a_table(project: Path, params: Any, name: str) -> None:
+    export_speaker(params, project / "delta", delta=True)
+    is_meta = name.startswith("meta: ")
+    file = project / "delta" / ("meta.json" if is_meta else "voxadapt.json")
+    change = METAS[name.removeprefix("meta: ")] if is_meta else RECORDS[name]
+    write_json(file, change(read_json(file)))
+    with pytest.raises(UserError):
+        apply(project / "delta", str(project / "data" / "models" / "base"), project / "again")
+    assert not (project / "again").exists()
+
+
+@pytest.mark.parametrize("where", ["config", "meta"])
+def test_code_in_a_record_is_not_written_through(project: Path, params: Any, where: str) -> None:
+    export_speaker(params, project / "delta", delta=True)
+    file = project / "delta" / "voxadapt.json"
+    facts = read_json(file)
+    facts["adapted"][where]["deep"] = [{"auto_map": {"AutoModel": "evil.Model"}}]
+    write_json(file, facts)
+    base = project / "data" / "models" / "base"
+    with pytest.raises(UserError, match="auto_map"):
+        apply(project / "delta", str(base), project / "again")
+    config = read_json(base / "config.json")
+    write_json(base / "config.json", config | {"auto_map": {"AutoModel": "evil.Model"}})
+    with pytest.raises(UserError, match="auto_map"):
+        materialise(base, project / paths.LANGUAGE_STAGE1 / "epoch-2", project / "language")
+    assert not (project / "again").exists() and not (project / "language").exists()

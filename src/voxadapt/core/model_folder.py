@@ -55,11 +55,33 @@ def resolve_model(params: ModelParams) -> Path:
         ) from None
 
 
+def refuse_code(where: str | Path, values: object) -> None:
+    """Refuse a config, or a record that becomes one, that names code of its own.
+
+    Raises:
+        UserError: When there is an `auto_map` in it, at any depth.
+    """
+    left = [values]
+    while left:
+        item = left.pop()
+        left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        if isinstance(item, dict) and "auto_map" in item:
+            raise UserError(
+                Problem(
+                    str(where),
+                    "a config of the stock classes",
+                    "auto_map, which names Python code in the model folder",
+                    "Remove that entry, or take another copy of the model: no such code is run.",
+                ),
+                "The model was not loaded.",
+            )
+
+
 def read_config(path: str | Path) -> dict[str, Any]:
     """Read and check the config.json of a model folder.
 
     Raises:
-        UserError: When it is missing, unreadable or of another kind of model.
+        UserError: When it is missing, unreadable, of another kind of model, or names code.
     """
     file = Path(path) / "config.json"
     try:
@@ -83,4 +105,5 @@ def read_config(path: str | Path) -> dict[str, Any]:
                 "Point model.base to a Qwen3-TTS model.",
             )
         )
+    refuse_code(file, values)
     return values

@@ -301,7 +301,7 @@ def speak_candidate(
     Raises:
         UserError: When the model does not know the speaker or the language, or cannot clone.
     """
-    _check_voice(tts, voice, language)
+    check_voice(tts, voice, language)
     texts = [item.text_id for item in sentences]
     assert len(set(texts)) == len(texts), "text ids must be unique"
     rate_hz = tts.model.speech_tokenizer.get_output_sample_rate()
@@ -442,7 +442,7 @@ def _file_name(text_id: str) -> str:
     return safe if safe == text_id else f"{safe}-{fingerprint(text_id, 8)}"
 
 
-def _check_voice(tts: Tts, voice: Voice, language: str) -> None:
+def check_voice(tts: Tts, voice: Voice, language: str) -> None:
     """Refuse what the stock calls would refuse for every single clip."""
     problems = []
     known = sorted(tts.get_supported_languages() or [])

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,11 @@ def read_delta(folder: str | Path) -> tuple[Delta, dict[str, Any]]:
         language = meta["language"]
         entry = None if language is None else (str(language["name"]), int(language["id"]))
         delta = _parse(stored, float(meta["lora_scale"]), entry)
-    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        if not isfinite(delta.lora_scale) or not isinstance(meta["base_weights_sha256"], str):
+            raise ValueError("a scale that is no number, or no hash of the Base")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         problem = _damaged(file, "the changed values of a delta", reason)
         raise UserError(problem, "The delta is damaged.") from None

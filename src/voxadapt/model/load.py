@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from voxadapt.core.compat import import_qwen_tts, keep_freed_memory
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.model_folder import read_config
+from voxadapt.core.model_folder import read_config, refuse_code
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.model.stock import SpeechTokenizer, Tts
 
@@ -190,19 +190,10 @@ def _refuse_code(folder: Path) -> None:
         )
     for file in sorted(folder.glob("*config.json")):
         try:
-            brings_code = "auto_map" in json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError, TypeError, RecursionError):
             continue  # the stock class says what is wrong with it
-        if brings_code:
-            raise UserError(
-                Problem(
-                    str(file),
-                    "a config of the stock classes",
-                    "auto_map, which names Python code in the model folder",
-                    "Remove that entry, or take another copy of the model: no such code is run.",
-                ),
-                "The model was not loaded.",
-            )
+        refuse_code(file, values)
 
 
 def _unloadable(

@@ -11,7 +11,7 @@ from voxadapt.core.files import write_json
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import ModelParams
 from voxadapt.core.stage import StageResult
-from voxadapt.model.checkpoint import new_folder, tensors_sha256
+from voxadapt.model.checkpoint import new_folder, own_files, tensors_sha256
 from voxadapt.model.delta import materialise, read_delta, weights_sha256
 from voxadapt.model.load import weight_files
 from voxadapt.tools.exported import read_facts
@@ -50,6 +50,7 @@ def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) ->
         if adapted is not None:
             write_json(folder / "config.json", adapted["config"])
             write_json(folder / "meta.json", adapted["meta"])
+        own_files(folder)
         found, wanted = tensors_sha256(folder), facts["provenance"]["tensors_sha256"]
         if found != wanted and not is_low_rank:
             raise UserError(

@@ -196,7 +196,10 @@ def _webrtcvad() -> Check:
     try:
         _import("webrtcvad")
     except ImportError as error:
-        fix = "Run `pip install 'setuptools<81'`: webrtcvad imports its pkg_resources."
+        fix = (
+            "Run `pip install 'setuptools<81'`: webrtcvad imports its pkg_resources. Without a C "
+            "compiler, `pip install webrtcvad-wheels` brings it built."
+        )
         found = f"cannot be imported ({_short(error)}), setuptools {version}"
         return Check("webrtcvad", "fail", found, fix)
     return Check("webrtcvad", "ok", f"{_version('webrtcvad')}, setuptools {version}")
@@ -232,7 +235,8 @@ def _libsndfile() -> Check:
 
 def _ffmpeg() -> Check:
     path = shutil.which("ffmpeg")
-    return Check("ffmpeg", "ok", path or "not found; WAV and FLAC corpora do not need it")
+    use = "`import` and `init` read m4a, AAC, webm, video and wrong MP3 headers with it"
+    return Check("ffmpeg", "ok", f"{path}: {use}" if path else f"not found; {use}")
 
 
 def _folder_gib(folder: Path) -> float:
@@ -297,6 +301,10 @@ def _dvc() -> Check:
 
 def _data(params: Params) -> Check:
     manifest = Path(params.data.manifest)
+    language = params.language
+    if not manifest.is_file() and language is not None and Path(language.audio).is_file():
+        found = f"{language.audio}; no {manifest}: a project of a language alone"
+        return Check("data", "ok", found)
     if not manifest.is_file():
         fix = "Run `dvc pull data.dvc`, or point data.manifest to your corpus."
         return Check("data", "fail", f"no {manifest}", fix)

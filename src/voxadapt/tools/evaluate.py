@@ -19,7 +19,7 @@ from voxadapt.asr.whisper import Transcriber
 from voxadapt.core import paths
 from voxadapt.core.device import resolve_device
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import sha256_file, write_json
+from voxadapt.core.files import read_json, sha256_file, write_json
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
@@ -87,6 +87,7 @@ def evaluate(
         UserError: For a manifest, reference, ASR or metric that cannot be used, and when no
             sentence is without digits.
     """
+    _refuse_foreign(out)
     spoken = read_clips(manifest)
     recordings = [] if reference is None else read_recordings(reference)
     _refuse_evaluated_references(manifest, spoken, recordings)
@@ -114,6 +115,22 @@ def evaluate(
     write_json(out / SUMMARY, summary)
     write_page(out / PAGE, summary, rows, manifest.parent)
     return StageResult(_sentence(summary, out), summary)
+
+
+def _refuse_foreign(out: Path) -> None:
+    """Refuse a folder whose files would be overwritten although `evaluate` did not write them."""
+    try:
+        is_ours = read_json(out / SUMMARY)["schema"] == SCHEMA
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        is_ours = False
+    names = (PAGE, SUMMARY, "rows.jsonl", REFERENCE)
+    there = [name for name in names if (out / name).exists() or (out / name).is_symlink()]
+    if out.exists() and not out.is_dir():
+        there = [out.name]
+    if there and not is_ours:
+        fix = "Choose another folder; nothing is overwritten."
+        expected = "a new folder, or one that `evaluate` wrote"
+        raise UserError(Problem(f"--out {out}", expected, ", ".join(there), fix))
 
 
 def _metric(

@@ -18,7 +18,8 @@ from torch import Tensor
 from voxadapt import __version__
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import read_json, sha256_file, write_atomic, write_json
+from voxadapt.core.files import set_usual_mode, sha256_file, write_atomic, write_json
+from voxadapt.core.model_folder import read_config
 from voxadapt.core.params import Params, SelectParams, candidate_name, in_stage2
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.core.provenance import git_commit, versions
@@ -28,6 +29,7 @@ from voxadapt.model.checkpoint import (
     iterate_weights,
     list_files,
     new_folder,
+    own_files,
     place_file,
     read_meta,
     tensors_sha256,
@@ -121,8 +123,9 @@ def export_speaker(
     with new_folder(out) as folder:
         if delta:
             _write_difference(base, source, folder)
-            facts["adapted"] = {"config": read_json(source / "config.json"), "meta": meta}
+            facts["adapted"] = {"config": read_config(source), "meta": meta}
         else:
+            read_config(source)
             for file in list_files(source):
                 place_file(source / file, folder / file)
         _finish(folder, facts)
@@ -380,7 +383,7 @@ def _write_difference(base_dir: Path, source: Path, folder: Path) -> None:
                     "Export the whole model: leave out --delta.")
         )  # fmt: skip
     write_delta(folder, base_dir, Delta(rows, full), {"kind": "speaker"})
-    (folder / DELTA).chmod(0o644)
+    set_usual_mode(folder / DELTA)
 
 
 def _moved_rows(before: Tensor, value: Tensor) -> Tensor:
@@ -393,6 +396,7 @@ def _moved_rows(before: Tensor, value: Tensor) -> Tensor:
 
 def _finish(folder: Path, facts: Record) -> None:
     """Write the card and the record into a folder that holds everything else."""
+    own_files(folder)
     write_atomic(folder / CARD, render_card(facts))
     facts["files"] = {
         file.as_posix(): {

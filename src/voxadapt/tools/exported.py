@@ -8,10 +8,16 @@ from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
+from voxadapt.core.model_folder import refuse_code
 from voxadapt.core.records import Record
+from voxadapt.data.lines import shown
 
 SCHEMA = "voxadapt-export/1"
 FACTS, CARD = "voxadapt.json", "README.md"
+#: Types of what the tools read of a record.
+KINDS = {"form": str, "name": str, "candidate": str, "files": dict, "provenance": dict,
+         "licence": dict}  # fmt: skip
+ADAPTED = ("config", "meta")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 #: Measures of a card: key, metric type on the Hub, title, factor, unit.
 MEASURES = (
@@ -30,9 +36,19 @@ def read_facts(folder: Path) -> Record:
         found: Record = read_json(file)
         if found["schema"] != SCHEMA:
             raise ValueError(f"schema {found['schema']!r}")
-        for key in ("form", "name", "candidate", "files", "provenance", "licence", "consent"):
-            found[key]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for key, kind in KINDS.items():
+            if not isinstance(found[key], kind):
+                raise ValueError(f"{key}: {type(found[key]).__name__} {shown(found[key], 40)}")
+        found["consent"]
+        if not isinstance(found["provenance"].get("tensors_sha256"), str):
+            raise ValueError("provenance: no tensors_sha256")
+        adapted = found.get("adapted")
+        if adapted is not None and not all(isinstance(adapted[k], dict) for k in ADAPTED):
+            raise ValueError("adapted: no config and meta")
+        refuse_code(file, found)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
         nothing = isinstance(error, FileNotFoundError)
         raise UserError(
             Problem(str(file), f"the record of an export ({SCHEMA})",

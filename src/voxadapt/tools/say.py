@@ -16,6 +16,8 @@ from voxadapt.pipeline.candidates import BASE, check_name, find_candidate
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.selection import wording
 
+SOUND_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
+
 
 def say(
     params: Params,
@@ -30,7 +32,7 @@ def say(
     Args:
         params: All parameters.
         text: What to say.
-        output: WAV file to write.
+        output: File to write; `SOUND_FORMATS` by its name.
         candidate: A candidate; None asks `selection.json`.
         seed: Of the sampling.
         speaker: One of several speakers; None takes the first.
@@ -39,6 +41,7 @@ def say(
         UserError: When there is nothing to say, no such candidate or speaker, or no audio.
     """
     _require_words(text)
+    _require_sound_file(output)
     track = speaker_track(params)
     note = ""
     if candidate is None:
@@ -60,7 +63,7 @@ def say_language(
     Args:
         params: All parameters.
         text: What to say.
-        output: WAV file to write.
+        output: File to write; `SOUND_FORMATS` by its name.
         candidate: A candidate of either stage; None asks the language's `selection.json`.
         seed: Of the sampling.
 
@@ -68,6 +71,7 @@ def say_language(
         UserError: As `say`.
     """
     _require_words(text)
+    _require_sound_file(output)
     track = language_track(params)
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
     note = "" if candidate else _caution(paths.LANGUAGE_CONFIRM, name)
@@ -86,15 +90,17 @@ def _say(
     seed: int,
     note: str,
 ) -> StageResult:
-    """Load a candidate, speak and write the WAV."""
-    from voxadapt.data.audio import write_wav
+    """Load a candidate, speak and write the file."""
+    from voxadapt.core.files import write_atomic
+    from voxadapt.data.audio import encode, write_wav
     from voxadapt.generation.decoding import frame_rate_hz, text_tokens, token_limit
-    from voxadapt.generation.synthesis import speak
+    from voxadapt.generation.synthesis import check_voice, speak
     from voxadapt.pipeline.context import open_context
     from voxadapt.pipeline.speaking import load_speaking
 
     candidate = find_candidate(track, name)
     one = next(load_speaking(track, candidate, (speaker,), open_context(params)))
+    check_voice(one.tts, one.voice, tag)
     seconds_per_token = track.score.max_seconds_per_token
     limit = token_limit(text_tokens(one.tts, text), seconds_per_token, frame_rate_hz(one.tts))
     spoken = speak(
@@ -103,7 +109,11 @@ def _say(
     if spoken.samples is None:
         raise UserError(Problem("text", "audio", spoken.message, "Try another seed."))
     rate_hz = one.tts.model.speech_tokenizer.get_output_sample_rate()
-    write_wav(output, spoken.samples, rate_hz)
+    container = SOUND_FORMATS[output.suffix.lower()]
+    if container == "WAV":
+        write_wav(output, spoken.samples, rate_hz)
+    else:
+        write_atomic(output, encode(spoken.samples, rate_hz, container))
     cut = " It was cut off at the limit; try another seed." if spoken.hit_max_tokens else ""
     return StageResult(
         f"{output}: {len(spoken.samples) / rate_hz:.1f} s by {name}.{cut}{note}", output
@@ -116,6 +126,14 @@ def _caution(path: Path, chosen: str) -> str:
         return ""
     record = read_json(path)
     return wording.caution(record) if record["chosen"] == chosen else ""
+
+
+def _require_sound_file(output: Path) -> None:
+    """Refuse a name that says another format than could be written."""
+    if output.suffix.lower() not in SOUND_FORMATS or output.is_dir():
+        found = output.suffix or "no suffix"
+        expected = f"a name that ends in {', '.join(SOUND_FORMATS)}"
+        raise UserError(Problem(f"-o {output}", expected, found, "Choose one of them."))
 
 
 def _require_words(text: str) -> None:
