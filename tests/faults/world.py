@@ -91,6 +91,8 @@ def build(folder: Path, **changes: Any) -> Path:
         "split__selection_share": 0.2,
         "split__confirmation_share": 0.15,
         "asr__batch_size": 4,
+        # A kill is timed by one process's processor seconds, and costs that one's batch.
+        "executor__num_workers": 1,
         "codes__batch_seconds": 12.0,
         "candidates": ["base", "epoch-1"],
         "score__takes": 1,

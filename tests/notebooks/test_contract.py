@@ -83,7 +83,7 @@ def test_it_ends_with_what_to_try_next(path: Path) -> None:
     last = json.loads(path.read_text(encoding="utf-8"))["cells"][-1]
     assert last["cell_type"] == "markdown"
     assert "".join(last["source"]).startswith("## Next\n\n")
-    named = re.findall(r"`(explore/\w+|\d\d_\w+)`", "".join(last["source"]))
+    named = re.findall(r"`(explore/\w+|\d\db?_\w+)`", "".join(last["source"]))
     for name in named:
         assert (ROOT / "notebooks" / f"{name}.ipynb").is_file(), name
     if path in NOTEBOOKS and not path.stem.endswith("_report"):
