@@ -18,7 +18,7 @@ PATTERNS = (
     ".dvc/plots/*",
     "notebooks/*.ipynb",
     "notebooks/explore/*.ipynb",
-    "configs/accelerate/*.yaml",
+    "profiles/accelerate/*.yaml",
     "profiles/*.yaml",
     "profiles/respelling/*.yaml",
 )

@@ -1,4 +1,4 @@
-"""The fuzz targets of `fuzz/` for a moment, by hypothesis; and what the record may claim."""
+"""The fuzz targets of `tests/fuzz/` for a moment, by hypothesis; and what the record may claim."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fuzz import run, targets
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from fuzz import run, targets
 
 PROJECT = Path(__file__).parents[2]
 NUM_EXAMPLES = {"manifest": 250, "params": 150, "normaliser": 600}
@@ -52,7 +53,7 @@ def test_a_failure_is_counted_and_kept() -> None:
 
 def test_the_record_adds_up() -> None:
     if not run.RECORD.is_file():
-        pytest.skip("no record: `python fuzz/run.py` writes it")
+        pytest.skip("no record: `python tests/fuzz/run.py` writes it")
     record = json.loads(run.RECORD.read_text(encoding="utf-8"))
     for key in ("executions", "failures"):
         assert record["total"][key] == sum(entry[key] for entry in record["runs"])
@@ -63,7 +64,7 @@ def test_the_record_adds_up() -> None:
 
 
 def test_the_long_run_failed_nowhere_and_the_page_quotes_it() -> None:
-    runs = json.loads((PROJECT / "fuzz" / "record.json").read_text(encoding="utf-8"))["runs"]
+    runs = json.loads(run.RECORD.read_text(encoding="utf-8"))["runs"]
     page = (PROJECT / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert sum(entry["failures"] for entry in runs) == 0
     for entry in runs:

@@ -22,7 +22,7 @@ from voxadapt.scoring.similarity import Embedder
 
 PROJECT = Path(__file__).parents[2]
 PACKAGE = Path(voxadapt.__file__).parent
-SOURCES = sorted([*PACKAGE.rglob("*.py"), *PROJECT.glob("fuzz/*.py")])
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *PROJECT.glob("tests/fuzz/*.py")])
 UNPICKLERS = {"pickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
 
 

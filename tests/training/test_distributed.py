@@ -35,7 +35,7 @@ from voxadapt.training import trainer as loop
 from voxadapt.training.batches import share_of
 
 PROJECT = Path(__file__).parents[2]
-CONFIGS = PROJECT / "configs" / "accelerate"
+CONFIGS = PROJECT / "profiles" / "accelerate"
 BOTH = CONFIGS / "two_cpus.yaml"
 
 #: Options of a run of two epochs, by name. A batch of one row leaves a process without any.

@@ -231,9 +231,10 @@ def _encode(waves: Waves, tokenizer: SpeechTokenizer, hop: int) -> list[np.ndarr
 
 def _read_cached(path: Path) -> np.ndarray | None:
     try:
-        return np.load(path, allow_pickle=False)
+        codes: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError):
         return None  # absent, or torn: encode again
+    return codes
 
 
 def _write_cached(path: Path, codes: np.ndarray) -> None:

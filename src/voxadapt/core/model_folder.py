@@ -85,7 +85,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path) / "config.json"
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         kind = values.get("model_type")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(

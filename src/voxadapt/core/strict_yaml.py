@@ -15,7 +15,7 @@ MAX_YAML_DEPTH = 50
 _OTHER_BASE = re.compile(r"[-+]?0[0-9_]+|[-+]?[0-9][0-9_]*(:.*)+")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     """A safe loader that refuses a key given twice."""
 
 
@@ -30,7 +30,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dic
                 None, None, f"key {key!r} is given twice", node.start_mark
             )
         found.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+    mapping: dict[object, object] = yaml.SafeLoader.construct_mapping(loader, node, deep)
+    return mapping
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)

@@ -47,7 +47,8 @@ class PackedLinear:
     def __call__(self, inputs: Tensor) -> Tensor:
         """Multiply `[N, inputs]` to `[N, outputs]`."""
         if self._packed:
-            return self._multiply(inputs, self._weight, self._bias, "none", [], "")
+            product: Tensor = self._multiply(inputs, self._weight, self._bias, "none", [], "")
+            return product
         if self._bias is not None:
             return torch.addmm(self._bias, inputs, self._transposed)
         return torch.mm(inputs, self._transposed)
@@ -407,7 +408,7 @@ class _DevicePosition:
 def _after_norm(norm: RmsNorm, projections: Sequence[nn.Linear]) -> Tensor:
     """Join projections of a norm's output; the norm's weight becomes part of them."""
     joined = torch.cat([item.weight for item in projections])
-    factors = norm.weight.float() * len(norm.weight) ** 0.5
+    factors: Tensor = norm.weight.float() * len(norm.weight) ** 0.5
     return (joined.float() * factors).to(joined.dtype)
 
 

@@ -114,7 +114,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path) / META
     try:
-        return read_json(file)
+        meta: dict[str, Any] = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             Problem(
@@ -124,6 +124,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
                 "Run the train stage again.",
             )
         ) from None
+    return meta
 
 
 @contextmanager

@@ -444,7 +444,8 @@ def _visible(root: Path) -> list[Path]:
 
 def _tensor(file: Path, name: str) -> Tensor:
     with safe_open(file, framework="pt") as stream:
-        return stream.get_tensor(name)
+        tensor: Tensor = stream.get_tensor(name)
+    return tensor
 
 
 def _bits(value: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def embed(
         Input embeddings `[B, L, D]`.
     """
     text_BLD = talker.text_projection(talker.get_text_embeddings()(batch.text_ids))
-    inputs_BLD = text_BLD * batch.text_mask[..., None]
+    inputs_BLD: Tensor = text_BLD * batch.text_mask[..., None]
     codec_BLD = talker.get_input_embeddings()(batch.codec_ids)
     inputs_BLD = inputs_BLD + codec_BLD * batch.codec_mask[..., None]
     frame_mask = (
@@ -83,7 +83,8 @@ def talker_hidden(talker: Talker, inputs_BLD: Tensor) -> Tensor:
         position_ids=positions,
         use_cache=False,
     )
-    return output.last_hidden_state
+    hidden_BLD: Tensor = output.last_hidden_state
+    return hidden_BLD
 
 
 def sub_talker_logits(talker: Talker, hidden_MD: Tensor, codes_MK: Tensor) -> Tensor:

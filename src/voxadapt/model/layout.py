@@ -118,7 +118,11 @@ def build_layout(
     frame_index: list[int] = []
 
     def add(
-        name: str, text: Sequence[int], index: Sequence[int], codec: Sequence[int], frames=None
+        name: str,
+        text: Sequence[int],
+        index: Sequence[int],
+        codec: Sequence[int],
+        frames: Sequence[int] | None = None,
     ) -> None:
         start = len(text_ids)
         spans[name] = range(start, start + len(codec))

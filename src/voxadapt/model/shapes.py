@@ -10,6 +10,7 @@ byte, about four times as many as with the real one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,7 +283,7 @@ def _codec_weights(model: nn.Module, generator: torch.Generator) -> Iterator[tup
 
 
 def _unit_gain(tensor: Tensor) -> float:
-    return float(tensor[0].numel()) ** -0.5
+    return math.pow(tensor[0].numel(), -0.5)
 
 
 def _normal(like: Tensor, std: float, generator: torch.Generator) -> Tensor:

@@ -289,4 +289,5 @@ def _clip(track: Track, row: Utterance, candidate: str, wav: str) -> EvalClip:
 
 
 def _pcm16(samples: np.ndarray) -> np.ndarray:
-    return np.round(np.clip(samples, -1.0, 1.0) * 32767).astype(np.int16)
+    scaled: np.ndarray = np.round(np.clip(samples, -1.0, 1.0) * 32767)
+    return scaled.astype(np.int16)

@@ -117,7 +117,7 @@ def _encoded(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class InProcessEngine(Engine):
+class InProcessEngine(Engine):  # type: ignore[misc]  # papermill has no types
     """Runs a notebook from top to bottom, up to the first cell that fails."""
 
     @classmethod

@@ -104,7 +104,7 @@ def _check(params: TrainParams, device: torch.device) -> None:
                     "distributed_type of the launch configuration",
                     "MULTI_GPU, or NO for one process",
                     kind,
-                    "Use a file of configs/accelerate. Where the model does not fit into one GPU, "
+                    "Use a file of profiles/accelerate. Where the model does not fit into one GPU, "
                     "set train.low_memory: true or train.gradient_checkpointing: true.",
                 )
             )

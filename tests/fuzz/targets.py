@@ -3,7 +3,7 @@
 A target takes bytes, makes an input of them and raises `AssertionError` where a promise is
 broken; any other exception is a failure too. It returns what became of the input: `accepted` or
 `refused`. `tests/hostile/test_fuzz.py` runs the same targets for a moment in every test run,
-`fuzz/run.py` for a million inputs.
+`tests/fuzz/run.py` for a million inputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from voxadapt.core.params import Params, check_params, load_params
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.text import fold_text, is_speakable
 
-PROFILE = Path(__file__).parents[1] / "profiles" / "miniature.yaml"
+PROFILE = Path(__file__).parents[2] / "profiles" / "miniature.yaml"
 LANGUAGES = (None, "en", "tr", "az", "zh", "yue", "th", "ms")
 WORDS = (
     "", " ", "a", "A sentence.", "a.wav", "b.flac", "ref.wav", "no.wav", "../a.wav", "/etc/passwd",

@@ -1,7 +1,7 @@
-"""Fuzz the readers of what users write, and record how it went in `fuzz/record.json`.
+"""Fuzz the readers of what users write, and record how it went in `tests/fuzz/record.json`.
 
-    python fuzz/run.py                                   # a million inputs drawn from a seed
-    python fuzz/run.py --engine atheris --target params --executions 50000
+    python tests/fuzz/run.py                                   # a million inputs drawn from a seed
+    python tests/fuzz/run.py --engine atheris --target params --executions 50000
 
 `random` needs nothing and draws every input from the seed. `atheris` (`pip install atheris`) is
 guided by the coverage of the code; it takes one target a run. A failure does not stop a run: it
@@ -33,7 +33,7 @@ SHARES = {"manifest": 0.1, "params": 0.1, "normaliser": 0.8}
 TURNS = 200
 MAX_KEPT = 20
 MAX_BYTES = 256
-SOURCES = ("data/*.py", "params.py", "evaluation/normalise.py")
+SOURCES = ("data/*.py", "core/params.py", "core/strict_yaml.py", "asr/normalise.py")
 
 
 class Counted:
