@@ -21,6 +21,7 @@ def run_notebook(
     """Run one notebook with papermill; write its HTML."""
     from voxadapt.core.paths import NOTEBOOK_HTML
     from voxadapt.tools import notebook
+    from voxadapt.tools.notebook_watch import explain_kill
     from voxadapt.tools.timing import record_seconds
 
     selectors = {"params_file": str(params_file)}
@@ -30,7 +31,8 @@ def run_notebook(
         stem = f"{name}_{candidate}"
     started = time.monotonic()
     try:
-        page = notebook.run_notebook(name, selectors, output or NOTEBOOK_HTML / f"{stem}.html")
+        with explain_kill(name.removesuffix(".ipynb")):
+            page = notebook.run_notebook(name, selectors, output or NOTEBOOK_HTML / f"{stem}.html")
     except notebook.NotebookError as error:
         print(f"\n{error}", file=sys.stderr)
         raise typer.Exit(1) from None
