@@ -28,6 +28,7 @@ from unittest import mock
 import numpy as np
 import soundfile as sf
 import torch
+from benchmarks.random_model import write_model
 from benchmarks.results import (
     Side,
     clock_s,
@@ -43,7 +44,6 @@ from benchmarks.training import MIDDLE
 from voxadapt.codec.extract import extract_codes, whole_frames
 from voxadapt.data.audio import read_mono
 from voxadapt.data.manifest import Utterance
-from voxadapt.model.shapes import write_model
 
 RATE_HZ, HOP = 24_000, 1_920
 

@@ -35,11 +35,12 @@ import numpy as np
 import torch
 from benchmarks import results
 from benchmarks.memory import LOW, measure, predicted, write_reference
+from benchmarks.random_model import write_model
 from benchmarks.results import drop_section, spread, table, verdict, write_section
 
 from voxadapt.core.errors import UserError
 from voxadapt.model.load import load_tts
-from voxadapt.model.shapes import SHAPES, Shape, write_model
+from voxadapt.model.shapes import SHAPES, Shape
 from voxadapt.tools.memory import PROCESS_BYTES
 from voxadapt.tools.plan import read_codec
 from voxadapt.tools.sizes import Codec

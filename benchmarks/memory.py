@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.random_model import write_model
 from benchmarks.results import processor, table, write_section
 
 from voxadapt.core.params import TrainParams
 from voxadapt.data.manifest import Utterance
-from voxadapt.model.shapes import Shape, config_values, write_model
+from voxadapt.model.shapes import Shape, config_values
 from voxadapt.tools.memory import training_memory
 from voxadapt.tools.plan import read_codec
 from voxadapt.tools.sizes import BatchShape, Codec, Model, num_positions

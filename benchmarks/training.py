@@ -30,6 +30,7 @@ from unittest import mock
 import numpy as np
 import soundfile as sf
 import torch
+from benchmarks.random_model import write_model
 from benchmarks.results import (
     Side,
     clock_s,
@@ -41,7 +42,7 @@ from benchmarks.results import (
     write_section,
 )
 
-from voxadapt.model.shapes import SHAPES, Shape, write_model
+from voxadapt.model.shapes import SHAPES, Shape
 
 #: The 1.7B in small: talker twice as wide as the code predictor, 28 : 5 layers, all ids.
 MIDDLE = Shape(

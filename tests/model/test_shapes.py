@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.random_model import write_model
 from safetensors import safe_open
 
 import fakes
@@ -19,7 +20,7 @@ from voxadapt.core.compat import import_qwen_tts
 from voxadapt.core.params import TrainParams
 from voxadapt.model.freezing import freeze
 from voxadapt.model.load import load_speech_tokenizer, load_tts, weight_files
-from voxadapt.model.shapes import SHAPES, Shape, config_values, write_model
+from voxadapt.model.shapes import SHAPES, Shape, config_values
 from voxadapt.model.tokens import SpecialIds, free_codec_row
 from voxadapt.training.trainer import train
 
