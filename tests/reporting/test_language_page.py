@@ -230,10 +230,6 @@ def test_notebook_tables(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = language.sizes_table()
     assert list(sizes["module"])[-1] == "all"
     assert sizes["trained"].iloc[-1] == "1,811,840"
-    assert list(language.arms_table().index) == [
-        "Base", "Stage 1, respelling", "LoRA on the talker"
-    ]  # fmt: skip
-    assert language.texts_table().loc["digits", "texts"] == 1
     pairs = tables.pairs(path=paths.LANGUAGE_SELECTION)
     start = read_json(paths.LANGUAGE_SELECTION)["start"]
     assert f"error − {tables.title(start)}" in pairs.columns

@@ -104,9 +104,6 @@ def storage_problem(error: BaseException, where: str) -> Problem | None:
 def explain_storage(path: str | PathLike[str]) -> Iterator[None]:
     """Turn an error of the disk into a message that says what to do.
 
-    Args:
-        path: What is being written.
-
     Raises:
         UserError: When the disk is full, read-only or faulty.
     """

@@ -17,9 +17,6 @@ MODEL_TYPES = ("base", "custom_voice", "voice_design")
 def resolve_model(params: ModelParams) -> Path:
     """Return the local folder of the Base model, fetched from the hub if need be.
 
-    Args:
-        params: `model` section; `base` is a folder or a hub id.
-
     Raises:
         UserError: When the weights are neither here nor fetched.
     """

@@ -524,14 +524,22 @@ def epoch_number(candidate: str) -> int:
     return 0 if candidate == "base" else int(candidate.removeprefix(STAGE2)[len("epoch-") :])
 
 
+def language_section(params: Params) -> LanguageParams:
+    """Return the `language` section.
+
+    Raises:
+        UserError: When there is none.
+    """
+    if params.language is None:
+        raise UserError(
+            Problem("params.yaml: language", "a section that names the language", "none",
+                    "Copy the one of profiles/miniature.yaml and change it.")
+        )  # fmt: skip
+    return params.language
+
+
 def load_params(path: str | Path = "params.yaml") -> Params:
     """Read and check a parameter file.
-
-    Args:
-        path: YAML file with one section per stage.
-
-    Returns:
-        The frozen parameters.
 
     Raises:
         UserError: With one problem for each parameter that is missing, unknown or wrong.
@@ -557,10 +565,6 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 def check_params(values: Mapping[str, object], path: str | Path) -> Params:
     """Check what a parameter file holds.
-
-    Args:
-        values: Its sections.
-        path: The file, for messages.
 
     Raises:
         UserError: With one problem for each parameter that is missing, unknown or wrong.

@@ -30,10 +30,6 @@ class _Stored(dict[str, Any]):
 def read_record(path: Path, command: str) -> Record:
     """Read a JSON record that an earlier stage wrote.
 
-    Args:
-        path: The file.
-        command: The `voxadapt` command that writes it.
-
     Raises:
         UserError: When it is absent or damaged.
     """

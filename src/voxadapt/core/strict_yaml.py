@@ -40,9 +40,6 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 def read_yaml(path: str | Path) -> object:
     """Read a YAML file that a user wrote.
 
-    Args:
-        path: The file; plain values only, no key twice.
-
     Raises:
         FileNotFoundError: When it is not there.
         ValueError: When it cannot be read; the message says why. That is also so for more than a

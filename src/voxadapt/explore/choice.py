@@ -90,9 +90,6 @@ class Choice:
 def read_choice(params: Params) -> Choice:
     """Read the decision and the rows of its candidates.
 
-    Args:
-        params: All parameters.
-
     Raises:
         UserError: When they are not there, or the decision was made from other rows.
     """

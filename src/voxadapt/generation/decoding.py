@@ -211,13 +211,6 @@ class _Frames:
     All state lies in tensors that stay where they are, and `_choose` and `_advance` neither read a
     value back nor let a shape depend on one: on a GPU they can be captured and replayed. Rows are
     those of the batch. A slot is a place at which a row is computed; `count` are in use.
-
-    Args:
-        talker: Stock talker.
-        weights: Its weights.
-        room: For the largest batch.
-        options: As for `generate_codes`.
-        counts_on_device: Needed for recording.
     """
 
     def __init__(
@@ -443,13 +436,7 @@ class _Frames:
 
 
 class _Predictor:
-    """The code predictor: codebooks 1 … K-1 of a frame, from the talker's state and codebook 0.
-
-    Args:
-        weights: Weights of the model.
-        rows: Of the largest batch.
-        sampler: Chooses the codes.
-    """
+    """The code predictor: codebooks 1 … K-1 of a frame, from the talker's state and codebook 0."""
 
     def __init__(self, weights: _FusedWeights, rows: int, sampler: Sampler) -> None:
         self._weights, self._sampler = weights, sampler

@@ -64,9 +64,6 @@ def export_checkpoint(
         also: Further speakers by name, each with a row of its own and its vector. Speakers that
             the Base has are kept as they are.
 
-    Returns:
-        `out_dir`.
-
     Raises:
         UserError: When a trained weight cannot be represented in the stored type.
     """

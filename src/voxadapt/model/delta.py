@@ -83,9 +83,6 @@ def write_delta(
             `base_weights_sha256`, `delta_sha256`, `size_bytes`, `num_values`, `tensors`,
             `lora_scale` and `language`.
 
-    Returns:
-        `out_dir`.
-
     Raises:
         UserError: When a value cannot be represented in the stored type.
     """
@@ -168,9 +165,6 @@ def materialise(base_dir: str | Path, delta_dir: str | Path, out_dir: str | Path
         delta_dir: Folder of the delta.
         out_dir: Folder to write; replaced if another delta was put into it.
 
-    Returns:
-        `out_dir`.
-
     Raises:
         UserError: When the delta is damaged or belongs to another Base, or when `out_dir` holds
             something that this function did not write.
@@ -204,9 +198,6 @@ def restore(
         delta_dir: The delta that it was made from.
         base_dir: The Base that it was made from.
         out_dir: New or empty folder.
-
-    Returns:
-        `out_dir`.
 
     Raises:
         UserError: When a file differs from the Base's: the checkpoint was changed elsewhere too;
@@ -352,13 +343,6 @@ def _rebuild(
     """Fill a folder from another one, with other values for what a delta changes.
 
     The config and `meta.json` are left out.
-
-    Args:
-        source: Model folder whose files are taken.
-        folder: Receives them; weight files with a changed tensor as copies, others perhaps linked.
-        delta: Says which tensors change.
-        value_of: From a tensor's name and the Base's tensor to rows (None: all) and new values.
-        base_dir: The Base.
     """
     names: dict[Path, list[str]] = {}
     base_files = weight_files(base_dir)

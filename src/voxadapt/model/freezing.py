@@ -24,13 +24,7 @@ MODULES = (
 
 @dataclass(frozen=True)
 class ModuleCount:
-    """Parameters of one part of the model.
-
-    Attributes:
-        module: Name from `MODULES`, or `other`.
-        num_params: All parameters.
-        num_trainable: Those that are trained.
-    """
+    """Parameters of one part of the model."""
 
     module: str
     num_params: int

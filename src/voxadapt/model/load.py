@@ -104,10 +104,6 @@ def load_tts(
 def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") -> SpeechTokenizer:
     """Load the codec of a model folder in float32.
 
-    Args:
-        path: Model folder; the codec lies in its `speech_tokenizer/`.
-        device: Where the weights go.
-
     Raises:
         UserError: When it is missing or unreadable.
     """

@@ -287,12 +287,7 @@ def _none_free(ids: SpecialIds, what: str) -> Problem:
 
 
 def language_name_problems(known: Iterable[str], name: str) -> list[Problem]:
-    """Say why a language cannot have this name.
-
-    Args:
-        known: Languages that the model lists.
-        name: Of the new one.
-    """
+    """Say why a language cannot have this name."""
     lower = name.lower()
     if any(other.lower() == lower for other in known):
         return [

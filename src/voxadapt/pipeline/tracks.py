@@ -13,12 +13,12 @@ from voxadapt.core.params import (
     AsrParams,
     AuditParams,
     DataParams,
-    LanguageParams,
     ModelParams,
     Params,
     ScoreParams,
     SelectParams,
     SplitParams,
+    language_section,
 )
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.core.records import Record, read_record
@@ -120,20 +120,6 @@ def language_track(params: Params) -> Track:
         tag=language.name,
         codes_command="language data",
     )
-
-
-def language_section(params: Params) -> LanguageParams:
-    """Return the `language` section.
-
-    Raises:
-        UserError: When there is none.
-    """
-    if params.language is None:
-        raise UserError(
-            Problem("params.yaml: language", "a section that names the language", "none",
-                    "Copy the one of profiles/miniature.yaml and change it.")
-        )  # fmt: skip
-    return params.language
 
 
 def read_accepted(corpus: Corpus) -> list[Utterance]:

@@ -19,14 +19,7 @@ def build_page(
     clip: Callable[[str, ScoreRow], str],
     in_words: Callable[[object], str],
 ) -> str:
-    """Build the page: the table, the pairs, the gates, and what some sentences sound like.
-
-    Args:
-        record: What `compare` found.
-        rows: Score rows by system, the Base first.
-        clip: Returns a path of a system's clip; nothing where it cannot be had.
-        in_words: Writes a parameter's value.
-    """
+    """Build the page: the table, the pairs, the gates, and what some sentences sound like."""
     metric = record["decision"]["rule"]["error_metric"]
     texts = {row.text_norm: row.text for found in rows.values() for row in found}
     sentences = []

@@ -371,12 +371,7 @@ def digits(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[str, R
 
 
 def audit_facts(audit: Record, clips: Sequence[Record]) -> Record:
-    """Sum the audit of recordings up: clips, minutes and findings by rule.
-
-    Args:
-        audit: Its figures.
-        clips: Every raw row with its findings.
-    """
+    """Sum the audit of recordings up: clips, minutes and findings by rule."""
     by_rule: dict[tuple[str, str], list[str]] = {}
     for clip in clips:
         for finding in clip["findings"]:

@@ -19,16 +19,7 @@ MEASURES = {"error": ("", True), "sim": ("similarity", False), "failure_rate": (
 
 
 def build_page(summary: Record, rows: Sequence[ScoreRow], root: Path) -> str:
-    """Build the components.
-
-    Args:
-        summary: What `evaluate` measured.
-        rows: Every clip.
-        root: Folder that their paths start from.
-
-    Returns:
-        HTML that holds its sounds and asks for nothing.
-    """
+    """Build the components."""
     metric = summary["error_metric"]
     names = list(summary["systems"])
     by_system: dict[str, list[Record]] = {name: [] for name in names}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from voxadapt.core import paths
 from voxadapt.core.files import first_by_hash, read_json, read_jsonl, write_atomic
-from voxadapt.core.params import LanguageParams, Params
+from voxadapt.core.params import LanguageParams, Params, language_section
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.data.respelling import load_respelling
 from voxadapt.reporting import components, figures, tables
@@ -21,7 +21,6 @@ from voxadapt.reporting.players import Html, clip_list
 from voxadapt.reporting.records import (
     LanguageRecords,
     candidate_order,
-    language_params,
     language_scores,
     load_language_records,
     stage_and_epoch,
@@ -43,13 +42,6 @@ VERDICTS = {  # of forgetting: (words, tone of a chip, class of a cell)
 def write_language_report(params: Params, root: str | Path = ".") -> Path:
     """Build the page and write it to `reports/language/index.html`, whole or not at all.
 
-    Args:
-        params: The parameters of the run, with a `language` section.
-        root: Project folder.
-
-    Returns:
-        The path of the components.
-
     Raises:
         UserError: Naming each missing file and the stage that writes it.
     """
@@ -60,7 +52,7 @@ def write_language_report(params: Params, root: str | Path = ".") -> Path:
 
 def build_language_page(params: Params, root: str | Path = ".") -> str:
     """Build the page's HTML; arguments and errors as in `write_language_report`."""
-    language = language_params(params)
+    language = language_section(params)
     records = load_language_records(params, root)
     respelling = load_respelling(records.root / language.respelling)
     selection, choice1 = records.selection, records.choice1
@@ -500,31 +492,14 @@ def sizes_table(stage2: bool = True) -> pandas.DataFrame:
     return tables.frame(size_rows(first, None if second.get("skipped") else second), "stage")
 
 
-def texts_table() -> pandas.DataFrame:
-    """Count the remarks of the text audit by rule."""
-    figures_of = read_json(paths.LANGUAGE_TEXT_METRICS)
-    rows = text_findings(figures_of, read_jsonl(paths.LANGUAGE_TEXTS))
-    return tables.frame(rows or [{"rule": "none", "texts": 0, "example": NONE}], "rule")
-
-
-def arms_table() -> pandas.DataFrame:
-    """Show every answer to what must learn a language."""
-    return tables.frame(arm_rows(read_json(paths.LANGUAGE_ARMS_TABLE)), "arm")
-
-
 def language_curves(params: Params, final: bool = True) -> figures.Plot:
     """Draw the error in both languages for the candidates that were ranked so far."""
-    return _curves(language_params(params), _choices(final))
+    return _curves(language_section(params), _choices(final))
 
 
 def language_grid(params: Params, limit: int = 6) -> Html:
-    """Play sentences by the recording and every candidate, with the respelling below the text.
-
-    Args:
-        params: Has a `language` section.
-        limit: How many sentences, the first by hash of their text.
-    """
-    respelling = load_respelling(language_params(params).respelling)
+    """Play sentences by the recording and every candidate, with the respelling below the text."""
+    respelling = load_respelling(language_section(params).respelling)
     folders = {"real": paths.LANGUAGE.reference / "real"}
     folders |= {name: language_scores(name) for name in _ranked(_choices())}
     clips: dict[str, dict[str, Record]] = {}

@@ -75,12 +75,7 @@ def audio_uri(path: str | Path) -> str | None:
 
 
 def player(path: str | Path | None, label: str = "") -> Html:
-    """Return an `<audio>` element with the clip inside, or a note that there is none.
-
-    Args:
-        path: Audio file, or None.
-        label: What assistive technology reads.
-    """
+    """Return an `<audio>` element with the clip inside, or a note that there is none."""
     uri = audio_uri(path) if path else None
     if uri is None:
         return Html('<span class="missing">no audio</span>')
@@ -108,10 +103,6 @@ def word_diff(expected: str, heard: str) -> list[Span]:
     """Compare what should be said with what was heard.
 
     Word by word; character by character where the script writes no blanks.
-
-    Args:
-        expected: Normalised text.
-        heard: Normalised transcript.
 
     Returns:
         Spans in reading order; a substitution is a `missing` span and an `extra` one.

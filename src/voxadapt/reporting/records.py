@@ -11,7 +11,7 @@ from pathlib import Path
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_jsonl
-from voxadapt.core.params import LanguageParams, Params, epoch_number, in_stage2
+from voxadapt.core.params import LanguageParams, Params, epoch_number, in_stage2, language_section
 from voxadapt.core.paths import LANGUAGE, Corpus
 from voxadapt.core.records import Files, Record
 
@@ -51,12 +51,7 @@ class Records:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeakerRecords(Records):
-    """Everything that the report of a speaker shows.
-
-    Attributes:
-        train: Figures of the training run.
-        train_log: Rows of the training log, numbers as floats (None where empty).
-    """
+    """Everything that the report of a speaker shows."""
 
     train: Record
     train_log: Log
@@ -64,13 +59,6 @@ class SpeakerRecords(Records):
 
 def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
     """Read the files that the report of a speaker needs.
-
-    Args:
-        params: Names the candidates.
-        root: Project folder.
-
-    Returns:
-        The records.
 
     Raises:
         UserError: Naming every file that is missing or cannot be read, and the stage that
@@ -193,16 +181,6 @@ class LanguageRecords(Records):
         raise KeyError(name)
 
 
-def language_params(params: Params) -> LanguageParams:
-    """Return the `language` section, or raise a UserError when the parameters have none."""
-    if params.language is None:
-        raise UserError(
-            Problem("params.yaml: language", "a section", "nothing", "Add it; see `profiles/`."),
-            TITLE,
-        )
-    return params.language
-
-
 def stage_and_epoch(name: str) -> tuple[int, int]:
     """Return a candidate's stage and its epoch there; the Base is epoch 0 of Stage 1."""
     return (2 if in_stage2(name) else 1), epoch_number(name)
@@ -233,18 +211,11 @@ def candidate_order(names: Iterable[str]) -> tuple[str, ...]:
 def load_language_records(params: Params, root: str | Path = ".") -> LanguageRecords:
     """Read the files that the report of a language needs.
 
-    Args:
-        params: Has a `language` section.
-        root: Project folder.
-
-    Returns:
-        The records.
-
     Raises:
         UserError: Naming every file that is missing or cannot be read, and the stage that
             writes it.
     """
-    language = language_params(params)
+    language = language_section(params)
     files = Files(Path(root))
     choice1 = files.read(paths.LANGUAGE_CHOICE1, "language decide")
     selection = files.read(paths.LANGUAGE_SELECTION, "language confirm")

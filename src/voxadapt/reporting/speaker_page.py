@@ -21,13 +21,6 @@ KEEP = "Keep the Base: do not fine-tune."
 def build_page(params: Params, root: str | Path = ".") -> str:
     """Build the report's HTML.
 
-    Args:
-        params: The parameters of the run.
-        root: Project folder.
-
-    Returns:
-        The page.
-
     Raises:
         UserError: Naming each missing file and the stage that writes it.
     """

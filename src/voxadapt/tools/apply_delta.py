@@ -26,9 +26,6 @@ def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) ->
         out: New or empty folder.
         revision: Commit of the Base on the Hub.
 
-    Returns:
-        The outcome; every tensor was compared with the hash that the export noted.
-
     Raises:
         UserError: When the delta is damaged or of another Base, or when the result differs.
     """

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.pipeline.candidates import Candidate, find_delta
-from voxadapt.pipeline.tracks import language_section
 
 
 def materialise(params: Params, output: Path, candidate: str | None = None) -> StageResult:

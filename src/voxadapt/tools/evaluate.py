@@ -80,9 +80,6 @@ def evaluate(
         device: auto, cpu, cuda or cuda:N.
         batch_size: Whisper windows decoded at once.
 
-    Returns:
-        The outcome in a sentence, and the summary.
-
     Raises:
         UserError: For a manifest, reference, ASR or metric that cannot be used, and when no
             sentence is without digits.
@@ -203,16 +200,7 @@ class _Speaker:
 
 @dataclass(frozen=True)
 class _Harness:
-    """What every clip of a manifest is measured with.
-
-    Attributes:
-        root: Folder of the manifest, which relative paths start from.
-        language: Whisper's code of the language.
-        transcriber: The ASR.
-        embedder: The speaker encoder.
-        params: Thresholds of the flags.
-        select: Bootstrap and confidence.
-    """
+    """What every clip of a manifest is measured with."""
 
     root: Path
     language: str

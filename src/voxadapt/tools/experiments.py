@@ -83,9 +83,6 @@ def compare(
         candidates: Of each experiment: `chosen`, `all`, or candidates by name.
         language: Compare the language's path instead of the speaker's.
 
-    Returns:
-        The outcome in sentences, and the record.
-
     Raises:
         UserError: When a name is unknown, the experiments were scored differently, or fewer than
             two candidates can be compared.

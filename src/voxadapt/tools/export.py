@@ -20,7 +20,7 @@ from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import set_usual_mode, sha256_file, write_atomic, write_json
 from voxadapt.core.model_folder import read_config
-from voxadapt.core.params import Params, SelectParams, candidate_name, in_stage2
+from voxadapt.core.params import Params, SelectParams, candidate_name, in_stage2, language_section
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.core.provenance import git_commit, versions
 from voxadapt.core.records import Record, read_record
@@ -36,7 +36,6 @@ from voxadapt.model.checkpoint import (
 )
 from voxadapt.model.delta import DELTA, Delta, materialise, write_delta
 from voxadapt.pipeline.candidates import check_name, find_checkpoint, find_delta
-from voxadapt.pipeline.tracks import language_section
 from voxadapt.scoring.rows import read_scores, rows_sha
 from voxadapt.selection import wording
 from voxadapt.tools.exported import (

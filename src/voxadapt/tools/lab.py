@@ -29,9 +29,6 @@ def open_lab(arguments: Sequence[str] = ()) -> None:
     Its files are those of the project, its start page is `notebooks/`. It asks no address outside
     for news or updates.
 
-    Args:
-        arguments: Further options of JupyterLab.
-
     Raises:
         UserError: If there are no notebooks here.
     """
@@ -74,12 +71,6 @@ def set_up_filter(root: Path) -> str:
     The command goes into the repository's own configuration, which git does not share; the
     committed `.gitattributes` says which files it is for. Where the environment is gone, git says
     so and takes files as they are.
-
-    Args:
-        root: Project folder.
-
-    Returns:
-        What was done, for the terminal.
     """
     # A plain command: DVC reads git by itself, and starts filters without a shell.
     clean = f"{shlex.quote(Path(sys.executable).as_posix())} -m voxadapt.tools.notebook_cleaner"

@@ -43,9 +43,6 @@ class NotebookError(RuntimeError):
 def clean_notebook(path: str | Path) -> str:
     """Return a notebook's text in the form of `cleaning.clean_content`.
 
-    Args:
-        path: An `.ipynb` file, nbformat 4.
-
     Raises:
         UserError: If the file is not a notebook.
     """
@@ -53,15 +50,7 @@ def clean_notebook(path: str | Path) -> str:
 
 
 def clean_all(source: str | Path = NOTEBOOKS, target: str | Path = CLEANED) -> list[Path]:
-    """Write the cleaned copy of every notebook and remove copies whose notebook is gone.
-
-    Args:
-        source: Folder of notebooks.
-        target: Folder of the copies.
-
-    Returns:
-        The copies, sorted by name.
-    """
+    """Write the cleaned copy of every notebook and remove copies whose notebook is gone."""
     source, target = Path(source), Path(target)
     copies = []
     for path in sorted(source.glob("*.ipynb")):
@@ -141,9 +130,6 @@ def run_notebook(
         output_html: Where the executed notebook is written as one self-contained page.
         folder: Folder of notebooks.
 
-    Returns:
-        The HTML file.
-
     Raises:
         UserError: If the notebook or a selector is unknown, or the notebook raised one.
         NotebookError: If the notebook failed otherwise; the message names the executed copy.
@@ -192,11 +178,7 @@ def run_notebook(
 def _execute(
     path: Path, selectors: dict[str, Any], executed: Path
 ) -> tuple[dict[str, Any], str | None]:
-    """Run a cleaned copy, saved to `executed` after every cell.
-
-    Returns:
-        The executed notebook, and what stopped it, or None.
-    """
+    """Run a cleaned copy, saved to `executed` after every cell."""
     import logging
 
     # jsonschema tries these packages at import, for checks of addresses and durations that no
@@ -247,12 +229,7 @@ def normalise_executed(nb: dict[str, Any]) -> None:
 
 
 def to_html(nb: Mapping[str, Any], title: str) -> str:
-    """Render an executed notebook as one page without external addresses, code folded away.
-
-    Args:
-        nb: The notebook, nbformat 4.
-        title: Title of the page.
-    """
+    """Render an executed notebook as one page without external addresses, code folded away."""
     import nbformat
     from markupsafe import Markup
     from nbconvert import HTMLExporter
@@ -290,12 +267,6 @@ def open_project(params_file: str | Path = "params.yaml") -> Params:
 
     A notebook opened in JupyterLab starts in `notebooks/`; papermill starts it at the root. User
     errors raised from here on are shown as a table without a traceback.
-
-    Args:
-        params_file: Parameter file, relative to the project's root.
-
-    Returns:
-        The parameters.
 
     Raises:
         UserError: If the file has problems.

@@ -21,12 +21,6 @@ def clean_content(nb: Mapping[str, Any]) -> str:
     Outputs, counts, ids and metadata go; sources, cell types and tags stay, and the kernelspec
     becomes the plain Python one, without which papermill cannot inject parameters. Blank cells
     are dropped.
-
-    Args:
-        nb: Has `cells`, nbformat 4.
-
-    Returns:
-        JSON with a closing newline.
     """
     cells: list[dict[str, Any]] = []
     for cell in nb["cells"]:

@@ -126,10 +126,6 @@ class InProcessEngine(Engine):  # type: ignore[misc]  # papermill has no types
     ) -> None:
         """Run the cells.
 
-        Args:
-            nb_man: Papermill's view of the notebook, whose cells receive their outputs.
-            kernel_name: Not used: there is no kernel.
-
         Raises:
             KeyboardInterrupt: After Ctrl-C; the outputs so far are saved.
         """

@@ -60,13 +60,6 @@ def say_language(
 ) -> StageResult:
     """Speak a text in the language with the chosen model, or with a candidate.
 
-    Args:
-        params: All parameters.
-        text: What to say.
-        output: File to write; `SOUND_FORMATS` by its name.
-        candidate: A candidate of either stage; None asks the language's `selection.json`.
-        seed: Of the sampling.
-
     Raises:
         UserError: As `say`.
     """

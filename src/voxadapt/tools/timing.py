@@ -64,11 +64,6 @@ def record_seconds(page: str | Path, seconds: float, params: Params | None = Non
     """Note what a stage took and what with, under the name of the page that it wrote.
 
     A stage that is done does not fail for its note.
-
-    Args:
-        page: Executed notebook.
-        seconds: Wall-clock time.
-        params: All parameters, to scale the note later.
     """
     note = {
         "seconds": round(seconds, 1),

@@ -28,14 +28,7 @@ _JITTER = 0.02  # of a length: a corpus of a single pool does not form the same 
 
 @dataclass(frozen=True)
 class GeneratedUtterance:
-    """A text whose codes come from a model instead of a recording.
-
-    Attributes:
-        id: Unique among the utterances of a run.
-        text: What is said.
-        language: Its language.
-        split: Where it belongs.
-    """
+    """A text whose codes come from a model instead of a recording."""
 
     id: str
     text: str
@@ -166,13 +159,6 @@ def epoch_windows(
     corpus is cut into pools, each is sorted by length, give or take 2 %, and cut into steps, which
     are shuffled again. The loss of a step is a mean over all of its tokens, so that every step
     weighs the same, whether its clips are short or long.
-
-    Args:
-        lengths: Positions of each example.
-        batch_size: Examples in a forward pass.
-        accumulation: Forward passes in an optimizer step.
-        seed: Seed of the run.
-        epoch: Number of the epoch.
     """
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(len(lengths)).tolist()
@@ -247,13 +233,7 @@ class Share:
 
 
 def share_of(size: int, rank: int, num_processes: int) -> Share:
-    """Deal out a batch, row by row; sorted by length, all get about as much.
-
-    Args:
-        size: Rows of the batch.
-        rank: Number of the process.
-        num_processes: How many there are.
-    """
+    """Deal out a batch, row by row; sorted by length, all get about as much."""
     rows = list(range(rank, size, num_processes))
     return Share(rows, num_processes) if rows else Share([0], 0)
 

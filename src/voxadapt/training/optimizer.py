@@ -187,12 +187,7 @@ def round_master(values: Tensor) -> Tensor:
 def make_optimizer(
     trained: Mapping[str, nn.Parameter], params: TrainParams
 ) -> torch.optim.AdamW | CompactAdamW:
-    """Make AdamW that decays matrices only: rows of an embedding that no batch used must not move.
-
-    Args:
-        trained: Parameters by name.
-        params: `train` section.
-    """
+    """Make AdamW that decays matrices only: embedding rows that no batch used must not move."""
     decayed = {name for name, p in trained.items() if p.ndim > 1 and "embedding" not in name}
     matrices = [p for name, p in trained.items() if name in decayed]
     others = [p for name, p in trained.items() if name not in decayed]

@@ -26,10 +26,6 @@ class TextRows:
     The model looks them up in place of the table's. `write_back` copies them into the table, before
     that is stored or compared as a whole.
 
-    Args:
-        model: `Qwen3TTSForConditionalGeneration` whose text embedding is trained.
-        examples: All that is trained on.
-
     Attributes:
         rows: The parameter, `[R, D]`.
     """

@@ -172,15 +172,7 @@ def train(
 
 @dataclass
 class Trainer:
-    """One run; `train` says what most attributes mean.
-
-    Attributes:
-        folder: Of the run, under `work_dir`: state and finished epochs.
-        identity: What decides the result.
-        accelerator: The processes that train together.
-        device: Of this process.
-        state: Where the loop stands.
-    """
+    """One run; `train` says what most attributes mean."""
 
     params: TrainParams
     adaptation: Adaptation

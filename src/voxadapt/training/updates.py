@@ -135,12 +135,7 @@ class Drift:
 
 
 def measure_drift(named: Mapping[str, Tensor], base_dir: str | Path) -> dict[str, Drift]:
-    """Compare trained weights with the Base's files, part by part.
-
-    Args:
-        named: Trained tensors by name.
-        base_dir: Folder of the Base.
-    """
+    """Compare trained weights with the Base's files, part by part."""
     sums: dict[str, list[float]] = {}
     for name, base in iterate_weights(base_dir):
         if name not in named:

@@ -9,7 +9,7 @@ from pathlib import Path
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_json
-from voxadapt.core.params import Params, in_stage2
+from voxadapt.core.params import Params, in_stage2, language_section
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_delta
@@ -20,7 +20,6 @@ from voxadapt.pipeline.language.sentences import SOURCE, TARGET
 from voxadapt.pipeline.language.speak_and_score import score_languages
 from voxadapt.pipeline.language.stage1 import train_rows
 from voxadapt.pipeline.language.training import Output, train_on_recordings, train_params
-from voxadapt.pipeline.tracks import language_section
 from voxadapt.training.adaptations.language import TALKER
 
 #: How arms are named on the command line and in tables.

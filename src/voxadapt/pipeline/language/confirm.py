@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_candidate
@@ -14,7 +14,7 @@ from voxadapt.pipeline.language.choosing import read_language_scores
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET
 from voxadapt.pipeline.language.speak_and_score import score_languages
 from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 from voxadapt.scoring.rows import read_scores
 from voxadapt.selection.confirm import confirm
 

@@ -6,7 +6,7 @@ from voxadapt.core import paths
 from voxadapt.core.compat import import_qwen_tts
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.model_folder import read_config, resolve_model
-from voxadapt.core.params import LanguageParams, Params
+from voxadapt.core.params import LanguageParams, Params, language_section
 from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.manifest import read_raw_manifest
@@ -17,7 +17,7 @@ from voxadapt.model.tokens import language_name_problems
 from voxadapt.pipeline.audit import audit_track
 from voxadapt.pipeline.codes import encode_track
 from voxadapt.pipeline.context import open_context
-from voxadapt.pipeline.tracks import language_section, language_track, read_accepted
+from voxadapt.pipeline.tracks import language_track, read_accepted
 
 
 @stage("language_data")

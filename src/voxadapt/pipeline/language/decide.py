@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate
 from voxadapt.pipeline.language.choosing import read_language_scores
 from voxadapt.pipeline.stored_scores import read_recordings, set_aside_unlisted
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 from voxadapt.selection.stage2 import decide_stage2
 
 

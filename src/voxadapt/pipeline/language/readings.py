@@ -12,7 +12,7 @@ from torch import Tensor
 from voxadapt.core import paths
 from voxadapt.core.files import sha256_file, sha256_folder
 from voxadapt.core.model_folder import resolve_model
-from voxadapt.core.params import LanguageParams, Params, ScoreParams
+from voxadapt.core.params import LanguageParams, Params, ScoreParams, language_section
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
@@ -24,7 +24,7 @@ from voxadapt.model.stock import Tts
 from voxadapt.pipeline.context import Context, open_context
 from voxadapt.pipeline.language.reading_store import Readings, ReadText
 from voxadapt.pipeline.language.texts import accepted_texts, source_lines
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 
 
 @stage("language_readings")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.pipeline.candidates import BASE
 from voxadapt.pipeline.language.texts import source_lines
 from voxadapt.pipeline.sentences import SentenceSet, track_sentences
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 from voxadapt.scoring.rows import Sentence, slice_of
 
 TARGET, SOURCE = "target", "source"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import Record
 from voxadapt.pipeline.candidates import Candidate
 from voxadapt.pipeline.context import Context
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET, source_sentences, target_sentences
 from voxadapt.pipeline.speak_and_score import speak_and_score
 from voxadapt.pipeline.speaking import load_speaking
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 from voxadapt.scoring.wording import percent, score_sentence
 
 

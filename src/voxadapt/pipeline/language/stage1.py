@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from voxadapt.core import paths
 from voxadapt.core.files import sha256_folder, write_atomic, write_json
 from voxadapt.core.model_folder import resolve_model
-from voxadapt.core.params import LanguageParams, Params
+from voxadapt.core.params import LanguageParams, Params, language_section
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.manifest import Utterance
@@ -27,7 +27,7 @@ from voxadapt.pipeline.language.training import (
     run_training,
     train_params,
 )
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 from voxadapt.training.adaptations.base import Adaptation
 from voxadapt.training.adaptations.language import (
     LanguageAdaptation,

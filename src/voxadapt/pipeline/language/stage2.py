@@ -6,12 +6,12 @@ import shutil
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_atomic, write_json
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_candidate
 from voxadapt.pipeline.language.training import Output, train_on_recordings, train_params
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 
 
 @stage("language_stage2", memory="language.stage2.batch_size")

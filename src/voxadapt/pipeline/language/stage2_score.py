@@ -6,13 +6,13 @@ import shutil
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.language.speak_and_score import languages_sentence, score_languages
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 
 
 @stage("language_stage2_score")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_jsonl
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import read_record
 from voxadapt.data.text import fold_text
 from voxadapt.data.texts import TextLine, read_texts
-from voxadapt.pipeline.tracks import language_section
 
 
 def accepted_texts() -> list[TextLine]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from voxadapt.core.files import sha256_folder
 from voxadapt.core.model_folder import resolve_model
-from voxadapt.core.params import Params, Stage1Params, Stage2Params, TrainParams
+from voxadapt.core.params import Params, Stage1Params, Stage2Params, TrainParams, language_section
 from voxadapt.core.records import Record
 from voxadapt.data.manifest import Utterance
 from voxadapt.model.load import load_tts
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.corpus_codes import read_corpus_codes
-from voxadapt.pipeline.tracks import language_section, language_track
+from voxadapt.pipeline.tracks import language_track
 from voxadapt.training.adaptations.base import Adaptation
 from voxadapt.training.adaptations.language import (
     LanguageAdaptation,
