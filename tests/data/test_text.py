@@ -122,7 +122,8 @@ def test_any_text_is_measured(text: str) -> None:
 
 def test_special_tokens() -> None:
     for token in ("<|endoftext|>", "<|im_end|>", "<|tts_pad|>", "<|anything else|>", "<|zh|>",
-                  "<tts_pad>", "<tts_text_bos>", "</s>", "<think>", "[PAD]", "＜|s|＞"):  # fmt: skip
+                  "<tts_pad>", "<tts_text_bos>", "</s>", "<think>", "[PAD]",
+                  "＜|s|＞"):  # fmt: skip
         assert special_tokens(f"a {token} b"), token
     for text in ("a < b | c > d", "a <| b", "[laughter]", "x <= y", "[Pause]", "<laugh>"):
         assert special_tokens(text) == []
