@@ -20,7 +20,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import Params, SelectParams
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.explore.project import read_decision, require_files
-from voxadapt.reporting.figures import LIGHT, Plot, Theme, remove_frame
+from voxadapt.reporting.figures import LIGHT, Plot, draw_front, remove_frame
 from voxadapt.reporting.players import Html, clip_list, diff_html
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.measures import Sample
@@ -75,11 +75,11 @@ class Choice:
         similarity = self.rule.primary == "similarity"
         return "similarity" if similarity else self.rule.error_metric.upper()
 
-    def colour(self, name: str, theme: Theme, other: str) -> str:
+    def colour(self, name: str, other: str) -> str:
         """Return the colour of a candidate, `other` for those that are neither chosen nor Base."""
         if name == self.record["chosen"]:
-            return theme.chosen
-        return theme.base if name == "base" else other
+            return LIGHT.chosen
+        return LIGHT.base if name == "base" else other
 
     def primary(self, name: str) -> Ratio:
         """Return what the rule ranks a candidate by."""
@@ -141,13 +141,13 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(map(title, names)) or NONE
 
 
-def gates(found: Choice, theme: Theme = LIGHT) -> Plot:
+def gates(found: Choice) -> Plot:
     """Draw each gate: a candidate's value with its interval, and the limit it must keep to."""
     listed = found.record["candidates"]
     shown = {gate["name"] for candidate in listed for gate in candidate["gates"]}
     panels = [name for name in PAIRED if name in shown]
     figure = Plot(figsize=(3.0 * len(panels), 0.34 * len(listed) + 1.3), layout="constrained",
-                  facecolor=theme.card)  # fmt: skip
+                  facecolor=LIGHT.card)  # fmt: skip
     for axes, panel in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels,
                            strict=True):  # fmt: skip
         label, factor = PAIRED[panel]
@@ -162,18 +162,18 @@ def gates(found: Choice, theme: Theme = LIGHT) -> Plot:
                 axes.plot(factor * gate["value"], y, "o", color=colour, markersize=6.5)
                 limits = gate["limit"] if isinstance(gate["limit"], list) else [gate["limit"]]
                 for limit in limits:
-                    axes.axvline(factor * limit, color=theme.ink, linewidth=0.9, linestyle=":")
+                    axes.axvline(factor * limit, color=LIGHT.ink, linewidth=0.9, linestyle=":")
         axes.set_xlabel(label, fontsize=8.5)
         axes.set_yticks(range(len(listed)), [title(c["name"]) for c in listed])
-        _plain(axes, theme)
+        _plain(axes)
     figure.axes[0].invert_yaxis()
     handles = [figure.axes[0].plot([], [], "o", color=c, label=s)[0] for s, c in STATES.items()]
     figure.legend(handles=handles, loc="outside upper left", frameon=False, fontsize=8.5, ncols=3,
-                  labelcolor=theme.ink)  # fmt: skip
+                  labelcolor=LIGHT.ink)  # fmt: skip
     return figure
 
 
-def differences(found: Choice, theme: Theme = LIGHT) -> Plot:
+def differences(found: Choice) -> Plot:
     """Draw the bootstrap of each eligible candidate's difference to the best, pair by pair.
 
     All candidates said the same sentences, so that each resample gives one difference, not two
@@ -182,20 +182,20 @@ def differences(found: Choice, theme: Theme = LIGHT) -> Plot:
     best = found.record["best"]
     others = [name for name in found.eligible if name != best]
     height = 0.62 * max(1, len(others)) + 1.1
-    figure, axes = _new_axes(theme, 7.0, height)
+    figure, axes = _new_axes(7.0, height)
     reference = found.primary(best).draws(found.weights)
     for y, name in enumerate(others):
         draws = found.primary(name).draws(found.weights) - reference
         counts, edges = np.histogram(draws, bins=48)
-        colour = found.colour(name, theme, theme.other)
+        colour = found.colour(name, LIGHT.other)
         tops = y - 0.82 * counts / max(1, counts.max())
         axes.fill_between(edges[:-1], tops, y, step="post", color=colour, alpha=0.7, linewidth=0)
         point = found.primary(name).point - found.primary(best).point
-        axes.plot((point, point), (y - 0.86, y), color=theme.ink, linewidth=1.2)
-    axes.axvline(0.0, color=theme.ink, linewidth=0.9)
+        axes.plot((point, point), (y - 0.86, y), color=LIGHT.ink, linewidth=1.2)
+    axes.axvline(0.0, color=LIGHT.ink, linewidth=0.9)
     if found.rule.primary == "similarity":
         tie = found.rule.similarity_tie
-        axes.axvspan(-tie, tie, color=theme.ink, alpha=0.07, linewidth=0)
+        axes.axvspan(-tie, tie, color=LIGHT.ink, alpha=0.07, linewidth=0)
     axes.set_yticks(range(len(others)), [title(name) for name in others])
     axes.invert_yaxis()
     axes.set_xlabel(
@@ -204,21 +204,20 @@ def differences(found: Choice, theme: Theme = LIGHT) -> Plot:
     return figure
 
 
-def front(found: Choice, theme: Theme = LIGHT, clouds: int = 400) -> Plot:
+def front(found: Choice, clouds: int = 400) -> Plot:
     """Draw error against similarity with the resamples as clouds, and the Pareto front.
 
     Args:
         found: The decision.
-        theme: Colours.
         clouds: Resamples drawn of each candidate.
     """
-    figure, axes = _new_axes(theme, 7.0, 4.4)
+    figure, axes = _new_axes(7.0, 4.4)
     record, metric = found.record, found.rule.error_metric
     palette = ("#5b8fc7", "#8d98a3", "#7a5ea8", "#c0695e", "#5d8a4a", "#b88a2b", "#3d6f8e")
     for index, candidate in enumerate(record["candidates"]):
         name, sample = candidate["name"], found.samples[candidate["name"]]
         chosen = name == record["chosen"]
-        colour = found.colour(name, theme, palette[index % 7])
+        colour = found.colour(name, palette[index % 7])
         weights = found.weights[:clouds]
         axes.plot(sample.sim.draws(weights), 100 * sample.error.draws(weights), ".", color=colour,
                   markersize=2.5, alpha=0.25, zorder=1)  # fmt: skip
@@ -230,24 +229,13 @@ def front(found: Choice, theme: Theme = LIGHT, clouds: int = 400) -> Plot:
         axes.plot(
             sample.sim.point, 100 * sample.error.point, "o", color=colour, zorder=3,
             markersize=10 if chosen else 7, label=f"{title(name)}, {share}",
-            markerfacecolor=colour if candidate["eligible"] else theme.card,
+            markerfacecolor=colour if candidate["eligible"] else LIGHT.card,
         )  # fmt: skip
-    corner = sorted(
-        (found.samples[c["name"]].sim.point, 100 * found.samples[c["name"]].error.point)
-        for c in record["candidates"] if c["pareto"]
-    )  # fmt: skip
-    if corner:
-        low, top = axes.get_xlim()[0], axes.get_ylim()[1]
-        xs, ys = [low], [corner[0][1]]
-        for (x, y), after in zip(corner, [*[c[1] for c in corner[1:]], top], strict=True):
-            xs += [x, x]
-            ys += [y, after]
-        axes.plot(xs, ys, color=theme.chosen, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
-        axes.set_xlim(left=low)
-        axes.set_ylim(top=top)
+    best = [found.samples[c["name"]] for c in record["candidates"] if c["pareto"]]
+    draw_front(axes, [(sample.sim.point, 100 * sample.error.point) for sample in best], LIGHT)
     axes.set_xlabel("similarity to the voice (right is better)", fontsize=9)
     axes.set_ylabel(f"{metric.upper()}, % (lower is better)", fontsize=9)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink, loc="center left",
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=LIGHT.ink, loc="center left",
                 bbox_to_anchor=(1.0, 0.5), title="on the front", title_fontsize=8.5)  # fmt: skip
     return figure
 
@@ -401,16 +389,16 @@ def fewer_sentences(
     return frame(lines, "sentences")
 
 
-def _new_axes(theme: Theme, width_in: float, height_in: float) -> tuple[Plot, Axes]:
-    figure = Plot(figsize=(width_in, height_in), layout="constrained", facecolor=theme.card)
+def _new_axes(width_in: float, height_in: float) -> tuple[Plot, Axes]:
+    figure = Plot(figsize=(width_in, height_in), layout="constrained", facecolor=LIGHT.card)
     axes = figure.subplots()
-    _plain(axes, theme)
+    _plain(axes)
     return figure, axes
 
 
-def _plain(axes: Axes, theme: Theme) -> None:
-    """Set the axes in the colours of the theme, with lines across."""
-    axes.set_facecolor(theme.card)
-    remove_frame(axes, theme, label_size=8.5)
-    axes.grid(axis="x", color=theme.line, linewidth=0.8)
+def _plain(axes: Axes) -> None:
+    """Set the colours of the axes, with lines across."""
+    axes.set_facecolor(LIGHT.card)
+    remove_frame(axes, LIGHT, label_size=8.5)
+    axes.grid(axis="x", color=LIGHT.line, linewidth=0.8)
     axes.set_axisbelow(True)

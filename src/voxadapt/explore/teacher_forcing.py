@@ -34,7 +34,7 @@ from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.corpus_codes import read_corpus_codes
 from voxadapt.pipeline.tracks import HELD_OUT, speaker_track
 from voxadapt.reporting import mel
-from voxadapt.reporting.figures import LIGHT, Plot, Theme, remove_frame
+from voxadapt.reporting.figures import LIGHT, Plot, remove_frame
 from voxadapt.reporting.players import Html, clip_list
 from voxadapt.reporting.tables import frame, number, title
 from voxadapt.training.batches import build_examples, make_batch
@@ -263,31 +263,31 @@ def spans(seen: ForcedRecording) -> pandas.DataFrame:
     )
 
 
-def sequence(seen: ForcedRecording, theme: Theme = LIGHT) -> Plot:
+def sequence(seen: ForcedRecording) -> Plot:
     """Draw the sequence position by position: the text stream above the codec stream."""
     layout = seen.layout
-    figure = Plot(figsize=(WIDTH_IN, 2.5), layout="constrained", facecolor=theme.card)
+    figure = Plot(figsize=(WIDTH_IN, 2.5), layout="constrained", facecolor=LIGHT.card)
     axes = figure.subplots()
     for name, span in layout.spans.items():
         for y, used in ((1, _has_text(layout, span)), (0, _has_codec(layout, span, name))):
             axes.barh(
                 y, len(span), left=span.start, height=0.72, color=SPAN_COLOURS[name],
-                alpha=1.0 if used else 0.18, linewidth=0.5, edgecolor=theme.card,
+                alpha=1.0 if used else 0.18, linewidth=0.5, edgecolor=LIGHT.card,
             )  # fmt: skip
         if len(span) > 4:
             axes.text(span.start + len(span) / 2, -0.52, f"{name} ({len(span)})", ha="center",
-                      va="top", fontsize=8, color=theme.quiet)  # fmt: skip
+                      va="top", fontsize=8, color=LIGHT.quiet)  # fmt: skip
     first = min(index for index in layout.text_index if index >= 0) + 3  # after the role
     for position, index in enumerate(layout.text_index):
         if index >= first:
             token = _shown(seen.tokens[index - first])
             axes.text(position + 0.5, 1.46, token, rotation=90, ha="center", va="bottom",
-                      fontsize=7.5, color=theme.ink)  # fmt: skip
+                      fontsize=7.5, color=LIGHT.ink)  # fmt: skip
     axes.set_yticks((0, 1), ("codec", "text"))
     axes.set_ylim(-1.1, 3.6)
     axes.set_xlim(0, len(layout))
     axes.set_xlabel("position in the sequence", fontsize=9)
-    remove_frame(axes, theme, label_size=8)
+    remove_frame(axes, LIGHT, label_size=8)
     return figure
 
 
@@ -302,9 +302,9 @@ def _has_codec(layout: Layout, span: range, name: str) -> bool:
     )
 
 
-def timeline(seen: ForcedRecording, theme: Theme = LIGHT) -> Plot:
+def timeline(seen: ForcedRecording) -> Plot:
     """Draw the utterance over time: spectrogram, codes, surprise, probability of the end."""
-    figure = Plot(figsize=(WIDTH_IN, 8.2), layout="constrained", facecolor=theme.card)
+    figure = Plot(figsize=(WIDTH_IN, 8.2), layout="constrained", facecolor=LIGHT.card)
     heights = {"height_ratios": (1.3, 1.0, 1.0, 0.8)}
     heard, coded, surprised, ending = figure.subplots(4, 1, sharex=True, gridspec_kw=heights)
     edges_s, num_codebooks = seen.edges_s, seen.codes.shape[1]
@@ -324,21 +324,21 @@ def timeline(seen: ForcedRecording, theme: Theme = LIGHT) -> Plot:
     figure.colorbar(shown, ax=surprised, pad=0.01).set_label("surprise, nats", fontsize=8)
     for axes in (coded, surprised):
         axes.invert_yaxis()
-    ending.semilogy(edges_s, np.maximum(seen.p_end, 1e-9), color=theme.chosen, linewidth=1.6)
-    ending.axvline(edges_s[-1], color=theme.quiet, linewidth=0.9, linestyle=":")
+    ending.semilogy(edges_s, np.maximum(seen.p_end, 1e-9), color=LIGHT.chosen, linewidth=1.6)
+    ending.axvline(edges_s[-1], color=LIGHT.quiet, linewidth=0.9, linestyle=":")
     ending.set_ylabel("P(end)", fontsize=9)
     ending.set_ylim(1e-9, 2.0)
     ending.set_xlabel("time, s", fontsize=9)
     for axes in (heard, coded, surprised, ending):
-        remove_frame(axes, theme, label_size=8)
+        remove_frame(axes, LIGHT, label_size=8)
     return figure
 
 
-def end_probabilities(*several: ForcedRecording, theme: Theme = LIGHT) -> Plot:
+def end_probabilities(*several: ForcedRecording) -> Plot:
     """Draw the probability of the end over time for several candidates and one recording."""
-    figure = Plot(figsize=(WIDTH_IN, 2.8), layout="constrained", facecolor=theme.card)
+    figure = Plot(figsize=(WIDTH_IN, 2.8), layout="constrained", facecolor=LIGHT.card)
     axes = figure.subplots()
-    colours = (theme.base, theme.chosen, theme.other, theme.ink)
+    colours = (LIGHT.base, LIGHT.chosen, LIGHT.other, LIGHT.ink)
     for index, seen in enumerate(several):
         axes.semilogy(
             seen.edges_s,
@@ -347,18 +347,16 @@ def end_probabilities(*several: ForcedRecording, theme: Theme = LIGHT) -> Plot:
             linewidth=1.6,
             label=title(seen.candidate),
         )
-    axes.axvline(several[0].edges_s[-1], color=theme.quiet, linewidth=0.9, linestyle=":")
+    axes.axvline(several[0].edges_s[-1], color=LIGHT.quiet, linewidth=0.9, linestyle=":")
     axes.set_ylim(1e-9, 2.0)
     axes.set_xlabel("time, s (dotted: end of the recording)", fontsize=9)
     axes.set_ylabel("P(end)", fontsize=9)
-    axes.legend(frameon=False, fontsize=8.5, labelcolor=theme.ink)
-    remove_frame(axes, theme, label_size=8)
+    axes.legend(frameon=False, fontsize=8.5, labelcolor=LIGHT.ink)
+    remove_frame(axes, LIGHT, label_size=8)
     return figure
 
 
-def attention(
-    seen: ForcedRecording, layer: int | None = None, head: int | None = None, theme: Theme = LIGHT
-) -> Plot:
+def attention(seen: ForcedRecording, layer: int | None = None, head: int | None = None) -> Plot:
     """Draw the attention on each text token while each frame is predicted.
 
     Each frame's weights on the text are divided by their sum: where a head looks within the text,
@@ -368,7 +366,6 @@ def attention(
         seen: Of a candidate.
         layer: Counted from 0; None with no head: the one that reads most steadily.
         head: Counted from 0; None with a layer: the mean of its heads.
-        theme: Colours.
     """
     if layer is None:
         layer, head = seen.monotonic_head()
@@ -377,7 +374,7 @@ def attention(
     share = float(weights.sum(axis=-1).mean())
     weights = weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-12)
     height = 1.3 + 0.17 * len(seen.tokens)
-    figure = Plot(figsize=(WIDTH_IN, height), layout="constrained", facecolor=theme.card)
+    figure = Plot(figsize=(WIDTH_IN, height), layout="constrained", facecolor=LIGHT.card)
     axes = figure.subplots()
     rows = np.arange(len(seen.tokens) + 1) - 0.5
     axes.pcolormesh(seen.edges_s, rows, weights.T, cmap="magma", vmin=0.0, vmax=1.0)
@@ -388,9 +385,9 @@ def attention(
     axes.set_title(
         f"{title(seen.candidate)}, layer {layer}, {which}: {100 * share:.0f} % of its attention "
         "is on the text",
-        fontsize=9, color=theme.quiet, loc="left",
+        fontsize=9, color=LIGHT.quiet, loc="left",
     )  # fmt: skip
-    remove_frame(axes, theme, label_size=8)
+    remove_frame(axes, LIGHT, label_size=8)
     return figure
 
 

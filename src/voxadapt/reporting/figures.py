@@ -358,15 +358,17 @@ def trade_off(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
     axes.set_xlim(left, right)
     axes.set_ylim(bottom, top)
     _name_points(figure, listed, metric, chosen, theme)
-    _front(axes, [(c["sim"]["point"], 100 * c[metric]["point"]) for c in listed if c["pareto"]],
-           theme)  # fmt: skip
+    front = [(c["sim"]["point"], 100 * c[metric]["point"]) for c in listed if c["pareto"]]
+    draw_front(axes, front, theme)
     return figure
 
 
-def _front(axes: Axes, points: Sequence[tuple[float, float]], theme: Theme) -> None:
+def draw_front(axes: Axes, points: Sequence[tuple[float, float]], theme: Theme) -> None:
     """Draw the front as steps: the border of what is beaten in similarity and in error."""
     if not points:
         return
+    axes.set_xlim(axes.get_xlim())  # the steps begin and end at the border
+    axes.set_ylim(axes.get_ylim())
     xs: list[float] = [axes.get_xlim()[0]]
     ys: list[float] = []
     for x, y in sorted(points):

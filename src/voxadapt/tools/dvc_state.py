@@ -11,7 +11,6 @@ from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 
 if TYPE_CHECKING:
-    from dvc.repo import Repo
     from dvc.stage import Stage
 
 
@@ -32,16 +31,12 @@ class Pipeline:
     changed: dict[str, tuple[str, ...]]
 
 
-def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipeline:
-    """Ask DVC for the stages of a project and what has changed.
-
-    Args:
-        targets: Stages, to which all that they depend on is added; none: all.
-        folder: The project.
+def read_pipeline() -> Pipeline:
+    """Ask DVC for the stages of the project here and what has changed.
 
     Raises:
-        UserError: Where there is no DVC project or no such stage, where DVC cannot read its files,
-            or another DVC process holds them.
+        UserError: Where there is no DVC project, where DVC cannot read its files, or another DVC
+            process holds them.
     """
     from dvc.exceptions import DvcException, NotDvcRepoError
     from dvc.lock import LockError
@@ -52,11 +47,9 @@ def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipe
 
     try:
         # One reading of dvc.yaml and dvc.lock, which are most of the time: `Repo.status` has two.
-        with Repo(str(folder)) as repo, repo.lock:
+        with Repo(".") as repo, repo.lock:
             graph = repo.index.graph  # from a stage to those that it depends on
-            stages = _named(repo, targets) if targets else list(graph)
-            for stage in stages:  # grows while it is read
-                stages.extend(other for other in needed(stage) if other not in stages)
+            stages = list(graph)
             before = {s.addressing: tuple(sorted(o.addressing for o in needed(s))) for s in stages}
             outs = {s.addressing: [out.def_path for out in s.outs] for s in stages}
             answers: dict[str, list[object]] = {}
@@ -64,7 +57,7 @@ def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipe
                 answers |= stage.status(check_updates=True)
     except NotDvcRepoError:
         raise UserError(
-            Problem(str(Path(folder).resolve()), "a DVC project", "no .dvc folder",
+            Problem(str(Path.cwd()), "a DVC project", "no .dvc folder",
                     "Change to the project's folder, or make one: voxadapt new.")
         ) from None  # fmt: skip
     except LockError:
@@ -89,19 +82,6 @@ def read_pipeline(targets: Sequence[str] = (), folder: str | Path = ".") -> Pipe
         if reasons := tuple(_reasons(answer, rewritten)):
             changed[name] = reasons
     return Pipeline(before, pages, changed)
-
-
-def _named(repo: Repo, targets: Sequence[str]) -> list[Stage]:
-    """Find the stages that are named: one, or all of a matrix."""
-    from dvc.exceptions import DvcException
-
-    try:
-        return [stage for target in targets for stage in repo.stage.collect(target)]
-    except DvcException as error:
-        raise UserError(
-            Problem("dvc.yaml", "a DVC project with these stages", " ".join(str(error).split()),
-                    "`dvc stage list` names them.")
-        ) from None  # fmt: skip
 
 
 def _reasons(entries: Iterable[object], rewritten: Sequence[str]) -> Iterable[str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.executor import num_cores
 from voxadapt.core.files import read_json, read_jsonl
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.params import (
@@ -380,7 +381,7 @@ def describe_device(params: ModelParams) -> tuple[str, float, str]:
         if device.type == "cuda":
             properties = torch.cuda.get_device_properties(device)
             return properties.name, float(properties.total_memory), "cuda"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = num_cores()
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return f"CPU, {params.num_threads or cores} threads", float(pages * size), "cpu"
 
