@@ -25,9 +25,11 @@ _SETTINGS = {
     "04_score_candidate": "score.batch_size",
     "06_confirm_choice": "score.batch_size",
     "08_language_data": "codes.batch_seconds",
+    "08b_language_readings": "score.batch_size",
     "09_language_stage1": "language.stage1.batch_size",
     "10_language_score": "score.batch_size",
     "12_language_stage2": "language.stage2.batch_size",
+    "12b_language_stage2_score": "score.batch_size",
     "13_language_confirm": "score.batch_size",
 }
 
