@@ -347,3 +347,13 @@ def test_reporting_needs_no_torch() -> None:
         "voxadapt.reporting.language_page; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_averages_hide_stands_beside_them(world: Path) -> None:
+    text = Reader(page.build_page(make_params(), world)).text
+    assert "Within a clip" in text and "37.5" in text and "0.550" in text
+    assert (
+        "cannot tell b from p" in text
+        and "After the codec it takes for one another: d and t." in text
+    )
+    assert "F0 cannot be measured" not in text

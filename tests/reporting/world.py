@@ -130,6 +130,12 @@ def make_summary(candidate: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "sim_ceiling_matched": 0.87, "duration_ratio": interval(1.02), "median_duration_s": 2.9,
         "median_speech_s": 2.4, "failure_rate": interval(counted["rate_high"] / len(rows)),
         "mostly_wrong_rate": interval(0.25),
+        "windows": {
+            "onset": interval(sim - 0.05), "rest": interval(sim), "last": interval(sim),
+            "onset_minus_rest": interval(-0.05), "drift": interval(0.05),
+            "other_voice": interval(0.375), "pitch_jump": interval(0.0),
+            "errors": [{"from_s": 0.0, "to_s": 1.0, **interval(0.125)}],
+        },
         "wrong_language_rate": interval(0.0, 0.0), "flags": counted, "confidence": 0.95,
         "num_bootstrap": 4000, "bootstrap_seed": 2,
     }  # fmt: skip
@@ -160,6 +166,11 @@ def make_selection(params: Params, chosen: str, best: str) -> dict[str, Any]:
                 "sim_norm": interval(0.5), "duration_ratio": interval(1.02),
                 "failure_rate": interval(0.01, 0.01), "wrong_language_rate": interval(0.0, 0.0),
                 "primary": interval(sim),
+                "prosody": {
+                    "f0_measurable": True,
+                    "f0_range_st": {"value": interval(3.0), "kind": "ratio",
+                                    "vs_real": interval(0.55)},
+                },
                 "vs_base": None if name == "base" else {
                     "primary": sim_difference, "sim": sim_difference,
                     "error": difference(loss - QUALITY["base"][0]),
@@ -183,6 +194,8 @@ def make_selection(params: Params, chosen: str, best: str) -> dict[str, Any]:
         "inputs": {name: f"{index:064x}" for index, name in enumerate(names)},
         "asr_floor": {"wer": interval(0.01, 0.01), "cer": interval(0.005, 0.005)},
         "codec_floor": {"wer": interval(0.05), "cer": interval(0.025)},
+        "recogniser": {"blind": [["b", "p"]], "blind_after_codec": [["d", "t"]],
+                       "text": "The recogniser cannot tell b from p (40 recordings)."},
         "scale": SCALE, "candidates": candidates, "best": best, "chosen": chosen,
         "runner_up": None if chosen == best else best, "keep_base": chosen == "base",
         "reason": f"{best} has the highest similarity; {chosen} is not shown to be behind it.",

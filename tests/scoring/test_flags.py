@@ -72,6 +72,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("low_logprob", {"avg_logprob": -1.2}),
     ("no_speech", {"no_speech_prob": 0.7}),
     ("long_clip", {"num_windows": 2}),
+    ("other_voice", {"voice": ("other_voice",)}),
+    ("pitch_jump", {"voice": ("pitch_jump",)}),
 ]  # fmt: skip
 
 

@@ -49,6 +49,7 @@ COMMANDS: Mapping[str, Commands] = {
         "listen": look.listen,
         "votes": look.votes,
         "evaluate": look.evaluate,
+        "judge": look.judge,
         "compare": look.compare,
         "lab": look.lab,
     },

@@ -40,6 +40,22 @@ def say(
     print(said.sentence)
 
 
+def judge(
+    speak: Annotated[
+        int, typer.Option(min=0, help="Sentences to be spoken right and wrong; 0: none.")
+    ] = 0,
+    candidate: Annotated[str, typer.Option(help="Who speaks: base or an epoch.")] = "base",
+    language: Annotated[
+        bool, typer.Option("--language", help="The recogniser of the language's path.")
+    ] = False,
+    params_file: opt.ParamsFile = opt.PARAMS,
+) -> None:
+    """Show which sounds and wrong words the recogniser can tell."""
+    from voxadapt.tools.judge import judge as judge_recogniser
+
+    print(judge_recogniser(opt.load(params_file), speak, candidate, language).sentence)
+
+
 def listen(
     pair: Annotated[
         tuple[str, str] | None,

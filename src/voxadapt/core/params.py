@@ -262,6 +262,9 @@ class ScoreParams(Section):
     min_speech_s: Positive = Field(1.0, description="Less speech than this: similarity is missing.")
     rate_ratio: Range = Field((0.6, 1.7), description="Spoken / expected duration.")
     max_silence_s: Positive = 1.0
+    mos: bool = Field(
+        False, description="Predict naturalness with DistillMOS (extra mos); it decides nothing."
+    )
 
 
 class SelectParams(Section):
@@ -281,6 +284,9 @@ class SelectParams(Section):
     max_wrong_language: Share = 0.05
     similarity_margin: Margin | None = Field(
         None, description="Similarity may fall below the Base's by this; null: no gate."
+    )
+    min_f0_range_ratio: float | None = Field(
+        None, gt=0.0, le=1.0, description="Smallest F0 range over the recordings'; null: no gate."
     )
     num_bootstrap: Annotated[int, Field(ge=200)] = 4000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95

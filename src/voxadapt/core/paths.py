@@ -63,6 +63,11 @@ class Corpus:
         return self.artifacts / "reference"
 
     @property
+    def recogniser(self) -> Path:
+        """Which sounds the recogniser can tell apart, and which wrong texts it notices."""
+        return self.reference / "recogniser.json"
+
+    @property
     def scale(self) -> Path:
         """Ceiling and floor of similarity, rate of speech; of all speakers together."""
         return self.reference / "similarity.json"

@@ -33,7 +33,8 @@ from voxadapt.pipeline.references import Reference, coded_voices
 from voxadapt.pipeline.sentences import track_sentences
 from voxadapt.pipeline.tracks import HELD_OUT, Track, speaker_track
 from voxadapt.scoring.planning import plan_power
-from voxadapt.scoring.rows import EvalClip, ScoreRow, slice_of, write_rows
+from voxadapt.scoring.recogniser import judge
+from voxadapt.scoring.rows import EvalClip, ScoreRow, ranked, slice_of, write_rows
 from voxadapt.scoring.score_clips import summarise
 from voxadapt.scoring.similarity import SimilarityScale, build_reference, build_scale, pooled_scale
 from voxadapt.scoring.speakers import confusion, pool, pooled_sim_id
@@ -47,13 +48,16 @@ def run(params: Params) -> StageResult:
     return encode_track(speaker_track(params), open_context(params), batch_seconds)
 
 
-def encode_track(track: Track, context: Context, batch_seconds: float) -> StageResult:
+def encode_track(
+    track: Track, context: Context, batch_seconds: float, graphemes: Sequence[str] = ()
+) -> StageResult:
     """Extract a corpus' codes; score held-out recordings and their codec round trip.
 
     Args:
         track: The corpus.
         context: Where it runs.
         batch_seconds: Padded audio of a codec batch.
+        graphemes: Groups of letters that are one sound of the language.
 
     Raises:
         UserError: When a clip cannot be encoded, or too few can measure similarity.
@@ -102,6 +106,10 @@ def encode_track(track: Track, context: Context, batch_seconds: float) -> StageR
         track.rule,
     )
     write_json(corpus.planning, planned)
+    judged = {
+        name: judge(ranked(rows), track.rule, graphemes) for name, rows in measured.rows.items()
+    }
+    write_json(corpus.recogniser, judged)
     frames = {name: len(array) for name, array in arrays.items()}
     metrics = {
         "codec_sha256": codec_sha256,
@@ -120,7 +128,8 @@ def encode_track(track: Track, context: Context, batch_seconds: float) -> StageR
         f"Held-out recordings: WER {percent(plain['wer'])}, "
         f"similarity {number(scale.ceiling.point)}; "
         f"through the codec: WER {percent(coded['wer'])}, "
-        f"similarity {number(scale.codec_ceiling.point)}. {planned['text']}",
+        f"similarity {number(scale.codec_ceiling.point)}. {planned['text']} "
+        f"{judged['real']['text']}",
         metrics,
     )
 

@@ -11,6 +11,7 @@ from voxadapt.pipeline.candidates import find_candidate, kept_speakers
 from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
 from voxadapt.pipeline.sentences import track_sentences
 from voxadapt.pipeline.stored_scores import (
+    blind_spots,
     read_recordings,
     read_selection_scores,
     set_aside_unlisted,
@@ -43,7 +44,7 @@ def run(params: Params) -> StageResult:
         real=read_recordings(track, "real"),
         codec=read_recordings(track, "codec"),
         kept=kept_speakers(track.model, speakers),
-    )
+    ) | blind_spots(track)
     write_json(paths.SELECTION, decision)
     rows = [_epoch_row(item, decision["chosen"]) for item in decision["candidates"]]
     write_plot_table(paths.EPOCHS_TABLE, rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from voxadapt.core import paths
 from voxadapt.core.files import set_aside
+from voxadapt.core.records import Record, read_record
 from voxadapt.pipeline.candidates import Candidate
 from voxadapt.pipeline.tracks import HELD_OUT, Track
 from voxadapt.scoring.rows import ScoreRow, Sentence, read_scores
@@ -63,3 +64,22 @@ def read_recordings(track: Track, name: str) -> list[ScoreRow]:
     """
     expected = [(row.id, 0) for row in track.accepted() if row.split in HELD_OUT]
     return read_scores(track.corpus.reference / name, expected)
+
+
+def blind_spots(track: Track) -> Record:
+    """Return what the recogniser cannot tell apart, for the record of a decision.
+
+    Returns:
+        `recogniser`: pairs of sounds that it takes for one another (`blind`) in recordings, those
+        in their codec round trip, and a sentence; nothing where no recogniser was judged.
+    """
+    if not track.corpus.recogniser.is_file():
+        return {}
+    found = read_record(track.corpus.recogniser, "codes")
+    return {
+        "recogniser": {
+            "blind": found["real"]["blind"],
+            "blind_after_codec": found["codec"]["blind"],
+            "text": found["real"]["text"],
+        }
+    }

@@ -5,6 +5,7 @@ Thresholds come from `params.score`; those that no user has reason to change are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jiwer
@@ -33,8 +34,11 @@ FLAGS = (
     "low_logprob",
     "no_speech",
     "long_clip",
+    "other_voice",
+    "pitch_jump",
 )
 
+MIN_PAUSE_S = 0.15  # shorter silences are those of plosives
 FRAME_S = 0.02  # energy is measured in frames of this length
 QUIET_DB = 40.0  # a frame this far below the clip's loud frames (95th percentile) is silent
 FLOOR_DBFS = -60.0  # and so is any frame below this
@@ -60,6 +64,8 @@ class Shape:
         trail_silence_s: Silence after the last sound.
         max_internal_silence_s: Longest silence in between.
         clipped_share: Share of samples at full scale.
+        num_pauses: Silences in between of at least 0.15 s.
+        pause_s: Their length together.
         end_db: Level of the last frame, loud frames being 0; None when nothing sounds.
     """
 
@@ -68,6 +74,8 @@ class Shape:
     trail_silence_s: float
     max_internal_silence_s: float
     clipped_share: float
+    num_pauses: int = 0
+    pause_s: float = 0.0
     end_db: float | None = None
 
     @property
@@ -97,6 +105,7 @@ def measure_shape(wav: NDArray[np.float32], sample_rate_hz: int) -> Shape:
     if len(loud) == 0:
         return Shape(duration_s, duration_s, 0.0, 0.0, clipped)
     gaps = np.diff(loud) - 1
+    pauses = gaps[gaps * FRAME_S >= MIN_PAUSE_S - 1e-9]
     end_db = 10.0 * np.log10(np.mean(wav[-step:].astype(np.float64) ** 2) + 1e-12)
     return Shape(
         duration_s=duration_s,
@@ -104,6 +113,8 @@ def measure_shape(wav: NDArray[np.float32], sample_rate_hz: int) -> Shape:
         trail_silence_s=duration_s - float((loud[-1] + 1) * FRAME_S),
         max_internal_silence_s=float(gaps.max() * FRAME_S) if len(gaps) else 0.0,
         clipped_share=clipped,
+        num_pauses=len(pauses),
+        pause_s=float(pauses.sum() * FRAME_S),
         end_db=float(end_db) - loud_db,
     )
 
@@ -164,6 +175,7 @@ def clip_flags(
     dur_ratio: float | None,
     speech_s: float,
     hit_max_tokens: bool,
+    voice: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Name what is wrong with a clip, in the order of `FLAGS`.
 
@@ -177,6 +189,7 @@ def clip_flags(
         dur_ratio: Spoken over expected seconds, None when no expectation exists.
         speech_s: Seconds of speech by voice activity detection.
         hit_max_tokens: Whether generation was stopped.
+        voice: Flags of a voice that does not stay the same, see `scoring.windows`.
     """
     slow, fast = params.rate_ratio[1], params.rate_ratio[0]
     wrong = {
@@ -190,8 +203,9 @@ def clip_flags(
         "clipping": shape.clipped_share > MAX_CLIPPED_SHARE,
         "too_little_speech": speech_s < params.min_speech_s,
         **_transcript_flags(transcript, hyp_norm, text_norm, lang),
+        **dict.fromkeys(voice, True),
     }
-    return tuple(flag for flag in FLAGS if wrong[flag])
+    return tuple(flag for flag in FLAGS if wrong.get(flag))
 
 
 def retranscribed_flags(

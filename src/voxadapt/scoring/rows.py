@@ -82,6 +82,9 @@ class EvalClip(_Record):
 class ScoreRow(_Record):
     """Everything measured on one clip; a failed clip has a row too, with error 1.0.
 
+    `window_sims` are the similarities of each second, `f0_…` what `scoring.pitch` measures; None
+    where that was not measured.
+
     Where several speakers are measured, `speaker` is the one that was asked for and `sim_to` the
     similarity to each one's recordings, coded as what a model says is; otherwise both are None
     and are not written.
@@ -132,6 +135,14 @@ class ScoreRow(_Record):
     trail_silence_s: float | None
     max_internal_silence_s: float | None
     clipped_share: float | None
+    num_pauses: float | None = None
+    pause_s: float | None = None
+    window_sims: tuple[float, ...] | None = None
+    f0_median_hz: float | None = None
+    f0_range_st: float | None = None
+    f0_final_st: float | None = None
+    f0_jump_st: float | None = None
+    mos: float | None = None
     flags: tuple[str, ...]
     status: Literal["ok", "failed"]
     message: str
@@ -255,7 +266,7 @@ def serialise_rows(rows: Iterable[ScoreRow]) -> str:
 
 
 def _values(row: ScoreRow) -> Record:
-    absent = {name for name in ("speaker", "sim_to") if getattr(row, name) is None}
+    absent = {name for name in ("speaker", "sim_to", "mos") if getattr(row, name) is None}
     return row.model_dump(mode="json", exclude=absent)
 
 

@@ -28,17 +28,29 @@ from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, read_audio
 from voxadapt.scoring.flags import FLAGS, Shape, clip_flags, measure_shape, retranscribed_flags
 from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.naturalness import MosPredictor
+from voxadapt.scoring.pitch import Pitch, PitchTracker
+from voxadapt.scoring.prosody import prosody
 from voxadapt.scoring.rows import SLICES, EvalClip, ScoreRow, evaluator_id, ranked, sort_rows
 from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoicePrint, VoiceReference, Wave
-from voxadapt.scoring.statistics import DIGITS, resample_weights, rounded
+from voxadapt.scoring.statistics import (
+    DIGITS,
+    Array,
+    ratio_by_text,
+    ratio_interval,
+    resample_weights,
+    rounded,
+)
+from voxadapt.scoring.windows import by_window
 
 PSEUDO_CANDIDATES = ("real", "codec")
 NO_REFERENCE = "none"  # identity of a similarity that was not measured
 WORST_SHARE = 0.05
+WINDOW_DIGITS = 3  # a second's similarity is not worth more
 CLIPS_AT_ONCE = 64  # whose samples are in memory; enough to fill the speaker encoder's batches
 Paths = Sequence[tuple[Path, str]]  # files, and what messages call them
 Loaded = tuple[Wave, int] | str  # samples and rate, or why there are none
-Sound = tuple[Shape, VoicePrint, int]  # outline, voice, samples a second
+Sound = tuple[Shape, VoicePrint, Pitch, int]  # outline, voice, melody, samples a second
 FROM_CLIP = (
     "candidate", "split", "text_id", "take", "seed", "lang", "text", "slice", "num_frames",
     "hit_max_tokens", "gen_sha", "checkpoint_sha", "message",
@@ -100,18 +112,24 @@ def score_clips(
         [root / clips[i].wav for i in usable], [clips[i].text for i in usable], executor
     )
     transcripts = dict(zip(usable, recognised, strict=True))
+    opinions: dict[int, float] = {}
+    if params.mos:
+        predictor = MosPredictor(embedder.device)
+        opinions = {i: predictor.predict([read_audio(root / clips[i].wav)])[0] for i in usable}
     rows = []
     for index, clip in enumerate(clips):
         values = _identity(clip, transcriber.asr_id, reference)
         if index in failed:
             rows.append(_failed_row(values, clip, failed[index]))
             continue
-        shape, voice, sample_rate_hz = sounds[index]
+        shape, voice, pitch, sample_rate_hz = sounds[index]
         values |= {
             "wav": clip.wav,
             "wav_sha256": sha256_file(root / clip.wav),
             "sample_rate_hz": sample_rate_hz,
             **_similarity_values(clip, voice, reference, others, params.min_speech_s),
+            "mos": opinions.get(index),
+            **{f"f0_{name}": rounded(value) for name, value in asdict(pitch).items()},
         }
         rows.append(_measured_row(values, transcripts[index], shape, voice, scale, params))
     return sort_rows(rows)
@@ -150,6 +168,9 @@ def _measured_row(
         dur_ratio=ratio,
         speech_s=voice.speech_s,
         hit_max_tokens=values["hit_max_tokens"],
+        voice=()
+        if scale is None or scale.limits is None
+        else scale.limits.flags(values["window_sims"], values["f0_jump_st"]),
     )
     outline = {name: rounded(value) for name, value in asdict(shape).items() if name != "end_db"}
     return ScoreRow(
@@ -206,11 +227,19 @@ def _load_audio(clips: Paths) -> list[Loaded]:
 
 def _embed(embedder: Embedder, loaded: Sequence[Loaded]) -> list[Sound | str]:
     """Measure the clips of one group that could be read."""
-    voices = iter(embedder.embed([item for item in loaded if not isinstance(item, str)]))
-    return [
-        item if isinstance(item, str) else (measure_shape(*item), next(voices), item[1])
-        for item in loaded
-    ]
+    speeches = [embedder.prepare(item) for item in loaded if not isinstance(item, str)]
+    windows = embedder.embed_windows(speeches)
+    voices = iter(zip(embedder.embed_speech(speeches), windows, strict=True))
+    tracker = PitchTracker()
+    found: list[Sound | str] = []
+    for item in loaded:
+        if isinstance(item, str):
+            found.append(item)
+            continue
+        voice, seconds = next(voices)
+        voice = replace(voice, windows=seconds)
+        found.append((measure_shape(*item), voice, tracker.measure(*item), item[1]))
+    return found
 
 
 def _store(path: Path, sounds: Sequence[Sound]) -> None:
@@ -218,11 +247,13 @@ def _store(path: Path, sounds: Sequence[Sound]) -> None:
     nothing = np.zeros(0, np.float32)
     arrays: Record = {
         f"voice{i}": nothing if voice.embedding is None else voice.embedding
-        for i, (_, voice, _) in enumerate(sounds)
+        for i, (_, voice, _, _) in enumerate(sounds)
     }
-    arrays["shapes"] = np.array([astuple(shape) for shape, _, _ in sounds], float)
-    arrays["speech_s"] = np.array([voice.speech_s for _, voice, _ in sounds])
-    arrays["rates_hz"] = np.array([rate_hz for _, _, rate_hz in sounds])
+    arrays |= {f"windows{i}": voice.windows for i, (_, voice, _, _) in enumerate(sounds)}
+    arrays["shapes"] = np.array([astuple(shape) for shape, *_ in sounds], float)
+    arrays["pitches"] = np.array([astuple(pitch) for _, _, pitch, _ in sounds], float)
+    arrays["speech_s"] = np.array([voice.speech_s for _, voice, _, _ in sounds])
+    arrays["rates_hz"] = np.array([rate_hz for *_, rate_hz in sounds])
     np.savez(stream, **arrays)
     write_atomic(path, stream.getvalue())
 
@@ -231,17 +262,29 @@ def _load(path: Path, count: int) -> list[Sound] | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             shapes = [
-                replace(Shape(*row), end_db=None if np.isnan(row[-1]) else row[-1])
+                replace(
+                    Shape(*row),
+                    num_pauses=int(row[-3]),
+                    end_db=None if np.isnan(row[-1]) else row[-1],
+                )
                 for row in stored["shapes"].tolist()
             ]
             voices = [
-                VoicePrint(stored[f"voice{i}"] if stored[f"voice{i}"].size else None, float(speech))
+                VoicePrint(
+                    stored[f"voice{i}"] if stored[f"voice{i}"].size else None,
+                    float(speech),
+                    stored[f"windows{i}"],
+                )
                 for i, speech in enumerate(stored["speech_s"])
+            ]
+            pitches = [
+                Pitch(*(None if np.isnan(value) else value for value in row))
+                for row in stored["pitches"].tolist()
             ]
             rates_hz = [int(rate_hz) for rate_hz in stored["rates_hz"]]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None  # absent, or torn: embed again
-    found = list(zip(shapes, voices, rates_hz, strict=True))
+    found = list(zip(shapes, voices, pitches, rates_hz, strict=True))
     return found if len(found) == count else None
 
 
@@ -319,8 +362,12 @@ def _similarity_values(
     """Compare a clip with its speaker's recordings, and with those of each of several speakers."""
     leave_out = clip.text_id if clip.candidate in PSEUDO_CANDIDATES else None
     if reference is None:
-        return {"sim": None, "sim_ref_n": 0, "sim_to": None}
+        return {"sim": None, "sim_ref_n": 0, "sim_to": None, "window_sims": None}
     values: Record = {"sim": None, "sim_ref_n": reference.num_clips(leave_out), "sim_to": None}
+    values["window_sims"] = None
+    if voice.windows is not None:
+        found = reference.similarities(voice.windows, leave_out)
+        values["window_sims"] = tuple(round(value, WINDOW_DIGITS) for value in found)
     if voice.embedding is None or voice.speech_s < min_speech_s:
         return values
     values["sim"] = rounded(reference.similarity(voice.embedding, leave_out))
@@ -429,10 +476,22 @@ def summarise(
         "median_speech_s": rounded(median_speech),
         "flags": {flag: counts[flag] for flag in FLAGS},
         "slices": slices(everything, params, floor),
+        "windows": by_window(rows, params),
+        "prosody": prosody(rows, (), params),
+        **_naturalness(sample, weights, params),
         "confidence": params.confidence,
         "num_bootstrap": params.num_bootstrap,
         "bootstrap_seed": params.seed,
     }
+
+
+def _naturalness(sample: Sample, weights: Array, params: SelectParams) -> Record:
+    """Return the mean predicted opinion, `mos`; nothing where none was predicted."""
+    found = [(row.text_id, row.mos) for row in sample.rows if row.mos is not None]
+    if not found:
+        return {}
+    ratio = ratio_by_text(sample.text_ids, [key for key, _ in found], [mos for _, mos in found])
+    return {"mos": ratio_interval(ratio, weights, len(found), params.confidence).as_dict()}
 
 
 def slices(

@@ -55,12 +55,14 @@ from voxadapt.scoring.statistics import (
     resample_weights,
     rounded,
 )
+from voxadapt.scoring.windows import VoiceLimits, voice_limits
 
 LABEL = "SIM-resemblyzer"
 SCHEMA = "voxadapt-similarity/1"
 DURATIONS_S = (1.0, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0)
 PARTIALS_PER_SECOND = 1.3  # default of embed_utterance
 MIN_COVERAGE = 0.75
+WINDOW_FRAMES, WINDOW_STEP = 100, 50  # of spectra, 10 ms each: windows of a second, overlapping
 MAX_PARTIALS = 32  # per LSTM batch: states and gates of more do not stay in a core's cache
 RATE_HZ = hparams.sampling_rate
 FFT_SIZE = RATE_HZ * hparams.mel_window_length // 1000
@@ -115,10 +117,13 @@ class VoicePrint:
     Attributes:
         embedding: Unit vector, [256]; None when the clip has no speech at all.
         speech_s: Seconds of speech behind it.
+        windows: Unit vectors of each second of it, see `Embedder.embed_windows`, [W, 256]; None
+            where they were not asked for.
     """
 
     embedding: NDArray[np.float32] | None
     speech_s: float
+    windows: NDArray[np.float32] | None = None
 
 
 class Embedder:
@@ -171,30 +176,57 @@ class Embedder:
                 owners.extend([index] * len(found))
         sums = np.zeros((len(speeches), hparams.model_embedding_size), np.float32)
         counts = np.bincount(np.array(owners, np.intp), minlength=len(speeches))
-        for start in range(0, len(partials), MAX_PARTIALS):
-            batch = torch.from_numpy(np.stack(partials[start : start + MAX_PARTIALS]))
-            with torch.inference_mode():
-                vectors = self._encoder(batch.to(self._encoder.device)).cpu().numpy()
-            np.add.at(sums, owners[start : start + MAX_PARTIALS], vectors)
+        np.add.at(sums, owners, self._encode(partials))
         prints = []
         for speech, total, count in zip(speeches, sums, counts, strict=True):
             unit = total / np.linalg.norm(total) if count else None
             prints.append(VoicePrint(unit, len(speech) / RATE_HZ))
         return prints
 
+    def embed_windows(self, speeches: Sequence[Wave]) -> list[NDArray[np.float32]]:
+        """Embed each second of clips that `prepare` has returned.
+
+        Args:
+            speeches: Speech at 16 kHz, one array a clip.
+
+        Returns:
+            Of each clip, unit vectors of windows of one second that begin every half second, the
+            last one at the clip's end, [W, 256]; none for a clip that is shorter.
+        """
+        counts, windows = [], []
+        for speech in speeches:
+            mel = self._mel(speech)
+            last = len(mel) - WINDOW_FRAMES
+            starts = sorted({*range(0, last + 1, WINDOW_STEP), last}) if last >= 0 else []
+            windows += [mel[start : start + WINDOW_FRAMES] for start in starts]
+            counts.append(len(starts))
+        return np.split(self._encode(windows), np.cumsum(counts)[:-1])
+
+    def _encode(self, partials: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Run the LSTM on spectra of one length: unit vectors, [N, 256]."""
+        vectors = [np.zeros((0, hparams.model_embedding_size), np.float32)]
+        for start in range(0, len(partials), MAX_PARTIALS):
+            batch = torch.from_numpy(np.stack(partials[start : start + MAX_PARTIALS]))
+            with torch.inference_mode():
+                vectors.append(self._encoder(batch.to(self._encoder.device)).cpu().numpy())
+        return np.concatenate(vectors)
+
     def _partials(self, speech: Wave) -> list[NDArray[np.float32]]:
         """Cut a clip into overlapping mel partials, [160, 40] each."""
         wav_slices, mel_slices = self._encoder.compute_partial_slices(
             len(speech), PARTIALS_PER_SECOND, MIN_COVERAGE
         )
-        end = wav_slices[-1].stop
+        mel = self._mel(speech, wav_slices[-1].stop)
+        return [mel[part] for part in mel_slices]
+
+    def _mel(self, speech: Wave, num_samples: int = 0) -> NDArray[np.float32]:
+        """Return mel spectra every 10 ms, [N, 40], of a clip that is completed with zeros."""
         edge = FFT_SIZE // 2
-        padded = np.pad(speech, (edge, max(0, end - len(speech)) + edge))
+        padded = np.pad(speech, (edge, max(0, num_samples - len(speech)) + edge))
         frames = sliding_window_view(padded, FFT_SIZE)[::HOP]
         spectrum = np.fft.rfft(frames * self._window)
         power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-        mel = power @ self._filters
-        return [mel[part] for part in mel_slices]
+        return np.asarray(power @ self._filters)
 
 
 @dataclass(frozen=True)
@@ -230,6 +262,12 @@ class VoiceReference:
                 the same sentence, so that no clip is compared with itself.
         """
         return float(np.dot(embedding, self._centroid_without(leave_out)))
+
+    def similarities(
+        self, embeddings: NDArray[np.float32], leave_out: str | None = None
+    ) -> tuple[float, ...]:
+        """Return the cosine of each of several unit vectors, [N, 256]; see `similarity`."""
+        return tuple(float(value) for value in embeddings @ self._centroid_without(leave_out))
 
     def num_clips(self, leave_out: str | None = None) -> int:
         """Count the clips behind the centroid."""
@@ -323,6 +361,7 @@ class SimilarityScale:
         floor: Clips of other voices against the centroid.
         floor_by_speaker: (speaker, mean, n).
         rate: The speaker's rate on real clips.
+        limits: What the speaker's own coded clips reach, for flags; None where it is not known.
     """
 
     sim_id: str
@@ -333,6 +372,7 @@ class SimilarityScale:
     floor: Interval
     floor_by_speaker: tuple[tuple[str, float, int], ...]
     rate: SpeechRate
+    limits: VoiceLimits | None = None
 
     def normalise(self, similarity: float | None) -> float | None:
         """Map a similarity to 0 at the floor and 1 at the ceiling; None where one is unknown."""
@@ -349,9 +389,9 @@ class SimilarityScale:
         return float(np.interp(speech_s, seconds, means))
 
     def with_codec(self, rows: Sequence[ScoreRow], params: SelectParams) -> SimilarityScale:
-        """Add the codec's ceiling from the scored round-trip clips."""
+        """Add the codec's ceiling and the voice's limits from the scored round-trip clips."""
         values = [(row.text_id, row.sim) for row in rows if row.sim is not None]
-        return replace(self, codec_ceiling=_mean(values, params))
+        return replace(self, codec_ceiling=_mean(values, params), limits=voice_limits(rows))
 
     def as_dict(self) -> Record:
         """Return the JSON record."""
@@ -377,6 +417,7 @@ class SimilarityScale:
                 "seconds_per_char": rounded(self.rate.seconds_per_char),
                 "n": self.rate.n,
             },
+            "limits": None if self.limits is None else self.limits.as_dict(),
         }
 
     @classmethod
@@ -405,6 +446,7 @@ class SimilarityScale:
                 (item["speaker"], item["point"], item["n"]) for item in values["floor_by_speaker"]
             ),
             rate=SpeechRate(**values["rate"]),
+            limits=VoiceLimits(**values["limits"]) if values.get("limits") else None,
         )
 
     def write(self, path: str | Path) -> None:

@@ -63,7 +63,7 @@ class Gate:
             return STATES.index(self.state), -np.inf
         if self.name == "duration_ratio":
             value = abs(float(np.log(value))) if value > 0 else np.inf
-        elif self.name in ("coverage", "similarity", "kept_voice"):  # higher is better
+        elif self.name in ("coverage", "similarity", "kept_voice", "f0_range"):  # higher is better
             value = -value
         return STATES.index(self.state), value
 

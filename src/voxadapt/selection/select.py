@@ -9,6 +9,7 @@ checked like all others and decide nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ from voxadapt.scoring.statistics import (
 )
 from voxadapt.selection import wording
 from voxadapt.selection.gates import Gate, all_gates, worst_gates
+from voxadapt.selection.melody import f0_range_gate, prosody_record
 from voxadapt.selection.outlook import find_outlook
 from voxadapt.selection.pairing import (
     BASE,
@@ -111,6 +113,17 @@ def select(
         sample = Sample(recordings["real"], params.error_metric, None)
         wrong_language = sample.wrong_language_rate.point
     gates = {name: all_gates(scores, name, start, params, wrong_language, kept) for name in names}
+    if params.min_f0_range_ratio is not None:
+        for name, speaker in product(names, scores.speakers):
+            gates[name][speaker].append(
+                f0_range_gate(
+                    scores.samples[name][speaker].rows,
+                    recordings["real"],
+                    recordings["codec"],
+                    params.min_f0_range_ratio,
+                    params,
+                )
+            )
     worst = {name: worst_gates(gates[name]) for name in names}
     eligible = [name for name in names if all(gate.state != "failed" for gate in worst[name])]
     race = run_race(
@@ -147,6 +160,9 @@ def select(
                 "shown_better": name in race.shown,
                 "eligible": name in eligible,
                 "gates": [gate.as_dict() for gate in worst[name]],
+                "prosody": prosody_record(
+                    rows[name], recordings["real"], recordings["codec"], params
+                ),
             }
             for name in names
         ],

@@ -51,6 +51,8 @@ def selection_rule(params: SelectParams, start: str, set_level: float) -> str:
     voice = ""
     if params.similarity_margin is not None:
         voice = f"{SIMILARITY} at most {params.similarity_margin:g} below {whose}; "
+    if params.min_f0_range_ratio is not None:
+        voice += f"F0 range at least {params.min_f0_range_ratio:g} of the recordings'; "
     kept = "the zero-shot Base" if start == BASE else f"{start}, where this stage begins,"
     near = f", and those within {params.similarity_tie:g} of the best" if similar else ""
     then = f" of these those that none is shown to have a lower {metric} than;" if similar else ""

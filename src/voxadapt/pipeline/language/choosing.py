@@ -10,7 +10,7 @@ from voxadapt.core.params import Params
 from voxadapt.core.records import Record
 from voxadapt.pipeline.candidates import BASE, Candidate
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET, source_sentences, target_sentences
-from voxadapt.pipeline.stored_scores import read_recordings, read_selection_scores
+from voxadapt.pipeline.stored_scores import blind_spots, read_recordings, read_selection_scores
 from voxadapt.pipeline.tracks import language_track
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.selection.forgetting import forgetting
@@ -48,7 +48,7 @@ class LanguageScores:
             real=read_recordings(track, "real"),
             codec=read_recordings(track, "codec"),
             setting=setting,
-        )
+        ) | blind_spots(track)
 
     def forgotten(self, chosen: str) -> Record:
         """Compare each candidate's source language with the Base's; see `forgetting`."""

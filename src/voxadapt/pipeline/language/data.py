@@ -69,7 +69,13 @@ def _audit_recordings(params: Params) -> StageResult:
 @stage("codes-language", memory="codes.batch_seconds")
 def codes(params: Params) -> StageResult:
     """Extract codes of the recordings; score them and their codec round trip."""
-    return encode_track(language_track(params), open_context(params), params.codes.batch_seconds)
+    respelling = load_respelling(language_section(params).respelling)
+    return encode_track(
+        language_track(params),
+        open_context(params),
+        params.codes.batch_seconds,
+        [grapheme.letters for grapheme in respelling.graphemes],
+    )
 
 
 def _name_problems(params: Params, language: LanguageParams) -> list[Problem]:

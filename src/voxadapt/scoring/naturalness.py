@@ -1,0 +1,65 @@
+"""Naturalness as a listener might rate it, by DistillMOS: reported, and never deciding.
+
+The network was taught to repeat another network's opinion of telephone speech and of English
+synthesis. Its figures can say that a candidate sounds more or less clean than another in the same
+voice and language; they cannot say that a language is spoken well, and they rise with loud, steady
+and slow speech.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import metadata
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.data.audio import resample
+
+RATE_HZ = 16000
+
+
+class MosPredictor:
+    """DistillMOS with the weights of its wheel.
+
+    Args:
+        device: cpu, cuda or cuda:N.
+
+    Raises:
+        UserError: When the extra `mos` is not installed.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        try:
+            from distillmos import ConvTransformerSQAModel
+        except ImportError:
+            raise UserError(
+                Problem("score.mos", "the package distillmos", "none",
+                        'Install it with pip install "voxadapt[mos]", or set score.mos: false.')
+            ) from None  # fmt: skip
+        with contextlib.redirect_stdout(io.StringIO()):  # it says where its weights are
+            self._model = ConvTransformerSQAModel().eval().to(device)
+        self._device = device
+
+    @cached_property
+    def id(self) -> str:
+        """Library and version."""
+        return f"distillmos-{metadata.version('distillmos')}"
+
+    def predict(self, waves: Sequence[tuple[NDArray[np.float32], int]]) -> list[float]:
+        """Predict the mean opinion of clips, from 1 (bad) to 5 (excellent).
+
+        Args:
+            waves: Samples with their rate.
+        """
+        found = []
+        for samples, rate_hz in waves:
+            wave = torch.from_numpy(resample(samples, rate_hz, RATE_HZ))[None].to(self._device)
+            with torch.inference_mode():
+                found.append(round(float(self._model(wave)[0]), 4))
+        return found

@@ -1,0 +1,167 @@
+"""Melody and pace of a candidate, held against the speaker's own recordings.
+
+Everything is computed from score rows. Where a sentence was recorded, the candidate's clips are
+compared with that recording; sentences without one are measured and not compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
+from voxadapt.scoring.rows import ScoreRow
+from voxadapt.scoring.statistics import (
+    Interval,
+    ratio_by_text,
+    ratio_interval,
+    resample_weights,
+)
+
+QUESTION_MARKS = tuple("?？؟;՞⸮፧")  # the third but last is the Greek one, U+037E
+MIN_VOICED_SHARE = 0.5  # of coded recordings; with fewer, F0 does not survive the codec
+MAX_SHIFT_ST = 2.0  # between a recording and its codec round trip
+Value = Callable[[ScoreRow], float | None]
+
+
+def is_question(text: str) -> bool:
+    """Tell whether a sentence ends as a question."""
+    return text.rstrip(" \t\"'”’»)」』").endswith(QUESTION_MARKS)
+
+
+def semitones(row: ScoreRow) -> float | None:
+    """Return a clip's median F0 in semitones above 1 Hz: differences of pitch are ratios."""
+    return None if row.f0_median_hz is None else 12.0 * float(np.log2(row.f0_median_hz))
+
+
+def articulation_rate(row: ScoreRow) -> float | None:
+    """Return characters a second of speech, silences and pauses left out; None for failed clips."""
+    if row.failed or row.duration_s is None or row.pause_s is None:
+        return None
+    silence_s = (row.lead_silence_s or 0.0) + (row.trail_silence_s or 0.0) + row.pause_s
+    speech_s = row.duration_s - silence_s
+    return row.ref_chars / speech_s if speech_s > 0 else None
+
+
+def _final(question: bool) -> Value:
+    return lambda row: row.f0_final_st if is_question(row.text) == question else None
+
+
+# What is measured, and whether a candidate is compared by ratio or by difference.
+MEASURES: dict[str, tuple[Value, str]] = {
+    "f0_median_st": (semitones, "difference"),
+    "f0_range_st": (lambda row: row.f0_range_st, "ratio"),
+    "f0_final_statement_st": (_final(False), "difference"),
+    "f0_final_question_st": (_final(True), "difference"),
+    "num_pauses": (lambda row: row.num_pauses, "difference"),
+    "pause_s": (lambda row: row.pause_s, "difference"),
+    "articulation_rate": (articulation_rate, "ratio"),
+}
+
+
+def prosody(
+    rows: Sequence[ScoreRow], recordings: Sequence[ScoreRow], params: SelectParams
+) -> Record:
+    """Measure melody and pace, and compare them with the recordings of the same sentences.
+
+    Args:
+        rows: Of one candidate and one speaker.
+        recordings: Rows of the speaker's recordings; of other sentences too.
+        params: Bootstrap size, confidence and seed.
+
+    Returns:
+        For each of `MEASURES` that has values: `value`, its mean with an interval, and `vs_real`,
+        the ratio to the recordings of the same sentences or the difference from them, None where
+        none of these sentences was recorded. `kind` says which of the two it is. Intervals
+        resample sentences with all their takes.
+    """
+    found = {}
+    for name, (value, kind) in MEASURES.items():
+        measured = _means(rows, value)
+        if not measured:
+            continue
+        against = compare(rows, recordings, name, params)
+        found[name] = {
+            "value": _interval(measured, None, params).as_dict(),
+            "kind": kind,
+            "vs_real": None if against is None else against.as_dict(),
+        }
+    return found
+
+
+def compare(
+    rows: Sequence[ScoreRow], recordings: Sequence[ScoreRow], name: str, params: SelectParams
+) -> Interval | None:
+    """Compare a candidate with the recordings of the same sentences by one of `MEASURES`.
+
+    Args:
+        rows: Of one candidate and one speaker.
+        recordings: Rows of the speaker's recordings.
+        name: Of the measure.
+        params: Bootstrap size, confidence and seed.
+
+    Returns:
+        Candidate over recording, or candidate minus recording; n counts sentences. None without a
+        common sentence.
+    """
+    value, kind = MEASURES[name]
+    ours, theirs = _means(rows, value), _means(recordings, value)
+    common = sorted(ours.keys() & theirs.keys())
+    if not common:
+        return None
+    if kind == "ratio":
+        return _interval(
+            {key: ours[key] for key in common}, {key: theirs[key] for key in common}, params
+        )
+    return _interval({key: ours[key] - theirs[key] for key in common}, None, params)
+
+
+def is_measurable(real: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> bool:
+    """Tell whether F0 can be measured on what the codec has coded.
+
+    Args:
+        real: Rows of recordings.
+        codec: Rows of their codec round trip; without any, nothing speaks against it.
+
+    Returns:
+        Whether most recordings keep an F0, and most of those the one that they had.
+    """
+    before, after = _means(real, semitones), _means(codec, semitones)
+    known = before.keys() & set(map(_sentence, codec))
+    if not known:
+        return True
+    shifts = [abs(after[key] - before[key]) for key in known if key in after]
+    if len(shifts) < MIN_VOICED_SHARE * len(known):
+        return False
+    return float(np.median(shifts)) <= MAX_SHIFT_ST
+
+
+def _sentence(row: ScoreRow) -> str:
+    """Name a sentence, and who says it: a speaker is compared with its own recordings."""
+    return row.text_id if row.speaker is None else f"{row.text_id}/{row.speaker}"
+
+
+def _means(rows: Sequence[ScoreRow], value: Value) -> dict[str, float]:
+    """Average a value over the takes of each sentence and speaker."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        number = value(row)
+        if number is not None:
+            found.setdefault(_sentence(row), []).append(number)
+    return {key: float(np.mean(numbers)) for key, numbers in found.items()}
+
+
+def _interval(
+    numerators: dict[str, float], denominators: dict[str, float] | None, params: SelectParams
+) -> Interval:
+    keys = sorted(numerators)
+    ratio = ratio_by_text(
+        keys,
+        keys,
+        [numerators[key] for key in keys],
+        None if denominators is None else [denominators[key] for key in keys],
+    )
+    weights = resample_weights(len(keys), params.num_bootstrap, params.seed)
+    return ratio_interval(ratio, weights, len(keys), params.confidence)

@@ -1,0 +1,359 @@
+"""What the recogniser can hear: which sounds it tells apart, and which wrong words it notices.
+
+An error rate says nothing about a sound to which the recogniser is deaf: it then writes the same
+whether the sound is right or wrong. Two sounds count as told apart by how far the transcripts of
+the one differ from those of the other: the total variation distance between what is written where
+the one was said and where the other was (1: never the same, 0: always). Recordings whose text is
+right show this without a word being spoken anew, for a text with the one sound and a recording
+with the other is what a wrong pronunciation is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+
+from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
+from voxadapt.scoring.rows import ScoreRow
+from voxadapt.scoring.statistics import (
+    Interval,
+    interval,
+    rate_interval,
+    ratio_by_text,
+    resample_weights,
+)
+
+SCHEMA = "voxadapt-recogniser/1"
+MIN_HEARD = 10  # times that a sound must have been said
+MIN_DISTANCE = 0.5  # sounds whose transcripts differ less than this cannot be told apart
+MAX_LISTED = 10  # pairs of sounds in the record, the hardest first
+NUM_RESAMPLES = 500
+OTHER = "other"
+LOST = ""  # nothing was written for a sound
+CLASSES = {
+    "vowels": "aeiouyäöüáéíóúàèìòùâêîôûãõåæøəɛɔ",
+    "plosives": "pbtdkgqcč",
+    "fricatives": "fvszhxjšžçß",
+    "nasals": "mnñ",
+    "liquids and glides": "lrwł",
+}
+Kind = Literal["dropped", "doubled", "replaced", "ending", "swapped"]
+KINDS: tuple[Kind, ...] = ("dropped", "doubled", "replaced", "ending")
+
+
+@dataclass(frozen=True, slots=True)
+class Alteration:
+    """A sentence and a wrong version of it.
+
+    Attributes:
+        kind: What is wrong: a word dropped or doubled, replaced by its neighbour in spelling, its
+            ending cut, or one of its sounds swapped.
+        wrong: Its words.
+        right_span: First word of the sentence that differs, and the one after the last.
+        wrong_span: The same in the wrong version; equal where a word was dropped.
+    """
+
+    kind: Kind
+    wrong: tuple[str, ...]
+    right_span: tuple[int, int]
+    wrong_span: tuple[int, int]
+
+
+def sound_class(sound: str) -> str:
+    """Name the class of a sound by the first of its letters; `other` beyond Latin letters."""
+    return next((name for name, letters in CLASSES.items() if sound[:1] in letters), OTHER)
+
+
+def split_sounds(text: str, graphemes: Sequence[str] = ()) -> list[str]:
+    """Split a normalised text into sounds: graphemes of several letters, and single letters.
+
+    Args:
+        text: Normalised; spaces are no sounds.
+        graphemes: Groups of letters that are one sound in the language, such as ng and sy.
+    """
+    groups = sorted((item for item in set(graphemes) if len(item) > 1), key=len, reverse=True)
+    found, start = [], 0
+    while start < len(text):
+        group = next((item for item in groups if text.startswith(item, start)), text[start])
+        if not group.isspace():
+            found.append(group)
+        start += len(group)
+    return found
+
+
+def judge(rows: Sequence[ScoreRow], params: SelectParams, graphemes: Sequence[str] = ()) -> Record:
+    """Judge the recogniser by its transcripts of recordings whose texts are right.
+
+    Args:
+        rows: Rows of recordings, scored by one recogniser.
+        params: Confidence and seed.
+        graphemes: See `split_sounds`.
+
+    Returns:
+        JSON-ready: how often each sound is heard, the pairs of sounds that are hardest to tell
+        apart, those that cannot be told apart (`blind`), and how often each kind of wrong text is
+        noticed next to how often a right one is blamed.
+    """
+    rows = [row for row in rows if row.status == "ok"]
+    said, written, counts = _confusions(rows, graphemes)
+    totals = counts.sum(axis=(0, 2))
+    measured = [index for index in range(len(said)) if totals[index] >= MIN_HEARD]
+    pairs = _pairs(said, counts, measured, params)
+    blind = [pair["sounds"] for pair in pairs if pair["told_apart"]["point"] < MIN_DISTANCE]
+    sounds = {
+        said[index]: _sound(said[index], counts[:, index], written, params) for index in measured
+    }
+    found: Record = {
+        "schema": SCHEMA,
+        "asr_id": rows[0].asr_id if rows else "",
+        "num_clips": len(rows),
+        "min_distance": MIN_DISTANCE,
+        "sounds": sounds,
+        "classes": _classes(said, counts, written, measured, params),
+        "not_measured": {
+            said[i]: int(totals[i]) for i in range(len(said)) if totals[i] < MIN_HEARD
+        },
+        "pairs": pairs[: max(MAX_LISTED, len(blind))],
+        "blind": blind,
+        "kinds": _kinds(rows, params),
+    }
+    return found | {"text": sentence(found)}
+
+
+def sentence(found: Record) -> str:
+    """Say in a sentence what the recogniser cannot tell apart."""
+    if not found["sounds"]:
+        return f"No sound was said {MIN_HEARD} times: what the recogniser hears is not known."
+    num_pairs = len(found["sounds"]) * (len(found["sounds"]) - 1) // 2
+    if not found["blind"]:
+        return (
+            f"The recogniser tells all {num_pairs} pairs of {len(found['sounds'])} sounds apart "
+            f"({found['num_clips']} recordings)."
+        )
+    listed = ", ".join(" from ".join(pair) for pair in found["blind"])
+    return (
+        f"The recogniser cannot tell {listed} ({found['num_clips']} recordings): differences "
+        "between candidates in these sounds cannot be told."
+    )
+
+
+def _confusions(
+    rows: Sequence[ScoreRow], graphemes: Sequence[str]
+) -> tuple[list[str], list[str], NDArray[np.float64]]:
+    """Count what is written for each sound: sounds, what can be written, counts [clip, S, W]."""
+    aligned = [
+        _aligned(split_sounds(row.text_norm, graphemes), split_sounds(row.hyp_norm, graphemes))
+        for row in rows
+    ]
+    said = sorted({sound for pairs in aligned for sound, _ in pairs})
+    written = sorted({other for pairs in aligned for _, other in pairs})
+    counts = np.zeros((len(rows), len(said), len(written)))
+    for clip, pairs in enumerate(aligned):
+        for sound, other in pairs:
+            counts[clip, said.index(sound), written.index(other)] += 1.0
+    return said, written, counts
+
+
+def _aligned(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair each sound of the reference with what is written for it."""
+    found = []
+    for op in Levenshtein.opcodes(reference, hypothesis):
+        ours = reference[op.src_start : op.src_end]
+        theirs = list(hypothesis[op.dest_start : op.dest_end]) + [LOST] * len(ours)
+        found += list(zip(ours, theirs, strict=False))
+    return found
+
+
+def _pairs(
+    said: Sequence[str],
+    counts: NDArray[np.float64],
+    measured: Sequence[int],
+    params: SelectParams,
+) -> list[Record]:
+    """Return all pairs of measured sounds, those that are hardest to tell apart first."""
+    if len(measured) < 2:
+        return []
+    num_clips, size = len(counts), counts.shape[1:]
+    weights = resample_weights(num_clips, NUM_RESAMPLES, params.seed)
+    draws = (weights @ counts.reshape(num_clips, -1)).reshape(NUM_RESAMPLES, *size)
+    with np.errstate(invalid="ignore"):
+        shares = draws / draws.sum(axis=2, keepdims=True)
+    totals = counts.sum(axis=0)
+    point = totals / totals.sum(axis=1, keepdims=True)
+    found = []
+    for first, second in combinations(measured, 2):
+        distance = 0.5 * float(np.abs(point[first] - point[second]).sum())
+        spread = 0.5 * np.abs(shares[:, first] - shares[:, second]).sum(axis=1)
+        count = int(min(totals[first].sum(), totals[second].sum()))
+        told = interval(distance, spread, num_clips, count, params.confidence)
+        found.append({"sounds": [said[first], said[second]], "told_apart": told.as_dict()})
+    return sorted(found, key=lambda pair: (pair["told_apart"]["point"], pair["sounds"]))
+
+
+def _sound(
+    sound: str, counts: NDArray[np.float64], written: Sequence[str], params: SelectParams
+) -> Record:
+    """Return how often a sound is written as it was said, and what is written otherwise."""
+    totals = counts.sum(axis=0)
+    others = Counter({w: int(n) for w, n in zip(written, totals, strict=True) if n and w != sound})
+    right = written.index(sound) if sound in written else None
+    hits = np.zeros(len(counts)) if right is None else counts[:, right]
+    return {
+        "class": sound_class(sound),
+        "heard": _rate(hits, counts.sum(axis=1), params).as_dict(),
+        "mostly_as": others.most_common(1)[0][0] if others else None,
+    }
+
+
+def _classes(
+    said: Sequence[str],
+    counts: NDArray[np.float64],
+    written: Sequence[str],
+    measured: Sequence[int],
+    params: SelectParams,
+) -> dict[str, Record]:
+    """Return how often the sounds of each class are written as they were said."""
+    hits: dict[str, NDArray[np.float64]] = {}
+    totals: dict[str, NDArray[np.float64]] = {}
+    nothing = np.zeros(len(counts))
+    for index in measured:
+        name = sound_class(said[index])
+        right = counts[:, index, written.index(said[index])] if said[index] in written else nothing
+        hits[name] = hits.get(name, nothing) + right
+        totals[name] = totals.get(name, nothing) + counts[:, index].sum(axis=1)
+    return {name: _rate(hits[name], totals[name], params).as_dict() for name in sorted(hits)}
+
+
+def _rate(hits: NDArray[np.float64], totals: NDArray[np.float64], params: SelectParams) -> Interval:
+    """Return a share with an interval that resamples clips."""
+    keys = [str(index) for index in range(len(hits))]
+    ratio = ratio_by_text(keys, keys, list(hits), list(totals))
+    weights = resample_weights(len(keys), NUM_RESAMPLES, params.seed)
+    return rate_interval(ratio, weights, int(totals.sum()), params.confidence)
+
+
+def _kinds(rows: Sequence[ScoreRow], params: SelectParams) -> dict[str, Record]:
+    """Hold recordings against wrong versions of their texts; see `noticed`."""
+    vocabulary = sorted({word for row in rows for word in row.text_norm.split()})
+    by_kind: dict[str, list[tuple[bool, bool]]] = {kind: [] for kind in KINDS}
+    for number, row in enumerate(rows):
+        words, heard = row.text_norm.split(), row.hyp_norm.split()
+        for item in alterations(words, vocabulary, params.seed + number):
+            by_kind[item.kind].append(
+                (
+                    has_error(item.wrong, heard, item.wrong_span),
+                    has_error(words, heard, item.right_span),
+                )
+            )
+    return {kind: noticed(found, params) for kind, found in by_kind.items() if found}
+
+
+def noticed(found: Sequence[tuple[bool, bool]], params: SelectParams) -> Record:
+    """Return how often a wrong text is noticed, and how often a right one is blamed.
+
+    Args:
+        found: Of each sentence, whether the wrong version and whether the right one has an error
+            at the place in question.
+        params: Confidence and seed.
+    """
+    once = np.ones(len(found))
+    wrong, right = (np.array([pair[i] for pair in found], float) for i in (0, 1))
+    return {
+        "noticed": _rate(wrong, once, params).as_dict(),
+        "false_alarm": _rate(right, once, params).as_dict(),
+    }
+
+
+def alterations(words: Sequence[str], vocabulary: Sequence[str], seed: int) -> list[Alteration]:
+    """Return one wrong version of each kind, at a place drawn by the seed.
+
+    Args:
+        words: A normalised sentence.
+        vocabulary: Words that may replace one, sorted.
+        seed: Equal seeds draw equal places.
+    """
+    if len(words) < 2:
+        return []
+    words = tuple(words)
+    generator = np.random.default_rng(seed)
+    at = [int(generator.integers(len(words))) for _ in KINDS]
+    found = []
+    for kind, i in zip(KINDS, at, strict=True):
+        word, end = words[i], i + 1
+        if kind == "dropped":
+            new: tuple[str, ...] = ()
+        elif kind == "doubled":
+            new = (word, word)
+        else:
+            other = _neighbour(word, vocabulary, same_start=kind == "ending")
+            if other is None:
+                continue
+            new = (other,)
+        found.append(Alteration(kind, words[:i] + new + words[end:], (i, end), (i, i + len(new))))
+    return found
+
+
+def _neighbour(word: str, vocabulary: Sequence[str], same_start: bool) -> str | None:
+    """Return another word: of the vocabulary the nearest in spelling, or one with its end cut.
+
+    Args:
+        word: To be replaced.
+        vocabulary: Sorted words.
+        same_start: Whether to cut the last letter off, which leaves two at least.
+    """
+    if same_start:
+        return word[:-1] if len(word) > 2 else None
+    near = [other for other in vocabulary if other != word]
+    return min(near, key=lambda other: (Levenshtein.distance(word, other), other), default=None)
+
+
+def swap_sound(words: Sequence[str], graphemes: Sequence[str], seed: int) -> Alteration | None:
+    """Replace a sound of a sentence by another of its class; None where no class has two.
+
+    Args:
+        words: A normalised sentence.
+        graphemes: Groups of letters that are one sound.
+        seed: Equal seeds draw equal places.
+    """
+    generator = np.random.default_rng(seed)
+    sounds = [split_sounds(word, graphemes) for word in words]
+    known = sorted({sound for word in sounds for sound in word} | set(graphemes))
+    places = [
+        (at, i, others)
+        for at, word in enumerate(sounds)
+        for i, sound in enumerate(word)
+        if sound_class(sound) != OTHER
+        and (others := [o for o in known if o != sound and sound_class(o) == sound_class(sound)])
+    ]
+    if not places:
+        return None
+    at, i, others = places[int(generator.integers(len(places)))]
+    new = [*sounds[at][:i], others[int(generator.integers(len(others)))], *sounds[at][i + 1 :]]
+    wrong = (*words[:at], "".join(new), *words[at + 1 :])
+    return Alteration("swapped", wrong, (at, at + 1), (at, at + 1))
+
+
+def has_error(reference: Sequence[str], heard: Sequence[str], span: tuple[int, int]) -> bool:
+    """Tell whether a transcript differs from a text at a place.
+
+    Args:
+        reference: Words of the text.
+        heard: Words of the transcript.
+        span: First word and the one after the last; words that were heard in addition count where
+            they touch it.
+    """
+    start, end = span
+    for op in Levenshtein.opcodes(list(reference), list(heard)):
+        touches = op.src_start <= end and op.src_end >= start
+        overlaps = op.src_start < end and op.src_end > start
+        if op.tag != "equal" and (overlaps or (touches and (op.tag == "insert" or start == end))):
+            return True
+    return False

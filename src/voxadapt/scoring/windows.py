@@ -1,0 +1,182 @@
+"""Does a clip keep one voice from its first second to its last, and where are its words lost?
+
+The similarity of a whole clip is an average: one second in another voice barely moves it. Each
+second is therefore compared with the speaker as well, and F0 before and after each moment. What a
+speaker's own clips do, after the codec through which everything generated has passed, sets the
+limits; nothing is tuned on the clips that are judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+from voxadapt.asr.normalise import characters, is_unspaced
+from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
+from voxadapt.scoring.rows import ScoreRow
+from voxadapt.scoring.statistics import (
+    DIGITS,
+    Ratio,
+    paired_difference,
+    rate_interval,
+    ratio_by_text,
+    ratio_interval,
+    resample_weights,
+    rounded,
+)
+
+VOICE_FLAGS = ("other_voice", "pitch_jump")
+LIMIT_SD = 3.0  # standard deviations beyond the mean of the speaker's own clips
+MIN_CLIPS = 20  # fewer have no spread worth the name
+ONSET_S = 1.0
+#: Seconds that errors are counted in: the first one, and stretches of long clips.
+STRETCHES_S = ((0.0, 1.0), (1.0, 5.0), (5.0, 10.0), (10.0, 20.0), (20.0, float("inf")))
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceLimits:
+    """What the speaker's own clips reach; beyond it a clip is flagged.
+
+    Attributes:
+        window_sim: Lowest similarity of a second to the speaker; None where it is not known.
+        f0_jump_st: Largest jump of F0 in semitones; None where F0 cannot be measured.
+        n: Clips behind the limits.
+    """
+
+    window_sim: float | None
+    f0_jump_st: float | None
+    n: int
+
+    def flags(self, sims: Sequence[float] | None, jump_st: float | None) -> tuple[str, ...]:
+        """Name what is beyond the limits.
+
+        Args:
+            sims: Similarity of each second of a clip to the speaker; None or empty for a clip
+                that is too short.
+            jump_st: Its largest jump of F0 in semitones; None where it is not known.
+        """
+        other = bool(sims) and self.window_sim is not None and min(sims or ()) < self.window_sim
+        jump = jump_st is not None and self.f0_jump_st is not None and jump_st > self.f0_jump_st
+        found = zip(VOICE_FLAGS, (other, jump), strict=True)
+        return tuple(flag for flag, is_wrong in found if is_wrong)
+
+    def as_dict(self) -> Record:
+        """Return the JSON record."""
+        values = asdict(self)
+        return values | {key: rounded(values[key]) for key in ("window_sim", "f0_jump_st")}
+
+
+def voice_limits(rows: Sequence[ScoreRow]) -> VoiceLimits | None:
+    """Set the limits by the speaker's own clips; None where there are too few.
+
+    Args:
+        rows: Rows of held-out recordings, or of their codec round trip.
+    """
+    lowest = [min(row.window_sims) for row in rows if row.window_sims]
+    jumps = [row.f0_jump_st for row in rows if row.f0_jump_st is not None]
+    if len(lowest) < MIN_CLIPS:
+        return None
+    # Where the codec leaves most clips without a voice, F0 is not measured on what it has coded.
+    measurable = len(jumps) >= max(MIN_CLIPS, len(lowest) // 2)
+    return VoiceLimits(
+        _beyond(lowest, -LIMIT_SD), _beyond(jumps, LIMIT_SD) if measurable else None, len(lowest)
+    )
+
+
+def _beyond(values: Sequence[float], num_sd: float) -> float:
+    return round(float(np.mean(values) + num_sd * np.std(values, ddof=1)), DIGITS)
+
+
+def onset_sim(row: ScoreRow) -> float | None:
+    """Return the similarity of a clip's first second; None for a clip of less than two."""
+    return row.window_sims[0] if row.window_sims and len(row.window_sims) > 2 else None
+
+
+def rest_sim(row: ScoreRow) -> float | None:
+    """Return the mean similarity of what follows the first second; None for a short clip."""
+    if not row.window_sims or len(row.window_sims) <= 2:
+        return None
+    return float(np.mean(row.window_sims[2:]))  # windows overlap by half
+
+
+def last_sim(row: ScoreRow) -> float | None:
+    """Return the similarity of a clip's last second; None for a clip of less than two."""
+    return row.window_sims[-1] if row.window_sims and len(row.window_sims) > 2 else None
+
+
+def _has(flag: str, row: ScoreRow) -> float:
+    return float(flag in row.flags)
+
+
+def by_window(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
+    """Measure a candidate's voice and words along its clips.
+
+    Args:
+        rows: All rows of one candidate on one split.
+        params: Error metric, bootstrap size, confidence and seed.
+
+    Returns:
+        JSON-ready: similarity of the first second, of the rest and of the last second (`onset`,
+        `rest`, `last`), the first minus the rest and the last minus the first, share of clips with
+        each flag of `VOICE_FLAGS`, and the error rate by stretch of seconds, where words are
+        placed in time by their share of the characters. Intervals resample sentences.
+    """
+    text_ids = sorted({row.text_id for row in rows})
+    weights = resample_weights(len(text_ids), params.num_bootstrap, params.seed)
+
+    def mean(value: Callable[[ScoreRow], float | None]) -> Ratio:
+        found = [(row.text_id, number) for row in rows if (number := value(row)) is not None]
+        return ratio_by_text(text_ids, [key for key, _ in found], [v for _, v in found])
+
+    sims = {"onset": mean(onset_sim), "rest": mean(rest_sim), "last": mean(last_sim)}
+    count = sum(onset_sim(row) is not None for row in rows)
+    record: Record = {
+        name: ratio_interval(ratio, weights, count, params.confidence).as_dict()
+        for name, ratio in sims.items()
+    }
+    for name, ours, theirs in (("onset_minus_rest", "onset", "rest"), ("drift", "last", "onset")):
+        found, _ = paired_difference(sims[ours], sims[theirs], weights, params.confidence)
+        record[name] = found.as_dict()
+    for flag in VOICE_FLAGS:
+        share = mean(partial(_has, flag))
+        record[flag] = rate_interval(share, weights, len(rows), params.confidence).as_dict()
+    record["errors"] = []
+    for low, high in STRETCHES_S:
+        parts = [(row.text_id, *_errors_between(row, low, high)) for row in rows]
+        kept = [(key, edits, units) for key, edits, units in parts if units]
+        if kept:
+            ratio = ratio_by_text(
+                text_ids, [k for k, _, _ in kept], [e for _, e, _ in kept], [u for _, _, u in kept]
+            )
+            found = ratio_interval(ratio, weights, len(kept), params.confidence)
+            until = None if np.isinf(high) else high
+            record["errors"].append({"from_s": low, "to_s": until, **found.as_dict()})
+    return record
+
+
+def _errors_between(row: ScoreRow, low_s: float, high_s: float) -> tuple[float, float]:
+    """Count errors and units (words, or characters of an unspaced script) in a stretch of a clip.
+
+    A unit lies where its share of the characters puts it between the first sound and the last. A
+    clip that could not be measured has all its units in the first second.
+    """
+    spoken, text = characters(row.text_norm), row.text_norm
+    units = list(spoken) if is_unspaced(text) else text.split()
+    heard = list(characters(row.hyp_norm)) if is_unspaced(text) else row.hyp_norm.split()
+    wrong = np.zeros(len(units))
+    for op in Levenshtein.opcodes(units, heard):
+        if op.tag == "insert":
+            wrong[min(op.src_start, len(units) - 1)] += op.dest_end - op.dest_start
+        elif op.tag != "equal":
+            wrong[op.src_start : op.src_end] += 1.0
+    lead = row.lead_silence_s or 0.0
+    sounding_s = max(0.0, (row.duration_s or 0.0) - lead - (row.trail_silence_s or 0.0))
+    ends = np.cumsum([len(unit) for unit in units])
+    middles = (ends - np.array([len(unit) for unit in units]) / 2) / max(1, ends[-1])
+    inside = (middles * sounding_s >= low_s) & (middles * sounding_s < high_s)
+    return float(np.minimum(wrong, 1.0)[inside].sum()), float(inside.sum())

@@ -1,0 +1,107 @@
+"""A recogniser that is deaf to a sound is found out by its transcripts."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rows import make_row
+from voxadapt.asr.normalise import normalise
+from voxadapt.core.params import SelectParams
+from voxadapt.scoring.recogniser import (
+    KINDS,
+    alterations,
+    has_error,
+    judge,
+    sound_class,
+    split_sounds,
+)
+from voxadapt.scoring.rows import ScoreRow
+
+PARAMS = SelectParams()
+MANIFEST = Path("data/speaker/train_raw.jsonl")
+FREQUENT = "abdehilmnorstuw"
+
+
+def transcripts(confused: tuple[str, str] | None, seed: int, how: str = "first") -> list[ScoreRow]:
+    """Simulate transcripts of recordings with 3 % of letters wrong, and a confused pair."""
+    generator = np.random.default_rng(seed)
+    lines = MANIFEST.read_text(encoding="utf-8").splitlines()[:160]
+    rows = []
+    for number, line in enumerate(lines):
+        text = normalise(json.loads(line)["text"], "en")
+        heard = []
+        for char in text:
+            if char != " " and generator.random() < 0.03:
+                char = str(generator.choice(list(FREQUENT)))
+            elif confused and char in confused:
+                merged = {"first": confused[0], "either": str(generator.choice(list(confused)))}
+                char = merged.get(how) or confused[char == confused[0]]
+            heard.append(char)
+        rows.append(
+            make_row("real", f"t{number:03d}", text=text, text_norm=text, hyp_norm="".join(heard))
+        )
+    return rows
+
+
+pytestmark = pytest.mark.skipif(not MANIFEST.is_file(), reason="the miniature is not here")
+
+
+@pytest.mark.parametrize("how", ["first", "either"])
+def test_a_confused_pair_is_named_in_twenty_of_twenty(how: str) -> None:
+    pairs = list(combinations(FREQUENT, 2))
+    np.random.default_rng(3).shuffle(pairs)
+    for seed, (first, second) in enumerate(pairs[:20]):
+        found = judge(transcripts((first, second), seed, how), PARAMS)
+        assert sorted((first, second)) in found["blind"]
+        assert len(found["blind"]) <= 2, found["blind"]
+        assert f"{min(first, second)} from {max(first, second)}" in found["text"]
+
+
+def test_a_recogniser_that_hears_well_is_not_blamed() -> None:
+    found = judge(transcripts(None, 1), PARAMS)
+    assert found["blind"] == [] and "tells all" in found["text"]
+    assert found["pairs"][0]["told_apart"]["point"] > 0.8
+    assert 0.94 < found["sounds"]["t"]["heard"]["point"] < 1.0
+    assert found["sounds"]["t"]["class"] == "plosives" and set(found["kinds"]) == set(KINDS)
+    for kind in found["kinds"].values():
+        assert kind["noticed"]["point"] > kind["false_alarm"]["point"]
+
+
+def test_what_is_said_too_rarely_is_not_judged() -> None:
+    found = judge(transcripts(None, 1)[:1], PARAMS)
+    assert found["sounds"] == {} and found["blind"] == [] and "not known" in found["text"]
+    assert found["not_measured"]
+    assert judge([], PARAMS)["num_clips"] == 0
+
+
+def test_groups_of_letters_are_one_sound() -> None:
+    assert split_sounds("nyanyi ngeri", ("ng", "ny")) == ["ny", "a", "ny", "i", "ng", "e", "r", "i"]
+    assert split_sounds("ab c") == ["a", "b", "c"]
+    assert sound_class("ng") == "nasals" and sound_class("\u0e01") == "other"
+
+
+def test_each_alteration_is_an_error_where_it_is_said_to_be() -> None:
+    words = "the old king found a heavy hat".split()
+    vocabulary = sorted({*words, "hot", "ring"})
+    for seed in range(50):
+        found = alterations(words, vocabulary, seed)
+        assert {item.kind for item in found} <= set(KINDS)
+        for item in found:
+            assert list(item.wrong) != words
+            # A recording of the right words held against the wrong text, and the other way round.
+            assert has_error(item.wrong, words, item.wrong_span), item
+            assert has_error(words, item.wrong, item.right_span), item
+            assert not has_error(words, words, item.right_span)
+            assert not has_error(item.wrong, item.wrong, item.wrong_span)
+    assert alterations(["one"], vocabulary, 0) == []
+
+
+def test_equal_rows_give_equal_records() -> None:
+    rows = transcripts(("b", "d"), 4)
+    first = json.dumps(judge(rows, PARAMS), sort_keys=True)
+    assert json.dumps(judge(rows, PARAMS), sort_keys=True) == first
