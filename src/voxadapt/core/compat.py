@@ -63,6 +63,15 @@ def torchaudio_problem() -> str | None:
     return module._reason if isinstance(module, _Unavailable) else None
 
 
+def stand_in_for_torchaudio() -> None:
+    """Let packages that import torchaudio and need none of it load where it does not."""
+    reason = torchaudio_problem()
+    if reason is not None and not isinstance(sys.modules.get("torchaudio"), _Unavailable):
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
+            del sys.modules[name]
+        _stand_in("torchaudio.compliance.kaldi", reason)
+
+
 def import_qwen_tts() -> ModuleType:
     """Import `qwen_tts` on any machine, with or without a working torchaudio, and little else.
 
@@ -71,11 +80,7 @@ def import_qwen_tts() -> ModuleType:
     """
     if "qwen_tts" in sys.modules:
         return sys.modules["qwen_tts"]
-    reason = torchaudio_problem()
-    if reason is not None and not isinstance(sys.modules.get("torchaudio"), _Unavailable):
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchaudio"]:
-            del sys.modules[name]
-        _stand_in("torchaudio.compliance.kaldi", reason)
+    stand_in_for_torchaudio()
     if shutil.which("sox") is None and "sox" not in sys.modules:
         _stand_in("sox", "the program sox is not installed")
     with _unneeded_left_out(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from voxadapt.core.compat import stand_in_for_torchaudio
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.data.audio import resample
 
@@ -35,6 +36,7 @@ class MosPredictor:
     """
 
     def __init__(self, device: str = "cpu") -> None:
+        stand_in_for_torchaudio()
         try:
             from distillmos import ConvTransformerSQAModel
         except ImportError:
