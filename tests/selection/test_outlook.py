@@ -24,19 +24,15 @@ def outlook(curve: list[float], primary: str, noise: float, seed: int = 0) -> Re
     """Read the trend of a curve whose sentences spread by `noise` about it."""
     generator = np.random.default_rng(seed)
     text = generator.standard_normal(NUM_TEXTS) * 0.05
-    found = find_outlook(
-        {
-            f"epoch-{n}": worst(
-                value + text + noise * generator.standard_normal(NUM_TEXTS), primary
-            )
-            for n, value in enumerate(curve, start=1)
-        },
-        WEIGHTS,
-        SelectParams(primary=primary),  # type: ignore[arg-type]
-        "candidates",
-    )
-    assert found is not None
-    return found
+    key = "sim" if primary == "similarity" else "error"
+    epochs = {
+        f"epoch-{n}": worst(value + text + noise * generator.standard_normal(NUM_TEXTS), primary)
+        for n, value in enumerate(curve, start=1)
+    }
+    params = SelectParams(primary=primary)  # type: ignore[arg-type]
+    found = find_outlook({key: epochs}, WEIGHTS, params, "candidates")
+    assert found is not None and found["trends"][key]["trend"] == found["trend"]
+    return found | found["trends"][key]
 
 
 @pytest.mark.parametrize("primary", ["similarity", "error"])
@@ -57,10 +53,27 @@ def test_a_planted_trend_is_found(curve: list[float], trend: str, primary: str) 
     assert found["trend"] == trend
     if trend == "turned":
         assert found["best"] == f"epoch-{1 + int(np.argmax(curve))}"
-        assert f"Turned after {found['best']}" in found["sentence"]
+        assert f"turned after {found['best']}" in found["sentence"]
     if trend == "rising":
         longer = len(curve) + max(1, len(curve) // 2)
         assert f"`candidates: [base, epoch-1, …, epoch-{longer}]`" in found["sentence"]
+
+
+def test_words_that_get_clearer_are_a_reason_to_go_on() -> None:
+    generator = np.random.default_rng(1)
+
+    def curve(values: list[float], primary: str) -> dict[str, Worst]:
+        noise = [value + 0.003 * generator.standard_normal(NUM_TEXTS) for value in values]
+        return {f"epoch-{n}": worst(item, primary) for n, item in enumerate(noise, start=1)}
+
+    flat, falling = curve([0.6] * 4, "similarity"), curve([0.5, 0.4, 0.3, 0.2], "error")
+    found = find_outlook({"sim": flat, "error": falling}, WEIGHTS, SelectParams(), "candidates")
+    assert found is not None and found["trend"] == "rising"
+    assert found["trends"]["sim"]["trend"] == "flat"
+    assert "WER is still getting better (-10.0 points" in found["sentence"]
+    lost = curve([0.2, 0.3, 0.4, 0.5], "error")
+    found = find_outlook({"sim": flat, "error": lost}, WEIGHTS, SelectParams(), "candidates")
+    assert found is not None and found["trend"] == "turned"
 
 
 def test_noise_is_no_trend() -> None:
@@ -72,8 +85,8 @@ def test_noise_is_no_trend() -> None:
 def test_one_epoch_or_one_sentence_has_no_trend() -> None:
     one = {"epoch-1": worst(np.ones(5))}
     weights = resample_weights(5, 50, 0)
-    assert find_outlook(one, weights, SelectParams(), "candidates") is None
+    assert find_outlook({"sim": one}, weights, SelectParams(), "candidates") is None
     two = one | {"epoch-2": worst(np.ones(5))}
-    assert find_outlook(two, weights, SelectParams(), None) is None
-    found = find_outlook(two, weights, SelectParams(), "language.stage2.num_epochs")
+    assert find_outlook({"sim": two}, weights, SelectParams(), None) is None
+    found = find_outlook({"sim": two}, weights, SelectParams(), "language.stage2.num_epochs")
     assert found is not None and found["trend"] == "flat"

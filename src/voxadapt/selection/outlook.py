@@ -1,7 +1,8 @@
-"""What the curve over the epochs says of more training: still rising, flat, turned, or not shown.
+"""What the curves over the epochs say of more training: still rising, flat, turned, or not shown.
 
-The trend is the slope of the primary measure over the last half of the epochs, paired by text and
-with an interval, so that a last epoch that leads by luck is no advice to train on.
+A trend is the slope over the last half of the epochs, paired by text and with an interval, so that
+a last epoch that leads by luck is no advice to train on. Where similarity chooses, the error is
+looked at as well: a voice may be learnt while the words still get clearer.
 """
 
 from __future__ import annotations
@@ -21,28 +22,43 @@ FLAT_ERROR = 0.01  # of error rates: a change of a point an epoch is not worth a
 
 
 def find_outlook(
-    primary: Mapping[str, Worst], weights: Array, params: SelectParams, setting: str | None
+    measures: Mapping[str, Mapping[str, Worst]],
+    weights: Array,
+    params: SelectParams,
+    setting: str | None,
 ) -> Record | None:
-    """Read the trend of the primary measure over the epochs.
+    """Read the trend of the measures over the epochs.
 
     Args:
-        primary: The measure by epoch, in their order.
+        measures: `sim` and `error`, or the error alone, by epoch in their order; the primary first.
         weights: Resampling weights, [B, T].
         params: The rule.
         setting: The parameter that says how many epochs are trained; None: they are no epochs.
 
     Returns:
-        `trend`, the `slope` an epoch with its interval over `epochs`, `best`, and a `sentence`.
-        *turned*: an earlier epoch is shown better than the last one, or the slope leads downhill;
-        *flat*: the slope is shown to be too small to matter; *rising*: it is shown to lead uphill
-        and the last epoch is the best; *undecided* otherwise. None for fewer than two epochs
-        or sentences.
+        `trends` by measure, each with `trend`, `slope` an epoch with its interval over `epochs`,
+        and `best`; the `trend` of all together; and a `sentence`. *turned*: an earlier epoch is
+        shown better than the last one, or the slope leads downhill; *flat*: the slope is shown to
+        be too small to matter; *rising*: it is shown to lead uphill and the last epoch is the
+        best; *undecided* otherwise. None for fewer than two epochs or sentences.
     """
-    names = list(primary)
-    if setting is None or len(names) < 2 or weights.shape[1] < 2:
+    num_epochs = len(next(iter(measures.values())))
+    if setting is None or num_epochs < 2 or weights.shape[1] < 2:
         return None
-    sign = 1.0 if params.primary == "similarity" else -1.0
-    flat = params.similarity_tie if params.primary == "similarity" else FLAT_ERROR
+    trends = {key: _trend(found, weights, params) for key, found in measures.items()}
+    kinds = [found["trend"] for found in trends.values()]
+    order = ("turned", "rising", "undecided", "flat")  # what decides where measures differ
+    together = min(kinds, key=order.index)
+    names = list(next(iter(measures.values())))
+    record: Record = {"trend": together, "trends": trends, "setting": setting}
+    return record | {"sentence": wording.outlook(record, epoch_number(names[-1]), params)}
+
+
+def _trend(primary: Mapping[str, Worst], weights: Array, params: SelectParams) -> Record:
+    """Read the trend of one measure."""
+    names, num_texts = list(primary), weights.shape[1]
+    higher = next(iter(primary.values())).higher
+    sign, flat = (1.0, params.similarity_tie) if higher else (-1.0, FLAT_ERROR)
     window = names[-max(2, (len(names) + 1) // 2) :]
     steps = np.array([epoch_number(name) for name in window], dtype=float)
     steps -= steps.mean()
@@ -50,7 +66,6 @@ def find_outlook(
     point = float(sum(step * primary[name].point for step, name in zip(steps, window, strict=True)))
     draws = np.stack([primary[name].draws(weights) for name in window], axis=1) @ steps
     left_out = np.stack([primary[name].left_out() for name in window], axis=1) @ steps
-    num_texts = weights.shape[1]
     slope = interval(point, draws, num_texts, num_texts, params.confidence, left_out)
     assert slope.low is not None and slope.high is not None
     low, high = sorted((sign * slope.low, sign * slope.high))
@@ -65,11 +80,4 @@ def find_outlook(
         trend = "flat"
     elif low > 0.0 and best == names[-1]:
         trend = "rising"
-    record: Record = {
-        "trend": trend,
-        "epochs": window,
-        "slope": slope.as_dict(with_se=True),
-        "best": best,
-        "setting": setting,
-    }
-    return record | {"sentence": wording.outlook(record, epoch_number(names[-1]), params)}
+    return {"trend": trend, "epochs": window, "slope": slope.as_dict(with_se=True), "best": best}

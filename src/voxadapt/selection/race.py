@@ -81,20 +81,20 @@ def run_race(
         tie = params.similarity_tie if params.primary == "similarity" else 0.0
         tied = _remaining(shown, primary, params, sign, tie)
         if means is not None:
-            tied = _remaining(tied, _single(means, sign), params, sign, tie)
+            tied = _remaining(tied, single_measure(means, sign > 0), params, sign, tie)
         remaining = tied
         if errors is not None:
             clearest = min(tied, key=lambda name: round(errors[name].point, 9))
-            remaining = _remaining(tied, _single(errors, -1.0), params, -1.0, 0.0)
+            remaining = _remaining(tied, single_measure(errors, higher=False), params, -1.0, 0.0)
         chosen = remaining[0]
     others = [name for name in runners if name != chosen]
     runner_up = max(others, key=gains.__getitem__) if others else None
     return Race(chosen, best, runner_up, shown, tied, clearest, p_values)
 
 
-def _single(ratios: Mapping[str, Ratio], sign: float) -> dict[str, Worst]:
-    """Take a measure of all speakers together for that of one."""
-    return {name: Worst((ratio,), (0.0,), sign > 0) for name, ratio in ratios.items()}
+def single_measure(ratios: Mapping[str, Ratio], higher: bool) -> dict[str, Worst]:
+    """Take a measure of all speakers together for that of a single one."""
+    return {name: Worst((ratio,), (0.0,), higher) for name, ratio in ratios.items()}
 
 
 def _remaining(

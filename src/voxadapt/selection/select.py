@@ -43,7 +43,7 @@ from voxadapt.selection.pairing import (
     comparable,
     in_order,
 )
-from voxadapt.selection.race import SET_LEVEL, Race, run_race
+from voxadapt.selection.race import SET_LEVEL, Race, run_race, single_measure
 
 SCHEMA = "voxadapt-selection/2"
 OUT = {"vs_best": None, "p_best": 0.0, "pareto": False, "pareto_probability": 0.0}
@@ -175,13 +175,7 @@ def select(
         "would_decide": (
             _would_decide(names, worst, scores, params, start) if chosen == start else None
         ),
-        "outlook": find_outlook(
-            {name: scores.worst(name) for name in names if name not in (BASE, start)},
-            scores.weights,
-            params,
-            setting,
-        ),
-        "power": _power(names, scores, takes, params, start),
+        "outlook": _outlook(names, scores, params, start, setting),
     }
     if start != BASE:
         result |= {"start": start, "keep_start": chosen == start}
@@ -330,6 +324,24 @@ def _power(
         ],
     }
     return record | {"text": wording.power(record, smallest, takes, params)}
+
+
+def _outlook(
+    names: Sequence[str],
+    scores: SpeakerScores,
+    params: SelectParams,
+    start: str,
+    setting: str | None,
+) -> Record | None:
+    """Ask the curves over the epochs whether more training would help."""
+    epochs = [name for name in names if name not in (BASE, start)]
+    if not epochs:
+        return None
+    measures = {"error": {name: scores.worst(name) for name in epochs}}
+    if params.primary == "similarity":
+        errors = {name: scores.samples[name][None].error for name in epochs}
+        measures = {"sim": measures["error"], "error": single_measure(errors, higher=False)}
+    return find_outlook(measures, scores.weights, params, setting)
 
 
 def _would_decide(

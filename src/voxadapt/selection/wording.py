@@ -200,7 +200,8 @@ def _place_among_ties(result: Record, chosen: Record, metric: str) -> str:
     """Say how the chosen candidate stands to the best, and what decided where several tie."""
     best, tied, clearest = result["best"], result["tied"], result["clearest"]
     if len(tied) == 1:
-        return "shown to be better than all others that beat what was there before"
+        shown = sum(item["shown_better"] for item in result["candidates"])
+        return f"the best of the {shown} shown to be better" if shown > 1 else "shown to be better"
     place = f"one of {len(tied)} that none is shown to beat"
     if best == chosen["name"]:
         place = f"the best of {len(tied)} that none is shown to beat"
@@ -365,23 +366,31 @@ def _cost(cost: Record | None) -> str:
 
 
 def outlook(record: Record, num_epochs: int, params: SelectParams) -> str:
-    """Say what the trend over the epochs advises."""
-    slope, setting = record["slope"], record["setting"]
-    trend = signed(slope) if params.primary == "similarity" else points(slope)
-    last = f"{trend} an epoch over the last {len(record['epochs'])}"
+    """Say what the trends over the epochs advise."""
+    setting, trends = record["setting"], record["trends"]
     longer = num_epochs + max(1, num_epochs // 2)
     line = f"{setting}: {longer}"
     if setting.endswith("candidates"):
         line = f"{setting}: [base, epoch-1, …, epoch-{longer}]"
-    return {
-        "rising": f"Still getting better ({last}): train longer, in params.yaml `{line}`.",
-        "flat": f"Flat ({last}): more epochs will not help, more data may.",
-        "turned": (
-            f"Turned after {record['best']} ({last}): later epochs are worse, train less or with "
-            "a lower learning rate."
-        ),
-        "undecided": f"Whether more epochs would help is not shown ({last}).",
+    said = []
+    for key, found in trends.items():
+        label, slope = ("Similarity", signed(found["slope"]))
+        if key == "error":
+            label, slope = params.error_metric.upper(), points(found["slope"])
+        kind = {
+            "rising": "is still getting better",
+            "flat": "is flat",
+            "turned": f"turned after {found['best']}",
+            "undecided": "shows no clear trend",
+        }[found["trend"]]
+        said.append(f"{label} {kind} ({slope} an epoch over the last {len(found['epochs'])}).")
+    advice = {
+        "rising": f"Train longer: in params.yaml `{line}`.",
+        "flat": "More epochs will not help; more data may.",
+        "turned": "Train less, or with a lower learning rate.",
+        "undecided": "Whether more epochs would help is not shown.",
     }[record["trend"]]
+    return " ".join([*said, advice])
 
 
 # --- Stage 2 of a language -----------------------------------------------------------------------
