@@ -14,7 +14,7 @@ import numpy as np
 from voxadapt.core.params import SelectParams, epoch_number
 from voxadapt.core.records import Record
 from voxadapt.scoring.speakers import Worst
-from voxadapt.scoring.statistics import Array, interval
+from voxadapt.scoring.statistics import Array, student_interval
 from voxadapt.selection import wording
 from voxadapt.selection.race import Candidates
 
@@ -65,8 +65,7 @@ def _trend(primary: Mapping[str, Worst], weights: Array, params: SelectParams) -
     steps /= np.sum(steps**2)
     point = float(sum(step * primary[name].point for step, name in zip(steps, window, strict=True)))
     draws = np.stack([primary[name].draws(weights) for name in window], axis=1) @ steps
-    left_out = np.stack([primary[name].left_out() for name in window], axis=1) @ steps
-    slope = interval(point, draws, num_texts, num_texts, params.confidence, left_out)
+    slope = student_interval(point, draws, num_texts, params.confidence)
     assert slope.low is not None and slope.high is not None
     low, high = sorted((sign * slope.low, sign * slope.high))
     points = [round(sign * primary[name].point, 9) for name in names]

@@ -176,6 +176,7 @@ def select(
             _would_decide(names, worst, scores, params, start) if chosen == start else None
         ),
         "outlook": _outlook(names, scores, params, start, setting),
+        "power": _power(names, scores, takes, params, start),
     }
     if start != BASE:
         result |= {"start": start, "keep_start": chosen == start}
