@@ -13,6 +13,7 @@ import soundfile as sf
 from corpus import make_corpus, sentence, speech_like, write_clip, write_rows
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import AuditParams, SplitParams
+from voxadapt.data.audio import resample
 from voxadapt.data.audit import (
     AuditResult,
     Transcribe,
@@ -224,6 +225,23 @@ def test_text_that_cannot_fit_the_clip(corpus: tuple[Path, list[dict[str, Any]]]
     path, rows = corpus
     write_rows(path, [rows[0] | {"text": "word and word " * 40}, *rows[1:]])
     assert "characters/s" in str(refused(path)[0])
+
+
+def test_speech_of_a_telephone_and_several_languages_are_warned_of(
+    corpus: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    path, rows = corpus
+    clip = path.parent / "clips" / "utt002.wav"
+    wide, _ = sf.read(clip, dtype="float32")
+    narrow = resample(resample(wide, HZ, 8000), 8000, HZ)
+    sf.write(clip, narrow, HZ)
+    named = [row | {"language": ("thai", "lao", "Thai")[n % 3]} for n, row in enumerate(rows)]
+    write_rows(path, named)
+    found = found_rules(audit(path))
+    assert [name for name, rules in found.items() if "narrow_band" in rules] == ["utt002"]
+    assert "languages" in found[""]
+    write_rows(path, [row | {"language": "thai"} for row in rows])
+    assert "languages" not in found_rules(audit(path)).get("", [])
 
 
 def test_wrong_extension(corpus: tuple[Path, list[dict[str, Any]]]) -> None:

@@ -37,12 +37,21 @@ def vbr_without_table() -> bytes:
     return data[frame[0] :]
 
 
+def with_sizes(whole: int | None, sound: int) -> bytes:
+    """A WAV whose header announces a part: the sizes of the file, and of its sound."""
+    data = encoded("WAV")
+    head = data[:4] + (whole.to_bytes(4, "little") if whole else data[4:8]) + data[8:40]
+    return head + sound.to_bytes(4, "little") + data[44:]
+
+
 BROKEN: dict[str, tuple[str, Callable[[], bytes]]] = {
     **{f"joined {kind}": (kind, lambda kind=kind: encoded(kind) * 2)
        for kind in ("MP3", "OGG", "OPUS", "FLAC", "WAV", "AIFF")},
     **{f"cut off {kind}": (kind, lambda kind=kind: encoded(kind)[: len(encoded(kind)) // 2])
        for kind in ("MP3", "OGG", "OPUS", "FLAC", "WAV", "AIFF")},
     "variable rate without a table": ("MP3", vbr_without_table),
+    "a header for a part of the file": ("WAV", lambda: with_sizes(48036, 48000)),
+    "a header for a part of the sound": ("WAV", lambda: with_sizes(None, 48000)),
     "joined, with a tag between": ("MP3", lambda: encoded("MP3") + b"ID3\4\0\0\0\0\0\5hello"
                                    + encoded("MP3")),
 }  # fmt: skip

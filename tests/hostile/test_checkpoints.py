@@ -17,6 +17,7 @@ import resemblyzer
 import torch
 from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
+from whisper.model import ModelDimensions, Whisper
 
 from fakes import make_tts
 from rows import make_system
@@ -199,6 +200,14 @@ def test_model_that_is_nowhere(name: str) -> None:
 DIMS = {"n_mels": 80, "n_audio_ctx": 10, "n_audio_state": 8, "n_audio_head": 2,
         "n_audio_layer": 1, "n_vocab": 51865, "n_text_ctx": 8, "n_text_state": 8,
         "n_text_head": 2, "n_text_layer": 1}  # fmt: skip
+
+
+def without_numbers(path: Path) -> None:
+    state = Whisper(ModelDimensions(**DIMS)).state_dict()
+    state["decoder.ln.weight"] *= float("nan")
+    torch.save({"dims": DIMS, "model_state_dict": state}, path)
+
+
 WHISPERS: dict[str, Callable[[Path], Any]] = {
     "text": lambda path: path.write_text("no weights"),
     "empty": lambda path: path.write_bytes(b""),
@@ -211,6 +220,7 @@ WHISPERS: dict[str, Callable[[Path], Any]] = {
     "huge dims": lambda path: torch.save({"dims": DIMS | {"n_vocab": 10**15}}, path),
     "negative dims": lambda path: torch.save({"dims": DIMS | {"n_text_ctx": -1}}, path),
     "archive": lambda path: zipfile.ZipFile(path, "w").close(),
+    "weights that are no numbers": without_numbers,
 }
 
 

@@ -74,6 +74,9 @@ KINDS: dict[str, tuple[str, str, set[str]]] = {
     "semicolon, header": ("metadata.csv", "audio;text;speaker\n"
                           + lines("wavs/{u}.wav;{text};{who}"), {"anna", "bob"}),
     "semicolon, no header": ("metadata.csv", lines("wavs/{u}.wav;{text}"), set()),
+    "names in capitals": ("corpus.csv", "Audio File,Transcript,Speaker-Name\n"
+                          + lines("{u}.wav,{text},{who}"), {"anna", "bob"}),
+    "an index": ("corpus.csv", ",path,sentence\n" + lines("{n},wavs/{u}.wav,{text}"), set()),
     "tab": ("corpus.tsv", "path\tsentence\n" + lines("{u}.wav\t{text}"), set()),
     "ms-swift, recognition": ("data.jsonl", dialogue("<audio>What is said?", "{text}"), set()),
     "ms-swift, synthesis": ("data.jsonl", dialogue("{text}", "<audio>"), set()),
@@ -127,6 +130,7 @@ UNCLEAR = {
     "text and speaker": ("metadata.csv", lines("{u}|{text}|{who}")),
     "two texts": ("metadata.csv", lines("{u}|{text}|Another remark of somebody.")),
     "a rating": ("metadata.csv", lines("{u}|{text}|good")),
+    "a name twice": ("corpus.csv", "audio,text,text\n" + lines("{u}.wav,{text},{text}")),
     "two names of texts": ("corpus.csv", "audio,text,sentence\n" + lines("{u}.wav,{text},{text}")),
     "no name of a text": ("corpus.csv", "audio,label\n" + lines("{u}.wav,{text}")),
     "phonemes": ("train_list.txt", lines("wavs/{u}.wav|ðə kˈændəl ænd ðə wˈɪndoʊ {n}|0")),
@@ -250,7 +254,7 @@ def test_stretches_and_lengths_of_a_manifest_are_held_against_the_file(
 
 
 LHOTSE: dict[str, tuple[dict[str, Any], str]] = {
-    "a channel that is not there": ({"channel": 7}, "channel 7"),
+    "a channel that is not there": ({"channel": 7, "supervision": {"channel": 7}}, "channel 7"),
     "another length of the recording": ({"recording": {"duration": 9.0, "num_samples": 144000}},
                                         "says 9.00 s"),
     "a cut beyond its recording": ({"start": 2.0}, "in a recording of 3 s"),
@@ -259,6 +263,11 @@ LHOTSE: dict[str, tuple[dict[str, Any], str]] = {
     "a command": ({"source": {"type": "command", "source": "touch /tmp/x"}}, "type command"),
     "two sources": ({"sources": 2}, "ValueError"),
     "a mixture": ({"type": "MixedCut"}, "a MixedCut"),
+    "another channel's supervision": ({"supervision": {"channel": 1}}, "of channel 1"),
+    "another rate": ({"recording": {"sampling_rate": 8000, "num_samples": 24000}}, "at 8000 Hz"),
+    "no number of samples": ({"recording": {"num_samples": None}}, "lhotse cannot load it"),
+    "a length of words": ({"recording": {"duration": "long"}}, "ValueError"),
+    "a supervision of no number": ({"supervision": {"start": float("nan")}}, "supervision of nan"),
 }  # fmt: skip
 
 
@@ -285,12 +294,33 @@ def test_cuts_are_held_against_their_files(source: Path, tmp_path: Path) -> None
         for n in (1, 2)
     ]  # fmt: skip
     bad = [cut_of(**change) for change, _ in LHOTSE.values()]
+    for n, cut in enumerate(bad):
+        shutil.copyfile(source / "wavs" / "u0.wav", source / "wavs" / f"c{n}.wav")
+        for part in cut["recording"]["sources"]:
+            part["source"] = part["source"].replace("u0", f"c{n}")
     (source / "cuts.jsonl").write_text("".join(json.dumps(c) + "\n" for c in [*good, *bad]))
     done = import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
     assert set(rows_of(tmp_path / "out")) == {"good1", "good2"}
     told = {int(p.where.rpartition(":")[2]): str(p) for p in done.left_out}
     for number, (name, (_, said)) in enumerate(LHOTSE.items(), start=3):
         assert said in told[number], name
+
+
+def test_tables_with_gaps_keep_their_speakers(tmp_path: Path) -> None:
+    """A column of whole numbers with a gap is one of floats and NaN, as pandas writes it."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [
+        {"audio": {"bytes": write_clip(tmp_path / "x.wav", 3.2, seed=n).read_bytes(), "path": None},
+         "text": TEXT[n], "speaker_id": 7.0 if n < 3 else (float("nan") if n < 6 else 8.0)}
+        for n in range(8)
+    ]  # fmt: skip
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    done = import_corpus([tmp_path / "a.parquet"], tmp_path / "out", speaker="7")
+    record = done.record
+    assert (record["num_rows"], record["num_imported"], record["num_left_out"]) == (8, 2, 3)
+    assert record["num_other_speakers"] == 2
 
 
 def test_transforms_of_a_cut_are_applied(source: Path, tmp_path: Path) -> None:

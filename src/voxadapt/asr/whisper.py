@@ -347,7 +347,11 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
         )
     sha = sha256_file(name)
     try:
-        return whisper.load_model(name, device=device), Path(name).stem, sha
+        loaded = whisper.load_model(name, device=device)
+        for part, values in loaded.named_parameters():
+            if not bool(torch.isfinite(values).all()):
+                raise ValueError(f"{part} is not finite")
+        return loaded, Path(name).stem, sha
     except Exception as error:  # any content that is no checkpoint: pickle, zip, keys, shapes
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         raise UserError(

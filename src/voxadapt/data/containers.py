@@ -15,6 +15,7 @@ MPEG_KBIT_S = {
 MPEG_RATES_HZ = (44100, 48000, 32000)
 #: Encoder delay and padding that a decoder leaves out.
 MPEG_SLACK_FRAMES = 4
+MAX_LOOSE_SHARE = 0.05  # of a RIFF file's bytes that no chunk holds
 
 
 def content_problem(
@@ -44,11 +45,24 @@ def content_problem(
         data.find(b"fLaC" + last + b"\0\0\x22", 4) > 0 for last in (b"\0", b"\x80")
     ):
         return "several files joined to one, of which the first would be read"
-    if container in ("WAV", "WAVEX", "AIFF"):
-        order = "big" if data[:4] == b"FORM" else "little"
-        end = 8 + int.from_bytes(data[4:8], order)  # type: ignore[arg-type]
-        if data[end + end % 2 :][:4] in (b"RIFF", b"FORM"):
+    if data[:4] == b"RIFF" and container in ("WAV", "WAVEX"):
+        return _riff_problem(data)
+    return None
+
+
+def _riff_problem(data: bytes) -> str | None:
+    """Walk over the chunks of a RIFF file: the sound ends where the file or a chunk does."""
+    at, end = 12, len(data)
+    while at + 8 <= end and data[at : at + 4].replace(b" ", b"").isalnum():
+        name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
+        if name == b"RIFF":
             return "several files joined to one, of which the first would be read"
+        if name == b"data" and size in (0, 2**32 - 1):
+            return None  # written by a program that streams: to the end of the file
+        at += 8 + size + size % 2
+    left = end - at
+    if left > MAX_LOOSE_SHARE * end and data[at : at + 3] not in (b"ID3", b"TAG"):
+        return f"{100 * left / end:.0f} % of its bytes lie beyond what the header announces"
     return None
 
 

@@ -314,6 +314,8 @@ def _of_cut(where: str, item: Mapping[str, Any], part: Mapping[str, Any]) -> Row
     text, channel = part.get("text"), item.get("channel", part.get("channel", 0))
     if not isinstance(text, str):
         raise ValueError(f"text {shown(text, 40)}")
+    if part.get("channel", channel) != channel:
+        raise ValueError(f"a supervision of channel {part['channel']} in a cut of {channel}")
     if isinstance(channel, list):
         (channel,) = channel
     start_s, length_s = float(item["start"]), float(item["duration"])

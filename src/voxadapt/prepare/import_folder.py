@@ -182,7 +182,8 @@ def choose_references(
         found.append({"from": chosen.audio, "rule": REF_RULE, "text": chosen.text, **told_of})
     if not found:
         raise UserError(replace(problems[0], where="the reference"))
-    return [clip for clip in clips if clip in rest], found, problems
+    kept = {clip.audio for clip in rest}
+    return [clip for clip in clips if clip.audio in kept], found, problems
 
 
 def reference_name(speaker: str | None) -> str:

@@ -70,6 +70,25 @@ def convert(source: Path, target: Path) -> None:
         if done.returncode:
             told = done.stderr.decode(errors="replace").strip().splitlines()
             raise AudioError(f"ffmpeg cannot read it whole ({(told or ['no audio'])[-1][:100]})")
+        read_s, stated_s = probe(part).duration_s, _stated_length_s(source)
+        if stated_s is not None and read_s < 0.98 * stated_s - 0.5:
+            raise AudioError(f"cut off: {read_s:.1f} of {stated_s:.1f} s are there")
+
+
+def _stated_length_s(source: Path) -> float | None:
+    """Return the length that a container states; None where it states none, or is MP3 or AAC."""
+    program = shutil.which("ffprobe")
+    if program is None or source.suffix.lower() in (".mp3", ".aac"):
+        return None  # such files have no header for the whole: their length is guessed
+    command = [
+        program, "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FFMPEG_FORMATS,
+        "-show_entries", "format=duration", "-of", "csv=p=0", f"file:{source.resolve()}",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return float(done.stdout)
+    except ValueError:
+        return None
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -107,21 +126,27 @@ def load_cut(cut: Mapping[str, Any], source: Path, target: Path) -> None:
     except ImportError:
         fix = "pip install lhotse."
         raise UserError(Problem("lhotse", "the library", "it is not installed", fix)) from None
-    recording = dict(cut["recording"])
-    recording["sources"] = [{**recording["sources"][0], "source": str(source)}]
     info = probe(source)
-    stated_s = recording["num_samples"] / recording["sampling_rate"]
-    has_transforms = bool(recording.get("transforms"))
-    if not has_transforms and abs(info.duration_s - stated_s) > LENGTH_SLACK_S:
-        raise AudioError(f"{info.duration_s:.2f} s; its recording says {stated_s:.2f} s")
-    channels = recording["sources"][0].get("channels", [0])
-    if cut["channel"] not in channels or len(channels) != info.num_channels:
-        raise AudioError(
-            f"{info.num_channels} channels; the cut has channel {cut['channel']} of {channels}"
-        )
     try:
+        recording = dict(cut["recording"])
+        recording["sources"] = [{**recording["sources"][0], "source": str(source)}]
+        stated_s = recording["num_samples"] / recording["sampling_rate"]
+        stated = f"{stated_s:.2f} s at {recording['sampling_rate']} Hz"
+        is_other = info.sample_rate_hz != recording["sampling_rate"]
+        if not recording.get("transforms") and (
+            is_other or abs(info.duration_s - stated_s) > LENGTH_SLACK_S
+        ):
+            told = f"{info.duration_s:.2f} s at {info.sample_rate_hz} Hz"
+            raise AudioError(f"{told}; its recording says {stated}")
+        channels = recording["sources"][0].get("channels", [0])
+        if cut["channel"] not in channels or len(channels) != info.num_channels:
+            raise AudioError(
+                f"{info.num_channels} channels; the cut has channel {cut['channel']} of {channels}"
+            )
         loaded = deserialize_item({**cut, "recording": recording})
         samples, rate_hz = loaded.load_audio(), loaded.sampling_rate
+    except AudioError:
+        raise
     except Exception as error:  # lhotse's own types, assertions, those of its back-ends
         reason = " ".join(str(error).split())[:100]
         raise AudioError(f"lhotse cannot load it ({type(error).__name__}: {reason})") from None

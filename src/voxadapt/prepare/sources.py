@@ -65,6 +65,10 @@ def lines_beside(recording: Path, scripts: Path) -> tuple[list[str], str | None]
         UserError: When it is not UTF-8, or a line is no transcript.
     """
     for path in (recording.with_suffix(".txt"), scripts / f"{recording.stem}.txt"):
+        if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
+            fix = "Copy the text there."
+            expected = "a text beside the recording"
+            raise UserError(Problem(str(path), expected, "a link that leaves the folder", fix))
         if path.is_file():
             return read_lines(path), path.name
     return [], None

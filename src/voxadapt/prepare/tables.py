@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -220,6 +221,7 @@ def row_of(where: str, values: Record | Problem, find: Callable[[str], str]) -> 
         if not isinstance(value, str):
             found = f"{type(value).__name__} {shown(value, 40)}" if value is not None else "none"
             return Problem(where, f"{role} as a string", found, "Mend the row.")
+    values = {key: _plain_number(value) for key, value in values.items()}
     for role in ("speaker", "language"):
         if not isinstance(values.get(role), str | int | None):
             return Problem(where, f"{role} as a name", shown(values[role], 40), "Mend the row.")
@@ -239,6 +241,13 @@ def row_of(where: str, values: Record | Problem, find: Callable[[str], str]) -> 
     if offset is not None and duration is not None:
         return replace(row, span_s=(float(offset), float(duration)))
     return row if duration is None else replace(row, length_s=float(duration))
+
+
+def _plain_number(value: object) -> object:
+    """Undo what a table library makes of whole numbers in a column with gaps."""
+    if isinstance(value, float) and isnan(value):
+        return None
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 # --- lines and columns ---------------------------------------------------------------------------
@@ -289,7 +298,7 @@ def _dialect(
     """Return delimiter, role of each column, and whether the first line is a header."""
     where = f"{file.name}:1"
     for delimiter in "|\t;,":
-        names = [name.casefold() for name in _cells(lines[0], delimiter) or []]
+        names = [_folded(name) for name in _cells(lines[0], delimiter) or []]
         known = {role for role in NAMES if set(names) & set(NAMES[role])}
         is_header = len(known) > 1 or (known and all(re.fullmatch(r"\S+", name) for name in names))
         if is_header and len(names) > 1 and not any(Path(name).suffix for name in names):
@@ -348,25 +357,33 @@ def _ask(where: str, line: str, count: int) -> None:
     )
 
 
+def _folded(name: object) -> str:
+    """Write the name of a column as `NAMES` has it."""
+    return re.sub(r"[\s-]+", "_", str(name).strip().casefold())
+
+
 def of_header(where: str, names: Sequence[str], text_column: str | None) -> tuple[str, ...]:
     """Return the role of each column of a header."""
-    folded = [str(name).strip().casefold() for name in names]
+    folded = [_folded(name) for name in names]
     roles = ["-"] * len(folded)
     for role, known in NAMES.items():
         there = [name for name in known if name in folded]
         if role == "text" and len(there) > 1 and text_column is None:
             fix = "Say which with --text-column."
             raise UserError(Problem(where, "one column of texts", ", ".join(there), fix))
+        if there and folded.count(there[0]) > 1:
+            fix = "Rename one of them, or say --columns."
+            raise UserError(Problem(where, f"one column {there[0]}", "several", fix))
         if there:
             roles[folded.index(there[0])] = role
     if text_column is not None:
-        if text_column.casefold() not in folded:
+        if _folded(text_column) not in folded:
             found = ", ".join(map(str, names))[:80]
             raise UserError(
                 Problem(where, f"a column {text_column}", found, "Name it with --text-column.")
             )
         roles = ["-" if role in ("text", "normalised") else role for role in roles]
-        roles[folded.index(text_column.casefold())] = "text"
+        roles[folded.index(_folded(text_column))] = "text"
     for role, fix in (
         ("audio", "Name it audio, or say --columns."),
         ("text", "Name it with --text-column."),

@@ -150,6 +150,15 @@ def open_record(workspace: Workspace, options: InitOptions) -> InitRecord:
             fix = "Restore it, or move the folder away and begin again."
             raise UserError(Problem(str(file), f"a record of {SCHEMA}", "another", fix))
     problems = []
+    if not file.is_file():
+        fix = "Move it away, or name another folder; nothing is overwritten."
+        problems = [
+            Problem(
+                str(workspace.home / name), "a file that `init` wrote", "a file of your own", fix
+            )
+            for name in (TABLE, PAGE, "ref.wav")
+            if (workspace.home / name).exists()
+        ]
     for path in (workspace.manifest, workspace.texts, workspace.source):
         if path.is_file() and sha256_file(path) not in record["written"].get(path.name, []):
             ours = path.name in record["written"]
