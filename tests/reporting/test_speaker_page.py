@@ -357,3 +357,4 @@ def test_what_averages_hide_stands_beside_them(world: Path) -> None:
         and "After the codec it takes for one another: d and t." in text
     )
     assert "F0 cannot be measured" not in text
+    assert "Sets of sentences" in text and "43.2" in text

@@ -130,6 +130,10 @@ def make_summary(candidate: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "sim_ceiling_matched": 0.87, "duration_ratio": interval(1.02), "median_duration_s": 2.9,
         "median_speech_s": 2.4, "failure_rate": interval(counted["rate_high"] / len(rows)),
         "mostly_wrong_rate": interval(0.25),
+        "slices": {"short": {
+            "num_texts": 8, "n_expected": 24, "n_measured": 24, "wer": interval(0.4321),
+            "cer": interval(0.2), "sim": interval(sim), "failure_rate": interval(0.01, 0.01),
+        }},
         "windows": {
             "onset": interval(sim - 0.05), "rest": interval(sim), "last": interval(sim),
             "onset_minus_rest": interval(-0.05), "drift": interval(0.05),

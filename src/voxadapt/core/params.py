@@ -238,6 +238,12 @@ class TrainParams(Section):
         return self
 
 
+class OwnSentences(Section):
+    """A set of the sentences that this user will speak."""
+
+    own: Filled = Field(description="Text file, a sentence a line; or JSONL with text.")
+
+
 class ScoreParams(Section):
     """Synthesis and scoring, the same for every candidate."""
 
@@ -248,6 +254,9 @@ class ScoreParams(Section):
     )
     seed: Seed = 1
     max_sentences: int | None = Field(None, ge=1, description="Per split; null scores all of them.")
+    sets: tuple[
+        Literal["corpus", "short", "long", "numbers", "names", "questions"] | OwnSentences, ...
+    ] = Field(("corpus",), description="What is spoken at selection; only the corpus chooses.")
     base_prompt: Literal["x_vector", "icl"] = Field(
         "x_vector", description="How the Base clones: speaker vector, or reference text and codes."
     )
@@ -259,6 +268,17 @@ class ScoreParams(Section):
     max_seconds_per_token: Positive = Field(
         0.6, description="Cap on generated seconds per text token (plus 4 s): stops runaways."
     )
+
+    @field_validator("sets")
+    @classmethod
+    def _corpus_and_others_once(
+        cls, sets: tuple[str | OwnSentences, ...]
+    ) -> tuple[str | OwnSentences, ...]:
+        names = ["own" if isinstance(item, OwnSentences) else item for item in sets]
+        if names[:1] != ["corpus"] or len(set(names)) < len(names):
+            raise ValueError("must begin with corpus, which chooses, and list each set once")
+        return sets
+
     min_speech_s: Positive = Field(1.0, description="Less speech than this: similarity is missing.")
     rate_ratio: Range = Field((0.6, 1.7), description="Spoken / expected duration.")
     max_silence_s: Positive = 1.0

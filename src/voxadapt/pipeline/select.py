@@ -9,7 +9,7 @@ from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate, kept_speakers
 from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
-from voxadapt.pipeline.sentences import track_sentences
+from voxadapt.pipeline.sentences import selection_sentences
 from voxadapt.pipeline.stored_scores import (
     blind_spots,
     read_recordings,
@@ -29,7 +29,7 @@ def run(params: Params) -> StageResult:
     """
     track = speaker_track(params)
     set_aside_unlisted(track.candidates, paths.SCORES, paths.SCORE_METRICS)
-    sentences, speakers = track_sentences(track, "selection"), track.speakers()
+    sentences, speakers = selection_sentences(track), track.speakers()
     takes = track.score.takes * len(speakers)
     scores = {
         name: read_selection_scores(

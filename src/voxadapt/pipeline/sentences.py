@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import AsrParams
 from voxadapt.core.provenance import fingerprint
+from voxadapt.pipeline.guard_sets import guard_sentences
 from voxadapt.pipeline.tracks import Track
 from voxadapt.scoring.rows import Sentence, slice_of
 
@@ -56,3 +57,14 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
                     "Write numbers in words, as they are spoken, or raise score.max_sentences.")
         )  # fmt: skip
     return found
+
+
+def selection_sentences(track: Track) -> list[Sentence]:
+    """Return what is spoken at selection: the corpus' sentences, and those of sets that guard.
+
+    Raises:
+        UserError: As `track_sentences`, or when a set cannot be had.
+    """
+    corpus = track_sentences(track, "selection")
+    guards = guard_sentences(track.score, track.asr.language, corpus, track.split.salt)
+    return sorted([*corpus, *guards], key=lambda item: item.text_id)

@@ -14,7 +14,7 @@ from voxadapt.pipeline.candidates import Candidate, find_candidate
 from voxadapt.pipeline.context import ROOT, Context
 from voxadapt.pipeline.measuring import Measuring
 from voxadapt.pipeline.references import coded_voices, read_references, read_scale
-from voxadapt.pipeline.sentences import SentenceSet, track_sentences
+from voxadapt.pipeline.sentences import SentenceSet, selection_sentences, track_sentences
 from voxadapt.pipeline.speaking import Speaking, load_speaking
 from voxadapt.pipeline.tracks import Track
 from voxadapt.scoring.rows import ScoreRow, write_rows
@@ -25,7 +25,8 @@ from voxadapt.scoring.speakers import confusion, pool
 def score_split(track: Track, context: Context, name: str, split: str, folder: Path) -> Record:
     """Score a candidate on a split of the track's corpus; see `speak_and_score`."""
     candidate, speakers = find_candidate(track, name), track.speakers()
-    sentences = SentenceSet(track_sentences(track, split), track.asr, track.tag)
+    spoken = selection_sentences(track) if split == "selection" else track_sentences(track, split)
+    sentences = SentenceSet(spoken, track.asr, track.tag)
     speaking = load_speaking(track, candidate, speakers, context)
     return speak_and_score(track, context, candidate, speaking, sentences, folder)
 

@@ -25,6 +25,7 @@ from voxadapt.core.templating import Inline, inline, new_environment
 from voxadapt.reporting import figures, tables
 from voxadapt.reporting.players import diff_html, read_sound
 from voxadapt.reporting.records import PSEUDO, Records, flatten
+from voxadapt.scoring.rows import GUARDS
 from voxadapt.selection import wording
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -93,6 +94,7 @@ def shared_parts(params: Params, records: Records, seeds: Mapping[str, int]) -> 
         "worst": worst_clips(records.rows, worst, metric),
         "flag_counts": flag_counts(records.summaries, names),
         "digits": digits(records.summaries, names),
+        "sets": guard_sets(records.summaries, names),
         "planning": records.planning,
         "audit": audit_facts(records.audit, records.clips),
         "codes": facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
@@ -278,7 +280,11 @@ def grid(
     for name in columns:
         listed = sorted(rows[name], key=lambda row: row["take"], reverse=True)
         first[name] = {row["text_norm"]: row for row in listed}
-    texts = {row["text_norm"]: row["text"] for row in rows["base"]}
+    texts = {
+        row["text_norm"]: row["text"]
+        for row in rows["base"]
+        if row.get("slice") not in GUARDS  # their sentences have no recordings
+    }
     listed = []
     for text in first_by_hash(texts, limit):
         cells = [make_cell(first[name].get(text), name, metric) for name in columns]
@@ -365,6 +371,18 @@ def digits(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[str, R
     """Return each candidate's measures on sentences with digits; empty when there are none."""
     found = {name: summaries[name].get("slices", {}).get("digits") for name in names}
     return {name: measures for name, measures in found.items() if measures}
+
+
+def guard_sets(
+    summaries: Mapping[str, Record], names: Sequence[str]
+) -> dict[str, dict[str, Record]]:
+    """Return each candidate's measures on the sets that guard, by set; empty without any."""
+    found: dict[str, dict[str, Record]] = {}
+    for part in GUARDS:
+        for name in names:
+            if measures := summaries[name].get("slices", {}).get(part):
+                found.setdefault(part, {})[name] = measures
+    return found
 
 
 # --- corpus and provenance ---------------------------------------------------------------------

@@ -34,6 +34,7 @@ from voxadapt.scoring.statistics import (
 )
 from voxadapt.selection import wording
 from voxadapt.selection.gates import Gate, all_gates, worst_gates
+from voxadapt.selection.guards import guard_gates
 from voxadapt.selection.melody import f0_range_gate, prosody_record
 from voxadapt.selection.outlook import find_outlook
 from voxadapt.selection.pairing import (
@@ -106,6 +107,7 @@ def select(
     }
     check_scale(scale, evaluator)
     inputs = {name: rows_sha(rows[name]) for name in names}
+    guards = guard_gates({name: rows[name] for name in names}, start, scale, params)
     rows = {name: ranked(rows[name]) for name in names}
     scores = SpeakerScores(rows, scale, params)
     wrong_language = None
@@ -124,6 +126,9 @@ def select(
                     params,
                 )
             )
+    for name, by_speaker in guards.items():
+        for speaker, found in by_speaker.items():
+            gates[name][speaker] += found
     worst = {name: worst_gates(gates[name]) for name in names}
     eligible = [name for name in names if all(gate.state != "failed" for gate in worst[name])]
     race = run_race(

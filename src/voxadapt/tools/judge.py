@@ -12,13 +12,13 @@ from functools import partial
 from voxadapt.asr.normalise import normalise
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_atomic, write_json
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.data.respelling import Respelling, load_respelling
 from voxadapt.pipeline.candidates import BASE, check_name, find_candidate
 from voxadapt.pipeline.sentences import track_sentences
-from voxadapt.pipeline.tracks import Track, language_section, language_track, speaker_track
+from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.reporting.judge_page import build_page
 from voxadapt.scoring.recogniser import (
     Alteration,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from voxadapt.core.params import Params, language_section
 from voxadapt.pipeline.candidates import BASE
 from voxadapt.pipeline.language.texts import source_lines
-from voxadapt.pipeline.sentences import SentenceSet, track_sentences
+from voxadapt.pipeline.sentences import SentenceSet, selection_sentences, track_sentences
 from voxadapt.pipeline.tracks import language_track
 from voxadapt.scoring.rows import Sentence, slice_of
 
@@ -22,7 +22,8 @@ def target_sentences(params: Params, split: str, name: str = BASE) -> SentenceSe
     """
     track = language_track(params)
     tag = "auto" if name == BASE else track.tag
-    return SentenceSet(track_sentences(track, split), track.asr, tag)
+    spoken = selection_sentences(track) if split == "selection" else track_sentences(track, split)
+    return SentenceSet(spoken, track.asr, tag)
 
 
 def source_sentences(params: Params, split: str) -> SentenceSet:

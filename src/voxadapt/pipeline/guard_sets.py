@@ -1,0 +1,91 @@
+"""Sentences with a purpose beside the corpus' own: short, long, with numbers or names, questions.
+
+They guard and never choose: a candidate that is shown to be worse on one of them than the start is
+not taken. Together they have at most half as many characters as the corpus' sentences, so that
+scoring takes at most half as long again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from voxadapt import data
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.params import OwnSentences, ScoreParams
+from voxadapt.core.provenance import fingerprint
+from voxadapt.core.strict_yaml import read_yaml
+from voxadapt.data.texts import read_texts
+from voxadapt.scoring.rows import CORPUS, GUARDS, Sentence, Slice
+
+FOLDER = Path(data.__file__).parent / "sets"
+LONGER = 0.5  # share of the corpus' characters that all sets may have together
+
+
+def guard_sentences(
+    score: ScoreParams, language: str, corpus: Sequence[Sentence], salt: str
+) -> list[Sentence]:
+    """Return the sentences of the sets that `score.sets` names, as many as may be spoken.
+
+    Args:
+        score: Names the sets.
+        language: Whisper's code of the language.
+        corpus: The corpus' own sentences; what is among them is left out.
+        salt: Of the order in which sentences are taken.
+
+    Raises:
+        UserError: When a set does not exist for the language, or a file cannot be read.
+    """
+    wanted = [item for item in score.sets if item != CORPUS]
+    if not wanted:
+        return []
+    budget = LONGER * sum(len(item.text) for item in corpus) / len(wanted)
+    known = {item.text for item in corpus}
+    found: list[Sentence] = []
+    for item in wanted:
+        name: Slice = "own" if isinstance(item, OwnSentences) else item
+        own = isinstance(item, OwnSentences)
+        texts = _own(item.own) if isinstance(item, OwnSentences) else _shipped(name, language)
+        left = budget
+        # A user's own sentences are taken in the order of the file, the first being the dearest.
+        for text in texts if own else sorted(texts, key=lambda text: fingerprint([salt, text])):
+            if text in known or (left < len(text) and left < budget):
+                continue
+            known.add(text)
+            left -= len(text)
+            text_id = f"{name}-{fingerprint(text, 10)}"
+            split = corpus[0].split
+            found.append(Sentence(text_id=text_id, text=text, split=split, slice=name))
+            if left <= 0:
+                break
+    return found
+
+
+def _own(path: str) -> list[str]:
+    """Read a user's own sentences: lines of text, or JSONL with a text in each line."""
+    if Path(path).suffix == ".jsonl":
+        return [line.text for line in read_texts(path, any_field=True)]
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        found = " ".join(str(error).split())
+        problem = Problem(f"score.sets: own: {path}", "a text file, a sentence a line", found,
+                          "Check the path.")  # fmt: skip
+        raise UserError(problem) from None
+    if not any(lines):
+        problem = Problem(f"score.sets: own: {path}", "a sentence a line", "nothing",
+                          "Write the sentences that you will speak.")  # fmt: skip
+        raise UserError(problem)
+    return [line for line in lines if line]
+
+
+def _shipped(name: str, language: str) -> list[str]:
+    """Read a set that is shipped for a language."""
+    path = FOLDER / f"{language}.yaml"
+    sets = read_yaml(path) if path.is_file() else {}
+    if name not in sets:
+        there = ", ".join(key for key in GUARDS if key in sets) or "none"
+        problem = Problem(f"score.sets: {name}", f"a set that is shipped for {language!r}: {there}",
+                          "no such set", "Leave it out, or give sentences: own: FILE.")  # fmt: skip
+        raise UserError(problem)
+    return [str(text) for text in sets[name]]
