@@ -89,6 +89,13 @@ def test_the_simulation_chooses_as_select_does(page: ModuleType) -> None:
         assert select(rows, params)["chosen"] == list(sims)[chosen]
 
 
+def test_the_probability_of_being_best_is_not_too_sure(page: ModuleType) -> None:
+    said = [pair for size in (20, 100) for pair in page.reliability(size, 6, 60)]
+    sure = [(share, best) for share, best in said if share >= 0.6]
+    assert len(sure) > 30
+    assert abs(np.mean([s for s, _ in sure]) - np.mean([b for _, b in sure])) < 0.08
+
+
 # --- the tests -----------------------------------------------------------------------------------
 
 

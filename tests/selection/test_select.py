@@ -15,7 +15,7 @@ from voxadapt.core.params import SelectParams
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.selection.confirm import confirm
 from voxadapt.selection.select import select
-from voxadapt.selection.wording import headline
+from voxadapt.selection.wording import caution, headline
 
 PARAMS = SelectParams(num_bootstrap=600)
 SCALE = {
@@ -334,6 +334,7 @@ def test_a_cost_that_is_only_likely_to_be_small_is_not_confirmed() -> None:
     assert cost["worse"] <= cost["margin"] < cost["at_most"]
     assert result["verdict"] == "cost_not_excluded" and cost["num_texts_needed"] > 12
     assert f"about {cost['num_texts_needed']} sentences would show it" in result["sentence"]
+    assert caution(result) == f" {result['sentence']}" and not caution(confirm(base, base, PARAMS))
     said = headline(result, "epoch 2", "Keep the Base.")
     assert said == "Epoch 2 is more similar; a higher WER is not excluded."
 

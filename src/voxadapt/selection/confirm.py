@@ -142,7 +142,7 @@ class Cost:
         at_most: Upper bound.
         margin: How much is allowed.
         num_texts_needed: Sentences with which a cost of this size is shown to be within the margin
-            in 80 % of cases; None where it is above the margin.
+            in 80 % of cases; None where it is at the margin or above.
     """
 
     measure: str
@@ -190,7 +190,7 @@ def read_cost(
         return Cost(measure, worse, *ends, margin, None)
     at_least, at_most = sorted((sign * difference.low, sign * difference.high))
     needed = None
-    if margin - worse > 1e-6:
+    if margin - worse > 0.0005:  # nearer than that, no number of sentences is of use
         needed = texts_needed(margin - worse, difference.se, difference.n, confidence)
     return Cost(measure, worse, at_least, at_most, margin, needed)
 

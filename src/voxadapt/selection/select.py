@@ -361,7 +361,7 @@ def _would_decide(
 
     Returns:
         The `candidate`, its `gain` over the start and `num_texts`, with which a gain of this size
-        is shown in 80 % of cases; None where no candidate that fails no gate gains anything.
+        is shown in 80 % of cases; None where no candidate that fails no gate gains a thousandth.
     """
     sign, others = (1.0 if params.primary == "similarity" else -1.0), len(names) - 1
     # As strict as the test that holds for all of them at once.
@@ -373,7 +373,7 @@ def _would_decide(
         found, _ = paired_difference(
             scores.worst(name), scores.worst(start), scores.weights, params.confidence
         )
-        if found.point is not None and found.se and sign * found.point > 1e-9:
+        if found.point is not None and found.se and sign * found.point > 0.001:
             needed = texts_needed(sign * found.point, found.se, found.n, confidence)
             listed.append((needed, name, found.point))
     if not listed:

@@ -360,7 +360,7 @@ def _cost(cost: Record | None) -> str:
             f" (about {cost['num_texts_needed']} sentences would show it, if it is what was "
             "measured)"
             if cost["num_texts_needed"]
-            else " (as measured it is above: more sentences will hardly show otherwise)"
+            else " (as measured it is no smaller: more sentences will hardly show otherwise)"
         )
     return f"; its cost in {label} {state} of {shown}{needed}"
 
