@@ -220,6 +220,25 @@ def test_any_mixture_of_rows_adds_up(
     assert record["num_rows"] >= len(made) - 1, "a quoted text may take in the line after it"
 
 
+def test_marks_belong_to_the_text_of_a_table_of_bars(source: Path, tmp_path: Path) -> None:
+    said = '"Come in," he said.'
+    told = [said, '"Come in."', '"He said ""come in"" twice"', '"One | or | two"']
+    (source / "metadata.csv").write_text("".join(f"u{n}|{text}\n" for n, text in enumerate(told)))
+    import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
+    rows = rows_of(tmp_path / "out")
+    found = [rows[f"u{n}"]["text"] for n in range(4)]
+    assert found == [*told[:2], 'He said "come in" twice', "One | or | two"]
+
+
+def test_paths_in_a_table_of_columns(source: Path, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [{"file_name": f"u{n}.wav", "text": TEXT[n]} for n in range(4)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), source / "metadata.parquet")
+    assert import_corpus([source], tmp_path / "out").record["num_imported"] == 3
+
+
 def test_a_text_in_marks_may_go_over_lines(source: Path, tmp_path: Path) -> None:
     stream = io.StringIO()
     writer = csv.writer(stream)

@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 from dataclasses import asdict, dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -147,10 +148,27 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
         raise AudioError(_reason(error)) from None
     if len(samples) == 0:
         raise AudioError("a file without samples")
-    data = Path(path).read_bytes()
-    if problem := content_problem(data, container, announced, len(samples), sample_rate_hz):
-        raise AudioError(problem)
+    refuse_part(path, AudioInfo(sample_rate_hz, 1, announced, container, False), len(samples))
     return samples, sample_rate_hz
+
+
+def refuse_part(path: str | Path, info: AudioInfo, num_decoded: int) -> None:
+    """Refuse a file that holds another length of sound than libsndfile reads of it.
+
+    Args:
+        path: The file.
+        info: What its header says.
+        num_decoded: Samples that libsndfile reads, or would by the header.
+
+    Raises:
+        AudioError: When it is joined, cut off, or its header wrong.
+    """
+    with open(path, "rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+        problem = content_problem(
+            data, info.container, info.num_samples, num_decoded, info.sample_rate_hz
+        )
+    if problem is not None:
+        raise AudioError(problem)
 
 
 def read_audio(path: str | Path) -> tuple[np.ndarray, int]:

@@ -6,6 +6,8 @@ frames, it reads a part without a word. Here the frames and pages are counted.
 
 from __future__ import annotations
 
+from mmap import mmap
+
 MPEG_KBIT_S = {
     (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -19,12 +21,12 @@ MAX_LOOSE_SHARE = 0.05  # of a RIFF file's bytes that no chunk holds
 
 
 def content_problem(
-    data: bytes, container: str, announced: int, decoded: int, rate_hz: int
+    data: bytes | mmap, container: str, announced: int, decoded: int, rate_hz: int
 ) -> str | None:
     """Say what is wrong with a file of which libsndfile reads a part, or None.
 
     Args:
-        data: Bytes of the file.
+        data: Bytes of the file, perhaps mapped.
         container: libsndfile's name of the format.
         announced: Samples that the header announces.
         decoded: Samples that were decoded.
@@ -50,7 +52,7 @@ def content_problem(
     return None
 
 
-def _riff_problem(data: bytes) -> str | None:
+def _riff_problem(data: bytes | mmap) -> str | None:
     """Walk over the chunks of a RIFF file: the sound ends where the file or a chunk does."""
     at, end = 12, len(data)
     while at + 8 <= end and data[at : at + 4].replace(b" ", b"").isalnum():
@@ -66,7 +68,7 @@ def _riff_problem(data: bytes) -> str | None:
     return None
 
 
-def mpeg_samples(data: bytes) -> tuple[int, int] | None:
+def mpeg_samples(data: bytes | mmap) -> tuple[int, int] | None:
     """Count the samples of an MPEG audio file by walking over its frames.
 
     Returns:
@@ -100,7 +102,7 @@ def mpeg_samples(data: bytes) -> tuple[int, int] | None:
     return (total, per_frame) if per_frame else None
 
 
-def _mpeg_frame(data: bytes, at: int) -> tuple[int, int] | None:
+def _mpeg_frame(data: bytes | mmap, at: int) -> tuple[int, int] | None:
     """Return bytes and samples of the frame that begins here, None where none does."""
     if data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
@@ -115,7 +117,7 @@ def _mpeg_frame(data: bytes, at: int) -> tuple[int, int] | None:
     return samples * 125 * table[bits - 1] // rate_hz + (data[at + 2] >> 1 & 1), samples
 
 
-def _ogg_problem(data: bytes) -> str | None:
+def _ogg_problem(data: bytes | mmap) -> str | None:
     """Walk over the pages of an Ogg file: one stream, which ends."""
     at, has_begun, is_ended = 0, False, False
     while data[at : at + 4] == b"OggS" and at + 27 <= len(data):

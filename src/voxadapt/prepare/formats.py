@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -89,7 +89,8 @@ def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> 
             if kind == "lhotse":
                 read = _read_cuts(file)
             elif file.suffix in (".parquet", ".arrow"):
-                read = _read_columns(file, wanted)
+                find = _finder(root, file.parent if file.is_relative_to(root) else root)
+                read = _read_columns(file, wanted, find)
             else:
                 find = _finder(root, file.parent if file.is_relative_to(root) else root)
                 read = iter(_plain(file, wanted, find))
@@ -104,7 +105,7 @@ def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> 
     return Source(kind, tuple(files), tuple(rows), tuple(problems))
 
 
-def _plain(file: Path, wanted: Wanted, find: Any) -> Iterator[Row | Problem]:
+def _plain(file: Path, wanted: Wanted, find: Callable[[str], str]) -> Iterator[Row | Problem]:
     """Read a table, or JSON objects."""
     items: list[Item]
     if ".json" in file.suffixes or ".jsonl" in file.suffixes:
@@ -115,7 +116,7 @@ def _plain(file: Path, wanted: Wanted, find: Any) -> Iterator[Row | Problem]:
         yield row_of(where, values, find)
 
 
-def _finder(root: Path, folder: Path) -> Any:
+def _finder(root: Path, folder: Path) -> Callable[[str], str]:
     """Return a function that finds the audio that a cell names, relative to `root`."""
     below = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
 
@@ -198,18 +199,25 @@ def _kind_of(file: Path) -> str:
 # --- pyarrow, lhotse -----------------------------------------------------------------------------
 
 
-def _read_columns(file: Path, wanted: Wanted) -> Iterator[Row | Problem]:
-    """Read everything but the audio of a parquet or arrow file."""
+def _read_columns(
+    file: Path, wanted: Wanted, find: Callable[[str], str]
+) -> Iterator[Row | Problem]:
+    """Read everything but the audio of a parquet or arrow file; or the paths that it holds."""
     names = arrow_names(file)
     sound = next((name for name in NAMES["audio"] if name in names), None)
     if sound is None:
         found = ", ".join(names[:8])
         raise UserError(Problem(str(file), "a column audio", found, "Rename the column."))
     roles = dict(zip(names, of_header(str(file), names, wanted.text_column), strict=True))
-    read = [name for name in names if roles[name] not in ("-", "audio")]
+    first = next(arrow_rows(file, [sound], batch_size=1), {sound: None})
+    has_paths = isinstance(first[sound], str)
+    read = [name for name in names if roles[name] not in ("-", *([] if has_paths else ["audio"]))]
     for number, values in enumerate(arrow_rows(file, read)):
         where = f"{file.name}:{number + 1}"
         known = {roles[name]: value for name, value in values.items()}
+        if has_paths:
+            yield row_of(where, known, find)
+            continue
         row = row_of(where, {**known, "audio": f"{file.stem}-{number:06d}"}, str)
         yield replace(row, audio="", packed=(file, number)) if isinstance(row, Row) else row
 

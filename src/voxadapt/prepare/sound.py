@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import replacing, write_atomic
-from voxadapt.data.audio import HOP_S, AudioError, decode, measure, probe, to_mono
+from voxadapt.data.audio import HOP_S, AudioError, decode, measure, probe, refuse_part, to_mono
 
 #: Formats that ffmpeg may read: no playlists, which name other files.
 FFMPEG_FORMATS = (
@@ -33,20 +33,25 @@ TRIM_TO_S = 0.15
 
 
 def needs_ffmpeg(path: Path) -> bool:
-    """Tell whether libsndfile cannot read a file, or reads only a part of it.
+    """Tell whether ffmpeg has to read a file, because libsndfile reads a part of it, or nothing.
 
     Raises:
-        AudioError: When the file is broken, which nothing mends.
+        AudioError: When the file is broken or no audio, or when there is no ffmpeg.
     """
     try:
         info = probe(path)
-        if info.container not in ("WAV", "WAVEX", "FLAC"):
-            decode(path)
+        if info.is_truncated:
+            raise AudioError("cut off: fewer bytes than its header announces")
+        refuse_part(path, info, info.num_samples)  # recordings of hours are not decoded for it
         return False
     except AudioError as error:
         with open(path, "rb") as stream:
             magic = stream.read(4)
         if "cut off" in str(error) or magic in LIBSNDFILE:
+            raise
+        if shutil.which("ffmpeg") is None:
+            raise AudioError(f"libsndfile cannot read it whole; {NO_FFMPEG}") from None
+        if _stated(path, "stream=codec_type") == "":
             raise
         return True
 
@@ -55,14 +60,11 @@ def convert(source: Path, target: Path) -> None:
     """Write the first audio stream of a file as FLAC at its own rate, with ffmpeg.
 
     Raises:
-        AudioError: When there is no ffmpeg, or it cannot read the file whole.
+        AudioError: When ffmpeg cannot read the file whole.
     """
-    program = shutil.which("ffmpeg")
-    if program is None:
-        raise AudioError(f"libsndfile cannot read it whole; {NO_FFMPEG}")
     with replacing(target) as part:
         command = [
-            program, "-nostdin", "-v", "error", "-xerror", "-y", "-protocol_whitelist", "file",
+            "ffmpeg", "-nostdin", "-v", "error", "-xerror", "-y", "-protocol_whitelist", "file",
             "-format_whitelist", FFMPEG_FORMATS, "-i", f"file:{source.resolve()}",
             "-map", "0:a:0", "-vn", "-f", "flac", "-bitexact", f"file:{part.resolve()}",
         ]  # fmt: skip
@@ -70,25 +72,28 @@ def convert(source: Path, target: Path) -> None:
         if done.returncode:
             told = done.stderr.decode(errors="replace").strip().splitlines()
             raise AudioError(f"ffmpeg cannot read it whole ({(told or ['no audio'])[-1][:100]})")
-        read_s, stated_s = probe(part).duration_s, _stated_length_s(source)
-        if stated_s is not None and read_s < 0.98 * stated_s - 0.5:
+        read_s = probe(part).duration_s
+        is_guessed = source.suffix.lower() in (".mp3", ".aac")  # without a header for the whole
+        try:
+            stated_s = 0.0 if is_guessed else float(_stated(source, "format=duration") or 0.0)
+        except ValueError:
+            stated_s = 0.0
+        if read_s < 0.98 * stated_s - 0.5:
             raise AudioError(f"cut off: {read_s:.1f} of {stated_s:.1f} s are there")
 
 
-def _stated_length_s(source: Path) -> float | None:
-    """Return the length that a container states; None where it states none, or is MP3 or AAC."""
+def _stated(source: Path, entry: str) -> str | None:
+    """Return what ffprobe says of a file, empty where there is no audio; None without ffprobe."""
     program = shutil.which("ffprobe")
-    if program is None or source.suffix.lower() in (".mp3", ".aac"):
-        return None  # such files have no header for the whole: their length is guessed
+    if program is None:
+        return None
     command = [
         program, "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FFMPEG_FORMATS,
-        "-show_entries", "format=duration", "-of", "csv=p=0", f"file:{source.resolve()}",
+        "-select_streams", "a:0", "-show_entries", entry, "-of", "csv=p=0",
+        f"file:{source.resolve()}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        return float(done.stdout)
-    except ValueError:
-        return None
+    return done.stdout.strip()
 
 
 def copy_file(source: Path, target: Path) -> None:

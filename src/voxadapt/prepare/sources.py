@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
@@ -11,7 +10,7 @@ from voxadapt.data.audit import CONTAINERS
 from voxadapt.data.manifest import ManifestFiles, check_text
 from voxadapt.data.text import fold_text, has_digit, has_markup
 from voxadapt.data.texts import read_texts
-from voxadapt.prepare.sound import NO_FFMPEG, OTHER_CONTAINERS, needs_ffmpeg
+from voxadapt.prepare.sound import OTHER_CONTAINERS, needs_ffmpeg
 
 COMMENT = "#"
 
@@ -40,10 +39,8 @@ def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
                 if (problem := checks.place(path.name, "audio", below)[1]) is not None:
                     problems.append(problem)
                     continue
-            if not needs_ffmpeg(path) or shutil.which("ffmpeg") is not None:
-                found.append(path)
-                continue
-            raise AudioError(f"libsndfile cannot read it whole; {NO_FFMPEG}")
+            needs_ffmpeg(path)  # refuses what nothing reads
+            found.append(path)
         except (AudioError, OSError) as error:
             fix = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav), or take it away."
             problems.append(Problem(path.name, "a recording that can be read", str(error), fix))

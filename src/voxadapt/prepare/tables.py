@@ -276,7 +276,8 @@ def _records(
         cells = _cells(line, delimiter)
         if delimiter in "|\t":  # such tables are seldom quoted: a mark may belong to the text
             plain = [" ".join(cell.split()) for cell in line.split(delimiter)]
-            if cells is None or (len(cells) != width and len(plain) == width):
+            is_quoted = any(cell[:1] == '"' == cell[-1:] and '""' in cell for cell in plain)
+            if cells is None or (len(plain) == width and not is_quoted):
                 cells = plain
         elif cells is None:
             whole, end = line, at
