@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jiwer
 
+from voxadapt.asr.letters import units
 from voxadapt.asr.normalise import characters
 
 
@@ -47,15 +48,18 @@ class EditCounts:
 
 
 def word_counts(reference: str, hypothesis: str) -> EditCounts:
-    """Count word edits between two normalised texts.
+    """Count word edits between two normalised texts; an unspaced script's characters are words.
+
+    In a sentence of both kinds of script this is the mixed error rate.
 
     Raises:
         ValueError: When the reference is empty: no error rate exists for it.
     """
     _refuse_empty(reference)
-    if not hypothesis.split():
-        return EditCounts(0, 0, len(reference.split()), 0)
-    return _counts(jiwer.process_words(reference, hypothesis))
+    expected, heard = units(reference), units(hypothesis)
+    if not heard:
+        return EditCounts(0, 0, len(expected), 0)
+    return _counts(jiwer.process_words(" ".join(expected), " ".join(heard)))
 
 
 def char_counts(reference: str, hypothesis: str) -> EditCounts:

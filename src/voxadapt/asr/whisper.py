@@ -24,6 +24,7 @@ from whisper.audio import HOP_LENGTH, SAMPLE_RATE, log_mel_spectrogram, pad_or_t
 from whisper.timing import find_alignment
 from whisper.tokenizer import LANGUAGES, get_tokenizer
 
+from voxadapt.asr.normalise import NOTHING, Substitutions
 from voxadapt.asr.transcript import Transcript
 from voxadapt.core.compat import keep_freed_memory
 from voxadapt.core.errors import Problem, UserError
@@ -64,7 +65,7 @@ class Transcriber:
         batch_size: int = 16,
         cache_dir: str | Path | None = None,
     ) -> None:
-        self.language, self.batch_size = language, batch_size
+        self.language, self.batch_size, self.own = language, batch_size, NOTHING
         self._model, name, sha = load_whisper(model, device)
         self._model.eval()
         self._fp16 = self._model.device.type != "cpu"
@@ -106,9 +107,11 @@ class Transcriber:
             work_dir: Where transcripts are kept.
             model: Another model than `asr.model`.
         """
-        return cls(
+        transcriber = cls(
             model or asr.model, asr.language, device, asr.batch_size, work_dir / "transcripts"
         )
+        transcriber.own = Substitutions.read(asr.substitutions)
+        return transcriber
 
     def transcribe(
         self,

@@ -108,6 +108,9 @@ class AsrParams(Section):
         None,
         description="Another one, of another size or family, that hears the two finalists too.",
     )
+    substitutions: Filled | None = Field(
+        None, description="YAML of spellings that mean the same: words, letters."
+    )
 
     @model_validator(mode="after")
     def _two_models(self) -> AsrParams:

@@ -18,6 +18,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from voxadapt.asr.normalise import Substitutions
 from voxadapt.core.files import first_by_hash
 from voxadapt.core.params import Params
 from voxadapt.core.records import Record
@@ -425,6 +426,13 @@ def stamp(params: Params, records: Records) -> list[tuple[str, str]]:
     ]
 
 
+def _substitutions(params: Params) -> list[tuple[str, str]]:
+    """List what the user's own table reads as the same."""
+    own = Substitutions.read(params.asr.substitutions)
+    pairs = [f"{written} → {instead}" for written, instead in (own.words | own.letters).items()]
+    return [("read as", ", ".join(pairs))] if pairs else []
+
+
 def provenance(params: Params, records: Records, seeds: Mapping[str, int]) -> list[tuple[str, str]]:
     """List what shaped the result; arguments as in `shared_parts`.
 
@@ -435,6 +443,7 @@ def provenance(params: Params, records: Records, seeds: Mapping[str, int]) -> li
         ("commit", "the one whose dvc.lock lists this page"),
         ("parameters", f"profile {params.profile}; dvc.lock lists those of each stage"),
         ("data", _data_hash(records.root)),
+        *_substitutions(params),
         (
             "Base model",
             params.model.base + (f" @ {params.model.revision}" if params.model.revision else ""),

@@ -15,8 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from voxadapt.asr.letters import units
 from voxadapt.asr.metrics import char_counts, word_counts
-from voxadapt.asr.normalise import characters, metric_for, norm_id, normalise
+from voxadapt.asr.normalise import (
+    Substitutions,
+    characters,
+    metric_for,
+    norm_id,
+    normalise,
+    normalise_pair,
+)
 from voxadapt.asr.transcript import Transcript
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import Problem, UserError
@@ -116,9 +124,9 @@ def score_clips(
     if params.mos:
         predictor = MosPredictor(embedder.device)
         opinions = {i: predictor.predict([read_audio(root / clips[i].wav)])[0] for i in usable}
-    rows = []
+    rows, own = [], transcriber.own
     for index, clip in enumerate(clips):
-        values = _identity(clip, transcriber.asr_id, reference)
+        values = _identity(clip, transcriber.asr_id, reference, own)
         if index in failed:
             rows.append(_failed_row(values, clip, failed[index]))
             continue
@@ -131,7 +139,7 @@ def score_clips(
             "mos": opinions.get(index),
             **{f"f0_{name}": rounded(value) for name, value in asdict(pitch).items()},
         }
-        rows.append(_measured_row(values, transcripts[index], shape, voice, scale, params))
+        rows.append(_measured_row(values, transcripts[index], shape, voice, scale, params, own))
     return sort_rows(rows)
 
 
@@ -142,6 +150,7 @@ def _measured_row(
     voice: VoicePrint,
     scale: SimilarityScale | None,
     params: ScoreParams,
+    own: Substitutions,
 ) -> ScoreRow:
     """Return the row of a clip that could be read.
 
@@ -152,12 +161,13 @@ def _measured_row(
         voice: Its speech.
         scale: The speaker's rate; None leaves the duration ratio unknown.
         params: Thresholds of the flags.
+        own: The user's substitutions.
     """
     text_norm, lang = values["text_norm"], values["lang"]
     ratio = None
     if scale is not None:
         ratio = shape.spoken_s / scale.rate.expected_s(values["ref_chars"])
-    recognised = _transcript_values(text_norm, lang, transcript)
+    recognised = _transcript_values(values["text"], lang, transcript, own)
     flags = clip_flags(
         params,
         shape,
@@ -323,7 +333,7 @@ def retranscribe(
     )
     found = {}
     for row, transcript in zip(usable, transcripts, strict=True):
-        values = _transcript_values(row.text_norm, row.lang, transcript)
+        values = _transcript_values(row.text, row.lang, transcript, transcriber.own)
         values["flags"] = retranscribed_flags(
             row.flags,
             transcript,
@@ -339,9 +349,9 @@ def retranscribe(
     ]
 
 
-def _transcript_values(text_norm: str, lang: str, transcript: Transcript) -> Record:
+def _transcript_values(text: str, lang: str, transcript: Transcript, own: Substitutions) -> Record:
     """Return what a row holds of a transcript."""
-    hyp_norm = normalise(transcript.text, lang)
+    text_norm, hyp_norm = normalise_pair(text, transcript.text, lang, own)
     words, chars = word_counts(text_norm, hyp_norm), char_counts(text_norm, hyp_norm)
     return {
         "hyp": transcript.text,
@@ -379,16 +389,18 @@ def _similarity_values(
     return values
 
 
-def _identity(clip: EvalClip, asr_id: str, reference: VoiceReference | None) -> Record:
+def _identity(
+    clip: EvalClip, asr_id: str, reference: VoiceReference | None, own: Substitutions
+) -> Record:
     """Return what a row holds whether or not the clip could be measured."""
-    text_norm = normalise(clip.text, clip.lang)
+    text_norm = normalise(clip.text, clip.lang, own)
     if not text_norm:
         raise ValueError(f"text {clip.text_id} ({clip.text!r}) has nothing to be scored")
     return {
         **{name: getattr(clip, name) for name in FROM_CLIP},
         "text_norm": text_norm,
-        "norm_id": norm_id(clip.lang),
-        "ref_words": len(text_norm.split()),
+        "norm_id": norm_id(clip.lang, own),
+        "ref_words": len(units(text_norm)),
         "ref_chars": len(characters(text_norm)),
         "asr_id": asr_id,
         "sim_id": NO_REFERENCE if reference is None else reference.sim_id,

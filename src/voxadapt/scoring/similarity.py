@@ -518,7 +518,7 @@ def build_scale(
         ),
         rate=fit_rate(
             [measure_shape(*audio[key]).spoken_s for key in timed],
-            [len(characters(normalise(clips[key].text))) for key in timed],
+            [len(characters(normalise(clips[key].text, clips[key].lang))) for key in timed],
         ),
     )
     return reference, scale

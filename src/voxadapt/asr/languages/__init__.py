@@ -1,0 +1,110 @@
+"""What is written in several ways and heard as one, by language: data files and their reader."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import metadata, resources, util
+from pathlib import Path
+
+from babel import Locale, UnknownLocaleError
+from pydantic import BaseModel, ConfigDict
+
+from voxadapt.core.provenance import fingerprint
+from voxadapt.core.strict_yaml import read_yaml
+
+FOLDER = Path(str(resources.files(__package__)))
+SHARED = {"yue": "zh", "nn": "no", "jw": "jv", "tl": "fil", "nb": "no"}  # Whisper's code: CLDR's
+LIBRARIES = ("unicode-rbnf", "babel", "openai-whisper")
+
+
+class Rules(BaseModel):
+    """One language's file; see `en.yaml`, which has every key.
+
+    Attributes:
+        spelling: First form, and others that mean the same sound.
+        abbreviations: What may be said for one; a dot in the key must stand in the text.
+        contractions: Pattern of a word with an apostrophe, and what it may stand for.
+        joiner: `and`, between dollars and cents.
+        numbers: Pattern in a number's words, and what may be said instead.
+        decimals: Readings of a decimal number by its fraction (`.5`), its value (`1.5`) or its
+            decimals (`.0`, `.00`): whole `{w}`, fraction `{f}`.
+        ordinal: Patterns of a number that is an ordinal; its digits are the first group.
+        percent: Readings of `{n}` per cent.
+        symbols: Words of a mark; saying nothing is right as well.
+        between: Words of a mark between two numbers.
+        minus: Words of a minus sign.
+        fractions: Words of `1/2` and others.
+        magnitudes: Words such as million, and how they may be abbreviated behind an amount.
+        currency: Words by sign, beside those of CLDR.
+        cents: Words of the hundredth part by sign.
+        clock: Readings of a time by minute (`30`), time (`12:00`) or `any`: hour `{h}`, minute
+            `{m}`, the ordinal `{nth}` of the `{next}` hour, and the minutes left `{rest}`.
+        clock_mark: What stands between hour and minute besides a colon.
+        clock_word: What may follow a time and belongs to it.
+        units: Words by sign, beside those of CLDR.
+        date: Readings of a date: `{day}`, `{month}`; `{d}` and `{m}` are numbers.
+        date_year: Readings of a `{date}` with its `{year}`.
+        decades: How the last word of `1990s` ends: pattern and ending.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    spelling: dict[str, list[str]] = {}
+    abbreviations: dict[str, list[str]] = {}
+    contractions: list[tuple[str, list[str]]] = []
+    joiner: str = ""
+    numbers: list[tuple[str, str]] = []
+    decimals: dict[str, list[str]] = {}
+    ordinal: list[str] = []
+    percent: list[str] = []
+    symbols: dict[str, list[str]] = {}
+    between: dict[str, list[str]] = {}
+    minus: list[str] = []
+    fractions: dict[str, list[str]] = {}
+    magnitudes: dict[str, list[str]] = {}
+    currency: dict[str, list[str]] = {}
+    cents: dict[str, list[str]] = {}
+    clock: dict[str, list[str]] = {}
+    clock_mark: str = ""
+    clock_word: str = ""
+    units: dict[str, list[str]] = {}
+    date: list[str] = []
+    date_year: list[str] = ["{date} {year}"]
+    decades: list[tuple[str, str]] = []
+
+
+@cache
+def rules(lang: str) -> Rules:
+    """Read a language's file; an empty one where none is kept."""
+    path = FOLDER / f"{SHARED.get(lang, lang)}.yaml"
+    found = Rules.model_validate(read_yaml(path) if path.is_file() else {})
+    if lang != "en":
+        return found
+    # British to American, as openai-whisper's own normaliser has them; its import needs torch.
+    spec = util.find_spec("whisper")
+    assert spec is not None and spec.origin is not None, "openai-whisper is a dependency"
+    british = json.loads(
+        (Path(spec.origin).parent / "normalizers/english.json").read_text(encoding="utf-8")
+    )
+    spelling = {first: list(others) for first, others in found.spelling.items()}
+    for other, first in british.items():
+        if other.isalpha() and first.isalpha():  # a few entries hold markup
+            spelling.setdefault(first, []).append(other)
+    return found.model_copy(update={"spelling": spelling})
+
+
+@cache
+def locale(lang: str) -> Locale | None:
+    """Return what CLDR knows of a language."""
+    try:
+        return Locale.parse(SHARED.get(lang, lang) if lang != "yue" else lang)
+    except (UnknownLocaleError, ValueError):
+        return None
+
+
+@cache
+def rules_id(lang: str) -> str:
+    """Name a language's rules: a hash of its file and the versions of the libraries."""
+    versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
+    return fingerprint([rules(lang).model_dump(), versions], 8)

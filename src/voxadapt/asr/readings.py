@@ -1,0 +1,604 @@
+"""A text as a row of slots, each with every way in which it may be spelt or said.
+
+`$25` is a slot whose readings are "twenty five dollars", "twenty five dollar", …; "well-known" may
+be two words or one. The first reading is the default. What stands between the slots is as `plain`
+leaves it. Two texts say the same when they share a reading, on whichever side a digit stands.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import product
+
+import regex
+
+from voxadapt.asr import numbers
+from voxadapt.asr.languages import locale, rules
+from voxadapt.asr.letters import JOINERS, is_unspaced_letter, joined, plain, units
+
+MAX_PRODUCT = 64
+ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
+# Letters that may not touch a number; those of other scripts may.
+_S = r"\p{Latin}\p{Greek}\p{Cyrillic}"
+_W = r"\p{L}\p{M}\p{N}"
+_APOSTROPHE = f"[{regex.escape(JOINERS)}]"
+_HYPHEN = "[-\u2010\u2011\u2043\u058a\u05be\u30fb]"
+# What is not said but heard, by the beginning of its words; square brackets hold nothing else.
+EVENTS = (
+    "laugh chuckl giggl sigh cough sneez gasp groan grunt sniff snor sob cry crie scream shout "
+    "whisper yawn hum applau clap cheer music inaudible unintelligible silence pause breath "
+    "inhal exhal throat audience crowd chatter footstep upbeat noise static beep click ring knock "
+    "sing foreign speaking "
+    "lach seufz hust gelächter musik applaus räusper flüster atme stille pause "
+    "rire rires rit soupir tous musique applaudi silence respir toux chuchot "
+    "risa risas ríe rie suspir tose tos música aplauso llora grita susurr "
+    "riso risos risada ride risata sospir toss musica applausi piang palmas "
+    "смех смеет смеёт вздох вздыха кашел кашля музык аплодисмент плач шёпот шепот тишин "
+    "ketawa gelak keluh mengeluh batuk muzik tepuk bisik senyap diam nafas "
+    "笑 叹 嘆 咳 掌声 掌聲 拍手 音乐 音樂 音楽 哭 沉默 静音 ため息 泣 無音 "
+    "웃음 웃 한숨 기침 박수 음악 침묵 울음"
+).split()
+_BRACKETED = regex.compile(
+    r"\[[^\[\]]*\]|【[^【】]*】|［[^［］]*］|</?[\p{L}_][^<>]*>|<\|[^<>|]*\|>"
+    r"|(?P<round>\([^()]{1,60}\)|（[^（）]{1,60}）|\*[^*\n]{1,60}\*|\{[^{}]{1,60}\})"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A part of a text with its readings, each in units (`letters.units`); the first is default."""
+
+    readings: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A text as slots.
+
+    Attributes:
+        text: Normalised, in the default readings.
+        slots: In order; their default readings are the units of `text`.
+        language: Whisper's code, or None.
+    """
+
+    text: str
+    slots: tuple[Slot, ...]
+    language: str | None
+
+    @property
+    def has_choice(self) -> bool:
+        """Whether any slot can be read in two ways."""
+        return any(len(slot.readings) > 1 for slot in self.slots)
+
+
+def without_events(text: str) -> str:
+    """Drop what is heard but not said: `[laughter]`, `<sigh>`, `(coughs)`, `*laughs*`."""
+
+    def instead(match: regex.Match[str]) -> str:
+        if match["round"] is None:
+            return " "
+        words = regex.findall(r"[\p{L}\p{M}]+", match[0].casefold())
+        is_event = 0 < len(words) <= 3 and any(word.startswith(tuple(EVENTS)) for word in words)
+        return " " if is_event else match[0]
+
+    return str(_BRACKETED.sub(instead, text))
+
+
+@lru_cache(maxsize=4096)
+def read(text: str, lang: str | None, own: tuple[tuple[str, str], ...] = ()) -> Reading:
+    """Divide a text into slots.
+
+    Args:
+        text: Any text without events.
+        lang: Whisper's code of its language; None: nothing has a second reading.
+        own: The user's substitutions, both sides normalised by `plain`.
+    """
+    found = _read(text, lang, own)
+    for _ in range(4):  # a default reading may itself have another spelling
+        again = _read(found.text, lang, own)
+        if again.text == found.text:
+            break
+        found = again
+    return found
+
+
+def _read(text: str, lang: str | None, own: tuple[tuple[str, str], ...]) -> Reading:
+    if lang is None and not own:
+        whole = plain(text)
+        return Reading(whole, tuple(Slot(((unit,),)) for unit in units(whole)), None)
+    tag = lang or ""
+    text = _prepared(text, lang)
+    pieces: list[Piece] = []
+    position = 0
+    for start, end, readings in _matches(text, tag, own):
+        pieces += _gap(text, position, start, tag, pieces)
+        kept = _slot(tuple(readings), lang)
+        default = joined(list(kept.readings[0]))
+        pieces.append((default, [kept], _is_apart(text, start)))
+        position = end
+    pieces += _gap(text, position, len(text), tag, pieces)
+    whole, slots = "", []
+    for piece, parts, is_apart in pieces:
+        slots += parts
+        if piece:
+            close = not is_apart and whole and joined([whole[-1], piece[0]]) == whole[-1] + piece[0]
+            whole += piece if close or not whole else f" {piece}"
+    return Reading(whole, tuple(slots), lang)
+
+
+def _prepared(text: str, lang: str | None) -> str:
+    """Compose a text, with ASCII digits, fractions of digits, and units' exponents kept."""
+    text = text.encode("utf-8", "replace").decode()
+    text = unicodedata.normalize("NFC", text)
+    text = regex.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
+    if lang in ("az", "tr"):
+        text = text.replace("I", "ı").replace("İ", "i")
+    made = []
+    for character in text:
+        if character in "²³℃℉ºª":
+            made.append(character)
+        elif unicodedata.category(character) == "Nd":
+            made.append(str(unicodedata.decimal(character)))
+        elif unicodedata.category(character) == "Sk":
+            made.append(character)
+        else:
+            made.append(unicodedata.normalize("NFKC", character).replace("\u2044", "/"))
+    return unicodedata.normalize("NFC", "".join(made)).replace("٫", ".").replace("٬", ",")
+
+
+Piece = tuple[str, list[Slot], bool]  # text, slots, and whether a blank stands before it
+
+
+def _gap(text: str, start: int, end: int, lang: str, before: list[Piece]) -> list[Piece]:
+    """Read what stands between two slots: words of one spelling."""
+    same = _same_words(lang)
+    words = [same.get(word, word) for word in plain(text[start:end], lang or None).split()]
+    if not words:
+        return []
+    whole = " ".join(words)
+    slots = [Slot(((unit,),)) for unit in units(whole)]
+    is_apart = _is_apart(text, start)
+    if lang == "ja":
+        slots = list(_kana_slots(whole, before[-1][0] if before and not is_apart else ""))
+    return [(whole, slots, is_apart)]
+
+
+def _is_apart(text: str, position: int) -> bool:
+    """Tell whether a blank or a punctuation mark stands at a seam."""
+    sides = text[max(0, position - 1) : position + 1]
+    return any(side.isspace() or unicodedata.category(side)[0] == "P" for side in sides)
+
+
+@lru_cache(maxsize=4096)
+def _slot(readings: tuple[str, ...], lang: str | None) -> Slot:
+    ready = [tuple(units(plain(reading, lang))) for reading in readings]
+    if lang == "ja":
+        ready += [kana for reading in ready if (kana := _kana("".join(reading))) is not None]
+    return Slot(tuple(dict.fromkeys(ready)))
+
+
+# Matches in a text: where, and what they may be read as.
+Rule = tuple[str, Callable[[regex.Match[str], str], list[str]]]
+
+
+def _matches(
+    text: str, lang: str, own: tuple[tuple[str, str], ...]
+) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield the places of a text that have readings of their own, in order."""
+    pattern, readers = _grammar(lang, own)
+    position = 0
+    while (match := pattern.search(text, position)) is not None:
+        assert match.lastgroup is not None
+        name = next(name for name in readers if match[name] is not None)
+        readings = [r for r in readers[name](match, lang) if r is not None]
+        position = max(match.end(), match.start() + 1)
+        if readings and match.end() > match.start():
+            yield match.start(), match.end(), readings
+
+
+@lru_cache(maxsize=64)
+def _grammar(
+    lang: str, own: tuple[tuple[str, str], ...]
+) -> tuple[regex.Pattern[str], dict[str, Callable[[regex.Match[str], str], list[str]]]]:
+    """Return one pattern of everything that has readings, and what reads each of its groups."""
+    known = rules(lang)
+    space = "\u00a0\u202f\u2009" + (" " if numbers.groups_by_space(lang) else "")
+    number = (
+        rf"(?:\d{{1,3}}(?:(?P<sep>[.,'’{space}])\d{{3}})(?:(?P=sep)\d{{3}})*(?!\d)(?:[.,]\d+)?"
+        r"|\d{1,2}(?:,\d\d)+,\d{3}(?!\d)|\d+(?:[.,]\d+)?)"
+    )
+
+    def num(name: str) -> str:
+        return f"(?P<{name}>{number.replace('sep', name + '_sep')})"
+
+    start, end = rf"(?<![{_S}\d]|\d[.,])", rf"(?![{_S}]|[.,]?\d)"
+    sign = "|".join(regex.escape(s) for s in sorted(numbers.CURRENCIES, key=len, reverse=True))
+    large = "|".join(
+        regex.escape(word)
+        for word in sorted(
+            {w for word, short in known.magnitudes.items() for w in (word, *short)}
+            | {"million", "billion"}, key=len, reverse=True,
+        )
+    )  # fmt: skip
+    unit = "|".join(regex.escape(u) for u in sorted(numbers.UNITS, key=len, reverse=True))
+    months = "|".join(sorted(map(regex.escape, _months(lang)), key=len, reverse=True)) or r"(?!)"
+    word = rf"\s?(?i:{known.clock_word})" if known.clock_word else r"(?!)"
+    hourly = "|".join(filter(None, (known.clock_mark, known.clock_word))) or r"(?!)"
+    mark = f"[:{known.clock_mark}]" if known.clock_mark else ":"
+    of = r"(?:\s(?:of|de|di|do|del|ke))?"
+    groups: dict[str, tuple[str, Callable[[regex.Match[str], str], list[str]]]] = {
+        "own": (_own_pattern(own), lambda m, _: [_own_words(own)[plain(m[0], lang or None)]]),
+        "money": (
+            rf"{start}(?P<m_sign>{sign})\s?{num('m_a')}(?:\s?(?P<m_large>(?i:{large}))(?![{_W}]))?{end}"
+            rf"|{start}{num('m_b')}(?:\s?(?P<m_large2>(?i:{large}))\.?)?\s?(?P<m_sign2>{sign})(?![{_S}])",
+            _money,
+        ),
+        "date": (
+            r"(?<![\d.,/:-])(?:(?P<d_y>\d{4})(?P<d_s>[-./])(?P<d_m>\d{1,2})(?P=d_s)(?P<d_d>\d{1,2})"
+            r"|(?P<d_1>\d{1,2})(?P<d_t>[-./])(?P<d_2>\d{1,2})(?P=d_t)(?P<d_z>\d{4}|\d\d))(?![\d/:-])",
+            _date,
+        ),
+        "clock": (
+            rf"{start}(?P<t_h>[01]?\d|2[0-4])(?P<t_mark>{mark}|\.)(?P<t_m>[0-5]\d)(?::(?P<t_s>[0-5]\d))?"
+            rf"(?:{word}(?![{_W}]))?(?![{_S}\d]|[.,:]\d|\s?%)"
+            rf"|{start}(?P<t_o>[01]?\d|2[0-4])\s?(?:{hourly})(?![{_W}])",
+            _clock,
+        ),
+        "fraction": (rf"{start}(?:(?P<f_w>\d+)\s)?(?P<f>\d/\d)(?![\d/])", _fraction),
+        "percent": (rf"{start}{num('p')}\s?[%٪％]", _percent),
+        "decade": (r"(?<!\w)['’]?(?P<dec>\d{4}|\d0)['’]?s\b" if known.decades else "", _decade),
+        "unit": (rf"{start}{num('u')}\s?(?P<u_sign>{unit})(?![{_W}²³])", _unit),
+        "ordinal": (
+            "|".join(rf"(?<![{_S}\d])(?:{o})(?![{_S}\d])" for o in known.ordinal), _ordinal,
+        ),
+        "day": (
+            rf"{start}(?P<day_a>[1-9]|[12]\d|3[01])(?=\.?{of}\s?(?:{months})(?![{_W}]))\.?"
+            rf"|(?<=(?:{months})\.?\s)(?P<day_b>[1-9]|[12]\d|3[01])(?![\d.,:]\d|[{_S}])",
+            _day,
+        ),
+        "minus": (r"(?<![\p{L}\p{N})\]]|\p{N} )[-−–](?=[$€£]?\d)", lambda m, _: [*known.minus, ""]),
+        "between": (
+            rf"(?<=\d)\s?[{regex.escape(''.join(known.between))}−–]\s?(?=\d)"
+            rf"|(?<=\p{{L}})[./](?=\p{{L}})", _between,
+        ),
+        "number": (rf"{start}{num('n')}{end}|{start}(?P<n_all>\d+){end}", _number),
+        "mixed": (rf"[{_S}]*\d[{_S}\d]*[{_S}][{_S}\d]*|[{_S}]+\d+", _mixed),
+        "digits": (r"\d+", lambda m, _: numbers.number_readings(m[0], lang)),
+        "phrase": (_phrase_pattern(lang), lambda m, _: _phrases(lang)[_key(m[0])]),
+        "initials": (
+            r"(?<![\p{L}\p{N}])(?:\p{L}\p{M}*\.\s?){2,}(?:\p{L}(?![\p{L}\p{N}]))?", _initials,
+        ),
+        "compound": (
+            rf"[{_W}]+(?:(?:{_APOSTROPHE}|{_HYPHEN})[{_W}]+)+{_APOSTROPHE}?"
+            rf"|(?<![{_W}]){_APOSTROPHE}[{_W}]+|[{_W}]+n{_APOSTROPHE}(?![{_W}])", _compound,
+        ),
+        "roman": (
+            r"(?<![\p{L}\p{N}])(?=[IVX])X{0,3}(?:IX|IV|V?I{0,3})(?<=..)"
+            r"(?P<r_end>e|è?me|th|st|nd|rd)?(?![\p{L}\p{N}])", _roman,
+        ),
+        "capitals": (r"(?<![\p{L}\p{N}])\p{Lu}{2,5}(?![\p{L}\p{N}])", _capitals),
+        "symbol": (
+            f"[{regex.escape(''.join(known.symbols))}]" if known.symbols else "",
+            lambda m, _: [*known.symbols[m[0]], ""],
+        ),
+    }  # fmt: skip
+    kept = {name: reader for name, (pattern, reader) in groups.items() if pattern}
+    pattern = "|".join(f"(?P<{name}>{groups[name][0]})" for name in kept)
+    return regex.compile(pattern), kept
+
+
+def _money(match: regex.Match[str], lang: str) -> list[str]:
+    sign, amount = match["m_sign"] or match["m_sign2"], match["m_a"] or match["m_b"]
+    large = match["m_large"] or match["m_large2"] or ""
+    return numbers.money_readings(sign, amount, large, lang)
+
+
+def _date(match: regex.Match[str], lang: str) -> list[str]:
+    if match["d_y"]:
+        parts = [(int(match["d_d"]), int(match["d_m"]), match["d_y"])]
+    else:
+        first, second, year = int(match["d_1"]), int(match["d_2"]), match["d_z"]
+        parts = [(first, second, year), (second, first, year)]
+        if lang == "en" and match["d_t"] == "/":
+            parts.reverse()
+    found = [
+        reading
+        for day, month, year in parts
+        if 1 <= month <= 12 and 1 <= day <= 31
+        for reading in numbers.date_readings(day, month, year, lang)
+    ]
+    pieces = regex.findall(r"\d+", match[0])
+    return found + _product([numbers.number_readings(piece, lang) for piece in pieces])
+
+
+def _clock(match: regex.Match[str], lang: str) -> list[str]:
+    if match["t_o"]:
+        return numbers.clock_readings(int(match["t_o"]), 0, lang)
+    hour, minute = match["t_h"], match["t_m"]
+    found = numbers.clock_readings(int(hour), int(minute), lang)
+    if match["t_s"]:
+        seconds = numbers.number_readings(match["t_s"], lang)
+        return _product([found, seconds])
+    if match["t_mark"] == ".":  # a decimal number first; a time where that is the writing
+        return numbers.number_readings(f"{hour}.{minute}", lang) + found
+    apart = [numbers.number_readings(part, lang) for part in (hour, minute)]
+    ratio = rules(lang).between.get(":", [])
+    return found + [r for word in ratio for r in _product([apart[0], [word], apart[1]])]
+
+
+def _fraction(match: regex.Match[str], lang: str) -> list[str]:
+    said = numbers.fraction_readings(match["f"], lang)
+    over, under = (numbers.number_readings(part, lang) for part in match["f"].split("/"))
+    said += [
+        r for word in rules(lang).between.get("/", [""]) for r in _product([over, [word], under])
+    ]
+    if not match["f_w"]:
+        return said
+    whole = numbers.number_readings(match["f_w"], lang)
+    return _product([whole, [rules(lang).joiner, ""], said])
+
+
+def _percent(match: regex.Match[str], lang: str) -> list[str]:
+    said = numbers.number_readings(match["p"], lang)
+    return [t.format(n=n) for t in rules(lang).percent or ["{n}"] for n in said]
+
+
+def _unit(match: regex.Match[str], lang: str) -> list[str]:
+    return numbers.unit_readings(match["u_sign"], match["u"], lang)
+
+
+def _ordinal(match: regex.Match[str], lang: str) -> list[str]:
+    digits = regex.sub(r"\D", "", match[0])
+    said = numbers.ordinals(digits, lang)
+    if said and match[0] != f"{digits}.":
+        return [*said, match[0]]
+    return said + numbers.number_readings(digits, lang)  # a full stop may be no more than that
+
+
+def _day(match: regex.Match[str], lang: str) -> list[str]:
+    day = match["day_a"] or match["day_b"]
+    kinds = [numbers.ordinals(day, lang), numbers.number_readings(day, lang)]
+    first, second = kinds if match["day_b"] else kinds[::-1]
+    return first + second
+
+
+def _decade(match: regex.Match[str], lang: str) -> list[str]:
+    return [*numbers.decade_readings(match["dec"], lang), match["dec"] + "s"]
+
+
+def _between(match: regex.Match[str], lang: str) -> list[str]:
+    mark = match[0].strip().replace("−", "-").replace("–", "-")
+    return rules(lang).between.get(mark, [""])
+
+
+def _number(match: regex.Match[str], lang: str) -> list[str]:
+    return numbers.number_readings(match["n"] or match["n_all"], lang)
+
+
+def _mixed(match: regex.Match[str], lang: str) -> list[str]:
+    """Read a word of letters and digits, such as `B2B`, `7am` or `mp3`."""
+    parts: list[list[str]] = []
+    for part in regex.findall(r"\d+|\D+", match[0]):
+        if part.isdecimal():
+            parts.append(numbers.number_readings(part, lang))
+        else:
+            letters = [part, " ".join(part)] if len(part) <= 4 else [part]
+            parts.append(letters[::-1] if part.isupper() else letters)
+    return [*_product(parts), match[0]]
+
+
+def _initials(match: regex.Match[str], lang: str) -> list[str]:
+    whole = regex.sub(r"[.\s]", "", match[0])
+    return [" ".join(whole), whole, *_same_reading(whole, lang)]
+
+
+def _compound(match: regex.Match[str], lang: str) -> list[str]:
+    """Read a word with an apostrophe or a hyphen inside."""
+    text = match[0]
+    straight = regex.sub(_APOSTROPHE, "'", text).casefold()
+    said = [text]
+    for pattern, words in rules(lang).contractions:
+        if regex.fullmatch(pattern, straight):
+            said += [regex.sub(f"^(?:{pattern})$", word, straight) for word in words]
+            break
+    whole = regex.sub(_HYPHEN, "", text)
+    said += [regex.sub(f"{_APOSTROPHE}|{_HYPHEN}", " ", text), whole, *_same_reading(whole, lang)]
+    if regex.search(r"\d", text):
+        pieces = regex.split(_HYPHEN, text)
+        said = _product([_word_readings(piece, lang) for piece in pieces]) + said
+    return said
+
+
+def _word_readings(word: str, lang: str) -> list[str]:
+    if word.isdecimal():
+        return numbers.number_readings(word, lang)
+    return [word]
+
+
+def _roman(match: regex.Match[str], lang: str) -> list[str]:
+    numeral = match[0].removesuffix(match["r_end"] or "")
+    values = [ROMAN[letter] for letter in numeral]
+    signed = zip(values, [*values[1:], 0], strict=True)
+    value = str(sum(-v if v < after else v for v, after in signed))
+    the = [f"the {word}" for word in numbers.ordinals(value, lang)] if lang == "en" else []
+    if match["r_end"]:
+        return [*numbers.ordinals(value, lang), match[0]]
+    said = numbers.cardinals(value, lang) + numbers.ordinals(value, lang) + the
+    return [numeral, " ".join(numeral), *said]
+
+
+def _capitals(match: regex.Match[str], lang: str) -> list[str]:
+    word = plain(match[0], lang or None)
+    return [*(_same_reading(word, lang) or [match[0]]), match[0], " ".join(match[0])]
+
+
+def _same_reading(word: str, lang: str) -> list[str]:
+    """Return the one spelling of a word, where it has several."""
+    key = plain(word, lang or None)
+    found = _same_words(lang).get(key)
+    phrases = _phrases(lang).get(key, [])
+    return ([found] if found else []) + phrases
+
+
+def _product(parts: list[list[str]]) -> list[str]:
+    found = []
+    for words in product(*parts):
+        found.append(" ".join(words))
+        if len(found) == MAX_PRODUCT:
+            break
+    return found
+
+
+@cache
+def _months(lang: str) -> frozenset[str]:
+    found = locale(lang)
+    if found is None:
+        return frozenset()
+    names = {
+        name.rstrip(".")
+        for use in ("format", "stand-alone")
+        for width in ("wide", "abbreviated")
+        for name in found.months[use][width].values()
+    }
+    return frozenset(name for name in names if len(name) > 1 and not regex.search(r"\d", name))
+
+
+def _short_months(lang: str) -> Iterator[tuple[str, str]]:
+    """Yield abbreviated months, without their dot, and their names."""
+    found = locale(lang)
+    if found is None:
+        return
+    for month, short in found.months["format"]["abbreviated"].items():
+        name, short = found.months["format"]["wide"][month], short.rstrip(".")
+        if short != name and not regex.search(r"\d", short + name) and len(short) > 2:
+            yield short, name
+
+
+def _key(text: str) -> str:
+    """Return the form in which phrases are looked up: apostrophes of one kind, and blanks."""
+    text = regex.sub(_APOSTROPHE, "'", text).casefold()
+    return " ".join(text.replace("-", " ").split())
+
+
+def _is_word(text: str, lang: str) -> bool:
+    """Tell whether a spelling is one word between blanks, without marks."""
+    word = plain(text, lang)
+    return word == _key(text) and units(word) == [word] and not is_unspaced_letter(word[0])
+
+
+@cache
+def _phrases(lang: str) -> dict[str, list[str]]:
+    """Return what is looked up with its blanks, dots and apostrophes, and its readings."""
+    found: dict[str, list[str]] = {}
+    for first, others in rules(lang).spelling.items():
+        for other in others:
+            if not _is_word(other, lang):
+                found[_key(other)] = [first]
+    for short, name in _short_months(lang):
+        found[_key(f"{short}.")] = [name, short]
+        found[_key(short)] = [short, name]
+    for short, words in rules(lang).abbreviations.items():
+        key = _key(short)
+        bare = key.rstrip(".")
+        found[key] = [*words, bare]
+        if not key.endswith("."):
+            found[f"{key}."] = found[key]
+    return found
+
+
+@cache
+def _phrase_pattern(lang: str) -> str:
+    keys = sorted(_phrases(lang), key=len, reverse=True)
+    if not keys:
+        return ""
+    inside = "|".join(
+        regex.escape(key)
+        .replace(r"\ ", r"[\s-]+")
+        .replace(" ", r"[\s-]+")
+        .replace("'", _APOSTROPHE)
+        for key in keys
+    )
+    if lang in ("zh", "yue", "ja"):
+        return f"(?:{inside})"
+    return rf"(?<![{_W}'’-])(?i:{inside})(?!['’-]?[{_W}])"
+
+
+@cache
+def _same_words(lang: str) -> dict[str, str]:
+    """Return the one spelling of every single word that has several."""
+    found = {}
+    for first, others in rules(lang).spelling.items():
+        for other in others:
+            if _is_word(other, lang):
+                found[plain(other, lang)] = plain(first, lang)
+    for word in found:  # to the end of a chain
+        seen = {word}
+        while (after := found.get(found[word])) is not None and after not in seen:
+            seen.add(after)
+            found[word] = after
+    return {word: first for word, first in found.items() if word != first}
+
+
+@cache
+def _own_words(own: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    return dict(own)
+
+
+def _own_pattern(own: tuple[tuple[str, str], ...]) -> str:
+    if not own:
+        return ""
+    keys = sorted((key for key, _ in own), key=len, reverse=True)
+    inside = "|".join(r"[\s\p{P}]+".join(map(regex.escape, key.split())) for key in keys)
+    return rf"(?<![{_W}])(?i:{inside})(?![{_W}])"
+
+
+@cache
+def _analyser() -> Callable[[str], list[tuple[str, str]]] | None:
+    """Return Sudachi, which names the kana of Japanese words; None where it is not installed."""
+    try:
+        from sudachipy import Dictionary, SplitMode
+    except ImportError:
+        return None
+    tokenizer = Dictionary(dict="small").create()
+
+    def analyse(text: str) -> list[tuple[str, str]]:
+        return [
+            (word.surface(), word.reading_form()) for word in tokenizer.tokenize(text, SplitMode.A)
+        ]
+
+    return analyse
+
+
+def _kana_slots(text: str, before: str) -> Iterator[Slot]:
+    """Yield a Japanese text's words with their kana; what stands before it decides some."""
+    analyse = _analyser()
+    if analyse is None:
+        yield from (Slot(((unit,),)) for unit in units(text))
+        return
+    skipped = len(before)
+    for part in text.split():
+        for surface, reading in analyse(before + part):
+            if skipped > 0:
+                skipped -= len(surface)
+                surface = surface[len(surface) + skipped :] if skipped < 0 else ""
+                reading = surface
+            readings = [tuple(units(surface))]
+            if regex.search(r"[\p{Han}\p{Katakana}]", surface):
+                readings.append(tuple(_hiragana(reading)))
+            if surface:
+                yield Slot(tuple(dict.fromkeys(readings)))
+        before = ""
+
+
+def _kana(text: str) -> tuple[str, ...] | None:
+    analyse = _analyser()
+    if analyse is None or not regex.search(r"[\p{Han}\p{Katakana}]", text):
+        return None
+    return tuple(_hiragana("".join(reading for _, reading in analyse(text))))
+
+
+def _hiragana(text: str) -> str:
+    return "".join(chr(ord(c) - 0x60) if "ァ" <= c <= "ヶ" else c for c in text)
