@@ -147,3 +147,12 @@ def test_languages_that_the_model_lacks_are_refused(checkpoint: Path, tmp_path: 
     english = make_whisper(tmp_path / "english.pt", num_vocab=51864)
     with pytest.raises(UserError, match="only language"):
         Transcriber(english, "ms")
+
+
+def test_a_language_that_the_checkpoint_lacks_is_a_table(checkpoint: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        Transcriber(checkpoint, "Cantonese")
+    (problem,) = caught.value.problems
+    assert problem.where == "asr.language" and problem.found == "yue"
+    assert "99 languages" in problem.expected and "large-v3" in problem.fix
+    assert Transcriber(checkpoint, "Burmese").language == "my"

@@ -2,8 +2,9 @@
 
 One encoder pass serves decoding and language identification. Nothing is sampled and nothing is
 tried again at a higher temperature: log-probability, compression ratio and no-speech probability
-are kept as numbers instead. Any checkpoint that `whisper.load_model` reads will do, with any
-`n_audio_ctx`; clips longer than its window are read in several windows, never cut silently.
+are kept as numbers instead. Any checkpoint that `whisper.load_model` reads will do, or a Whisper in
+Hugging Face form, with any `n_audio_ctx`; clips longer than its window are read in several windows,
+never cut silently.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from whisper.audio import HOP_LENGTH, SAMPLE_RATE, log_mel_spectrogram, pad_or_t
 from whisper.timing import find_alignment
 from whisper.tokenizer import LANGUAGES, get_tokenizer
 
+from voxadapt.asr import huggingface
 from voxadapt.asr.normalise import NOTHING, Substitutions
 from voxadapt.asr.transcript import Transcript
 from voxadapt.core.compat import keep_freed_memory
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor, worker_device
 from voxadapt.core.files import sha256_file, write_atomic
+from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import AsrParams
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
@@ -47,8 +50,9 @@ class Transcriber:
     """A Whisper checkpoint with fixed decoding options.
 
     Args:
-        model: Path of a checkpoint, or a name that openai-whisper can download.
-        language: Whisper's code of the language, always forced.
+        model: Path of a checkpoint, a folder or hub id in Hugging Face form, or a name that
+            openai-whisper can download.
+        language: The language, always forced: Whisper's code, or a name of it.
         device: cpu, cuda or cuda:N.
         batch_size: Windows decoded at once; recorded, because near-ties can flip with it.
         cache_dir: Folder for transcripts; None keeps none.
@@ -65,12 +69,13 @@ class Transcriber:
         batch_size: int = 16,
         cache_dir: str | Path | None = None,
     ) -> None:
+        language = whisper_language(language)
         self.language, self.batch_size, self.own = language, batch_size, NOTHING
         self._model, name, sha = load_whisper(model, device)
         self._model.eval()
         self._fp16 = self._model.device.type != "cpu"
         dims = self._model.dims
-        _check_language(language, self._model.is_multilingual, str(model))
+        _check_language(language, self._model, str(model))
         self._tokenizer = get_tokenizer(
             self._model.is_multilingual,
             num_languages=self._model.num_languages,
@@ -320,7 +325,7 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
     """Load a Whisper checkpoint by path or name.
 
     Returns:
-        The model, its name (`large-v3`, or the file's name) and the sha256 of its file.
+        The model, its name (`large-v3`, or the file's name) and the sha256 of its files.
 
     Raises:
         UserError: What is missing, where it would come from, and how to use a local copy.
@@ -342,10 +347,17 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
                 Problem(f"asr.model: {name}", f"weights from {url}", reason, fix),
                 "The Whisper model could not be fetched.",
             ) from None
+    if huggingface.is_folder(name) or (
+        huggingface.HUB_ID.fullmatch(name) and not Path(name).exists()
+    ):
+        folder = Path(name) if huggingface.is_folder(name) else huggingface.fetch(name)
+        loaded, sha = huggingface.load_folder(folder, device)
+        return loaded, Path(name).name, sha
     if not Path(name).is_file():
         known = ", ".join(whisper.available_models())
+        expected = f"a checkpoint file, a Hugging Face folder or id, or one of {known}"
         raise UserError(
-            Problem(f"asr.model: {name}", f"a checkpoint file, or one of {known}", "neither", fix),
+            Problem(f"asr.model: {name}", expected, "none of these", fix),
             "There is no such Whisper model.",
         )
     sha = sha256_file(name)
@@ -363,12 +375,18 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
         ) from None
 
 
-def _check_language(language: str, is_multilingual: bool, model: str) -> None:
-    expected = None
-    if language not in LANGUAGES:
-        expected = "a Whisper language code such as en, ms, th, zh"
-    elif not is_multilingual and language != "en":
-        expected = f"en, the only language of {model}"
-    if expected is not None:
+def _check_language(language: str, model: whisper.Whisper, name: str) -> None:
+    """Refuse a language that the checkpoint has no token for."""
+    known = list(LANGUAGES)[: model.num_languages] if model.is_multilingual else ["en"]
+    if language in known:
+        return
+    expected, fix = "a Whisper language code such as en, ms, th, zh", "Change asr.language."
+    if not model.is_multilingual:
+        expected = f"en, the only language of {name}"
         fix = "Change asr.language, or take a multilingual asr.model."
-        raise UserError(Problem("asr.language", expected, language, fix))
+    elif language in LANGUAGES:
+        expected = f"one of the {len(known)} languages of {name}"
+        fix = "Take large-v3 or large-v3-turbo (or a fine-tune of one) as asr.model" + (
+            ", or set asr.language: zh." if language == "yue" else "."
+        )
+    raise UserError(Problem("asr.language", expected, language, fix))

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.languages import whisper_language
 from voxadapt.core.strict_yaml import on_one_line, read_yaml
 
 
@@ -52,6 +53,7 @@ Count = Annotated[int, Field(ge=1)]
 # A lower and an upper limit, in this order.
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Filled = Annotated[str, Field(min_length=1)]
+WhisperLanguage = Annotated[Filled, AfterValidator(whisper_language)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 MAX_SPEAKER_CHARACTERS = 64
@@ -99,10 +101,12 @@ class ModelParams(Section):
 
 
 class AsrParams(Section):
-    """Which openai-whisper model transcribes."""
+    """Which Whisper model transcribes."""
 
-    model: Filled = Field(description="Path of a checkpoint, or an openai-whisper name.")
-    language: Filled = Field(description="Whisper language code, always forced: en, ms, zh …")
+    model: Filled = Field(
+        description="Path of a checkpoint, a Hugging Face folder or id, or an openai-whisper name."
+    )
+    language: WhisperLanguage = Field(description="Code or name, always forced: en, Mandarin …")
     batch_size: Count = 16
     second: Filled | None = Field(
         None,
@@ -321,7 +325,7 @@ class SourceParams(Section):
 
     text: Filled = Field(description="JSONL with a text in each line; a corpus' manifest will do.")
     language: str = Field("english", description="A language that the Base lists.")
-    asr_language: str = Field("en", description="Whisper's code of it.")
+    asr_language: WhisperLanguage = Field("en", description="Whisper's code of it.")
     max_sentences: Count = 24
 
 
@@ -400,7 +404,7 @@ class LanguageParams(Section):
     name: str = Field(description="Lower-case name, as inference will be asked for it.")
     init: str = Field("mean", description="Language row: mean of the known ones, or a relative.")
     row: int | None = Field(None, ge=0, description="Codec row of the tag; null: a free one.")
-    asr_language: Filled = Field(description="Whisper's code of the language.")
+    asr_language: WhisperLanguage = Field(description="Whisper's code of the language.")
     text: Filled = Field(description='JSONL with {"text": …} lines: all that Stage 1 needs.')
     audio: Filled = Field(description="Manifest of recordings: held-out sentences, voice, Stage 2.")
     ref_text: str | None = Field(None, description="Transcript of the reference clip.")

@@ -20,6 +20,7 @@ from voxadapt.core.files import (
     write_atomic,
     write_json,
 )
+from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import AuditParams, Params, load_params
 from voxadapt.prepare.import_folder import read_record
 from voxadapt.prepare.init_options import InitOptions
@@ -213,7 +214,8 @@ def whisper_code(language: str) -> str | None:
     """Return Whisper's code of a language, None where it has none."""
     from whisper.tokenizer import LANGUAGES
 
-    return {name: code for code, name in LANGUAGES.items()}.get(language.replace("_", " "))
+    code = whisper_language(language.replace("_", " "))
+    return code if code in LANGUAGES else None
 
 
 def write_settings(workspace: Workspace, params: Params, options: InitOptions) -> None:

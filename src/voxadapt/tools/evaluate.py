@@ -20,6 +20,7 @@ from voxadapt.core import paths
 from voxadapt.core.device import resolve_device
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json, sha256_file, write_json
+from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
@@ -72,8 +73,8 @@ def evaluate(
     Args:
         manifest: JSONL of clips; see `data.clips.read_clips`.
         out: Folder for `rows.jsonl`, `summary.json` and `index.html`.
-        language: Whisper's code of the language.
-        asr: Whisper checkpoint, or a name that openai-whisper can download.
+        language: The language, by Whisper's code or a name.
+        asr: Whisper checkpoint, folder or hub id, or a name that openai-whisper can download.
         reference: Recordings of the speaker, for clips that name none of their own.
         other_voices: JSONL of other voices, for the floor of similarity.
         metric: Error rate that is ranked on; None: by the script.
@@ -85,6 +86,7 @@ def evaluate(
             sentence is without digits.
     """
     _refuse_foreign(out)
+    language = whisper_language(language)
     spoken = read_clips(manifest)
     recordings = [] if reference is None else read_recordings(reference)
     _refuse_evaluated_references(manifest, spoken, recordings)

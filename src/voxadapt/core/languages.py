@@ -1,0 +1,63 @@
+"""Names of languages: whatever people call one becomes Whisper's code."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Final
+
+# What neither CLDR's aliases nor its English names know, or Whisper calls otherwise.
+TO_WHISPER: Final = {
+    "jv": "jw", "fil": "tl", "nb": "no", "mandarin": "zh", "mandarin chinese": "zh",
+    "simplified chinese": "zh", "traditional chinese": "zh", "putonghua": "zh", "zh-yue": "yue",
+    "zh-hk": "yue", "myanmar": "my", "flemish": "nl", "valencian": "ca", "castilian": "es",
+    "haitian": "ht", "letzeburgesch": "lb", "pushto": "ps", "panjabi": "pa", "moldavian": "ro",
+    "moldovan": "ro", "mo": "ro", "sinhalese": "si", "farsi": "fa", "tagalog": "tl", "bahasa": "id",
+    "bahasa indonesia": "id", "bahasa melayu": "ms", "bahasa malaysia": "ms", "malaysian": "ms",
+    "maori": "mi", "bengali": "bn", "bangla": "bn", "nynorsk": "nn",
+    "bokmål": "no", "odia": "or", "uighur": "ug", "kirghiz": "ky",
+    "greek": "el", "modern greek": "el", "brazilian": "pt", "brazilian portuguese": "pt",
+}  # fmt: skip
+
+
+def whisper_language(name: str) -> str:
+    """Return Whisper's code of a language.
+
+    Args:
+        name: A code of two or three letters, perhaps with a region (`pt-BR`, `zsm`), or the
+            language's name in English or in itself: `Burmese`, `Mandarin`, `Deutsch`.
+
+    Returns:
+        Such as `my`; what nobody knows comes back as it was given.
+    """
+    key = " ".join(name.casefold().split())
+    if key in TO_WHISPER:
+        return TO_WHISPER[key]
+    if re.fullmatch(r"[a-z]{2}", key) and key not in ("iw", "in", "ji", "sh"):
+        return key
+    code = re.match(r"([a-z]{2,3})(?:[-_][a-z0-9]+)*$", key)
+    if code is not None and key.replace("_", "-") in TO_WHISPER:
+        return TO_WHISPER[key.replace("_", "-")]
+    from babel.core import get_global
+
+    short = code[1] if code is not None else key
+    found = str(get_global("language_aliases").get(short, short)).split("_")[0]
+    if code is None or len(found) > 3 or (len(short) == 3 and found == short != "yue"):
+        found = _names().get(key, found)
+    if code is None and found == key:
+        return name
+    return TO_WHISPER.get(found, found)
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Return codes by name: CLDR's English one, and each language's own."""
+    from babel import Locale
+    from babel.localedata import locale_identifiers
+
+    english = Locale.parse("en").languages
+    names = {str(name).casefold(): str(code) for code, name in english.items()}
+    for code in locale_identifiers():
+        if "_" not in code and (own := Locale.parse(code).languages.get(code)):
+            names.setdefault(str(own).casefold(), code)
+    return names

@@ -1,0 +1,34 @@
+"""Languages by code and by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from voxadapt.core.languages import whisper_language
+
+NAMES = {
+    "my": "my Burmese burmese Myanmar mya", "zh": "zh Mandarin Chinese cmn zho zh-CN zh_TW",
+    "yue": "yue Cantonese zh-yue zh-HK", "jw": "jw jv Javanese jav", "he": "iw he Hebrew heb",
+    "en": "en English eng en-US", "de": "de Deutsch German deu ger", "nl": "Flemish nl-BE Dutch",
+    "ms": "ms msa zsm Malay", "no": "nb no Norwegian nor", "tl": "fil Tagalog Filipino tgl",
+    "pt": "pt-BR Portuguese português", "fa": "Farsi Persian fas", "bn": "Bengali Bangla ben",
+    "xx": "xx", "Klingon-ish": "Klingon-ish",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "names"), NAMES.items())
+def test_names(code: str, names: str) -> None:
+    for name in names.split():
+        assert whisper_language(name) == code, name
+    assert (
+        whisper_language("Bahasa Melayu") == "ms" and whisper_language(" haitian creole ") == "ht"
+    )
+
+
+def test_every_code_and_name_of_whisper() -> None:
+    from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
+
+    for code in LANGUAGES:
+        assert whisper_language(code) == code
+    for name, code in TO_LANGUAGE_CODE.items():
+        assert whisper_language(name) == code, name
