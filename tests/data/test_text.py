@@ -77,7 +77,7 @@ def test_odd_characters() -> None:
     assert odd_characters("bаnk", "LATIN") == ["а"], "a Cyrillic letter that looks Latin"
     assert odd_characters("fine 😀 😀", "LATIN") == ["😀"]
     assert odd_characters("a \u202e b \ufffd \ue000", "LATIN") == ["\u202e", "\ufffd", "\ue000"]
-    assert odd_characters("漢字とカナ。", "HAN/KANA") == []
+    assert odd_characters("漢字とカナ。人々", "HAN/KANA") == []
     assert odd_characters("हिन्दी", "DEVANAGARI") == []
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 # Apostrophes inside a word vanish (don't -> dont); other marks separate words.
 _APOSTROPHES = frozenset("'\u2018\u2019\u02bc\u02bb\uff07\u0060\u00b4")
 _TATWEEL = "\u0640"
-_EAST_ASIAN = {"CJK": "HAN/KANA", "HIRAGANA": "HAN/KANA", "KATAKANA": "HAN/KANA"}
+_EAST_ASIAN = dict.fromkeys(("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA"), "HAN/KANA")
 _BIDI_CONTROLS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st jr sr no vs etc e.g i.e fig vol approx dept".split()
