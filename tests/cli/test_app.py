@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from corpus import write_clip
 from voxadapt.cli.app import COMMANDS, app
-from voxadapt.cli.problems import one_row_a_reason
+from voxadapt.cli.problems import one_row_a_reason, print_left_out
 from voxadapt.core.errors import Problem
 
 PROJECT = Path(__file__).parents[2]
@@ -168,6 +168,16 @@ def test_one_row_a_reason_with_its_lines() -> None:
     assert rows[0].where == "rows.jsonl: 1, 2, 3, 4, 5, 6, 7, 8 … (553 in all)"
     assert rows[0].found == "1.wav, a link; others alike"
     assert rows[1:] == rates, "two rows stay as they are"
+
+
+def test_what_a_stage_leaves_out_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    item = Problem("rows.jsonl:3", "audio", "none", "Mend it.").as_dict()
+    print_left_out({"dropped": [item]}, Path("audit.json"))
+    told = capsys.readouterr().err
+    assert "rows.jsonl:3" in told and "audit.json has each of them" in told
+    for values in ({}, None):
+        print_left_out(values, Path("audit.json"))
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("device", ["mps", "gpu", "xpu", "cuda:x", "CPU", ""])

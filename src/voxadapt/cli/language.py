@@ -8,13 +8,17 @@ from typing import Annotated
 import typer
 
 from voxadapt.cli import options as opt
+from voxadapt.cli.problems import print_left_out
 
 
 def data(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Check texts and recordings; extract codec codes."""
+    from voxadapt.core.paths import LANGUAGE_TEXT_METRICS
     from voxadapt.pipeline.language import data as stage
 
-    print(stage.run(opt.load(params_file)).sentence)
+    found = stage.run(opt.load(params_file))
+    print_left_out(found.values, LANGUAGE_TEXT_METRICS)
+    print(found.sentence)
 
 
 def readings(params_file: opt.ParamsFile = opt.PARAMS) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TextIO
 
 from voxadapt.core import launch
@@ -50,6 +51,14 @@ def print_problems(error: UserError) -> None:
         print(line, file=sys.stderr)
     count = len(error.problems)
     print(f"{count} problem{'s' if count > 1 else ''}.\n", file=sys.stderr)
+
+
+def print_left_out(values: object, record: Path) -> None:
+    """Print what a stage has left out, where its record says that it has."""
+    listed = values.get("dropped", ()) if isinstance(values, Mapping) else ()
+    dropped = [Problem(**item) for item in listed]
+    if dropped:
+        print_problems(UserError(dropped, f"Left out; {record} has each of them."))
 
 
 def one_row_a_reason(problems: Sequence[Problem]) -> list[Problem]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voxadapt.cli import options as opt
+from voxadapt.cli.problems import print_left_out
 from voxadapt.core import launch
 from voxadapt.core.errors import Problem, UserError
 
@@ -16,9 +17,12 @@ if TYPE_CHECKING:
 
 def audit(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     """Check the corpus; write manifest and splits."""
+    from voxadapt.core.paths import AUDIT_METRICS
     from voxadapt.pipeline import audit as stage
 
-    print(stage.run(opt.load(params_file)).sentence)
+    found = stage.run(opt.load(params_file))
+    print_left_out(found.values, AUDIT_METRICS)
+    print(found.sentence)
 
 
 def codes(params_file: opt.ParamsFile = opt.PARAMS) -> None:
