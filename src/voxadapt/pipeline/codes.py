@@ -117,7 +117,10 @@ def encode_track(
         "num_codebooks": int(next(iter(arrays.values())).shape[1]),
         "num_frames": sum(frames.values()),
         "num_train_frames": sum(frames[row.id] for row in utterances if row.split == "train"),
-        **summaries,
+        **{
+            name: {split: _averages(summary) for split, summary in by_split.items()}
+            for name, by_split in summaries.items()
+        },
         **({"speakers": speakers_record} if speakers_record else {}),
     }
     write_json(corpus.codes_metrics, metrics)
@@ -283,6 +286,11 @@ def _write_reference(
             reference.scale.write(corpus.scale_of(who.folder))
     write_json(corpus.scale, record)
     return summaries
+
+
+def _averages(summary: Record) -> Record:
+    """Leave out what is measured within clips: metrics are a table of figures."""
+    return {key: value for key, value in summary.items() if key not in ("windows", "prosody")}
 
 
 def _clip(track: Track, row: Utterance, candidate: str, wav: str) -> EvalClip:
