@@ -1,17 +1,17 @@
 """Are a change of voice within a clip, a moved pitch and a flattened melody found?
 
-    python -m benchmarks.defects data [seed] [--coded]
+    python -m benchmarks.defects data [seed] [--coded | --melody]
 
 Defects are planted into recordings of the miniature's speaker. The limits come from other
 recordings of the same speaker and are not touched. `--coded` sends all of them through the codec
-first, as all generated speech is.
+first, as all generated speech is; `--melody` flattens and transposes instead.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import librosa
@@ -34,6 +34,7 @@ NUM_CALIBRATION, NUM_CLEAN, NUM_PLANTED = 160, 200, 64
 SEAM = RATE_HZ // 100  # samples over which two voices meet
 SENTENCES_OF_A_SET = 20  # that melody is compared on, as few as a small test set has
 LEAST_RATIO, LEAST_SHIFT_ST = 0.9, 0.5  # what a change must exceed, with its whole interval
+CLIPS_IN_A_LONG_ONE = 8
 KINDS = (
     "another voice for the first second",
     "a slow change to another voice",
@@ -102,6 +103,23 @@ def flatten(wave: Wave, f0_hz: NDArray[np.float64], hop: int, keep: float) -> Wa
         weight[int(at) - low : int(at) + high + 1] += window
         at += RATE_HZ / (wanted[int(at)] if voiced[int(at)] else track[int(at)])
     return np.asarray(out / np.maximum(weight, 0.3), np.float32)
+
+
+def long_clips(
+    waves: Sequence[Wave],
+    others: Mapping[str, Sequence[Wave]] | None,
+    generator: np.random.Generator,
+) -> list[Wave]:
+    """Join recordings to long clips; the last but one of each in another voice, if any is given."""
+    found = []
+    for start in range(0, len(waves) - CLIPS_IN_A_LONG_ONE + 1, CLIPS_IN_A_LONG_ONE // 2):
+        parts = [_trimmed(wave) for wave in waves[start : start + CLIPS_IN_A_LONG_ONE]]
+        if others is not None:
+            names = sorted(others)
+            clips = others[names[len(found) % len(names)]]
+            parts[-2] = _as_loud(_trimmed(clips[int(generator.integers(len(clips)))]), parts[0])
+        found.append(np.concatenate(parts))
+    return found
 
 
 def _trimmed(wave: Wave) -> Wave:
@@ -196,6 +214,11 @@ def main() -> None:
     calibration = [meter.code(wave) for wave in waves[: NUM_CALIBRATION // few]]
     clean = waves[NUM_CALIBRATION:][: NUM_CLEAN // few]
     meter.refer_to(calibration)
+    if "--melody" in sys.argv:
+        chosen = clean[:NUM_PLANTED]
+        measured = [meter.row(str(i), wave) for i, wave in enumerate(chosen)]
+        write_section("Flattened and transposed melody", melody(meter, chosen, measured, seed))
+        return
     known = [meter.row(f"r{i:04d}", wave, f"r{i:04d}") for i, wave in enumerate(calibration)]
     limits = voice_limits(known)
     assert limits is not None
@@ -223,6 +246,16 @@ def main() -> None:
         ]
         rows.append([kind, exact(flagged(found), len(found)), str(len(found))])
         print(*rows[-1], sep="  ", flush=True)
+    if not coded:
+        for kind, voices_ in (
+            ("none, in long clips", None),
+            ("another voice late in long clips", others),
+        ):
+            found = [
+                meter.row(str(i), wave)
+                for i, wave in enumerate(long_clips(clean, voices_, generator))
+            ]
+            rows.append([kind, exact(flagged(found), len(found)), str(len(found))])
     jump = "not measured" if limits.f0_jump_st is None else f"{limits.f0_jump_st:.2f} semitones"
     where = "coded recordings" if coded else "recordings"
     write_section(
@@ -237,15 +270,13 @@ def main() -> None:
             *table(["planted", "flagged", "clips"], rows),
         ],
     )
-    if not coded:
-        write_section("Flattened and transposed melody", melody(meter, clean, clean_rows, seed))
 
 
 def melody(meter: Meter, clean: Sequence[Wave], rows: Sequence[ScoreRow], seed: int) -> list[str]:
     """Plant changes of melody into sets of sentences; see whether the interval excludes none."""
     tracks = [
         librosa.pyin(wave, fmin=60, fmax=500, sr=RATE_HZ, frame_length=1024, hop_length=256)[0]
-        for wave in clean[:NUM_PLANTED]
+        for wave in clean
     ]
     sets = {
         "resynthesised without a change": (

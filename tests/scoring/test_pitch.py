@@ -76,6 +76,14 @@ def test_a_jump_is_sudden_and_a_glide_is_not() -> None:
     assert drifting.jump_st is not None and drifting.jump_st < 1.0
 
 
+def test_a_phrase_that_begins_anew_is_no_jump_and_one_in_another_pitch_is() -> None:
+    phrase, pause = np.geomspace(180.0, 150.0, 100), np.full(30, np.nan)
+    again = measure_pitch(np.r_[phrase, pause, phrase]).jump_st
+    moved = measure_pitch(np.r_[phrase, pause, 1.3 * phrase]).jump_st
+    assert again is not None and again < 1.0
+    assert moved == pytest.approx(12 * np.log2(1.3), abs=0.1)
+
+
 def test_octave_errors_are_left_out() -> None:
     contour = np.full(100, 150.0)
     contour[10:20] = 450.0

@@ -11,7 +11,9 @@ from voxadapt.scoring.rows import ScoreRow
 from voxadapt.scoring.windows import MIN_CLIPS, VoiceLimits, by_window, voice_limits
 
 PARAMS = SelectParams(num_bootstrap=200)
-LIMITS = VoiceLimits(window_sim=0.7, f0_jump_st=3.0, n=50)
+LIMITS = VoiceLimits(
+    window_sim=0.7, window_sd=0.03, f0_jump_st=3.0, f0_jump_sd=0.4, num_windows=3, n=50
+)
 
 
 def measured(number: int, sims: tuple[float, ...] | None, **fields: object) -> ScoreRow:
@@ -47,6 +49,13 @@ def test_limits_come_from_the_speaker() -> None:
     flagged = [limits.flags(row.window_sims, row.f0_jump_st) for row in rows]
     assert sum(map(bool, flagged)) <= 2
     assert VoiceLimits(**limits.as_dict()) == limits
+
+
+def test_long_clips_may_go_a_little_further() -> None:
+    short, long = (0.69,) * 3, (0.69,) * 120
+    assert LIMITS.flags(short, 3.1) == ("other_voice", "pitch_jump")
+    assert LIMITS.flags(long, 3.1) == ()
+    assert LIMITS.flags((0.9,) * 119 + (0.55,), 5.0) == ("other_voice", "pitch_jump")
 
 
 def test_few_clips_set_no_limits_and_unvoiced_ones_none_of_f0() -> None:

@@ -6,11 +6,13 @@ it against known F0 and against librosa's pYIN.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from swift_f0 import SwiftF0
 
@@ -25,6 +27,7 @@ RANGE_PERCENTILES = (5.0, 95.0)
 MIN_VOICED_FRAMES = 12  # 0.2 s; less has no median worth the name
 FINAL_FRAMES = 10  # voiced frames at the end that a fall or rise is measured on
 SIDE_FRAMES = 20  # voiced frames, 0.3 s, on each side of a sudden change of F0
+PHRASE_GAP_FRAMES = 16  # 0.25 s without voice; F0 begins anew after it, in any voice
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Pitch:
         final_st: Median of the last voiced frames over that of the clip, in semitones: below 0
             where the voice falls at the end, above where it rises.
         jump_st: Largest difference in medians between the 0.3 s of voice before and after a moment,
-            in semitones; None where there is less voice.
+            or between two phrases, in semitones; None where there is less voice.
     """
 
     median_hz: float | None = None
@@ -86,26 +89,36 @@ def measure_pitch(f0_hz: NDArray[np.float64]) -> Pitch:
     Args:
         f0_hz: F0 of each frame of 16 ms, nan where unvoiced.
     """
-    voiced = f0_hz[np.isfinite(f0_hz)]
-    if len(voiced) < MIN_VOICED_FRAMES:
+    places = np.flatnonzero(np.isfinite(f0_hz))
+    if len(places) < MIN_VOICED_FRAMES:
         return Pitch()
-    semitones = 12.0 * np.log2(voiced)
-    semitones = semitones[np.abs(semitones - np.median(semitones)) <= MAX_OFF_ST]
+    semitones = 12.0 * np.log2(f0_hz[places])
+    kept = np.abs(semitones - np.median(semitones)) <= MAX_OFF_ST
+    places, semitones = places[kept], semitones[kept]
     if len(semitones) < MIN_VOICED_FRAMES:
         return Pitch()
+    ends = np.flatnonzero(np.diff(places) > PHRASE_GAP_FRAMES) + 1
     median = float(np.median(semitones))
     low, high = np.percentile(semitones, RANGE_PERCENTILES)
     return Pitch(
         median_hz=float(2.0 ** (median / 12.0)),
         range_st=float(high - low),
         final_st=float(np.median(semitones[-FINAL_FRAMES:])) - median,
-        jump_st=_largest_jump(semitones),
+        jump_st=_largest_jump(np.split(semitones, ends)),
     )
 
 
-def _largest_jump(semitones: NDArray[np.float64]) -> float | None:
-    """Return the largest difference in medians of the voiced frames around a moment."""
-    if len(semitones) < 2 * SIDE_FRAMES:
-        return None
-    sides = np.median(np.lib.stride_tricks.sliding_window_view(semitones, SIDE_FRAMES), axis=1)
-    return float(np.abs(sides[SIDE_FRAMES:] - sides[:-SIDE_FRAMES]).max())
+def _largest_jump(phrases: Sequence[NDArray[np.float64]]) -> float | None:
+    """Return the largest difference in medians around a moment within a phrase, or of phrases.
+
+    Args:
+        phrases: Semitones of the voiced frames between two pauses.
+    """
+    long_enough = [phrase for phrase in phrases if len(phrase) >= SIDE_FRAMES]
+    levels = np.array([np.median(phrase) for phrase in long_enough])
+    jumps = [float(np.abs(np.diff(levels)).max())] if len(levels) > 1 else []
+    for phrase in long_enough:
+        if len(phrase) >= 2 * SIDE_FRAMES:
+            sides = np.median(sliding_window_view(phrase, SIDE_FRAMES), axis=1)
+            jumps.append(float(np.abs(sides[SIDE_FRAMES:] - sides[:-SIDE_FRAMES]).max()))
+    return max(jumps, default=None)

@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
+from scipy.special import ndtri
 
 from voxadapt.asr.normalise import characters, is_unspaced
 from voxadapt.core.params import SelectParams
@@ -42,14 +43,23 @@ STRETCHES_S = ((0.0, 1.0), (1.0, 5.0), (5.0, 10.0), (10.0, 20.0), (20.0, float("
 class VoiceLimits:
     """What the speaker's own clips reach; beyond it a clip is flagged.
 
+    The lowest of many seconds is lower than that of few, in any voice: for clips that are longer
+    than the speaker's the limits give way by as much as the extremes of more normal deviates.
+
     Attributes:
         window_sim: Lowest similarity of a second to the speaker; None where it is not known.
+        window_sd: Standard deviation of a second's similarity.
         f0_jump_st: Largest jump of F0 in semitones; None where F0 cannot be measured.
+        f0_jump_sd: Standard deviation of a clip's largest jump.
+        num_windows: Seconds of a clip, overlapping by half: the median of the speaker's clips.
         n: Clips behind the limits.
     """
 
     window_sim: float | None
+    window_sd: float
     f0_jump_st: float | None
+    f0_jump_sd: float
+    num_windows: int
     n: int
 
     def flags(self, sims: Sequence[float] | None, jump_st: float | None) -> tuple[str, ...]:
@@ -60,15 +70,27 @@ class VoiceLimits:
                 that is too short.
             jump_st: Its largest jump of F0 in semitones; None where it is not known.
         """
-        other = bool(sims) and self.window_sim is not None and min(sims or ()) < self.window_sim
-        jump = jump_st is not None and self.f0_jump_st is not None and jump_st > self.f0_jump_st
+        count = len(sims or ())
+        wider = max(0.0, _extreme(max(1, count)) - _extreme(self.num_windows))
+        other = jump = False
+        if sims and self.window_sim is not None:
+            other = min(sims) < self.window_sim - wider * self.window_sd
+        if jump_st is not None and self.f0_jump_st is not None:
+            jump = jump_st > self.f0_jump_st + wider * self.f0_jump_sd
         found = zip(VOICE_FLAGS, (other, jump), strict=True)
         return tuple(flag for flag, is_wrong in found if is_wrong)
 
     def as_dict(self) -> Record:
         """Return the JSON record."""
-        values = asdict(self)
-        return values | {key: rounded(values[key]) for key in ("window_sim", "f0_jump_st")}
+        return {
+            key: rounded(value) if isinstance(value, float) else value
+            for key, value in asdict(self).items()
+        }
+
+
+def _extreme(count: int) -> float:
+    """Return what 1 % of samples of this many normal deviates exceed."""
+    return float(ndtri(1.0 - 0.01 / count))
 
 
 def voice_limits(rows: Sequence[ScoreRow]) -> VoiceLimits | None:
@@ -77,14 +99,20 @@ def voice_limits(rows: Sequence[ScoreRow]) -> VoiceLimits | None:
     Args:
         rows: Rows of held-out recordings, or of their codec round trip.
     """
-    lowest = [min(row.window_sims) for row in rows if row.window_sims]
+    known = [row.window_sims for row in rows if row.window_sims]
     jumps = [row.f0_jump_st for row in rows if row.f0_jump_st is not None]
-    if len(lowest) < MIN_CLIPS:
+    if len(known) < MIN_CLIPS:
         return None
+    lowest = [min(sims) for sims in known]
     # Where the codec leaves most clips without a voice, F0 is not measured on what it has coded.
     measurable = len(jumps) >= max(MIN_CLIPS, len(lowest) // 2)
     return VoiceLimits(
-        _beyond(lowest, -LIMIT_SD), _beyond(jumps, LIMIT_SD) if measurable else None, len(lowest)
+        window_sim=_beyond(lowest, -LIMIT_SD),
+        window_sd=round(float(np.std([sim for sims in known for sim in sims])), DIGITS),
+        f0_jump_st=_beyond(jumps, LIMIT_SD) if measurable else None,
+        f0_jump_sd=round(float(np.std(jumps)), DIGITS) if measurable else 0.0,
+        num_windows=int(np.median([len(sims) for sims in known])),
+        n=len(known),
     )
 
 
