@@ -20,6 +20,8 @@ MAX_LINES = 8  # of one reason, by number
 CONTROLS = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+#: What progress bars of libraries write to go up a line, and nothing else.
+MOVES = re.compile(r"(?:\x1b\[A|\r|\n)*")
 
 
 class Printable:
@@ -30,7 +32,7 @@ class Printable:
 
     def write(self, text: str) -> int:
         """Write a text, its control characters as escapes."""
-        return self._stream.write(printable(text))
+        return self._stream.write(text if MOVES.fullmatch(text) else printable(text))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
