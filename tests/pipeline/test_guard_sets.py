@@ -43,10 +43,14 @@ def test_sets_are_named_distinct_and_within_the_budget() -> None:
     assert {item.slice for item in found} == {"short", "long"}
     assert len({item.text_id for item in found}) == len({item.text for item in found}) == len(found)
     assert CORPUS[0].text not in {item.text for item in found}
-    longest = max(len(item.text) for item in found)
     total = sum(len(item.text) for item in found)
-    assert total <= 0.5 * sum(len(item.text) for item in CORPUS) + longest
+    assert total <= 0.5 * sum(len(item.text) for item in CORPUS)
     assert sum(item.slice == "short" for item in found) == 30
+
+
+def test_a_set_that_does_not_fit_is_refused_and_not_left_out() -> None:
+    with pytest.raises(UserError, match="long"):
+        guard_sentences(ScoreParams(sets=("corpus", "short", "long")), "en", CORPUS[:3], "s")
 
 
 def test_equal_parameters_take_equal_sentences_and_another_salt_others() -> None:

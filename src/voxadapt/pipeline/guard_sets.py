@@ -39,26 +39,33 @@ def guard_sentences(
     wanted = [item for item in score.sets if item != CORPUS]
     if not wanted:
         return []
-    budget = LONGER * sum(len(item.text) for item in corpus) / len(wanted)
+    wanted.sort(key=lambda item: item != "long")  # one of them may need more than its part
+    total = LONGER * sum(len(item.text) for item in corpus)
     known = {item.text for item in corpus}
     found: list[Sentence] = []
-    for item in wanted:
+    for number, item in enumerate(wanted):
         name: Slice = "own" if isinstance(item, OwnSentences) else item
-        own = isinstance(item, OwnSentences)
-        texts = _own(item.own) if isinstance(item, OwnSentences) else _shipped(name, language)
-        left = budget
-        # A user's own sentences are taken in the order of the file, the first being the dearest.
-        for text in texts if own else sorted(texts, key=lambda text: fingerprint([salt, text])):
-            if text in known or (left < len(text) and left < budget):
+        left, taken = total / (len(wanted) - number), 0
+        for text in _in_order(item, language, salt):
+            if text in known or len(text) > (left if taken else total):
                 continue
             known.add(text)
-            left -= len(text)
+            taken, left, total = taken + 1, left - len(text), total - len(text)
             text_id = f"{name}-{fingerprint(text, 10)}"
             split = corpus[0].split
             found.append(Sentence(text_id=text_id, text=text, split=split, slice=name))
-            if left <= 0:
-                break
+        if not taken:
+            problem = Problem(f"score.sets: {name}", "a sentence within half of the corpus' length",
+                              "none", "Take fewer sets, or add recordings.")  # fmt: skip
+            raise UserError(problem)
     return found
+
+
+def _in_order(item: str | OwnSentences, language: str, salt: str) -> list[str]:
+    """Return a set's sentences: shipped ones by hash, a user's own in the order of the file."""
+    if isinstance(item, OwnSentences):
+        return _own(item.own)
+    return sorted(_shipped(item, language), key=lambda text: fingerprint([salt, text]))
 
 
 def _own(path: str) -> list[str]:
