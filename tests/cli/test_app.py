@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from corpus import write_clip
 from voxadapt.cli.app import COMMANDS, app
-from voxadapt.cli.problems import one_row_a_reason, print_left_out
-from voxadapt.core.errors import Problem
+from voxadapt.cli.problems import print_left_out
+from voxadapt.core.errors import Problem, UserError, one_row_a_reason
 
 PROJECT = Path(__file__).parents[2]
 
@@ -168,6 +168,9 @@ def test_one_row_a_reason_with_its_lines() -> None:
     assert rows[0].where == "rows.jsonl: 1, 2, 3, 4, 5, 6, 7, 8 … (553 in all)"
     assert rows[0].found == "1.wav, a link; others alike"
     assert rows[1:] == rates, "two rows stay as they are"
+    error = UserError([*folder, *rates], "Nothing was written.")
+    assert len(error.problems) == 555
+    assert len(str(error).splitlines()) == 4, "in a notebook too"
 
 
 def test_what_a_stage_leaves_out_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,16 +6,14 @@ import re
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from voxadapt.core import launch
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, one_row_a_reason
 
 HEADERS = ("where", "expected", "found", "what to do")
 MAX_WIDTH = 44
-MAX_LINES = 8  # of one reason, by number
 #: Control characters, which a terminal obeys, and those that turn the direction of writing.
 CONTROLS = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -61,31 +59,6 @@ def print_left_out(values: object, record: Path) -> None:
     dropped = [Problem(**item) for item in listed]
     if dropped:
         print_problems(UserError(dropped, f"Left out; {record} has each of them."))
-
-
-def one_row_a_reason(problems: Sequence[Problem]) -> list[Problem]:
-    """Put problems of one reason into one row, with the lines that have it."""
-    groups: dict[tuple[str, str], list[Problem]] = {}
-    for problem in problems:
-        reason = re.sub(r"'[^']*'|[\d.]+", "#", problem.expected)
-        groups.setdefault((reason, problem.fix), []).append(problem)
-    rows = []
-    for group in groups.values():
-        if len(group) < 3:
-            rows += group
-            continue
-        places = [re.fullmatch(r"(.*)([:\s])(\d+)", problem.where) for problem in group]
-        file = places[0][1] if places[0] else ""
-        if file and all(place and place[1] == file for place in places):
-            numbers = [place[3] for place in places if place]
-            where = f"{file}: {', '.join(dict.fromkeys(numbers[:MAX_LINES]))}"
-        else:
-            where = ", ".join(dict.fromkeys(problem.where for problem in group[:3]))
-        more = f" … ({len(group)} in all)" if len(group) > MAX_LINES else f" ({len(group)})"
-        alike = len({problem.found for problem in group}) == 1
-        found = group[0].found if alike else f"{group[0].found}; others alike"
-        rows.append(replace(group[0], where=where + more, found=found))
-    return rows
 
 
 def problem_lines(problems: Sequence[Problem]) -> list[str]:

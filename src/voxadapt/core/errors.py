@@ -12,8 +12,11 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
+
+MAX_LINES = 8  # of one reason, by number
+MAX_ROWS = 20  # more are told one row a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,35 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         lines = [self.title] if self.title else []
-        return "\n".join(lines + [str(problem) for problem in self.problems])
+        problems: Sequence[Problem] = self.problems
+        if len(problems) > MAX_ROWS:
+            problems = one_row_a_reason(problems)
+        return "\n".join(lines + [str(problem) for problem in problems])
+
+
+def one_row_a_reason(problems: Sequence[Problem]) -> list[Problem]:
+    """Put problems of one reason into one row, with the lines that have it."""
+    groups: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        reason = re.sub(r"'[^']*'|[\d.]+", "#", problem.expected)
+        groups.setdefault((reason, problem.fix), []).append(problem)
+    rows = []
+    for group in groups.values():
+        if len(group) < 3:
+            rows += group
+            continue
+        places = [re.fullmatch(r"(.*)([:\s])(\d+)", problem.where) for problem in group]
+        file = places[0][1] if places[0] else ""
+        if file and all(place and place[1] == file for place in places):
+            numbers = [place[3] for place in places if place]
+            where = f"{file}: {', '.join(dict.fromkeys(numbers[:MAX_LINES]))}"
+        else:
+            where = ", ".join(dict.fromkeys(problem.where for problem in group[:3]))
+        more = f" … ({len(group)} in all)" if len(group) > MAX_LINES else f" ({len(group)})"
+        alike = len({problem.found for problem in group}) == 1
+        found = group[0].found if alike else f"{group[0].found}; others alike"
+        rows.append(replace(group[0], where=where + more, found=found))
+    return rows
 
 
 _ROOM = "Free space there, or use a larger disk; then repeat the command: it goes on"
