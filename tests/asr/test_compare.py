@@ -88,6 +88,22 @@ def test_spellings_lead_to_one_form(lang: str) -> None:
             assert edits(lang, first, other) == (0, 0) == edits(lang, other, first), (first, other)
 
 
+HOSTILE = (
+    f"{'9' * 400}%", f"${'9' * 400}", f"{'9' * 400} km", f"1,{'000,' * 200}000", "0" * 300, "$.5",
+    "99:99", "24:00", "31/31/2025", "00/00/0000", "5/0", "½½", "-0", "1e5", "$1 million billion",
+    "3.14.15", "%", "٪5", "IIII", "VIX", "1st2nd", "0th", "𝟙𝟚", "1⁄2", "1,00,000", "7h", "h30",
+    "\ud800", "a\u0000b", "a-" * 300, "'" * 500, "(" * 500, "[a" * 300,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("lang", [*SPOKEN, "ar", "th", "vi", "haw", "xx", None])
+def test_what_is_no_number_is_read_as_well(lang: str | None) -> None:
+    for text in HOSTILE:
+        normal, heard = normalise_pair(text, text, lang)
+        assert normalise(normal, lang) == normal
+        assert heard in (normal, ""), text
+
+
 def test_a_text_of_events_alone_is_still_a_text() -> None:
     assert normalise("[laughter]", "en") == "laughter"
     assert normalise_pair("hello", "[Music]", "en") == ("hello", "")

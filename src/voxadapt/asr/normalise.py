@@ -19,7 +19,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from voxadapt.asr import compare, letters, readings
-from voxadapt.asr.languages import rules_id
+from voxadapt.asr.languages import SIGNS, rules_id
 from voxadapt.asr.letters import CHINESE_LANGUAGES, CONVERSION, is_unspaced_letter, plain
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.provenance import fingerprint
@@ -43,7 +43,7 @@ RULES: Final = {
     "chinese": (CHINESE_LANGUAGES, CONVERSION),
     "unspaced_languages": UNSPACED_LANGUAGES,
     "unspaced_ranges": letters.UNSPACED,
-    "events": readings.EVENTS,
+    "events": SIGNS.events,
     "spacing": compare.SPACING_LANGUAGES,
     "characters": "code points without spaces",
     "words": "characters in unspaced scripts",

@@ -18,7 +18,7 @@ from babel.units import format_unit
 from unicode_rbnf import RbnfEngine
 from unicode_rbnf.engine import RbnfError
 
-from voxadapt.asr.languages import SHARED, locale, rules
+from voxadapt.asr.languages import SHARED, SIGNS, locale, rules
 
 MAX_READINGS = 400  # of one expression
 MAX_SPELT = 15  # digits; longer ones are read digit by digit
@@ -26,46 +26,10 @@ YEARS = range(1100, 2100)
 YEAR_FIRST = ("da", "de", "en", "nl", "no", "sv")  # 1995 is read as a year unless counted
 ORDINAL_YEARS = ("be", "bg", "pl", "ru", "uk")  # where 1995 is the 1995th year
 DIGIT_YEARS = ("ja", "ko", "yue", "zh")  # whose year rules read digits, as `_by_digit` does
-CURRENCIES = {
-    "$": "USD", "US$": "USD", "A$": "AUD", "AU$": "AUD", "C$": "CAD", "CA$": "CAD", "HK$": "HKD",
-    "S$": "SGD", "NT$": "TWD", "NZ$": "NZD", "R$": "BRL", "€": "EUR", "£": "GBP", "¥": "JPY",
-    "₩": "KRW", "₹": "INR", "₽": "RUB", "฿": "THB", "₫": "VND", "₺": "TRY", "₴": "UAH",
-    "₪": "ILS", "₱": "PHP", "₦": "NGN", "RM": "MYR", "Rp": "IDR", "Fr.": "CHF", "zł": "PLN",
-    "Kč": "CZK", "元": "CNY",
-} | {code: code for code in (
-    "USD AUD CAD HKD SGD TWD NZD BRL EUR GBP JPY KRW INR RUB THB VND TRY UAH ILS PHP NGN MYR IDR "
-    "CHF PLN CZK CNY RMB SEK NOK DKK"
-).split()}  # fmt: skip
-SAME_NAME = {"USD": "AUD", "AUD": "USD", "CAD": "USD", "HKD": "USD", "SGD": "USD", "TWD": "USD",
-             "NZD": "USD", "GBP": "EGP", "KRW": "KPW", "INR": "PKR", "RUB": "BYN", "CHF": "XPF",
-             "CZK": "SEK", "SEK": "NOK", "NOK": "SEK", "DKK": "SEK"}  # fmt: skip
-SIGN_OF = {"US$": "$", "USD": "$", "EUR": "€", "GBP": "£", "MYR": "RM", "JPY": "¥", "RUB": "₽",
-           "INR": "₹", "KRW": "₩", "BRL": "R$", "RMB": "¥", "CNY": "¥", "元": "¥"}  # fmt: skip
 MONEY = (
     "{w} {name} {joiner} {c} {cent}", "{w} {name} {c} {cent}", "{w} {name} {c}",
     "{w} {name} {joiner} {c}", "{w} {c}", "{w} {c} {name}",
 )  # fmt: skip
-UNITS = {
-    "km/h": "speed-kilometer-per-hour", "kmh": "speed-kilometer-per-hour",
-    "kph": "speed-kilometer-per-hour", "mph": "speed-mile-per-hour",
-    "m/s": "speed-meter-per-second", "km²": "area-square-kilometer", "m²": "area-square-meter",
-    "cm²": "area-square-centimeter", "m³": "volume-cubic-meter", "km": "length-kilometer",
-    "cm": "length-centimeter", "mm": "length-millimeter", "m": "length-meter",
-    "mi": "length-mile", "ft": "length-foot", "kg": "mass-kilogram", "mg": "mass-milligram",
-    "g": "mass-gram", "t": "mass-tonne", "lbs": "mass-pound", "lb": "mass-pound",
-    "oz": "mass-ounce", "ml": "volume-milliliter", "mL": "volume-milliliter",
-    "cl": "volume-centiliter", "l": "volume-liter", "L": "volume-liter",
-    "°C": "temperature-celsius", "℃": "temperature-celsius", "°F": "temperature-fahrenheit",
-    "℉": "temperature-fahrenheit", "°": "angle-degree", "kHz": "frequency-kilohertz",
-    "MHz": "frequency-megahertz", "GHz": "frequency-gigahertz", "Hz": "frequency-hertz",
-    "kW": "power-kilowatt", "MW": "power-megawatt", "W": "power-watt",
-    "kWh": "energy-kilowatt-hour", "kcal": "energy-kilocalorie", "kJ": "energy-kilojoule",
-    "V": "electric-volt", "mA": "electric-milliampere", "A": "electric-ampere",
-    "kB": "digital-kilobyte", "KB": "digital-kilobyte", "MB": "digital-megabyte",
-    "GB": "digital-gigabyte", "TB": "digital-terabyte", "ms": "duration-millisecond",
-    "min": "duration-minute", "h": "duration-hour", "hrs": "duration-hour",
-    "s": "duration-second", "sec": "duration-second",
-}  # fmt: skip
 _DIGITS = regex.compile(r"\d[\d\s.,\u00a0\u202f]*")
 
 
@@ -147,15 +111,15 @@ def money_readings(sign: str, amount: str, magnitude: str, lang: str) -> list[st
     """Return what may be said for an amount.
 
     Args:
-        sign: Such as `$`, a key of `CURRENCIES`.
+        sign: Such as `$`, a key of `SIGNS.currencies`.
         amount: Digits.
         magnitude: Such as `million`, or nothing.
         lang: Whisper's code of the language.
     """
     known, cents = rules(lang), []
-    names = known.currency.get(sign, known.currency.get(SIGN_OF.get(sign, ""), []))
+    names = known.currency.get(sign, known.currency.get(SIGNS.sign_of.get(sign, ""), []))
     values = _values(amount, lang)
-    names = _currency_names(CURRENCIES[sign], values[0], names, lang)
+    names = _currency_names(SIGNS.currencies[sign], values[0], names, lang)
     numbers = number_readings(amount, lang)
     if magnitude:
         large = [
@@ -170,7 +134,7 @@ def money_readings(sign: str, amount: str, magnitude: str, lang: str) -> list[st
         whole, _, hundredths = value.partition(".")
         if len(hundredths) == 2 and hundredths != "00":
             parts = _changed(cardinals(hundredths.lstrip("0"), lang), lang)
-            cents = known.cents.get(sign, known.cents.get(SIGN_OF.get(sign, ""), []))
+            cents = known.cents.get(sign, known.cents.get(SIGNS.sign_of.get(sign, ""), []))
             sets = {"w": _changed(cardinals(whole, lang), lang), "c": parts, "name": names}
             sets |= {"cent": cents, "joiner": [known.joiner]}
             for template in MONEY:
@@ -193,9 +157,18 @@ def unit_readings(sign: str, amount: str, lang: str) -> list[str]:
     templates = [name if "{n}" in name else f"{{n}} {name}" for name in known]
     found = locale(lang)
     if found is not None:
-        templates += _unit_templates(UNITS[sign], _values(amount, lang)[0], found)
+        templates += _unit_templates(SIGNS.units[sign], _values(amount, lang)[0], found)
     letters = [sign.replace("°", " "), " ".join(sign)]
     return _filled([*templates, *(f"{{n}} {letter}" for letter in letters)], n=numbers)
+
+
+def percent_readings(amount: str, lang: str) -> list[str]:
+    """Return what may be said for a number of per cent."""
+    found = locale(lang)
+    templates = list(rules(lang).percent)
+    if found is not None:
+        templates += _unit_templates("concentr-percent", _values(amount, lang)[0], found)
+    return _filled(templates or ["{n}"], n=number_readings(amount, lang))
 
 
 @lru_cache(maxsize=1024)
@@ -361,12 +334,14 @@ def _currency_names(code: str, number: str, own: list[str], lang: str) -> list[s
     found = locale(lang)
     short: list[str] = []
     full: list[str] = []
-    for count in (number, "1", "2", "5"):
+    for count in (min(float(number), 1e15), 1, 2, 5):
         if found is None:
             break
         try:
-            name = get_currency_name(code, count=float(count), locale=found)
-            other = get_currency_name(SAME_NAME.get(code, code), count=float(count), locale=found)
+            name = get_currency_name(code, count=count, locale=found)
+            other = get_currency_name(
+                SIGNS.same_name.get(code, code), count=float(count), locale=found
+            )
         except (KeyError, ValueError):
             continue
         short += _common(name, other)
@@ -393,13 +368,14 @@ def _common(name: str, other: str) -> list[str]:
 @lru_cache(maxsize=1024)
 def _unit_templates(unit: str, number: str, found: Locale) -> list[str]:
     templates = []
-    for count in (float(number), 1, 2, 5, 1.5):
+    for count in (min(float(number), 1e15), 1, 2, 5, 1.5):  # babel's plurals end somewhere
         try:
             text = format_unit(count, unit, length="long", locale=found, numbering_system="latn")
         except (KeyError, ValueError):
             continue
         template = " ".join(_DIGITS.sub(" {n} ", text, count=1).split())
-        if unit not in text and "{n}" in template:  # babel shows its own key for what CLDR lacks
+        # babel shows its own key for what CLDR lacks, and CLDR a sign for what it has no word for
+        if unit not in text and regex.search(r"\p{L}", template.replace("{n}", "", 1)):
             templates.append(template)
     return list(_unique(templates))
 

@@ -16,7 +16,7 @@ from itertools import product
 import regex
 
 from voxadapt.asr import numbers
-from voxadapt.asr.languages import locale, rules
+from voxadapt.asr.languages import SIGNS, locale, rules
 from voxadapt.asr.letters import JOINERS, is_unspaced_letter, joined, plain, units
 
 MAX_PRODUCT = 64
@@ -26,21 +26,7 @@ _S = r"\p{Latin}\p{Greek}\p{Cyrillic}"
 _W = r"\p{L}\p{M}\p{N}"
 _APOSTROPHE = f"[{regex.escape(JOINERS)}]"
 _HYPHEN = "[-\u2010\u2011\u2043\u058a\u05be\u30fb]"
-# What is not said but heard, by the beginning of its words; square brackets hold nothing else.
-EVENTS = (
-    "laugh chuckl giggl sigh cough sneez gasp groan grunt sniff snor sob cry crie scream shout "
-    "whisper yawn hum applau clap cheer music inaudible unintelligible silence pause breath "
-    "inhal exhal throat audience crowd chatter footstep upbeat noise static beep click ring knock "
-    "sing foreign speaking "
-    "lach seufz hust gelächter musik applaus räusper flüster atme stille pause "
-    "rire rires rit soupir tous musique applaudi silence respir toux chuchot "
-    "risa risas ríe rie suspir tose tos música aplauso llora grita susurr "
-    "riso risos risada ride risata sospir toss musica applausi piang palmas "
-    "смех смеет смеёт вздох вздыха кашел кашля музык аплодисмент плач шёпот шепот тишин "
-    "ketawa gelak keluh mengeluh batuk muzik tepuk bisik senyap diam nafas "
-    "笑 叹 嘆 咳 掌声 掌聲 拍手 音乐 音樂 音楽 哭 沉默 静音 ため息 泣 無音 "
-    "웃음 웃 한숨 기침 박수 음악 침묵 울음"
-).split()
+EVENTS = tuple(SIGNS.events.split())
 _BRACKETED = regex.compile(
     r"\[[^\[\]]*\]|【[^【】]*】|［[^［］]*］|</?[\p{L}_][^<>]*>|<\|[^<>|]*\|>"
     r"|(?P<round>\([^()]{1,60}\)|（[^（）]{1,60}）|\*[^*\n]{1,60}\*|\{[^{}]{1,60}\})"
@@ -81,7 +67,7 @@ def without_events(text: str) -> str:
         if match["round"] is None:
             return " "
         words = regex.findall(r"[\p{L}\p{M}]+", match[0].casefold())
-        is_event = 0 < len(words) <= 3 and any(word.startswith(tuple(EVENTS)) for word in words)
+        is_event = 0 < len(words) <= 3 and any(word.startswith(EVENTS) for word in words)
         return " " if is_event else match[0]
 
     return str(_BRACKETED.sub(instead, text))
@@ -215,7 +201,7 @@ def _grammar(
         return f"(?P<{name}>{number.replace('sep', name + '_sep')})"
 
     start, end = rf"(?<![{_S}\d]|\d[.,])", rf"(?![{_S}]|[.,]?\d)"
-    sign = "|".join(regex.escape(s) for s in sorted(numbers.CURRENCIES, key=len, reverse=True))
+    sign = "|".join(regex.escape(s) for s in sorted(SIGNS.currencies, key=len, reverse=True))
     large = "|".join(
         regex.escape(word)
         for word in sorted(
@@ -223,7 +209,7 @@ def _grammar(
             | {"million", "billion"}, key=len, reverse=True,
         )
     )  # fmt: skip
-    unit = "|".join(regex.escape(u) for u in sorted(numbers.UNITS, key=len, reverse=True))
+    unit = "|".join(regex.escape(u) for u in sorted(SIGNS.units, key=len, reverse=True))
     months = "|".join(sorted(map(regex.escape, _months(lang)), key=len, reverse=True)) or r"(?!)"
     word = rf"\s?(?i:{known.clock_word})" if known.clock_word else r"(?!)"
     hourly = "|".join(filter(None, (known.clock_mark, known.clock_word))) or r"(?!)"
@@ -248,7 +234,7 @@ def _grammar(
             _clock,
         ),
         "fraction": (rf"{start}(?:(?P<f_w>\d+)\s)?(?P<f>\d/\d)(?![\d/])", _fraction),
-        "percent": (rf"{start}{num('p')}\s?[%٪％]", _percent),
+        "percent": (rf"{start}{num('p')}\s?[%٪％]|[%٪％]\s?{num('p_after')}{end}", _percent),
         "decade": (r"(?<!\w)['’]?(?P<dec>\d{4}|\d0)['’]?s\b" if known.decades else "", _decade),
         "unit": (rf"{start}{num('u')}\s?(?P<u_sign>{unit})(?![{_W}²³])", _unit),
         "ordinal": (
@@ -342,8 +328,7 @@ def _fraction(match: regex.Match[str], lang: str) -> list[str]:
 
 
 def _percent(match: regex.Match[str], lang: str) -> list[str]:
-    said = numbers.number_readings(match["p"], lang)
-    return [t.format(n=n) for t in rules(lang).percent or ["{n}"] for n in said]
+    return numbers.percent_readings(match["p"] or match["p_after"], lang)
 
 
 def _unit(match: regex.Match[str], lang: str) -> list[str]:

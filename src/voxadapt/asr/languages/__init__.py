@@ -74,6 +74,21 @@ class Rules(BaseModel):
     decades: list[tuple[str, str]] = []
 
 
+class Signs(BaseModel):
+    """What every language writes alike; see `_signs.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    currencies: dict[str, str]
+    same_name: dict[str, str]
+    sign_of: dict[str, str]
+    units: dict[str, str]
+    events: str
+
+
+SIGNS = Signs.model_validate(read_yaml(FOLDER / "_signs.yaml"))
+
+
 @cache
 def rules(lang: str) -> Rules:
     """Read a language's file; an empty one where none is kept."""
@@ -107,4 +122,4 @@ def locale(lang: str) -> Locale | None:
 def rules_id(lang: str) -> str:
     """Name a language's rules: a hash of its file and the versions of the libraries."""
     versions = [f"{name} {metadata.version(name)}" for name in LIBRARIES]
-    return fingerprint([rules(lang).model_dump(), versions], 8)
+    return fingerprint([rules(lang).model_dump(), SIGNS.model_dump(), versions], 8)
