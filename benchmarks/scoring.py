@@ -139,7 +139,7 @@ def measure(data: Path, num_candidates: int) -> tuple[list[dict[str, float]], in
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         Path("data").symlink_to((home / data).resolve(), target_is_directory=True)
         spoken, real = sentences(Path("data"))
-        voice, scale = build_scale(
+        voice, scale, _ = build_scale(
             Embedder(), real, {}, params.select, root=Path(),
             min_speech_s=params.score.min_speech_s,
         )  # fmt: skip

@@ -51,7 +51,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
                               text=text, wav=f"clips/{name}.wav"))  # fmt: skip
         codes[name] = fakes.make_codes(20 + index, seed=index)
     other = write(root / "other.wav", make_voice(2.0, 250, 90))
-    voice, scale = build_scale(
+    voice, scale, _ = build_scale(
         Embedder(), clips, {"other": [other]}, SelectParams(num_bootstrap=200),
         root=root, min_speech_s=0.5,
     )  # fmt: skip

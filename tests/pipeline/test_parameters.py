@@ -22,13 +22,14 @@ OF_ITSELF = {"score": "candidates", "language_score": "language.candidates"}
 SPEAKER_KEYS = {
     "AsrParams": "asr", "AuditParams": "audit", "DataParams": "data", "ModelParams": "model",
     "ScoreParams": "score", "SelectParams": "select", "SplitParams": "split",
-    "TrainParams": "train", "ReportParams": "report",
+    "TrainParams": "train", "ReportParams": "report", "MeasurableParams": "measurable",
+    "UsableParams": "usable",
 }  # fmt: skip
 LANGUAGE_KEYS = {
     "AsrParams": "asr", "AuditParams": "language.audit", "DataParams": "data",
     "ModelParams": "model", "ScoreParams": "score", "SelectParams": "language.select",
     "SplitParams": "language.split", "LanguageParams": "language", "ReportParams": "report",
-    "SourceParams": "language.source",
+    "SourceParams": "language.source", "MeasurableParams": "measurable", "UsableParams": "usable",
 }  # fmt: skip
 #: Keys of the language's track that stand elsewhere than the section that they become.
 RENAMED = {

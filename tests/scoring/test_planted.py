@@ -40,7 +40,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, ScoreRow]:
         for index, row in enumerate(listed(SPEAKER, NUM_REAL))
     ]  # fmt: skip
     embedder = Embedder()
-    reference, scale = build_scale(
+    reference, scale, _ = build_scale(
         embedder, real, {}, SelectParams(num_bootstrap=200), root=folder, min_speech_s=0.5
     )
     clean, rate_hz = read_audio(real[0].wav)

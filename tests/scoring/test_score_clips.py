@@ -40,7 +40,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
         real.append(make_clip(f"real{index}", f"real{index}.wav", "real"))
     other = write(root / "other.wav", make_voice(2.5, 250, 90))
     embedder = Embedder()
-    reference, scale = build_scale(
+    reference, scale, _ = build_scale(
         embedder, real, {"o": [other]}, SELECT, root=root, min_speech_s=0.5
     )
     write(root / "silent.wav", silence(2.5))

@@ -124,9 +124,12 @@ def test_the_better_worst_speaker_wins_over_the_better_mean() -> None:
     assert one["worst_speaker"] == "Bo"
     assert found["chosen"] == "epoch-2"
     assert two["primary"]["point"] == pytest.approx(
-        min(two["speakers"][name]["sim"]["point"] - SCALE["speakers"][name]["ceiling"]["point"]
-            for name in ("Aria", "Bo")), abs=1e-5
-    )  # fmt: skip
+        min(
+            two["speakers"][name]["sim"]["point"] - levels["codec_ceiling"]["point"]
+            for name, levels in SCALE["speakers"].items()
+        ),
+        abs=1e-5,
+    )
     assert "worst speaker" in found["reason"]
     assert "furthest below its own ceiling" in found["rule"]["text"]
     assert [item["name"] for item in found["speakers"]] == ["Aria", "Bo"]
@@ -212,7 +215,7 @@ def test_scales_together_are_their_mean_with_a_narrower_interval() -> None:
     def scale(point: float) -> SimilarityScale:
         part = Interval(point, point - 0.04, point + 0.03, 10)
         rate, nothing = SpeechRate(0.1, 0.05, 10), Interval(None, None, None, 0)
-        return SimilarityScale("x", (f"{point}",), part, (), part, nothing, (), rate)
+        return SimilarityScale("x", (f"{point}",), part, (), part, nothing, (), None, rate)
 
     found = pooled_scale({"a": scale(0.8), "b": scale(0.9)}, "both")
     assert found.ceiling.point == pytest.approx(0.85)

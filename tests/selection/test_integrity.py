@@ -15,6 +15,7 @@ from rows import make_row, make_system
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_folder, write_json, write_jsonl
+from voxadapt.core.lineage import MADE, write_made
 from voxadapt.core.params import Params, SelectParams, Stage2Params, load_params
 from voxadapt.pipeline import select as stage
 from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, read_scores, write_rows
@@ -83,11 +84,15 @@ def test_a_row_too_few_or_too_many_is_refused(name: str, index: int) -> None:
 
 @pytest.mark.parametrize("field", ["norm_id", "asr_id", "sim_id"])
 def test_recordings_of_another_evaluator_are_refused(field: str) -> None:
-    real = make_system("real", NUM_TEXTS, takes=1, **{field: "other"})
+    real = make_system("codec", NUM_TEXTS, takes=1, **{field: "other"})
     with pytest.raises(UserError, match=field):
-        select(SYSTEMS, RULE, real=real)
+        select(SYSTEMS, RULE, codec=real)
     with pytest.raises(UserError, match=field):
         decide_stage2(SYSTEMS["epoch-1"], real, Stage2Params(), RULE)
+
+
+def test_recordings_without_a_codec_have_a_reference_of_their_own() -> None:
+    select(SYSTEMS, RULE, real=make_system("real", NUM_TEXTS, takes=1, sim_id="recordings"))
 
 
 @settings(max_examples=15)
@@ -147,9 +152,9 @@ def test_records_of_another_version_are_refused() -> None:
     selection = select(SYSTEMS, RULE) | {"schema": "voxadapt-selection/1"}
     with pytest.raises(UserError, match="voxadapt-selection/2"):
         confirm(SYSTEMS["base"], SYSTEMS["epoch-2"], RULE, selection=selection)
-    with pytest.raises(UserError, match="voxadapt-similarity/1"):
+    with pytest.raises(UserError, match="voxadapt-similarity/2"):
         SimilarityScale.from_dict({"schema": "voxadapt-similarity/9"})
-    with pytest.raises(UserError, match="voxadapt-similarity/1"):
+    with pytest.raises(UserError, match="voxadapt-similarity/2"):
         SimilarityScale.from_dict({})
 
 
@@ -225,8 +230,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     point = {"point": 0.5, "low": None, "high": None, "n": 3}
     write_json(
         paths.SPEAKER.scale,
-        {"schema": "voxadapt-similarity/1", "sim_id": "sim", "floor": point,
-         "ceiling": point | {"point": 0.9}, "codec_ceiling": point | {"point": 0.85}},
+        {"schema": "voxadapt-similarity/2", "sim_id": "sim", "floor": point,
+         "ceiling": point | {"point": 0.9}, "codec_ceiling": point | {"point": 0.85},
+         "separation": 0.99},
     )  # fmt: skip
     return params
 
@@ -238,10 +244,28 @@ def score(name: str, **fields: Any) -> None:
     write_rows(paths.SCORES / name, [row.model_copy(update=update) for row in SYSTEMS[name]])
 
 
+def run(params: Params) -> None:
+    """Choose from what is there, sealed as it is: what the rows themselves say counts as well."""
+    corpus, keys = paths.SPEAKER, ("score",)
+    write_made(corpus.made_by_audit, "audit", [paths.MANIFEST])
+    write_made(corpus.made_reference, "codes", [paths.REFERENCE])
+    write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])
+    for name in params.candidates:
+        folder = paths.SCORES / name
+        write_made(folder / MADE, f"score {name}", [folder], params=params, keys=keys)
+    stage.run(params)
+
+
+def record() -> dict[str, Any]:
+    """Read the choice without the hashes of what it was made from."""
+    found = json.loads(paths.SELECTION.read_text())
+    return {key: value for key, value in found.items() if key != "made"}
+
+
 def test_equal_scores_give_an_equal_selection_file_in_any_order(project: Params) -> None:
-    stage.run(project)
-    first = paths.SELECTION.read_bytes()
-    assert json.loads(first)["chosen"] == "epoch-2"
+    run(project)
+    first = record()
+    assert first["chosen"] == "epoch-2"
     for name in CANDIDATES:
         path = paths.SCORES / name / ROWS_FILE
         lines = path.read_text().splitlines()
@@ -250,13 +274,13 @@ def test_equal_scores_give_an_equal_selection_file_in_any_order(project: Params)
     backwards = project.model_copy(update={"candidates": tuple(reversed(CANDIDATES))})
     for params in (project, backwards):
         paths.SELECTION.unlink()
-        stage.run(params)
-        assert paths.SELECTION.read_bytes() == first
+        run(params)
+        assert record() == first
 
 
 def refused(params: Params, match: str) -> None:
     with pytest.raises(UserError, match=match):
-        stage.run(params)
+        run(params)
     assert not paths.SELECTION.exists()
 
 
@@ -264,7 +288,7 @@ def test_a_checkpoint_that_changed_after_scoring_makes_its_scores_stale(project:
     write_json(paths.CHECKPOINTS / "epoch-1" / "meta.json", {"trained": "again"})
     refused(project, "stale")
     score("epoch-1")
-    stage.run(project)
+    run(project)
 
 
 def test_a_base_that_changed_after_scoring_makes_its_scores_stale(project: Params) -> None:
@@ -279,7 +303,7 @@ def test_a_missing_score_file_is_an_error(project: Params) -> None:
 
 def test_scores_of_a_candidate_that_is_not_listed_are_set_aside(project: Params) -> None:
     write_rows(paths.SCORES / "epoch-9", make_system("epoch-9", **SIZE))
-    stage.run(project)
+    run(project)
     assert not (paths.SCORES / "epoch-9").exists()
     assert (paths.work_dir() / "unlisted" / paths.SCORES / "epoch-9").is_dir()
 

@@ -45,6 +45,7 @@ COMMANDS: Mapping[str, Commands] = {
     },
     "Look": {
         "status": look.status,
+        "verify": look.verify,
         "say": look.say,
         "listen": look.listen,
         "votes": look.votes,

@@ -21,6 +21,13 @@ def status(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     print("\n".join(states.describe(found, params.train.schedule)))
 
 
+def verify(params_file: opt.ParamsFile = opt.PARAMS) -> None:
+    """Check that a finished run is what its stages wrote, and that its files fit together."""
+    from voxadapt.tools import verify as finished
+
+    print(finished.verify(opt.load(params_file)).sentence)
+
+
 def say(
     text: opt.SpokenText,
     output: opt.SoundFile = Path("said.wav"),

@@ -53,6 +53,7 @@ class SpeechTokenizer(Protocol):
     encode: Callable[..., Encoded]  # of samples and their rate
     decode: Callable[[Sequence[Mapping[str, torch.Tensor]]], tuple[list[np.ndarray], int]]
     get_input_sample_rate: Callable[[], int]
+    get_output_sample_rate: Callable[[], int]
     get_encode_downsample_rate: Callable[[], int]
 
 

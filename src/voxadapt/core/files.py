@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from voxadapt.core import paths
 from voxadapt.core.errors import explain_storage
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+
+LARGE_BYTES = 4_000_000  # from here on a hash is kept: less is read in a few milliseconds
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -34,12 +38,34 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def cached_sha256(path: str | Path) -> str:
+    """Return the sha256 of a file; a large one that was not touched since is not read again.
+
+    What was found is kept in the work folder, with size, times and place of the file. The time of
+    the last change of a file's entry cannot be set by hand as that of its contents can.
+    """
+    stat = os.stat(path)
+    if stat.st_size < LARGE_BYTES:
+        return sha256_file(path)
+    now = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
+    known = paths.work_dir() / "hashes" / f"{sha256_bytes(os.path.abspath(path).encode())}.json"
+    try:
+        found = read_json(known)
+        if found["file"] == now:
+            return str(found["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # absent or torn: read the file
+    digest = sha256_file(path)
+    write_json(known, {"file": now, "sha256": digest})
+    return digest
+
+
 def sha256_folder(path: str | Path) -> str:
     """Hash a folder by the relative names and contents of its files, in a fixed order."""
     root = Path(path)
     digest = hashlib.sha256()
     for file in sorted(p for p in root.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(root).as_posix()}\0{sha256_file(file)}\n".encode())
+        digest.update(f"{file.relative_to(root).as_posix()}\0{cached_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 

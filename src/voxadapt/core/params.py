@@ -320,6 +320,32 @@ class SelectParams(Section):
     seed: Seed = 2
 
 
+class MeasurableParams(Section):
+    """Limits beyond which the answer is that nothing can be measured here."""
+
+    max_error: Share = Field(
+        0.5, description="Of the recogniser on real recordings, as recorded and after the codec."
+    )
+    min_separation: Share = Field(
+        0.8, description="Pairs in which a coded recording is more like its speaker's than others'."
+    )
+
+
+class UsableParams(Section):
+    """What is good enough: ready within the first limit, not usable yet beyond the second."""
+
+    error_above_codec: Range = Field(
+        (0.05, 0.15), description="Error above that of the same sentences' recordings, coded."
+    )
+    similarity_lost: Range = Field(
+        (0.25, 0.6), description="Share of the way from the codec's ceiling to other voices."
+    )
+    failure_rate: Range = (0.02, 0.1)
+    wrong_language: Range = Field(
+        (0.1, 0.3), description="Clips heard as another language, above coded recordings."
+    )
+
+
 class SourceParams(Section):
     """Sentences of a language that the Base knows: what adaptation may make it forget."""
 
@@ -505,6 +531,8 @@ class Params(Section):
     )
     score: ScoreParams = ScoreParams()
     select: SelectParams = SelectParams()
+    measurable: MeasurableParams = MeasurableParams()
+    usable: UsableParams = UsableParams()
     report: ReportParams = ReportParams()
     executor: ExecutorParams = ExecutorParams()
     language: LanguageParams | None = None

@@ -28,6 +28,21 @@ class Corpus:
         return self.artifacts / "audit" / "manifest.jsonl"
 
     @property
+    def made_by_audit(self) -> Path:
+        """What the audit wrote, and from what; see `core.lineage`."""
+        return self.artifacts / "audit" / "made.json"
+
+    @property
+    def made_by_codes(self) -> Path:
+        """The same of the codes."""
+        return self.artifacts / "codes" / "made.json"
+
+    @property
+    def made_reference(self) -> Path:
+        """The same of scored recordings and similarity scale."""
+        return self.artifacts / "reference" / "made.json"
+
+    @property
     def clips(self) -> Path:
         """Every clip with its measurements and findings."""
         return self.artifacts / "audit" / "clips.jsonl"
@@ -86,10 +101,6 @@ class Corpus:
         """Embeddings of a speaker, named by its folder; of the only one, whose folder is empty."""
         return self.speakers / speaker / "voice.safetensors" if speaker else self.voice
 
-    def coded_voice_of(self, speaker: str) -> Path:
-        """Embeddings of the same recordings after the codec, which all generated speech passes."""
-        return self.speakers / speaker / "coded.safetensors"
-
     def scale_of(self, speaker: str) -> Path:
         """Ceiling, floor and rate of a speaker, named by its folder."""
         return self.speakers / speaker / "similarity.json" if speaker else self.scale
@@ -112,6 +123,7 @@ PLANNING = SPEAKER.planning
 
 # train
 CHECKPOINTS = ARTIFACTS / "checkpoints"  # epoch-1/, epoch-2/, …
+MADE_BY_TRAIN = CHECKPOINTS / "made.json"
 TRAIN_LOG = REPORTS / "plots" / "train_log.csv"
 TRAIN_METRICS = REPORTS / "metrics" / "train.json"
 
@@ -132,7 +144,9 @@ LISTEN = REPORTS / "listen"  # ab.html, mos.html and their key.json; votes.json 
 LANGUAGE_TEXTS = LANGUAGE.artifacts / "audit" / "texts.jsonl"  # accepted texts, with respelling
 LANGUAGE_TEXT_METRICS = LANGUAGE.reports / "metrics" / "texts.json"
 LANGUAGE_READINGS = LANGUAGE.artifacts / "readings.safetensors"  # texts as the Base reads them
+MADE_BY_READINGS = LANGUAGE.artifacts / "readings.json"
 LANGUAGE_STAGE1 = LANGUAGE.artifacts / "stage1"  # base/, epoch-1/, … each a delta and meta.json
+MADE_BY_STAGE1 = LANGUAGE_STAGE1 / "made.json"
 LANGUAGE_STAGE1_METRICS = LANGUAGE.reports / "metrics" / "stage1.json"
 LANGUAGE_STAGE1_LOG = LANGUAGE.reports / "plots" / "stage1_log.csv"
 LANGUAGE_SCORES = LANGUAGE.artifacts / "scores"  # base/, epoch-1/, … each target/ and source/
@@ -140,8 +154,10 @@ LANGUAGE_SCORE_METRICS = LANGUAGE.reports / "metrics" / "scores"
 LANGUAGE_CHOICE1 = LANGUAGE.reports / "stage1.json"  # the best epoch of Stage 1
 LANGUAGE_DECISION = LANGUAGE.reports / "decision.json"  # run, skip or undecided, and why
 LANGUAGE_STAGE2 = LANGUAGE.artifacts / "stage2"  # epoch-1/, … or skipped.json
+MADE_BY_STAGE2 = LANGUAGE_STAGE2 / "made.json"
 LANGUAGE_STAGE2_SKIPPED = LANGUAGE_STAGE2 / "skipped.json"  # why it was not run
 LANGUAGE_STAGE2_SCORES = LANGUAGE.artifacts / "stage2_scores"
+MADE_BY_STAGE2_SCORES = LANGUAGE_STAGE2_SCORES / "made.json"
 LANGUAGE_STAGE2_METRICS = LANGUAGE.reports / "metrics" / "stage2.json"
 LANGUAGE_STAGE2_LOG = LANGUAGE.reports / "plots" / "stage2_log.csv"
 LANGUAGE_SELECTION = LANGUAGE.reports / "selection.json"  # the model that is kept

@@ -214,6 +214,7 @@ class AuditResult:
         return (
             f"{n['num_accepted']} clips{voices} accepted ({n['minutes']:.1f} min: {per_split})"
             f"{left}, {warnings} warning{'' if warnings == 1 else 's'}."
+            + "".join(f" {f.message}" for f in self.corpus if f.rule == "recogniser")
         )
 
 
@@ -234,6 +235,7 @@ def audit_corpus(
     manifest: str | Path,
     problems: Sequence[Problem] = (),
     transcribe: Transcribe | None = None,
+    max_error: float = 1.0,
 ) -> AuditResult:
     """Check a corpus against every rule.
 
@@ -245,6 +247,8 @@ def audit_corpus(
         problems: What `read_raw_manifest` refused; shown together with the audit's errors.
         transcribe: Takes clips and their transcripts, returns the transcript of each (None for a
             clip that failed). Only asked once there is no error; None leaves the rule out.
+        max_error: Mean character error of the transcripts, from where on the recogniser hears
+            nothing of this corpus: that is then the warning, instead of one for every clip.
 
     Returns:
         Clips, warnings, accepted utterances and metrics.
@@ -285,7 +289,8 @@ def audit_corpus(
         fix = "Give one clip a line."
         raise UserError(Problem(str(manifest), "at least one row", "none", fix))
     if transcribe is not None:
-        clips = _check_transcripts(clips, audit, transcribe)
+        clips, deaf = _check_transcripts(clips, audit, transcribe, max_error)
+        corpus += deaf
     utterances = tuple(sorted((_utterance(clip) for clip in clips), key=lambda u: u.id))
     metrics = _metrics(clips, corpus, dominant_script(row.text for row in rows), manifest)
     if dropped:
@@ -700,24 +705,33 @@ def _check_reference(clips: Sequence[AuditedClip], audit: AuditParams) -> list[F
 
 
 def _check_transcripts(
-    clips: list[AuditedClip], audit: AuditParams, transcribe: Transcribe
-) -> list[AuditedClip]:
-    """Compare what Whisper hears with the transcripts; a clip that fails is a warning."""
+    clips: list[AuditedClip], audit: AuditParams, transcribe: Transcribe, max_error: float
+) -> tuple[list[AuditedClip], list[Finding]]:
+    """Compare what Whisper hears with the transcripts; a clip that fails is a warning.
+
+    Returns:
+        The clips, and what is to be said of the whole corpus.
+    """
     hypotheses = list(
         transcribe([clip.row.audio_path for clip in clips], [clip.row.text for clip in clips])
     )
     assert len(hypotheses) == len(clips), f"{len(hypotheses)} hypotheses for {len(clips)} clips"
+    errors = [
+        1.0 if found is None else disagreement(clip.text_norm, fold_text(found))
+        for clip, found in zip(clips, hypotheses, strict=True)
+    ]
+    mean = float(np.mean([min(1.0, error) for error in errors]))
+    deaf = mean > max_error
     checked = []
-    for clip, hypothesis in zip(clips, hypotheses, strict=True):
+    for clip, hypothesis, error in zip(clips, hypotheses, errors, strict=True):
         if hypothesis is None:
             fix = "Listen to the clip."
             checked.append(
                 clip.add(Finding("warning", "disagreement", "a transcription", "none", fix))
             )
             continue
-        error = disagreement(clip.text_norm, fold_text(hypothesis))
         clip = replace(clip, hypothesis=hypothesis, disagreement=error)
-        if error > audit.max_disagreement:
+        if error > audit.max_disagreement and not deaf:
             heard_text = " ".join(hypothesis.split())[:80] or "nothing"
             finding = Finding(
                 "warning", "disagreement",
@@ -728,7 +742,17 @@ def _check_transcripts(
             )  # fmt: skip
             clip = clip.add(finding)
         checked.append(clip)
-    return checked
+    if not deaf:
+        return checked, []
+    return checked, [
+        Finding(
+            "warning", "recogniser", f"Whisper within {100 * max_error:g} % of the transcripts",
+            f"{100 * mean:.0f} % over all clips: it cannot be measured with this recogniser",
+            "Check asr.language (or language.asr_language) and the transcripts, take another "
+            "asr.model, or a Whisper that was fine-tuned on the language.",
+            mean, max_error,
+        )
+    ]  # fmt: skip
 
 
 def disagreement(reference_norm: str, hypothesis_norm: str) -> float:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import first_by_hash, sha256_bytes, write_atomic, write_json
+from voxadapt.core.lineage import sealed
 from voxadapt.core.params import Params, candidate_name
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Files, Record
@@ -453,5 +454,5 @@ def write_votes(files: Sequence[str | Path], key_file: str | Path, confidence: f
     """
     key = read_key(key_file)
     summary = summarise_votes(key, read_votes(files, key), confidence)
-    write_json(Path(key_file).parent / VOTES_FILE, summary)
+    write_json(Path(key_file).parent / VOTES_FILE, sealed(summary, "votes FILE …"))
     return summary

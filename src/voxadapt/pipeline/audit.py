@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt.core.errors import Problem
+from voxadapt.core.lineage import write_made
 from voxadapt.core.params import Params
 from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.stage import StageResult, stage
@@ -21,7 +22,40 @@ def run(params: Params) -> StageResult:
     Raises:
         UserError: With every error in the corpus.
     """
-    return audit_track(params, speaker_track(params))
+    track = speaker_track(params)
+    result = audit_track(params, track)
+    record_audit(params, track, "audit", ("audit", "split", "asr.language"))
+    return result
+
+
+def record_audit(
+    params: Params,
+    track: Track,
+    command: str,
+    keys: Sequence[str],
+    inputs: Sequence[Path] = (),
+    files: Sequence[Path] = (),
+) -> None:
+    """Record what the audit of a corpus wrote, and from what.
+
+    Args:
+        params: All parameters.
+        track: The corpus.
+        command: The `voxadapt` command that audits it.
+        keys: Parameters of this corpus alone.
+        inputs: What was read besides its manifest and reference clips.
+        files: What was written besides the corpus' own files.
+    """
+    corpus = track.corpus
+    spoken = {Path(row.ref_audio) for row in track.accepted()}
+    write_made(
+        corpus.made_by_audit,
+        command,
+        [corpus.manifest.parent, corpus.audit_metrics, *files],
+        [Path(track.data.manifest), *sorted(spoken), *inputs],
+        params,
+        ("asr.model", *keys),
+    )
 
 
 def audit_track(params: Params, track: Track) -> StageResult:
@@ -47,7 +81,10 @@ def audit_track(params: Params, track: Track) -> StageResult:
         whisper = Transcriber.from_params(track.asr, str(context.device), context.work_dir)
         return [found.text for found in whisper.transcribe(clips, texts, context.executor)]
 
-    result = audit_corpus(rows, track.audit, track.split, track.data.manifest, problems, transcribe)
+    limit = track.limits.max_error
+    result = audit_corpus(
+        rows, track.audit, track.split, track.data.manifest, problems, transcribe, limit
+    )
     corpus = track.corpus
     write_audit(result, corpus.manifest, corpus.clips, corpus.audit_metrics)
     return StageResult(result.sentence, result.metrics)

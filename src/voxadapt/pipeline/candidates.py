@@ -10,6 +10,7 @@ from pathlib import Path
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_folder
+from voxadapt.core.lineage import check_made
 from voxadapt.core.model_folder import read_config, resolve_model
 from voxadapt.core.params import STAGE2, ModelParams, candidate_name, epoch_number, in_stage2
 from voxadapt.core.paths import LANGUAGE
@@ -42,6 +43,22 @@ class Candidate:
         if self.delta is None:
             return sha256_folder(self.folder)
         return fingerprint([sha256_folder(self.base), sha256_folder(self.delta)], 64)
+
+
+def check_weights(candidate: Candidate) -> None:
+    """Refuse weights that are not those that the training wrote.
+
+    Raises:
+        UserError: Naming each damaged file; it is restored or trained again.
+    """
+    folder = candidate.delta or candidate.folder
+    made = {
+        paths.CHECKPOINTS: paths.MADE_BY_TRAIN,
+        paths.LANGUAGE_STAGE1: paths.MADE_BY_STAGE1,
+        paths.LANGUAGE_STAGE2: paths.MADE_BY_STAGE2,
+    }.get(folder.parent)
+    if made is not None:  # the Base is held to its hash in every row
+        check_made([made], within=folder)
 
 
 def find_candidate(track: Track, name: str) -> Candidate:

@@ -7,36 +7,45 @@ codec through which it speaks.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from voxadapt.codec.extract import decode_codes, extract_codes
-from voxadapt.codec.store import write_codes
-from voxadapt.core.errors import UserError
+from voxadapt.codec.extract import SpeechTokenizer, decode_codes, extract_codes
+from voxadapt.codec.store import Codes, write_codes
+from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, sha256_folder, write_json
+from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
-from voxadapt.data.audio import write_wav
+from voxadapt.data.audio import AudioError, probe, write_wav
 from voxadapt.data.manifest import Utterance
 from voxadapt.data.speakers import Speaker
 from voxadapt.data.voices import read_other_voices
 from voxadapt.model.load import load_speech_tokenizer
 from voxadapt.pipeline.context import ROOT, Context, open_context
 from voxadapt.pipeline.measuring import Measuring
-from voxadapt.pipeline.references import Reference, coded_voices
+from voxadapt.pipeline.references import Reference
 from voxadapt.pipeline.sentences import track_sentences
-from voxadapt.pipeline.tracks import HELD_OUT, Track, speaker_track
+from voxadapt.pipeline.tracks import HELD_OUT, Track, check_recordings, speaker_track
+from voxadapt.scoring.measurable import measurable
 from voxadapt.scoring.planning import plan_power
 from voxadapt.scoring.recogniser import judge
 from voxadapt.scoring.rows import EvalClip, ScoreRow, ranked, slice_of, write_rows
 from voxadapt.scoring.score_clips import summarise
-from voxadapt.scoring.similarity import SimilarityScale, build_reference, build_scale, pooled_scale
+from voxadapt.scoring.similarity import (
+    NOTHING,
+    Audio,
+    MeasuredVoice,
+    SimilarityScale,
+    build_scale,
+    pooled_scale,
+)
 from voxadapt.scoring.speakers import confusion, pool, pooled_sim_id
 from voxadapt.scoring.wording import number, percent
 
@@ -44,8 +53,42 @@ from voxadapt.scoring.wording import number, percent
 @stage("codes", memory="codes.batch_seconds")
 def run(params: Params) -> StageResult:
     """Extract the codes of the speaker's corpus; measure recordings and round trip."""
-    batch_seconds = params.codes.batch_seconds
-    return encode_track(speaker_track(params), open_context(params), batch_seconds)
+    return encode_corpus(params, speaker_track(params), ("asr.language", "train.speaker_name"))
+
+
+def encode_corpus(
+    params: Params, track: Track, keys: Sequence[str], graphemes: Sequence[str] = ()
+) -> StageResult:
+    """Extract a corpus' codes and measure its recordings, from what the audit left.
+
+    Args:
+        params: All parameters.
+        track: The corpus.
+        keys: Parameters of this corpus alone that shape what is measured.
+        graphemes: Groups of letters that are one sound of the language.
+
+    Raises:
+        UserError: As `encode_track`, or when recordings have changed since the audit.
+    """
+    corpus = track.corpus
+    check_made([corpus.made_by_audit], params)
+    check_recordings(track)
+    result = encode_track(track, open_context(params), params.codes.batch_seconds, graphemes)
+    voices = track.data.other_voices
+    inputs = [corpus.made_by_audit, *([] if voices is None else [Path(voices)])]
+    for made, files, shaping in (
+        (corpus.made_by_codes, [corpus.codes.parent], ()),
+        (
+            corpus.made_reference,
+            [corpus.reference, corpus.codes_metrics, corpus.planning],
+            ("asr.model", "score.min_speech_s", "score.rate_ratio", "score.max_silence_s", *keys),
+        ),
+    ):
+        write_made(
+            made, track.codes_command, files, inputs, params,
+            ("model.base", "model.revision", *shaping),
+        )  # fmt: skip
+    return result
 
 
 def encode_track(
@@ -69,29 +112,33 @@ def encode_track(
     tokenizer = load_speech_tokenizer(model_path, context.device)
     codec_sha256 = sha256_folder(model_path / "speech_tokenizer")
     load = partial(load_speech_tokenizer, model_path, context.worker_device)
-    arrays = extract_codes(
-        utterances,
-        tokenizer,
-        batch_seconds,
-        context.work_dir,
-        codec_sha256,
+    encode = partial(
+        extract_codes,
+        tokenizer=tokenizer,
+        batch_seconds=batch_seconds,
+        work_dir=context.work_dir,
+        codec_sha256=codec_sha256,
         executor=context.executor,
         load=load,
     )
+    arrays = encode(utterances)
     write_codes(corpus.codes, corpus.codes_index, arrays, utterances, codec_sha256)
 
     held_out = [row for row in utterances if row.split in HELD_OUT]
     measuring = Measuring(context, track.asr, track.score)
     real = [_clip(track, row, "real", row.audio) for row in held_out]
-    references = _measure_voices(track, measuring, utterances, speakers, real)
     held_out_codes = {row.id: arrays[row.id] for row in held_out}
-    waves = decode_codes(held_out_codes, tokenizer, context.executor, load)
+    decode = partial(decode_codes, tokenizer=tokenizer, executor=context.executor, load=load)
+    waves = decode(held_out_codes)
+    rate_hz = tokenizer.get_output_sample_rate()
     codec = []
     for row in held_out:
         path = corpus.reference / "codec" / "wavs" / f"{row.id}.wav"
-        write_wav(path, _pcm16(waves[row.id]), tokenizer.get_output_sample_rate())
+        write_wav(path, _pcm16(waves[row.id]), rate_hz)
         codec.append(_clip(track, row, "codec", path.as_posix()))
-    measured = _measure_recordings(track, measuring, speakers, references, real, codec)
+    voices = _coded_voices(track, tokenizer, encode, decode)
+    found = _measure_voices(track, measuring, utterances, speakers, real, codec, voices)
+    measured = _measure_recordings(track, measuring, speakers, found, real, codec)
     speakers_record = _speakers_record(track, measured) if speakers[0].is_named else None
     summaries = _write_reference(track, measured, speakers_record)
     planned = plan_power(
@@ -111,6 +158,9 @@ def encode_track(
     }
     write_json(corpus.recogniser, judged)
     frames = {name: len(array) for name, array in arrays.items()}
+    can = measurable(
+        measured.rows, measured.scale.separation, track.rule.error_metric, track.limits
+    )
     metrics = {
         "codec_sha256": codec_sha256,
         "num_clips": len(arrays),
@@ -121,6 +171,7 @@ def encode_track(
             name: {split: _averages(summary) for split, summary in by_split.items()}
             for name, by_split in summaries.items()
         },
+        "measurable": can,
         **({"speakers": speakers_record} if speakers_record else {}),
     }
     write_json(corpus.codes_metrics, metrics)
@@ -131,7 +182,7 @@ def encode_track(
         f"Held-out recordings: WER {percent(plain['wer'])}, "
         f"similarity {number(scale.ceiling.point)}; "
         f"through the codec: WER {percent(coded['wer'])}, "
-        f"similarity {number(scale.codec_ceiling.point)}. {planned['text']} "
+        f"similarity {number(scale.codec_ceiling.point)}. {can['sentence'] or planned['text']} "
         f"{judged['real']['text']}",
         metrics,
     )
@@ -143,7 +194,7 @@ class _Measured:
 
     Attributes:
         rows: Rows of `real` and `codec`, of all speakers together.
-        references: Reference of each speaker by name, with the ceiling of its round trip.
+        references: Reference of each speaker by name.
         scale: Of all speakers together.
         speakers: The speakers.
     """
@@ -154,40 +205,79 @@ class _Measured:
     speakers: Sequence[Speaker]
 
 
+def _coded_voices(
+    track: Track,
+    tokenizer: SpeechTokenizer,
+    encode: Callable[[Sequence[Utterance]], Codes],
+    decode: Callable[[Codes], Mapping[str, np.ndarray]],
+) -> dict[str, Sequence[Audio]]:
+    """Send the clips of other voices through the codec, as all that they are compared with.
+
+    Raises:
+        UserError: When a clip cannot be encoded.
+    """
+    if track.data.other_voices is None:
+        return {}
+    voices = read_other_voices(track.data.other_voices)
+    clips = []
+    for path in dict.fromkeys(path for paths in voices.values() for path in paths):
+        try:
+            info = probe(path)
+        except AudioError as error:
+            fix = "Mend the row, or set data.other_voices: null."
+            raise UserError(
+                Problem(str(path), "a clip of another voice", str(error), fix)
+            ) from None
+        clips.append(
+            Utterance(
+                id=path.as_posix(), audio=path.as_posix(), text="-", ref_audio=path.as_posix(),
+                language=None, duration_s=info.duration_s, sample_rate_hz=info.sample_rate_hz,
+                audio_sha256=sha256_file(path), split="train", speaker=None,
+            )
+        )  # fmt: skip
+    waves = decode(encode(clips))
+    rate_hz = tokenizer.get_output_sample_rate()
+    return {
+        name: [(waves[path.as_posix()].astype(np.float32), rate_hz) for path in paths]
+        for name, paths in voices.items()
+    }
+
+
 def _measure_voices(
     track: Track,
     measuring: Measuring,
     utterances: Sequence[Utterance],
     speakers: Sequence[Speaker],
     real: Sequence[EvalClip],
-) -> dict[str, Reference]:
+    codec: Sequence[EvalClip],
+    voices: Mapping[str, Sequence[Audio]],
+) -> dict[str, MeasuredVoice]:
     """Build each speaker's reference, ceiling and floor; the others' recordings are other voices.
 
     The reference clips and training clips must not measure similarity.
     """
     excluded = {row.audio_sha256 for row in utterances if row.split == "train"}
     excluded |= {sha256_file(path) for path in {row.ref_audio for row in utterances}}
-    others: Mapping[str, Sequence[Path]] = {}
-    if track.data.other_voices is not None:
-        others = read_other_voices(track.data.other_voices)
-    own = {who.name: [clip for clip in real if clip.text_id in who.ids] for who in speakers}
+    coded: dict[str, Path] = {clip.text_id: ROOT / clip.wav for clip in codec}
     found = {}
     for who in speakers:
-        voices = {name: list(paths) for name, paths in others.items()}
+        others = dict(voices)
         if who.is_named:
-            voices |= {name: [ROOT / clip.wav for clip in clips] for name, clips in own.items()}
-            del voices[who.name]
+            others |= {
+                other.name: [coded[key] for key in sorted(other.ids & coded.keys())]
+                for other in speakers
+                if other.name != who.name
+            }
         try:
-            found[who.name] = Reference(
-                *build_scale(
-                    measuring.embedder,
-                    own[who.name],
-                    voices,
-                    track.rule,
-                    root=ROOT,
-                    min_speech_s=track.score.min_speech_s,
-                    excluded_sha256=excluded,
-                )
+            found[who.name] = build_scale(
+                measuring.embedder,
+                [clip for clip in real if clip.text_id in who.ids],
+                others,
+                track.rule,
+                root=ROOT,
+                min_speech_s=track.score.min_speech_s,
+                excluded_sha256=excluded,
+                coded=coded,
             )
         except UserError as error:
             if not who.is_named:
@@ -204,43 +294,36 @@ def _measure_recordings(
     track: Track,
     measuring: Measuring,
     speakers: Sequence[Speaker],
-    references: Mapping[str, Reference],
+    voices: Mapping[str, MeasuredVoice],
     real: Sequence[EvalClip],
     codec: Sequence[EvalClip],
 ) -> _Measured:
-    """Measure recordings and round trips, each speaker's against its own reference.
+    """Measure recordings against recordings, and round trips against round trips.
 
-    Who sounds like whom is asked of recordings against recordings, and of coded ones against
-    coded ones, as of everything that a model says: the codec's colour is common to all of them.
+    What a model says has passed the codec, whose colour is common to all such clips.
     """
     named = speakers[0].is_named
-    found = dict(references)
-    if named:
-        for who in speakers:
-            own_codec = [clip for clip in codec if clip.text_id in who.ids]
-            coded = build_reference(measuring.embedder, own_codec, ROOT)
-            found[who.name] = replace(found[who.name], coded=coded)
-    plain = {name: reference.voice for name, reference in found.items()} if named else None
-    sim_id = pooled_sim_id({name: reference.voice.sim_id for name, reference in found.items()})
     own = {key: who.name for who in speakers for key in who.ids}
     rows = {}
-    for name, clips, others in (("real", real, plain), ("codec", codec, coded_voices(found))):
+    for name, clips in (("real", real), ("codec", codec)):
+        references = {
+            key: item.recordings if name == "real" else item.voice for key, item in voices.items()
+        }
         by_speaker = {
             who.name: measuring.rows(
                 [clip for clip in clips if clip.text_id in who.ids],
-                found[who.name].voice,
-                found[who.name].scale,
-                others,
+                references[who.name],
+                voices[who.name].scale,
+                references if named else None,
             )
             for who in speakers
         }
+        sim_id = pooled_sim_id({key: item.sim_id for key, item in references.items()})
         rows[name] = pool(by_speaker, own, 1, sim_id) if named else by_speaker[speakers[0].name]
-    for who in speakers:
-        scale = found[who.name].scale.with_codec(by_speaker[who.name], track.rule)
-        found[who.name] = replace(found[who.name], scale=scale)
-    scales = {name: reference.scale for name, reference in found.items()}
+    scales = {name: item.scale.with_limits(by_speaker[name]) for name, item in voices.items()}
     scale = pooled_scale(scales, sim_id) if named else scales[speakers[0].name]
-    return _Measured(rows, found, scale, speakers)
+    kept = {name: Reference(item.voice, scales[name]) for name, item in voices.items()}
+    return _Measured(rows, kept, scale, speakers)
 
 
 def _speakers_record(track: Track, measured: _Measured) -> Record:
@@ -252,6 +335,7 @@ def _speakers_record(track: Track, measured: _Measured) -> Record:
                 "ceiling": reference.scale.ceiling.as_dict(),
                 "codec_ceiling": reference.scale.codec_ceiling.as_dict(),
                 "floor": reference.scale.floor.as_dict(),
+                "separation": reference.scale.separation,
             }
             for name, reference in measured.references.items()
         },
@@ -267,8 +351,11 @@ def _write_reference(
     summaries = {}
     for name, rows in measured.rows.items():
         write_rows(corpus.reference / name, rows)
+        scale = measured.scale
+        if name == "real":  # has passed no codec: it has no place between floor and ceiling
+            scale = replace(scale, ceiling=NOTHING, codec_ceiling=NOTHING, ceiling_by_duration=())
         summaries[name] = {
-            split: summarise(found, track.rule, measured.scale)
+            split: summarise(found, track.rule, scale)
             for split in HELD_OUT
             if (found := [row for row in rows if row.split == split])
         }
@@ -281,8 +368,7 @@ def _write_reference(
     for who in measured.speakers:
         reference = measured.references[who.name]
         reference.voice.write(corpus.voice_of(who.folder))
-        if reference.coded is not None:
-            reference.coded.write(corpus.coded_voice_of(who.folder))
+        if who.is_named:
             reference.scale.write(corpus.scale_of(who.folder))
     write_json(corpus.scale, record)
     return summaries

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
+from voxadapt.core.lineage import SPEAKING, check_made, sealed
 from voxadapt.core.params import Params
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult, stage
+from voxadapt.pipeline.candidates import check_weights, find_candidate
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.finalists import finalists, second_opinion
 from voxadapt.pipeline.speak_and_score import score_split
+from voxadapt.pipeline.stored_scores import read_recordings
 from voxadapt.pipeline.tracks import speaker_track
 from voxadapt.scoring.rows import read_scores
 from voxadapt.selection.confirm import confirm
+from voxadapt.selection.usable import unconfirmed, usable
 
 
 @stage("confirm")
@@ -22,9 +26,13 @@ def run(params: Params) -> StageResult:
     Raises:
         UserError: When nothing has been chosen, or a checkpoint is gone.
     """
-    track, context = speaker_track(params), open_context(params)
+    track = speaker_track(params)
+    inputs = [paths.SELECTION, track.corpus.made_by_audit, track.corpus.made_reference]
+    check_made(inputs, params)
     decision = read_record(paths.SELECTION, "select")
     chosen = decision["chosen"]
+    check_weights(find_candidate(track, chosen))
+    context = open_context(params)
     folders = {name: paths.CONFIRMATION / name for name in finalists(paths.CONFIRMATION, chosen)}
     rows = {}
     for name, folder in folders.items():
@@ -33,6 +41,21 @@ def run(params: Params) -> StageResult:
     record = confirm(
         rows["base"], rows[chosen], track.rule, scale=track.read_scale(), selection=decision
     )
+    can = decision["measurable"]
+    record = unconfirmed(record, can)
+    codec = read_recordings(track, "codec")
+    record["usable"] = usable(
+        rows[chosen], codec, track.read_scale(), can, track.rule, params.usable
+    )
     record["second_asr"] = second_opinion(track, context, rows, folders, chosen)
+    record = sealed(
+        record,
+        "confirm",
+        files=[paths.CONFIRMATION],
+        inputs=inputs,
+        params=params,
+        keys=(*SPEAKING, "asr.second", "usable"),
+    )
     write_json(paths.CONFIRM, record)
-    return StageResult(record["sentence"], record)
+    said = [record["sentence"], record["usable"]["sentence"]]
+    return StageResult(" ".join(filter(None, said)), record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +18,12 @@ class Reference:
     """What a speaker's clips are compared with.
 
     Attributes:
-        voice: Held-out recordings.
+        voice: Held-out recordings after the codec.
         scale: Ceiling, floor and rate of speech.
-        coded: The same recordings after the codec; None where nobody is to be told apart.
     """
 
     voice: VoiceReference
     scale: SimilarityScale
-    coded: VoiceReference | None = None
 
 
 def read_references(corpus: Corpus, speakers: Sequence[Speaker]) -> dict[str, Reference]:
@@ -38,7 +36,6 @@ def read_references(corpus: Corpus, speakers: Sequence[Speaker]) -> dict[str, Re
         who.name: Reference(
             read_voice(corpus.voice_of(who.folder)),
             read_scale(corpus.scale_of(who.folder)),
-            read_voice(corpus.coded_voice_of(who.folder)) if who.is_named else None,
         )
         for who in speakers
     }
@@ -68,7 +65,10 @@ def read_scale(path: Path) -> SimilarityScale:
     return SimilarityScale.from_dict(read_record(path, "codes"))
 
 
-def coded_voices(references: dict[str, Reference]) -> dict[str, VoiceReference] | None:
-    """Return everybody's coded recordings by name; None where there is a single speaker."""
-    found = {name: ref.coded for name, ref in references.items() if ref.coded is not None}
-    return found or None
+def voices_to_tell_apart(
+    references: Mapping[str, Reference], speakers: Sequence[Speaker]
+) -> dict[str, VoiceReference] | None:
+    """Return everybody's reference by name; None where there is a single speaker."""
+    if not speakers[0].is_named:
+        return None
+    return {name: reference.voice for name, reference in references.items()}

@@ -10,12 +10,14 @@ from voxadapt.core.params import Params
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.listening.pages import write_listening, write_votes
 from voxadapt.listening.votes import VOTES_FILE
+from voxadapt.pipeline.finished import check_finished, speaker_records
 from voxadapt.reporting.speaker_page import write_report
 
 
 @stage("report")
 def run(params: Params) -> StageResult:
     """Write the listening pages and the report page from what the other stages wrote."""
+    check_finished(speaker_records(params), params)
     listen(params)
     write_report(params)
     return StageResult(f"The report is {paths.REPORT}.", paths.REPORT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
+from voxadapt.core.lineage import MADE, check_made, sealed
 from voxadapt.core.params import Params, epoch_number
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
@@ -15,9 +16,11 @@ from voxadapt.pipeline.stored_scores import (
     read_recordings,
     read_selection_scores,
     set_aside_unlisted,
+    what_can_be_measured,
 )
 from voxadapt.pipeline.tracks import speaker_track
 from voxadapt.selection.select import select
+from voxadapt.selection.usable import without_verdict
 
 
 @stage("select")
@@ -29,6 +32,13 @@ def run(params: Params) -> StageResult:
     """
     track = speaker_track(params)
     set_aside_unlisted(track.candidates, paths.SCORES, paths.SCORE_METRICS)
+    inputs = [
+        track.corpus.made_by_audit,
+        track.corpus.made_reference,
+        paths.MADE_BY_TRAIN,
+        *(paths.SCORES / name / MADE for name in track.candidates),
+    ]
+    check_made(inputs, params)
     sentences, speakers = selection_sentences(track), track.speakers()
     takes = track.score.takes * len(speakers)
     scores = {
@@ -45,9 +55,18 @@ def run(params: Params) -> StageResult:
         codec=read_recordings(track, "codec"),
         kept=kept_speakers(track.model, speakers),
     ) | blind_spots(track)
-    write_json(paths.SELECTION, decision)
+    decision = without_verdict(decision, what_can_be_measured(track))
     rows = [_epoch_row(item, decision["chosen"]) for item in decision["candidates"]]
     write_plot_table(paths.EPOCHS_TABLE, rows)
+    decision = sealed(
+        decision,
+        "select",
+        files=[paths.EPOCHS_TABLE],
+        inputs=inputs,
+        params=params,
+        keys=("select", "measurable"),
+    )
+    write_json(paths.SELECTION, decision)
     return StageResult(decision["reason"], decision)
 
 

@@ -13,7 +13,7 @@ from voxadapt.generation.synthesis import speak_candidate
 from voxadapt.pipeline.candidates import Candidate, find_candidate
 from voxadapt.pipeline.context import ROOT, Context
 from voxadapt.pipeline.measuring import Measuring
-from voxadapt.pipeline.references import coded_voices, read_references, read_scale
+from voxadapt.pipeline.references import read_references, read_scale, voices_to_tell_apart
 from voxadapt.pipeline.sentences import SentenceSet, selection_sentences, track_sentences
 from voxadapt.pipeline.speaking import Speaking, load_speaking
 from voxadapt.pipeline.tracks import Track
@@ -54,7 +54,7 @@ def speak_and_score(
     """
     speakers = track.speakers()
     references = read_references(track.corpus, speakers)
-    coded = coded_voices(references)
+    others = voices_to_tell_apart(references, speakers)
     measuring = Measuring(context, sentences.asr, track.score)
     rows: dict[str, list[ScoreRow]] = {}
     for one in speaking:
@@ -76,7 +76,7 @@ def speak_and_score(
         )
         clips = [clip.model_copy(update={"candidate": candidate.name}) for clip in clips]
         reference = references[who.name]
-        rows[who.name] = measuring.rows(clips, reference.voice, reference.scale, coded)
+        rows[who.name] = measuring.rows(clips, reference.voice, reference.scale, others)
     return _write(track, speakers, rows, folder)
 
 

@@ -10,6 +10,7 @@ from voxadapt.core.files import set_aside
 from voxadapt.core.records import Record, read_record
 from voxadapt.pipeline.candidates import Candidate
 from voxadapt.pipeline.tracks import HELD_OUT, Track
+from voxadapt.scoring.measurable import measurable
 from voxadapt.scoring.rows import ScoreRow, Sentence, read_scores
 
 
@@ -54,6 +55,13 @@ def set_aside_unlisted(listed: Collection[str], scores: Path, metrics: Path) -> 
     kept = paths.work_dir() / "unlisted"
     for path in sorted(unlisted):
         set_aside(path, kept / path)
+
+
+def what_can_be_measured(track: Track) -> Record:
+    """Ask of a track's recordings whether recogniser and reference can measure anything."""
+    recordings = {name: read_recordings(track, name) for name in ("real", "codec")}
+    separation = track.read_scale()["separation"]
+    return measurable(recordings, separation, track.rule.error_metric, track.limits)
 
 
 def read_recordings(track: Track, name: str) -> list[ScoreRow]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import read_jsonl
+from voxadapt.core.files import cached_sha256, read_jsonl
+from voxadapt.core.lineage import MAX_PROBLEMS
 from voxadapt.core.params import (
     AsrParams,
     AuditParams,
     DataParams,
+    MeasurableParams,
     ModelParams,
     Params,
     ScoreParams,
@@ -41,6 +43,7 @@ class Track:
         split: Shares and salt of the splits.
         score: Sampling and scoring.
         rule: How a candidate is chosen.
+        limits: Beyond which nothing can be measured.
         candidates: Names of the candidates that are scored, the Base first.
         speaker_name: Who speaks clips that name nobody.
         tag: Language that adapted models are asked for.
@@ -55,6 +58,7 @@ class Track:
     split: SplitParams
     score: ScoreParams
     rule: SelectParams
+    limits: MeasurableParams
     candidates: tuple[str, ...]
     speaker_name: str
     tag: str
@@ -88,6 +92,7 @@ def speaker_track(params: Params) -> Track:
         split=params.split,
         score=params.score,
         rule=params.select,
+        limits=params.measurable,
         candidates=params.candidate_names,
         speaker_name=params.train.speaker_name,
         tag=params.train.language,
@@ -115,11 +120,33 @@ def language_track(params: Params) -> Track:
         split=language.split,
         score=params.score,
         rule=language.select,
+        limits=params.measurable,
         candidates=language.candidates,
         speaker_name=language.name,
         tag=language.name,
         codes_command="language data",
     )
+
+
+def check_recordings(track: Track) -> None:
+    """Refuse recordings that are not those that the audit accepted.
+
+    Raises:
+        UserError: Naming each of them.
+    """
+    again = "Run `voxadapt audit`, or `voxadapt language data`, again, or restore the file."
+    problems = []
+    for row in track.accepted():
+        try:
+            fine = cached_sha256(row.audio) == row.audio_sha256
+        except OSError:
+            fine = False
+        if not fine:
+            expected = "the recording that was audited"
+            problems.append(Problem(row.audio, expected, "another, or none", again))
+    if problems:
+        title = f"{len(problems)} recordings have changed since the audit."
+        raise UserError(problems[:MAX_PROBLEMS], title)
 
 
 def read_accepted(corpus: Corpus) -> list[Utterance]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from voxadapt.core import launch, paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_folder, write_json
+from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
 from voxadapt.core.stage import StageResult, stage
@@ -31,6 +32,8 @@ def run(params: Params, num_epochs: int | None = None) -> StageResult:
         UserError: For data or parameters that cannot be trained.
     """
     track, context = speaker_track(params), open_context(params)
+    inputs = [track.corpus.made_by_audit, track.corpus.made_by_codes]
+    check_made(inputs, params)
     utterances = track.accepted()
     model_path = resolve_model(track.model)
     arrays = read_corpus_codes(model_path, utterances, track.corpus)
@@ -59,6 +62,14 @@ def run(params: Params, num_epochs: int | None = None) -> StageResult:
             {"epoch": 0, "model": track.model.base, "base_sha256": base_sha256},
         )
         write_json(paths.TRAIN_METRICS, result.metrics)
+        write_made(
+            paths.MADE_BY_TRAIN,
+            "train",
+            [paths.CHECKPOINTS, paths.TRAIN_LOG, paths.TRAIN_METRICS],
+            inputs,
+            params,
+            ("model.base", "model.revision", "train"),
+        )
     launch.destroy_process_group()
     last = result.checkpoints[-1].name
     whose = ", ".join(who.name for who in speakers)

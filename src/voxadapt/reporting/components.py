@@ -35,6 +35,12 @@ NUM_OPEN_SENTENCES = 3
 NUM_EXTREMES = 3  # of each kind
 
 
+def measurable(selection: Record) -> bool:
+    """Tell whether recogniser and reference could measure anything, as far as a record says."""
+    can = selection.get("measurable")
+    return can is None or bool(can["measurable"])
+
+
 @cache
 def environment() -> Environment:
     """Return the Jinja environment of the reports, with their filters."""
@@ -80,8 +86,11 @@ def shared_parts(params: Params, records: Records, seeds: Mapping[str, int]) -> 
     sentences = grid(
         records.rows, (*PSEUDO, *names), params.report.max_grid_sentences, metric, chosen
     )
+    can = selection.get("measurable")
     return {
         "params": params,
+        "banner": "" if can is None else can["sentence"],
+        "usable": _usable(records.confirm.get("usable")),
         "selection": selection,
         "confirm": records.confirm,
         "chosen": chosen,
@@ -100,6 +109,18 @@ def shared_parts(params: Params, records: Records, seeds: Mapping[str, int]) -> 
         "audit": audit_facts(records.audit, records.clips),
         "codes": facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
         "provenance": provenance(params, records, seeds),
+    }
+
+
+def _usable(record: Record | None) -> Record | None:
+    """Return words, tone and reasons of how good the choice is; None where it was not judged."""
+    if record is None or record["state"] == "unknown":
+        return None
+    opening, _, reasons = record["sentence"].partition(":")
+    return {
+        "words": opening.rstrip("."),
+        "tone": {"ready": "good", "with_care": "unsure", "not_yet": "bad"}[record["state"]],
+        "reasons": reasons.strip(),
     }
 
 

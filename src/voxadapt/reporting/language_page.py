@@ -106,7 +106,8 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         decision_rows=decision_rows(records.decision),
         sizes=size_rows(records.stage1, records.stage2),
         trained=_trained(records),
-        arms=arm_rows(records.arms),
+        arms=arm_rows(records.arms, selection["evaluator"]),
+        old_arms=old_arms(records.arms, selection["evaluator"]),
         stages=_stages(records),
         texts=records.texts,
         text_findings=text_findings(records.texts, records.text_rows),
@@ -134,6 +135,8 @@ def lede(language: LanguageParams, records: LanguageRecords) -> str:
     """Say in three sentences what is gained, on unseen sentences, and what it costs."""
     confirm, selection = records.confirm, records.selection
     metric = confirm["error_metric"]
+    if not components.measurable(selection):
+        return str(selection["reason"])
     name = spoken(language.name)
     count = f"{confirm['num_texts']} unseen sentences"
     base, ours = (components.point_of(confirm, metric, side) for side in ("base", "chosen"))
@@ -415,12 +418,35 @@ def _size_row(stage: str, what: str, trained: int, present: int, total: int) -> 
     }
 
 
-def arm_rows(arms: Record | None) -> list[dict[str, str]]:
-    """Return every answer to what must learn a language, the Base first; empty without arms."""
-    if arms is None or not arms["arms"]:
+def _measured_alike(arm: Record, evaluator: Record) -> bool:
+    """Tell whether an arm was measured by what measured this page; generation may differ."""
+    found = arm.get("evaluator", {})
+    return all(found.get(key) == evaluator[key] for key in ("norm_id", "asr_id", "sim_id"))
+
+
+def old_arms(arms: Record | None, evaluator: Record) -> list[str]:
+    """Name the arms whose figures are an older harness's and cannot stand beside today's."""
+    listed = [] if arms is None or not arms["arms"] else [arms["base"], *arms["arms"]]
+    return [
+        arm.get("title") or title(arm["name"])
+        for arm in listed
+        if not _measured_alike(arm, evaluator)
+    ]
+
+
+def arm_rows(arms: Record | None, evaluator: Record) -> list[dict[str, str]]:
+    """Return every answer to what must learn a language, the Base first; empty without arms.
+
+    Args:
+        arms: What `voxadapt compare` wrote.
+        evaluator: Of the selection; arms that something else measured are left out.
+    """
+    listed = [] if arms is None else [arms["base"], *arms["arms"]]
+    listed = [arm for arm in listed if _measured_alike(arm, evaluator)]
+    if len(listed) < 2:
         return []
     rows = []
-    for arm in (arms["base"], *arms["arms"]):
+    for arm in listed:
         memory = arm.get("forgetting")
         share, seconds = arm.get("share"), arm.get("seconds")
         rows.append(

@@ -60,6 +60,8 @@ def write_report(params: Params, root: str | Path = ".") -> Path:
 def lede(params: Params, records: SpeakerRecords) -> str:
     """Say in one sentence what the choice gains, on the sentences that no decision has seen."""
     selection, confirm = records.selection, records.confirm
+    if not components.measurable(selection):
+        return str(selection["reason"])
     name = tables.title(selection["chosen"]).lower()
     several = len(selection.get("speakers", ()))
     voice = f"its {several} speakers" if several > 1 else params.train.speaker_name

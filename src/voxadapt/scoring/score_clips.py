@@ -465,7 +465,7 @@ def summarise(
     if scale is not None and median_speech is not None:
         matched = scale.ceiling_at(median_speech)
     counts = Counter(flag for row in rows for flag in row.flags)
-    ceiling = None if scale is None else scale.ceiling.point
+    ceiling = None if scale is None else scale.top.point
     intervals = sample.intervals(weights, params.confidence, ceiling, floor)
     return {
         "schema": "voxadapt-summary/1",

@@ -5,10 +5,12 @@ loudness, voice activity detection and 1.6 s partials. The LSTM runs on the part
 at once, spectra are taken in one call a clip, and window and mel filters are built once. What then
 remains is the LSTM's arithmetic at the processor's own limit: see benchmarks/RESULTS.md.
 
-The reference is the centroid of the speaker's held-out real clips: never a training clip, never
-the clip that conditions the zero-shot model. A cosine means little alone, so it stands between the
-*floor* (other voices against the centroid) and the *ceiling* (each real clip against the centroid
-of the others). Label it `SIM-resemblyzer`; it is not comparable with other encoders' figures.
+The reference is the centroid of the speaker's held-out clips: never a training clip, never the clip
+that conditions the zero-shot model. The codec colours every voice that passes it, so what a model
+says is compared with recordings that have passed it too, and so are the clips between which a
+cosine stands: the *floor* (other voices against the centroid) and the *ceiling* (each of the
+speaker's clips against the centroid of the others). The ceiling of recordings among themselves is
+shown beside them. Label it `SIM-resemblyzer`; it is not comparable with other encoders' figures.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import librosa
 import numpy as np
@@ -58,7 +61,7 @@ from voxadapt.scoring.statistics import (
 from voxadapt.scoring.windows import VoiceLimits, voice_limits
 
 LABEL = "SIM-resemblyzer"
-SCHEMA = "voxadapt-similarity/1"
+SCHEMA = "voxadapt-similarity/2"
 DURATIONS_S = (1.0, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0)
 PARTIALS_PER_SECOND = 1.3  # default of embed_utterance
 MIN_COVERAGE = 0.75
@@ -69,6 +72,7 @@ FFT_SIZE = RATE_HZ * hparams.mel_window_length // 1000
 HOP = RATE_HZ * hparams.mel_window_step // 1000
 
 Wave = NDArray[np.float32]
+Audio = str | Path | tuple[Wave, int]  # a file, or samples with their rate in hertz
 
 
 def speech_only(wav: Wave, sample_rate_hz: int) -> Wave:
@@ -152,12 +156,12 @@ class Embedder:
         self.device = worker_device(device)
         self.reload = partial(Embedder, self.device)
 
-    def prepare(self, audio: str | Path | tuple[Wave, int]) -> Wave:
+    def prepare(self, audio: Audio) -> Wave:
         """Return the speech of a file, or of samples with their rate, at 16 kHz."""
         wav, sample_rate_hz = audio if isinstance(audio, tuple) else read_audio(audio)
         return speech_only(wav, sample_rate_hz)
 
-    def embed(self, clips: Sequence[str | Path | tuple[Wave, int]]) -> list[VoicePrint]:
+    def embed(self, clips: Sequence[Audio]) -> list[VoicePrint]:
         """Embed files, or samples with their rate."""
         return self.embed_speech([self.prepare(clip) for clip in clips])
 
@@ -231,7 +235,7 @@ class Embedder:
 
 @dataclass(frozen=True)
 class VoiceReference:
-    """The speaker's held-out real clips as embeddings.
+    """The speaker's held-out clips as embeddings.
 
     Attributes:
         ids: Ids of the clips, sorted.
@@ -355,11 +359,16 @@ class SimilarityScale:
     Attributes:
         sim_id: Identity of encoder and reference.
         reference_ids: The real clips in the centroid.
-        ceiling: Real clips against the centroid of the others.
-        ceiling_by_duration: (seconds, mean, n): the same with speech cut to that length.
-        codec_ceiling: Codec round trip of the real clips against the same centroids.
-        floor: Clips of other voices against the centroid.
+        ceiling: Recordings against the centroid of the other recordings.
+        ceiling_by_duration: (seconds, mean, n): the upper end of the scale with speech cut to that
+            length.
+        codec_ceiling: Codec round trips against the centroid of the other round trips; unknown
+            where the clips to be scored have passed no codec.
+        floor: Clips of other voices against the centroid, coded where the reference is.
         floor_by_speaker: (speaker, mean, n).
+        separation: In which share of pairs a clip of the speaker is more like its others than a
+            clip of another voice is: 1 where no stranger comes near, .5 where nobody is told
+            apart. None where there are no other voices.
         rate: The speaker's rate on real clips.
         limits: What the speaker's own coded clips reach, for flags; None where it is not known.
     """
@@ -371,12 +380,18 @@ class SimilarityScale:
     codec_ceiling: Interval
     floor: Interval
     floor_by_speaker: tuple[tuple[str, float, int], ...]
+    separation: float | None
     rate: SpeechRate
     limits: VoiceLimits | None = None
 
+    @property
+    def top(self) -> Interval:
+        """The upper end of the scale: the ceiling of clips like those that are scored."""
+        return self.ceiling if self.codec_ceiling.point is None else self.codec_ceiling
+
     def normalise(self, similarity: float | None) -> float | None:
         """Map a similarity to 0 at the floor and 1 at the ceiling; None where one is unknown."""
-        low, high = self.floor.point, self.ceiling.point
+        low, high = self.floor.point, self.top.point
         if similarity is None or low is None or high is None or high - low < 1e-6:
             return None
         return (similarity - low) / (high - low)
@@ -384,14 +399,13 @@ class SimilarityScale:
     def ceiling_at(self, speech_s: float) -> float | None:
         """Return the ceiling for clips of this length, between the measured lengths."""
         if not self.ceiling_by_duration:
-            return self.ceiling.point
+            return self.top.point
         seconds, means, _ = zip(*self.ceiling_by_duration, strict=True)
         return float(np.interp(speech_s, seconds, means))
 
-    def with_codec(self, rows: Sequence[ScoreRow], params: SelectParams) -> SimilarityScale:
-        """Add the codec's ceiling and the voice's limits from the scored round-trip clips."""
-        values = [(row.text_id, row.sim) for row in rows if row.sim is not None]
-        return replace(self, codec_ceiling=_mean(values, params), limits=voice_limits(rows))
+    def with_limits(self, rows: Sequence[ScoreRow]) -> SimilarityScale:
+        """Add the voice's limits from the scored round-trip clips."""
+        return replace(self, limits=voice_limits(rows))
 
     def as_dict(self) -> Record:
         """Return the JSON record."""
@@ -412,6 +426,7 @@ class SimilarityScale:
                 {"speaker": speaker, "point": rounded(mean), "n": n}
                 for speaker, mean, n in self.floor_by_speaker
             ],
+            "separation": rounded(self.separation),
             "rate": {
                 "offset_s": rounded(self.rate.offset_s),
                 "seconds_per_char": rounded(self.rate.seconds_per_char),
@@ -445,6 +460,7 @@ class SimilarityScale:
             floor_by_speaker=tuple(
                 (item["speaker"], item["point"], item["n"]) for item in values["floor_by_speaker"]
             ),
+            separation=values["separation"],
             rate=SpeechRate(**values["rate"]),
             limits=VoiceLimits(**values["limits"]) if values.get("limits") else None,
         )
@@ -454,74 +470,126 @@ class SimilarityScale:
         write_json(path, self.as_dict())
 
 
+class MeasuredVoice(NamedTuple):
+    """A speaker as it was measured.
+
+    Attributes:
+        voice: What clips are compared with: coded recordings where there are such.
+        scale: Ceiling, floor and rate.
+        recordings: The recordings themselves; the same as `voice` where nothing was coded.
+    """
+
+    voice: VoiceReference
+    scale: SimilarityScale
+    recordings: VoiceReference
+
+
 def build_scale(
     embedder: Embedder,
     real: Sequence[EvalClip],
-    other_voices: Mapping[str, Sequence[Path]],
+    other_voices: Mapping[str, Sequence[Audio]],
     params: SelectParams,
     *,
     root: Path,
     min_speech_s: float,
     excluded_sha256: Collection[str] = (),
-) -> tuple[VoiceReference, SimilarityScale]:
+    coded: Mapping[str, Audio] | None = None,
+) -> MeasuredVoice:
     """Measure the speaker's reference, ceiling, floor and rate.
 
     Args:
         embedder: The encoder.
         real: The speaker's held-out recordings (selection and confirmation splits).
-        other_voices: Clips of other voices by speaker; empty leaves the floor unknown.
+        other_voices: Clips of other voices by speaker, coded where `coded` is given; empty leaves
+            the floor unknown.
         params: Bootstrap size, confidence and seed.
         root: Folder that relative paths start from.
         min_speech_s: Clips with less speech are left out.
         excluded_sha256: Hashes of files that must not enter the reference: the clip that
             conditions the zero-shot model, and training clips.
+        coded: Codec round trip of each recording by text id; None where the clips that will be
+            compared have passed no codec.
 
     Raises:
         UserError: When fewer than three held-out clips can be used.
     """
     excluded = set(excluded_sha256)
     paths = {clip.text_id: root / clip.wav for clip in real}
-    usable = sorted(key for key, path in paths.items() if sha256_file(path) not in excluded)
-    audio = {key: read_audio(paths[key]) for key in usable}
-    speech = {key: embedder.prepare(audio[key]) for key in usable}
-    speech = {key: wav for key, wav in speech.items() if len(wav) >= min_speech_s * RATE_HZ}
-    if len(speech) < MIN_REFERENCE_CLIPS:
-        raise UserError(
-            Problem(
-                "held-out real clips",
-                f"at least {MIN_REFERENCE_CLIPS} with {min_speech_s} s of speech each",
-                f"{len(speech)} of {len(paths)}",
-                "Raise split.selection_share or split.confirmation_share, or add recordings.",
-            ),
-            "Similarity has no reference.",
-        )
-    prints = embedder.embed_speech(list(speech.values()))
-    vectors = np.stack([item.embedding for item in prints if item.embedding is not None])
-    reference = VoiceReference(tuple(speech), vectors, embedder.id)
-    to_others = [
-        (key, reference.similarity(vector, leave_out=key))
-        for key, vector in zip(speech, vectors, strict=True)
-    ]
-    floor = _similarity_of_others(embedder, reference, other_voices, min_speech_s)
+    audio = {key: read_audio(p) for key, p in paths.items() if sha256_file(p) not in excluded}
+    recordings, speech = _reference(embedder, audio, len(paths), min_speech_s)
+    ceiling, codec_ceiling, voice = _to_others(recordings), NOTHING, recordings
+    own, compared = ceiling, speech
+    if coded is not None:
+        round_trips = {key: coded[key] for key in recordings.ids}
+        voice, compared = _reference(embedder, round_trips, len(paths), min_speech_s)
+        own = _to_others(voice)
+        codec_ceiling = _mean(own, params)
+    strangers = _similarity_of_others(embedder, voice, other_voices, min_speech_s)
     # A number is longer than its digits: such sentences say nothing about seconds per character.
     clips = {clip.text_id: clip for clip in real}
     timed = [key for key in speech if clips[key].slice == "ranked"] or list(speech)
     scale = SimilarityScale(
-        sim_id=reference.sim_id,
-        reference_ids=reference.ids,
-        ceiling=_mean(to_others, params),
-        ceiling_by_duration=_ceiling_by_duration(embedder, reference, speech),
-        codec_ceiling=NOTHING,
-        floor=_mean([(name, value) for name, found in floor.items() for value in found], params),
+        sim_id=voice.sim_id,
+        reference_ids=voice.ids,
+        ceiling=_mean(ceiling, params),
+        ceiling_by_duration=_ceiling_by_duration(embedder, voice, compared),
+        codec_ceiling=codec_ceiling,
+        floor=_mean(
+            [(name, value) for name, found in strangers.items() for value in found], params
+        ),
         floor_by_speaker=tuple(
-            (name, float(np.mean(found)), len(found)) for name, found in floor.items()
+            (name, float(np.mean(found)), len(found)) for name, found in strangers.items()
+        ),
+        separation=separation(
+            [value for _, value in own], [value for found in strangers.values() for value in found]
         ),
         rate=fit_rate(
             [measure_shape(*audio[key]).spoken_s for key in timed],
             [len(characters(normalise(clips[key].text, clips[key].lang))) for key in timed],
         ),
     )
-    return reference, scale
+    return MeasuredVoice(voice, scale, recordings)
+
+
+def separation(own: Sequence[float], others: Sequence[float]) -> float | None:
+    """Return in which share of pairs an own similarity exceeds another's; a tie counts half."""
+    if not own or not others:
+        return None
+    gaps = np.subtract.outer(np.asarray(own, float), np.asarray(others, float))
+    return float(np.mean((gaps > 0) + 0.5 * (gaps == 0)))
+
+
+def _reference(
+    embedder: Embedder, clips: Mapping[str, Audio], num_clips: int, min_speech_s: float
+) -> tuple[VoiceReference, dict[str, Wave]]:
+    """Embed the clips of one voice that have enough speech; return their speech beside.
+
+    Raises:
+        UserError: When fewer than three have.
+    """
+    speech = {key: embedder.prepare(clips[key]) for key in sorted(clips)}
+    speech = {key: wav for key, wav in speech.items() if len(wav) >= min_speech_s * RATE_HZ}
+    if len(speech) < MIN_REFERENCE_CLIPS:
+        raise UserError(
+            Problem(
+                "held-out clips, as recorded and after the codec",
+                f"at least {MIN_REFERENCE_CLIPS} with {min_speech_s} s of speech each",
+                f"{len(speech)} of {num_clips}",
+                "Raise split.selection_share or split.confirmation_share, or add recordings.",
+            ),
+            "Similarity has no reference.",
+        )
+    prints = embedder.embed_speech(list(speech.values()))
+    vectors = np.stack([item.embedding for item in prints if item.embedding is not None])
+    return VoiceReference(tuple(speech), vectors, embedder.id), speech
+
+
+def _to_others(voice: VoiceReference) -> list[tuple[str, float]]:
+    """Compare each clip of a reference with the centroid of the others."""
+    return [
+        (key, voice.similarity(vector, leave_out=key))
+        for key, vector in zip(voice.ids, voice.embeddings, strict=True)
+    ]
 
 
 def _ceiling_by_duration(
@@ -548,7 +616,7 @@ def _ceiling_by_duration(
 def _similarity_of_others(
     embedder: Embedder,
     reference: VoiceReference,
-    other_voices: Mapping[str, Sequence[Path]],
+    other_voices: Mapping[str, Sequence[Audio]],
     min_speech_s: float,
 ) -> dict[str, list[float]]:
     """Compare clips of other voices with the reference, by speaker; those without speech drop."""
@@ -562,33 +630,6 @@ def _similarity_of_others(
         if values:
             found[speaker] = values
     return found
-
-
-def build_reference(embedder: Embedder, clips: Sequence[EvalClip], root: Path) -> VoiceReference:
-    """Embed clips of one voice as a reference.
-
-    Args:
-        embedder: The encoder.
-        clips: Of the voice.
-        root: Folder that relative paths start from.
-
-    Raises:
-        UserError: When fewer than two have a voice: one can be left out of the others.
-    """
-    prints = embedder.embed([root / clip.wav for clip in clips])
-    found = {
-        clip.text_id: item.embedding
-        for clip, item in zip(clips, prints, strict=True)
-        if item.embedding is not None
-    }
-    if len(found) < 2:
-        raise UserError(
-            Problem("held-out clips through the codec", "at least 2 with a voice", str(len(found)),
-                    "Add recordings, or raise split.selection_share."),
-            "Similarity has no reference.",
-        )  # fmt: skip
-    keys = sorted(found)
-    return VoiceReference(tuple(keys), np.stack([found[key] for key in keys]), embedder.id)
 
 
 def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> SimilarityScale:
@@ -617,6 +658,7 @@ def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> Similari
         return Interval(point, point - low, point + high, sum(part.n for part in parts))
 
     values = list(scales.values())
+    separations = [scale.separation for scale in values if scale.separation is not None]
     return SimilarityScale(
         sim_id=sim_id,
         reference_ids=tuple(sorted(key for scale in values for key in scale.reference_ids)),
@@ -625,6 +667,7 @@ def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> Similari
         codec_ceiling=average([scale.codec_ceiling for scale in values]),
         floor=average([scale.floor for scale in values]),
         floor_by_speaker=(),
+        separation=min(separations) if len(separations) == len(values) else None,
         rate=SpeechRate(
             float(np.mean([scale.rate.offset_s for scale in values])),
             float(np.mean([scale.rate.seconds_per_char for scale in values])),

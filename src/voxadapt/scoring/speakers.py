@@ -157,11 +157,23 @@ class SpeakerScores:
         self._intervals: dict[tuple[str, str | None], dict[str, Interval]] = {}
 
     def level(self, name: str, speaker: str | None = None) -> float | None:
-        """Return `ceiling`, `codec_ceiling` or `floor` of similarity; None where it is unknown."""
+        """Return a level of similarity; None where it is unknown.
+
+        Args:
+            name: `ceiling`, `codec_ceiling`, `floor`, or `top`: the upper end of the scale, which
+                is the codec's ceiling where there is one.
+            speaker: One of several; None: all together.
+        """
         scale = self._scale
         if speaker is not None:
             scale = (scale or {}).get("speakers", {}).get(speaker)
-        return None if scale is None else scale[name]["point"]
+        if scale is None:
+            return None
+        if name == "top":
+            coded = self.level("codec_ceiling", speaker)
+            return self.level("ceiling", speaker) if coded is None else coded
+        point: float | None = scale[name]["point"]
+        return point
 
     def levels(self, speaker: str | None = None) -> Record:
         """Return ceilings and floor of similarity for the record."""
@@ -174,7 +186,7 @@ class SpeakerScores:
             self._intervals[name, speaker] = self.samples[name][speaker].intervals(
                 self.weights,
                 self._params.confidence,
-                self.level("ceiling", speaker),
+                self.level("top", speaker),
                 self.level("floor", speaker),
             )
         return self._intervals[name, speaker]
@@ -203,7 +215,7 @@ class SpeakerScores:
         if self._params.primary != "similarity":
             return Worst(tuple(part.error for part in parts), (0.0,) * len(parts), False)
         ceilings = [
-            0.0 if speaker is None else self.level("ceiling", speaker) or 0.0
+            0.0 if speaker is None else self.level("top", speaker) or 0.0
             for speaker in self.speakers
         ]
         return Worst(tuple(part.sim for part in parts), tuple(ceilings), True)

@@ -99,7 +99,7 @@ def _measures(scores: SpeakerScores, name: str, earlier: Record) -> Record:
     for key in MEASURES:
         difference = None
         if key == "sim_norm":
-            ends = scores.level("ceiling"), scores.level("floor")
+            ends = scores.level("top"), scores.level("floor")
             difference = calibrated(scores.difference("sim", name, BASE), *ends, difference=True)
         elif key.endswith("_raw"):  # without an interval, as in `Sample.intervals`
             found = scores.difference(key, name, BASE)

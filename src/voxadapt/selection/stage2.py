@@ -31,6 +31,7 @@ def decide_stage2(
     codec_rows: Sequence[ScoreRow],
     params: Stage2Params,
     select: SelectParams,
+    can: Record | None = None,
 ) -> Record:
     """Decide by the scores of Stage 1 whether the code predictor is to be trained.
 
@@ -40,6 +41,7 @@ def decide_stage2(
             candidate spoke are left out.
         params: The rule.
         select: Error metric, bootstrap and confidence.
+        can: What `measurable` returns: where nothing can be measured the data decide nothing.
 
     Returns:
         The JSON-ready content of `decision.json`: `decision` is what the data say, `acts` what is
@@ -59,7 +61,8 @@ def decide_stage2(
     found, _ = paired_difference(ours.error, theirs.error, weights, confidence)
     # What is published decides, so that the last bits of a sum do not.
     gap = found.as_dict(with_se=True)
-    decision = _decide(gap, params.max_gap)
+    measurable = can is None or can["measurable"]
+    decision = _decide(gap, params.max_gap) if measurable else "undecided"
     acts = {
         "auto": params.if_undecided if decision == "undecided" else decision,
         "always": "run",
@@ -100,10 +103,12 @@ def decide_stage2(
         "gap": gap,
         "num_texts": num_texts,
         "num_texts_needed": (
-            _texts_needed(gap, params.max_gap) if decision == "undecided" else None
+            _texts_needed(gap, params.max_gap) if decision == "undecided" and measurable else None
         ),
     }
     record["reason"] = wording.stage2_reason(record)
+    if can is not None and not measurable:
+        record["reason"] = f"{can['sentence']} {wording.stage2_unmeasured(record)}"
     return record
 
 

@@ -237,6 +237,7 @@ VERDICTS = {  # words, tone
     "not_confirmed": ("Not confirmed on unseen sentences", "unsure"),
     "contradicted": ("Contradicted on unseen sentences", "bad"),
     "base_kept": ("The Base is kept", "unsure"),
+    "not_measurable": ("Cannot be measured here", "bad"),
 }
 
 
@@ -258,6 +259,7 @@ def headline(confirm: Record, name: str, keep: str) -> str:
         "cost_not_excluded": f"{name} is {better}; {costs} is not excluded.",
         "not_confirmed": f"Do not rely on {name}: its gain is not confirmed.",
         "contradicted": f"Do not use {name}: unseen sentences contradict the choice.",
+        "not_measurable": "It cannot be measured here: nothing is decided.",
     }[confirm["verdict"]]
     return said[:1].upper() + said[1:]
 
@@ -307,10 +309,12 @@ def _side(difference: Record) -> int:
 
 
 def caution(confirm: Record) -> str:
-    """Say what a user of the choice must know; nothing where it is confirmed or the Base."""
-    if confirm["verdict"] in ("confirmed", "base_kept"):
-        return ""
-    return f" {confirm['sentence']}"
+    """Say what a user of the choice must know; nothing where it is confirmed and good enough."""
+    said = [] if confirm["verdict"] in ("confirmed", "base_kept") else [confirm["sentence"]]
+    good = confirm.get("usable")
+    if good is not None and good["state"] == "not_yet":
+        said.append(good["sentence"])
+    return "".join(f" {sentence}" for sentence in said)
 
 
 def base_confirmed(measures: Record, metric: str, num_texts: int) -> str:
@@ -452,6 +456,15 @@ def stage2_reason(record: Record) -> str:
             "the Base's own rows."
         )
     return " ".join(sentences)
+
+
+def stage2_unmeasured(record: Record) -> str:
+    """Say what becomes of Stage 2 where the gap cannot be measured."""
+    done = "runs" if record["acts"] == "run" else "is skipped"
+    why = f"stage2.mode: {record['mode']}"
+    if record["mode"] == "auto":
+        why = f"stage2.if_undecided: {record['rule']['if_undecided']}"
+    return f"Stage 2 is undecided and {done} because of {why}."
 
 
 # --- the source language -------------------------------------------------------------------------

@@ -221,7 +221,7 @@ class _Harness:
         speaker = _Speaker(reference, notes=self._notes(recordings, len(usable)))
         clips = self._recorded_clips(recordings)
         if min(len(usable), len(clips)) >= MIN_REFERENCE_CLIPS:
-            speaker.reference, speaker.scale = build_scale(
+            speaker.reference, speaker.scale, _ = build_scale(
                 self.embedder, clips, others, self.select,
                 root=self.root, min_speech_s=self.params.min_speech_s,
             )  # fmt: skip

@@ -19,6 +19,7 @@ from voxadapt import __version__
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import set_usual_mode, sha256_file, write_atomic, write_json
+from voxadapt.core.lineage import check_made
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.params import Params, SelectParams, candidate_name, in_stage2, language_section
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
@@ -35,7 +36,7 @@ from voxadapt.model.checkpoint import (
     tensors_sha256,
 )
 from voxadapt.model.delta import DELTA, Delta, materialise, write_delta
-from voxadapt.pipeline.candidates import check_name, find_checkpoint, find_delta
+from voxadapt.pipeline.candidates import check_name, check_weights, find_checkpoint, find_delta
 from voxadapt.scoring.rows import read_scores, rows_sha
 from voxadapt.selection import wording
 from voxadapt.tools.exported import (
@@ -101,9 +102,13 @@ def export_speaker(
     """
     _check_terms(terms)
     _check_out(out, force)
+    check_made([paths.SELECTION])
     decision = read_record(paths.SELECTION, "select")
     name = _candidate(decision, candidate, "voxadapt export epoch-1")
     checkpoint = find_checkpoint(params.model, name)
+    check_weights(checkpoint)
+    if name == decision["chosen"]:
+        check_made([paths.CONFIRM])
     source, base, sha = checkpoint.folder, checkpoint.base, checkpoint.sha
     scores = _scores(decision, name, paths.CONFIRM, paths.CONFIRMATION / name, "confirm", sha)
     meta = read_meta(source)
@@ -158,11 +163,15 @@ def export_language(
     language = language_section(params)
     _check_terms(terms)
     _check_out(out, force)
+    check_made([paths.LANGUAGE_SELECTION])
     decision = read_record(paths.LANGUAGE_SELECTION, "language confirm")
     entry = None if arm is None else _arm(arm, candidate)
     if entry is None:
         name = _candidate(decision, candidate, "voxadapt language export epoch-1")
         found = find_delta(params.model, name)
+        check_weights(found)
+        if name == decision["chosen"]:
+            check_made([paths.LANGUAGE_CONFIRM])
     else:
         name = f"{arm}, {entry['epoch']}"
         folder = paths.LANGUAGE_ARMS / entry["name"] / "deltas" / entry["epoch"]
@@ -226,6 +235,12 @@ def _candidate(decision: Record, candidate: str | None, example: str) -> str:
     name = candidate
     if name is None:
         name = decision["chosen"]
+        if not decision.get("measurable", {"measurable": True})["measurable"]:
+            raise UserError(
+                Problem("the decision", "one that could be measured", decision["reason"],
+                        f"Mend that, or name an epoch all the same: `{example}`."),
+                "There is nothing to export: it cannot be measured which model is the best.",
+            )  # fmt: skip
         if name == "base":
             raise UserError(
                 Problem("the decision", "an adapted model", f"base. {decision['reason']}",

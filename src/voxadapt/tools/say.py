@@ -7,12 +7,13 @@ from pathlib import Path
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
+from voxadapt.core.lineage import check_made
 from voxadapt.core.params import Params
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.data.speakers import Speaker, choose_speakers
 from voxadapt.data.text import special_tokens
-from voxadapt.pipeline.candidates import BASE, check_name, find_candidate
+from voxadapt.pipeline.candidates import BASE, check_name, check_weights, find_candidate
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.selection import wording
 
@@ -45,6 +46,7 @@ def say(
     track = speaker_track(params)
     note = ""
     if candidate is None:
+        check_made([paths.SELECTION], params)
         name = read_record(paths.SELECTION, "select")["chosen"]
         note = _caution(paths.CONFIRM, name)
     else:
@@ -66,6 +68,8 @@ def say_language(
     _require_words(text)
     _require_sound_file(output)
     track = language_track(params)
+    if candidate is None:
+        check_made([paths.LANGUAGE_SELECTION], params)
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
     note = "" if candidate else _caution(paths.LANGUAGE_CONFIRM, name)
     tag = "auto" if name == BASE else track.tag
@@ -92,6 +96,7 @@ def _say(
     from voxadapt.pipeline.speaking import load_speaking
 
     candidate = find_candidate(track, name)
+    check_weights(candidate)
     one = next(load_speaking(track, candidate, (speaker,), open_context(params)))
     check_voice(one.tts, one.voice, tag)
     seconds_per_token = track.score.max_seconds_per_token

@@ -161,4 +161,5 @@ def _entry(name: str, folder: Path) -> Record:
         "name": name,
         **{key: found[TARGET][key] for key in shown},
         "source_cer": found[SOURCE]["cer"],
+        "evaluator": found[TARGET]["evaluator"],
     }

@@ -10,11 +10,17 @@ from voxadapt.core.params import Params
 from voxadapt.core.records import Record
 from voxadapt.pipeline.candidates import BASE, Candidate
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET, source_sentences, target_sentences
-from voxadapt.pipeline.stored_scores import blind_spots, read_recordings, read_selection_scores
+from voxadapt.pipeline.stored_scores import (
+    blind_spots,
+    read_recordings,
+    read_selection_scores,
+    what_can_be_measured,
+)
 from voxadapt.pipeline.tracks import language_track
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.selection.forgetting import forgetting
 from voxadapt.selection.select import select
+from voxadapt.selection.usable import without_verdict
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class LanguageScores:
     ) -> Record:
         """Choose by the rule of the language; see `select`."""
         track = language_track(self.params)
-        return select(
+        decision = select(
             self.target,
             track.rule,
             start=start,
@@ -49,6 +55,7 @@ class LanguageScores:
             codec=read_recordings(track, "codec"),
             setting=setting,
         ) | blind_spots(track)
+        return without_verdict(decision, what_can_be_measured(track))
 
     def forgotten(self, chosen: str) -> Record:
         """Compare each candidate's source language with the Base's; see `forgetting`."""

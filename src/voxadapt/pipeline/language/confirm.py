@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
+from voxadapt.core.lineage import MADE, SPEAKING_LANGUAGE, check_made, sealed
 from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
@@ -14,9 +15,11 @@ from voxadapt.pipeline.language.choosing import read_language_scores
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET
 from voxadapt.pipeline.language.speak_and_score import score_languages
 from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
+from voxadapt.pipeline.stored_scores import read_recordings
 from voxadapt.pipeline.tracks import language_track
 from voxadapt.scoring.rows import read_scores
 from voxadapt.selection.confirm import confirm
+from voxadapt.selection.usable import unconfirmed, usable
 
 
 @stage("language_confirm")
@@ -26,10 +29,23 @@ def run(params: Params) -> StageResult:
     Raises:
         UserError: When a candidate's scores are missing, stale or by another evaluator.
     """
+    track = language_track(params)
+    corpus = [track.corpus.made_by_audit, track.corpus.made_reference]
+    inputs = [*corpus, paths.LANGUAGE_CHOICE1, paths.MADE_BY_STAGE1, paths.MADE_BY_STAGE2_SCORES]
+    inputs += [paths.LANGUAGE_SCORES / name / MADE for name in track.candidates]
+    check_made(inputs, params)
     decision = _choose(params)
-    write_json(paths.LANGUAGE_SELECTION, decision)
     _write_epochs_table(params, decision["stage2_ran"])
-    track, context, chosen = language_track(params), open_context(params), decision["chosen"]
+    decision = sealed(
+        {key: value for key, value in decision.items() if key != "made"},
+        "language confirm",
+        files=[paths.LANGUAGE_EPOCHS_TABLE],
+        inputs=inputs,
+        params=params,
+        keys=("language.select", "measurable"),
+    )
+    write_json(paths.LANGUAGE_SELECTION, decision)
+    context, chosen = open_context(params), decision["chosen"]
     rows, folders = {}, {}
     for name in finalists(paths.LANGUAGE_CONFIRMATION, chosen):
         folder = paths.LANGUAGE_CONFIRMATION / name
@@ -40,10 +56,26 @@ def run(params: Params) -> StageResult:
     record = confirm(
         rows[BASE], rows[chosen], track.rule, scale=track.read_scale(), selection=decision
     )
+    can = decision["measurable"]
+    record = unconfirmed(record, can)
+    codec = read_recordings(track, "codec")
+    record["usable"] = usable(
+        rows[chosen], codec, track.read_scale(), can, track.rule, params.usable
+    )
     record["second_asr"] = second_opinion(track, context, rows, folders, chosen)
+    record = sealed(
+        record,
+        "language confirm",
+        files=[paths.LANGUAGE_CONFIRMATION],
+        inputs=[paths.LANGUAGE_SELECTION, *corpus],
+        params=params,
+        keys=(*SPEAKING_LANGUAGE, "asr.second", "usable"),
+    )
     write_json(paths.LANGUAGE_CONFIRM, record)
     warning = decision["forgetting"].get("warning")
-    said = f"{decision['reason']} {record['sentence']}"
+    said = " ".join(
+        filter(None, [decision["reason"], record["sentence"], record["usable"]["sentence"]])
+    )
     return StageResult(said + (f" {warning}" if warning else ""), record)
 
 

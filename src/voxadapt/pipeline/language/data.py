@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from voxadapt.core import paths
 from voxadapt.core.compat import import_qwen_tts
 from voxadapt.core.errors import Problem, UserError
@@ -14,9 +16,8 @@ from voxadapt.data.respelling import load_respelling
 from voxadapt.data.text import dominant_script, fold_text
 from voxadapt.data.texts import audit_texts, outside_vocabulary, read_texts, write_texts
 from voxadapt.model.tokens import language_name_problems
-from voxadapt.pipeline.audit import audit_track
-from voxadapt.pipeline.codes import encode_track
-from voxadapt.pipeline.context import open_context
+from voxadapt.pipeline.audit import audit_track, record_audit
+from voxadapt.pipeline.codes import encode_corpus
 from voxadapt.pipeline.tracks import language_track, read_accepted
 
 
@@ -58,6 +59,14 @@ def audit(params: Params) -> StageResult:
         problems += error.problems
     if problems or recordings is None or texts is None:
         raise UserError(problems, f"The data of {language.name} cannot be used.")
+    record_audit(
+        params,
+        language_track(params),
+        "language data",
+        ("language.audit", "language.split", "language.asr_language", "language.name"),
+        [Path(language.text), Path(language.respelling)],
+        [paths.LANGUAGE_TEXT_METRICS],
+    )
     return StageResult(f"{recordings.sentence} {texts.sentence}", texts.values)
 
 
@@ -70,10 +79,10 @@ def _audit_recordings(params: Params) -> StageResult:
 def codes(params: Params) -> StageResult:
     """Extract codes of the recordings; score them and their codec round trip."""
     respelling = load_respelling(language_section(params).respelling)
-    return encode_track(
+    return encode_corpus(
+        params,
         language_track(params),
-        open_context(params),
-        params.codes.batch_seconds,
+        ("language.asr_language",),
         [grapheme.letters for grapheme in respelling.graphemes],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
+from voxadapt.core.lineage import MADE, check_made, sealed
 from voxadapt.core.params import Params, language_section
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate
@@ -22,6 +23,13 @@ def run(params: Params) -> StageResult:
     """
     track, language = language_track(params), language_section(params)
     set_aside_unlisted(track.candidates, paths.LANGUAGE_SCORES, paths.LANGUAGE_SCORE_METRICS)
+    inputs = [
+        track.corpus.made_by_audit,
+        track.corpus.made_reference,
+        paths.MADE_BY_STAGE1,
+        *(paths.LANGUAGE_SCORES / name / MADE for name in track.candidates),
+    ]
+    check_made(inputs, params)
     scores = read_language_scores(
         params,
         {paths.LANGUAGE_SCORES / name: find_candidate(track, name) for name in track.candidates},
@@ -29,8 +37,19 @@ def run(params: Params) -> StageResult:
     choice = scores.choose(what="adapt it")
     chosen = choice["chosen"]
     choice["forgetting"] = scores.forgotten(chosen)
+    keys = ("language.select", "measurable")
+    choice = sealed(choice, "language decide", inputs=inputs, params=params, keys=keys)
     write_json(paths.LANGUAGE_CHOICE1, choice)
     codec = read_recordings(track, "codec")
-    decision = decide_stage2(scores.target[chosen], codec, language.stage2, track.rule)
+    decision = decide_stage2(
+        scores.target[chosen], codec, language.stage2, track.rule, choice["measurable"]
+    )
+    decision = sealed(
+        decision,
+        "language decide",
+        inputs=[paths.LANGUAGE_CHOICE1],
+        params=params,
+        keys=("language.stage2.mode", "language.stage2.max_gap", "language.stage2.if_undecided"),
+    )
     write_json(paths.LANGUAGE_DECISION, decision)
     return StageResult(f"{choice['reason']} {decision['reason']}", decision)

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from voxadapt.core import paths
 from voxadapt.core.files import sha256_file, sha256_folder
+from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import LanguageParams, Params, ScoreParams, language_section
+from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
@@ -35,8 +37,18 @@ def run(params: Params) -> StageResult:
         UserError: When the texts or the model cannot be had.
     """
     language = language_section(params)
+    inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_by_codes]
+    check_made(inputs, params)
     readings = read_texts(params, language)
     readings.write(paths.LANGUAGE_READINGS)
+    write_made(
+        paths.MADE_BY_READINGS,
+        "language readings",
+        [paths.LANGUAGE_READINGS],
+        inputs,
+        params,
+        ("model.base", "model.revision", "language.stage1.readings", "language.stage1.objective"),
+    )
     num_source = sum(text.is_source for text in readings.texts)
     return StageResult(
         f"{len(readings.texts) - num_source} readings of texts in {language.name}, {num_source} in "

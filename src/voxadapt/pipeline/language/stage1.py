@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from voxadapt.core import paths
 from voxadapt.core.files import sha256_folder, write_atomic, write_json
+from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import LanguageParams, Params, language_section
+from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.manifest import Utterance
@@ -49,12 +51,23 @@ def run(params: Params) -> StageResult:
         UserError: For data or parameters that cannot be trained.
     """
     language = language_section(params)
+    inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_by_codes, paths.MADE_BY_READINGS]
+    check_made(inputs, params)
     output = Output(paths.LANGUAGE_STAGE1, paths.LANGUAGE_STAGE1_LOG)
     result = train_rows(params, language, output, Readings.read(paths.LANGUAGE_READINGS))
     write_json(paths.LANGUAGE_STAGE1_METRICS, result)
     write_json(
         paths.LANGUAGE_STAGE1 / "base" / "meta.json",
         {"epoch": 0, "model": params.model.base, "base_sha256": result["base_sha256"]},
+    )
+    written = [paths.LANGUAGE_STAGE1, paths.LANGUAGE_STAGE1_METRICS, paths.LANGUAGE_STAGE1_LOG]
+    write_made(
+        paths.MADE_BY_STAGE1,
+        "language stage1",
+        [path for path in written if path.exists()],
+        inputs,
+        params,
+        ("model.base", "model.revision", "language.stage1", "language.init", "language.row"),
     )
     return StageResult(
         f"Stage 1 ({language.stage1.objective}): {result['num_rows']} rows, "

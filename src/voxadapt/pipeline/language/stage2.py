@@ -6,7 +6,9 @@ import shutil
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_atomic, write_json
+from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.params import Params, language_section
+from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_candidate
@@ -23,9 +25,26 @@ def run(params: Params) -> StageResult:
     Raises:
         UserError: When nothing was decided yet, or the epoch of Stage 1 is gone.
     """
+    check_made([paths.LANGUAGE_DECISION], params)
     decision = read_record(paths.LANGUAGE_DECISION, "language decide")
     if decision["acts"] != "run":
-        return _skip(decision)
+        result = _skip(decision)
+    else:
+        result = _adapt(params, decision)
+    # Another gap alone does not run this stage again: what it was made from is whether it acts.
+    write_made(
+        paths.MADE_BY_STAGE2,
+        "language stage2",
+        [paths.LANGUAGE_STAGE2, paths.LANGUAGE_STAGE2_METRICS, paths.LANGUAGE_STAGE2_LOG],
+        [LANGUAGE.made_by_audit, LANGUAGE.made_by_codes],
+        params,
+        ("model.base", "model.revision", "language.stage2.lr", "language.stage2.num_epochs"),
+    )
+    return result
+
+
+def _adapt(params: Params, decision: Record) -> StageResult:
+    """Train every epoch of Stage 2."""
     paths.LANGUAGE_STAGE2_SKIPPED.unlink(missing_ok=True)
     track, options = language_track(params), language_section(params).stage2
     chosen = decision["stage1"]["candidate"]

@@ -6,7 +6,9 @@ import shutil
 
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
+from voxadapt.core.lineage import SPEAKING_LANGUAGE, check_made, write_made
 from voxadapt.core.params import Params, language_section
+from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate
@@ -22,6 +24,21 @@ def run(params: Params) -> StageResult:
     Raises:
         UserError: When an earlier stage has not run.
     """
+    inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_reference]
+    check_made([*inputs, paths.MADE_BY_STAGE2], params)
+    result = _score(params)
+    write_made(
+        paths.MADE_BY_STAGE2_SCORES,
+        "language stage2-score",
+        [paths.LANGUAGE_STAGE2_SCORES],
+        inputs,
+        params,
+        SPEAKING_LANGUAGE,
+    )
+    return result
+
+
+def _score(params: Params) -> StageResult:
     folder, skipped = paths.LANGUAGE_STAGE2_SCORES, paths.LANGUAGE_STAGE2_SKIPPED
     if skipped.is_file():
         record = read_record(skipped, "language stage2")

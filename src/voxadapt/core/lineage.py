@@ -1,0 +1,191 @@
+"""What a stage wrote, and from what: so that nothing edited since goes unseen.
+
+A stage ends with a `made` record: the hash of every file that it wrote, of the records of the
+stages before it, and the parameters that shaped the result. It lies beside the files (`made.json`)
+or is a key of the stage's own record (`selection.json`), and is sealed with a hash of itself.
+Whoever reads the files holds them to it first. This finds mistakes, mixed runs and damage; it is
+no protection against somebody who makes the records anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import cached_sha256, read_json, write_json
+from voxadapt.core.provenance import fingerprint
+from voxadapt.core.records import Record
+
+MADE = "made.json"
+SCHEMA = "voxadapt-made/1"
+TITLE = "What was written before does not fit together."
+MAX_PROBLEMS = 20
+#: Parameters that shape what a candidate says and how it is scored.
+SPEAKING = (
+    "model.base", "model.revision", "score", "asr.model", "asr.language", "train.language",
+    "train.speaker_name", "data.ref_text",
+)  # fmt: skip
+#: The same of a language's candidates.
+SPEAKING_LANGUAGE = (
+    "model.base", "model.revision", "score", "asr.model", "language.name",
+    "language.asr_language", "language.ref_text", "language.source",
+)  # fmt: skip
+
+
+def sealed(
+    record: Record,
+    command: str,
+    *,
+    files: Iterable[Path] = (),
+    inputs: Iterable[Path] = (),
+    params: BaseModel | None = None,
+    keys: Sequence[str] = (),
+) -> Record:
+    """Return a record with what it was made from, and its seal.
+
+    Args:
+        record: What the stage found; empty for a `made.json`.
+        command: The `voxadapt` command that makes it again.
+        files: Files that the stage wrote besides, or folders of them.
+        inputs: Records with seals that it read.
+        params: All parameters.
+        keys: Sections or keys of them that shaped the result, such as `score` or `asr.model`.
+    """
+    values = {} if params is None else _flat(params.model_dump(mode="json"))
+    made: Record = {
+        "schema": SCHEMA,
+        "command": command,
+        "files": {path.as_posix(): cached_sha256(path) for path in _files(files)},
+        "from": {path.as_posix(): cached_sha256(path) for path in inputs},
+        "params": {
+            name: value
+            for name, value in values.items()
+            if any(name == key or name.startswith(f"{key}.") for key in keys)
+        },
+    }
+    whole = record | {"made": made}
+    return record | {"made": made | {"seal": _seal(whole)}}
+
+
+def write_made(
+    path: Path,
+    command: str,
+    files: Iterable[Path],
+    inputs: Iterable[Path] = (),
+    params: BaseModel | None = None,
+    keys: Sequence[str] = (),
+) -> None:
+    """Write the `made.json` of a stage that leaves a folder; arguments as of `sealed`."""
+    path.unlink(missing_ok=True)
+    made = sealed({}, command, files=files, inputs=inputs, params=params, keys=keys)
+    write_json(path, made)
+
+
+def check_made(
+    paths: Iterable[Path], params: BaseModel | None = None, within: Path | None = None
+) -> None:
+    """Refuse files that are not those that their stages wrote, or that do not fit each other.
+
+    Args:
+        paths: Records with a seal: `made.json` and the like.
+        params: All parameters; held to those that the records were made with.
+        within: Hash only the files below this folder.
+
+    Raises:
+        UserError: Naming each file or parameter, and the command that makes it again.
+    """
+    problems = [problem for path in paths for problem in faults(path, params, within)]
+    if problems:
+        shown = list(dict.fromkeys(problems))
+        raise UserError(shown[:MAX_PROBLEMS], TITLE)
+
+
+def faults(
+    path: Path, params: BaseModel | None = None, within: Path | None = None, strict: bool = False
+) -> Iterator[Problem]:
+    """Yield what does not fit a record with a seal; arguments as of `check_made`.
+
+    Args:
+        path: The record.
+        params: All parameters.
+        within: Hash only the files below this folder.
+        strict: Miss inputs that are not there; they need not all be on this machine.
+    """
+    try:
+        record = read_json(path)
+        made = record["made"]
+        seal, command, files, inputs = (made[key] for key in ("seal", "command", "files", "from"))
+        texts = [seal, command, *files, *files.values(), *inputs, *inputs.values()]
+        if made["schema"] != SCHEMA or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"schema {made['schema']!r}")
+        values = dict(made["params"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        nothing = isinstance(error, FileNotFoundError)
+        found = "nothing" if nothing else f"no such record ({type(error).__name__})"
+        fix = "Run the stage that writes it again: `voxadapt status` names it, or `dvc repro`."
+        yield Problem(path.as_posix(), "a record of what its stage wrote", found, fix)
+        return
+    again = f"Run `voxadapt {command}` again."
+    if _seal(record) != seal:
+        expected = f"what `voxadapt {command}` wrote"
+        yield Problem(path.as_posix(), expected, "something that was changed since", again)
+        return
+    for name, sha in files.items():
+        if within is None or Path(name).is_relative_to(within):
+            fix = again
+            if command.endswith(("train", "stage1", "stage2")):
+                fix = f"Restore it (`dvc checkout {path.parent.as_posix()}`), or train again."
+            yield from _changed(name, sha, f"what `voxadapt {command}` wrote", fix)
+    for name, sha in inputs.items():
+        if not strict and not Path(name).exists():
+            continue
+        yield from _changed(name, sha, f"what {path.as_posix()} was made from", again)
+    if params is not None:
+        now = _flat(params.model_dump(mode="json"))
+        for name, value in values.items():
+            if now.get(name) != value:
+                expected = f"{_shown(value)}, with which {path.as_posix()} was made"
+                fix = f"Run `voxadapt {command}` again, or set it back."
+                yield Problem(f"params.yaml: {name}", expected, _shown(now.get(name)), fix)
+
+
+def _changed(name: str, sha: str, expected: str, fix: str) -> Iterator[Problem]:
+    try:
+        found = cached_sha256(name)
+    except OSError as error:
+        what = "nothing" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        yield Problem(name, expected, what, fix)
+        return
+    if found != sha:
+        yield Problem(name, expected, "something that was changed since", fix)
+
+
+def _files(paths: Iterable[Path]) -> list[Path]:
+    """List files, and those below folders; nothing that DVC or a record adds."""
+    found: set[Path] = set()
+    for path in paths:
+        found |= {p for p in path.rglob("*") if p.is_file()} if path.is_dir() else {path}
+    return sorted(path for path in found if path.name not in (MADE, ".gitignore"))
+
+
+def _seal(record: Record) -> str:
+    made = {key: value for key, value in record["made"].items() if key != "seal"}
+    return fingerprint(record | {"made": made}, 64)
+
+
+def _flat(tree: Record, prefix: str = "") -> Record:
+    """Return the leaves of nested sections by their dotted names."""
+    flat: Record = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,93 @@
+"""Whether anything can be measured: does the recogniser hear, does the reference tell voices apart?
+
+Every gate and decision answers, whatever it is fed. So it is asked first of recordings whose words
+and voice are known: what the recogniser mishears of them, as recorded and after the codec, and how
+often a coded recording is more like the speaker's others than a stranger's clip is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from voxadapt.core.params import MeasurableParams
+from voxadapt.core.records import Record
+from voxadapt.scoring.rows import ScoreRow, ranked
+from voxadapt.scoring.statistics import rounded
+
+SOUNDS = {"real": "as recorded", "codec": "after the codec"}
+
+
+def measurable(
+    recordings: Mapping[str, Sequence[ScoreRow]],
+    separation: float | None,
+    metric: str,
+    limits: MeasurableParams,
+) -> Record:
+    """Judge recogniser and reference by the speaker's held-out recordings.
+
+    Args:
+        recordings: Rows of `real` and `codec`, of all splits; empty ones judge nothing.
+        separation: `SimilarityScale.separation`; None where there are no other voices.
+        metric: `wer` or `cer`.
+        limits: From the parameters.
+
+    Returns:
+        `measurable`; `recogniser` and `reference`, each with its figures, its limit and `fine`
+        (None where it is unknown); what is wrong and what to do as `sentence`, empty where all is
+        well. Errors are shares of the reference units, capped at 1 a clip.
+    """
+    rows = {name: ranked(found) for name, found in recordings.items()}
+    errors = {name: _error(found, metric) for name, found in rows.items() if found}
+    deaf = [name for name, error in errors.items() if error > limits.max_error]
+    other = _heard_as_other(rows.get("real", ()))
+    apart = None if separation is None else separation >= limits.min_separation
+    problems = []
+    if deaf:
+        heard = " and ".join(f"{100 * errors[name]:.0f} % of them {SOUNDS[name]}" for name in deaf)
+        unit = "words" if metric == "wer" else "characters"
+        also = ""
+        if other is not None and other > 0.5:
+            also = f", and it takes {100 * other:.0f} % of the recordings for another language"
+        problems.append(
+            f"Cannot be measured with this recogniser: of the {unit} of real recordings it gets "
+            f"{heard} wrong{also} (measurable.max_error: {limits.max_error:g}). Check the language "
+            "that it is told, take another asr.model, or a Whisper that was fine-tuned on the "
+            "language."
+        )
+    if apart is False:
+        problems.append(
+            "Cannot be measured with this reference: a recording after the codec is more like the "
+            f"speaker's others than a stranger's clip is in {100 * (separation or 0):.0f} % of "
+            f"pairs only (measurable.min_separation: {limits.min_separation:g}). Check the codec "
+            "and the recordings, and that data.other_voices are other people's."
+        )
+    return {
+        "measurable": not problems,
+        "recogniser": {
+            "metric": metric,
+            **{name: rounded(errors.get(name)) for name in SOUNDS},
+            "n": {name: len(found) for name, found in rows.items()},
+            "heard_as_other_language": rounded(other),
+            "limit": limits.max_error,
+            "fine": not deaf if errors else None,
+        },
+        "reference": {
+            "separation": rounded(separation),
+            "limit": limits.min_separation,
+            "fine": apart,
+        },
+        "sentence": " ".join(problems),
+    }
+
+
+def _error(rows: Sequence[ScoreRow], metric: str) -> float:
+    """Return edits, at most all units of a clip, over reference units."""
+    if metric == "wer":
+        return sum(r.words.capped_edits for r in rows) / sum(r.ref_words for r in rows)
+    return sum(r.chars.capped_edits for r in rows) / sum(r.ref_chars for r in rows)
+
+
+def _heard_as_other(rows: Sequence[ScoreRow]) -> float | None:
+    """Return the share of clips that the recogniser takes for another language by itself."""
+    told = [row.lid != row.lang for row in rows if row.lid is not None]
+    return sum(told) / len(told) if told else None
