@@ -34,7 +34,7 @@ NUM_CALIBRATION, NUM_CLEAN, NUM_PLANTED = 160, 200, 64
 SEAM = RATE_HZ // 100  # samples over which two voices meet
 SENTENCES_OF_A_SET = 20  # that melody is compared on, as few as a small test set has
 LEAST_RATIO, LEAST_SHIFT_ST = 0.9, 0.5  # what a change must exceed, with its whole interval
-CLIPS_IN_A_LONG_ONE = 8
+CLIPS_IN_A_LONG_ONE, PAUSE_S = 8, 0.4
 KINDS = (
     "another voice for the first second",
     "a slow change to another voice",
@@ -110,7 +110,7 @@ def long_clips(
     others: Mapping[str, Sequence[Wave]] | None,
     generator: np.random.Generator,
 ) -> list[Wave]:
-    """Join recordings to long clips; the last but one of each in another voice, if any is given."""
+    """Join recordings, with pauses; the last but one of each clip in another voice, if given."""
     found = []
     for start in range(0, len(waves) - CLIPS_IN_A_LONG_ONE + 1, CLIPS_IN_A_LONG_ONE // 2):
         parts = [_trimmed(wave) for wave in waves[start : start + CLIPS_IN_A_LONG_ONE]]
@@ -118,7 +118,8 @@ def long_clips(
             names = sorted(others)
             clips = others[names[len(found) % len(names)]]
             parts[-2] = _as_loud(_trimmed(clips[int(generator.integers(len(clips)))]), parts[0])
-        found.append(np.concatenate(parts))
+        pause = np.zeros(round(PAUSE_S * RATE_HZ), np.float32)
+        found.append(np.concatenate([piece for part in parts for piece in (part, pause)]))
     return found
 
 
@@ -281,7 +282,6 @@ def melody(meter: Meter, clean: Sequence[Wave], rows: Sequence[ScoreRow], seed: 
     sets = {
         "resynthesised without a change": (
             "f0_range_st",
-            1.0,
             lambda w, f: flatten(w, f, 256, 1.0),
         ),
         "range cut by 45 %": ("f0_range_st", lambda w, f: flatten(w, f, 256, 0.55)),

@@ -33,7 +33,7 @@ from voxadapt.scoring.statistics import (
 
 SCHEMA = "voxadapt-recogniser/1"
 MIN_HEARD = 10  # times that a sound must have been said
-MIN_DISTANCE = 0.5  # sounds whose transcripts differ less than this cannot be told apart
+MIN_DISTANCE = 0.6  # sounds whose transcripts differ less than this cannot be told apart
 MAX_LISTED = 10  # pairs of sounds in the record, the hardest first
 NUM_RESAMPLES = 500
 OTHER = "other"
