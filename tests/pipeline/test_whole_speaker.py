@@ -61,6 +61,18 @@ def test_second_repro_runs_nothing(project: Path) -> None:
     assert "up to date" in printed
 
 
+def test_a_finished_run_verifies_until_something_is_edited(project: Path) -> None:
+    assert "are what the stages wrote" in voxadapt(project, "verify")
+    rows = project / "artifacts" / "scores" / "epoch-1" / "rows.jsonl"
+    text = rows.read_bytes()
+    rows.unlink()  # a link into DVC's cache is not written through
+    rows.write_bytes(text.replace(b'"take": 0', b'"take": 1', 1))
+    for command in ("verify", "select", "report"):
+        assert "voxadapt score epoch-1" in voxadapt(project, command, code=2)
+    rows.write_bytes(text)
+    voxadapt(project, "verify")
+
+
 def test_dvc_shows_metrics_and_plots(project: Path) -> None:
     table = run(project, "dvc", "metrics", "show")
     assert "base.json" in table

@@ -26,6 +26,7 @@ from voxadapt.cli.app import app
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, read_jsonl, sha256_folder, write_json, write_jsonl
+from voxadapt.core.lineage import sealed, write_made
 from voxadapt.core.paths import LANGUAGE, SPEAKER
 from voxadapt.core.provenance import fingerprint
 from voxadapt.model.checkpoint import export_checkpoint, iterate_weights, tensors_sha256
@@ -108,7 +109,19 @@ def project(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     root = tmp_path / "project"
     shutil.copytree(original, root)
     monkeypatch.chdir(root)
+    write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])
+    write_made(paths.MADE_BY_STAGE1, "language stage1", [paths.LANGUAGE_STAGE1])
+    for record in (
+        paths.SELECTION, paths.CONFIRM, paths.LANGUAGE_SELECTION, paths.LANGUAGE_CONFIRM,
+    ):  # fmt: skip
+        seal(record)
     return root
+
+
+def seal(path: Path, **changes: Any) -> None:
+    """Write a record as its stage does, with other values in it."""
+    found = {key: value for key, value in read_json(path).items() if key != "made"}
+    write_json(path, sealed(found | changes, path.stem))
 
 
 @pytest.fixture
@@ -276,8 +289,7 @@ def test_a_delta_that_was_changed_or_is_of_another_base_is_refused(
 
 
 def test_the_base_is_not_exported_unless_an_epoch_is_named(project: Path, params: Any) -> None:
-    decision = read_json(paths.SELECTION)
-    write_json(paths.SELECTION, decision | {"chosen": "base", "keep_base": True})
+    seal(paths.SELECTION, chosen="base", keep_base=True)
     with pytest.raises(UserError, match="keep the Base"):
         export_speaker(params, project / "out")
     with pytest.raises(UserError, match="published by its makers"):
@@ -296,16 +308,20 @@ def test_figures_of_another_checkpoint_are_refused(project: Path, params: Any) -
     meta = project / paths.CHECKPOINTS / "epoch-2" / "meta.json"
     text = meta.read_text()
     meta.write_text(text + " ")
+    with pytest.raises(UserError, match="train again"):
+        export_speaker(params, project / "out")
+    write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])  # another one, not confirmed
     with pytest.raises(UserError, match="voxadapt confirm"):
         export_speaker(params, project / "out")
     meta.write_text(text)
+    write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])
     rows = project / paths.CONFIRMATION / "epoch-2" / "rows.jsonl"
     listed = read_jsonl(rows)
     write_jsonl(rows, listed[:-1])
     with pytest.raises(UserError, match="figures of others"):
         export_speaker(params, project / "out")
     paths.CONFIRM.unlink()
-    with pytest.raises(UserError, match="voxadapt confirm"):
+    with pytest.raises(UserError, match=r"confirm\.json"):
         export_speaker(params, project / "out")
 
 

@@ -5,6 +5,7 @@ The file is also what `accelerate launch` runs: each process of the launch works
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -237,7 +238,7 @@ def test_the_train_stage_is_launched_and_leaves_what_one_process_leaves(
     assert done.stdout.count("2 checkpoints of speaker Aria") == 1, "one process speaks"
     assert "2 processes share each batch" in done.stderr
     assert sorted(p.name for p in (project / "artifacts/checkpoints").iterdir()) == [
-        "base", "epoch-1", "epoch-2"
+        "base", "epoch-1", "epoch-2", "made.json"
     ]  # fmt: skip
     metrics = json.loads((project / "reports/metrics/train.json").read_text())
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
@@ -251,6 +252,7 @@ def make_project(world: World, folder: Path) -> Path:
     from voxadapt.codec.store import write_codes
     from voxadapt.core import paths
     from voxadapt.core.files import sha256_folder
+    from voxadapt.core.lineage import write_made
     from voxadapt.data.manifest import write_manifest
 
     values = yaml.safe_load((PROJECT / "profiles" / "miniature.yaml").read_text(encoding="utf-8"))
@@ -264,6 +266,9 @@ def make_project(world: World, folder: Path) -> Path:
         folder / paths.CODES, folder / paths.CODES_INDEX, world.codes, world.utterances,
         sha256_folder(world.base / "speech_tokenizer"),
     )  # fmt: skip
+    with contextlib.chdir(folder):
+        write_made(paths.SPEAKER.made_by_audit, "audit", [paths.MANIFEST])
+        write_made(paths.SPEAKER.made_by_codes, "codes", [paths.CODES, paths.CODES_INDEX])
     return folder
 
 
