@@ -12,7 +12,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
@@ -111,7 +113,7 @@ def long_clips(
     generator: np.random.Generator,
 ) -> list[Wave]:
     """Join recordings, with pauses; the last but one of each clip in another voice, if given."""
-    found = []
+    found: list[Wave] = []
     for start in range(0, len(waves) - CLIPS_IN_A_LONG_ONE + 1, CLIPS_IN_A_LONG_ONE // 2):
         parts = [_trimmed(wave) for wave in waves[start : start + CLIPS_IN_A_LONG_ONE]]
         if others is not None:
@@ -173,14 +175,12 @@ class Meter:
         assert self.reference is not None
         [windows] = self.embedder.embed_windows([self.embedder.prepare((wave, RATE_HZ))])
         pitch = self.tracker.measure(wave, RATE_HZ)
-        return ScoreRow.model_construct(
-            text_id=name,
-            window_sims=self.reference.similarities(windows, leave_out),
-            f0_median_hz=pitch.median_hz,
-            f0_range_st=pitch.range_st,
-            f0_final_st=pitch.final_st,
-            f0_jump_st=pitch.jump_st,
-        )
+        values: dict[str, Any] = {
+            "text_id": name,
+            "window_sims": self.reference.similarities(windows, leave_out),
+            **{f"f0_{key}": value for key, value in asdict(pitch).items()},
+        }
+        return ScoreRow.model_construct(**values)
 
 
 def voices(data: Path) -> dict[str, list[Wave]]:

@@ -41,10 +41,10 @@ def pyin(wave: Wave) -> NDArray[np.float64]:
 def glide(generator: np.random.Generator) -> tuple[Wave, NDArray[np.float64]]:
     """Return two seconds of a voice-like glide, and F0 of each sample."""
     seconds = np.arange(2 * RATE_HZ) / RATE_HZ
-    ends = np.log(generator.uniform(80, 350, 2))
+    first, last = np.log(generator.uniform(80, 350, 2))
     depth, speed = generator.uniform(0, 2), generator.uniform(1, 4)
     vibrato = 2 ** (depth * np.sin(2 * np.pi * speed * seconds) / 12)
-    f0 = np.exp(np.linspace(*ends, len(seconds))) * vibrato
+    f0 = np.exp(np.linspace(first, last, len(seconds))) * vibrato
     phase = 2 * np.pi * np.cumsum(f0) / RATE_HZ
     wave = np.zeros(len(f0))
     for h in range(1, 20):

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -101,15 +102,14 @@ def heard(
         with torch.inference_mode():
             results = whisper.decode(model, features, transcriber._options(48))
         for number, ((_, text), result) in enumerate(zip(batch, results, strict=True)):
-            rows.append(
-                ScoreRow.model_construct(
-                    text_id=str(start + number),
-                    asr_id="planted",
-                    status="ok",
-                    text_norm=normalise(text, "en"),
-                    hyp_norm=normalise(result.text, "en"),
-                )
-            )
+            values: dict[str, Any] = {
+                "text_id": str(start + number),
+                "asr_id": "planted",
+                "status": "ok",
+                "text_norm": normalise(text, "en"),
+                "hyp_norm": normalise(result.text, "en"),
+            }
+            rows.append(ScoreRow.model_construct(**values))
     return rows
 
 

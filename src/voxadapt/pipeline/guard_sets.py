@@ -16,7 +16,7 @@ from voxadapt.core.params import OwnSentences, ScoreParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.strict_yaml import read_yaml
 from voxadapt.data.texts import read_texts
-from voxadapt.scoring.rows import CORPUS, GUARDS, Sentence, Slice
+from voxadapt.scoring.rows import GUARDS, Guard, Sentence
 
 FOLDER = Path(data.__file__).parent / "sets"
 LONGER = 0.5  # share of the corpus' characters that all sets may have together
@@ -36,7 +36,7 @@ def guard_sentences(
     Raises:
         UserError: When a set does not exist for the language, or a file cannot be read.
     """
-    wanted = [item for item in score.sets if item != CORPUS]
+    wanted: list[Guard | OwnSentences] = [item for item in score.sets if item != "corpus"]
     if not wanted:
         return []
     wanted.sort(key=lambda item: item != "long")  # one of them may need more than its part
@@ -44,7 +44,7 @@ def guard_sentences(
     known = {item.text for item in corpus}
     found: list[Sentence] = []
     for number, item in enumerate(wanted):
-        name: Slice = "own" if isinstance(item, OwnSentences) else item
+        name: Guard = "own" if isinstance(item, OwnSentences) else item
         left, taken = total / (len(wanted) - number), 0
         for text in _in_order(item, language, salt):
             if text in known or len(text) > (left if taken else total):
@@ -61,7 +61,7 @@ def guard_sentences(
     return found
 
 
-def _in_order(item: str | OwnSentences, language: str, salt: str) -> list[str]:
+def _in_order(item: Guard | OwnSentences, language: str, salt: str) -> list[str]:
     """Return a set's sentences: shipped ones by hash, a user's own in the order of the file."""
     if isinstance(item, OwnSentences):
         return _own(item.own)
@@ -90,6 +90,7 @@ def _shipped(name: str, language: str) -> list[str]:
     """Read a set that is shipped for a language."""
     path = FOLDER / f"{language}.yaml"
     sets = read_yaml(path) if path.is_file() else {}
+    assert isinstance(sets, dict)
     if name not in sets:
         there = ", ".join(key for key in GUARDS if key in sets) or "none"
         problem = Problem(f"score.sets: {name}", f"a set that is shipped for {language!r}: {there}",

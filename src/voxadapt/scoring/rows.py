@@ -28,9 +28,9 @@ FAILURE_FLAGS = ("hit_max_tokens", "empty_transcript", "rate_low", "rate_high")
 # A number can be written and read in several right ways, and no ASR settles which was meant: what
 # holds one is scored and shown, but decides nothing.
 # Sets with a purpose guard and never choose; see `pipeline.guard_sets`.
-Slice = Literal["ranked", "digits", "short", "long", "numbers", "names", "questions", "own"]
-CORPUS = "corpus"  # the set that chooses: slices `ranked` and `digits`
-GUARDS: Final[tuple[Slice, ...]] = ("short", "long", "numbers", "names", "questions", "own")
+Guard = Literal["short", "long", "numbers", "names", "questions", "own"]
+Slice = Literal["ranked", "digits"] | Guard
+GUARDS: Final[tuple[Guard, ...]] = ("short", "long", "numbers", "names", "questions", "own")
 SLICES: Final[tuple[Slice, ...]] = ("ranked", "digits", *GUARDS)
 
 
