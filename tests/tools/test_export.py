@@ -302,6 +302,8 @@ def test_the_base_is_not_exported_unless_an_epoch_is_named(project: Path, params
     assert "model-index" not in front, "selection's figures are not given as results"
     assert "not the model that the measurements chose" in body
     assert "Nothing\nconfirms these figures" in body
+    [words] = [line for line in body.splitlines() if line.startswith("| Word error rate")]
+    assert "–" not in words.split("|")[2], "the Base stands beside it"
 
 
 def test_figures_of_another_checkpoint_are_refused(project: Path, params: Any) -> None:

@@ -282,7 +282,18 @@ def _scores(decision: Record, name: str, record: Path, rows: Path, stage: str, s
 
 def _selected(decision: Record, item: Record) -> Record:
     """Return a candidate's figures on the sentences that chose, in the shape of a confirmation."""
-    return {**decision, "measures": {key: {"chosen": item[key]} for key, *_ in MEASURES}}
+    found = [entry for entry in decision["candidates"] if entry["name"] == "base"]
+    versus = item.get("vs_base") or {}
+    short = {decision["rule"]["error_metric"]: "error"}
+    measures = {
+        key: {
+            "base": found[0].get(key) if found else None,
+            "chosen": item[key],
+            "difference": versus.get(short.get(key, key)),
+        }
+        for key, *_ in MEASURES
+    }
+    return {**decision, "measures": measures}
 
 
 def _facts(
