@@ -9,6 +9,8 @@ Three things differ on purpose. Each row draws from a random stream of its own, 
 does not depend on the other rows of the batch, and two checkpoints get the same numbers. Each row
 has its own limit of frames. And a row that has ended leaves the batch.
 
+A row that has missed its end is cut there (`voxadapt.generation.end_watch`).
+
 On a GPU a frame is captured once as a CUDA graph and replayed (`voxadapt.generation.cuda_graph`).
 
 Shape legend: B rows, S slots, A slots in use, T positions of a prompt, N frames, D width, K
@@ -29,11 +31,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from voxadapt.generation import cuda_graph as capture
+from voxadapt.generation.end_watch import EndWatch
 from voxadapt.generation.sampling import GenerateOptions, Sampler, uniform
 from voxadapt.generation.stack import PackedLinear, Stack, Weights
 from voxadapt.model.stock import Talker, Tts, TtsModel
 
-VERSION = 4  # raised when a seed gives other speech: part of every key of generated speech
+VERSION = 5  # raised when a seed gives other speech: part of every key of generated speech
 SPARE_S = 4.0  # added to a text's limit, for short texts
 SHRINK_AT = 0.75  # rows that have ended are taken out when this share, or fewer, are active
 ROUND = 256  # positions that a recording has room for are a multiple of this
@@ -65,11 +68,13 @@ class Ending:
 
     Attributes:
         num_frames: Frames of codes.
-        ended: The model chose the end; False where the limit cut it off.
+        ended: The model chose the end; False where it was cut off.
+        rescued: It was cut off at its likeliest end; False where that was the limit.
     """
 
     num_frames: int
     ended: bool
+    rescued: bool = False
 
 
 class Decoding:
@@ -230,6 +235,7 @@ class _Frames:
         self._head, self._code_V = weights.head(talker, options["suppress_tokens"])
         device = self._code_V.device
         self._is_eos_V = self._code_V == eos
+        self._eos_1 = self._is_eos_V.long().argmax()[None]
         S, D = room.rows, talker.config.hidden_size
         K, V = talker.config.num_code_groups, len(self._code_V)
         like = weights.talker.norm
@@ -245,6 +251,7 @@ class _Frames:
         self._ended_K[0] = eos
         self._hidden_BND = like.new_zeros(S, room.tokens + 1, D)
         self._num_frames_B, self._ended_B = integers(S), integers(S).bool()
+        self._rescued_B = integers(S).bool()
         # Of a slot.
         self._row_S, self._limit_S, self._c0_S = integers(S), integers(S), integers(S)
         self._frames_S, self._end_S, self._active_S = (
@@ -252,6 +259,7 @@ class _Frames:
             integers(S).bool(),
             integers(S).bool(),
         )
+        self._watch = EndWatch(S, device)
         self._last_SD = like.new_zeros(S, D)
         self._uniform_SK = torch.zeros(S, K, device=device)
         self._used_SV: Tensor | None = None
@@ -283,6 +291,7 @@ class _Frames:
         self._codes_BNK[:] = self._ended_K
         self._num_frames_B.zero_()
         self._ended_B.zero_()
+        self._rescued_B.zero_()
         self._row_S.copy_(torch.arange(S, device=device))
         self._limit_S.zero_()
         self._limit_S[:B] = torch.tensor(limits, device=device)
@@ -290,6 +299,7 @@ class _Frames:
         self._end_S.zero_()
         self._active_S.zero_()
         self._active_S[:B] = True
+        self._watch.reset()
         if self._used_SV is not None:
             self._used_SV.zero_()
         self._frame_1.zero_()
@@ -325,9 +335,12 @@ class _Frames:
         """Return what `generate_codes` returns."""
         self._write_rows()
         num_frames = self._num_frames_B[:rows].tolist()
-        ended = self._ended_B[:rows].tolist()
+        flags = self._ended_B[:rows].tolist(), self._rescued_B[:rows].tolist()
         count = max(num_frames)
-        endings = [Ending(*item) for item in zip(num_frames, ended, strict=True)]
+        endings = [Ending(*item) for item in zip(num_frames, *flags, strict=True)]
+        for row, ending in enumerate(endings):
+            if ending.rescued:
+                self._codes_BNK[row, ending.num_frames :] = self._ended_K
         return self._codes_BNK[:rows, :count], self._hidden_BND[:rows, : count + 1], endings
 
     def record(self) -> None:
@@ -353,7 +366,8 @@ class _Frames:
                 self._use(size)
                 work()
                 work()
-                tensors = (self._codes_BNK, self._last_SD, self._frames_S, self._frame_1)
+                tensors = (self._codes_BNK, self._last_SD, self._frames_S, self._frame_1,
+                           self._watch.speaking_S)  # fmt: skip
                 seen.append([item.clone() for item in tensors])
             if not all(torch.equal(a, b) for a, b in zip(*seen, strict=True)):
                 raise RuntimeError(f"the recording for {size} rows answers differently")
@@ -390,13 +404,17 @@ class _Frames:
             never = self._is_eos_V & (self._frame_1 < self._too_early)
             logits_AV = logits_AV.masked_fill(never, -torch.inf)
         used_AV = None if self._used_SV is None else self._used_SV[:A]
-        index_A = self._sampler(used_AV, logits_AV, self._uniform_SK[:A, 0])
+        scores_AV = self._sampler.scores(used_AV, logits_AV)
+        index_A = self._sampler.choose(scores_AV, self._uniform_SK[:A, 0])
         if used_AV is not None:
             used_AV.scatter_(1, index_A[:, None], True)
         is_eos_A = self._is_eos_V[index_A]
         self._c0_S[:A] = self._code_V[index_A]
         self._end_S[:A].logical_or_(active_A & is_eos_A)
-        active_A.logical_and_(~is_eos_A & (self._frame_1 + 1 < self._limit_S[:A]))
+        end_A = scores_AV.softmax(dim=-1).index_select(1, self._eos_1).squeeze(1)
+        may_go_on_A = self._watch.observe(end_A, active_A, self._frame_1)
+        in_time_A = self._frame_1 + 1 < self._limit_S[:A]
+        active_A.logical_and_(~is_eos_A & may_go_on_A & in_time_A)
         self._frames_S[:A].add_(active_A)
 
     def _advance(self) -> None:
@@ -425,14 +443,20 @@ class _Frames:
         ):  # fmt: skip
             if item is not None:
                 item[:slots] = item[kept]
+        self._watch.keep(kept)
         self._stack.keep(kept)
         self.count = slots
 
     def _write_rows(self) -> None:
         """Write what slots know of their rows to the rows."""
-        row_A = self._row_S[: self.count]
-        self._num_frames_B[row_A] = self._frames_S[: self.count]
-        self._ended_B[row_A] = self._end_S[: self.count]
+        A = self.count
+        row_A, end_A = self._row_S[:A], self._end_S[:A]
+        rescued_A = self._watch.missed(A) & ~end_A
+        self._num_frames_B[row_A] = torch.where(
+            rescued_A, self._watch.likeliest_S[:A], self._frames_S[:A]
+        )
+        self._ended_B[row_A] = end_A
+        self._rescued_B[row_A] = rescued_A
 
 
 class _Predictor:

@@ -84,12 +84,21 @@ class Sampler:
                    options["subtalker_top_k"], options["subtalker_top_p"])  # fmt: skip
 
     def __call__(self, used_BV: Tensor | None, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
-        """Choose a code a row: the one whose stretch of the cumulated probability holds the draw.
+        """Choose a code a row.
 
         Args:
             used_BV: Which codes the row has used; read only where repetition is penalised.
             logits_BV: float32.
             uniform_B: Draws in [0, BELOW_ONE].
+        """
+        return self.choose(self.scores(used_BV, logits_BV), uniform_B)
+
+    def scores(self, used_BV: Tensor | None, logits_BV: Tensor) -> Tensor:
+        """Return the logits that are chosen by: their softmax is what is drawn from.
+
+        Args:
+            used_BV: Which codes the row has used; read only where repetition is penalised.
+            logits_BV: float32.
         """
         scores_BV = logits_BV
         if self.penalty is not None:
@@ -99,7 +108,7 @@ class Sampler:
             )
             scores_BV = torch.where(used_BV, lower_BV, scores_BV)
         if not self._sample:
-            return scores_BV.argmax(dim=-1)
+            return scores_BV
         if self._temperature not in (None, 1.0):
             scores_BV = scores_BV / self._temperature
         if self._top_k:
@@ -107,6 +116,17 @@ class Sampler:
             scores_BV = scores_BV.masked_fill(scores_BV < kept, -torch.inf)
         if self._top_p is not None:
             scores_BV = self._top_p(None, scores_BV)
+        return scores_BV
+
+    def choose(self, scores_BV: Tensor, uniform_B: Tensor) -> Tensor:
+        """Choose the code whose stretch of the cumulated probability holds the draw.
+
+        Args:
+            scores_BV: By `scores`.
+            uniform_B: Draws in [0, BELOW_ONE].
+        """
+        if not self._sample:
+            return scores_BV.argmax(dim=-1)
         cumulated_BV = scores_BV.softmax(dim=-1).cumsum(dim=-1)
         wanted_B1 = uniform_B[:, None] * cumulated_BV[:, -1:]
         return torch.searchsorted(cumulated_BV, wanted_B1, right=True).squeeze(-1)
