@@ -103,16 +103,20 @@ def restore(
 
 
 def say(
-    text: opt.SpokenText,
+    text: opt.SpokenText = None,
+    file: opt.TextFile = None,
     output: opt.SoundFile = Path("said.wav"),
     candidate: opt.Chosen = None,
+    takes: opt.NumTakes = 1,
+    pick: opt.Pick = False,
     seed: opt.Seed = 0,
     params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
-    """Speak a sentence of the language."""
-    from voxadapt.tools.say import say_language
+    """Speak a sentence of the language, or a file of any length."""
+    from voxadapt.tools.say import Takes, say_language
 
-    print(say_language(opt.load(params_file), text, output, candidate, seed).sentence)
+    said_text, how = opt.spoken_text(text, file), Takes(takes, pick, seed)
+    print(say_language(opt.load(params_file), said_text, output, candidate, how).sentence)
 
 
 def export(

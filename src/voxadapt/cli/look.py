@@ -29,21 +29,25 @@ def verify(params_file: opt.ParamsFile = opt.PARAMS) -> None:
 
 
 def say(
-    text: opt.SpokenText,
+    text: opt.SpokenText = None,
+    file: opt.TextFile = None,
     output: opt.SoundFile = Path("said.wav"),
     candidate: Annotated[
         str | None, typer.Option(help="base or an epoch; default: the chosen one.")
     ] = None,
+    takes: opt.NumTakes = 1,
+    pick: opt.Pick = False,
     seed: opt.Seed = 0,
     speaker: Annotated[
         str | None, typer.Option(help="One of several speakers; default: the first.")
     ] = None,
     params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
-    """Speak a sentence with the chosen checkpoint."""
+    """Speak a sentence, or a file of any length, with the chosen checkpoint."""
     from voxadapt.tools import say as speech
 
-    said = speech.say(opt.load(params_file), text, output, candidate, seed, speaker)
+    said_text, how = opt.spoken_text(text, file), speech.Takes(takes, pick, seed)
+    said = speech.say(opt.load(params_file), said_text, output, candidate, how, speaker)
     print(said.sentence)
 
 

@@ -57,10 +57,19 @@ Folder = Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")
 SoundFile = Annotated[
     Path, typer.Option("--output", "-o", help="Sound file to write: WAV, FLAC, OGG or MP3.")
 ]
-SpokenText = Annotated[str, typer.Argument(help="What to say.")]
+SpokenText = Annotated[str | None, typer.Argument(help="What to say, in one go.")]
+TextFile = Annotated[
+    Path | None, typer.Option("--file", "-f", help="A text of any length, said in passages.")
+]
+NumTakes = Annotated[
+    int, typer.Option(min=1, help="How often it is said; without --pick, a file a take.")
+]
+Pick = Annotated[
+    bool, typer.Option("--pick", help="Keep the best take of each passage, as scoring measures.")
+]
 Seed = Annotated[int, typer.Option()]
 Chosen = Annotated[str | None, typer.Option(help="Default: the chosen one.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Consent = Annotated[
     str | None, typer.Option(help="For each row: how the speaker agreed, in a few words.")
 ]
@@ -73,6 +82,23 @@ Licence = Annotated[
 BaseLicence = Annotated[str | None, typer.Option(help="Of the Base.")]
 DataLicence = Annotated[str | None, typer.Option(help="Of the recordings, in words.")]
 BaseOnHub = Annotated[str | None, typer.Option(help="The Base's id on the Hub.")]
+
+
+def spoken_text(text: str | None, file: Path | None) -> str | Path:
+    """Return what is said: a text, or the file of one.
+
+    Raises:
+        UserError: When there are both or none.
+    """
+    from voxadapt.core.errors import Problem, UserError
+
+    given = [item for item in (text, file) if item is not None]
+    if len(given) != 1:
+        found = "both" if given else "neither"
+        raise UserError(
+            Problem("what to say", "a text, or --file with the name of one", found, "Give one.")
+        )
+    return given[0]
 
 
 def load(path: Path) -> Params:

@@ -341,17 +341,17 @@ def speak_candidate(
     waiting: list[tuple[Path, Batch]] = []
     for batch in batches:
         path = _stored_at(batch, work_dir, identity)
-        stored = _load(path, len(batch.sentences))
+        stored = load_spoken(path, len(batch.sentences))
         if stored is None:
             waiting.append((path, batch))
         else:
             keep(batch, stored)
-    work = partial(_batch, voice=voice, params=params, language=language)
+    work = partial(speak_batch, voice=voice, params=params, language=language)
     shards = [batch for _, batch in waiting]
     for number, spoken in executor.run(shards, _as_it_is, work, tts, load):
         path, batch = waiting[number]
         if all(item.samples is not None for item in spoken):
-            _store(path, spoken)
+            store_spoken(path, spoken)
         keep(batch, spoken)
     forget()
     return sorted(clips, key=lambda clip: (clip.text_id, clip.take))
@@ -369,10 +369,10 @@ def _as_it_is(batch: Batch) -> Batch:
     return batch
 
 
-def _batch(
+def speak_batch(
     tts: Tts, batch: Batch, voice: Voice, params: ScoreParams, language: str
 ) -> list[Spoken]:
-    """Generate a batch; one that fails is spoken singly."""
+    """Generate a batch; one that fails is spoken singly, and its clips say why they failed."""
     lines = [item.text for item in batch.sentences]
 
     def spoken_rows(rows: slice) -> list[Spoken]:
@@ -401,7 +401,8 @@ def _batch(
     return spoken
 
 
-def _store(path: Path, spoken: Sequence[Spoken]) -> None:
+def store_spoken(path: Path, spoken: Sequence[Spoken]) -> None:
+    """Write clips that have samples, whole or not at all."""
     stream = io.BytesIO()
     arrays = {f"clip{i}": item.samples for i, item in enumerate(spoken) if item.samples is not None}
     arrays["num_frames"] = np.array([item.num_frames for item in spoken])
@@ -410,7 +411,8 @@ def _store(path: Path, spoken: Sequence[Spoken]) -> None:
     write_atomic(path, stream.getvalue())
 
 
-def _load(path: Path, count: int) -> list[Spoken] | None:
+def load_spoken(path: Path, count: int) -> list[Spoken] | None:
+    """Read clips that `store_spoken` wrote; None where they are absent or torn."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return [

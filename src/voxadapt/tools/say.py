@@ -1,47 +1,93 @@
-"""Speaking a text with a trained model: `voxadapt say` and `voxadapt language say`."""
+"""Speaking a text with a trained model: `voxadapt say` and `voxadapt language say`.
+
+A file is spoken passage by passage. Each passage is stored in the work folder by what decides its
+sound, so that a run that was stopped goes on where it was, and after an edit only what has changed
+is spoken. What is held in memory is one batch, and then one passage.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from voxadapt.asr.normalise import normalise
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
 from voxadapt.core.lineage import check_made
 from voxadapt.core.params import Params
+from voxadapt.core.progress import Progress
+from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.data.speakers import Speaker, choose_speakers
 from voxadapt.data.text import special_tokens
-from voxadapt.pipeline.candidates import BASE, check_name, check_weights, find_candidate
+from voxadapt.pipeline.candidates import (
+    BASE,
+    Candidate,
+    check_name,
+    check_weights,
+    find_candidate,
+)
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.selection import wording
+from voxadapt.tools.passages import Passage, read_text, split_passages
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from voxadapt.generation.synthesis import Spoken
+    from voxadapt.pipeline.context import Context
+    from voxadapt.pipeline.speaking import Speaking
+    from voxadapt.scoring.rows import EvalClip, ScoreRow
 
 SOUND_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
+SHOWN = 5  # passages that a message names
+SPLIT = "own"  # what is said here belongs to no split of the corpus
+
+
+@dataclass(frozen=True)
+class Takes:
+    """How often a text is spoken.
+
+    Attributes:
+        count: Takes of every passage.
+        pick: Keep the best of each; otherwise one file a take is written.
+        seed: Of the first take's sampling; the next takes follow.
+    """
+
+    count: int = 1
+    pick: bool = False
+    seed: int = 0
 
 
 def say(
     params: Params,
-    text: str,
+    text: str | Path,
     output: Path,
     candidate: str | None = None,
-    seed: int = 0,
+    takes: Takes = Takes(),  # frozen
     speaker: str | None = None,
 ) -> StageResult:
     """Speak a text with the chosen checkpoint, or with a candidate that is named.
 
     Args:
         params: All parameters.
-        text: What to say.
-        output: File to write; `SOUND_FORMATS` by its name.
+        text: What to say, in one go; or a file, which is spoken passage by passage.
+        output: File to write, `SOUND_FORMATS` by its name; with several takes and no picking,
+            one a take.
         candidate: A candidate; None asks `selection.json`.
-        seed: Of the sampling.
+        takes: How often, and whether the best is kept.
         speaker: One of several speakers; None takes the first.
 
     Raises:
         UserError: When there is nothing to say, no such candidate or speaker, or no audio.
     """
-    _require_words(text)
+    passages = _passages(text, params.asr.language)
     _require_sound_file(output)
     track = speaker_track(params)
     note = ""
@@ -54,76 +100,94 @@ def say(
         name = check_name(candidate, track.candidates, fix=fix)
     wanted = (speaker,) if speaker is not None else None
     who = choose_speakers(track.speakers(), wanted, "--speaker")[0]
-    return _say(params, track, name, who, text, output, track.tag, seed, note)
+    return _say(params, track, name, who, passages, output, track.tag, takes, note)
 
 
 def say_language(
-    params: Params, text: str, output: Path, candidate: str | None = None, seed: int = 0
+    params: Params,
+    text: str | Path,
+    output: Path,
+    candidate: str | None = None,
+    takes: Takes = Takes(),  # frozen
 ) -> StageResult:
     """Speak a text in the language with the chosen model, or with a candidate.
+
+    Args:
+        params: All parameters.
+        text: As for `say`.
+        output: As for `say`.
+        candidate: A candidate of either stage; None asks the language's `selection.json`.
+        takes: As for `say`.
 
     Raises:
         UserError: As `say`.
     """
-    _require_words(text)
-    _require_sound_file(output)
     track = language_track(params)
+    passages = _passages(text, track.asr.language)
+    _require_sound_file(output)
     if candidate is None:
         check_made([paths.LANGUAGE_SELECTION], params)
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
     note = "" if candidate else _caution(paths.LANGUAGE_CONFIRM, name)
     tag = "auto" if name == BASE else track.tag
-    return _say(params, track, name, track.speakers()[0], text, output, tag, seed, note)
+    return _say(params, track, name, track.speakers()[0], passages, output, tag, takes, note)
+
+
+def _passages(text: str | Path, language: str) -> list[Passage]:
+    """Split a file; leave a text whole.
+
+    Raises:
+        UserError: When it has special tokens, or nothing that can be spoken.
+    """
+    where, whole = ("text", text) if isinstance(text, str) else (str(text), read_text(text))
+    if tokens := special_tokens(whole):
+        expected, found = "text without special tokens", ", ".join(tokens[:4])
+        raise UserError(Problem(where, expected, found, "Remove them."))
+    passages = [Passage(whole, "paragraph")]
+    if isinstance(text, Path):
+        passages = split_passages(whole, language)
+    if not any(normalise(passage.text, language) for passage in passages):
+        raise UserError(Problem(where, "something to say", repr(whole[:60]), "Give a sentence."))
+    return passages
 
 
 def _say(
     params: Params,
     track: Track,
     name: str,
-    speaker: Speaker,
-    text: str,
+    who: Speaker,
+    passages: Sequence[Passage],
     output: Path,
     tag: str,
-    seed: int,
+    takes: Takes,
     note: str,
 ) -> StageResult:
     """Load a candidate, speak and write the file."""
-    from voxadapt.core.files import write_atomic
-    from voxadapt.data.audio import encode, write_wav
-    from voxadapt.generation.decoding import frame_rate_hz, text_tokens, token_limit
-    from voxadapt.generation.synthesis import check_voice, speak
+    from voxadapt.generation.synthesis import check_voice
     from voxadapt.pipeline.context import open_context
     from voxadapt.pipeline.speaking import load_speaking
 
     candidate = find_candidate(track, name)
     check_weights(candidate)
-    one = next(load_speaking(track, candidate, (speaker,), open_context(params)))
-    check_voice(one.tts, one.voice, tag)
-    seconds_per_token = track.score.max_seconds_per_token
-    limit = token_limit(text_tokens(one.tts, text), seconds_per_token, frame_rate_hz(one.tts))
-    spoken = speak(
-        one.tts, [text], one.voice, track.score, seeds=[seed], max_new_tokens=[limit], language=tag
-    )[0]
-    if spoken.samples is None:
-        raise UserError(Problem("text", "audio", spoken.message, "Try another seed."))
-    rate_hz = one.tts.model.speech_tokenizer.get_output_sample_rate()
-    container = SOUND_FORMATS[output.suffix.lower()]
-    if container == "WAV":
-        write_wav(output, spoken.samples, rate_hz)
+    context = open_context(params)
+    speaking = next(load_speaking(track, candidate, (who,), context))
+    check_voice(speaking.tts, speaking.voice, tag)
+    reader = _Reader(track, candidate, speaking, context, tag, takes)
+    reader.speak(passages)
+    if takes.pick:
+        chosen, gain = reader.pick(passages)
+        written = [reader.write(passages, chosen, output, gain)]
     else:
-        write_atomic(output, encode(spoken.samples, rate_hz, container))
-    cut = " It was cut off at the limit; try another seed." if spoken.hit_max_tokens else ""
-    return StageResult(
-        f"{output}: {len(spoken.samples) / rate_hz:.1f} s by {name}.{cut}{note}", output
-    )
+        written = [
+            reader.write(passages, [take] * len(passages), _of_take(output, take, takes.count))
+            for take in range(takes.count)
+        ]
+    return StageResult("\n".join(written) + note, output)
 
 
-def _caution(path: Path, chosen: str) -> str:
-    """Say what the confirmation of the choice leaves open; nothing before there is one."""
-    if not path.is_file():
-        return ""
-    record = read_json(path)
-    return wording.caution(record) if record["chosen"] == chosen else ""
+def _of_take(output: Path, take: int, count: int) -> Path:
+    """Name the file of a take: the only one has the name that was asked for."""
+    return output if count == 1 else output.with_stem(f"{output.stem}-{take + 1}")
 
 
 def _require_sound_file(output: Path) -> None:
@@ -134,9 +198,226 @@ def _require_sound_file(output: Path) -> None:
         raise UserError(Problem(f"-o {output}", expected, found, "Choose one of them."))
 
 
-def _require_words(text: str) -> None:
-    if not any(letter.isalnum() for letter in text):
-        raise UserError(Problem("text", "something to say", repr(text), "Give a sentence."))
-    if tokens := special_tokens(text):
-        expected, found = "text without special tokens", ", ".join(tokens[:4])
-        raise UserError(Problem("text", expected, found, "Remove them."))
+def _caution(path: Path, chosen: str) -> str:
+    """Say what the confirmation of the choice leaves open; nothing before there is one."""
+    if not path.is_file():
+        return ""
+    record = read_json(path)
+    return wording.caution(record) if record["chosen"] == chosen else ""
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A candidate that speaks passages in one voice.
+
+    Attributes:
+        track: Sampling and scoring.
+        candidate: Which model it is.
+        speaking: The model and its voice.
+        context: Where it runs.
+        tag: Language that the model is asked for.
+        takes: How often each passage is spoken.
+    """
+
+    track: Track
+    candidate: Candidate
+    speaking: Speaking
+    context: Context
+    tag: str
+    takes: Takes
+
+    @cached_property
+    def _folder(self) -> Path:
+        """Where passages of this voice are stored."""
+        from voxadapt.generation.decoding import VERSION
+        from voxadapt.generation.synthesis import sampling
+
+        tts, score = self.speaking.tts, self.track.score
+        identity = [
+            self.candidate.sha, self.speaking.voice.sha, VERSION, str(tts.model.dtype),
+            str(tts.device), sampling(score), score.non_streaming_mode, self.tag,
+        ]  # fmt: skip
+        return self.context.work_dir / "said" / fingerprint(identity)
+
+    def _limit(self, text: str) -> int:
+        from voxadapt.generation.decoding import frame_rate_hz, text_tokens, token_limit
+
+        tts, seconds_per_token = self.speaking.tts, self.track.score.max_seconds_per_token
+        return token_limit(text_tokens(tts, text), seconds_per_token, frame_rate_hz(tts))
+
+    def _path(self, text: str, take: int) -> Path:
+        """Name what a passage is stored in by all that decides it besides the voice."""
+        key = fingerprint([text, self.takes.seed + take, self._limit(text)])
+        return self._folder / f"{key}.npz"
+
+    def _load(self, text: str, take: int) -> Spoken | None:
+        from voxadapt.generation.synthesis import load_spoken
+
+        found = load_spoken(self._path(text, take), 1)
+        return found[0] if found else None
+
+    def speak(self, passages: Sequence[Passage]) -> None:
+        """Speak and store every take of the passages that are not stored yet.
+
+        Raises:
+            UserError: When nothing could be spoken.
+        """
+        from voxadapt.generation.synthesis import Batch, speak_batch, store_spoken
+        from voxadapt.scoring.rows import Sentence
+
+        lines = dict.fromkeys(passage.text for passage in passages)
+        asked = [(text, take) for take in range(self.takes.count) for text in lines]
+        waiting = [item for item in asked if self._load(*item) is None]
+        progress = Progress(f"Speaking ({self.candidate.name})", len(asked), "passages")
+        if len(waiting) < len(asked):
+            progress.advance(len(asked) - len(waiting), "stored before")
+        size, messages = self.track.score.batch_size, []
+        for start in range(0, len(waiting), size):
+            part = waiting[start : start + size]
+            batch = Batch(
+                sentences=tuple(
+                    Sentence(text_id=fingerprint(t), text=t, split=SPLIT) for t, _ in part
+                ),
+                take=0,
+                seeds=tuple(self.takes.seed + take for _, take in part),
+                max_new_tokens=tuple(self._limit(text) for text, _ in part),
+            )
+            tts, voice = self.speaking.tts, self.speaking.voice
+            found = speak_batch(tts, batch, voice, self.track.score, self.tag)
+            for item, spoken in zip(part, found, strict=True):
+                if spoken.samples is None:
+                    messages.append(spoken.message)
+                else:
+                    store_spoken(self._path(*item), [spoken])
+            progress.advance(len(part))
+        if len(messages) == len(asked):
+            raise UserError(Problem("text", "audio", messages[0], "Try another seed."))
+
+    def pick(self, passages: Sequence[Passage]) -> tuple[list[int], str]:
+        """Measure all takes as the pipeline measures; return the best of each, and what it gains.
+
+        The best take is usable, has the fewest errors, then the fewest flags, then the greatest
+        similarity to the speaker's recordings.
+
+        Raises:
+            UserError: When an earlier stage has not run.
+        """
+        from voxadapt.pipeline.measuring import Measuring
+        from voxadapt.pipeline.references import read_scale, read_voice
+
+        corpus, who, root = self.track.corpus, self.speaking.speaker, self._folder
+        measuring = Measuring(self.context, self.track.asr, self.track.score, root)
+        clips = self._clips(passages, root)
+        voice = read_voice(corpus.voice_of(who.folder))
+        rows = measuring.rows(clips, voice, read_scale(corpus.scale_of(who.folder)))
+        metric = self.track.rule.error_metric
+
+        def rank(row: ScoreRow) -> tuple[bool, float, int, float, int]:
+            error = row.wer_raw if metric == "wer" else row.cer_raw
+            return row.failed, error, len(row.flags), -(row.sim or 0.0), row.take
+
+        best: dict[str, ScoreRow] = {}
+        for row in rows:
+            best[row.text] = min(best.get(row.text, row), row, key=rank)
+
+        def error_of(some: Sequence[ScoreRow]) -> float:
+            counts = [row.words if metric == "wer" else row.chars for row in some]
+            size = sum(item.reference_units for item in counts)
+            return sum(item.capped_edits for item in counts) / size
+
+        first = error_of([row for row in rows if row.take == 0])
+        kept = error_of(list(best.values()))
+        note = (
+            f"The best of {self.takes.count} takes each: {metric.upper()} {kept:.1%}, against "
+            f"{first:.1%} of the first takes; {len(best)} passages were measured."
+        )
+        return [best[p.text].take if p.text in best else 0 for p in passages], note
+
+    def _clips(self, passages: Sequence[Passage], root: Path) -> list[EvalClip]:
+        """Write the takes that can be measured as WAVs."""
+        from voxadapt.data.audio import write_wav
+        from voxadapt.scoring.rows import EvalClip, slice_of
+
+        language, clips = self.track.asr.language, []
+        for text in dict.fromkeys(passage.text for passage in passages):
+            if not normalise(text, language):
+                continue
+            for take in range(self.takes.count):
+                spoken = self._load(text, take)
+                path = self._path(text, take).with_suffix(".wav")
+                if spoken is not None and spoken.samples is not None:
+                    write_wav(path, spoken.samples, self._rate_hz)
+                clips.append(
+                    EvalClip(
+                        candidate=self.candidate.name, split=SPLIT, text_id=fingerprint(text),
+                        take=take, seed=self.takes.seed + take, lang=language, text=text,
+                        slice=slice_of(text), wav=path.relative_to(root).as_posix(),
+                        hit_max_tokens=spoken is not None and spoken.hit_max_tokens,
+                        status="failed" if spoken is None else "ok",
+                        message="" if spoken is not None else "the model gave no audio",
+                    )
+                )  # fmt: skip
+        return clips
+
+    def _samples(self, text: str, take: int) -> NDArray[np.int16] | None:
+        spoken = self._load(text, take)
+        return None if spoken is None else spoken.samples
+
+    @property
+    def _rate_hz(self) -> int:
+        return self.speaking.tts.model.speech_tokenizer.get_output_sample_rate()
+
+    def write(
+        self,
+        passages: Sequence[Passage],
+        chosen: Sequence[int],
+        output: Path,
+        gain: str = "",
+    ) -> str:
+        """Write the chosen take of each passage, a single one as it was spoken; say what is there.
+
+        Args:
+            passages: Of the text.
+            chosen: Take of each.
+            output: File to write.
+            gain: What picking has gained.
+        """
+        from voxadapt.core.files import write_atomic
+        from voxadapt.data.audio import encode, write_wav
+        from voxadapt.tools.joining import join_passages
+
+        container = SOUND_FORMATS[output.suffix.lower()]
+        takes = list(zip(passages, chosen, strict=True))
+        cut, silent, only = [], [], None
+        for passage, take in takes:  # one of them is in memory at a time
+            only = self._load(passage.text, take)
+            if only is None:
+                silent.append(passage.text)
+            elif only.hit_max_tokens:
+                cut.append(passage.text)
+        if len(takes) == 1 and only is not None and only.samples is not None:
+            if container == "WAV":
+                write_wav(output, only.samples, self._rate_hz)
+            else:
+                write_atomic(output, encode(only.samples, self._rate_hz, container))
+            length_s = len(only.samples) / self._rate_hz
+        else:
+            loads = [(partial(self._samples, p.text, take), p.boundary) for p, take in takes]
+            length_s = join_passages(output, loads, self._rate_hz, container)
+        count = "" if len(passages) == 1 else f", {len(passages)} passages"
+        lines = [
+            f"{output}: {length_s:.1f} s by {self.candidate.name}{count}.",
+            *filter(None, [gain]),
+        ]
+        again = "Another seed, or `--takes 3 --pick`, may mend that."
+        if cut:
+            lines.append(f"Cut off, because the model did not end: {_named(cut)}. {again}")
+        if silent:
+            lines.append(f"Not spoken, because the model gave no audio: {_named(silent)}. {again}")
+        return "\n".join(lines)
+
+
+def _named(texts: Sequence[str]) -> str:
+    """Name the first passages of a list."""
+    shown = "; ".join(repr(text if len(text) <= 60 else f"{text[:57]}…") for text in texts[:SHOWN])
+    return shown + (f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")
