@@ -54,7 +54,12 @@ COMMANDS: Mapping[str, Commands] = {
         "compare": look.compare,
         "lab": look.lab,
     },
-    "Share": {"export": share.export, "apply": share.apply, "push": share.push},
+    "Share": {
+        "export": share.export,
+        "certify": share.certify,
+        "apply": share.apply,
+        "push": share.push,
+    },
     "Advanced": {"merge-lock": advanced.merge_lock},
 }
 LANGUAGE: Commands = {

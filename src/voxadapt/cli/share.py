@@ -1,4 +1,4 @@
-"""Commands that pass a model on: export, apply, push."""
+"""Commands that pass a model on: export, certify, apply, push."""
 
 from __future__ import annotations
 
@@ -30,6 +30,21 @@ def export(
     terms = Terms(name, licence, base_license, data_license, base_model)
     params = opt.load(params_file)
     print(export_speaker(params, output, candidate, terms, delta=delta, force=force).sentence)
+
+
+def certify(
+    folder: Annotated[Path, typer.Argument(help="Model folder, as `export` writes it.")],
+    python: Annotated[
+        Path | None, typer.Option(help="Interpreter of another environment; default: this one.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON to write.")] = Path(
+        "certificate.json"
+    ),
+) -> None:
+    """Check that another qwen_tts or transformers computes the same."""
+    from voxadapt.tools.certify import certify as compare
+
+    print(compare(folder, python, output).sentence)
 
 
 def apply(

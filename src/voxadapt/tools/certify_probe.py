@@ -1,0 +1,259 @@
+"""What a model folder computes under the `qwen_tts` of the interpreter that runs this file.
+
+    PYTHON certify_probe.py FOLDER OUT.npz [--codes CODES.npz] [--device cpu]
+
+It imports nothing of VoxAdapt, so that any environment with a `qwen_tts` can run it. Values are
+written in the order in which they are computed: the first that differs names what is to blame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.metadata
+import json
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import nn
+
+TEXTS = ("The sun was warm.", "Who told you that 27 people came?", "Saya mahu beli payung, 谢谢。")
+NUM_FRAMES = 24  # of greedy codes a text
+RATE_HZ = 24_000
+GREEDY = {
+    "do_sample": False, "subtalker_dosample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
+    "subtalker_temperature": 1.0, "subtalker_top_k": 50, "subtalker_top_p": 1.0,
+    "repetition_penalty": 1.05,
+}  # fmt: skip
+DISTRIBUTIONS = ("qwen-tts", "qwen-tts-compat", "qwen-tts-hf")
+
+Values = dict[str, np.ndarray]
+Greedy = Callable[[Any, str], torch.Tensor]
+
+
+class _Captured(Exception):
+    """Raised in place of generation, with what it was to begin from."""
+
+    def __init__(self, prompt: torch.Tensor, trailing: torch.Tensor, pad: torch.Tensor) -> None:
+        super().__init__()
+        self.prompt, self.trailing, self.pad = prompt, trailing, pad
+
+
+def call(tts: Any, text: str) -> None:
+    """Speak a text greedily by the stock call, as the first speaker or with a fixed vector."""
+    arguments = {"text": [text], "language": "Auto", "non_streaming_mode": True, **GREEDY}
+    arguments["max_new_tokens"] = NUM_FRAMES
+    if tts.model.tts_model_type == "custom_voice":
+        tts.generate_custom_voice(speaker=sorted(tts.get_supported_speakers())[0], **arguments)
+        return
+    width = tts.model.config.talker_config.hidden_size
+    vector = torch.randn(width, generator=torch.Generator().manual_seed(5)) / width**0.5
+    item = importlib.import_module("qwen_tts").VoiceClonePromptItem(None, vector, True, False)
+    tts.generate_voice_clone(voice_clone_prompt=[item], **arguments)
+
+
+def stock_greedy(tts: Any, text: str) -> torch.Tensor:
+    """Return the codes that the stock call hands to the codec, `[N, K]`."""
+    given: list[torch.Tensor] = []
+
+    def spy(items: Sequence[dict[str, torch.Tensor]]) -> Any:
+        given.extend(item["audio_codes"] for item in items)
+        return [np.zeros(1, np.float32) for _ in items], RATE_HZ
+
+    with mock.patch.object(tts.model.speech_tokenizer, "decode", spy):
+        call(tts, text)
+    return given[0].cpu()
+
+
+@torch.inference_mode()
+def probe(tts: Any, forced: Sequence[np.ndarray] | None = None, greedy: Greedy = stock_greedy
+) -> Values:  # fmt: skip
+    """Compute everything that is compared, in order.
+
+    Args:
+        tts: `Qwen3TTSModel`.
+        forced: Codes `[N, K]` of each text to be read; None reads the greedy ones.
+        greedy: How greedy codes are made.
+    """
+    values: Values = {}
+    codes = [greedy(tts, text) for text in TEXTS]
+    talker = tts.model.talker
+    for number, text in enumerate(TEXTS):
+        name = f"text {number + 1}"
+        values[f"{name}: token ids"] = np.asarray(tts.processor(text=[text])["input_ids"][0])
+        captured = _prefill(tts, text)
+        values[f"{name}: prefill embeddings"] = _array(captured.prompt)
+        read = codes[number] if forced is None else torch.from_numpy(forced[number])
+        read = read.to(talker.device)
+        _talker(talker, captured, read, name, values)
+    for number in range(len(TEXTS)):
+        values[f"text {number + 1}: greedy codes"] = codes[number].numpy()
+    read = codes[0] if forced is None else torch.from_numpy(forced[0])
+    _codec(tts, read, values)
+    return values
+
+
+def _prefill(tts: Any, text: str) -> _Captured:
+    """Return what generation begins from."""
+
+    def stop(inputs_embeds: Any, trailing_text_hidden: Any, tts_pad_embed: Any, **_: Any) -> None:
+        raise _Captured(inputs_embeds, trailing_text_hidden, tts_pad_embed)
+
+    try:
+        with mock.patch.object(tts.model.talker, "generate", stop):
+            call(tts, text)
+    except _Captured as captured:
+        return captured
+    raise RuntimeError("the stock call did not reach talker.generate")
+
+
+def _talker(
+    talker: Any, start: _Captured, codes_NK: torch.Tensor, name: str, values: Values
+) -> None:
+    """Teacher-force talker and code predictor, every layer of them."""
+    predictor = talker.code_predictor
+    tables = [talker.get_input_embeddings(), *predictor.get_input_embeddings()]
+    embedded = torch.stack(
+        [table(codes_N) for table, codes_N in zip(tables, codes_NK.unbind(-1), strict=True)]
+    )
+    pads = start.pad[0].expand(len(codes_NK), -1).clone()
+    count = min(len(codes_NK), start.trailing.shape[1])
+    pads[:count] = start.trailing[0, :count]
+    inputs = torch.cat([start.prompt, (embedded.sum(0) + pads)[None]], dim=1)
+    positions = torch.arange(inputs.shape[1], device=inputs.device).expand(3, 1, -1)
+    with _seen(talker.model, f"{name}: talker", values):
+        hidden = talker.model(
+            inputs_embeds=inputs, attention_mask=torch.ones_like(positions[0]),
+            position_ids=positions, use_cache=False,
+        ).last_hidden_state  # fmt: skip
+    values[f"{name}: talker logits"] = _array(talker.codec_head(hidden))
+    first = start.prompt.shape[1] - 1
+    states = hidden[0, first : first + len(codes_NK)]
+    steps = torch.stack([states, *embedded[:-1]], dim=1)
+    with _seen(predictor.model, f"{name}: code predictor", values):
+        hidden = predictor.model(
+            inputs_embeds=predictor.small_to_mtp_projection(steps), use_cache=False
+        ).last_hidden_state
+    heads = predictor.get_output_embeddings()
+    logits = torch.stack([head(hidden[:, k + 1]) for k, head in enumerate(heads)], dim=1)
+    values[f"{name}: code predictor logits"] = _array(logits)
+
+
+class _seen:
+    """Keep what the rotary embedding, the layers and the last norm of a stack return."""
+
+    def __init__(self, stack: Any, name: str, values: Values) -> None:
+        self._values, self._hooks = values, []
+        parts = [("rotary embedding", stack.rotary_emb)]
+        parts += [(f"layer {number}", layer) for number, layer in enumerate(stack.layers)]
+        for part, module in [*parts, ("norm", stack.norm)]:
+            self._hooks.append(module.register_forward_hook(self._keeper(f"{name} {part}")))
+
+    def _keeper(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
+            if "rotary" in name:
+                output = torch.stack(list(output))
+            self._values[name] = _array(output[0] if isinstance(output, tuple) else output)
+
+        return keep
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _codec(tts: Any, codes_NK: torch.Tensor, values: Values) -> None:
+    """Decode codes, encode a sound, and read its speaker vector where the model can."""
+    codec = tts.model.speech_tokenizer
+    wavs, _ = codec.decode([{"audio_codes": codes_NK.to(tts.device)}])
+    values["codec: decoded samples"] = np.asarray(wavs[0], np.float32)
+    time_s = np.arange(2 * RATE_HZ, dtype=np.float64) / RATE_HZ
+    sound = sum(np.sin(2 * np.pi * 140 * k * time_s) / k for k in range(1, 9))
+    sound = (0.1 * sound * (1 + np.sin(2 * np.pi * 3 * time_s))).astype(np.float32)
+    encoded = codec.encode(sound, sr=RATE_HZ).audio_codes[0]
+    values["codec: codes of a sound"] = _array(encoded)
+    if getattr(tts.model, "speaker_encoder", None) is not None:
+        vector = tts.model.extract_speaker_embedding(audio=sound, sr=RATE_HZ)
+        values["speaker encoder: vector of a sound"] = _array(vector)
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    kept = tensor.detach().cpu()
+    array: np.ndarray = (kept.float() if kept.is_floating_point() else kept).numpy()
+    return array
+
+
+def versions() -> dict[str, str]:
+    """Name the implementation and what it runs on."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for name in ("transformers", *DISTRIBUTIONS):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    file = importlib.import_module("qwen_tts").__file__ or ""
+    owners = importlib.metadata.packages_distributions().get("qwen_tts", [])
+    found["implementation"] = _owner(file, owners)
+    found["transformers"] = importlib.import_module("transformers").__version__
+    return found
+
+
+def _owner(file: str, candidates: Sequence[str]) -> str:
+    """Name the distribution that a file of `qwen_tts` belongs to."""
+    for name in dict.fromkeys(candidates):
+        paths = importlib.metadata.files(name) or []
+        if any(str(path.locate()) == file for path in paths):
+            return f"{name} {importlib.metadata.version(name)}"
+    return "qwen_tts without a distribution"
+
+
+def import_stock() -> Any:
+    """Import `qwen_tts`, also where what its 25 Hz tokenizer needs does not load."""
+    for name in ("torchaudio", "sox", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except Exception:  # OSError, ImportError or RuntimeError, by platform
+            for part in [part for part in sys.modules if part.split(".")[0] == name]:
+                del sys.modules[part]
+            for part in (name, f"{name}.compliance", f"{name}.compliance.kaldi"):
+                module: Any = ModuleType(part)
+                module.__path__, module.__spec__ = [], mock.Mock()
+                sys.modules[part] = module
+            sys.modules[f"{name}.compliance"].kaldi = sys.modules[f"{name}.compliance.kaldi"]  # type: ignore[attr-defined]
+            sys.modules[name].compliance = sys.modules[f"{name}.compliance"]  # type: ignore[attr-defined]
+    return importlib.import_module("qwen_tts")
+
+
+def main() -> None:
+    """Load the folder, compute and write; versions go to the file as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("out")
+    parser.add_argument("--codes")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    tts = import_stock().Qwen3TTSModel.from_pretrained(
+        arguments.folder, dtype=torch.float32, device_map=arguments.device,
+        attn_implementation="sdpa", local_files_only=True,
+    )  # fmt: skip
+    forced = None
+    if arguments.codes:
+        with np.load(arguments.codes, allow_pickle=False) as stored:
+            forced = [stored[str(number)] for number in range(len(TEXTS))]
+    values = probe(tts, forced)
+    facts = np.frombuffer(json.dumps(versions()).encode(), np.uint8)
+    numbered = {f"{number:04} {name}": value for number, (name, value) in enumerate(values.items())}
+    np.savez(arguments.out, versions=facts, **numbered)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    main()
