@@ -73,7 +73,7 @@ class Transcriber:
         self.language, self.batch_size, self.own = language, batch_size, NOTHING
         self._model, name, sha = load_whisper(model, device)
         self._model.eval()
-        self._fp16 = self._model.device.type != "cpu"
+        self._fp16 = self._model.device.type == "cuda"
         dims = self._model.dims
         _check_language(language, self._model, str(model))
         self._tokenizer = get_tokenizer(
@@ -340,7 +340,7 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
     if name in whisper.available_models():
         url = whisper._MODELS[name]
         try:
-            return whisper.load_model(name, device=device), name, url.split("/")[-2]
+            return _load(name, device), name, url.split("/")[-2]
         except (OSError, RuntimeError) as error:  # URLError is an OSError
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
@@ -362,7 +362,7 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
         )
     sha = sha256_file(name)
     try:
-        loaded = whisper.load_model(name, device=device)
+        loaded = _load(name, device)
         for part, values in loaded.named_parameters():
             if not bool(torch.isfinite(values).all()):
                 raise ValueError(f"{part} is not finite")
@@ -373,6 +373,16 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
             Problem(f"asr.model: {name}", "{'dims', 'model_state_dict'}", reason, fix),
             "The Whisper checkpoint cannot be read.",
         ) from None
+
+
+def _load(name: str, device: str) -> whisper.Whisper:
+    """Load a model; to an Apple GPU by way of the CPU, because it takes no sparse tensors."""
+    if not device.startswith("mps"):
+        return whisper.load_model(name, device=device)
+    model = whisper.load_model(name, device="cpu")
+    heads = model.get_buffer("alignment_heads").to_dense()
+    model.register_buffer("alignment_heads", heads, persistent=False)
+    return model.to(device)
 
 
 def _check_language(language: str, model: whisper.Whisper, name: str) -> None:

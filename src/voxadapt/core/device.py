@@ -10,7 +10,9 @@ from voxadapt.core.errors import Problem, UserError
 
 
 def resolve_device(device: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that works here.
+    """Turn `auto`, `cpu`, `cuda`, `cuda:N` or `mps` into a device that works here.
+
+    `auto` is a CUDA device or the CPU: Apple GPUs are used when asked for, in float32.
 
     Raises:
         UserError: When the device is unknown or not present.
@@ -19,6 +21,8 @@ def resolve_device(device: str) -> torch.device:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
         return torch.device("cpu")
+    if device == "mps" and torch.backends.mps.is_available():
+        return torch.device("mps")
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if match and int(match[1] or 0) < count:
@@ -26,8 +30,9 @@ def resolve_device(device: str) -> torch.device:
     raise UserError(
         Problem(
             "model.device",
-            "auto, cpu, cuda or cuda:N",
-            f"{device!r} on a machine with {count} usable CUDA device(s)",
+            "auto, cpu, cuda, cuda:N or mps",
+            f"{device!r} on a machine with {count} usable CUDA device(s)"
+            f"{'' if device != 'mps' else ' and no Apple GPU that torch can use'}",
             "Choose another device, or run `voxadapt doctor` to see what torch finds.",
         )
     )

@@ -154,8 +154,31 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError)
-        and (type(error).__name__ == "OutOfMemoryError" or "allocate memory" in text)
+        and (
+            type(error).__name__ == "OutOfMemoryError"
+            or "allocate memory" in text
+            or "mps backend out of memory" in text
+        )
     )
+
+
+def missing_operation(error: BaseException) -> UserError | None:
+    """Say which operation an Apple GPU lacks, if that is what an error tells.
+
+    Args:
+        error: What was raised.
+    """
+    text = " ".join(str(error).split())
+    if not isinstance(error, NotImplementedError | TypeError | RuntimeError) or "MPS" not in text:
+        return None
+    operation = re.search(r"aten::[\w.]+", text)
+    return UserError(
+        Problem("model.device: mps", "operations that torch has for Apple GPUs",
+                operation[0] if operation else text[:160],
+                "Set model.device: cpu, or PYTORCH_ENABLE_MPS_FALLBACK=1 in the environment, which "
+                "computes that operation on the CPU."),
+        "An Apple GPU cannot compute this with this version of torch.",
+    )  # fmt: skip
 
 
 def out_of_memory(error: BaseException, setting: str) -> UserError:

@@ -94,7 +94,9 @@ class ModelParams(Section):
     base: Filled = Field(description="Folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
     revision: str | None = Field(None, description="Commit on the hub; null for a folder.")
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N."
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+        description="auto, cpu, cuda, cuda:N or mps.",
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     num_threads: int | None = Field(None, ge=1, description="CPU threads; null: torch decides.")

@@ -14,6 +14,7 @@ from voxadapt.core.errors import (
     Problem,
     UserError,
     is_out_of_memory,
+    missing_operation,
     out_of_memory,
     storage_problem,
 )
@@ -79,6 +80,8 @@ def stage(
                 except Exception as error:
                     if is_out_of_memory(error):
                         raise out_of_memory(error, memory) from None
+                    if missing := missing_operation(error):
+                        raise missing from None
                     where = str(getattr(error, "filename", None) or name)
                     if problem := storage_problem(error, where):
                         raise UserError(problem, "A file could not be written.") from None

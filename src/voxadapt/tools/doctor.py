@@ -150,6 +150,9 @@ def _torch(params: Params) -> Check:
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
             fix = "Install a driver and the CUDA build of torch, or set model.device to auto."
             return Check("torch", "fail", f"{found}; params.yaml asks for {wanted}", fix)
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        fix = "Set model.device to auto, or use a Mac with an Apple GPU and its build of torch."
+        return Check("torch", "fail", f"{found}; params.yaml asks for an Apple GPU", fix)
     if not torch.cuda.is_available():
         if shutil.which("nvidia-smi") and wanted != "cpu":
             fix = (

@@ -383,7 +383,10 @@ def describe_device(params: ModelParams) -> tuple[str, float, str]:
             return properties.name, float(properties.total_memory), "cuda"
     cores = num_cores()
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return f"CPU, {params.num_threads or cores} threads", float(pages * size), "cpu"
+    name = f"CPU, {params.num_threads or cores} threads"
+    if params.device == "mps":
+        name = "Apple GPU, which shares the machine's memory"
+    return name, float(pages * size), "cpu"
 
 
 def describe(plan: Plan) -> list[str]:

@@ -81,7 +81,7 @@ class LossTotals:
 
     def add(self, sums: LossSums) -> None:
         """Add one batch."""
-        values = torch.cat([sums.c0_sum[None], sums.sub_sums]).detach().double().tolist()
+        values = torch.cat([sums.c0_sum[None], sums.sub_sums]).detach().tolist()
         self.c0_sum += values[0]
         old = self.sub_sums or (0.0,) * len(values[1:])
         self.sub_sums = tuple(a + b for a, b in zip(old, values[1:], strict=True))
