@@ -12,6 +12,7 @@ import pytest
 import resemblyzer
 
 from sounds import RATE_HZ, Wave, make_voice, silence, write
+from voxadapt.asr.normalise import Substitutions
 from voxadapt.asr.transcript import Transcript
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_file
@@ -142,7 +143,7 @@ def scored(wave: Wave, bench: Bench) -> ScoreRow:
     """Score one clip of a candidate with an ASR that hears nothing."""
 
     class Deaf:
-        asr_id = "deaf"
+        asr_id, own = "deaf", Substitutions()
 
         def transcribe(self, paths: list[Path], texts: list[str], *_: Any) -> list[Transcript]:
             return [Transcript("", 0.0, 1.0, 0.0, None, None, 1)] * len(paths)
