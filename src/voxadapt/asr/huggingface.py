@@ -30,6 +30,7 @@ DIMS: Final = {
     "n_vocab": "vocab_size", "n_text_ctx": "max_target_positions", "n_text_state": "d_model",
     "n_text_head": "decoder_attention_heads", "n_text_layer": "decoder_layers",
 }  # fmt: skip
+PROJECTIONS: Final = {"q": "query", "k": "key", "v": "value", "out": "out"}
 RENAMED: Final = (
     (r"^model\.", ""),
     (r"^(encoder|decoder)\.layers\.", r"\1.blocks."),

@@ -365,7 +365,7 @@ class _Reader:
 
     @property
     def _rate_hz(self) -> int:
-        return self.speaking.tts.model.speech_tokenizer.get_output_sample_rate()
+        return int(self.speaking.tts.model.speech_tokenizer.get_output_sample_rate())
 
     def write(
         self,
