@@ -183,7 +183,7 @@ def test_what_a_stage_leaves_out_is_printed(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("device", ["mps", "gpu", "xpu", "cuda:x", "CPU", ""])
+@pytest.mark.parametrize("device", ["npu", "gpu", "xpu", "cuda:x", "CPU", ""])
 def test_a_device_that_a_stage_refuses_is_refused_at_once(project: Path, device: str) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(re.sub("device: .*", f'device: "{device}"', text, count=1))

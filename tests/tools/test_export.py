@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -422,7 +423,7 @@ def test_every_command_of_the_page_runs(project: Path, monkeypatch: pytest.Monke
     lines = [line for line in "\n".join(blocks).replace("\\\n", " ").splitlines() if line.strip()]
     assert len(lines) >= 8
     for line in lines:
-        words = shlex.split(line, comments=True)
+        words = shlex.split(line.replace("~/port/bin/python", sys.executable), comments=True)
         assert words[0] == "voxadapt", line
         result = CliRunner().invoke(app, words[1:], catch_exceptions=False)
         assert result.exit_code == 0, result.output

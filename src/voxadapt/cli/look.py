@@ -22,7 +22,7 @@ def status(params_file: opt.ParamsFile = opt.PARAMS) -> None:
 
 
 def verify(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Check that a finished run is what its stages wrote, and that its files fit together."""
+    """Check that a finished run is as its stages wrote it."""
     from voxadapt.tools import verify as finished
 
     print(finished.verify(opt.load(params_file)).sentence)
@@ -43,7 +43,7 @@ def say(
     ] = None,
     params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
-    """Speak a sentence, or a file of any length, with the chosen checkpoint."""
+    """Speak a sentence or a text file with the chosen epoch."""
     from voxadapt.tools import say as speech
 
     said_text, how = opt.spoken_text(text, file), speech.Takes(takes, pick, seed)
