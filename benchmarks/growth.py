@@ -166,8 +166,9 @@ def score_rows(candidate: str, epoch: int) -> list[ScoreRow]:
                     compression_ratio=1.0, no_speech_prob=0.0, lid="en", lid_p=1.0,
                     sim=float(0.7 + 0.01 * epoch + 0.03 * rng.standard_normal()), sim_id="s",
                     sim_ref_n=20, dur_ratio=1.0, lead_silence_s=0.1, trail_silence_s=0.1,
-                    max_internal_silence_s=0.1, clipped_share=0.0, flags=(), status="ok",
-                    message="",
+                    max_internal_silence_s=0.1, clipped_share=0.0, num_pauses=0.0,
+                    pause_s=0.0, window_sims=(), f0_median_hz=None, f0_range_st=None,
+                    f0_final_st=None, f0_jump_st=None, flags=(), status="ok", message="",
                 )
             )  # fmt: skip
     return rows

@@ -13,8 +13,9 @@ from voxadapt.scoring.rows import ScoreRow
 def make_row(
     candidate: str = "base", text_id: str = "t0", take: int = 0, **fields: Any
 ) -> ScoreRow:
-    """Return the row of a clean clip of ten words."""
-    text = "one two three four five six seven eight nine ten"
+    """Return the row of a clean clip of ten words, of which the last is the sentence's own."""
+    own = text_id.translate(str.maketrans("0123456789", "abcdefghij"))
+    text = f"one two three four five six seven eight nine {own}"
     values: dict[str, Any] = {
         "candidate": candidate,
         "split": "selection",
@@ -60,6 +61,13 @@ def make_row(
         "trail_silence_s": 0.1,
         "max_internal_silence_s": 0.1,
         "clipped_share": 0.0,
+        "num_pauses": None,
+        "pause_s": None,
+        "window_sims": None,
+        "f0_median_hz": None,
+        "f0_range_st": None,
+        "f0_final_st": None,
+        "f0_jump_st": None,
         "flags": (),
         "status": "ok",
         "message": "",

@@ -49,3 +49,9 @@ def test_a_split_of_digits_alone_is_refused(tmp_path: Path, params: Params) -> N
     at = corpus(tmp_path, ["In 1999.", "Room 5."])
     with pytest.raises(UserError, match="a sentence without digits in the selection split"):
         track_sentences(replace(speaker_track(params), corpus=at), "selection")
+
+
+def test_a_text_that_was_recorded_twice_is_said_once(tmp_path: Path, params: Params) -> None:
+    at = corpus(tmp_path, ["Two cats.", "two cats", "A dog."])
+    found = track_sentences(replace(speaker_track(params), corpus=at), "selection")
+    assert sorted(item.text.lower().rstrip(".") for item in found) == ["a dog", "two cats"]

@@ -264,6 +264,12 @@ def test_the_headline_follows_the_verdict(tmp_path: Path, verdict: str, said: st
     assert said in text and ("Use epoch 1." in text) == (verdict == "confirmed")
 
 
+def test_what_is_not_usable_yet_is_not_recommended() -> None:
+    confirm = make_confirm("epoch-1", "confirmed") | {"usable": {"state": "not_yet"}}
+    said = wording.headline(confirm, "epoch 1", "Keep the Base.")
+    assert said == "Epoch 1 is the best, but not usable yet."
+
+
 @pytest.mark.usefixtures("_plain_figures")
 def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
     params = make_params(1, max_grid_sentences=1)

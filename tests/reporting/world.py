@@ -108,6 +108,8 @@ def make_row(
         "sim": round(sim + rng.uniform(-0.05, 0.05), 4), "sim_id": EVALUATOR["sim_id"],
         "sim_ref_n": 16, "dur_ratio": round(rng.uniform(0.9, 1.15), 3), "lead_silence_s": 0.1,
         "trail_silence_s": 0.1, "max_internal_silence_s": 0.2, "clipped_share": 0.0,
+        "num_pauses": None, "pause_s": None, "window_sims": None, "f0_median_hz": None,
+        "f0_range_st": None, "f0_final_st": None, "f0_jump_st": None,
         "flags": flags, "status": "ok", "message": "",
     }  # fmt: skip
 

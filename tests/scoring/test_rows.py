@@ -51,7 +51,7 @@ def test_missing_extra_and_double_rows_are_named(tmp_path: Path, rows: list[Scor
 
 def test_stale_text_split_and_checkpoint_are_refused(tmp_path: Path, rows: list[ScoreRow]) -> None:
     write_rows(tmp_path, rows)
-    fresh = {f"t{i:02d}": rows[0].text for i in range(4)}
+    fresh = {row.text_id: row.text for row in rows}
     read_scores(tmp_path, KEYS, texts=fresh, split="selection", checkpoint_sha="epoch-1")
     with pytest.raises(UserError, match="stale"):
         read_scores(tmp_path, KEYS, texts=fresh | {"t02": "another text"})

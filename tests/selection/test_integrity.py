@@ -209,16 +209,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
             "model": params.model.model_copy(update={"base": "base-model"}),
         }
     )
-    row = SYSTEMS["base"][0]
+    texts = {row.text_id: row.text for row in SYSTEMS["base"]}
     write_jsonl(
         paths.MANIFEST,
         [
             {
-                "id": f"t{index:02d}", "audio": f"clips/{index}.wav", "text": row.text,
+                "id": text_id, "audio": f"clips/{text_id}.wav", "text": text,
                 "ref_audio": "ref.wav", "duration_s": 2.0, "sample_rate_hz": 24000,
                 "audio_sha256": "0" * 64, "split": "selection",
             }
-            for index in range(NUM_TEXTS)
+            for text_id, text in texts.items()
         ],
     )  # fmt: skip
     for name in CANDIDATES:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import AsrParams
 from voxadapt.core.provenance import fingerprint
+from voxadapt.data.text import fold_text
 from voxadapt.pipeline.guard_sets import guard_sentences
 from voxadapt.pipeline.tracks import Track
 from voxadapt.scoring.rows import Sentence, slice_of
@@ -42,8 +43,9 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
             Problem(manifest, f"utterances of the {split} split", "none",
                     f"Raise split.{split}_share, or add recordings.")
         )  # fmt: skip
-    if any(row.speaker for row in rows):  # all speakers say a text that several have recorded
-        rows = list({row.text: row for row in sorted(rows, key=lambda row: row.id)}.values())
+    # A text that was recorded twice, or by several speakers, is one sentence: it is said once.
+    rows = sorted(rows, key=lambda row: row.id)
+    rows = list({fold_text(row.text): row for row in rows}.values())
     rows = sorted(rows, key=lambda row: fingerprint([track.split.salt, row.id]))
     rows = rows[: track.score.max_sentences]
     found = [

@@ -138,17 +138,17 @@ class ScoreRow(_Record):
     trail_silence_s: float | None
     max_internal_silence_s: float | None
     clipped_share: float | None
-    num_pauses: float | None = None
-    pause_s: float | None = None
-    window_sims: tuple[float, ...] | None = None
-    f0_median_hz: float | None = None
-    f0_range_st: float | None = None
-    f0_final_st: float | None = None
-    f0_jump_st: float | None = None
-    mos: float | None = None
+    num_pauses: float | None
+    pause_s: float | None
+    window_sims: tuple[float, ...] | None
+    f0_median_hz: float | None
+    f0_range_st: float | None
+    f0_final_st: float | None
+    f0_jump_st: float | None
     flags: tuple[str, ...]
     status: Literal["ok", "failed"]
     message: str
+    mos: float | None = None
     speaker: str | None = None
     sim_to: dict[str, float] | None = None
 

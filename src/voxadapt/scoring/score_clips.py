@@ -411,7 +411,9 @@ def _failed_row(values: Record, clip: EvalClip, message: str) -> ScoreRow:
     """Return the row of a clip that is not there: every word and character is lost."""
     measured = (
         "sample_rate_hz", "duration_s", "speech_s", "sim", "dur_ratio", "lead_silence_s",
-        "trail_silence_s", "max_internal_silence_s", "clipped_share", *FROM_TRANSCRIPT,
+        "trail_silence_s", "max_internal_silence_s", "clipped_share", "num_pauses", "pause_s",
+        "window_sims", "f0_median_hz", "f0_range_st", "f0_final_st", "f0_jump_st",
+        *FROM_TRANSCRIPT,
     )  # fmt: skip
     counts = ("hits", "substitutions", "insertions")
     lost = {

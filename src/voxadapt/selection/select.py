@@ -143,7 +143,7 @@ def select(
     )
     placed = _placed(eligible, race, scores, params, start, setting is not None)
     first = scores.samples[start][None]
-    takes = len(first.rows) // len(first.text_ids)
+    takes = len(first.rows) // (len(first.text_ids) * len(scores.speakers))
     chosen = race.chosen
     result: Record = {
         "schema": SCHEMA,

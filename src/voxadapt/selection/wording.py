@@ -242,7 +242,7 @@ VERDICTS = {  # words, tone
 
 
 def headline(confirm: Record, name: str, keep: str) -> str:
-    """Say in a line what to do: only what is confirmed is recommended.
+    """Say in a line what to do: only what is confirmed, and usable, is recommended.
 
     Args:
         confirm: `confirm.json`.
@@ -253,9 +253,10 @@ def headline(confirm: Record, name: str, keep: str) -> str:
     metric = confirm["error_metric"].upper()
     better = "more similar" if similar else "better understood"
     costs = f"a higher {metric}" if similar else "a loss of similarity"
+    unusable = (confirm.get("usable") or {}).get("state") == "not_yet"
     said = {
         "base_kept": keep,
-        "confirmed": f"Use {name}.",
+        "confirmed": f"{name} is the best, but not usable yet." if unusable else f"Use {name}.",
         "cost_not_excluded": f"{name} is {better}; {costs} is not excluded.",
         "not_confirmed": f"Do not rely on {name}: its gain is not confirmed.",
         "contradicted": f"Do not use {name}: unseen sentences contradict the choice.",
