@@ -15,7 +15,7 @@ import pytest
 from voxadapt.core.errors import UserError
 from voxadapt.core.locks import file_lock
 from voxadapt.core.params import load_params
-from voxadapt.pipeline import codes, score, select, tracks
+from voxadapt.pipeline import codes, score, select
 
 PROJECT = Path(__file__).parents[2]
 
@@ -111,6 +111,6 @@ def test_lack_of_memory_in_a_stage_names_the_setting(
         def full(*_: object, error: Exception = error) -> None:
             raise error
 
-        monkeypatch.setattr(tracks, "read_accepted", full)
+        monkeypatch.setattr(codes, "check_made", full)  # the first that the stage does
         with pytest.raises(UserError, match=r"Lower codes\.batch_seconds"):
             codes.run(params)

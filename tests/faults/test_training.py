@@ -106,4 +106,4 @@ def test_lack_of_memory_while_speaking_is_no_failed_clip(monkeypatch: pytest.Mon
     sentence = synthesis.Sentence(text_id="t", text="Words.", split="selection")
     batch = synthesis.Batch((sentence,), 0, (1,), (9,))
     with pytest.raises(UserError, match=r"Lower score\.batch_size"):
-        synthesis._batch(None, batch, None, ScoreParams(), "auto")  # type: ignore[arg-type]
+        synthesis.speak_batch(None, batch, None, ScoreParams(), "auto")  # type: ignore[arg-type]

@@ -57,6 +57,9 @@ class UserError(ValueError):
         self.title = title
         super().__init__(str(self))
 
+    def __reduce__(self) -> tuple[object, ...]:  # a worker sends it with its notes
+        return type(self), (self.problems, self.title), self.__dict__
+
     def __str__(self) -> str:
         lines = [self.title] if self.title else []
         problems: Sequence[Problem] = self.problems
