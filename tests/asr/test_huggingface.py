@@ -121,6 +121,10 @@ def test_a_broken_folder_is_a_table(tmp_path: Path, name: str) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub.utils import reset_sessions
+
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    reset_sessions()  # a session that is there already may go online
     with pytest.raises(UserError, match="could not be fetched"):
         load_whisper("nobody/no-such-whisper")
+    reset_sessions()  # and this one could not any more
