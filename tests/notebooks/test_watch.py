@@ -21,6 +21,7 @@ def run_block(block: str, name: str = "04_score_candidate") -> subprocess.Comple
     """Run a block under the watch in a process of its own."""
     code = (
         "import os, signal, subprocess, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job's children ignore it
         "from voxadapt.tools.notebook_watch import explain_kill\n"
         f"with explain_kill({name!r}):\n" + textwrap.indent(block, "    ")
     )
