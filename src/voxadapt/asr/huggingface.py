@@ -47,7 +47,6 @@ RENAMED: Final = (
     (r"\.embed_positions\.weight$", ".positional_embedding"),
     (r"\.embed_tokens\.", ".token_embedding."),
 )
-PROJECTIONS: Final = {"q": "query", "k": "key", "v": "value", "out": "out"}
 
 
 def is_folder(model: str) -> bool:
