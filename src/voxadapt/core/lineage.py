@@ -23,7 +23,6 @@ from voxadapt.core.records import Record
 MADE = "made.json"
 SCHEMA = "voxadapt-made/1"
 TITLE = "What was written before does not fit together."
-MAX_PROBLEMS = 20
 #: Parameters that shape what a candidate says and how it is scored.
 SPEAKING = (
     "model.base", "model.revision", "score", "asr.model", "asr.language", "train.language",
@@ -100,8 +99,7 @@ def check_made(
     """
     problems = [problem for path in paths for problem in faults(path, params, within)]
     if problems:
-        shown = list(dict.fromkeys(problems))
-        raise UserError(shown[:MAX_PROBLEMS], TITLE)
+        raise UserError(list(dict.fromkeys(problems)), TITLE)
 
 
 def faults(

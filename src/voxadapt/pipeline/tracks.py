@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import cached_sha256, read_jsonl
-from voxadapt.core.lineage import MAX_PROBLEMS
 from voxadapt.core.params import (
     AsrParams,
     AuditParams,
@@ -146,7 +145,7 @@ def check_recordings(track: Track) -> None:
             problems.append(Problem(row.audio, expected, "another, or none", again))
     if problems:
         title = f"{len(problems)} recordings have changed since the audit."
-        raise UserError(problems[:MAX_PROBLEMS], title)
+        raise UserError(problems, title)
 
 
 def read_accepted(corpus: Corpus) -> list[Utterance]:
