@@ -12,8 +12,8 @@ import torch
 import fakes
 from voxadapt.core.errors import UserError
 from voxadapt.generation import readings as reading
-from voxadapt.generation.decoding import Decoding, Ending, token_limit
-from voxadapt.generation.readings import Reading, read_aloud, text_seed
+from voxadapt.generation.decoding import Decoding, Ending, stream_seed, token_limit
+from voxadapt.generation.readings import Reading, read_aloud
 
 TEXTS = ["one two three", "hi", "four five"]
 SAMPLING = {"temperature": 0.8, "top_k": 20, "top_p": 0.95, "repetition_penalty": 1.1}
@@ -51,7 +51,7 @@ def stock(
 
     with monkeypatch.context() as patch:
         patch.setattr(codec, "decode", spy)
-        with Decoding(tts.model, [text_seed(3, text) for text in texts], limits):
+        with Decoding(tts.model, [stream_seed(3, text) for text in texts], limits):
             tts.generate_voice_clone(
                 text=texts, language=language, non_streaming_mode=True,
                 voice_clone_prompt=[VoiceClonePromptItem(None, vector, True, False)],

@@ -103,7 +103,7 @@ class Local:
             return
         forked = sys.platform == "linux" and self.num_threads == 1
         context = multiprocessing.get_context("fork" if forked else "spawn")
-        loader = partial(_itself, model) if forked or load is None else load
+        loader = partial(as_it_is, model) if forked or load is None else load
         waiting = list(range(len(shards)))  # the longest are last: they are taken first
         workers: dict[Connection, multiprocessing.process.BaseProcess] = {}
         try:
@@ -284,7 +284,7 @@ class RayData:
                 .map(
                     _Worker,
                     fn_constructor_args=(
-                        os.getcwd(), self.num_threads, work, load or partial(_itself, model),
+                        os.getcwd(), self.num_threads, work, load or partial(as_it_is, model),
                     ),
                     compute=ray.data.ActorPoolStrategy(size=num_workers),
                     num_cpus=1,
@@ -400,9 +400,9 @@ class _Parcel:
     value: Any
 
 
-def _itself(model: Model) -> Model:
-    """Load nothing: the model comes with the call."""
-    return model
+def as_it_is(value: Shard) -> Shard:
+    """Read or load nothing: what the call has is all that is needed."""
+    return value
 
 
 def _enter(folder: str) -> None:

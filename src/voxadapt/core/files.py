@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,10 @@ except ImportError:  # Windows
 
 
 LARGE_BYTES = 4_000_000  # from here on a hash is kept: less is read in a few milliseconds
+
+
+#: What reading an archive of arrays raises that is absent, cut short or another's.
+TORN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -19,6 +19,7 @@ codebooks, V codes that codebook 0 may have.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -41,6 +42,12 @@ SPARE_S = 4.0  # added to a text's limit, for short texts
 SHRINK_AT = 0.75  # rows that have ended are taken out when this share, or fewer, are active
 ROUND = 256  # positions that a recording has room for are a multiple of this
 LOOK_EVERY = 4  # frames that are replayed before the host asks which rows are active
+
+
+def stream_seed(*parts: int | str) -> int:
+    """Hash what a row is to the seed of its random stream, below 2^31."""
+    text = "\0".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def frame_rate_hz(tts: Tts) -> float:

@@ -6,9 +6,7 @@ themselves, so the same prompt goes to the same stock `generate` here, without t
 
 from __future__ import annotations
 
-import hashlib
 import io
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,10 +17,16 @@ import torch
 from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.executor import LOCAL, Executor
-from voxadapt.core.files import write_atomic
+from voxadapt.core.executor import LOCAL, Executor, as_it_is
+from voxadapt.core.files import TORN, write_atomic
 from voxadapt.core.progress import Progress
-from voxadapt.generation.decoding import Decoding, forget, text_tokens, token_limit
+from voxadapt.generation.decoding import (
+    Decoding,
+    forget,
+    stream_seed,
+    text_tokens,
+    token_limit,
+)
 from voxadapt.model.stock import Tts
 
 
@@ -144,7 +148,7 @@ def read_aloud(
     shards = [
         _Batch(
             tuple(texts[i] for i in group),
-            tuple(text_seed(seed, texts[i]) for i in group),
+            tuple(stream_seed(seed, texts[i]) for i in group),
             tuple(
                 token_limit(text_tokens(tts, texts[i]), max_seconds_per_token, frames_per_s)
                 for i in group
@@ -162,7 +166,7 @@ def read_aloud(
         "subtalker_top_p": top_p,
     }
     work = partial(_read_batch, manner=_Manner(vector, language, options))
-    for number, found in executor.run(shards, _as_it_is, work, tts, load):
+    for number, found in executor.run(shards, as_it_is, work, tts, load):
         group, path = waiting[number]
         readings.update(zip(group, found, strict=True))
         if path is not None:
@@ -170,11 +174,6 @@ def read_aloud(
         progress.advance(len(group))
     forget()
     return [readings[i] for i in range(len(texts))]
-
-
-def _as_it_is(batch: _Batch) -> _Batch:
-    """Read nothing: texts are all that a batch needs."""
-    return batch
 
 
 def _token_ids(tts: Tts, text: str) -> Tensor:
@@ -219,18 +218,12 @@ def _load(path: Path, count: int) -> list[Reading] | None:
         with np.load(path, allow_pickle=False) as stored:
             ended = stored["ended"]
             codes = [stored[key] if (key := f"codes{n}") in stored else None for n in range(count)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except TORN:
         return None  # absent, or torn: read again
     return [
         Reading(None if array is None else torch.from_numpy(array), ended=bool(end))
         for array, end in zip(codes, ended, strict=True)
     ]
-
-
-def text_seed(seed: int, text: str) -> int:
-    """Return the seed of a text's random stream, below 2^31."""
-    digest = hashlib.sha256(f"{seed}\0{text}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def _prompt(vector: Tensor, count: int) -> dict[str, list[object]]:

@@ -10,12 +10,10 @@ the batch.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import math
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,14 +26,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError, is_out_of_memory, out_of_memory
-from voxadapt.core.executor import LOCAL, Executor
-from voxadapt.core.files import sha256_array, write_atomic
+from voxadapt.core.executor import LOCAL, Executor, as_it_is
+from voxadapt.core.files import TORN, sha256_array, write_atomic
 from voxadapt.core.params import ScoreParams
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import write_wav
 from voxadapt.generation.decoding import VERSION as DECODING_VERSION
-from voxadapt.generation.decoding import Decoding, forget, frame_rate_hz, text_tokens, token_limit
+from voxadapt.generation.decoding import (
+    Decoding,
+    forget,
+    frame_rate_hz,
+    stream_seed,
+    text_tokens,
+    token_limit,
+)
 from voxadapt.model.stock import ClonePrompt, Sound, SpeechTokenizer, Tts
 from voxadapt.scoring.rows import EvalClip, Sentence
 
@@ -184,7 +189,9 @@ def plan_batches(tts: Tts, sentences: Sequence[Sentence], params: ScoreParams) -
         Batch(
             sentences=tuple(ordered[start:stop]),
             take=take,
-            seeds=tuple(_seed(params.seed, take, item.text_id) for item in ordered[start:stop]),
+            seeds=tuple(
+                stream_seed(params.seed, take, item.text_id) for item in ordered[start:stop]
+            ),
             max_new_tokens=tuple(
                 token_limit(lengths[item.text_id], params.max_seconds_per_token, frames_per_s)
                 for item in ordered[start:stop]
@@ -348,7 +355,7 @@ def speak_candidate(
             keep(batch, stored)
     work = partial(speak_batch, voice=voice, params=params, language=language)
     shards = [batch for _, batch in waiting]
-    for number, spoken in executor.run(shards, _as_it_is, work, tts, load):
+    for number, spoken in executor.run(shards, as_it_is, work, tts, load):
         path, batch = waiting[number]
         if all(item.samples is not None for item in spoken):
             store_spoken(path, spoken)
@@ -362,11 +369,6 @@ def _stored_at(batch: Batch, work_dir: Path, identity: Sequence[str]) -> Path:
     lines = [item.text for item in batch.sentences]
     key = fingerprint([*identity, batch.take, batch.seeds, batch.max_new_tokens, lines])
     return Path(work_dir) / f"{key}.npz"
-
-
-def _as_it_is(batch: Batch) -> Batch:
-    """Read nothing: sentences are all that a batch needs."""
-    return batch
 
 
 def speak_batch(
@@ -423,19 +425,13 @@ def load_spoken(path: Path, count: int) -> list[Spoken] | None:
                 )
                 for i in range(count)
             ]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except TORN:
         return None  # absent, or torn: speak again
 
 
 def relative(path: Path, root: Path) -> str:
     """Write a path relative to the project folder, with forward slashes."""
     return Path(path).resolve().relative_to(Path(root).resolve()).as_posix()
-
-
-def _seed(*parts: int | str) -> int:
-    """Hash anything to a seed below 2^31."""
-    text = "\0".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
 
 
 def _file_name(text_id: str) -> str:

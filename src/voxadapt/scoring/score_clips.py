@@ -7,7 +7,6 @@ function. Nothing is dropped: a clip that could not be made or read keeps its ro
 from __future__ import annotations
 
 import io
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, replace
@@ -29,7 +28,7 @@ from voxadapt.asr.transcript import Transcript
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor
-from voxadapt.core.files import sha256_file, write_atomic
+from voxadapt.core.files import TORN, sha256_file, write_atomic
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
@@ -292,7 +291,7 @@ def _load(path: Path, count: int) -> list[Sound] | None:
                 for row in stored["pitches"].tolist()
             ]
             rates_hz = [int(rate_hz) for rate_hz in stored["rates_hz"]]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except TORN:
         return None  # absent, or torn: embed again
     found = list(zip(shapes, voices, pitches, rates_hz, strict=True))
     return found if len(found) == count else None
