@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -98,9 +97,8 @@ def _stated(source: Path, entry: str) -> str | None:
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file whole."""
-    part = target.with_name(f".{target.name}.part")
-    shutil.copyfile(source, part)
-    os.replace(part, target)
+    with replacing(target) as part:
+        shutil.copyfile(source, part)
 
 
 def cut_clip(source: Path, target: Path, start_s: float, length_s: float) -> None:
