@@ -71,15 +71,7 @@ def _graph(heard: Reading) -> _Graph:
 
 
 def heard_as(reference: Reading, heard: Reading) -> str:
-    """Write a transcript in the words of a text, where they may mean the same.
-
-    Args:
-        reference: What was to be said.
-        heard: The transcript.
-
-    Returns:
-        The transcript, normalised, with the fewest edits from `reference.text`.
-    """
+    """Write a transcript in the words of a text, where they may mean the same."""
     spacing = reference.language in SPACING_LANGUAGES
     if reference.text == heard.text or not (reference.has_choice or heard.has_choice or spacing):
         return heard.text

@@ -80,13 +80,6 @@ def fetch(hub_id: str) -> Path:
 def load_folder(folder: Path, device: str = "cpu") -> tuple[whisper.Whisper, str]:
     """Load a folder in Hugging Face form.
 
-    Args:
-        folder: With `config.json` and the weights.
-        device: cpu, cuda or cuda:N.
-
-    Returns:
-        The model, and a hash of its files.
-
     Raises:
         UserError: When it is no Whisper, not whole, or an adapter without its model.
     """

@@ -120,15 +120,7 @@ BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
 
 
 def plain(text: str, lang: str | None = None) -> str:
-    """Return a text's words as written, in one form of their code points.
-
-    Args:
-        text: Any text.
-        lang: Whisper's code of its language; None: only what is true of every language.
-
-    Returns:
-        Words separated by single spaces. Applying it again changes nothing.
-    """
+    """Return a text's words as written, in one form of their code points."""
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate is no text, and no converter takes it

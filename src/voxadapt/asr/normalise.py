@@ -149,12 +149,6 @@ def normalise_pair(
 ) -> tuple[str, str]:
     """Normalise a text and what was heard of it, which is written in the text's own way.
 
-    Args:
-        reference: What was to be said.
-        transcript: What the recogniser wrote.
-        lang: Whisper's code of the language.
-        own: The user's substitutions.
-
     Returns:
         `normalise(reference)`, and the transcript in the reading with the fewest edits from it.
         Where both may be said in the same way, they are equal.
@@ -176,12 +170,7 @@ def is_unspaced(text: str) -> bool:
 
 
 def metric_for(language: str | None, texts: list[str]) -> Literal["wer", "cer"]:
-    """Name the error rate that means something for a language: WER where words are spaced.
-
-    Args:
-        language: Whisper's code, or None to decide by the texts' script alone.
-        texts: References.
-    """
+    """Name the error rate that means something for a language: WER where words are spaced."""
     if language in UNSPACED_LANGUAGES:
         return "cer"
     return "cer" if is_unspaced(" ".join(texts)) else "wer"

@@ -108,14 +108,7 @@ def years(number: str, lang: str) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def money_readings(sign: str, amount: str, magnitude: str, lang: str) -> list[str]:
-    """Return what may be said for an amount.
-
-    Args:
-        sign: Such as `$`, a key of `SIGNS.currencies`.
-        amount: Digits.
-        magnitude: Such as `million`, or nothing.
-        lang: Whisper's code of the language.
-    """
+    """Return what may be said for an amount."""
     known, cents = rules(lang), []
     names = known.currency.get(sign, known.currency.get(SIGNS.sign_of.get(sign, ""), []))
     values = _values(amount, lang)
@@ -323,14 +316,7 @@ def _spelt(number: str, lang: str, wanted: Callable[[str], bool]) -> list[str]:
 
 
 def _currency_names(code: str, number: str, own: list[str], lang: str) -> list[str]:
-    """Return a currency's names, with and without the country's.
-
-    Args:
-        code: ISO 4217.
-        number: Of which the name's form depends.
-        own: Names that the language's file has.
-        lang: Whisper's code of the language.
-    """
+    """Return a currency's names, with and without the country's."""
     found = locale(lang)
     short: list[str] = []
     full: list[str] = []

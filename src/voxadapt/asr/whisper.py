@@ -104,14 +104,7 @@ class Transcriber:
     def from_params(
         cls, asr: AsrParams, device: str, work_dir: Path, model: str | None = None
     ) -> Transcriber:
-        """Load the Whisper model that the parameters name.
-
-        Args:
-            asr: `asr` section.
-            device: cpu, cuda or cuda:N.
-            work_dir: Where transcripts are kept.
-            model: Another model than `asr.model`.
-        """
+        """Load the Whisper model that the parameters name."""
         transcriber = cls(
             model or asr.model, asr.language, device, asr.batch_size, work_dir / "transcripts"
         )
@@ -130,9 +123,6 @@ class Transcriber:
             paths: Audio files of any rate.
             texts: Their references; only their length is used, to bound the transcript.
             executor: Where they are read and transcribed.
-
-        Returns:
-            One transcript a clip, in the same order.
 
         Raises:
             OSError: When a file is not there.
@@ -285,9 +275,6 @@ def split_at_pauses(wav: NDArray[np.float32], window: int) -> list[NDArray[np.fl
     Args:
         wav: Samples at 16 kHz, [N].
         window: Samples that the encoder takes.
-
-    Returns:
-        The pieces; together they are the clip.
     """
     pieces = []
     seam = round(SEAM_S * SAMPLE_RATE)

@@ -89,9 +89,6 @@ class Measurements:
 def probe(path: str | Path) -> AudioInfo:
     """Read a file's header.
 
-    Args:
-        path: Any file.
-
     Raises:
         AudioError: When it is no audio file that libsndfile reads, or has no samples.
     """
@@ -130,9 +127,6 @@ def _is_truncated(path: str | Path) -> bool:
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
     """Read all samples of a file.
 
-    Args:
-        path: An audio file.
-
     Returns:
         Samples [num_samples, num_channels] as float32, full scale 1.0, and the rate in Hz.
 
@@ -154,11 +148,6 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
 
 def refuse_part(path: str | Path, info: AudioInfo, num_decoded: int) -> None:
     """Refuse a file that holds another length of sound than libsndfile reads of it.
-
-    Args:
-        path: The file.
-        info: What its header says.
-        num_decoded: Samples that libsndfile reads, or would by the header.
 
     Raises:
         AudioError: When it is joined, cut off, or its header wrong.
@@ -274,12 +263,6 @@ def speech_frames(levels_db: np.ndarray) -> np.ndarray:
     A frame is active when it lies 6 dB above the noise floor (10th percentile), at most 35 dB
     below the loud frames (95th percentile) and above -65 dB. In a clip without pauses the floor
     is speech itself, hence the cap 10 dB below the loud frames. Runs under 5 frames are clicks.
-
-    Args:
-        levels_db: [num_frames].
-
-    Returns:
-        bool [num_frames].
     """
     floor_db, loud_db = np.percentile(levels_db, [10.0, 95.0])
     threshold_db = min(max(floor_db + 6.0, loud_db - 35.0), loud_db - 10.0)
@@ -362,9 +345,6 @@ def measure(samples: np.ndarray, sample_rate_hz: int) -> Measurements:
     Args:
         samples: [num_samples] or [num_samples, num_channels], full scale 1.0.
         sample_rate_hz: Their rate.
-
-    Returns:
-        The measurements; NaN or infinite samples are counted and then taken as zeros.
     """
     bad = int((~np.isfinite(samples)).sum())
     mono = to_mono(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0))

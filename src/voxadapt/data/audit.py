@@ -250,9 +250,6 @@ def audit_corpus(
         max_error: Mean character error of the transcripts, from where on the recogniser hears
             nothing of this corpus: that is then the warning, instead of one for every clip.
 
-    Returns:
-        Clips, warnings, accepted utterances and metrics.
-
     Raises:
         UserError: With every error of the reading and of the audit, in file order; with
             `audit.on_error: drop`, when an error concerns more than single rows.
@@ -305,16 +302,7 @@ def audit_corpus(
 def audit_clips(
     rows: Sequence[RawRow], audit: AuditParams, split: SplitParams
 ) -> list[AuditedClip]:
-    """Apply every rule that concerns single clips, and those that hold them against each other.
-
-    Args:
-        rows: Sound rows.
-        audit: Limits.
-        split: Shares and salt.
-
-    Returns:
-        One clip a row, in order.
-    """
+    """Apply every rule that concerns single clips, and those that hold them against each other."""
     script = dominant_script(row.text for row in rows)
     progress = Progress("audit", len(rows), "clips")
     clips = []
@@ -707,11 +695,7 @@ def _check_reference(clips: Sequence[AuditedClip], audit: AuditParams) -> list[F
 def _check_transcripts(
     clips: list[AuditedClip], audit: AuditParams, transcribe: Transcribe, max_error: float
 ) -> tuple[list[AuditedClip], list[Finding]]:
-    """Compare what Whisper hears with the transcripts; a clip that fails is a warning.
-
-    Returns:
-        The clips, and what is to be said of the whole corpus.
-    """
+    """Compare what Whisper hears with the transcripts; a clip that fails is a warning."""
     hypotheses = list(
         transcribe([clip.row.audio_path for clip in clips], [clip.row.text for clip in clips])
     )
@@ -756,12 +740,7 @@ def _check_transcripts(
 
 
 def disagreement(reference_norm: str, hypothesis_norm: str) -> float:
-    """Return the character error rate of two folded texts; it may exceed 1.
-
-    Args:
-        reference_norm: Not empty.
-        hypothesis_norm: May be empty: the error is then 1.
-    """
+    """Return the character error rate of two folded texts; it may exceed 1."""
     assert reference_norm, "a transcript has at least one letter"
     if not hypothesis_norm:
         return 1.0

@@ -70,9 +70,6 @@ def read_clips(path: str | Path) -> list[SpokenClip]:
             by its text), `system`, `take` (default: counted) and `reference`, one path or several.
             Paths are relative to the file's folder and stay below it.
 
-    Returns:
-        The clips in file order.
-
     Raises:
         UserError: With one problem for each row that cannot be used.
     """

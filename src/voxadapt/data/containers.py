@@ -23,15 +23,7 @@ MAX_LOOSE_SHARE = 0.05  # of a RIFF file's bytes that no chunk holds
 def content_problem(
     data: bytes | mmap, container: str, announced: int, decoded: int, rate_hz: int
 ) -> str | None:
-    """Say what is wrong with a file of which libsndfile reads a part, or None.
-
-    Args:
-        data: Bytes of the file, perhaps mapped.
-        container: libsndfile's name of the format.
-        announced: Samples that the header announces.
-        decoded: Samples that were decoded.
-        rate_hz: Their rate.
-    """
+    """Say what is wrong with a file of which libsndfile reads a part, or None."""
     if container == "MP3" and (counted := mpeg_samples(data)) is not None:
         held, samples_per_frame = counted
         slack = MPEG_SLACK_FRAMES * samples_per_frame

@@ -29,12 +29,6 @@ def json_objects(
 ) -> Iterator[tuple[int, str, Record]]:
     """Yield the objects of a JSONL file; every other line becomes a problem.
 
-    Args:
-        path: The file.
-        shape: What a row looks like, for messages.
-        problems: Takes a problem for each line that is no JSON object.
-        notes: Takes what was accepted although it is unusual.
-
     Yields:
         Line number from 1, `file.jsonl:12` for messages, and the object.
 

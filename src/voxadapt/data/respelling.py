@@ -156,9 +156,6 @@ class Respelling(BaseModel):
 
         Capitals at the beginning of a word stay, and so does everything between words.
 
-        Args:
-            text: Text whose characters the map knows.
-
         Raises:
             UserError: When it holds a letter or digit that the map does not know, or a word
                 without a vowel.
@@ -179,18 +176,11 @@ class Respelling(BaseModel):
         )
 
     def sounds(self, text: str) -> list[list[str]]:
-        """Return the vowels and consonants that each word of a text reads, glides included.
-
-        Args:
-            text: Text whose characters the map knows.
-        """
+        """Return the vowels and consonants that each word of a text reads, glides included."""
         return [self._units(self._key(found[0])) for found in self._word.finditer(_nfc(text))]
 
     def unknown(self, texts: Iterable[str]) -> Counter[str]:
         """Count what the map cannot respell.
-
-        Args:
-            texts: Any texts.
 
         Returns:
             Characters that would be read aloud and are in no grapheme (letters, digits, symbols
@@ -213,10 +203,6 @@ class Respelling(BaseModel):
 
     def check(self, texts: Iterable[str], where: str = "language.text") -> None:
         """Refuse texts that the map cannot respell.
-
-        Args:
-            texts: Any texts.
-            where: File or parameter, for the message.
 
         Raises:
             UserError: With everything that the map does not know.
@@ -332,9 +318,6 @@ class Respelling(BaseModel):
 
 def load_respelling(path: str | Path) -> Respelling:
     """Read and check a respelling map.
-
-    Args:
-        path: YAML file; `profiles/respelling/malay.yaml` explains its keys.
 
     Raises:
         UserError: With one problem for each entry that is missing, unknown or wrong.

@@ -36,13 +36,6 @@ class Speaker:
 def list_speakers(utterances: Sequence[Utterance], default: str) -> tuple[Speaker, ...]:
     """List the speakers of a corpus by name.
 
-    Args:
-        utterances: Accepted clips.
-        default: Who speaks clips that name nobody.
-
-    Returns:
-        The speakers; none where no clip names its speaker.
-
     Raises:
         UserError: When the default and a speaker of the manifest differ in case alone, or share
             their clips' name without sharing the reference.
@@ -78,11 +71,6 @@ def choose_speakers(
     speakers: Sequence[Speaker], wanted: Sequence[str] | None, where: str = "train.speakers"
 ) -> tuple[Speaker, ...]:
     """Return the speakers that are asked for; all of them where none is.
-
-    Args:
-        speakers: Of the corpus.
-        wanted: Names; None: all.
-        where: Where they are asked for, for messages.
 
     Raises:
         UserError: When the manifest has no such speaker.

@@ -19,13 +19,6 @@ def assign_split(text_norm: str, split: SplitParams) -> Split:
     Equal texts are always together, so no text is in two splits. Selection takes the low end of
     the hash range and confirmation the high end: changing one share moves no text between these
     two.
-
-    Args:
-        text_norm: The folded text (`data.text.fold_text`), not the raw one.
-        split: Shares and salt.
-
-    Returns:
-        `train`, `selection` or `confirmation`.
     """
     digest = hashlib.sha256(f"{split.salt}\0{text_norm}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / 2**64

@@ -43,12 +43,6 @@ def fold_text(text: str) -> str:
     NFKC and case folding; punctuation and symbols are dropped (a blank stands in for them, except
     for apostrophes); invisible format characters are dropped; combining marks are **kept**, since
     they are vowels in many scripts; blanks are collapsed. Folding twice changes nothing.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The folded text; empty when nothing in it can be spoken.
     """
     for _ in range(8):  # NFKC after dropping a character may compose again; two rounds suffice
         folded = _fold_once(text)
@@ -138,10 +132,6 @@ def odd_characters(text: str, script: str | None) -> list[str]:
     That is: letters of another script (also look-alikes such as a Cyrillic a in a Latin word),
     emoji and other pictographs, replacement characters, private or unassigned code points, and
     controls of the writing direction.
-
-    Args:
-        text: The transcript.
-        script: The corpus' dominant script.
     """
     odd: dict[str, None] = {}
     for character in unicodedata.normalize("NFKC", text):

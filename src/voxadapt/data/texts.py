@@ -100,9 +100,6 @@ def read_texts(
         refused: Takes what is wrong with single lines, which are left out then; None: they are
             an error.
 
-    Returns:
-        At least one line, in file order.
-
     Raises:
         UserError: With one problem for each line that cannot be used.
     """
@@ -178,9 +175,6 @@ def audit_texts(
         respelling: Map that must know every text.
         refused: What `read_texts` says of lines that are not among these.
         on_error: Lines with an error are dropped and listed, or stop the audit.
-
-    Returns:
-        Accepted lines with their respelling, warnings and metrics.
 
     Raises:
         UserError: With every error, in file order.
@@ -258,11 +252,6 @@ def audit_texts(
 
 def outside_vocabulary(tokenizer: Any, num_rows: int, text: str) -> list[str]:
     """Return what a tokenizer cannot represent in a text, each once.
-
-    Args:
-        tokenizer: Of the model, from `transformers`.
-        num_rows: Rows of the model's text embedding.
-        text: Any text.
 
     Returns:
         Special tokens spelt out in the text (inference would take them for control), and

@@ -15,13 +15,6 @@ SHAPE = '{"audio": "…", "speaker": "…"}'
 def read_other_voices(path: str | Path) -> dict[str, list[Path]]:
     """Read a JSONL of other voices.
 
-    Args:
-        path: Rows with `audio` and `speaker`, and perhaps `text`; paths are relative to the file
-            and stay below its folder.
-
-    Returns:
-        Audio files by speaker, in file order.
-
     Raises:
         UserError: With one problem for each row that cannot be used.
     """

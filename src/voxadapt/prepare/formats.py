@@ -62,12 +62,6 @@ class Source:
 def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> Source:
     """Read a corpus.
 
-    Args:
-        source: Folder, or the file that lists the clips.
-        given: One of `FORMATS`; None: by the files.
-        wanted: What the user says of the columns.
-        root: Folder that holds the audio.
-
     Raises:
         UserError: When the layout or its columns are not known, or a file cannot be read.
     """
@@ -353,10 +347,6 @@ def of_speakers(
     rows: Sequence[Row], wanted: Sequence[str]
 ) -> tuple[list[Row], int, list[str], list[Problem]]:
     """Return the rows of the wanted speakers, and what becomes of the others.
-
-    Args:
-        rows: Rows of the source.
-        wanted: Names, or how they begin; `all` for everybody; nothing where there is one speaker.
 
     Returns:
         Rows that are wanted, how many speakers' rows are not, full names in order (none where the

@@ -85,9 +85,6 @@ def import_corpus(
         limits: Of the audit that will read the folder; its defaults when None.
         force: Replace an earlier import.
 
-    Returns:
-        The outcome; rows that cannot be used are left out and listed.
-
     Raises:
         UserError: When the source cannot be read, columns or speaker are not clear, or no row is
             left.

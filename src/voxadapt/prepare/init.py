@@ -60,13 +60,6 @@ READER = PROFILES / "respelling" / "malay.yaml"  # its vowels and consonants are
 def init(folder: Path, options: InitOptions) -> InitResult:
     """Make, or go on with, the data of a project.
 
-    Args:
-        folder: A project, or a new or empty folder, which becomes one.
-        options: What to do.
-
-    Returns:
-        What is there, what is missing and what to run.
-
     Raises:
         UserError: When something given cannot be read, or files there are not of this command.
     """
@@ -239,11 +232,7 @@ def _proposed(
 def _audit(
     workspace: Workspace, record: InitRecord, rows: Sequence[ClipRow], params: Params
 ) -> tuple[AuditResult | None, list[Problem]]:
-    """Audit the rows that can be used; those with an error are left out, with the reason.
-
-    Returns:
-        The audit, None where the corpus as a whole is refused; and why it is.
-    """
+    """Audit the rows that can be used; those with an error are left out, with the reason."""
     limits = limits_of(params, workspace).model_copy(
         update={"min_total_minutes": 1e-6, "on_error": "stop"}
     )

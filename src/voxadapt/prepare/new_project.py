@@ -56,13 +56,6 @@ def profile_names(source: Path) -> list[str]:
 def new_project(folder: Path, profile: str) -> str:
     """Write a project: stages, notebooks, profiles and parameters, in git and DVC.
 
-    Args:
-        folder: Does not exist yet, or is empty.
-        profile: Profile that `params.yaml` is written from.
-
-    Returns:
-        What was made and what to do next, for the terminal.
-
     Raises:
         UserError: When the folder holds something, or there is no such profile.
     """

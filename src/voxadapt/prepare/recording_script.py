@@ -88,12 +88,7 @@ def letters(text: str) -> list[list[str]]:
 
 
 def sounds_of(texts: Sequence[str], respelling: Respelling | None) -> tuple[Sounds, str]:
-    """Return what divides a text into sounds, and what these are called.
-
-    Args:
-        texts: All texts.
-        respelling: Map of the language; used only where it knows all of the texts.
-    """
+    """Return what divides a text into sounds, and what these are called."""
     if respelling is not None and not respelling.unknown(texts):
         return respelling.sounds, "sounds of the map"
     return letters, "letters"
@@ -122,18 +117,7 @@ def choose(
     unit: str = "letters",
     first: Sequence[str] = (),
 ) -> Coverage:
-    """Choose sentences that cover the rarest sounds and pairs first.
-
-    Args:
-        texts: All sentences; of equal ones the first counts.
-        count: How many to choose at most, those given first included.
-        sounds: Divides a text into words of sounds.
-        unit: What a sound is, for people.
-        first: Sentences that are chosen already, in order.
-
-    Returns:
-        The script; the same for the same texts.
-    """
+    """Choose sentences that cover the rarest sounds and pairs first."""
     unique = {fold_text(text): text for text in first}
     for text in texts:
         if is_readable(text):
@@ -180,16 +164,7 @@ def scripted(folder: Path, read: Callable[[Path], list[str]]) -> list[str]:
 
 
 def write_script(folder: Path, coverage: Coverage, num_before: int) -> int:
-    """Write pages for the sentences that no page holds yet, and the table of what each brings.
-
-    Args:
-        folder: Where the pages are.
-        coverage: The script, from its beginning.
-        num_before: Sentences that pages hold already; those pages stay as they are.
-
-    Returns:
-        How many pages there are now.
-    """
+    """Write pages for the sentences that no page holds yet, and the table of what each brings."""
     pages = len(list(folder.glob("script-*.txt")))
     new = coverage.choices[num_before:]
     for start in range(0, len(new), PAGE):

@@ -95,10 +95,6 @@ def measure_clip(root: Path, clip: str, recording: str, order: int, text: str) -
 def propose(candidates: Sequence[Candidate], limits: AuditParams) -> Proposal | None:
     """Propose a reference by `RULE`.
 
-    Args:
-        candidates: Clips in order, recording by recording.
-        limits: The audit's.
-
     Returns:
         None where no clip, and no neighbours joined, are long enough.
     """

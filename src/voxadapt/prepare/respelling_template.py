@@ -41,16 +41,7 @@ graphemes:
 
 
 def respelling_template(language: str, texts: Sequence[str], reader: Respelling) -> str:
-    """Write a map for a language, with a line for each letter that its texts are written with.
-
-    Args:
-        language: Its name, in lower case.
-        texts: At least one.
-        reader: A finished map, whose vowels and consonants are those of the reader.
-
-    Returns:
-        YAML that `load_respelling` refuses until every `?` has been replaced.
-    """
+    """Write a map for a language, with a line for each letter that its texts are written with."""
     words = [units for text in texts for units in letters(text)]
     counts = Counter(unit for units in words for unit in units)
     examples: dict[str, list[str]] = {}

@@ -201,9 +201,6 @@ def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str
         spans: Its speech, from `speech_of`.
         clip_s: Shortest and longest clip.
         lines: What was read, one line a clip; nothing where that is not known.
-
-    Returns:
-        Segments in order; those that fit no clip have a problem.
     """
     if not spans:
         fix = "Listen; take it away if it is empty."
@@ -260,14 +257,6 @@ def join_phrases(
 
     A clip ends at a pause: at the end of a sentence once it is `SHORTEST_S` long, before a pause of
     more than `MAX_GAP_S`, or where the next phrase would make it too long.
-
-    Args:
-        phrases: In order; a problem stands for speech that was not understood.
-        recording: Its name, for messages.
-        clip_s: Shortest and longest clip, with the silence at its edges.
-
-    Returns:
-        Segments in order; those that fit no clip have a problem.
     """
     low_s, high_s = clip_s
     found: list[Segment] = []
@@ -322,10 +311,6 @@ def place_words(words: Sequence[Word], spans: Sequence[Span]) -> list[list[Word]
     """Give each word to the span of speech that it overlaps most, in order.
 
     Whisper lets a word last through the pause before or after it, which is no overlap.
-
-    Args:
-        words: Word, start, end and probability.
-        spans: Stretches of speech, at least one.
     """
     placed: list[list[Word]] = [[] for _ in spans]
     at = 0
@@ -341,12 +326,7 @@ def place_words(words: Sequence[Word], spans: Sequence[Span]) -> list[list[Word]
 
 
 def at_pauses(spans: Sequence[Span], clip_s: Span) -> list[Span]:
-    """Divide speech at its longest pauses, until each part is short enough and ends in a long one.
-
-    Args:
-        spans: Stretches of speech, at least one.
-        clip_s: Shortest and longest clip, with the silence at its edges.
-    """
+    """Divide speech at its longest pauses, until each part is short enough and ends in a long one."""
     low_s, high_s = max(clip_s[0], min(SHORTEST_S, clip_s[1] / 2)), clip_s[1]
     done: list[Span] = []
     left = [(0, len(spans))]
@@ -382,11 +362,6 @@ def place_lines(spans: Sequence[Span], lines: Sequence[str], longest_s: float) -
     Of all ways to cut the recording into as many parts as there are lines, the cheapest is taken:
     a line costs the square of how far its length is from what its letters ask for (in units of
     `RATE_SPREAD`), and each pause within it `PAUSE_COST_S`. No recogniser is asked.
-
-    Args:
-        spans: Stretches of speech, at least one.
-        lines: Texts in the order in which they were read, at least one.
-        longest_s: Longest clip.
 
     Returns:
         Start and end of each line in seconds; None where there are fewer spans than lines, or

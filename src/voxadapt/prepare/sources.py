@@ -18,9 +18,6 @@ COMMENT = "#"
 def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
     """Return the recordings of a folder and its subfolders, and what cannot be read as one.
 
-    Args:
-        folder: A folder, or one recording.
-
     Raises:
         UserError: When there is none.
     """

@@ -109,11 +109,6 @@ Item = tuple[str, Record | Problem]  # where, and what is there: cells by role, 
 def read_table(file: Path, wanted: Wanted, find: Callable[[str], str]) -> list[Item]:
     """Read the lines of a table with cells by role.
 
-    Args:
-        file: Cells between `|`, tabs, semicolons or commas.
-        wanted: What the user says of the columns.
-        find: Returns the path of the audio that a cell names; its suffix says whether there is one.
-
     Raises:
         UserError: When it is not clear which column is what.
     """

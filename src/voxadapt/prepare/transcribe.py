@@ -61,12 +61,7 @@ class LazyTranscriber:
         return code or self._params.asr.language
 
     def transcribe(self, paths: Sequence[Path], texts: Sequence[str]) -> list[str]:
-        """Transcribe clips as the audit and the scores do.
-
-        Args:
-            paths: Clips.
-            texts: Bound the length of each transcript.
-        """
+        """Transcribe clips as the audit and the scores do."""
         return [found.text for found in self._transcriber.transcribe(paths, texts)]
 
     def phrases(self, recording: Path, sha256: str) -> Iterator[Phrase | Problem]:

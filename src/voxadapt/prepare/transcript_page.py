@@ -11,16 +11,7 @@ from voxadapt.reporting.components import environment, script
 
 
 def build(rows: Sequence[Mapping[str, str]], name: str, table: str) -> str:
-    """Build the page.
-
-    Args:
-        rows: Cells of the table by column; sounds are read from beside the page.
-        name: Of the project.
-        table: File name of the table.
-
-    Returns:
-        HTML that asks for nothing but the clips beside it.
-    """
+    """Build the page."""
     columns = list(rows[0])
     data = json.dumps({"name": table, "columns": columns, "rows": list(rows)}, ensure_ascii=False)
     for mark, code in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):

@@ -45,12 +45,6 @@ class Entry:
 def read_table(path: Path) -> dict[str, Entry]:
     """Read the table as a spreadsheet has saved it: comma, semicolon or tab; UTF-8 or UTF-16.
 
-    Args:
-        path: With columns `clip` and `text`; `checked` and `use` may be there, and others.
-
-    Returns:
-        Rows by clip, in the order of the file.
-
     Raises:
         UserError: With one problem for each row that cannot be read.
     """
@@ -121,13 +115,7 @@ def _decoded(path: Path) -> str:
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, str]], extra: Iterable[str] = ()) -> None:
-    """Write the table: UTF-8 with a mark that spreadsheets know, Windows line ends.
-
-    Args:
-        path: File.
-        rows: Cells by column.
-        extra: Columns of the user's own, after ours.
-    """
+    """Write the table: UTF-8 with a mark that spreadsheets know, Windows line ends."""
     names = [*COLUMNS, *extra]
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\r\n")
