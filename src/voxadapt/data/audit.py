@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import jiwer
 import numpy as np
@@ -33,7 +32,8 @@ from voxadapt.data.audio import (
     probe,
     to_mono,
 )
-from voxadapt.data.manifest import RawRow, Utterance, by_speaker, write_manifest
+from voxadapt.data.findings import Finding, named
+from voxadapt.data.manifest import RawRow, Utterance, line_of, write_manifest
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS, SPLITS, Split, assign_split
 from voxadapt.data.text import (
     dominant_script,
@@ -66,58 +66,6 @@ CONTAINERS = {
 }
 
 Transcribe = Callable[[list[Path], list[str]], Sequence[str | None]]
-
-
-Severity = Literal["error", "warning"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One rule that a clip, or the corpus, breaks.
-
-    Attributes:
-        severity: Errors stop the pipeline; warnings are listed.
-        rule: Short name of the rule.
-        expected: What the rule asks for.
-        found: What is there.
-        fix: What to do.
-        value: The measured number or text.
-        limit: The limit that it was held against.
-    """
-
-    severity: Severity
-    rule: str
-    expected: str
-    found: str
-    fix: str
-    value: float | str | None = None
-    limit: float | str | None = None
-
-    @property
-    def message(self) -> str:
-        """The finding in one sentence and a hint."""
-        return f"Expected {self.expected}; found {self.found}. {self.fix}"
-
-    def as_dict(self) -> Record:
-        """Return what `clips.jsonl` holds of it."""
-        value = round(self.value, 6) if isinstance(self.value, float) else self.value
-        return {
-            "severity": self.severity,
-            "rule": self.rule,
-            "message": self.message,
-            "value": value,
-            "limit": self.limit,
-        }
-
-    def as_problem(self, where: str) -> Problem:
-        """Turn an error into a row of the table that stops the pipeline."""
-        return Problem(where, self.expected, self.found, self.fix)
-
-
-DIGITS = Finding(
-    "warning", "digits", "numbers in words", "digits",
-    "A number can be read in several ways: write it in words.",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +207,8 @@ def audit_corpus(
     errors = list(problems)
     for clip in clips:
         errors += [f.as_problem(clip.row.where) for f in clip.findings if f.severity == "error"]
-    errors.sort(key=lambda problem: _line(problem.where))
-    rejected = {problem.where for problem in errors if _line(problem.where)}
+    errors.sort(key=lambda problem: line_of(problem.where))
+    rejected = {problem.where for problem in errors if line_of(problem.where)}
     dropped: list[Problem] = []
     if audit.on_error == "drop" and len(rejected) <= MAX_DROPPED_SHARE * (
         len(rejected | {row.where for row in rows})
@@ -273,11 +221,11 @@ def audit_corpus(
     corpus += _check_splits(clips) if clips else []
     corpus += _check_languages(clips)
     for group in groups:
-        corpus += _named(group, _check_held_out(group) + _check_reference(group, audit))
+        corpus += _named(group, [*_check_held_out(group), *_check_reference(group, audit)])
     if clips:
         errors += [f.as_problem(manifest.name) for f in corpus if f.severity == "error"]
     if errors:
-        count = len({problem.where for problem in errors if _line(problem.where)})
+        count = len({problem.where for problem in errors if line_of(problem.where)})
         rows_have = "1 row has" if count == 1 else f"{count} rows have"
         title = f"{manifest} cannot be used as it is"
         title = f"{title}: {rows_have} errors." if count else f"{title}."
@@ -326,11 +274,6 @@ def write_audit(
     write_json(metrics, result.metrics)
 
 
-def _line(where: str) -> int:
-    tail = where.rsplit(":", 1)[-1]
-    return int(tail) if tail.isdigit() else 0
-
-
 def _utterance(clip: AuditedClip) -> Utterance:
     assert clip.info is not None, "an accepted clip was read"
     return Utterance(
@@ -349,9 +292,10 @@ def _utterance(clip: AuditedClip) -> Utterance:
 
 def _groups(clips: Sequence[AuditedClip]) -> list[list[AuditedClip]]:
     """Return the clips of each speaker, in the order of their first rows."""
-    by_line = {clip.row.line: clip for clip in clips}
-    groups = by_speaker([clip.row for clip in clips]).values()
-    return [[by_line[row.line] for row in group] for group in groups]
+    groups: dict[str | None, list[AuditedClip]] = {}
+    for clip in clips:
+        groups.setdefault(clip.row.speaker, []).append(clip)
+    return list(groups.values())
 
 
 def _check_clip(
@@ -363,167 +307,89 @@ def _check_clip(
     clip = clip.add(*_text_findings(row, script))
     try:
         info = probe(row.audio_path)
+        clip = replace(clip, info=info).add(*_header_findings(row, info, audit))
+        if info.duration_s > 2 * audit.clip_duration_s[1]:
+            return clip  # hours of audio are not decoded to say once more that they are too long
+        if (samples := info.num_samples * info.num_channels) > MAX_SAMPLES:
+            facts = {"channels": info.num_channels, "rate_hz": info.sample_rate_hz}
+            return clip.add(Finding.of("too_large", samples, MAX_SAMPLES, **facts))
+        samples, rate_hz = decode(row.audio_path)
     except AudioError as error:
-        return clip.add(_unreadable(str(error)))
-    clip = replace(clip, info=info).add(*_header_findings(row, info, audit))
-    if info.duration_s > 2 * audit.clip_duration_s[1]:
-        return clip  # hours of audio are not decoded to say once more that they are too long
-    if info.num_samples * info.num_channels > MAX_SAMPLES:
-        return clip.add(_too_large(info))
-    try:
-        samples, sample_rate_hz = decode(row.audio_path)
-    except AudioError as error:
-        return clip.add(_unreadable(str(error)))
+        return clip.add(Finding.of("unreadable", found=error))
     if len(samples) < info.num_samples:
-        clip = clip.add(_unreadable(f"{len(samples)} of {info.num_samples} samples"))
-    measured = measure(samples, sample_rate_hz)
-    rate = num_spoken_characters(row.text) / measured.speech_s if measured.speech_s else None
+        found = f"{len(samples)} of {info.num_samples} samples"
+        clip = clip.add(Finding.of("unreadable", found=found))
+    measured = measure(samples, rate_hz)
+    pace = num_spoken_characters(row.text) / measured.speech_s if measured.speech_s else None
     clip = replace(
         clip,
         measured=measured,
         file_sha256=sha256_file(row.audio_path),
-        content_sha256=content_sha256(samples, sample_rate_hz),
-        characters_per_s=rate,
+        content_sha256=content_sha256(samples, rate_hz),
+        characters_per_s=pace,
     )
-    clip = clip.add(*_sound_findings(measured, rate, audit))
-    band_db = narrow_band_db(np.nan_to_num(to_mono(samples)), sample_rate_hz)
+    clip = clip.add(*_sound_findings(measured, pace, audit))
+    band_db = narrow_band_db(np.nan_to_num(to_mono(samples)), rate_hz)
     if measured.speech_s >= MIN_SPEECH_S and band_db is not None and band_db < MIN_BAND_DB:
-        clip = clip.add(_narrow_band(band_db))
+        clip = clip.add(Finding.of("narrow_band", band_db, MIN_BAND_DB))
     return clip
-
-
-def _narrow_band(band_db: float) -> Finding:
-    return Finding(
-        "warning", "narrow_band", "speech with sound above 4 kHz", "none: speech of a telephone",
-        "Take the recording before it was resampled to 8 kHz; the model would learn the muffle.",
-        band_db, MIN_BAND_DB,
-    )  # fmt: skip
-
-
-def _unreadable(found: str) -> Finding:
-    fix = "Replace it by a WAV or FLAC file that plays."
-    return Finding("error", "unreadable", "audio that can be read whole", found, fix)
-
-
-def _too_large(info: AudioInfo) -> Finding:
-    samples = info.num_samples * info.num_channels
-    return Finding(
-        "error", "too_large", f"at most {MAX_SAMPLES:,} samples in all channels",
-        f"{samples:,} ({info.num_channels} channels at {info.sample_rate_hz} Hz)",
-        "Export it as one channel at 24 or 48 kHz.", float(samples), float(MAX_SAMPLES),
-    )  # fmt: skip
 
 
 def _text_findings(row: RawRow, script: str | None) -> Iterator[Finding]:
     """Check the transcript."""
     for note in row.notes:
-        yield Finding(
-            "warning", "format", "a plain UTF-8 manifest", note, "Nothing needs to be done."
-        )
+        yield Finding.of("format", found=note)
     if odd := odd_characters(row.text, script):
-        shown = ", ".join(f"{c if c.isprintable() else ''} U+{ord(c):04X}".strip() for c in odd[:5])
-        yield Finding(
-            "warning", "odd_script",
-            f"a transcript in the corpus' script ({(script or 'none').lower()})", shown,
-            "Write what is said, in one script; look-alike letters count as another one.",
-            float(len(odd)), 0.0,
-        )  # fmt: skip
+        facts = {"script": (script or "none").lower(), "found": named(odd)}
+        yield Finding.of("odd_script", len(odd), 0, **facts)
     if has_digit(row.text):
-        yield DIGITS
+        yield Finding.of("digits")
     if has_markup(row.text):
-        fix = "Keep only what is said."
-        yield Finding("warning", "markup", "plain text", "tags or entities", fix)
+        yield Finding.of("markup")
     if (sentences := num_sentences(row.text)) > 1:
-        yield Finding(
-            "warning", "several_sentences", "one sentence a clip", f"about {sentences}",
-            "One sentence a file trains best; cut the clip where it pauses.", float(sentences), 1.0,
-        )  # fmt: skip
+        yield Finding.of("several_sentences", sentences, 1)
 
 
 def _header_findings(row: RawRow, info: AudioInfo, audit: AuditParams) -> Iterator[Finding]:
     """Check what the file's header says."""
     if info.sample_rate_hz < audit.min_sample_rate_hz:
-        yield Finding(
-            "error", "sample_rate", f"at least {audit.min_sample_rate_hz} Hz",
-            f"{info.sample_rate_hz} Hz",
-            "Record again at 24 kHz or more; upsampling adds nothing.",
-            float(info.sample_rate_hz), float(audit.min_sample_rate_hz),
-        )  # fmt: skip
+        yield Finding.of("sample_rate", info.sample_rate_hz, audit.min_sample_rate_hz)
     if info.num_channels > 1:
-        many = info.num_channels > 2
-        yield Finding(
-            "error" if many else "warning", "channels", "one channel",
-            f"{info.num_channels} channels",
-            "Give the channel with the voice." if many else "The two channels are averaged.",
-            float(info.num_channels), 1.0,
-        )  # fmt: skip
+        yield Finding.of("channels.many" if info.num_channels > 2 else "channels",
+                         info.num_channels, 1)  # fmt: skip
     (shortest_s, longest_s), duration_s = audit.clip_duration_s, info.duration_s
     if duration_s <= shortest_s:
-        yield Finding(
-            "error", "too_short", f"more than {shortest_s:g} s", f"{duration_s:.2f} s",
-            "Drop the row, or give a whole sentence.", duration_s, shortest_s,
-        )  # fmt: skip
+        yield Finding.of("too_short", duration_s, shortest_s)
     elif duration_s > longest_s:
-        yield Finding(
-            "error" if duration_s > 2 * longest_s else "warning", "too_long",
-            f"at most {longest_s:g} s", f"{duration_s:.1f} s", "Cut it into sentences.",
-            duration_s, longest_s,
-        )  # fmt: skip
+        rule = "too_long.by_far" if duration_s > 2 * longest_s else "too_long"
+        yield Finding.of(rule, duration_s, longest_s)
     if info.is_truncated:
-        yield _unreadable("fewer bytes than its header announces (cut off)")
+        found = "fewer bytes than its header announces (cut off)"
+        yield Finding.of("unreadable", found=found)
     suffix = row.audio_path.suffix.lower()
     if info.container not in CONTAINERS.get(suffix, {info.container}):
-        fix = "It is read by its content; rename it."
-        yield Finding("warning", "extension", f"content that fits {suffix}", info.container, fix)
+        yield Finding.of("extension", suffix=suffix, found=info.container)
 
 
-def _sound_findings(m: Measurements, rate: float | None, audit: AuditParams) -> Iterator[Finding]:
+def _sound_findings(m: Measurements, pace: float | None, audit: AuditParams) -> Iterator[Finding]:
     """Check what was measured on the samples."""
     if m.num_bad_samples:
-        yield Finding(
-            "error", "bad_samples", "finite samples", f"{m.num_bad_samples} NaN or infinite ones",
-            "Export the clip again.", float(m.num_bad_samples), 0.0,
-        )  # fmt: skip
+        yield Finding.of("bad_samples", m.num_bad_samples, 0)
     if m.speech_s < MIN_SPEECH_S:
-        yield Finding(
-            "error", "silent", f"at least {MIN_SPEECH_S:g} s of speech", f"{m.speech_s:.2f} s",
-            "Drop the row, or record it again.", m.speech_s, MIN_SPEECH_S,
-        )  # fmt: skip
+        yield Finding.of("silent", m.speech_s, MIN_SPEECH_S)
         return  # what follows would only describe the silence
-    if rate is not None and rate > MAX_CHARACTERS_PER_S:
-        yield Finding(
-            "error", "impossible_rate", f"at most {MAX_CHARACTERS_PER_S:g} characters/s",
-            f"{rate:.0f} characters/s", "Text and audio do not belong together: mend the row.",
-            rate, MAX_CHARACTERS_PER_S,
-        )  # fmt: skip
+    if pace is not None and pace > MAX_CHARACTERS_PER_S:
+        yield Finding.of("impossible_rate", pace, MAX_CHARACTERS_PER_S)
     if m.clipped_share > audit.max_clipped_share:
-        yield Finding(
-            "warning", "clipping", f"at most {100 * audit.max_clipped_share:g} % clipped",
-            f"{100 * m.clipped_share:.2f} %", "Record with less gain; clipping cannot be undone.",
-            m.clipped_share, audit.max_clipped_share,
-        )  # fmt: skip
+        yield Finding.of("clipping", m.clipped_share, audit.max_clipped_share)
     if m.snr_db < audit.min_snr_db:
-        yield Finding(
-            "warning", "noise", f"an SNR of at least {audit.min_snr_db:g} dB",
-            f"about {m.snr_db:.0f} dB",
-            "Listen for noise, music or echo; record in a quieter place.",
-            m.snr_db, audit.min_snr_db,
-        )  # fmt: skip
-    for rule, place, silence_s in (
-        ("lead_silence", "before", m.lead_silence_s),
-        ("trail_silence", "after", m.trail_silence_s),
-    ):
-        if silence_s > audit.max_edge_silence_s:
-            yield Finding(
-                "warning", rule, f"at most {audit.max_edge_silence_s:g} s of silence",
-                f"{silence_s:.2f} s {place} the speech", "Trim it: long silences are learnt.",
-                silence_s, audit.max_edge_silence_s,
-            )  # fmt: skip
+        yield Finding.of("noise", m.snr_db, audit.min_snr_db)
+    if m.lead_silence_s > audit.max_edge_silence_s:
+        yield Finding.of("lead_silence", m.lead_silence_s, audit.max_edge_silence_s)
+    if m.trail_silence_s > audit.max_edge_silence_s:
+        yield Finding.of("trail_silence", m.trail_silence_s, audit.max_edge_silence_s)
     if abs(m.dc_offset) > MAX_DC_OFFSET:
-        yield Finding(
-            "warning", "dc_offset", f"an offset within {MAX_DC_OFFSET:g}", f"{m.dc_offset:+.3f}",
-            "Apply a high-pass filter, or mend the recording chain.", m.dc_offset, MAX_DC_OFFSET,
-        )  # fmt: skip
+        yield Finding.of("dc_offset", m.dc_offset, MAX_DC_OFFSET)
 
 
 def _check_rates(clips: list[AuditedClip], audit: AuditParams) -> list[AuditedClip]:
@@ -532,57 +398,48 @@ def _check_rates(clips: list[AuditedClip], audit: AuditParams) -> list[AuditedCl
     The rule works on the logarithm of characters per second, so that twice as fast and half as
     fast are equally far, and takes median and MAD, which outliers do not move.
     """
-    rates = [clip.characters_per_s for clip in clips]
-    logs = np.log([rate for rate in rates if rate])
+    logs = np.log([clip.characters_per_s for clip in clips if clip.characters_per_s])
     if len(logs) < MIN_CLIPS_FOR_RATE:
         return clips
     median = float(np.median(logs))
     spread = max(MAD_TO_SD * float(np.median(np.abs(logs - median))), MIN_RATE_SPREAD)
     checked = []
-    for clip, rate in zip(clips, rates, strict=True):
+    for clip in clips:
+        rate = clip.characters_per_s
         distance = abs(float(np.log(rate)) - median) / spread if rate else 0.0
-        if rate and distance > audit.rate_outlier_mads:
-            odd = Finding(
-                "warning", "speech_rate", f"about {np.exp(median):.1f} characters/s",
-                f"{rate:.1f} ({distance:.1f} scaled MADs away)",
-                "Check that the transcript is complete and belongs to the clip.",
-                distance, audit.rate_outlier_mads,
-            )  # fmt: skip
-            clip = clip.add(odd)
+        if distance > audit.rate_outlier_mads:
+            facts = {"median": np.exp(median), "rate": rate}
+            found = Finding.of("speech_rate", distance, audit.rate_outlier_mads, **facts)
+            clip = clip.add(found)
         checked.append(clip)
     return checked
 
 
 def _check_duplicates(clips: list[AuditedClip]) -> list[AuditedClip]:
     """Find equal audio (after decoding) and equal texts (after folding)."""
-    by_content: dict[str, AuditedClip] = {}
-    by_text: dict[tuple[str | None, str], AuditedClip] = {}  # speakers may say the same
-    checked = []
-    doubtful: dict[int, AuditedClip] = {}  # one of two texts of a sound is wrong, either may be
-    for clip in clips:
-        first = by_content.setdefault(clip.content_sha256, clip) if clip.content_sha256 else clip
-        if first is not clip:
-            severity: Severity = "warning"
-            found = f"the same sound as {first.row.id} ({first.row.where})"
-            fix = "Drop one: a clip given twice counts twice."
-            if first.text_norm != clip.text_norm:
-                severity, found = "error", f"{found} with another text"
-                fix = "One of the two transcripts is wrong: drop that row."
-                doubtful[first.row.line] = clip
-            clip = clip.add(Finding(severity, "duplicate_audio", "each recording once", found, fix))
-        same = by_text.setdefault((clip.row.speaker, clip.text_norm), clip)
-        if same.row is not clip.row and first is clip:
-            fix = "Equal texts stay in one split; different texts teach more."
-            found = f"the text of {same.row.id} ({same.row.where})"
-            clip = clip.add(Finding("warning", "duplicate_text", "each text once", found, fix))
-        checked.append(clip)
-    for number, clip in enumerate(checked):
-        if (other := doubtful.get(clip.row.line)) is not None:
-            found = f"the same sound as {other.row.id} ({other.row.where}) with another text"
-            fix = "One of the two transcripts is wrong: drop that row."
-            one = Finding("error", "duplicate_audio", "each recording once", found, fix)
-            checked[number] = clip.add(one)
+    by_content: dict[str, int] = {}
+    by_text: dict[tuple[str | None, str], int] = {}  # speakers may say the same
+    checked = list(clips)
+    for number, clip in enumerate(clips):
+        first = number
+        if clip.content_sha256:
+            first = by_content.setdefault(clip.content_sha256, number)
+        if first != number:
+            other = clips[first]
+            if other.text_norm == clip.text_norm:
+                checked[number] = clip.add(Finding.of("duplicate_audio", first=_place(other)))
+            else:  # one of the two texts is wrong, either may be
+                for wrong, right in ((number, other), (first, clip)):
+                    found = Finding.of("duplicate_audio.other_text", first=_place(right))
+                    checked[wrong] = checked[wrong].add(found)
+        same = by_text.setdefault((clip.row.speaker, clip.text_norm), number)
+        if same != number and first == number:
+            checked[number] = clip.add(Finding.of("duplicate_text", first=_place(clips[same])))
     return checked
+
+
+def _place(clip: AuditedClip) -> str:
+    return f"{clip.row.id} ({clip.row.where})"
 
 
 def _named(clips: Sequence[AuditedClip], findings: Iterable[Finding]) -> list[Finding]:
@@ -593,31 +450,19 @@ def _named(clips: Sequence[AuditedClip], findings: Iterable[Finding]) -> list[Fi
     return [replace(finding, found=f"{finding.found} (speaker {speaker})") for finding in findings]
 
 
-def _check_held_out(clips: Sequence[AuditedClip]) -> list[Finding]:
+def _check_held_out(clips: Sequence[AuditedClip]) -> Iterator[Finding]:
     """Check that a speaker whom the manifest names can be measured."""
     held_out = sum(clip.split != "train" for clip in clips)
-    if clips[0].row.speaker is None or held_out >= MIN_REFERENCE_CLIPS:
-        return []
-    few = Finding(
-        "error", "held_out",
-        f"at least {MIN_REFERENCE_CLIPS} held-out clips to measure similarity with", str(held_out),
-        "Add clips, or raise split.selection_share or split.confirmation_share.",
-        float(held_out), float(MIN_REFERENCE_CLIPS),
-    )  # fmt: skip
-    return [few]
+    if clips[0].row.speaker is not None and held_out < MIN_REFERENCE_CLIPS:
+        yield Finding.of("held_out", held_out, MIN_REFERENCE_CLIPS)
 
 
-def _check_languages(clips: Sequence[AuditedClip]) -> list[Finding]:
+def _check_languages(clips: Sequence[AuditedClip]) -> Iterator[Finding]:
     """Warn of languages that one setting of the recogniser cannot all fit."""
-    named = Counter(clip.row.language.lower() for clip in clips if clip.row.language)
-    if len(named) < 2:
-        return []
-    found = ", ".join(f"{name} ({count})" for name, count in named.most_common(5))
-    return [
-        Finding("warning", "languages", "one language, for one asr.language", found,
-                "The recogniser takes all clips for one language: its errors mean little for the "
-                "others.", float(len(named)), 1.0)
-    ]  # fmt: skip
+    counts = Counter(clip.row.language.lower() for clip in clips if clip.row.language)
+    if len(counts) > 1:
+        found = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
+        yield Finding.of("languages", len(counts), 1, found=found)
 
 
 def _check_minutes(clips: Sequence[AuditedClip], audit: AuditParams) -> Iterator[Finding]:
@@ -625,19 +470,10 @@ def _check_minutes(clips: Sequence[AuditedClip], audit: AuditParams) -> Iterator
     minutes = sum(clip.info.duration_s for clip in clips if clip.info) / 60.0
     low, high = audit.recommended_total_minutes
     if minutes < audit.min_total_minutes:
-        yield Finding(
-            "error", "total_minutes", f"at least {audit.min_total_minutes:g} min in all",
-            f"{minutes:.2f} min in {len(clips)} readable clips",
-            "Record more, or lower audit.min_total_minutes knowing that the voice suffers.",
-            minutes, audit.min_total_minutes,
-        )  # fmt: skip
+        yield Finding.of("total_minutes", minutes, audit.min_total_minutes, count=len(clips))
     elif not low <= minutes <= high:
-        few = minutes < low
-        yield Finding(
-            "warning", "total_minutes", f"{low:g} to {high:g} min in all", f"{minutes:.1f} min",
-            "More clean audio helps." if few else "Clean audio beats more audio: keep the best.",
-            minutes, low if few else high,
-        )  # fmt: skip
+        rule, limit = ("few", low) if minutes < low else ("many", high)
+        yield Finding.of(f"total_minutes.{rule}", minutes, limit, low=low, high=high)
 
 
 def _check_splits(clips: Sequence[AuditedClip]) -> Iterator[Finding]:
@@ -645,51 +481,39 @@ def _check_splits(clips: Sequence[AuditedClip]) -> Iterator[Finding]:
     for name in SPLITS:
         texts = len({clip.text_norm for clip in clips if clip.split == name})
         if texts == 0:
-            fix = "Add clips, or change the shares in params.yaml (split)."
-            yield Finding("error", "split", f"at least one text in the {name} split", "none", fix)
+            yield Finding.of("split.empty", name=name)
         elif name != "train" and texts < MIN_HELD_OUT_TEXTS:
-            yield Finding(
-                "warning", "split", f"at least {MIN_HELD_OUT_TEXTS} texts for {name}", str(texts),
-                "The decision will be uncertain; add clips or raise the share.",
-                float(texts), float(MIN_HELD_OUT_TEXTS),
-            )  # fmt: skip
+            yield Finding.of("split", texts, MIN_HELD_OUT_TEXTS, name=name)
 
 
 def _check_reference(clips: Sequence[AuditedClip], audit: AuditParams) -> list[Finding]:
     """Check the reference clip: length, quality, and that it is none of the training clips."""
-    path = clips[0].row.ref_path
-    name = clips[0].row.ref_audio
+    row, name = clips[0].row, clips[0].row.ref_audio
+    low, high = audit.ref_duration_s
     try:
-        info = probe(path)
-        low, high = audit.ref_duration_s
+        info = probe(row.ref_path)
         if not low <= info.duration_s <= high:
-            other = Finding(
-                "error", "ref_duration", f"a reference of {low:g} to {high:g} s",
-                f"{info.duration_s:.2f} s ({name})", "Choose one clear sentence of that length.",
-                info.duration_s, low if info.duration_s < low else high,
-            )  # fmt: skip
-            return [other]
-        samples, sample_rate_hz = decode(path)
+            limit = low if info.duration_s < low else high
+            facts = {"low": low, "high": high, "name": name}
+            return [Finding.of("ref_duration", info.duration_s, limit, **facts)]
+        samples, rate_hz = decode(row.ref_path)
     except AudioError as error:
-        fix = "Replace it by a WAV or FLAC file that plays."
-        return [Finding("error", "ref_unreadable", "a readable reference", f"{name}: {error}", fix)]
-    measured = measure(samples, sample_rate_hz)
-    sound = [*_header_findings(clips[0].row, info, audit), *_sound_findings(measured, None, audit)]
-    skip = ("too_short", "too_long", "extension")
+        return [Finding.of("ref_unreadable", name=name, found=error)]
+    sound = [
+        *_header_findings(row, info, audit),
+        *_sound_findings(measure(samples, rate_hz), None, audit),
+    ]
     findings = [
         replace(f, rule=f"ref_{f.rule}", found=f"{f.found} in the reference {name}")
         for f in sound
-        if f.rule not in skip
+        if f.rule not in ("too_short", "too_long", "extension")
     ]
-    content = content_sha256(samples, sample_rate_hz)
-    for clip in clips:
-        if content == clip.content_sha256:
-            fix = "Take another recording as reference, or drop that row: it would be seen twice."
-            found = f"{name} is also {clip.row.id} ({clip.row.where}, {clip.split})"
-            findings.append(
-                Finding("warning", "ref_among_clips", "a reference that is no clip", found, fix)
-            )
-    return findings
+    content = content_sha256(samples, rate_hz)
+    return findings + [
+        Finding.of("ref_among_clips", name=name,
+                   clip=f"{clip.row.id} ({clip.row.where}, {clip.split})")
+        for clip in clips if content == clip.content_sha256
+    ]  # fmt: skip
 
 
 def _check_transcripts(
@@ -709,34 +533,15 @@ def _check_transcripts(
     checked = []
     for clip, hypothesis, error in zip(clips, hypotheses, errors, strict=True):
         if hypothesis is None:
-            fix = "Listen to the clip."
-            checked.append(
-                clip.add(Finding("warning", "disagreement", "a transcription", "none", fix))
-            )
+            checked.append(clip.add(Finding.of("disagreement.none")))
             continue
         clip = replace(clip, hypothesis=hypothesis, disagreement=error)
         if error > audit.max_disagreement and not deaf:
-            heard_text = " ".join(hypothesis.split())[:80] or "nothing"
-            finding = Finding(
-                "warning", "disagreement",
-                f"Whisper within {100 * audit.max_disagreement:.0f} % of the transcript",
-                f"{100 * error:.0f} % (heard: {heard_text})",
-                "Listen, and mend the transcript or drop the row.",
-                error, audit.max_disagreement,
-            )  # fmt: skip
-            clip = clip.add(finding)
+            heard = " ".join(hypothesis.split())[:80] or "nothing"
+            found = Finding.of("disagreement", error, audit.max_disagreement, heard=heard)
+            clip = clip.add(found)
         checked.append(clip)
-    if not deaf:
-        return checked, []
-    return checked, [
-        Finding(
-            "warning", "recogniser", f"Whisper within {100 * max_error:g} % of the transcripts",
-            f"{100 * mean:.0f} % over all clips: it cannot be measured with this recogniser",
-            "Check asr.language (or language.asr_language) and the transcripts, take another "
-            "asr.model, or a Whisper that was fine-tuned on the language.",
-            mean, max_error,
-        )
-    ]  # fmt: skip
+    return checked, [Finding.of("recogniser", mean, max_error)] if deaf else []
 
 
 def disagreement(reference_norm: str, hypothesis_norm: str) -> float:
@@ -752,20 +557,20 @@ def _metrics(
 ) -> Record:
     """Sum an accepted corpus up."""
     infos = [clip.info for clip in clips if clip.info]
-    measured = [clip.measured for clip in clips if clip.measured]
     rates = [clip.characters_per_s for clip in clips if clip.characters_per_s]
     found = [finding for clip in clips for finding in clip.findings]
     errors = [clip.disagreement for clip in clips if clip.disagreement is not None]
     splits = {}
     for name in SPLITS:
         members = [clip for clip in clips if clip.split == name]
-        seconds = sum(clip.info.duration_s for clip in members if clip.info)
-        splits[name] = {
-            "clips": len(members),
-            "texts": len({clip.text_norm for clip in members}),
-            "minutes": round(seconds / 60.0, 4),
-        }
-    seconds = sum(info.duration_s for info in infos)
+        texts = len({clip.text_norm for clip in members})
+        splits[name] = {"clips": len(members), "texts": texts, "minutes": _minutes(members)}
+    transcription = {
+        "n": len(errors),
+        "mean_cer": round(float(np.mean(errors)), 6) if errors else None,
+        "num_disagreeing": sum(f.rule == "disagreement" for f in found),
+    }
+    consent = Counter(clip.row.consent for clip in clips if clip.row.consent)
     return {
         "num_rows": len(clips),
         "num_accepted": len(clips),
@@ -773,23 +578,16 @@ def _metrics(
         "num_clips_with_warnings": sum(bool(clip.findings) for clip in clips),
         "warnings_by_rule": dict(sorted(Counter(f.rule for f in [*found, *corpus]).items())),
         "corpus_warnings": [finding.as_dict() for finding in corpus],
-        "minutes": round(seconds / 60.0, 4),
+        "minutes": _minutes(clips),
         "splits": splits,
         "median_duration_s": round(float(np.median([i.duration_s for i in infos])), 4),
-        "median_snr_db": round(float(np.median([m.snr_db for m in measured])), 2),
+        "median_snr_db": _median_snr_db(clips),
         "median_characters_per_s": round(float(np.median(rates)), 4) if rates else None,
         "sample_rates_hz": dict(sorted(Counter(str(i.sample_rate_hz) for i in infos).items())),
         "script": script,
-        "reference": project_path(clips[0].row.ref_path),
-        "reference_duration_s": round(probe(clips[0].row.ref_path).duration_s, 4),
-        "transcription": {
-            "n": len(errors),
-            "mean_cer": round(float(np.mean(errors)), 6),
-            "num_disagreeing": sum(f.rule == "disagreement" for f in found),
-        }
-        if errors
-        else None,
-        "consent": _consent(clips),
+        **_reference(clips),
+        "transcription": transcription if errors else None,
+        "consent": {"num_rows": consent.total(), "statements": dict(sorted(consent.items()))},
         "manifest_sha256": sha256_file(manifest),
         **({"speakers": _speakers(clips)} if any(clip.row.speaker for clip in clips) else {}),
     }
@@ -801,20 +599,27 @@ def _speakers(clips: Sequence[AuditedClip]) -> list[Record]:
         {
             "speaker": group[0].row.speaker,
             "clips": len(group),
-            "minutes": round(sum(clip.info.duration_s for clip in group if clip.info) / 60.0, 4),
+            "minutes": _minutes(group),
             **{name: sum(clip.split == name for clip in group) for name in SPLITS},
             "num_warnings": sum(len(clip.findings) for clip in group),
-            "median_snr_db": round(
-                float(np.median([clip.measured.snr_db for clip in group if clip.measured])), 2
-            ),
-            "reference": project_path(group[0].row.ref_path),
-            "reference_duration_s": round(probe(group[0].row.ref_path).duration_s, 4),
+            "median_snr_db": _median_snr_db(group),
+            **_reference(group),
         }
         for group in _groups(clips)
     ]
 
 
-def _consent(clips: Sequence[AuditedClip]) -> Record:
-    """Count the rows that say how the speaker agreed, by what they say."""
-    given = Counter(clip.row.consent for clip in clips if clip.row.consent)
-    return {"num_rows": given.total(), "statements": dict(sorted(given.items()))}
+def _minutes(clips: Sequence[AuditedClip]) -> float:
+    return round(sum(clip.info.duration_s for clip in clips if clip.info) / 60.0, 4)
+
+
+def _median_snr_db(clips: Sequence[AuditedClip]) -> float:
+    return round(float(np.median([clip.measured.snr_db for clip in clips if clip.measured])), 2)
+
+
+def _reference(clips: Sequence[AuditedClip]) -> Record:
+    path = clips[0].row.ref_path
+    return {
+        "reference": project_path(path),
+        "reference_duration_s": round(probe(path).duration_s, 4),
+    }

@@ -159,12 +159,12 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
     rows = [replace(row, id=name) for row, name in zip(rows, ids, strict=True)]
     if rows and notes:
         rows[0] = replace(rows[0], notes=tuple(notes))
-    return rows, sorted(problems, key=_line_of)
+    return rows, sorted(problems, key=lambda problem: line_of(problem.where))
 
 
-def _line_of(problem: Problem) -> int:
-    """Sort key: the line number in `file.jsonl:12`, or 0 for a whole file."""
-    tail = problem.where.rsplit(":", 1)[-1]
+def line_of(where: str) -> int:
+    """Return the line number in `file.jsonl:12`, or 0 for a whole file."""
+    tail = where.rsplit(":", 1)[-1]
     return int(tail) if tail.isdigit() else 0
 
 

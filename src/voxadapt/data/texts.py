@@ -20,7 +20,8 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_json, write_jsonl
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
-from voxadapt.data.audit import DIGITS, MAX_DROPPED_SHARE, Finding
+from voxadapt.data.audit import MAX_DROPPED_SHARE
+from voxadapt.data.findings import Finding, named
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import check_text
 from voxadapt.data.respelling import Respelling
@@ -187,11 +188,12 @@ def audit_texts(
     for line, length in zip(lines, lengths, strict=True):
         found = list(_text_findings(line.text, script))
         if max_tokens is not None and length > max_tokens:
-            found.append(_too_long(length, max_tokens))
+            found.append(Finding.of("too_long.tokens", length, max_tokens))
         if unknown is not None and (outside := unknown(line.text)):
-            found.append(_outside(outside))
+            found.append(Finding.of("vocabulary", len(outside), 0, found=_shown(outside)))
         if respelling is not None and (strange := respelling.unknown([line.text])):
-            found.append(_strange(list(strange), respelling.language))
+            facts = {"found": _shown(list(strange)), "language": respelling.language}
+            found.append(Finding.of("respelling", len(strange), 0, **facts))
         findings += [(line, finding) for finding in found]
     errors = [
         finding.as_problem(line.where)
@@ -220,7 +222,7 @@ def audit_texts(
         found_text = f"{len(lines)} that are all scored"
         raise UserError(Problem(str(path), "texts to learn from", found_text, fix))
     if len(accepted) < RECOMMENDED_TEXTS:
-        findings.append((None, _too_few(len(accepted))))
+        findings.append((None, Finding.of("few_texts", len(accepted), RECOMMENDED_TEXTS)))
     order = {line.id: number for number, line in enumerate(lines)}
     findings.sort(key=lambda item: order[item[0].id] if item[0] else -1)
     kept = {line.id for line in accepted}
@@ -315,15 +317,10 @@ def _leave_out(
         folded = fold_text(line.text)
         same = first.setdefault(folded, line)
         if same is not line:
-            fix = "It was left out; different texts teach more."
-            found = f"the text of line {same.where.rsplit(':', 1)[1]}"
-            findings.append(
-                (line, Finding("warning", "duplicate_text", "each text once", found, fix))
-            )
+            number = same.where.rsplit(":", 1)[1]
+            findings.append((line, Finding.of("duplicate_text.line", line=number)))
         elif folded in held_out:
-            fix = "It was left out, so that scores are of unseen sentences."
-            found = "a sentence that candidates are scored on"
-            findings.append((line, Finding("warning", "held_out", "unscored texts", found, fix)))
+            findings.append((line, Finding.of("held_out.text")))
         else:
             accepted.append(line)
     return accepted, findings
@@ -335,59 +332,13 @@ def _text_findings(text: str, script: str | None) -> Iterator[Finding]:
     letters = [c for c in odd if script_of(c) is not None]
     others = [c for c in odd if script_of(c) is None]
     if letters:
-        yield Finding(
-            "error", "wrong_script", f"text in one script ({(script or 'none').lower()})",
-            _shown(letters),
-            "Write it in that script, or drop the line; look-alike letters count as another one.",
-            float(len(letters)), 0.0,
-        )  # fmt: skip
+        facts = {"script": (script or "none").lower(), "found": _shown(letters)}
+        yield Finding.of("wrong_script", len(letters), 0, **facts)
     if others:
-        yield Finding(
-            "warning", "odd_characters", "letters and punctuation", _shown(others),
-            "Write what is said.", float(len(others)), 0.0,
-        )  # fmt: skip
+        yield Finding.of("odd_characters", len(others), 0, found=_shown(others))
     if has_digit(text):
-        yield DIGITS
-
-
-def _too_long(length: int, limit: int) -> Finding:
-    return Finding(
-        "error", "too_long",
-        f"at most {limit} text tokens, to leave room for speech in the context",
-        f"{length} tokens", "Cut it into sentences.", float(length), float(limit),
-    )  # fmt: skip
-
-
-def _outside(outside: Sequence[str]) -> Finding:
-    return Finding(
-        "error", "vocabulary", "text that the model's tokenizer can represent", _shown(outside),
-        "Replace it; no row of the text embedding stands for it.", float(len(outside)), 0.0,
-    )  # fmt: skip
-
-
-def _strange(strange: Sequence[str], language: str) -> Finding:
-    return Finding(
-        "error", "respelling", f"letters and words that the respelling map of {language} knows",
-        _shown(strange),
-        "Write numbers and abbreviations as they are spoken, or extend the map "
-        "(language.respelling).",
-        float(len(strange)), 0.0,
-    )  # fmt: skip
-
-
-def _too_few(count: int) -> Finding:
-    return Finding(
-        "warning", "few_texts",
-        f"at least {RECOMMENDED_TEXTS} texts (100 to 500 are recommended)", str(count),
-        "Add sentences with other words: only tokens that occur are learnt.",
-        float(count), float(RECOMMENDED_TEXTS),
-    )  # fmt: skip
+        yield Finding.of("digits")
 
 
 def _shown(items: Sequence[str]) -> str:
-    """Show characters with their code points, and longer items as they are."""
-    names = [
-        item if len(item) > 1 else f"{item if item.isprintable() else ''} U+{ord(item):04X}".strip()
-        for item in items[:5]
-    ]
-    return ", ".join(names) + (" …" if len(items) > 5 else "")
+    return named(items) + (" …" if len(items) > 5 else "")

@@ -326,7 +326,7 @@ def place_words(words: Sequence[Word], spans: Sequence[Span]) -> list[list[Word]
 
 
 def at_pauses(spans: Sequence[Span], clip_s: Span) -> list[Span]:
-    """Divide speech at its longest pauses, until each part is short enough and ends in a long one."""
+    """Divide speech at its longest pauses until each part is short and ends in a long one."""
     low_s, high_s = max(clip_s[0], min(SHORTEST_S, clip_s[1] / 2)), clip_s[1]
     done: list[Span] = []
     left = [(0, len(spans))]
