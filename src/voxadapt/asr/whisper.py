@@ -112,10 +112,7 @@ class Transcriber:
         return transcriber
 
     def transcribe(
-        self,
-        paths: Sequence[str | Path],
-        texts: Sequence[str],
-        executor: Executor = LOCAL,
+        self, paths: Sequence[str | Path], texts: Sequence[str], executor: Executor = LOCAL
     ) -> list[Transcript]:
         """Transcribe clips.
 

@@ -181,10 +181,7 @@ def clips_of(record: InitRecord) -> list[ClipRecord]:
 
 
 def transcribe_clips(
-    workspace: Workspace,
-    record: InitRecord,
-    entries: Mapping[str, Entry],
-    whisper: LazyTranscriber,
+    workspace: Workspace, record: InitRecord, entries: Mapping[str, Entry], whisper: LazyTranscriber
 ) -> None:
     """Transcribe clips that have no transcript yet: drafts where there is no text, and checks."""
     dropped = {name for name, entry in entries.items() if entry.use == "no"}

@@ -16,13 +16,7 @@ from typing import Any
 
 from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import (
-    read_json,
-    sha256_bytes,
-    sha256_file,
-    write_json,
-    write_jsonl,
-)
+from voxadapt.core.files import read_json, sha256_bytes, sha256_file, write_json, write_jsonl
 from voxadapt.core.params import AuditParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record

@@ -289,10 +289,7 @@ def _manifest(
 
 
 def _write(
-    workspace: Workspace,
-    record: InitRecord,
-    rows: Sequence[ClipRow],
-    entries: Mapping[str, Entry],
+    workspace: Workspace, record: InitRecord, rows: Sequence[ClipRow], entries: Mapping[str, Entry]
 ) -> None:
     """Write manifest, table and page."""
     for row in rows:

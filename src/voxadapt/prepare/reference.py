@@ -10,13 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from voxadapt.core.params import AuditParams
-from voxadapt.data.audio import (
-    Measurements,
-    frame_levels_db,
-    measure,
-    read_mono,
-    speech_frames,
-)
+from voxadapt.data.audio import Measurements, frame_levels_db, measure, read_mono, speech_frames
 from voxadapt.data.text import num_spoken_characters
 
 WANTED_S = (5.0, 10.0)  # the audit takes no reference above 10 s

@@ -13,13 +13,7 @@ import yaml
 
 from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import (
-    read_jsonl,
-    sha256_bytes,
-    sha256_file,
-    write_atomic,
-    write_json,
-)
+from voxadapt.core.files import read_jsonl, sha256_bytes, sha256_file, write_atomic, write_json
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import AuditParams, Params, load_params
 from voxadapt.prepare.import_folder import read_record
