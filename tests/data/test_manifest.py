@@ -77,6 +77,22 @@ def test_sound_rows_are_read_in_order(folder: Path) -> None:
     assert rows[0].notes == ()
 
 
+def test_a_language_is_one_of_the_model(folder: Path) -> None:
+    given = ["German", "de-AT", "Mandarin", "beijing dialect", "malay", "klingon", "auto", "ms"]
+    path = write_rows(folder / "rows.jsonl", [GOOD | {"language": name} for name in given])
+    known = {"german", "chinese", "beijing_dialect", "malay"}
+    problems = read_raw_manifest(path, known)[1]
+    refused = [problem.where for problem in problems if "language" in problem.expected]
+    assert refused == [f"{path.name}:{number}" for number in (6, 7, 8)]
+    assert "beijing_dialect, chinese, german, malay" in problems[-1].expected
+    for name, found in zip(given[:5], ["german", "german", "chinese", "beijing_dialect", "malay"],
+                           strict=True):  # fmt: skip
+        rows, _ = read_raw_manifest(
+            write_rows(folder / "rows.jsonl", [GOOD | {"language": name}]), known
+        )
+        assert [row.language for row in rows] == [found]
+
+
 DEFECTS = {
     "missing file": ({"audio": "no.wav"}, "no file 'no.wav'"),
     "empty file": ({"audio": "empty.wav"}, "0 bytes"),

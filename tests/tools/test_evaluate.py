@@ -122,6 +122,29 @@ def test_without_a_reference_there_is_no_similarity_and_it_is_said(
     assert "No reference was given" in html and "<th>Similarity</th>" not in html
 
 
+def test_each_row_is_heard_in_its_own_language(folder: Path, whisper_file: Path) -> None:
+    rows = two_systems()
+    for row in rows[1::2]:
+        row |= {
+            "text": "Zwei Wörter, die alle hören.",
+            "language": "German",
+            "id": row["audio"][1:],
+        }
+    summary, out = run(manifest(folder, rows), whisper_file)
+    read = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    assert {(row["lang"], row["asr_id"].split("/")[-2]) for row in read} == {
+        ("en", "en"), ("de", "de")
+    }  # fmt: skip
+    assert set(summary["languages"]) == {"de", "en"}
+    assert summary["languages"]["de"]["a"]["n_expected"] == 2
+    assert len(summary["evaluator"]["asr_id"].split(", ")) == 2
+    with pytest.raises(UserError) as caught:
+        run(manifest(folder, [row | {"language": "klingon"} for row in rows]), whisper_file)
+    assert [problem.where for problem in caught.value.problems] == [
+        f"clips.jsonl:{n}" for n in range(1, 9)
+    ]
+
+
 def test_recordings_without_texts_give_a_rate_but_no_floor(
     folder: Path, whisper_file: Path
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata
@@ -69,21 +70,27 @@ class Transcriber:
         batch_size: int = 16,
         cache_dir: str | Path | None = None,
     ) -> None:
-        language = whisper_language(language)
-        self.language, self.batch_size, self.own = language, batch_size, NOTHING
-        self._model, name, sha = load_whisper(model, device)
+        self.batch_size, self.own = batch_size, NOTHING
+        self._model, self._name, self._sha = load_whisper(model, device)
         self._model.eval()
         self._fp16 = self._model.device.type == "cuda"
-        dims = self._model.dims
-        _check_language(language, self._model, str(model))
+        self._cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.window_samples = self._model.dims.n_audio_ctx * 2 * HOP_LENGTH
+        self._load = partial(Transcriber, model, device=worker_device(device))
+        self._set_language(language, str(model))
+
+    def _set_language(self, language: str, model: str) -> None:
+        """Take a language: the tokenizer, the identity and the cache are its own."""
+        language = whisper_language(language)
+        _check_language(language, self._model, model)
+        self.language, self._given = language, model
         self._tokenizer = get_tokenizer(
             self._model.is_multilingual,
             num_languages=self._model.num_languages,
             language=language,
             task="transcribe",
         )
-        self.window_samples = dims.n_audio_ctx * 2 * HOP_LENGTH
-        self._max_tokens = dims.n_text_ctx - len(
+        self._max_tokens = self._model.dims.n_text_ctx - len(
             self._tokenizer.sot_sequence_including_notimestamps
         )
         options = {
@@ -91,14 +98,27 @@ class Transcriber:
             "temperature": 0,
             "timestamps": False,
             "dtype": "float16" if self._fp16 else "float32",
-            "batch_size": batch_size,
+            "batch_size": self.batch_size,
             "windows": 1,
             "whisper": metadata.version("openai-whisper"),
         }
-        self.asr_id = f"whisper:{name}+{sha[:12]}/{language}/{fingerprint(options, 8)}"
-        self.options = options | {"model": name, "sha256": sha}
-        self._cache = None if cache_dir is None else Path(cache_dir) / fingerprint(self.asr_id)
-        self._reload = partial(Transcriber, model, language, worker_device(device), batch_size)
+        self.asr_id = f"whisper:{self._name}+{self._sha[:12]}/{language}/{fingerprint(options, 8)}"
+        self.options = options | {"model": self._name, "sha256": self._sha}
+        folder = self._cache_dir
+        self._cache = None if folder is None else folder / fingerprint(self.asr_id)
+        self._reload = partial(self._load, language=language, batch_size=self.batch_size)
+
+    def in_language(self, language: str) -> Transcriber:
+        """Return the same checkpoint for another language.
+
+        Raises:
+            UserError: When the language is unknown to it.
+        """
+        if whisper_language(language) == self.language:
+            return self
+        other = copy(self)
+        other._set_language(language, self._given)
+        return other
 
     @classmethod
     def from_params(
@@ -149,6 +169,22 @@ class Transcriber:
             assert progress is not None
             progress.advance(len(batch))
         return [done[name] for name in names]
+
+    def transcribe_each(
+        self,
+        paths: Sequence[str | Path],
+        texts: Sequence[str],
+        languages: Sequence[str],
+        executor: Executor = LOCAL,
+    ) -> list[Transcript]:
+        """Transcribe clips as `transcribe` does, each in its own language."""
+        found: dict[int, Transcript] = {}
+        for language in dict.fromkeys(languages):
+            at = [i for i, own in enumerate(languages) if own == language]
+            transcriber = self.in_language(language)
+            heard = transcriber.transcribe([paths[i] for i in at], [texts[i] for i in at], executor)
+            found |= zip(at, heard, strict=True)
+        return [found[i] for i in range(len(paths))]
 
     @torch.no_grad()
     def words(

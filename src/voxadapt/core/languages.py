@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import cache
 from typing import Final
 
@@ -18,6 +19,29 @@ TO_WHISPER: Final = {
     "bokmål": "no", "odia": "or", "uighur": "ug", "kirghiz": "ky",
     "greek": "el", "modern greek": "el", "brazilian": "pt", "brazilian portuguese": "pt",
 }  # fmt: skip
+
+#: Languages that the published models speak, as their configuration names them.
+MODEL_LANGUAGES: Final = {
+    "zh": "chinese", "en": "english", "ja": "japanese", "ko": "korean", "de": "german",
+    "fr": "french", "ru": "russian", "pt": "portuguese", "es": "spanish", "it": "italian",
+}  # fmt: skip
+_LISTS = {"jp": "ja", "kr": "ko"}  # how lists of other tools name them
+
+
+def model_language(
+    name: str, known: Collection[str] = frozenset(MODEL_LANGUAGES.values())
+) -> str | None:
+    """Return a language as the model's configuration names it; None for one that it lacks.
+
+    Args:
+        name: Such as `German`, `de-AT`, `Mandarin` or `beijing_dialect`.
+        known: Languages of the model.
+    """
+    key = "_".join(name.casefold().split())
+    if key in known:
+        return key
+    found = MODEL_LANGUAGES.get(whisper_language(_LISTS.get(key, name)))
+    return found if found in known else None
 
 
 def whisper_language(name: str) -> str:

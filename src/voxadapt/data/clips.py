@@ -8,18 +8,20 @@ name for two sentences.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.languages import whisper_language
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import MAX_TEXT_CHARACTERS, ManifestFiles
 from voxadapt.data.text import fold_text, invisible_controls, is_speakable, special_tokens
 
-ROW = '{"audio": "…", "text": "…"} and perhaps id, system, take, reference'
-KEYS = ("audio", "text", "id", "system", "take", "reference")
+ROW = '{"audio": "…", "text": "…"} and perhaps id, system, take, reference, language'
+KEYS = ("audio", "text", "id", "system", "take", "reference", "language")
 SYSTEM = "system"  # of a manifest that names none
 RESERVED = ("real", "codec")
 MAX_NAME_CHARACTERS = 80
@@ -38,6 +40,7 @@ class SpokenClip:
         audio: Path as written, relative to the manifest's folder.
         exists: Whether a file is there.
         references: Recordings of the speaker that this clip should sound like.
+        language: Whisper's code of its language, where the row has one.
     """
 
     system: str
@@ -47,6 +50,7 @@ class SpokenClip:
     audio: str
     exists: bool
     references: tuple[Path, ...]
+    language: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +66,14 @@ class Recording:
     text: str | None
 
 
-def read_clips(path: str | Path) -> list[SpokenClip]:
+def read_clips(path: str | Path, languages: Collection[str] | None = None) -> list[SpokenClip]:
     """Read a manifest of clips.
 
     Args:
         path: JSONL; in each line `audio` and `text`, optionally `id` (of the sentence; default:
-            by its text), `system`, `take` (default: counted) and `reference`, one path or several.
-            Paths are relative to the file's folder and stay below it.
+            by its text), `system`, `take` (default: counted), `reference`, one path or several,
+            and `language`. Paths are relative to the file's folder and stay below it.
+        languages: Codes that the recogniser knows; None: any.
 
     Raises:
         UserError: With one problem for each row that cannot be used.
@@ -81,7 +86,7 @@ def read_clips(path: str | Path) -> list[SpokenClip]:
     texts: dict[str, str] = {}
     first_in: dict[tuple[str, ...], str] = {}
     for where, values in _rows(path, problems):
-        found = _row_problems(where, values)
+        found = _row_problems(where, values, languages)
         if found:
             problems += found
             continue
@@ -114,7 +119,8 @@ def read_clips(path: str | Path) -> list[SpokenClip]:
                 problems.append(Problem(where, what, found_text, "Drop one of the rows."))
         clips.append(
             SpokenClip(system, text_id, take, text, values["audio"], place.is_file(),
-                       tuple(item for item in wanted if item is not None))
+                       tuple(item for item in wanted if item is not None),
+                       whisper_language(values["language"]) if values.get("language") else None)
         )  # fmt: skip
     if not clips and not problems:
         problems.append(Problem(str(path), ROW, "no row", "Give one clip a line."))
@@ -173,7 +179,7 @@ def _rows(path: Path, problems: list[Problem]) -> list[tuple[str, Record]]:
         return []
 
 
-def _row_problems(where: str, values: Record) -> list[Problem]:
+def _row_problems(where: str, values: Record, languages: Collection[str] | None) -> list[Problem]:
     """Check the keys and types of one row, and that its text can be spoken."""
     problems = [
         Problem(where, f"only {', '.join(KEYS)}", f"unknown key {shown(key)}", "Drop it.")
@@ -208,6 +214,11 @@ def _row_problems(where: str, values: Record) -> list[Problem]:
         isinstance(listed, list) and listed and all(isinstance(item, str) for item in listed)
     ):
         wrong("reference", "a path, or a list of paths")
+    language = values.get("language")
+    if language is not None and not (
+        isinstance(language, str) and (languages is None or whisper_language(language) in languages)
+    ):
+        wrong("language", "a name or code that Whisper knows")
     text = values.get("text")
     if isinstance(text, str):
         if not is_speakable(text):

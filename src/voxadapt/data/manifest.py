@@ -11,7 +11,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, TypeVar
@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_jsonl
+from voxadapt.core.languages import model_language
 from voxadapt.core.params import speaker_name_problem
 from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, probe
@@ -78,7 +79,7 @@ class RawRow:
         audio: Path as written.
         text: Transcript as written.
         ref_audio: Reference path as written.
-        language: As written, or None.
+        language: As the model names it, where its languages are known; else as written, or None.
         audio_path: The clip, below the manifest's folder.
         ref_path: The reference clip, below the manifest's folder.
         notes: What was accepted although it is unusual.
@@ -100,13 +101,17 @@ class RawRow:
     speaker: str | None = None
 
 
-def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
+def read_raw_manifest(
+    path: str | Path, languages: Collection[str] | None = None
+) -> tuple[list[RawRow], list[Problem]]:
     """Read the user's manifest.
 
     Args:
         path: JSONL with `audio`, `text`, `ref_audio` and, optionally, `language`, `consent` and
             `speaker` in each line; paths relative to its folder. A byte order mark, Windows line
             ends and blank lines are accepted and noted on the first row.
+        languages: Those of the model, which a row's language must be one of, by any name of it;
+            None: any.
 
     Returns:
         The sound rows in file order, and a problem for every other line. A file that cannot be
@@ -121,6 +126,14 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
     try:
         for number, where, values in json_objects(path, ROW, problems, notes):
             found = row_problems(where, values)
+            language = values.get("language")
+            if languages is not None and isinstance(language, str):
+                known = model_language(language, languages)
+                if known is None and not found:
+                    fix = "Write one of them, or drop the key; new ones go with `voxadapt init`."
+                    expected = f"a language of the model: {', '.join(sorted(languages))}"
+                    found.append(Problem(where, expected, shown(language), fix))
+                language = known
             problems.extend(found)
             if not all(isinstance(values.get(key), str) for key in REQUIRED):
                 continue
@@ -136,7 +149,7 @@ def read_raw_manifest(path: str | Path) -> tuple[list[RawRow], list[Problem]]:
                     values["audio"],
                     values["text"],
                     values["ref_audio"],
-                    values.get("language"),
+                    language,
                     audio_path,
                     ref_path,
                     consent=values.get("consent"),

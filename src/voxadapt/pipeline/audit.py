@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt.core.errors import Problem
+from voxadapt.core.files import read_json
+from voxadapt.core.languages import MODEL_LANGUAGES
 from voxadapt.core.lineage import write_made
 from voxadapt.core.params import Params
 from voxadapt.core.paths import LANGUAGE
@@ -64,13 +66,17 @@ def audit_track(params: Params, track: Track) -> StageResult:
     Raises:
         UserError: With every error in the corpus.
     """
-    rows, problems = read_raw_manifest(track.data.manifest)
+    known = {*_model_languages(track), *([track.tag] if track.corpus is LANGUAGE else [])}
+    rows, problems = read_raw_manifest(track.data.manifest, known)
     if track.corpus is LANGUAGE:
         problems += [
             Problem(row.where, "recordings of one voice", f"the speaker {row.speaker!r}",
                     "Drop the key: a language is measured with a single voice.")
             for row in rows if row.speaker is not None
         ]  # fmt: skip
+
+    published = MODEL_LANGUAGES.values()  # the recogniser's setting is for all others
+    own = {row.audio_path: row.language for row in rows if row.language in published}
 
     def transcribe(clips: Sequence[Path], texts: Sequence[str]) -> list[str]:
         # torch and Whisper are loaded only for a corpus that can be used.
@@ -79,7 +85,9 @@ def audit_track(params: Params, track: Track) -> StageResult:
 
         context = open_context(params)
         whisper = Transcriber.from_params(track.asr, str(context.device), context.work_dir)
-        return [found.text for found in whisper.transcribe(clips, texts, context.executor)]
+        languages = [own.get(clip) or whisper.language for clip in clips]
+        found = whisper.transcribe_each(clips, texts, languages, context.executor)
+        return [transcript.text for transcript in found]
 
     limit = track.limits.max_error
     result = audit_corpus(
@@ -88,3 +96,12 @@ def audit_track(params: Params, track: Track) -> StageResult:
     corpus = track.corpus
     write_audit(result, corpus.manifest, corpus.clips, corpus.audit_metrics)
     return StageResult(result.sentence, result.metrics)
+
+
+def _model_languages(track: Track) -> frozenset[str]:
+    """Return the languages of the model that is adapted, or the published ones without it."""
+    try:
+        talker = read_json(Path(track.model.base) / "config.json")["talker_config"]
+        return frozenset(talker["codec_language_id"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset(MODEL_LANGUAGES.values())

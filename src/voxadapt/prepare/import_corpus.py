@@ -15,6 +15,7 @@ from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_atomic
+from voxadapt.core.languages import model_language
 from voxadapt.core.params import AuditParams, SplitParams, speaker_name_problem
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
@@ -43,12 +44,6 @@ from voxadapt.prepare.sound import (
 from voxadapt.prepare.tables import Row, Wanted
 
 Placed = tuple[Row, Path]  # a row and its audio
-#: Languages of the model; the name of another one belongs into params.yaml.
-MODEL_LANGUAGES = {
-    "zh": "chinese", "en": "english", "ja": "japanese", "jp": "japanese", "ko": "korean",
-    "kr": "korean", "de": "german", "fr": "french", "ru": "russian", "pt": "portuguese",
-    "es": "spanish", "it": "italian",
-}  # fmt: skip
 
 
 def import_corpus(
@@ -254,7 +249,9 @@ def _write_clips(
                 name = f"clips/{target.name}" if any(trimmed_s) else name
             clips.append(
                 ImportedClip(row.where, name, row.text, probe(staging / name).duration_s,
-                             row.speaker, _language(row.language), trimmed_s)
+                             row.speaker,
+                             model_language((row.language or "").casefold().removeprefix("all_")),
+                             trimmed_s)
             )  # fmt: skip
         except (AudioError, OSError) as error:
             fix = "Mend the row, or convert the file (ffmpeg -i IN OUT.wav)."
@@ -290,13 +287,6 @@ def _write_clip(row: Row, source: Path, staging: Path, stem: str) -> str:
         else:
             copy_file(source, target)
     return f"clips/{target.name}"
-
-
-def _language(given: str | None) -> str | None:
-    """Return the model's name of a language, None for one that it does not know."""
-    name = (given or "").strip().casefold().removeprefix("all_")
-    name = MODEL_LANGUAGES.get(name, name)
-    return name if name in MODEL_LANGUAGES.values() else None
 
 
 def _audited(

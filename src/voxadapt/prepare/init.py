@@ -12,6 +12,7 @@ import numpy as np
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_atomic, write_json, write_jsonl
+from voxadapt.core.languages import MODEL_LANGUAGES
 from voxadapt.core.params import AuditParams, Params, load_params
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, read_mono
@@ -29,7 +30,6 @@ from voxadapt.prepare.drafts import (
     rows_of,
     transcribe_clips,
 )
-from voxadapt.prepare.import_corpus import MODEL_LANGUAGES
 from voxadapt.prepare.import_folder import REF
 from voxadapt.prepare.init_options import InitOptions, InitResult, check, language_name
 from voxadapt.prepare.new_project import PROFILES, new_project, source_folder

@@ -202,7 +202,7 @@ class ScoreRow(_Record):
 
 
 def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
-    """Name the one evaluator that made the rows.
+    """Name the one evaluator that made the rows: of each language, where there are several.
 
     Args:
         rows: Rows of one or several candidates.
@@ -217,15 +217,19 @@ def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
     problems = []
     identity = {}
     for name in ("norm_id", "asr_id", "sim_id", "gen_sha"):
-        found: dict[str, str] = {}
+        by_language: dict[str, dict[str, str]] = {}
         for row in rows:
+            found = by_language.setdefault(row.lang, {})
             found.setdefault(getattr(row, name), row.candidate)
-        if len(found) > 1:
+        for found in by_language.values():
+            if len(found) < 2:
+                continue
             listed = ", ".join(f"{value} ({candidate})" for value, candidate in found.items())
             problems.append(
                 Problem(name, "one evaluator for all rows", listed, "Score all candidates anew.")
             )
-        identity[name] = next(iter(found), "")
+        values = [value for _, found in sorted(by_language.items()) for value in found]
+        identity[name] = ", ".join(dict.fromkeys(values))
     if problems:
         raise UserError(problems, "Scores made by different evaluators cannot be compared.")
     return identity

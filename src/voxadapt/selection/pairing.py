@@ -131,7 +131,7 @@ def comparable(
     # Recordings that have passed no codec are compared with one another, not with a candidate.
     shared = ("norm_id", "asr_id", *(["sim_id"] if kept and kept[0].candidate != "real" else []))
     for name in shared:
-        other = {getattr(row, name) for row in kept} - {evaluator[name]}
+        other = {getattr(row, name) for row in kept} - set(evaluator[name].split(", "))
         if other:
             raise UserError(
                 Problem(f"{kept[0].candidate}: {name}", evaluator[name], ", ".join(sorted(other)),

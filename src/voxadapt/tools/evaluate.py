@@ -33,6 +33,7 @@ from voxadapt.scoring.rows import (
     EvalClip,
     ScoreRow,
     evaluator_id,
+    ranked,
     rows_sha,
     slice_of,
     sort_rows,
@@ -73,7 +74,7 @@ def evaluate(
     Args:
         manifest: JSONL of clips; see `data.clips.read_clips`.
         out: Folder for `rows.jsonl`, `summary.json` and `index.html`.
-        language: The language, by Whisper's code or a name.
+        language: Of rows that name none, by Whisper's code or a name.
         asr: Whisper checkpoint, folder or hub id, or a name that openai-whisper can download.
         reference: Recordings of the speaker, for clips that name none of their own.
         other_voices: JSONL of other voices, for the floor of similarity.
@@ -86,8 +87,12 @@ def evaluate(
             sentence is without digits.
     """
     _refuse_foreign(out)
+    from whisper.tokenizer import LANGUAGES
+
+    spoken = read_clips(manifest, LANGUAGES)
+    named = {clip.language for clip in spoken}
+    language = next(iter(named)) if len(named) == 1 and None not in named else language
     language = whisper_language(language)
-    spoken = read_clips(manifest)
     recordings = [] if reference is None else read_recordings(reference)
     _refuse_evaluated_references(manifest, spoken, recordings)
     others = {} if other_voices is None else read_other_voices(other_voices)
@@ -140,11 +145,14 @@ def _metric(
     Raises:
         UserError: For a text without letters, and for words where the script has no spaces.
     """
-    texts = [normalise(clip.text, language) for clip in spoken]
-    if not all(texts):
-        clip = spoken[texts.index("")]
-        raise UserError(Problem(clip.text_id, "letters or digits", clip.text, "Mend the row."))
-    fitting = metric_for(language, texts)
+    texts: dict[str, list[str]] = {}
+    for clip in spoken:
+        own = clip.language or language
+        texts.setdefault(own, []).append(normalise(clip.text, own))
+        if not texts[own][-1]:
+            raise UserError(Problem(clip.text_id, "letters or digits", clip.text, "Mend the row."))
+    metrics = {metric_for(own, found) for own, found in texts.items()}
+    fitting: Literal["wer", "cer"] = "wer" if "wer" in metrics else "cer"
     if asked == "wer" and fitting == "cer":
         raise UserError(
             Problem("--metric", f"cer: {language} is written without spaces between words", "wer",
@@ -160,6 +168,14 @@ def _measures(rows: Sequence[ScoreRow], speaker: _Speaker, select: SelectParams)
     by_system = {name: [row for row in rows if row.candidate == name] for name in systems}
     measured = any(row.sim is not None for row in rows)
     floor = None if scale is None else scale.floor.point
+    languages = {
+        language: {
+            name: summarise(own, select, scale)
+            for name, found in by_system.items()
+            if ranked(own := [row for row in found if row.lang == language])
+        }
+        for language in sorted({row.lang for row in rows if row.slice == "ranked"})
+    }
     missing = [
         {"system": row.candidate, "text_id": row.text_id, "text": row.text, "take": row.take,
          "message": row.message}
@@ -170,6 +186,7 @@ def _measures(rows: Sequence[ScoreRow], speaker: _Speaker, select: SelectParams)
         "evaluator": evaluator_id(rows),
         "inputs": {name: rows_sha(found) for name, found in by_system.items()},
         "systems": {name: summarise(found, select, scale) for name, found in by_system.items()},
+        **({"languages": languages} if len(languages) > 1 else {}),
         "comparison": compare_systems(by_system, select, floor=floor, with_similarity=measured),
         "asr_floor": summarise(speaker.rows, select, scale) if speaker.rows else None,
         "similarity": {
@@ -289,7 +306,7 @@ class _Harness:
             split=SPLIT,
             text_id=clip.text_id,
             take=clip.take,
-            lang=self.language,
+            lang=clip.language or self.language,
             text=clip.text,
             slice=slice_of(clip.text),
             wav=clip.audio,
@@ -298,10 +315,14 @@ class _Harness:
         )
 
     def _rows(self, clips: Sequence[EvalClip], speaker: _Speaker) -> list[ScoreRow]:
-        return score_clips(
-            clips, self.transcriber, self.embedder, speaker.reference, speaker.scale, self.params,
-            root=self.root,
-        )  # fmt: skip
+        rows: list[ScoreRow] = []
+        for language in dict.fromkeys(clip.lang for clip in clips):
+            rows += score_clips(
+                [clip for clip in clips if clip.lang == language],
+                self.transcriber.in_language(language), self.embedder, speaker.reference,
+                speaker.scale, self.params, root=self.root,
+            )  # fmt: skip
+        return sort_rows(rows)
 
     def _reference(
         self, recordings: Sequence[Recording]
@@ -355,6 +376,9 @@ def _sentence(summary: Record, out: Path) -> str:
             f"{percent(found['failure_rate'])}, {found['n_measured']} of {found['n_expected']} "
             "clips."
         )
+    for language, systems in summary.get("languages", {}).items():
+        told = ", ".join(f"{name} {percent(found[metric])}" for name, found in systems.items())
+        lines.append(f"In {language}: {told}.")
     if summary["asr_floor"] is not None:
         lines.append(f"Recordings of the speaker: {percent(summary['asr_floor'][metric])}.")
     if summary["comparison"] is not None:
