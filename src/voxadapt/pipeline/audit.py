@@ -60,14 +60,18 @@ def record_audit(
     )
 
 
-def audit_track(params: Params, track: Track) -> StageResult:
+def audit_track(params: Params, track: Track, learnt: Sequence[str] = ()) -> StageResult:
     """Check a corpus, accept its clips and split them by text.
+
+    Args:
+        params: All parameters.
+        track: The corpus.
+        learnt: Languages that the model is to learn, besides its own.
 
     Raises:
         UserError: With every error in the corpus.
     """
-    known = {*_model_languages(track), *([track.tag] if track.corpus is LANGUAGE else [])}
-    rows, problems = read_raw_manifest(track.data.manifest, known)
+    rows, problems = read_raw_manifest(track.data.manifest, {*_model_languages(track), *learnt})
     if track.corpus is LANGUAGE:
         problems += [
             Problem(row.where, "recordings of one voice", f"the speaker {row.speaker!r}",

@@ -72,7 +72,7 @@ def audit(params: Params) -> StageResult:
 
 @stage("audit-language", memory="asr.batch_size")
 def _audit_recordings(params: Params) -> StageResult:
-    return audit_track(params, language_track(params))
+    return audit_track(params, language_track(params), [language_section(params).name])
 
 
 @stage("codes-language", memory="codes.batch_seconds")
