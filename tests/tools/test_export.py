@@ -30,10 +30,12 @@ from voxadapt.core.files import read_json, read_jsonl, sha256_folder, write_json
 from voxadapt.core.lineage import sealed, write_made
 from voxadapt.core.paths import LANGUAGE, SPEAKER
 from voxadapt.core.provenance import fingerprint
+from voxadapt.explore.project import find_candidate
 from voxadapt.model.checkpoint import export_checkpoint, iterate_weights, tensors_sha256
 from voxadapt.model.delta import Delta, changed_tensors, materialise, write_delta
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds, free_codec_row
+from voxadapt.pipeline.candidates import find_checkpoint
 from voxadapt.scoring.rows import read_scores, rows_sha
 from voxadapt.tools.apply_delta import apply
 from voxadapt.tools.export import Terms, export_language, export_speaker
@@ -497,3 +499,31 @@ def test_code_in_a_record_is_not_written_through(project: Path, params: Any, whe
     with pytest.raises(UserError, match="auto_map"):
         materialise(base, project / paths.LANGUAGE_STAGE1 / "epoch-2", project / "language")
     assert not (project / "again").exists() and not (project / "language").exists()
+
+
+def test_an_epoch_that_is_an_adapter_is_exported_whole_or_as_it_is(
+    project: Path, params: Any
+) -> None:
+    base, folder = project / "data" / "models" / "base", project / paths.CHECKPOINTS / "epoch-1"
+    shutil.rmtree(folder)
+    height, width = dict(iterate_weights(base))[WHOLE].shape
+    adapter = Delta(
+        rows={"talker.model.codec_embedding.weight":
+              (torch.tensor([950]), torch.full((1, fakes.HIDDEN), 0.5))},
+        lora={WHOLE: (torch.ones(2, width), torch.full((height, 2), 0.1))},
+        speakers={"aria": 950},
+    )  # fmt: skip
+    meta = {"speaker_name": "Aria", "base_sha256": sha256_folder(base), "epoch": 1, "lr": 2e-6}
+    write_delta(folder, base, adapter, meta)
+    write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])
+    whole = materialise(base, folder, project / "whole")
+    assert find_candidate(params, 1)[1].name == find_checkpoint(params.model, "epoch-1").sha[:16]
+    assert not changed_tensors(find_candidate(params, 1)[1], whole)
+    export_speaker(params, project / "full", "epoch-1")
+    assert not changed_tensors(project / "full", whole)
+    assert set(load_tts(project / "full").get_supported_speakers() or []) == {"aria", "bo"}
+    export_speaker(params, project / "delta", "epoch-1", delta=True)
+    assert (project / "delta" / "delta.safetensors").stat().st_size < 100_000
+    apply(project / "delta", str(base), project / "again")
+    assert not changed_tensors(project / "again", whole)
+    assert read_json(project / "again" / "config.json") == read_json(whole / "config.json")

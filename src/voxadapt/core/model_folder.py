@@ -11,6 +11,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import ModelParams
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+DELTA = "delta.safetensors"  # in the folder of a delta
 MODEL_TYPES = ("base", "custom_voice", "voice_design")
 
 

@@ -181,6 +181,27 @@ class CodesParams(Section):
     )
 
 
+class LoraParams(Section):
+    """A low-rank adapter, which is trained instead of the weights: they change by B A alpha / rank.
+
+    It lies on the linear layers of the blocks; what `train.frozen` names is left without.
+    """
+
+    rank: Count = 16
+    alpha: Positive = 32.0
+    targets: tuple[Literal["talker", "code_predictor"], ...] = Field(
+        ("talker", "code_predictor"), min_length=1, description="Whose blocks it changes."
+    )
+    export_scale: Positive = Field(
+        1.0, description="Part of the change that an epoch speaks with; another trains nothing new."
+    )
+
+    @property
+    def export_factor(self) -> float:
+        """Factor of B A in an epoch."""
+        return self.export_scale * self.alpha / self.rank
+
+
 class TrainParams(Section):
     """Speaker fine-tuning. The number of epochs is the last one listed in `candidates`."""
 
@@ -201,6 +222,10 @@ class TrainParams(Section):
         "float32", description="Autocast dtype; masters stay fp32 unless master_weights is false."
     )
     master_weights: bool = True
+    method: Literal["full", "lora"] = Field(
+        "full", description="Train the weights, or a low-rank adapter (needs peft)."
+    )
+    lora: LoraParams = LoraParams()
     low_memory: bool = Field(
         False,
         description="bfloat16 weights, 8 more bits and 8-bit moments: 7 bytes a weight, not 16.",
@@ -230,12 +255,11 @@ class TrainParams(Section):
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave parameters of several speakers out where they are off: one speaker's runs stand."""
+        """Leave out what is off and younger than the runs that it left unchanged: they stand."""
         values: dict[str, object] = handler(self)
-        for name in ("speakers", "balance"):
-            if not values.get(name):
-                values.pop(name, None)
-        return values
+        off = [name for name in ("speakers", "balance") if not values.get(name)]
+        off += ["method", "lora"] if self.method == "full" else []
+        return {name: value for name, value in values.items() if name not in off}
 
     @model_validator(mode="after")
     def _one_kind_of_master(self) -> TrainParams:
@@ -244,6 +268,8 @@ class TrainParams(Section):
                 "low_memory keeps masters of its own and computes in bfloat16: "
                 "set compute_dtype: bfloat16 and master_weights: true"
             )
+        if self.low_memory and self.method == "lora":
+            raise ValueError("low_memory is of method full: an adapter needs little as it is")
         return self
 
 

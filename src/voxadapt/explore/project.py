@@ -69,4 +69,10 @@ def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
     else:
         fix = f"Name one of them, {CHOSEN}, {RUNNER_UP}, or a folder."
         name = check_name(candidate, params.candidate_names, fix=fix)
-    return name, find_checkpoint(params.model, name).folder
+    found = find_checkpoint(params.model, name)
+    if found.delta is None:
+        return name, found.folder
+    from voxadapt.model.delta import materialise
+
+    folder = paths.work_dir() / "exploring" / "models" / found.sha[:16]
+    return name, materialise(found.base, found.delta, folder)

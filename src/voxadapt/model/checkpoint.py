@@ -73,7 +73,7 @@ def export_checkpoint(
     assert len(vectors) == len(speakers), "speakers that share a row"
     config = read_config(base_dir)
     for name, (row, _) in speakers.items():
-        config = _speaker_config(config, name, row.id)
+        config = speaker_config(config, name, row.id)
     files = weight_files(base_dir)
     unknown = set(state) - set(files)
     assert not unknown, f"tensors that the Base does not have: {sorted(unknown)}"
@@ -227,7 +227,7 @@ def tensors_sha256(folder: str | Path) -> str:
     return fingerprint(hashes, 64)
 
 
-def _speaker_config(config: dict[str, Any], name: str, row: int) -> dict[str, Any]:
+def speaker_config(config: dict[str, Any], name: str, row: int) -> dict[str, Any]:
     """Return the config with one more speaker; the speakers that are there stay."""
     config = json.loads(json.dumps(config))
     talker = config.setdefault("talker_config", {})

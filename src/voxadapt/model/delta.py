@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_json
-from voxadapt.core.model_folder import read_config
+from voxadapt.core.model_folder import DELTA, read_config
 from voxadapt.core.provenance import fingerprint
 from voxadapt.model.checkpoint import (
     META,
@@ -34,10 +34,10 @@ from voxadapt.model.checkpoint import (
     place_file,
     read_meta,
     require_finite,
+    speaker_config,
 )
 from voxadapt.model.load import weight_files
 
-DELTA = "delta.safetensors"
 SCHEMA = "voxadapt-delta/1"
 _CONFIG = "config.json"
 _FIX_RATE = "Lower the learning rate; the weights have grown beyond what the Base's type can store."
@@ -53,6 +53,7 @@ class Delta:
         lora: Factors `a` `[r, in]` and `b` `[out, r]`; the tensor grows by `lora_scale * b @ a`.
         lora_scale: Factor of every low-rank change.
         language: Language to list in the config, and its codec id.
+        speakers: Speakers to list in the config, and their codec ids: the model speaks by name.
     """
 
     rows: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -60,6 +61,7 @@ class Delta:
     lora: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     lora_scale: float = 1.0
     language: tuple[str, int] | None = None
+    speakers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def names(self) -> frozenset[str]:
@@ -81,7 +83,7 @@ def write_delta(
         delta: The changes, any float type.
         meta: JSON-like facts, written to `meta.json` beside those of the delta itself:
             `base_weights_sha256`, `delta_sha256`, `size_bytes`, `num_values`, `tensors`,
-            `lora_scale` and `language`.
+            `lora_scale`, `language` and `speaker_ids`.
 
     Raises:
         UserError: When a value cannot be represented in the stored type.
@@ -113,6 +115,7 @@ def write_delta(
             "tensors": tensors,
             "lora_scale": delta.lora_scale,
             "language": entry and {"name": entry[0].lower(), "id": entry[1]},
+            **({"speaker_ids": dict(delta.speakers)} if delta.speakers else {}),
         }
         write_json(folder / META, {**meta, **facts})
     return out_dir
@@ -141,16 +144,25 @@ def read_delta(folder: str | Path) -> tuple[Delta, dict[str, Any]]:
             stored = {key: stream.get_tensor(key) for key in stream.keys()}
         language = meta["language"]
         entry = None if language is None else (str(language["name"]), int(language["id"]))
-        delta = _parse(stored, float(meta["lora_scale"]), entry)
+        speakers = {str(k): int(v) for k, v in meta.get("speaker_ids", {}).items()}
+        delta = replace(_parse(stored, float(meta["lora_scale"]), entry), speakers=speakers)
         if not isfinite(delta.lora_scale) or not isinstance(meta["base_weights_sha256"], str):
             raise ValueError("a scale that is no number, or no hash of the Base")
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError,
+            OverflowError) as error:  # fmt: skip
         if isinstance(error, UserError):
             raise
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         problem = _damaged(file, "the changed values of a delta", reason)
         raise UserError(problem, "The delta is damaged.") from None
     return delta, meta
+
+
+def rescale(folder: Path, scale: float) -> None:
+    """Give a delta's low-rank changes another factor; its other facts and its values stay."""
+    meta = read_meta(folder)
+    if meta["lora_scale"] != scale:
+        write_json(folder / META, {**meta, "lora_scale": scale})
 
 
 def materialise(base_dir: str | Path, delta_dir: str | Path, out_dir: str | Path) -> Path:
@@ -380,6 +392,8 @@ def _adapted_config(config: dict[str, Any], delta: Delta) -> dict[str, Any]:
     """Return the config of a Base with a delta in it."""
     config = json.loads(json.dumps(config))
     config["tts_model_type"] = "base"
+    for name, number in delta.speakers.items():
+        config = speaker_config(config, name, number)
     if delta.language is not None:
         name, number = delta.language
         talker = config.setdefault("talker_config", {})

@@ -62,13 +62,13 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]
             "Correct or remove it.",
         )
         for prefix in prefixes
-        if not any(_under(name, prefix) for name in names)
+        if not any(under(name, prefix) for name in names)
     ]
     if problems:
         raise UserError(problems, "The model cannot be frozen as asked.")
     sizes, trained = {}, {}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not any(_under(name, prefix) for prefix in prefixes))
+        parameter.requires_grad_(not any(under(name, prefix) for prefix in prefixes))
         sizes[name] = parameter.numel()
         if parameter.requires_grad:
             trained[name] = parameter.numel()
@@ -98,5 +98,6 @@ def module_counts(sizes: Mapping[str, int], trained: Mapping[str, int]) -> tuple
     return tuple(ModuleCount(m, *totals[m]) for m in (*MODULES, "other") if m in totals)
 
 
-def _under(name: str, prefix: str) -> bool:
+def under(name: str, prefix: str) -> bool:
+    """Tell whether a name is a prefix of modules, or below it."""
     return name == prefix or name.startswith(prefix + ".")

@@ -11,7 +11,7 @@ from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_folder
 from voxadapt.core.lineage import check_made
-from voxadapt.core.model_folder import read_config, resolve_model
+from voxadapt.core.model_folder import DELTA, read_config, resolve_model
 from voxadapt.core.params import STAGE2, ModelParams, candidate_name, epoch_number, in_stage2
 from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.provenance import fingerprint
@@ -85,6 +85,8 @@ def find_checkpoint(model: ModelParams, name: str) -> Candidate:
             Problem(str(folder), f"the checkpoint of epoch {epoch_number(name)}", "nothing",
                     "Run `voxadapt train` first.")
         )  # fmt: skip
+    if (folder / DELTA).is_file():  # an adapter: train.method lora
+        return Candidate(name, base, base, folder)
     return Candidate(name, base, folder)
 
 

@@ -20,7 +20,7 @@ from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import set_usual_mode, sha256_file, write_atomic, write_json
 from voxadapt.core.lineage import check_made
-from voxadapt.core.model_folder import read_config
+from voxadapt.core.model_folder import DELTA, read_config
 from voxadapt.core.params import Params, SelectParams, candidate_name, in_stage2, language_section
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.core.provenance import git_commit, versions
@@ -35,7 +35,7 @@ from voxadapt.model.checkpoint import (
     read_meta,
     tensors_sha256,
 )
-from voxadapt.model.delta import DELTA, Delta, materialise, write_delta
+from voxadapt.model.delta import Delta, materialise, write_delta
 from voxadapt.pipeline.candidates import check_name, check_weights, find_checkpoint, find_delta
 from voxadapt.scoring.rows import read_scores, rows_sha
 from voxadapt.selection import wording
@@ -109,7 +109,8 @@ def export_speaker(
     check_weights(checkpoint)
     if name == decision["chosen"]:
         check_made([paths.CONFIRM])
-    source, base, sha = checkpoint.folder, checkpoint.base, checkpoint.sha
+    base, sha = checkpoint.base, checkpoint.sha
+    source = checkpoint.delta or checkpoint.folder
     scores = _scores(decision, name, paths.CONFIRM, paths.CONFIRMATION / name, "confirm", sha)
     meta = read_meta(source)
     facts = _facts(params, terms, out, SPEAKER, decision, name, params.select, scores, meta) | {
@@ -120,18 +121,19 @@ def export_speaker(
         "languages": [_language_code(params.asr.language)],
         "spoken_as": params.train.language,
     }
-    facts["provenance"] |= {
-        "checkpoint_sha256": sha,
-        "tensors_sha256": tensors_sha256(source),
-    }
     with new_folder(out) as folder:
-        if delta:
-            _write_difference(base, source, folder)
-            facts["adapted"] = {"config": read_config(source), "meta": meta}
+        if checkpoint.delta is not None:
+            digest = _write_delta(base, checkpoint.delta, folder, out, delta)
         else:
-            read_config(source)
-            for file in list_files(source):
-                place_file(source / file, folder / file)
+            digest = tensors_sha256(source)
+            if delta:
+                _write_difference(base, source, folder)
+                facts["adapted"] = {"config": read_config(source), "meta": meta}
+            else:
+                read_config(source)
+                for file in list_files(source):
+                    place_file(source / file, folder / file)
+        facts["provenance"] |= {"checkpoint_sha256": sha, "tensors_sha256": digest}
         _finish(folder, facts)
     return _result(out, facts)
 
@@ -201,15 +203,7 @@ def export_language(
         "with_text": params.score.base_prompt == "icl",
     }
     with new_folder(out) as folder:
-        if delta:
-            for file in (DELTA, "meta.json"):
-                place_file(source / file, folder / file)
-            with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-                full = materialise(base, source, Path(scratch) / "full")
-                digest = tensors_sha256(full)
-        else:
-            materialise(base, source, folder)
-            digest = tensors_sha256(folder)
+        digest = _write_delta(base, source, folder, out, delta)
         facts["provenance"] |= {"checkpoint_sha256": sha, "tensors_sha256": digest}
         _finish(folder, facts)
     return _result(out, facts)
@@ -380,6 +374,16 @@ def _forgetting(decision: Record, name: str, arm: Record | None) -> Record:
 def _language_code(code: str) -> str:
     """Return the ISO code that the Hub knows for one of Whisper's."""
     return {"jw": "jv"}.get(code, code)
+
+
+def _write_delta(base: Path, source: Path, folder: Path, out: Path, delta: bool) -> str:
+    """Write a delta as it is, or laid over its Base; return the hash of the whole's tensors."""
+    if not delta:
+        return tensors_sha256(materialise(base, source, folder))
+    for file in (DELTA, "meta.json"):
+        place_file(source / file, folder / file)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
+        return tensors_sha256(materialise(base, source, Path(scratch) / "full"))
 
 
 def _write_difference(base_dir: Path, source: Path, folder: Path) -> None:

@@ -88,11 +88,15 @@ def training_memory(
         num_text_rows: Text tokens that occur in the corpus, at most; None: all that there are.
     """
     precision = precision_of(params)
-    weight_size = 2 if precision == "bfloat16" else 4
+    weight_size = trained_size = 2 if precision == "bfloat16" else 4
+    lora = params.method == "lora"
+    if lora:
+        model, trained_size = model.with_adapter(params.lora), 4
     held_by = model.updated(weight_size == 4, num_text_rows)
-    trained, grad = sum(held_by.values()), float(weight_size)
-    state = (3 + 8 / BLOCK if params.low_memory else 2.0 * weight_size) * trained
-    weights = float(weight_size * model.num_params)
+    trained, grad = sum(held_by.values()), float(trained_size)
+    state = (3 + 8 / BLOCK if params.low_memory else 2.0 * trained_size) * trained
+    extra = (trained_size - weight_size) * model.num_trained
+    weights = float(weight_size * model.num_params + extra)
     fixed = {
         "process": PROCESS_BYTES[kind],
         "weights": weights,
@@ -105,6 +109,8 @@ def training_memory(
         casts = back_casts = 2.0 * sum(s.num_layers * s.matrix_params for s in stacks)
         if params.gradient_checkpointing:  # made again for each layer
             back_casts = 2.0 * max(s.matrix_params for s in stacks)
+    if lora and weight_size == 2:
+        casts = back_casts = 2.0 * trained
     # Back through the model: logits, predictor, talker, embeddings.
     made = {
         part: grad * sum(count for name, count in held_by.items() if name.startswith(prefix))
@@ -130,7 +136,9 @@ def training_memory(
             held += made.get(name, 0.0)
     update = 60.0 * min(max(held_by.values()), 1 << 21) if params.low_memory else 0.0
     moments.append({"gradients": grad * trained, "update": update})
-    if kind == "cpu":  # the tensors of a checkpoint, and their bytes once more; no gradients then
+    if (
+        kind == "cpu" and not lora
+    ):  # the tensors of a checkpoint, and their bytes once more; no gradients then
         moments.append({"export": 2.0 * model.num_trained + 2.0 * model.num_params})
     loading = {
         "process": PROCESS_BYTES[kind],

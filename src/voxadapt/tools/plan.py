@@ -255,7 +255,12 @@ def _train_setting(
 
     smaller = [params.batch_size >> n for n in range(1, params.batch_size.bit_length())]
     light: dict[str, object] = {"gradient_checkpointing": True}
-    low = {"low_memory": True, "master_weights": True, "compute_dtype": "bfloat16"}
+    adapter = params.method == "lora"
+    low = (
+        {"compute_dtype": "bfloat16"}
+        if adapter
+        else {"low_memory": True, "master_weights": True, "compute_dtype": "bfloat16"}
+    )
     for changed in (
         *map(in_batches_of, smaller),
         light,

@@ -13,11 +13,11 @@ import copy
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
-from voxadapt.core.params import TrainParams
+from voxadapt.core.params import LoraParams, TrainParams
 
 FRAME_RATE_HZ = 12.5  # of the codec
 TEXT_EMBEDDING = "talker.model.text_embedding.weight"
@@ -88,6 +88,11 @@ class Stack:
         """Weights of one layer's products."""
         attention = self.width * (2 * self.queries + 2 * self.keys)
         return attention + 3 * self.width * self.inner
+
+    @property
+    def adapter_params(self) -> int:
+        """Weights of an adapter of rank 1 on one layer's products."""
+        return 7 * self.width + 2 * self.queries + 2 * self.keys + 3 * self.inner
 
     def kept_bytes(self, precision: Precision) -> int:
         """Return what autograd keeps of one position in one layer.
@@ -184,6 +189,18 @@ class Model:
         """Those that are trained."""
         return sum(count for count, trained in self.counts.values() if trained)
 
+    def with_adapter(self, lora: LoraParams) -> Model:
+        """Return the model with an adapter, which is all that is trained."""
+        counts = {name: (count, False) for name, (count, _) in self.counts.items()}
+        for target, prefix, stack in (
+            ("talker", "talker.model.layers.", self.talker),
+            ("code_predictor", "talker.code_predictor.", self.predictor),
+        ):
+            if target in lora.targets:
+                count = lora.rank * stack.adapter_params * stack.num_layers
+                counts[f"{prefix}lora"] = (count, True)
+        return replace(self, counts=counts)
+
     def updated(self, full: bool, num_text_rows: int | None) -> dict[str, int]:
         """Count by name what the optimizer holds.
 
@@ -200,7 +217,8 @@ class Model:
 
 def precision_of(params: TrainParams) -> Precision:
     """Return how a run computes."""
-    if params.low_memory or (not params.master_weights and params.compute_dtype == "bfloat16"):
+    without_masters = not params.master_weights or params.method == "lora"
+    if params.low_memory or (without_masters and params.compute_dtype == "bfloat16"):
         return "bfloat16"
     return "autocast" if params.compute_dtype == "bfloat16" else "float32"
 

@@ -165,8 +165,9 @@ def _lower(params: TrainParams, examples: Sequence[Example], state: LoopState) -
         )
     if not params.gradient_checkpointing:
         steps.append("set train.gradient_checkpointing: true (the same, more slowly)")
-    if not params.low_memory:
+    if not params.low_memory and params.method == "full":
         steps.append("set train.low_memory: true (7 bytes a trained weight instead of 16)")
+        steps.append("set train.method: lora (an adapter alone is trained)")
     longest = max(examples, key=lambda e: len(e.layout))
     steps.append(f"shorten the longest clip, {longest.id} ({longest.layout.num_frames} frames)")
     kept = f"epoch-{state.epoch} is kept" if state.epoch else "no epoch was finished"

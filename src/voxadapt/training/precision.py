@@ -19,18 +19,21 @@ class Precision:
         master: Type of the weights in memory, which the optimizer moves.
         compute: Type of the forward pass.
         low_memory: `CompactAdamW` keeps eight more bits of each weight.
+        adapter: Weights stay as they are, in the type of the forward pass; a float32 adapter moves.
     """
 
     master: torch.dtype
     compute: torch.dtype
     low_memory: bool
+    adapter: bool = False
 
     @classmethod
     def of(cls, params: TrainParams) -> Precision:
         """Read the `train` section."""
         compute: torch.dtype = getattr(torch, params.compute_dtype)
-        full = params.master_weights and not params.low_memory
-        return cls(torch.float32 if full else compute, compute, params.low_memory)
+        adapter = params.method == "lora"
+        full = params.master_weights and not params.low_memory and not adapter
+        return cls(torch.float32 if full else compute, compute, params.low_memory, adapter)
 
     def cast(self, model: nn.Module) -> None:
         """Give the parameters the master type; buffers (rotary frequencies) stay float32."""
@@ -39,14 +42,16 @@ class Precision:
 
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """Return the context of a forward pass."""
-        if self.compute == torch.float32 or self.master != torch.float32:
+        if self.compute == torch.float32 or (self.master != torch.float32 and not self.adapter):
             return nullcontext()
         return torch.autocast(device.type, dtype=self.compute)
 
     def names(self, stored: torch.dtype) -> dict[str, str]:
         """Name the types for records, with the one that the checkpoint has."""
         return {
-            "master_dtype": "24-bit" if self.low_memory else _name(self.master),
+            "master_dtype": "24-bit"
+            if self.low_memory
+            else _name(torch.float32 if self.adapter else self.master),
             "compute_dtype": _name(self.compute),
             "stored_dtype": _name(stored),
         }

@@ -87,6 +87,8 @@ def run_identity(
     rows = [(r.id, r.text, r.language, r.split, sha256_array(codes[r.id])) for r in utterances]
     # A parameter that is younger than the runs it left unchanged does not count while it is off.
     listed = params.model_dump(mode="json", exclude=None if params.low_memory else {"low_memory"})
+    if params.method == "lora":
+        listed["lora"].pop("export_scale")
     return {
         "format": STATE_FORMAT,
         "params_sha256": fingerprint(listed, 64),

@@ -34,6 +34,7 @@ from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.manifest import Utterance
 from voxadapt.model.checkpoint import iterate_weights, publish
+from voxadapt.model.delta import rescale
 from voxadapt.model.forward import predict
 from voxadapt.model.layout import Batch
 from voxadapt.model.load import load_tts, speaker_vector
@@ -231,6 +232,9 @@ class Trainer:
             clear_stale(self.out_dir, self.folder, self.num_epochs)
         saved = load_state(self.folder)
         self.state = LoopState(**saved["loop"]) if saved else LoopState()
+        if saved and self.is_main and self.params.method == "lora":
+            for number in range(1, self.state.epoch + 1):  # they are trained for any scale
+                rescale(self.folder / f"epoch-{number}", self.params.lora.export_factor)
         engine.same_everywhere(self.accelerator, self.state.step, str(self.folder))
         return saved
 
@@ -415,7 +419,7 @@ class Trainer:
         if self.is_main:
             if self.text_rows:
                 self.text_rows.write_back()
-            drift = measure_drift(self.trained, self.model_path)
+            drift = measure_drift(self.trained, self.model_path, self.prepared.changed)
             summary["drift"] = {module: asdict(value) for module, value in drift.items()}
             self.prepared.export(target, {**self.about, **summary})
         state.epochs.append(summary)

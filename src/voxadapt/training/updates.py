@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,15 +134,20 @@ class Drift:
     changed_share: float
 
 
-def measure_drift(named: Mapping[str, Tensor], base_dir: str | Path) -> dict[str, Drift]:
-    """Compare trained weights with the Base's files, part by part."""
+def measure_drift(
+    named: Mapping[str, Tensor],
+    base_dir: str | Path,
+    changed: Callable[[str, Tensor], Tensor | None],
+) -> dict[str, Drift]:
+    """Compare weights with the Base's files, part by part: those named, or `changed` otherwise."""
     sums: dict[str, list[float]] = {}
     for name, base in iterate_weights(base_dir):
-        if name not in named:
+        trained = named[name].detach() if name in named else changed(name, base)
+        if trained is None:
             continue
         total = sums.setdefault(module_of(name), [0.0, 0.0, 0.0, 0.0])
         total[3] += base.numel()
-        now = named[name].detach().reshape(-1)
+        now = trained.reshape(-1)
         for old, new in zip(base.reshape(-1).split(_CHUNK), now.split(_CHUNK), strict=True):
             new = new.to("cpu")
             total[0] += float((new.float() - old.float()).double().pow(2).sum())

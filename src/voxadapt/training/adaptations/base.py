@@ -27,6 +27,8 @@ class Prepared:
         export: Writes the checkpoint of an epoch, given its folder and the facts for `meta.json`.
         describe: What is trained, for the log line.
         stored: Type in which a checkpoint keeps parameters that the Base's files do not name.
+        changed: What a tensor of the Base, by name and value, has become; None for one that is as
+            it was, or trained as a whole.
     """
 
     ids: SpecialIds
@@ -36,6 +38,7 @@ class Prepared:
     export: Callable[[Path, Mapping[str, object]], object]
     describe: str
     stored: Mapping[str, torch.dtype] = field(default_factory=dict)
+    changed: Callable[[str, Tensor], Tensor | None] = lambda name, base: None
 
 
 class Adaptation(Protocol):

@@ -1,40 +1,66 @@
-"""A low-rank adapter on every linear layer of the talker's blocks, by `peft`."""
+"""A low-rank adapter on the linear layers of decoder blocks, by `peft`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor, nn
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.model.stock import Talker
 
 
-def add(talker: Talker, rank: int) -> float:
-    """Put the adapter in, as all that is trained of the blocks; return its scale.
+def add(
+    blocks: nn.Module,
+    rank: int,
+    alpha: float,
+    asked_by: str,
+    without: Collection[str] = (),
+) -> float:
+    """Put the adapter in, in float32, as all that is trained of the blocks; return its scale.
+
+    Args:
+        blocks: Decoder layers.
+        rank: Of the change.
+        alpha: The change is `alpha / rank * B A`.
+        asked_by: Parameter that asks for it, for the message.
+        without: Names of linear layers within the blocks that get none.
 
     Raises:
         UserError: When `peft` is not installed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
     except ImportError:
-        raise UserError(
-            Problem(
-                "language.arms.talker_lora",
-                "the package peft",
-                "none",
-                "Install it with `pip install -c constraints.txt voxadapt[lora]`, or switch the "
-                "arm off.",
-            )
-        ) from None
-    layers = talker.model.layers
-    targets = [name for name, part in layers.named_modules() if isinstance(part, nn.Linear)]
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0)
-    inject_adapter_in_model(config, layers)
-    for name, parameter in layers.named_parameters():
+        fix = "Install it with `pip install -c constraints.txt voxadapt[lora]`, or switch it off."
+        raise UserError(Problem(asked_by, "the package peft", "none", fix)) from None
+    targets = [name for name, part in blocks.named_modules()
+               if isinstance(part, nn.Linear) and name not in without]  # fmt: skip
+    if not targets:
+        return alpha / rank
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=targets, lora_dropout=0.0  # type: ignore[arg-type]
+    )  # fmt: skip
+    inject_adapter_in_model(config, blocks)
+    for part in blocks.modules():
+        if isinstance(part, LoraLayer):
+            part.cast_input_dtype_enabled = False  # autocast does it, without a float32 copy
+    for name, parameter in blocks.named_parameters():
         parameter.requires_grad_("lora_" in name)
-    return 2.0
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    return alpha / rank
+
+
+def changed(
+    trained: Mapping[str, Tensor], name: str, weight: Tensor, scale: float
+) -> Tensor | None:
+    """Return what an adapter makes of a tensor of the Base, float32; None where it has no part."""
+    stem = name.removesuffix(".weight")
+    a, b = (trained.get(f"{stem}.lora_{factor}.default.weight") for factor in "AB")
+    if a is None or b is None:
+        return None
+    return weight.float() + scale * (b.detach().cpu() @ a.detach().cpu())
 
 
 def factors(trained: Mapping[str, nn.Parameter]) -> dict[str, tuple[Tensor, Tensor]]:
