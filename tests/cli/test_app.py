@@ -7,14 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from corpus import write_clip
 from voxadapt.cli.app import COMMANDS, app
-from voxadapt.cli.problems import print_left_out
+from voxadapt.cli.problems import print_left_out, print_rows
+from voxadapt.cli.terminal import Printable, print_table
 from voxadapt.core.errors import Problem, UserError, one_row_a_reason
 
 PROJECT = Path(__file__).parents[2]
@@ -194,3 +197,32 @@ def test_a_device_that_a_stage_refuses_is_refused_at_once(project: Path, device:
 def test_a_profile_of_the_repository_alone_is_named_as_such(tmp_path: Path) -> None:
     done = run(tmp_path, "new", "mine", "--profile", "miniature")
     assert done.returncode == 2 and "repository" in done.stderr
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_tables_fit_the_terminal(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    where = "data/speaker/train_raw.jsonl:12"
+    problem = Problem(where, "a sentence of letters " * 6, "漢字仮名" * 12, "Mend it. " * 9)
+    print_rows([problem], sys.stdout)
+    print_table([("stale: a changed", "x" * 100, "\x1b[31mred")], ("state", "name", "colour"))
+    printed = capsys.readouterr().out
+    assert max(cell_len(line) for line in printed.splitlines()) <= columns
+    assert printed.replace("\n", "").count("漢") == 12 and "x" in printed
+    assert "\x1b" not in printed, "no colours where no terminal is, and no text that is obeyed"
+    assert where in printed.replace("\n", "") or columns == 120
+
+
+def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    print_table([("fail", "a part", "\x1b[2J")], stream=Printable(stream))  # type: ignore[arg-type]
+    assert "\x1b[1;31mfail\x1b[0m" in stream.getvalue() and "\x1b[2J" not in stream.getvalue()
+    monkeypatch.setenv("NO_COLOR", "1")
+    stream.truncate(0)
+    print_table([("fail",)], stream=Printable(stream))  # type: ignore[arg-type]
+    assert "31m" not in stream.getvalue()

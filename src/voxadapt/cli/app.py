@@ -20,7 +20,8 @@ from typer.core import TyperGroup
 from voxadapt import __version__
 from voxadapt.cli import advanced, language, look, run, share, start
 from voxadapt.cli import options as opt
-from voxadapt.cli.problems import print_problems, printable
+from voxadapt.cli.problems import print_problems
+from voxadapt.cli.terminal import printable
 from voxadapt.core.errors import UserError, storage_problem
 
 Commands = Mapping[str, Callable[..., None]]
@@ -134,7 +135,7 @@ for _panel, _commands in COMMANDS.items():
     for _name, _function in _commands.items():
         app.command(
             _name,
-            cls=start.ImportCommand if _name == "import" else opt.ProjectCommand,
+            cls=opt.ProjectCommand,
             rich_help_panel=_panel,
             context_settings=PASSED_ON if _name == "lab" else None,
         )(_function)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from voxadapt.cli.problems import Printable
+from voxadapt.cli.terminal import Printable
 
 if TYPE_CHECKING:
     from voxadapt.core.params import Params

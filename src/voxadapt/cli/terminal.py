@@ -1,0 +1,67 @@
+"""What the terminal shows: text that it does not obey, and tables that fit it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+#: Control characters, which a terminal obeys, and those that turn the direction of writing.
+CONTROLS = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+#: What progress bars of libraries write to go up a line, and nothing else.
+MOVES = re.compile(r"(?:\x1b\[A|\r|\n)*")
+PIPED_WIDTH = 176  # of a table in a file or a pipe
+COLOURS = {
+    "ok": "green", "up to date": "green", "warn": "yellow", "stale": "yellow", "running": "cyan",
+    "waits": "dim", "fail": "bold red",
+}  # fmt: skip
+
+
+class Printable:
+    """A stream that shows the control characters of names and texts instead of obeying them."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, its control characters as escapes."""
+        return self.stream.write(text if MOVES.fullmatch(text) else printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def printable(text: str) -> str:
+    """Write control characters as escapes; line ends and tabs stay."""
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def width() -> int:
+    """Return the columns of the terminal, or of a table that goes elsewhere."""
+    return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
+
+
+def print_table(
+    rows: Sequence[Sequence[str]], headers: Sequence[str] = (), stream: TextIO | None = None
+) -> None:
+    """Print a table that is no wider than the terminal; a known state has its colour there."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    stream = stream or sys.stdout
+    console = Console(file=getattr(stream, "stream", stream), width=width())
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(headers))
+    for header in headers or [""] * max(map(len, rows), default=0):
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        cells = (printable(" ".join(cell.split())) for cell in row)
+        table.add_row(*(Text(cell, COLOURS.get(cell.partition(":")[0], "")) for cell in cells))
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().splitlines()
+    console.file.write("".join(f"{line.rstrip()}\n" for line in lines))
