@@ -312,15 +312,6 @@ def test_a_reference_that_is_given_is_used(tmp_path: Path) -> None:
         import_corpus([source], tmp_path / "three")
 
 
-def test_the_former_long_option_names_its_successor(tmp_path: Path) -> None:
-    for typed in (["--long", "talk.wav"], ["talk.wav", "--asr", "tiny", "--long"]):
-        with pytest.raises(UserError, match=r"voxadapt init FOLDER --audio RECORDINGS"):
-            CliRunner().invoke(
-                app, ["import", *typed, "-o", str(tmp_path / "out")], catch_exceptions=False
-            )
-    assert not (tmp_path / "out").exists()
-
-
 # --- the page ------------------------------------------------------------------------------------
 
 

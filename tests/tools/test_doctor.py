@@ -64,7 +64,7 @@ def one(checks: list[Check], name: str) -> Check:
 @pytest.mark.usefixtures("nothing_installed", "empty")
 @pytest.mark.parametrize("profile", ["miniature", "qwen3-tts-1.7b"])
 def test_bare_machine(profile: str) -> None:
-    checks = diagnose(params(profile))
+    checks = list(diagnose(params(profile)))
     assert [check.name for check in checks] == PARTS
     for check in checks:
         assert check.found, check.name
@@ -80,7 +80,7 @@ def test_bare_machine(profile: str) -> None:
 @pytest.mark.usefixtures("nothing_installed", "empty")
 def test_a_check_that_breaks_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_python", lambda: 1 / 0)
-    check = diagnose(params())[0]
+    check = next(diagnose(params()))
     assert (check.name, check.status) == ("python", "fail")
     assert "ZeroDivisionError" in check.found
 
@@ -251,14 +251,14 @@ def test_asr(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         _MODELS={"large-v3": "https://example.invalid/sha/large-v3.pt"},
     )
     monkeypatch.setattr(doctor, "_import", lambda name: whisper)
-    assert "will be downloaded" in doctor._asr("asr", "large-v3", False).found
-    assert doctor._asr("asr", "huge", False).status == "fail"
-    assert "no file" in doctor._asr("asr", "data/w.pt", False).found
+    assert "will be downloaded" in doctor._asr("large-v3", False).found
+    assert doctor._asr("huge", False).status == "fail"
+    assert "no file" in doctor._asr("data/w.pt", False).found
     (empty / "cache" / "whisper").mkdir(parents=True)
     (empty / "cache" / "whisper" / "large-v3.pt").write_bytes(b"x")
-    assert "in the cache" in doctor._asr("asr", "large-v3", False).found
+    assert "in the cache" in doctor._asr("large-v3", False).found
     (empty / "own.pt").write_bytes(b"x")
-    assert doctor._asr("asr", "own.pt", False).status == "ok"
+    assert doctor._asr("own.pt", False).status == "ok"
 
 
 @pytest.mark.usefixtures("empty")

@@ -239,7 +239,7 @@ def test_plan_of_the_miniature(project):
     ]
     assert all(stage.seconds is None and stage.state == "-" for stage in plan.stages)
     assert plan.fits
-    assert budget.describe(plan)[-1] == "Everything fits."
+    assert budget.notes(plan)[-1] == "Everything fits."
 
 
 def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
@@ -255,8 +255,8 @@ def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
     pages = {name: f"{name}.html" for name in before}
     changed = {"score@epoch-6": ("takes changed",), "train": ("src/voxadapt/model changed",)}
     pipeline = Pipeline(before, pages, changed)
-    timing.record_seconds(pages["train"], 120.0, given)
-    timing.record_seconds(pages["score@base"], 10.0, given)
+    timing.record_seconds(pages["train"], 120.0)
+    timing.record_seconds(pages["score@base"], 10.0)
     plan = budget.plan(given, pipeline=pipeline)
     found = {stage.name: stage for stage in plan.stages}
     assert found["audit"].state == found["language score"].state == "up to date"
@@ -265,7 +265,7 @@ def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
     assert found["confirm"].state == "waits for score@epoch-6"
     assert (found["train"].seconds, found["score"].seconds) == (120.0, 10.0)
     assert found["confirm"].seconds is None and found["audit"].seconds == 0.0
-    text = "\n".join(budget.describe(plan))
+    text = "\n".join(budget.notes(plan))
     assert "dvc repro runs up to 3 of 22 stages: about 2 min 10 s one after another" in text
     assert "A stage that has not run here yet says how long it takes when it has begun." in text
 
@@ -285,9 +285,10 @@ def test_a_model_that_is_here_is_counted_without_building_it(project):
 def test_plan_of_a_card_that_is_too_small_says_what_to_lower(project):
     plan = budget.plan(load_params("profiles/qwen3-tts-1.7b.yaml"), memory_gb=16.0)
     assert not plan.fits
-    text = "\n".join(budget.describe(plan))
+    text = "\n".join(budget.notes(plan))
     assert "train does not fit. Lower: train." in text
-    assert "a GPU of 16 GB" in text
+    assert plan.device == "a GPU of 16 GB"
+    assert budget.rows(plan)[2][0] == "train"
 
 
 def test_a_process_on_a_cpu_keeps_what_it_has_freed(models):

@@ -36,7 +36,7 @@ def run_notebook(
     except notebook.NotebookError as error:
         print(f"\n{error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    record_seconds(page, time.monotonic() - started, opt.load(params_file))
+    record_seconds(page, time.monotonic() - started)
 
 
 def clean_notebooks(

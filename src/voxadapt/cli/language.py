@@ -8,76 +8,23 @@ from typing import Annotated
 import typer
 
 from voxadapt.cli import options as opt
-from voxadapt.cli.problems import print_left_out
+from voxadapt.cli.run import scoring_stage, stage
 
-
-def data(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Check texts and recordings; extract codec codes."""
-    from voxadapt.core.paths import LANGUAGE_TEXT_METRICS
-    from voxadapt.pipeline.language import data as stage
-
-    found = stage.run(opt.load(params_file))
-    print_left_out(found.values, LANGUAGE_TEXT_METRICS)
-    print(found.sentence)
-
-
-def readings(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Have the Base read texts, as targets for Stage 1."""
-    from voxadapt.pipeline.language import readings as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
-
-
-def stage1(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Adapt text embedding rows; one small delta an epoch."""
-    from voxadapt.pipeline.language import stage1 as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
-
-
-def score(
-    candidate: Annotated[str, typer.Argument(help="base, or an epoch of Stage 1.")],
-    params_file: opt.ParamsFile = opt.PARAMS,
-) -> None:
-    """Synthesise and score both languages' sentences."""
-    from voxadapt.pipeline.language import score as stage
-
-    print(stage.run(opt.load(params_file), candidate).sentence)
-
-
-def decide(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Choose Stage 1's epoch; decide whether Stage 2 runs."""
-    from voxadapt.pipeline.language import decide as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
-
-
-def stage2(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Adapt the code predictor, if decided so."""
-    from voxadapt.pipeline.language import stage2 as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
-
-
-def stage2_score(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Speak and score with every epoch of Stage 2."""
-    from voxadapt.pipeline.language import stage2_score as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
-
-
-def confirm(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Compare what is kept with the Base on held-out texts."""
-    from voxadapt.pipeline.language import confirm as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
-
-
-def report(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Write the language's report page."""
-    from voxadapt.pipeline.language import report as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
+data = stage(
+    "language.data", "Check texts and recordings; extract codec codes.", "LANGUAGE_TEXT_METRICS"
+)
+readings = stage("language.readings", "Have the Base read texts, as targets for Stage 1.")
+stage1 = stage("language.stage1", "Adapt text embedding rows; one small delta an epoch.")
+score = scoring_stage(
+    "language.score",
+    "Synthesise and score both languages' sentences.",
+    "base, or an epoch of Stage 1.",
+)
+decide = stage("language.decide", "Choose Stage 1's epoch; decide whether Stage 2 runs.")
+stage2 = stage("language.stage2", "Adapt the code predictor, if decided so.")
+stage2_score = stage("language.stage2_score", "Speak and score with every epoch of Stage 2.")
+confirm = stage("language.confirm", "Compare what is kept with the Base on held-out texts.")
+report = stage("language.report", "Write the language's report page.")
 
 
 def materialise(
@@ -113,10 +60,11 @@ def say(
     params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Speak a sentence of the language, or a file of any length."""
-    from voxadapt.tools.say import Takes, say_language
+    from voxadapt.tools import say as speech
 
-    said_text, how = opt.spoken_text(text, file), Takes(takes, pick, seed)
-    print(say_language(opt.load(params_file), said_text, output, candidate, how).sentence)
+    said_text, how = opt.spoken_text(text, file), speech.Takes(takes, pick, seed)
+    said = speech.say(opt.load(params_file), said_text, output, candidate, how, language=True)
+    print(said.sentence)
 
 
 def export(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from voxadapt.cli import options as opt
+from voxadapt.cli.terminal import print_table
 from voxadapt.core.errors import Problem, UserError
 
 
@@ -16,9 +17,10 @@ def status(params_file: opt.ParamsFile = opt.PARAMS) -> None:
     from voxadapt.tools import status as states
     from voxadapt.tools.dvc_state import read_pipeline
 
-    params, pipeline = opt.load(params_file), read_pipeline()
-    found = states.status(params, pipeline)
-    print("\n".join(states.describe(found, params.train.schedule)))
+    params = opt.load(params_file)
+    found = states.status(read_pipeline())
+    print_table(states.rows(found, params.train.schedule), states.COLUMNS)
+    print("\n" + "\n".join(states.summary(found)))
 
 
 def verify(params_file: opt.ParamsFile = opt.PARAMS) -> None:

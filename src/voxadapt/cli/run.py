@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,21 +17,45 @@ if TYPE_CHECKING:
     from voxadapt.core.params import Params
 
 
-def audit(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Check the corpus; write manifest and splits."""
-    from voxadapt.core.paths import AUDIT_METRICS
-    from voxadapt.pipeline import audit as stage
+def stage(module: str, text: str, record: str | None = None) -> Callable[..., None]:
+    """Make the command of a stage that needs nothing but the parameter file.
 
-    found = stage.run(opt.load(params_file))
-    print_left_out(found.values, AUDIT_METRICS)
-    print(found.sentence)
+    Args:
+        module: In `voxadapt.pipeline`.
+        text: Its help.
+        record: Name in `core.paths` of the record that lists what the stage has left out.
+    """
+
+    def command(params_file: opt.ParamsFile = opt.PARAMS) -> None:
+        found = import_module(f"voxadapt.pipeline.{module}").run(opt.load(params_file))
+        if record is not None:
+            print_left_out(found.values, getattr(import_module("voxadapt.core.paths"), record))
+        print(found.sentence)
+
+    command.__doc__ = text
+    return command
 
 
-def codes(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Extract codec codes; measure their round trip."""
-    from voxadapt.pipeline import codes as stage
+def scoring_stage(module: str, text: str, candidates: str) -> Callable[..., None]:
+    """Make the command of a stage that scores one candidate; `candidates` says which there are."""
 
-    print(stage.run(opt.load(params_file)).sentence)
+    def command(candidate: str, params_file: opt.ParamsFile = opt.PARAMS) -> None:
+        run = import_module(f"voxadapt.pipeline.{module}").run
+        print(run(opt.load(params_file), candidate).sentence)
+
+    command.__annotations__["candidate"] = Annotated[str, typer.Argument(help=candidates)]
+    command.__doc__ = text
+    return command
+
+
+audit = stage("audit", "Check the corpus; write manifest and splits.", "AUDIT_METRICS")
+codes = stage("codes", "Extract codec codes; measure their round trip.")
+score = scoring_stage(
+    "score", "Synthesise and score the selection sentences.", "base, or an epoch number."
+)
+select = stage("select", "Choose the epoch by the rule in params.yaml.")
+confirm = stage("confirm", "Compare the choice with the Base on held-out texts.")
+report = stage("report", "Write the report page.")
 
 
 def train(
@@ -46,77 +72,36 @@ def train(
 
     Options replace the values of params.yaml for this run only.
     """
-    from voxadapt.pipeline import train as stage
+    from voxadapt.pipeline import train as trained
 
-    params = _with_options(opt.load(params_file), "model", base=init_model)
-    params = _with_options(
-        params,
-        "train",
-        batch_size=batch_size,
-        lr=lr,
-        speaker_name=speaker_name,
-        gradient_accumulation_steps=gradient_accumulation_steps,
-        compute_dtype=dtype,
-    )
-    result = stage.run(params, num_epochs=num_epochs)
+    options = {
+        "batch_size": batch_size,
+        "lr": lr,
+        "speaker_name": speaker_name,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
+        "compute_dtype": dtype,
+    }
+    params = _with_options(opt.load(params_file), model={"base": init_model}, train=options)
+    result = trained.run(params, num_epochs=num_epochs)
     if launch.is_main():
         print(result.sentence)
 
 
-def _with_options(params: Params, section: str, **values: str | float | None) -> Params:
-    """Replace parameters of one section by the options that were given, and check them.
-
-    Raises:
-        UserError: When a value cannot be used; it names the option.
-    """
+def _with_options(params: Params, **sections: dict[str, str | float | None]) -> Params:
+    """Replace parameters by the options that were given, and check them."""
     from pydantic import ValidationError
 
     from voxadapt.core.params import Params
 
     tree = params.model_dump()
-    tree[section].update({key: value for key, value in values.items() if value is not None})
+    for section, values in sections.items():
+        tree[section].update({key: value for key, value in values.items() if value is not None})
     try:
         return Params.model_validate(tree)
     except ValidationError as error:
-        raise UserError(
-            [
-                Problem(
-                    "--" + str(item["loc"][-1]).replace("_", "-"),
-                    item["msg"],
-                    repr(item.get("input")),
-                    "Change the option.",
-                )
-                for item in error.errors()
-            ]
-        ) from None
-
-
-def score(
-    candidate: Annotated[str, typer.Argument(help="base, or an epoch number.")],
-    params_file: opt.ParamsFile = opt.PARAMS,
-) -> None:
-    """Synthesise and score the selection sentences."""
-    from voxadapt.pipeline import score as stage
-
-    print(stage.run(opt.load(params_file), candidate).sentence)
-
-
-def select(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Choose the epoch by the rule in params.yaml."""
-    from voxadapt.pipeline import select as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
-
-
-def confirm(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Compare the choice with the Base on held-out texts."""
-    from voxadapt.pipeline import confirm as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
-
-
-def report(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-    """Write the report page."""
-    from voxadapt.pipeline import report as stage
-
-    print(stage.run(opt.load(params_file)).sentence)
+        problems = [
+            Problem("--" + str(item["loc"][-1]).replace("_", "-"), item["msg"],
+                    repr(item.get("input")), "Change the option.")
+            for item in error.errors()
+        ]  # fmt: skip
+        raise UserError(problems) from None

@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from voxadapt.cli import options as opt
-from voxadapt.cli.problems import print_problems, problem_lines
+from voxadapt.cli.problems import print_problems, print_rows
+from voxadapt.cli.terminal import print_table
 from voxadapt.core.errors import Problem, UserError
 
 PROFILES = Path("profiles")
-
-LONG_GONE = Problem(
-    "--long",
-    "a corpus with transcripts",
-    "long recordings without",
-    "voxadapt init FOLDER --audio RECORDINGS --transcribe cuts and transcribes them.",
-)
-
-
-class ImportCommand(opt.ProjectCommand):
-    """Refuses the former option `--long` and names its successor."""
-
-    def parse_args(  # type: ignore[override]
-        self, context: typer.Context, arguments: list[str]
-    ) -> list[str]:
-        """Refuse the former option."""
-        if "--long" in arguments:
-            raise UserError(LONG_GONE, "`voxadapt init` has taken over what --long did.")
-        return super().parse_args(context, arguments)
 
 
 def new(
@@ -105,7 +88,7 @@ def init(
     print("\n".join(found.lines))
     if found.missing:
         print("\nStill missing:")
-        print("\n".join(problem_lines(found.missing)))
+        print_rows(found.missing, sys.stdout)
     print("\nThen:\n  " + "\n  ".join(found.commands))
 
 
@@ -145,20 +128,10 @@ def import_data(
 
     limits = opt.load(params_file).audit if params_file.is_file() else None
     result = import_corpus(
-        source or [],
-        output,
-        kind=kind,
-        speaker=speaker,
-        columns=columns,
-        text_column=text_column,
-        audio_root=audio_root,
-        ref=ref,
-        language=language,
-        consent=consent,
-        trim_silence=trim_silence,
-        limits=limits,
-        force=force,
-    )
+        source or [], output, kind=kind, speaker=speaker, columns=columns,
+        text_column=text_column, audio_root=audio_root, ref=ref, language=language,
+        consent=consent, trim_silence=trim_silence, limits=limits, force=force,
+    )  # fmt: skip
     if result.left_out:
         title = f"{len(result.left_out)} left out; all are in import.json."
         print_problems(UserError(result.left_out, title))
@@ -201,13 +174,12 @@ def doctor(
     """Check this machine; say what to do about each fault."""
     from voxadapt.tools.doctor import diagnose
 
-    checks = diagnose(opt.load(params_file), online=online)
-    width = max(len(check.name) for check in checks)
-    for check in checks:
-        print(f"{check.status:<4}  {check.name:<{width}}  {check.found}")
-        if check.status != "ok":
-            print(f"      {'':<{width}}  -> {check.fix}")
-    if any(check.status == "fail" for check in checks):
+    failed = False
+    for check in diagnose(opt.load(params_file), online=online):  # as they are made: some are slow
+        said = f"{check.found}. {check.fix}" if check.fix else check.found
+        print_table([(check.status.ljust(4), check.name.ljust(18), said)])
+        failed |= check.status == "fail"
+    if failed:
         raise typer.Exit(1)
 
 
@@ -220,11 +192,13 @@ def plan(
     """Predict memory and time; name the setting to lower."""
     from voxadapt.tools import plan as budget
     from voxadapt.tools.dvc_state import read_pipeline
+    from voxadapt.tools.memory import GB
 
-    is_projects = (
-        params_file == opt.PARAMS and Path(".dvc").is_dir()
-    )  # DVC knows no other parameters
+    # DVC knows no other parameters
+    is_projects = params_file == opt.PARAMS and Path(".dvc").is_dir()
     found = budget.plan(opt.load(params_file), gpu_gb, read_pipeline() if is_projects else None)
-    print("\n".join(budget.describe(found)))
+    print(f"{found.device}, {found.capacity / GB:.1f} GB\n")
+    print_table(budget.rows(found), budget.COLUMNS)
+    print("\n" + "\n".join(budget.notes(found)))
     if not found.fits:
         raise typer.Exit(1)

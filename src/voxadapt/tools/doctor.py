@@ -19,8 +19,8 @@ import shutil
 import sys
 import urllib.request
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +37,7 @@ GIB = 2**30
 HUB_MODEL_GIB = 5.0  # a 1.7B model in bf16, where the size is not known yet
 SPARE_GIB = 2.0  # audio, scores, notebooks
 INSTALL = 'Run `pip install -c constraints.txt -e ".[dev]"` in the virtual environment.'
+PULL = "Run `dvc pull data.dvc`"
 TIMEOUT_S = 10.0
 
 
@@ -45,72 +46,65 @@ class Check:
     """One part of the machine.
 
     Attributes:
-        name: The part.
         status: ok; warn (works, but read it); fail (something will not run).
         found: What is there.
         fix: What to do; empty when there is nothing to do.
+        name: The part.
     """
 
-    name: str
     status: Literal["ok", "warn", "fail"]
     found: str
     fix: str = ""
+    name: str = ""
 
 
-def diagnose(params: Params, online: bool = False) -> list[Check]:
-    """Check every part that the given parameters need.
+def diagnose(params: Params, online: bool = False) -> Iterator[Check]:
+    """Check every part that the given parameters need, in a fixed order.
 
     Args:
         params: The parameters that are going to run.
         online: Also ask whether missing weights can be fetched.
 
-    Returns:
-        The checks in a fixed order; never raises because a part is missing or broken.
+    Yields:
+        The checks as they are made; a part that is missing or broken raises nothing.
     """
-    checks: list[Callable[[], Check]] = [
-        _python,
-        lambda: _torch(params),
-        _torchaudio,
-        _qwen_tts,
-        _transformers,
-        _webrtcvad,
-        _resemblyzer,
-        _libsndfile,
-        _ffmpeg,
-        lambda: _disk(params),
-        lambda: _threads(params),
-        _dvc,
-        lambda: _data(params),
-        lambda: _model(params, online),
-        lambda: _asr("asr weights", params.asr.model, online),
-    ]
-    names: tuple[str, ...] = (
-        "python", "torch", "torchaudio", "qwen_tts", "transformers", "webrtcvad", "resemblyzer",
-        "libsndfile", "ffmpeg", "disk", "cpu threads", "dvc remote", "data", "model weights",
-        "asr weights",
-    )  # fmt: skip
-    if params.asr.second is not None:
-        second = params.asr.second
-        checks.append(lambda: _asr("second asr weights", second, online))
-        names = (*names, "second asr weights")
-    return [_guarded(name, check) for name, check in zip(names, checks, strict=True)]
+    checks: dict[str, Callable[[], Check]] = {
+        "python": _python,
+        "torch": lambda: _torch(params),
+        "torchaudio": _torchaudio,
+        "qwen_tts": _qwen_tts,
+        "transformers": _transformers,
+        "webrtcvad": _webrtcvad,
+        "resemblyzer": _resemblyzer,
+        "libsndfile": _libsndfile,
+        "ffmpeg": _ffmpeg,
+        "disk": lambda: _disk(params),
+        "cpu threads": lambda: _threads(params),
+        "dvc remote": _dvc,
+        "data": lambda: _data(params),
+        "model weights": lambda: _model(params, online),
+        "asr weights": lambda: _asr(params.asr.model, online),
+    }
+    if (second := params.asr.second) is not None:
+        checks["second asr weights"] = lambda: _asr(second, online)
+    for name, check in checks.items():
+        yield replace(_guarded(check), name=name)
 
 
-def _guarded(name: str, check: Callable[[], Check]) -> Check:
+def _guarded(check: Callable[[], Check]) -> Check:
     """Run a check; whatever it raises becomes a failed line."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             return check()
     except ImportError as error:
-        return Check(name, "fail", f"cannot be imported ({_short(error)})", INSTALL)
+        return Check("fail", f"cannot be imported ({_short(error)})", INSTALL)
     except Exception as error:  # a broken part may raise anything; the others still count
-        return Check(name, "fail", f"{type(error).__name__}: {_short(error)}", INSTALL)
+        return Check("fail", f"{type(error).__name__}: {_short(error)}", INSTALL)
 
 
 def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text[:160] if text else type(error).__name__
+    return " ".join(str(error).split())[:160] or type(error).__name__
 
 
 def _import(name: str) -> ModuleType:
@@ -127,71 +121,56 @@ def _version(distribution: str) -> str | None:
 def _python() -> Check:
     found = f"{platform.python_version()} ({sys.executable})"
     if sys.version_info < MIN_PYTHON:
-        return Check("python", "fail", found, "Install Python 3.11 or newer; make a new .venv.")
-    return Check("python", "ok", found)
+        return Check("fail", found, "Install Python 3.11 or newer; make a new .venv.")
+    return Check("ok", found)
 
 
 def _torch(params: Params) -> Check:
     torch = _import("torch")
-    version = str(torch.__version__)
-    cuda = torch.version.cuda
-    wanted = params.model.device
-    if torch.cuda.is_available():
-        count = torch.cuda.device_count()
+    version, cuda, wanted = str(torch.__version__), torch.version.cuda, params.model.device
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    device = "CPU only" if cuda is None else f"a build for CUDA {cuda}, but no usable GPU"
+    if num_gpus:
         memory = torch.cuda.get_device_properties(0).total_memory / GIB
-        device = f"CUDA {cuda}, {count} x {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
-    else:
-        device = "CPU only" if cuda is None else f"a build for CUDA {cuda}, but no usable GPU"
+        device = f"CUDA {cuda}, {num_gpus} x {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
     found = f"{version}, {device}"
     if version.split("+")[0] != TORCH:
-        return Check("torch", "warn", f"{found}; tested with {TORCH}", INSTALL)
-    if wanted.startswith("cuda"):
-        index = int(wanted.partition(":")[2] or 0)
-        if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-            fix = "Install a driver and the CUDA build of torch, or set model.device to auto."
-            return Check("torch", "fail", f"{found}; params.yaml asks for {wanted}", fix)
+        return Check("warn", f"{found}; tested with {TORCH}", INSTALL)
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= num_gpus:
+        fix = "Install a driver and the CUDA build of torch, or set model.device to auto."
+        return Check("fail", f"{found}; params.yaml asks for {wanted}", fix)
     if wanted == "mps" and not torch.backends.mps.is_available():
         fix = "Set model.device to auto, or use a Mac with an Apple GPU and its build of torch."
-        return Check("torch", "fail", f"{found}; params.yaml asks for an Apple GPU", fix)
-    if not torch.cuda.is_available():
-        if shutil.which("nvidia-smi") and wanted != "cpu":
-            fix = (
-                f"Install the CUDA build: pip install --force-reinstall torch=={TORCH}, from PyPI."
-            )
-            return Check("torch", "warn", f"{found}, beside an NVIDIA driver", fix)
-        if is_hub_id(params.model.base):
-            fix = "A CPU speaks a few sentences; train the real models on a GPU."
-            return Check("torch", "warn", found, fix)
-    return Check("torch", "ok", found)
+        return Check("fail", f"{found}; params.yaml asks for an Apple GPU", fix)
+    if not num_gpus and wanted != "cpu" and shutil.which("nvidia-smi"):
+        fix = f"Install the CUDA build: pip install --force-reinstall torch=={TORCH}, from PyPI."
+        return Check("warn", f"{found}, beside an NVIDIA driver", fix)
+    if not num_gpus and is_hub_id(params.model.base):
+        fix = "A CPU speaks a few sentences; train the real models on a GPU."
+        return Check("warn", found, fix)
+    return Check("ok", found)
 
 
 def _torchaudio() -> Check:
-    problem = torchaudio_problem()
-    version = _version("torchaudio")
+    problem, version = torchaudio_problem(), _version("torchaudio")
     if version is None:
-        return Check("torchaudio", "warn", "not installed; qwen-tts asks for it", INSTALL)
+        return Check("warn", "not installed; qwen-tts asks for it", INSTALL)
     if problem is None:
-        return Check("torchaudio", "ok", version)
-    reason = problem.split(": /")[0][:100]
-    return Check(
-        "torchaudio",
-        "ok",
-        f"{version}, does not load beside this torch ({reason}); a stand-in takes its place: only "
-        "the 25 Hz tokenizer, which is not used, needs it",
-    )
+        return Check("ok", version)
+    return Check("ok", f"{version}, does not load beside this torch: a stand-in takes its "
+                 "place, as only the 25 Hz tokenizer, which is not used, needs it")  # fmt: skip
 
 
 def _qwen_tts() -> Check:
     import_qwen_tts()
-    return Check("qwen_tts", "ok", str(_version("qwen-tts")))
+    return Check("ok", str(_version("qwen-tts")))
 
 
 def _transformers() -> Check:
-    version = _version("transformers")
-    if version != TRANSFORMERS:
-        found = version or "not installed"
-        return Check("transformers", "fail", f"{found}; qwen-tts needs {TRANSFORMERS}", INSTALL)
-    return Check("transformers", "ok", version)
+    found = _version("transformers") or "not installed"
+    if found != TRANSFORMERS:
+        return Check("fail", f"{found}; qwen-tts needs {TRANSFORMERS}", INSTALL)
+    return Check("ok", found)
 
 
 def _webrtcvad() -> Check:
@@ -203,25 +182,23 @@ def _webrtcvad() -> Check:
             "Run `pip install 'setuptools<81'`: webrtcvad imports its pkg_resources. Without a C "
             "compiler, `pip install webrtcvad-wheels` brings it built."
         )
-        found = f"cannot be imported ({_short(error)}), setuptools {version}"
-        return Check("webrtcvad", "fail", found, fix)
-    return Check("webrtcvad", "ok", f"{_version('webrtcvad')}, setuptools {version}")
+        return Check("fail", f"cannot be imported ({_short(error)}), setuptools {version}", fix)
+    return Check("ok", f"{_version('webrtcvad')}, setuptools {version}")
 
 
 def _resemblyzer() -> Check:
     spec = importlib.util.find_spec("resemblyzer")
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
-        return Check("resemblyzer", "fail", "not installed", INSTALL)
+        return Check("fail", "not installed", INSTALL)
     if not (Path(folders[0]) / "pretrained.pt").is_file():
         fix = "Run `pip install --force-reinstall --no-deps resemblyzer==0.1.4`."
-        return Check("resemblyzer", "fail", "installed without its weights", fix)
-    return Check("resemblyzer", "ok", f"{_version('resemblyzer')}, with its weights")
+        return Check("fail", "installed without its weights", fix)
+    return Check("ok", f"{_version('resemblyzer')}, with its weights")
 
 
 def _libsndfile() -> Check:
-    soundfile = _import("soundfile")
-    numpy = _import("numpy")
+    soundfile, numpy = _import("soundfile"), _import("numpy")
     missing = []
     for container in ("WAV", "FLAC", "MP3"):
         try:
@@ -231,15 +208,15 @@ def _libsndfile() -> Check:
     found = f"{soundfile.__libsndfile_version__} (soundfile {soundfile.__version__})"
     if missing:
         fix = "Run `pip install --force-reinstall soundfile`; its wheel brings libsndfile 1.2."
-        status: Literal["warn", "fail"] = "warn" if missing == ["MP3"] else "fail"
-        return Check("libsndfile", status, f"{found}, cannot write {', '.join(missing)}", fix)
-    return Check("libsndfile", "ok", f"{found}, writes WAV, FLAC and MP3")
+        found = f"{found}, cannot write {', '.join(missing)}"
+        return Check("warn" if missing == ["MP3"] else "fail", found, fix)
+    return Check("ok", f"{found}, writes WAV, FLAC and MP3")
 
 
 def _ffmpeg() -> Check:
     path = shutil.which("ffmpeg")
     use = "`import` and `init` read m4a, AAC, webm, video and wrong MP3 headers with it"
-    return Check("ffmpeg", "ok", f"{path}: {use}" if path else f"not found; {use}")
+    return Check("ok", f"{path or 'not found'}: {use}")
 
 
 def _folder_gib(folder: Path) -> float:
@@ -247,40 +224,37 @@ def _folder_gib(folder: Path) -> float:
 
 
 def _disk(params: Params) -> Check:
-    base = Path(params.model.base)
+    base, epochs = Path(params.model.base), params.num_epochs
     is_remote = is_hub_id(params.model.base)
     model_gib = HUB_MODEL_GIB if is_remote else _folder_gib(base) if base.is_dir() else 0.0
-    needed = SPARE_GIB + model_gib * (params.num_epochs + (2 if is_remote else 1))
+    needed = SPARE_GIB + model_gib * (epochs + (2 if is_remote else 1))
     free = shutil.disk_usage(Path.cwd()).free / GIB
-    epochs = params.num_epochs
     found = f"{free:.1f} GiB free; about {needed:.1f} GiB needed for {epochs} checkpoints"
     if not os.access(Path.cwd(), os.W_OK):
-        return Check("disk", "fail", "this folder cannot be written to", "Change its permissions.")
+        return Check("fail", "this folder cannot be written to", "Change its permissions.")
     if free < needed:
         fix = "Free space, or list fewer candidates; `dvc gc --workspace` drops old outputs."
-        return Check("disk", "fail" if free < SPARE_GIB else "warn", found, fix)
-    return Check("disk", "ok", found)
+        return Check("fail" if free < SPARE_GIB else "warn", found, fix)
+    return Check("ok", found)
 
 
 def _threads(params: Params) -> Check:
-    cores = num_cores()
-    wanted = params.model.num_threads
+    cores, wanted = num_cores(), params.model.num_threads
     variable = os.environ.get("OMP_NUM_THREADS")
     found = f"{cores} usable" + (f", OMP_NUM_THREADS={variable}" if variable else "")
     if wanted is not None and wanted > cores:
         fix = f"Set model.num_threads to {cores} or null: more threads than cores are slower."
-        return Check("cpu threads", "warn", f"{found}; params.yaml asks for {wanted}", fix)
-    return Check("cpu threads", "ok", found)
+        return Check("warn", f"{found}; params.yaml asks for {wanted}", fix)
+    return Check("ok", found)
 
 
 def _dvc() -> Check:
-    name = "dvc remote"
     version = _version("dvc")
     if version is None:
-        return Check(name, "warn", "dvc is not installed; stages run without it", INSTALL)
+        return Check("warn", "dvc is not installed; stages run without it", INSTALL)
     if not Path(".dvc").is_dir():
         fix = "Run from the project folder; every stage also runs as `voxadapt <stage>`."
-        return Check(name, "warn", f"dvc {version}, but no .dvc folder here", fix)
+        return Check("warn", f"dvc {version}, but no .dvc folder here", fix)
     config = configparser.ConfigParser(strict=False, interpolation=None)
     config.read([".dvc/config", ".dvc/config.local"], encoding="utf-8")
     remotes = {
@@ -291,34 +265,32 @@ def _dvc() -> Check:
     default = config.get("core", "remote", fallback=next(iter(remotes), ""))
     if default not in remotes:
         fix = "Run `dvc remote add -d embedded .dvcstore`."
-        return Check(name, "fail", f"dvc {version}, no default remote", fix)
+        return Check("fail", f"dvc {version}, no default remote", fix)
     url = remotes[default]
     if "://" in url:
-        return Check(name, "ok", f"dvc {version}, {default} = {url} (not contacted)")
+        return Check("ok", f"dvc {version}, {default} = {url} (not contacted)")
     folder = Path(os.path.normpath(Path(".dvc") / url))
     if not folder.is_dir():
         fix = "Clone the repository whole: the remote is a folder in it."
-        return Check(name, "fail", f"dvc {version}, {default} = {folder}, no such folder", fix)
-    return Check(name, "ok", f"dvc {version}, {default} = {folder}")
+        return Check("fail", f"dvc {version}, {default} = {folder}, no such folder", fix)
+    return Check("ok", f"dvc {version}, {default} = {folder}")
 
 
 def _data(params: Params) -> Check:
-    manifest = Path(params.data.manifest)
-    language = params.language
+    manifest, voices, language = (
+        Path(params.data.manifest), params.data.other_voices, params.language,
+    )  # fmt: skip
     if not manifest.is_file() and language is not None and Path(language.audio).is_file():
-        found = f"{language.audio}; no {manifest}: a project of a language alone"
-        return Check("data", "ok", found)
+        return Check("ok", f"{language.audio}; no {manifest}: a project of a language alone")
     if not manifest.is_file():
-        fix = "Run `dvc pull data.dvc`, or point data.manifest to your corpus."
-        return Check("data", "fail", f"no {manifest}", fix)
-    voices = params.data.other_voices
+        return Check("fail", f"no {manifest}", f"{PULL}, or point data.manifest to your corpus.")
     if voices is not None and not Path(voices).is_file():
-        fix = "Run `dvc pull data.dvc`, or set data.other_voices to null (no floor is shown then)."
-        return Check("data", "fail", f"{manifest}, but no {voices}", fix)
+        fix = f"{PULL}, or set data.other_voices to null (no floor is shown then)."
+        return Check("fail", f"{manifest}, but no {voices}", fix)
     with open(manifest, "rb") as stream:
         count = sum(bool(line.strip()) for line in stream)
     floor = "" if voices else "; no other voices, so no floor"
-    return Check("data", "ok", f"{manifest}, {count} rows{floor}")
+    return Check("ok", f"{manifest}, {count} rows{floor}")
 
 
 def is_hub_id(base: str) -> bool:
@@ -329,68 +301,63 @@ def is_hub_id(base: str) -> bool:
 
 
 def _model(params: Params, online: bool) -> Check:
-    name = "model weights"
     base, revision = params.model.base, params.model.revision
     needed = ("config.json", "speech_tokenizer/config.json")
     if not is_hub_id(base):
         folder = Path(base)
         if not folder.is_dir():
-            fix = "Run `dvc pull data.dvc`, or point model.base to a folder or a hub id."
-            return Check(name, "fail", f"no folder {base}", fix)
+            fix = f"{PULL}, or point model.base to a folder or a hub id."
+            return Check("fail", f"no folder {base}", fix)
         missing = [file for file in needed if not (folder / file).is_file()]
         missing += [] if list(folder.glob("model*.safetensors")) else ["model.safetensors"]
         if missing:
             fix = "Fetch the model again: it must have the layout that qwen_tts loads."
-            return Check(name, "fail", f"{base} lacks {', '.join(missing)}", fix)
-        return Check(name, "ok", f"{base}, {_folder_gib(folder) * 1024:.0f} MiB")
+            return Check("fail", f"{base} lacks {', '.join(missing)}", fix)
+        return Check("ok", f"{base}, {_folder_gib(folder) * 1024:.0f} MiB")
     hub = _import("huggingface_hub")
-    files = (*needed, "model.safetensors")
-    cached = [
-        isinstance(hub.try_to_load_from_cache(base, file, revision=revision), str) for file in files
-    ]
+    cached = [hub.try_to_load_from_cache(base, file, revision=revision)
+              for file in (*needed, "model.safetensors")]  # fmt: skip
     local = "Or put the files into a folder and point model.base to it."
-    pinned = bool(re.fullmatch(r"[0-9a-f]{40}", revision or ""))
-    if all(cached):
+    found = f"{base} will be downloaded from the hub (not asked; use --online)"
+    if all(isinstance(file, str) for file in cached):
         found = f"{base} is in the cache"
     elif os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-        fix = f"Unset HF_HUB_OFFLINE. {local}"
-        return Check(name, "fail", f"{base} is not in the cache and HF_HUB_OFFLINE is set", fix)
+        found = f"{base} is not in the cache and HF_HUB_OFFLINE is set"
+        return Check("fail", found, f"Unset HF_HUB_OFFLINE. {local}")
     elif online:
         try:
             hub.HfApi().model_info(base, revision=revision, timeout=TIMEOUT_S)
         except Exception as error:  # network, permission, unknown revision: all mean the same here
             fix = f"Check the network and model.revision. {local}"
-            return Check(name, "fail", f"{base} cannot be fetched ({_short(error)})", fix)
+            return Check("fail", f"{base} cannot be fetched ({_short(error)})", fix)
         found = f"{base} will be downloaded; the hub has it"
-    else:
-        found = f"{base} will be downloaded from the hub (not asked; use --online)"
-    if not pinned:
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         fix = "Set model.revision to a commit (40 hexadecimal digits) of the hub repository."
-        return Check(name, "warn", f"{found}; revision {revision or 'null'} is not pinned", fix)
-    return Check(name, "ok", f"{found}, revision {revision}")
+        return Check("warn", f"{found}; revision {revision or 'null'} is not pinned", fix)
+    return Check("ok", f"{found}, revision {revision}")
 
 
-def _asr(name: str, model: str, online: bool) -> Check:
+def _asr(model: str, online: bool) -> Check:
     if Path(model).is_file():
-        return Check(name, "ok", f"{model}, {Path(model).stat().st_size / 2**20:.0f} MiB")
+        return Check("ok", f"{model}, {Path(model).stat().st_size / 2**20:.0f} MiB")
     if model.endswith(".pt") or "/" in model or "\\" in model:
-        fix = "Run `dvc pull data.dvc`, or name an openai-whisper model such as large-v3."
-        return Check(name, "fail", f"no file {model}", fix)
+        fix = f"{PULL}, or name an openai-whisper model such as large-v3."
+        return Check("fail", f"no file {model}", fix)
     whisper = _import("whisper")
     if model not in whisper.available_models():
         fix = f"Choose one of {', '.join(whisper.available_models())}, or give a path."
-        return Check(name, "fail", f"{model} is no openai-whisper model", fix)
+        return Check("fail", f"{model} is no openai-whisper model", fix)
     url = getattr(whisper, "_MODELS", {}).get(model, f"{model}.pt")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
     file = cache / url.rsplit("/", 1)[-1]
     if file.is_file():
-        return Check(name, "ok", f"{model} is in the cache ({file})")
-    if online:
-        try:
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
-        except Exception as error:  # as above
-            fix = f"Check the network, or put {file.name} into {cache}."
-            return Check(name, "fail", f"{model} cannot be fetched ({_short(error)})", fix)
-        return Check(name, "ok", f"{model} will be downloaded; it is reachable")
-    return Check(name, "ok", f"{model} will be downloaded (not asked; use --online)")
+        return Check("ok", f"{model} is in the cache ({file})")
+    if not online:
+        return Check("ok", f"{model} will be downloaded (not asked; use --online)")
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
+    except Exception as error:  # as above
+        fix = f"Check the network, or put {file.name} into {cache}."
+        return Check("fail", f"{model} cannot be fetched ({_short(error)})", fix)
+    return Check("ok", f"{model} will be downloaded; it is reachable")

@@ -37,21 +37,13 @@ Read = Callable[[str], bytes]  # of a file of an experiment, by its path in the 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where one path of the pipeline keeps what is compared.
-
-    Attributes:
-        corpus: Its recordings' files.
-        choices: Records of decisions; the last one is the experiment's.
-        confirm: Its confirmation on unseen sentences.
-        candidates: Parameter that lists what is scored.
-        stages: Stages whose parameters must be those that the lock records.
-    """
+    """Where one path of the pipeline keeps what is compared."""
 
     corpus: Corpus
-    choices: tuple[Path, ...]
+    choices: tuple[Path, ...]  # records of decisions; the last one is the experiment's
     confirm: Path
-    candidates: str
-    stages: tuple[str, ...]
+    candidates: str  # parameter that lists what is scored
+    stages: tuple[str, ...]  # whose parameters must be those that the lock records
 
 
 SPEAKER_LAYOUT = Layout(
@@ -119,25 +111,24 @@ def list_experiments(names: Sequence[str] | None) -> list[tuple[str, str | None,
                 listed = [(name, resolve_rev(scm, rev), state)
                           for name, (rev, state) in sorted(known.items())]  # fmt: skip
                 return [(WORKSPACE, None, ""), *listed]
-            listed, problems = [], []
+            listed, unknown = [], []
             for name in dict.fromkeys(names):
                 rev, state = known.get(name, (name, ""))
                 try:
                     commit = None if name == WORKSPACE else resolve_rev(scm, rev)
+                    listed.append((name, commit, state))
                 except RevError:
-                    problems.append(
-                        Problem(name, f"{WORKSPACE}, an experiment or a commit", "nothing",
-                                "`dvc exp list --all-commits` names the experiments.")
-                    )  # fmt: skip
-                    continue
-                listed.append((name, commit, state))
+                    unknown.append(name)
     except (DvcException, SCMError) as error:
         raise UserError(
             Problem(str(Path.cwd()), "a DVC project in a git repository with a commit",
                     " ".join(str(error).split()) or type(error).__name__,
                     "Run it in the project folder; see docs/sweeps.md.")
         ) from None  # fmt: skip
-    if problems:
+    if unknown:
+        expected = f"{WORKSPACE}, an experiment or a commit"
+        fix = "`dvc exp list --all-commits` names the experiments."
+        problems = [Problem(name, expected, "nothing", fix) for name in unknown]
         raise UserError(problems, "These experiments cannot be read.")
     return listed
 
@@ -152,16 +143,12 @@ def read_experiments(
     """Read every experiment that is listed; they stay open for their clips."""
     progress, found = Progress("Reading experiments", len(listed), "experiments"), []
     for index, (name, commit, state) in enumerate(listed):
-        read = _read_file if commit is None else _reader(commit, opened)
+        read = (lambda path: Path(path).read_bytes()) if commit is None else _reader(commit, opened)
         found.append(
             _experiment(name, commit, state, read, layout, candidates, scratch / str(index))
         )
         progress.advance()
     return found
-
-
-def _read_file(path: str) -> bytes:
-    return Path(path).read_bytes()
 
 
 def _reader(commit: str, opened: ExitStack) -> Read:
@@ -202,7 +189,9 @@ def _experiment(
     if stale:
         return Experiment(name, commit, params, missing=(stale, again))
     try:
-        decision, looked_at = _decision(read, layout)
+        choices = [json.loads(read(path.as_posix())) for path in layout.choices]
+        decision, inputs = choices[-1], [made["inputs"].items() for made in choices]
+        looked_at = frozenset(sha for made in inputs for item, sha in made if item != BASE)
         chosen, scored = decision["chosen"], [item["name"] for item in decision["candidates"]]
         asked = [chosen if item == CHOSEN else item for item in candidates]
         wanted = list(dict.fromkeys([BASE, *(scored if EVERY in asked else asked)]))
@@ -220,13 +209,6 @@ def _experiment(
         return Experiment(name, commit, params, decision, missing=(why, "Name other candidates."))
     confirm = read_json_of(read, layout.confirm)
     return Experiment(name, commit, params, decision, confirm, rows, looked_at, lacking, (), read)
-
-
-def _decision(read: Read, layout: Layout) -> tuple[Record, frozenset[str]]:
-    """Read the last decision, and the hashes of the rows that all decisions chose from."""
-    choices = [json.loads(read(path.as_posix())) for path in layout.choices]
-    looked_at = (sha for made in choices for item, sha in made["inputs"].items() if item != BASE)
-    return choices[-1], frozenset(looked_at)
 
 
 def _reason(error: Exception) -> str:
@@ -247,11 +229,7 @@ def read_json_of(read: Read, path: Path) -> Record | None:
 
 
 def _rows(
-    read: Read,
-    layout: Layout,
-    candidate: str,
-    decision: Record,
-    scratch: Path,
+    read: Read, layout: Layout, candidate: str, decision: Record, scratch: Path
 ) -> list[ScoreRow]:
     """Read a candidate's rows and hold them to the decision that was made from them."""
     place = scratch / candidate / ROWS_FILE

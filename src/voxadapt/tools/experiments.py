@@ -15,7 +15,13 @@ from pathlib import Path
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_atomic, write_json
-from voxadapt.core.params import Params, SelectParams, epoch_number, in_stage2
+from voxadapt.core.params import (
+    Params,
+    SelectParams,
+    epoch_number,
+    in_stage2,
+    language_section,
+)
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult
@@ -43,7 +49,8 @@ SCHEMA = "voxadapt-experiments/1"
 TABLE, PAGE = paths.REPORTS / "compare.json", paths.REPORTS / "compare.html"
 SHAPE_SCORES = ("asr", "data", "score", "split", "language.asr_language", "language.source",
                 "language.split", "language.text", "language.audio", "codes")  # fmt: skip
-MEASURES_SHOWN = ("wer", "cer", "sim", "duration_ratio", "failure_rate", "primary")
+#: What the table shows of a system.
+SHOWN = ("wer", "cer", "sim", "duration_ratio", "failure_rate", "primary", "eligible", "p_best")
 
 
 @dataclass(frozen=True)
@@ -60,11 +67,10 @@ class System:
         return self.experiment.rows[self.candidate]
 
     @property
-    def place(self) -> tuple[bool, int, bool, str]:
+    def order(self) -> tuple[bool, int, bool, str]:
         """Less training first; then what is in the workspace; then by name."""
-        second = in_stage2(self.candidate)
-        here = self.experiment.name != WORKSPACE
-        return second, epoch_number(self.candidate), here, self.label
+        elsewhere = self.experiment.name != WORKSPACE
+        return in_stage2(self.candidate), epoch_number(self.candidate), elsewhere, self.label
 
 
 def compare(
@@ -87,18 +93,15 @@ def compare(
         UserError: When a name is unknown, the experiments were scored differently, or fewer than
             two candidates can be compared.
     """
-    if language and params.language is None:
-        raise UserError(
-            Problem("language", "a section in params.yaml", "none", "Leave --language out.")
-        )
-    rule = params.language.select if language and params.language else params.select
+    rule = language_section(params).select if language else params.select
     layout = LANGUAGE_LAYOUT if language else SPEAKER_LAYOUT
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as opened:
         found = read_experiments(list_experiments(names), layout, candidates, Path(scratch), opened)
         whole = [item for item in found if not item.missing]
         _refuse_mixed(whole)
         systems, twins = _systems(whole)
-        _require_something(found, systems)
+        if not systems or len(whole) < 2:
+            raise _nothing_to_compare(found, bool(systems))
         record = _compared(found, whole, systems, twins, rule, layout, language)
         of_label = {BASE: whole[0]} | {system.label: system.experiment for system in systems}
         rows = {BASE: whole[0].rows[BASE]} | {system.label: system.rows for system in systems}
@@ -120,40 +123,30 @@ def compare(
 
 
 def _refuse_mixed(found: Sequence[Experiment]) -> None:
-    """Refuse experiments that were not scored alike, in one table.
-
-    Raises:
-        UserError: With a problem for each thing that differs.
-    """
+    """Refuse experiments that were not scored alike, with a problem for each thing that differs."""
     shaped = [
         f"{key}: " + ", ".join(f"{value_in_words(value)} ({_names(who)})" for value, who in values)
         for key, values in _differing(found).items()
         if key.startswith(tuple(f"{name}." for name in SHAPE_SCORES)) or key in SHAPE_SCORES
     ]
     hint = f" Parameters that differ and may be why: {'; '.join(shaped)}." if shaped else ""
-    seen: dict[str, dict[str, list[str]]] = {}
-    for item in found:
-        for name, value in _scored_by(item).items():
-            seen.setdefault(name, {}).setdefault(value, []).append(item.name)
     problems = [
         Problem(
             name,
             "the same in all experiments",
-            "; ".join(f"{value} ({_names(who)})" for value, who in values.items()),
+            "; ".join(f"{value} ({_names(who)})" for value, who in values),
             "Name experiments that were scored alike, or queue the others again." + hint,
         )
-        for name, values in seen.items()
-        if len(values) > 1
+        for name, values in _grouped({item.name: _scored_by(item) for item in found}).items()
     ]
     if problems:
         raise UserError(problems, "These experiments cannot be compared.")
 
 
-def _scored_by(item: Experiment) -> dict[str, str]:
+def _scored_by(item: Experiment) -> Record:
     """Say what an experiment's rows were measured with and on."""
     rows = [row for found in item.rows.values() for row in found]
     texts = sorted({(row.text_id, row.text) for row in rows})
-    takes = sorted({row.take for row in rows})
     seeds = sorted({(row.text_id, row.take, row.seed) for row in rows})
     try:
         tools = evaluator_id(rows)
@@ -165,41 +158,36 @@ def _scored_by(item: Experiment) -> dict[str, str]:
         "split": ", ".join(sorted({row.split for row in rows})),
         "language": ", ".join(sorted({row.lang for row in rows})),
         "sentences": f"{len(texts)}, sha {fingerprint(texts, 8)}",
-        "takes": str(len(takes)),
+        "takes": str(len({row.take for row in rows})),
         "seeds": f"sha {fingerprint(seeds, 8)}",
     }
 
 
-def _differing(
-    found: Sequence[Experiment],
-) -> dict[str, list[tuple[object, list[str]]]]:
+def _differing(found: Sequence[Experiment]) -> dict[str, list[tuple[object, list[str]]]]:
     """Return the parameters that are not the same in all experiments: values and who has them."""
-    keys = sorted({key for item in found for key in item.params})
-    table = {}
-    for key in keys:
+    return _grouped({item.name: item.params for item in found})
+
+
+def _grouped(tables: Mapping[str, Record]) -> dict[str, list[tuple[object, list[str]]]]:
+    """Return the keys whose values differ between named tables, each value with those names."""
+    found = {}
+    for key in sorted({key for table in tables.values() for key in table}):
         values: dict[str, tuple[object, list[str]]] = {}
-        for item in found:
-            value = plain_number(item.params.get(key))
-            values.setdefault(fingerprint(value), (value, []))[1].append(item.name)
+        for name, table in tables.items():
+            value = plain_number(table.get(key))
+            values.setdefault(fingerprint(value), (value, []))[1].append(name)
         if len(values) > 1:
-            table[key] = list(values.values())
-    return table
+            found[key] = list(values.values())
+    return found
 
 
 def _systems(found: Sequence[Experiment]) -> tuple[list[System], dict[str, str]]:
     """Return what competes, in the rule's order, and which experiments repeat another's scores."""
-    listed = sorted(
-        (
-            System(_label(item, name), item, name)
-            for item in found
-            for name in item.rows
-            if name != BASE
-        ),
-        key=lambda system: system.place,
-    )
+    listed = [System(_label(item, name), item, name)
+              for item in found for name in item.rows if name != BASE]  # fmt: skip
     first: dict[str, System] = {}
     twins = {}
-    for system in listed:
+    for system in sorted(listed, key=lambda system: system.order):
         rows = [row.model_copy(update={"candidate": "", "wav": ""}) for row in system.rows]
         same = first.setdefault(rows_sha(rows), system)
         if same is not system:
@@ -214,24 +202,22 @@ def _label(item: Experiment, candidate: str) -> str:
     return f"{name} ({tables.title(candidate).lower()})" if several else name
 
 
-def _require_something(found: Sequence[Experiment], systems: Sequence[System]) -> None:
-    """Refuse to compare nothing, and say what is missing."""
-    if systems and sum(not item.missing for item in found) > 1:
-        return
+def _nothing_to_compare(found: Sequence[Experiment], any_system: bool) -> UserError:
+    """Say what is missing for a comparison."""
     problems = [
         Problem(item.name, "an experiment with scores", item.missing[0], item.missing[1])
         for item in found
         if item.missing
     ]
     if not problems:
-        present = ", ".join(item.name for item in found)
-        kept = " Each of them keeps the Base." if not systems else ""
+        kept = "" if any_system else " Each of them keeps the Base."
         problems = [
-            Problem("experiments", "two that can be compared", f"{present}.{kept}",
+            Problem("experiments", "two that can be compared",
+                    f"{_names([item.name for item in found])}.{kept}",
                     "Queue some (docs/sweeps.md), or name those of another commit; "
                     "`dvc exp list --all-commits` lists them.")
         ]  # fmt: skip
-    raise UserError(problems, "There is nothing to compare.")
+    return UserError(problems, "There is nothing to compare.")
 
 
 # --- comparing -----------------------------------------------------------------------------------
@@ -254,43 +240,41 @@ def _compared(
         alias: [row.model_copy(update={"candidate": alias}) for row in system.rows]
         for alias, system in zip(labels, systems, strict=True)
     }
+    rows = {BASE: start.rows[BASE]} | {system.label: system.rows for system in systems}
     scale = read_json_of(start.read, layout.corpus.scale)
-    decision = selection.select(
+    made = selection.select(
         {BASE: start.rows[BASE], **numbered},
         rule,
         what="take any of these experiments",
         scale=scale,
         setting=None,
     )
-    decision = {key: _renamed(value, labels) for key, value in decision.items()}
+    decision: Record = {key: _renamed(value, labels) for key, value in made.items()}
     power = decision["power"]
     power["text"] = power["text"].replace("two epochs", "two experiments")
-    decision["inputs"] = {BASE: rows_sha(start.rows[BASE])} | {
-        system.label: rows_sha(system.rows) for system in systems
-    }
-    floor = None if scale is None else scale["floor"]["point"]
+    decision["inputs"] = {name: rows_sha(own) for name, own in rows.items()}
     comparison = compare_systems(
-        {BASE: start.rows[BASE], **{system.label: system.rows for system in systems}},
+        rows,
         rule,
-        floor=floor,
+        floor=None if scale is None else scale["floor"]["point"],
         with_similarity=any(row.sim is not None for row in start.rows[BASE]),
     )
     winner = next((item for item in systems if item.label == decision["chosen"]), None)
     confirm = None if winner is None else winner.experiment.confirm
     if confirm is not None and winner is not None and confirm["chosen"] != winner.candidate:
         confirm = None
-    looked_at = frozenset[str]().union(*(item.looked_at for item in whole))
+    differing = list(_differing(found))
     return {
         "schema": SCHEMA,
         "path": "language" if language else "speaker",
         "winner": decision["chosen"],
         "winner_candidate": BASE if winner is None else winner.candidate,
         "reason": decision["reason"],
-        "disclosure": _disclosure(len(looked_at), len(whole), winner, confirm),
+        "disclosure": _disclosure(whole, winner, confirm),
         "notes": _notes(whole, systems, twins, decision)
         + _not_shown(decision, comparison or {"pairs": []}),
-        "parameters": list(_differing(found)),
-        "experiments": [_row(item, systems, twins, decision, _differing(found)) for item in found],
+        "parameters": differing,
+        "experiments": [_row(item, systems, twins, decision, differing) for item in found],
         "decision": decision,
         "comparison": comparison,
         "confirm": confirm,
@@ -304,20 +288,11 @@ def _row(
     systems: Sequence[System],
     twins: Mapping[str, str],
     decision: Record,
-    differing: Record,
+    differing: Sequence[str],
 ) -> Record:
     """Describe one experiment: what differs in its parameters, what it chose, what became of it."""
     own = item.decision or {}
-    compared = [system for system in systems if system.experiment is item]
-    repeats = {
-        label: twins[label]
-        for name in item.rows
-        if name != BASE and (label := _label(item, name)) in twins
-    }
-    shown = {
-        found["name"]: {key: found[key] for key in (*MEASURES_SHOWN, "eligible", "p_best")}
-        for found in decision["candidates"]
-    }
+    of_label = {found["name"]: found for found in decision["candidates"]}
     forgotten = own.get("forgetting", {}).get("candidates", {})
     return {
         "name": item.name,
@@ -327,24 +302,29 @@ def _row(
         "lacking": list(item.lacking),
         "own_choice": own.get("chosen"),
         "keeps_base": own.get("chosen") == BASE,
-        "repeats": repeats,
+        "repeats": {
+            label: twins[label]
+            for name in item.rows
+            if name != BASE and (label := _label(item, name)) in twins
+        },
         "systems": [
             {"label": system.label, "candidate": system.candidate}
-            | shown[system.label]
+            | {key: of_label[system.label][key] for key in SHOWN}
             | {"source_language": forgotten.get(system.candidate, {}).get("verdict")}
-            for system in compared
+            for system in systems
+            if system.experiment is item
         ],
     }
 
 
-def _disclosure(
-    looked_at: int, experiments: int, winner: System | None, confirm: Record | None
-) -> str:
+def _disclosure(whole: Sequence[Experiment], winner: System | None, confirm: Record | None) -> str:
     """Say why the winner's figures are too good, and which to quote instead."""
+    looked_at = frozenset[str]().union(*(item.looked_at for item in whole))
+    of = f"{len(looked_at)} candidates of {len(whole)} experiments"
     if winner is None:
         return (
-            f"{looked_at} candidates of {experiments} experiments were looked at; the figures of "
-            "the best of them are optimistic, because they were picked for being high."
+            f"{of} were looked at; the figures of the best of them are optimistic, because they "
+            "were picked for being high."
         )
     instead = (
         "Quote its confirmation, made on sentences that chose nothing."
@@ -354,8 +334,7 @@ def _disclosure(
     )
     return (
         f"The winner's figures are optimistic (winner's curse): it was chosen on these sentences, "
-        f"from {looked_at} candidates of {experiments} experiments, first within its experiment "
-        f"and then among all. {instead}"
+        f"from {of}, first within its experiment and then among all. {instead}"
     )
 
 
@@ -380,9 +359,8 @@ def _notes(
     if keep:
         notes.append(f"By its own selection the Base is kept: {_names(keep)}.")
     notes += [f"{label} has the scores of {same}, clip for clip." for label, same in twins.items()]
-    tied = [name for name in decision["tied"] if name != BASE]
-    trained = {system.label: system.candidate for system in systems}
-    if len({trained[name] for name in tied}) < len(tied):
+    tied = [system.candidate for system in systems if system.label in decision["tied"]]
+    if len(set(tied)) < len(tied):
         notes.append(
             "Of experiments that tie after equally many epochs the workspace comes first, then "
             "the alphabet: the rule cannot tell them apart."
@@ -396,19 +374,18 @@ def _not_shown(decision: Record, comparison: Record) -> list[str]:
     key = "sim" if decision["rule"]["primary"] == "similarity" else "error"
     eligible = {item["name"] for item in decision["candidates"] if item["eligible"]}
     others = [
-        other
+        "the Base" if other == BASE else other
         for pair in comparison["pairs"]
         if winner in (pair["first"], pair["second"])
         and pair[key]["better"] != winner
         and (other := pair["second"] if pair["first"] == winner else pair["first"]) in eligible
     ]
-    if not others:
-        return []
     measure = "similarity" if key == "sim" else decision["rule"]["error_metric"].upper()
-    return [
+    note = (
         f"The rule takes one, but the intervals for all pairs do not show that it has the better "
-        f"{measure} than: {_names(['the Base' if name == BASE else name for name in others])}."
-    ]
+        f"{measure} than: {_names(others)}."
+    )
+    return [note] if others else []
 
 
 def _renamed(value: object, labels: Mapping[str, str]) -> object:

@@ -53,25 +53,18 @@ from voxadapt.tools.model_card import render_card
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _QWEN = "Qwen/Qwen3-TTS"
+HUB_CODES = {"jw": "jv"}  # ISO codes that the Hub knows, where Whisper has others
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What only the user can say about a model.
+    """What only the user can say about a model."""
 
-    Attributes:
-        name: Name of the model; the folder's when None.
-        licence: Of the exported weights, as the Hub names it; the Base's when None.
-        base_licence: Of the Base; apache-2.0 for Qwen's own when None.
-        data_licence: Of the recordings, in any words.
-        base_model: The Base's id on the Hub, where params.yaml names a folder.
-    """
-
-    name: str | None = None
-    licence: str | None = None
-    base_licence: str | None = None
-    data_licence: str | None = None
-    base_model: str | None = None
+    name: str | None = None  # None: the folder's
+    licence: str | None = None  # of the exported weights, as the Hub names it; None: the Base's
+    base_licence: str | None = None  # None: apache-2.0 for Qwen's own
+    data_licence: str | None = None  # of the recordings, in any words
+    base_model: str | None = None  # the Base's id on the Hub, where params.yaml names a folder
 
 
 # --- export --------------------------------------------------------------------------------------
@@ -100,10 +93,7 @@ def export_speaker(
         UserError: When the Base was kept and no epoch is named, when figures are missing or are
             those of another checkpoint, or when `out` holds something else.
     """
-    _check_terms(terms)
-    _check_out(out, force)
-    check_made([paths.SELECTION])
-    decision = read_record(paths.SELECTION, "select")
+    decision = _begin(terms, out, force, paths.SELECTION, "select")
     name = _candidate(decision, candidate, "voxadapt export epoch-1")
     checkpoint = find_checkpoint(params.model, name)
     check_weights(checkpoint)
@@ -118,7 +108,7 @@ def export_speaker(
         "form": "delta" if delta else "full",
         "speaker": meta["speaker_name"],
         "speakers": list(meta.get("speakers", ())),
-        "languages": [_language_code(params.asr.language)],
+        "languages": [HUB_CODES.get(params.asr.language, params.asr.language)],
         "spoken_as": params.train.language,
     }
     with new_folder(out) as folder:
@@ -163,10 +153,7 @@ def export_language(
         UserError: As `export_speaker`.
     """
     language = language_section(params)
-    _check_terms(terms)
-    _check_out(out, force)
-    check_made([paths.LANGUAGE_SELECTION])
-    decision = read_record(paths.LANGUAGE_SELECTION, "language confirm")
+    decision = _begin(terms, out, force, paths.LANGUAGE_SELECTION, "language confirm")
     entry = None if arm is None else _arm(arm, candidate)
     if entry is None:
         name = _candidate(decision, candidate, "voxadapt language export epoch-1")
@@ -194,7 +181,7 @@ def export_language(
         "language": language.name,
         "languages": list(
             dict.fromkeys(
-                _language_code(code)
+                HUB_CODES.get(code, code)
                 for code in (language.asr_language, language.source.asr_language)
             )
         ),
@@ -207,6 +194,14 @@ def export_language(
         facts["provenance"] |= {"checkpoint_sha256": sha, "tensors_sha256": digest}
         _finish(folder, facts)
     return _result(out, facts)
+
+
+def _begin(terms: Terms, out: Path, force: bool, decision: Path, stage: str) -> Record:
+    """Check what was asked for; return the decision."""
+    _check_terms(terms)
+    _check_out(out, force)
+    check_made([decision])
+    return read_record(decision, stage)
 
 
 def _arm(arm: str, candidate: str | None) -> Record:
@@ -252,11 +247,7 @@ def _candidate(decision: Record, candidate: str | None, example: str) -> str:
 
 
 def _scores(decision: Record, name: str, record: Path, rows: Path, stage: str, sha: str) -> Record:
-    """Return the confirmation of this checkpoint; the selection's figures if it was not chosen.
-
-    Raises:
-        UserError: When the chosen candidate was not confirmed, or another checkpoint was.
-    """
+    """Return the confirmation of this checkpoint; the selection's figures if it was not chosen."""
     if name != decision["chosen"]:
         item = next(item for item in decision["candidates"] if item["name"] == name)
         return _selected(decision, item)
@@ -276,17 +267,14 @@ def _scores(decision: Record, name: str, record: Path, rows: Path, stage: str, s
 
 def _selected(decision: Record, item: Record) -> Record:
     """Return a candidate's figures on the sentences that chose, in the shape of a confirmation."""
-    found = [entry for entry in decision["candidates"] if entry["name"] == "base"]
+    base: Record = next((entry for entry in decision["candidates"] if entry["name"] == "base"), {})
     versus = item.get("vs_base") or {}
     short = {decision["rule"]["error_metric"]: "error"}
     measures = {
-        key: {
-            "base": found[0].get(key) if found else None,
-            "chosen": item[key],
-            "difference": versus.get(short.get(key, key)),
-        }
+        key: {"base": base.get(key), "chosen": item[key],
+              "difference": versus.get(short.get(key, key))}
         for key, *_ in MEASURES
-    }
+    }  # fmt: skip
     return {**decision, "measures": measures}
 
 
@@ -371,11 +359,6 @@ def _forgetting(decision: Record, name: str, arm: Record | None) -> Record:
     return {"num_texts": found["num_texts"], "metric": found["metric"], "entry": entry}
 
 
-def _language_code(code: str) -> str:
-    """Return the ISO code that the Hub knows for one of Whisper's."""
-    return {"jw": "jv"}.get(code, code)
-
-
 def _write_delta(base: Path, source: Path, folder: Path, out: Path, delta: bool) -> str:
     """Write a delta as it is, or laid over its Base; return the hash of the whole's tensors."""
     if not delta:
@@ -428,12 +411,10 @@ def _finish(folder: Path, facts: Record) -> None:
     own_files(folder)
     write_atomic(folder / CARD, render_card(facts))
     facts["files"] = {
-        file.as_posix(): {
-            "sha256": sha256_file(folder / file),
-            "size_bytes": (folder / file).stat().st_size,
-        }
+        file.as_posix(): {"sha256": sha256_file(folder / file),
+                          "size_bytes": (folder / file).stat().st_size}
         for file in list_files(folder)
-    }
+    }  # fmt: skip
     write_json(folder / FACTS, facts)
 
 

@@ -52,11 +52,7 @@ _WHISPER_POSITIONS = 1500
 
 @dataclass(frozen=True)
 class Memory:
-    """Predicted peak of a stage, in bytes.
-
-    Attributes:
-        parts: What it is made of, at the moment of the peak.
-    """
+    """Predicted peak of a stage, in bytes: what it is made of at that moment."""
 
     parts: dict[str, float]
 
@@ -94,13 +90,11 @@ def training_memory(
         model, trained_size = model.with_adapter(params.lora), 4
     held_by = model.updated(weight_size == 4, num_text_rows)
     trained, grad = sum(held_by.values()), float(trained_size)
-    state = (3 + 8 / BLOCK if params.low_memory else 2.0 * trained_size) * trained
     extra = (trained_size - weight_size) * model.num_trained
-    weights = float(weight_size * model.num_params + extra)
     fixed = {
         "process": PROCESS_BYTES[kind],
-        "weights": weights,
-        "optimizer": state,
+        "weights": float(weight_size * model.num_params + extra),
+        "optimizer": (3 + 8 / BLOCK if params.low_memory else 2.0 * trained_size) * trained,
     }
     kept, passing = _kept(model, shape, precision, params.gradient_checkpointing)
     casts = back_casts = 0.0  # weights in the type of products: there until the pass forward ends
@@ -125,12 +119,7 @@ def training_memory(
     remaining = sum(kept.values())
     moments.append({"gradients": held, "activations": remaining + casts})
     for name in ("logits", "predictor", "talker", "rest"):
-        moments.append(
-            {
-                "gradients": held,
-                "activations": remaining + passing[name] + back_casts,
-            }
-        )
+        moments.append({"gradients": held, "activations": remaining + passing[name] + back_casts})
         remaining -= kept[name]
         if params.gradient_accumulation_steps == 1:
             held += made.get(name, 0.0)

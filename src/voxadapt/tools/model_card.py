@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from pathlib import Path
 
 import yaml
@@ -34,12 +35,8 @@ def render_card(facts: Record) -> str:
         consent=consent,
         consent_recorded=recorded,
         percent=f"{100 * facts['scores']['confidence']:g} %",
-        speaker=_Plain(json.dumps(facts.get("speaker"), ensure_ascii=False)),
-        language=_Plain(
-            json.dumps(
-                str(facts.get("language", facts.get("spoken_as"))).capitalize(), ensure_ascii=False
-            )
-        ),
+        speaker=_quoted(facts.get("speaker")),
+        language=_quoted(str(facts.get("language", facts.get("spoken_as"))).capitalize()),
     )
 
 
@@ -47,13 +44,16 @@ class _Plain(str):
     """Text that goes into the card as it is."""
 
 
+def _quoted(value: object) -> _Plain:
+    """Write a value as a literal of Python."""
+    return _Plain(json.dumps(value, ensure_ascii=False))
+
+
 def _markdown(value: object) -> object:
     """Escape what would be Markdown or HTML in a value."""
     if not isinstance(value, str) or isinstance(value, _Plain):
         return value
-    text = " ".join(value.split())
-    for sign, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
-        text = text.replace(sign, shown)
+    text = escape(" ".join(value.split()), quote=False)
     return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
 
 
@@ -71,23 +71,15 @@ def front_matter(facts: Record) -> str:
             low, high = (_times(found[end], factor) for end in ("low", "high"))
             results.append(
                 EvalResult(
-                    task_type="text-to-speech",
-                    task_name="Text to speech",
-                    dataset_type="private",
+                    task_type="text-to-speech", task_name="Text to speech", dataset_type="private",
                     dataset_name="held-out sentences of the corpus (confirmation split)",
-                    dataset_split="confirmation",
-                    metric_type=kind,
+                    dataset_split="confirmation", metric_type=kind,
                     metric_name=f"{title}{', ' + unit if unit else ''}",
                     metric_value=_times(found["point"], factor),
-                    metric_args={
-                        "confidence": scores["confidence"],
-                        "low": low,
-                        "high": high,
-                        "num_clips": found["n"],
-                        "num_sentences": scores["num_texts"],
-                    },
+                    metric_args={"confidence": scores["confidence"], "low": low, "high": high,
+                                 "num_clips": found["n"], "num_sentences": scores["num_texts"]},
                 )
-            )
+            )  # fmt: skip
     data = ModelCardData(
         license=facts["licence"]["model"] or "unknown",
         base_model=facts["base"]["hub_id"],
@@ -101,9 +93,7 @@ def front_matter(facts: Record) -> str:
         if facts["base"]["hub_id"]
         else None,
     )
-    fields = data.to_dict()
-    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
-    return text
+    return str(yaml.safe_dump(data.to_dict(), sort_keys=False, allow_unicode=True))
 
 
 def _times(value: float | None, factor: float) -> float | None:

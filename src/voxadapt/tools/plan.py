@@ -28,6 +28,7 @@ from voxadapt.core.params import (
 )  # fmt: skip
 from voxadapt.core.paths import LANGUAGE, SPEAKER
 from voxadapt.core.progress import format_duration
+from voxadapt.core.records import Record
 from voxadapt.tools.doctor import is_hub_id
 from voxadapt.tools.dvc_state import Pipeline
 from voxadapt.tools.memory import (
@@ -44,36 +45,26 @@ from voxadapt.tools.sizes import (
     BatchShape,
     Clip,
     Codec,
-    Config,
     Model,
-    batch_of,
     num_positions,
-    number,
-    section,
     text_rows,
 )  # fmt: skip
 from voxadapt.tools.status import UP_TO_DATE, StageStatus, explain, status, summary
 
 #: The codec of the released models, counted from the stock class.
 RELEASED_CODEC = Codec(num_bytes=1_005_260_804, encoder_width=64, decoder_width=96)
+COLUMNS = ("stage", "memory", "of which", "time", "state")
 _CHARACTERS_PER_TOKEN = 3.5  # of a text whose tokenizer is not here
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One line of the plan.
+    """One line of the plan."""
 
-    Attributes:
-        name: The verb that runs it.
-        memory: On the device.
-        lower: Settings to lower, should the memory not do.
-        runs: Its DVC stages, one for each candidate; empty where nobody asked DVC.
-    """
-
-    name: str
+    name: str  # of the verb that runs it
     memory: Memory
-    lower: str
-    runs: tuple[StageStatus, ...] = ()
+    lower: str  # settings, should the memory not do
+    runs: tuple[StageStatus, ...] = ()  # one a candidate; none where nobody asked DVC
 
     @property
     def to_run(self) -> list[StageStatus]:
@@ -97,19 +88,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """What `voxadapt plan` prints.
-
-    Attributes:
-        device: Name of the device.
-        capacity: Its memory in bytes.
-        stages: In the order in which they run.
-        found: Where every DVC stage stands; empty where nobody asked DVC.
-    """
+    """What `voxadapt plan` prints."""
 
     device: str
-    capacity: float
+    capacity: float  # of its memory, bytes
     stages: tuple[Stage, ...]
-    found: tuple[StageStatus, ...] = ()
+    found: tuple[StageStatus, ...] = ()  # all of DVC's
 
     @property
     def fits(self) -> bool:
@@ -158,14 +142,14 @@ def plan(params: Params, memory_gb: float | None = None, pipeline: Pipeline | No
         Path(path).is_file() for path in (language.audio, language.text, language.source.text)
     ):
         stages += _language(params, language, model, kind, count, tagged)
-    found = () if pipeline is None else tuple(status(params, pipeline))
-    by_family = [replace(stage, runs=_runs(stage.name, found)) for stage in stages]
+    found = () if pipeline is None else tuple(status(pipeline))
+    runs: dict[str, list[StageStatus]] = {}
+    for run in found:
+        runs.setdefault(run.name.partition("@")[0], []).append(run)
+    by_family = [
+        replace(stage, runs=tuple(runs.get(stage.name.replace(" ", "_"), ()))) for stage in stages
+    ]
     return Plan(device, capacity, tuple(by_family), found)
-
-
-def _runs(name: str, found: Sequence[StageStatus]) -> tuple[StageStatus, ...]:
-    family = name.replace(" ", "_")
-    return tuple(stage for stage in found if stage.name.partition("@")[0] == family)
 
 
 def _language(
@@ -196,42 +180,35 @@ def _language(
     num_repeated = round(share / max(1e-9, 1 - share) * len(texts)) if share else 0
     rest = source[language.source.max_sentences :]
     told = [*texts, *rest[:num_repeated]]
-    rows_only = _training_only(model, TEXT_EMBEDDING)
-    predictor_only = _training_only(model, "talker.code_predictor.")
-    first, second = (_options(params.train, s) for s in (stage, language.stage2))
+
+    def learning(part: str, how: Stage1Params | Stage2Params, seen: list[Clip]) -> Memory:
+        """Predict training of one part of the model, all else frozen, with float32 masters."""
+        counts = {name: (size, name.startswith(part)) for name, (size, _) in model.counts.items()}
+        train = params.train.model_copy(
+            update={
+                "batch_size": how.batch_size,
+                "gradient_accumulation_steps": how.gradient_accumulation_steps,
+                "master_weights": True,
+                "low_memory": False,
+            }
+        )
+        batch = largest_batch(seen, how.batch_size)
+        rows = text_rows(seen) if part == TEXT_EMBEDDING else None
+        return training_memory(replace(model, counts=counts), train, batch, kind, rows)
+
     codes = codes_memory(model, params, kind)
     speaking = speaking_memory(model, [c for c in clips if c.split != "train"], params, kind)
-    batch = largest_batch(told, first.batch_size)
-    learning = training_memory(rows_only, first, batch, kind, text_rows(told))
-    batch = largest_batch(learnt, second.batch_size)
+    stage1 = learning(TEXT_EMBEDDING, stage, told)
+    stage2 = learning("talker.code_predictor.", language.stage2, learnt)
     return [
         Stage("language data", codes, "codes.batch_seconds"),
         Stage("language readings", speaking, "score.batch_size"),
-        Stage("language stage1", learning, "language.stage1.batch_size"),
+        Stage("language stage1", stage1, "language.stage1.batch_size"),
         Stage("language score", speaking, "score.batch_size"),
-        Stage("language stage2", training_memory(predictor_only, second, batch, kind),
-              "language.stage2.batch_size"),
+        Stage("language stage2", stage2, "language.stage2.batch_size"),
         Stage("language stage2_score", speaking, "score.batch_size"),
         Stage("language confirm", speaking, "score.batch_size"),
-    ]  # fmt: skip
-
-
-def _training_only(model: Model, prefix: str) -> Model:
-    """Return the model with all else frozen."""
-    counts = {name: (size, name.startswith(prefix)) for name, (size, _) in model.counts.items()}
-    return replace(model, counts=counts)
-
-
-def _options(train: TrainParams, stage: Stage1Params | Stage2Params) -> TrainParams:
-    """Return the loop's parameters for a stage of the language, as far as memory needs them."""
-    return train.model_copy(
-        update={
-            "batch_size": stage.batch_size,
-            "gradient_accumulation_steps": stage.gradient_accumulation_steps,
-            "master_weights": True,
-            "low_memory": False,
-        }
-    )
+    ]
 
 
 def largest_batch(clips: Sequence[Clip], batch_size: int) -> BatchShape:
@@ -240,7 +217,9 @@ def largest_batch(clips: Sequence[Clip], batch_size: int) -> BatchShape:
         raise UserError(
             Problem("data.manifest", "clips to train on", "none", "Run `voxadapt audit`.")
         )
-    return batch_of(sorted(clips, key=lambda clip: -clip.num_positions)[:batch_size])
+    longest = sorted(clips, key=lambda clip: -clip.num_positions)[:batch_size]
+    frames = sum(clip.num_frames for clip in longest)
+    return BatchShape(len(longest), longest[0].num_positions, frames)
 
 
 def _train_setting(
@@ -255,20 +234,12 @@ def _train_setting(
 
     smaller = [params.batch_size >> n for n in range(1, params.batch_size.bit_length())]
     light: dict[str, object] = {"gradient_checkpointing": True}
-    adapter = params.method == "lora"
-    low = (
-        {"compute_dtype": "bfloat16"}
-        if adapter
-        else {"low_memory": True, "master_weights": True, "compute_dtype": "bfloat16"}
-    )
-    for changed in (
-        *map(in_batches_of, smaller),
-        light,
-        in_batches_of(1) | light,
-        low,
-        low | light,
-        low | light | in_batches_of(1),
-    ):
+    low: dict[str, object] = {"compute_dtype": "bfloat16"}
+    if params.method != "lora":
+        low |= {"low_memory": True, "master_weights": True}
+    one = in_batches_of(1)
+    for changed in (*map(in_batches_of, smaller), light, one | light, low, low | light,
+                    low | light | one):  # fmt: skip
         other = TrainParams.model_validate({**params.model_dump(), **changed})
         shape = largest_batch(clips, other.batch_size)
         if training_memory(model, other, shape, kind, text_rows(clips)).total <= capacity:
@@ -277,7 +248,7 @@ def _train_setting(
     return "train.frozen: freeze more, or another device"
 
 
-def find_config(params: ModelParams) -> tuple[Config, Codec, Path | None]:
+def find_config(params: ModelParams) -> tuple[Record, Codec, Path | None]:
     """Return the Base's config, its codec and its folder; it need not be downloaded.
 
     Raises:
@@ -300,26 +271,20 @@ def find_config(params: ModelParams) -> tuple[Config, Codec, Path | None]:
             if name.lower() in params.base.lower():
                 return config_values(shape), RELEASED_CODEC, None
     raise UserError(
-        Problem(
-            "model.base",
-            "a model folder, or the hub id of a model of 0.6B or 1.7B",
-            params.base,
-            "Fetch the model, then plan again.",
-        )
-    )
+        Problem("model.base", "a model folder, or the hub id of a model of 0.6B or 1.7B",
+                params.base, "Fetch the model, then plan again.")
+    )  # fmt: skip
 
 
 def read_codec(folder: Path) -> Codec:
     """Read what the codec of a model folder weighs."""
     codec = folder / "speech_tokenizer"
-    values: Config = read_json(codec / "config.json")
-    decoder, encoder = (section(values, f"{name}_config") for name in ("decoder", "encoder"))
-    rates = decoder["upsample_rates"]
-    assert isinstance(rates, list)
+    values: Record = read_json(codec / "config.json")
+    decoder = values["decoder_config"]
     return Codec(
         sum(file.stat().st_size for file in codec.glob("*.safetensors")),
-        number(encoder, "num_filters"),
-        number(decoder, "decoder_dim") // 2 ** len(rates),
+        values["encoder_config"]["num_filters"],
+        decoder["decoder_dim"] // 2 ** len(decoder["upsample_rates"]),
     )
 
 
@@ -328,12 +293,7 @@ def find_clips(
 ) -> list[Clip]:
     """Read what the corpus' clips weigh: from the audit's manifest, else from the raw one.
 
-    Args:
-        audited: Where the audit writes its manifest.
-        manifest: The corpus.
-        split: Shares of the splits.
-        count: Counts the tokens of a text.
-        tagged: Training sequences have a language tag.
+    `count` counts the tokens of a text; `tagged` sequences have a language tag.
     """
     rows: list[tuple[str, str, float]]
     if audited.is_file():
@@ -394,20 +354,20 @@ def describe_device(params: ModelParams) -> tuple[str, float, str]:
     return name, float(pages * size), "cpu"
 
 
-def describe(plan: Plan) -> list[str]:
-    """Write the plan as lines of text."""
-    rows = [("stage", "memory", "of which", "time", "state")]
+def rows(plan: Plan) -> list[tuple[str, ...]]:
+    """Return the plan's table, `COLUMNS` without its header."""
+    found: list[tuple[str, ...]] = []
     for stage in plan.stages:
         parts = sorted(stage.memory.parts.items(), key=lambda item: -item[1])
         shown = ", ".join(f"{name} {value / GB:.1f}" for name, value in parts if value >= 0.05 * GB)
         when = format_duration(stage.seconds) if stage.seconds else "-"
-        rows.append((stage.name, f"{stage.memory.total / GB:.1f} GB", shown, when, stage.state))
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    lines = [f"{plan.device}, {plan.capacity / GB:.1f} GB", ""]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join(cells).rstrip())
-    lines += ["", *summary(plan.found)] if plan.found else [""]
+        found.append((stage.name, f"{stage.memory.total / GB:.1f} GB", shown, when, stage.state))
+    return found
+
+
+def notes(plan: Plan) -> list[str]:
+    """Say what the next run does, and what to lower where a stage does not fit."""
+    lines = summary(plan.found) if plan.found else []
     if any(stage.seconds is None and stage.to_run for stage in plan.stages):
         lines.append("A stage that has not run here yet says how long it takes when it has begun.")
     for stage in plan.stages:

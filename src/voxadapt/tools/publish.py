@@ -22,13 +22,10 @@ MAX_FILE_BYTES = 50 * 10**9  # what the Hub takes as one file
 
 
 def check_export(folder: Path) -> tuple[Record, list[str]]:
-    """Check a folder before it is published.
+    """Check a folder before it is published; return its facts and its files, relative and sorted.
 
     The card may have been edited; every other file must be as it was exported, and nothing may
     have been added: a recording of the corpus, above all.
-
-    Returns:
-        The facts of the export, and its files, relative and sorted.
 
     Raises:
         UserError: With everything that is wrong.
@@ -96,7 +93,6 @@ def push(
         raise UserError(Problem("--repo", "owner/name", repr(repo), "Correct it."))
     facts, files = check_export(folder)
     sizes = {name: (folder / name).stat().st_size for name in files}
-    lines = [f"  {size_in_words(size):>8}  {name}" for name, size in sizes.items()]
     total = f"{len(files)} files, {size_in_words(sum(sizes.values()))}"
     notes = []
     if not describe_consent(facts)[0]:
@@ -104,8 +100,8 @@ def push(
     if facts["licence"]["model"] is None:
         notes.append("Note: the card states no licence.")
     if dry_run:
-        seen = "private" if private else "public"
-        head = f"{repo} ({seen}) would receive {total}:"
+        head = f"{repo} ({'private' if private else 'public'}) would receive {total}:"
+        lines = [f"  {size_in_words(size):>8}  {name}" for name, size in sizes.items()]
         return StageResult("\n".join([head, *lines, *notes]), files)
     token = get_token()
     if token is None:
@@ -118,7 +114,14 @@ def push(
     api = api or HfApi(token=token, library_name="voxadapt", library_version=__version__)
     message = f"{facts['name']}: {facts['candidate']}, by VoxAdapt {__version__}"
     try:
-        done = _upload(api, folder, repo, private, message)
+        api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise UserError(
+                Problem(repo, "a private repository", "a public one",
+                        "Choose another name, or change its settings on the Hub."),
+                NOTHING,
+            )  # fmt: skip
+        done = api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message=message)
     except UserError:
         raise
     except Exception as error:  # the hub client raises a dozen unrelated types
@@ -129,15 +132,3 @@ def push(
             "The folder was not published, or not wholly.",
         ) from None  # fmt: skip
     return StageResult("\n".join([f"{done}: {total}.", *notes]), files)
-
-
-def _upload(api: HfApi, folder: Path, repo: str, private: bool, message: str) -> object:
-    """Make the repository where there is none, and upload; return where it is."""
-    api.create_repo(repo, private=private, exist_ok=True)
-    if private and not api.repo_info(repo).private:
-        raise UserError(
-            Problem(repo, "a private repository", "a public one",
-                    "Choose another name, or change its settings on the Hub."),
-            NOTHING,
-        )  # fmt: skip
-    return api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message=message)

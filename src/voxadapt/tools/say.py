@@ -23,7 +23,7 @@ from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
-from voxadapt.data.speakers import Speaker, choose_speakers
+from voxadapt.data.speakers import choose_speakers
 from voxadapt.data.text import special_tokens
 from voxadapt.pipeline.candidates import (
     BASE,
@@ -72,6 +72,7 @@ def say(
     candidate: str | None = None,
     takes: Takes = Takes(),  # frozen
     speaker: str | None = None,
+    language: bool = False,
 ) -> StageResult:
     """Speak a text with the chosen checkpoint, or with a candidate that is named.
 
@@ -80,65 +81,68 @@ def say(
         text: What to say, in one go; or a file, which is spoken passage by passage.
         output: File to write, `SOUND_FORMATS` by its name; with several takes and no picking,
             one a take.
-        candidate: A candidate; None asks `selection.json`.
+        candidate: A candidate; None asks the decision.
         takes: How often, and whether the best is kept.
         speaker: One of several speakers; None takes the first.
+        language: Speak with the candidates of the language's path.
 
     Raises:
         UserError: When there is nothing to say, no such candidate or speaker, or no audio.
     """
-    passages = _passages(text, params.asr.language)
-    _require_sound_file(output)
-    track = speaker_track(params)
+    from voxadapt.generation.synthesis import check_voice
+    from voxadapt.pipeline.context import open_context
+    from voxadapt.pipeline.speaking import load_speaking
+
+    track = language_track(params) if language else speaker_track(params)
+    passages = _passages(text, track.asr.language)
+    if output.suffix.lower() not in SOUND_FORMATS or output.is_dir():
+        expected = f"a name that ends in {', '.join(SOUND_FORMATS)}"
+        found = output.suffix or "no suffix"
+        raise UserError(Problem(f"-o {output}", expected, found, "Choose one of them."))
     note = ""
     if candidate is None:
-        check_made([paths.SELECTION], params)
-        name = read_record(paths.SELECTION, "select")["chosen"]
-        note = _caution(paths.CONFIRM, name)
+        decision, confirmed = (
+            (paths.LANGUAGE_SELECTION, paths.LANGUAGE_CONFIRM)
+            if language
+            else (paths.SELECTION, paths.CONFIRM)
+        )
+        check_made([decision], params)
+        name = read_record(decision, "language confirm" if language else "select")["chosen"]
+        record = read_json(confirmed) if confirmed.is_file() else {"chosen": None}
+        note = wording.caution(record) if record["chosen"] == name else ""
+    elif language:
+        name = candidate
     else:
         fix = "Name one of them, or add it to params."
         name = check_name(candidate, track.candidates, fix=fix)
-    wanted = (speaker,) if speaker is not None else None
+    wanted = None if speaker is None else (speaker,)
     who = choose_speakers(track.speakers(), wanted, "--speaker")[0]
-    return _say(params, track, name, who, passages, output, track.tag, takes, note)
-
-
-def say_language(
-    params: Params,
-    text: str | Path,
-    output: Path,
-    candidate: str | None = None,
-    takes: Takes = Takes(),  # frozen
-) -> StageResult:
-    """Speak a text in the language with the chosen model, or with a candidate.
-
-    Args:
-        params: All parameters.
-        text: As for `say`.
-        output: As for `say`.
-        candidate: A candidate of either stage; None asks the language's `selection.json`.
-        takes: As for `say`.
-
-    Raises:
-        UserError: As `say`.
-    """
-    track = language_track(params)
-    passages = _passages(text, track.asr.language)
-    _require_sound_file(output)
-    if candidate is None:
-        check_made([paths.LANGUAGE_SELECTION], params)
-    name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
-    note = "" if candidate else _caution(paths.LANGUAGE_CONFIRM, name)
-    tag = "auto" if name == BASE else track.tag
-    return _say(params, track, name, track.speakers()[0], passages, output, tag, takes, note)
+    tag = "auto" if language and name == BASE else track.tag
+    model = find_candidate(track, name)
+    check_weights(model)
+    context = open_context(params)
+    speaking = next(load_speaking(track, model, (who,), context))
+    check_voice(speaking.tts, speaking.voice, tag)
+    reader = _Reader(track, model, speaking, context, tag, takes)
+    reader.speak(passages)
+    if takes.pick:
+        chosen, gain = reader.pick(passages)
+        written = [reader.write(passages, chosen, output, gain)]
+    else:
+        several = takes.count > 1
+        written = [
+            reader.write(
+                passages,
+                [take] * len(passages),
+                output.with_stem(f"{output.stem}-{take + 1}") if several else output,
+            )
+            for take in range(takes.count)
+        ]
+    return StageResult("\n".join(written) + note, output)
 
 
 def _passages(text: str | Path, language: str) -> list[Passage]:
-    """Split a file; leave a text whole.
-
-    Raises:
-        UserError: When it has special tokens, or nothing that can be spoken.
-    """
+    """Split a file; leave a text whole; refuse what cannot be spoken."""
     where, whole = ("text", text) if isinstance(text, str) else (str(text), read_text(text))
     if tokens := special_tokens(whole):
         expected, found = "text without special tokens", ", ".join(tokens[:4])
@@ -151,73 +155,9 @@ def _passages(text: str | Path, language: str) -> list[Passage]:
     return passages
 
 
-def _say(
-    params: Params,
-    track: Track,
-    name: str,
-    who: Speaker,
-    passages: Sequence[Passage],
-    output: Path,
-    tag: str,
-    takes: Takes,
-    note: str,
-) -> StageResult:
-    """Load a candidate, speak and write the file."""
-    from voxadapt.generation.synthesis import check_voice
-    from voxadapt.pipeline.context import open_context
-    from voxadapt.pipeline.speaking import load_speaking
-
-    candidate = find_candidate(track, name)
-    check_weights(candidate)
-    context = open_context(params)
-    speaking = next(load_speaking(track, candidate, (who,), context))
-    check_voice(speaking.tts, speaking.voice, tag)
-    reader = _Reader(track, candidate, speaking, context, tag, takes)
-    reader.speak(passages)
-    if takes.pick:
-        chosen, gain = reader.pick(passages)
-        written = [reader.write(passages, chosen, output, gain)]
-    else:
-        written = [
-            reader.write(passages, [take] * len(passages), _of_take(output, take, takes.count))
-            for take in range(takes.count)
-        ]
-    return StageResult("\n".join(written) + note, output)
-
-
-def _of_take(output: Path, take: int, count: int) -> Path:
-    """Name the file of a take: the only one has the name that was asked for."""
-    return output if count == 1 else output.with_stem(f"{output.stem}-{take + 1}")
-
-
-def _require_sound_file(output: Path) -> None:
-    """Refuse a name that says another format than could be written."""
-    if output.suffix.lower() not in SOUND_FORMATS or output.is_dir():
-        found = output.suffix or "no suffix"
-        expected = f"a name that ends in {', '.join(SOUND_FORMATS)}"
-        raise UserError(Problem(f"-o {output}", expected, found, "Choose one of them."))
-
-
-def _caution(path: Path, chosen: str) -> str:
-    """Say what the confirmation of the choice leaves open; nothing before there is one."""
-    if not path.is_file():
-        return ""
-    record = read_json(path)
-    return wording.caution(record) if record["chosen"] == chosen else ""
-
-
 @dataclass(frozen=True)
 class _Reader:
-    """A candidate that speaks passages in one voice.
-
-    Attributes:
-        track: Sampling and scoring.
-        candidate: Which model it is.
-        speaking: The model and its voice.
-        context: Where it runs.
-        tag: Language that the model is asked for.
-        takes: How often each passage is spoken.
-    """
+    """A candidate that speaks passages in one voice; `tag` is the language it is asked for."""
 
     track: Track
     candidate: Candidate
@@ -257,11 +197,7 @@ class _Reader:
         return found[0] if found else None
 
     def speak(self, passages: Sequence[Passage]) -> None:
-        """Speak and store every take of the passages that are not stored yet.
-
-        Raises:
-            UserError: When nothing could be spoken.
-        """
+        """Speak and store every take of the passages that are not stored yet."""
         from voxadapt.generation.synthesis import Batch, speak_batch, store_spoken
         from voxadapt.scoring.rows import Sentence
 
@@ -298,9 +234,6 @@ class _Reader:
 
         The best take is usable, has the fewest errors, then the fewest flags, then the greatest
         similarity to the speaker's recordings.
-
-        Raises:
-            UserError: When an earlier stage has not run.
         """
         from voxadapt.pipeline.measuring import Measuring
         from voxadapt.pipeline.references import read_scale, read_voice
@@ -368,22 +301,11 @@ class _Reader:
         return int(self.speaking.tts.model.speech_tokenizer.get_output_sample_rate())
 
     def write(
-        self,
-        passages: Sequence[Passage],
-        chosen: Sequence[int],
-        output: Path,
-        gain: str = "",
+        self, passages: Sequence[Passage], chosen: Sequence[int], output: Path, gain: str = ""
     ) -> str:
-        """Write the chosen take of each passage, a single one as it was spoken; say what is there.
-
-        Args:
-            passages: Of the text.
-            chosen: Take of each.
-            output: File to write.
-            gain: What picking has gained.
-        """
+        """Write the chosen take of each passage, a single one as it was spoken; say so."""
         from voxadapt.core.files import write_atomic
-        from voxadapt.data.audio import encode, write_wav
+        from voxadapt.data.audio import encode
         from voxadapt.tools.joining import join_passages
 
         container = SOUND_FORMATS[output.suffix.lower()]
@@ -396,24 +318,22 @@ class _Reader:
             elif only.hit_max_tokens:
                 cut.append(passage.text)
         if len(takes) == 1 and only is not None and only.samples is not None:
-            if container == "WAV":
-                write_wav(output, only.samples, self._rate_hz)
-            else:
-                write_atomic(output, encode(only.samples, self._rate_hz, container))
+            write_atomic(output, encode(only.samples, self._rate_hz, container))
             length_s = len(only.samples) / self._rate_hz
         else:
             loads = [(partial(self._samples, p.text, take), p.boundary) for p, take in takes]
             length_s = join_passages(output, loads, self._rate_hz, container)
         count = "" if len(passages) == 1 else f", {len(passages)} passages"
-        lines = [
-            f"{output}: {length_s:.1f} s by {self.candidate.name}{count}.",
-            *filter(None, [gain]),
-        ]
-        again = "Another seed, or `--takes 3 --pick`, may mend that."
-        if cut:
-            lines.append(f"Cut off, because the model did not end: {_named(cut)}. {again}")
-        if silent:
-            lines.append(f"Not spoken, because the model gave no audio: {_named(silent)}. {again}")
+        lines = [f"{output}: {length_s:.1f} s by {self.candidate.name}{count}."]
+        lines += [gain] if gain else []
+        for found, why in (
+            (cut, "Cut off, because the model did not end"),
+            (silent, "Not spoken, because the model gave no audio"),
+        ):
+            if found:
+                lines.append(
+                    f"{why}: {_named(found)}. Another seed, or `--takes 3 --pick`, may mend that."
+                )
         return "\n".join(lines)
 
 

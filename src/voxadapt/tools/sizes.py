@@ -12,12 +12,13 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from voxadapt.core.params import LoraParams, TrainParams
+from voxadapt.core.records import Record
 
 FRAME_RATE_HZ = 12.5  # of the codec
 TEXT_EMBEDDING = "talker.model.text_embedding.weight"
@@ -25,20 +26,11 @@ _FIXED_TEXT_TOKENS = 6  # that every sequence has: a turn's role, padding, begin
 _FIXED_POSITIONS = 11  # of a training sequence, besides its text, its frames and a language tag
 
 Precision = Literal["float32", "autocast", "bfloat16"]
-#: Part of a `config.json`.
-Config = Mapping[str, object]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What a clip weighs.
-
-    Attributes:
-        split: `train`, `selection` or `confirmation`.
-        num_text_tokens: Of its text.
-        num_frames: Codec frames.
-        num_positions: Of its training sequence.
-    """
+    """What a clip weighs: text tokens, codec frames, positions of its training sequence."""
 
     split: str
     num_text_tokens: int
@@ -48,17 +40,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """A right-padded batch.
+    """A right-padded batch."""
 
-    Attributes:
-        num_rows: B.
-        length: L, padding included.
-        num_frames: M, padding not included.
-    """
-
-    num_rows: int
-    length: int
-    num_frames: int
+    num_rows: int  # B
+    length: int  # L, padding included
+    num_frames: int  # M, padding not included
 
 
 @dataclass(frozen=True)
@@ -72,15 +58,14 @@ class Stack:
     keys: int
 
     @classmethod
-    def from_config(cls, config: Config) -> Stack:
+    def from_config(cls, config: Record) -> Stack:
         """Read them from a section of a `config.json`."""
-        size = number(config, "head_dim")
         return cls(
-            number(config, "hidden_size"),
-            number(config, "intermediate_size"),
-            number(config, "num_hidden_layers"),
-            number(config, "num_attention_heads") * size,
-            number(config, "num_key_value_heads") * size,
+            config["hidden_size"],
+            config["intermediate_size"],
+            config["num_hidden_layers"],
+            config["num_attention_heads"] * config["head_dim"],
+            config["num_key_value_heads"] * config["head_dim"],
         )
 
     @property
@@ -95,11 +80,7 @@ class Stack:
         return 7 * self.width + 2 * self.queries + 2 * self.keys + 3 * self.inner
 
     def kept_bytes(self, precision: Precision) -> int:
-        """Return what autograd keeps of one position in one layer.
-
-        Args:
-            precision: Types of weights and products.
-        """
+        """Return what autograd keeps of one position in one layer."""
         D, I, Q, G = self.width, self.inner, self.queries, self.keys  # noqa: E741
         if precision == "float32":
             # two norms (input, scaled, output), heads (product, scaled, turned), attention
@@ -111,13 +92,7 @@ class Stack:
 
 @dataclass(frozen=True)
 class Codec:
-    """What the codec weighs.
-
-    Attributes:
-        num_bytes: Of its weights, float32.
-        encoder_width: Channels of its encoder at the full rate of the audio.
-        decoder_width: Channels of its decoder there.
-    """
+    """What the codec weighs: bytes of float32 weights; channels at the full rate of the audio."""
 
     num_bytes: int
     encoder_width: int
@@ -126,31 +101,20 @@ class Codec:
 
 @dataclass(frozen=True)
 class Model:
-    """What the prediction needs to know of a model.
-
-    Attributes:
-        talker: The talker's layers.
-        predictor: The code predictor's layers.
-        num_codebooks: K.
-        codebook_size: C.
-        codec_vocab: V.
-        text_width: Width of the text embedding.
-        counts: Parameters by name: how many, and whether they are trained.
-        codec: Its codec.
-    """
+    """What the prediction needs to know of a model."""
 
     talker: Stack
     predictor: Stack
-    num_codebooks: int
-    codebook_size: int
-    codec_vocab: int
+    num_codebooks: int  # K
+    codebook_size: int  # C
+    codec_vocab: int  # V
     text_width: int
-    counts: dict[str, tuple[int, bool]]
+    counts: dict[str, tuple[int, bool]]  # parameters by name, and whether they are trained
     codec: Codec
 
     @classmethod
     def from_config(
-        cls, values: Config, frozen: Sequence[str], codec: Codec, folder: Path | None = None
+        cls, values: Record, frozen: Sequence[str], codec: Codec, folder: Path | None = None
     ) -> Model:
         """Count the parameters of a model.
 
@@ -166,15 +130,15 @@ class Model:
             name: (size, not any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes))
             for name, size in sizes.items()
         }
-        talker = section(values, "talker_config")
-        predictor = section(talker, "code_predictor_config")
+        talker = values["talker_config"]
+        predictor = talker["code_predictor_config"]
         return cls(
             Stack.from_config(talker),
             Stack.from_config(predictor),
-            number(talker, "num_code_groups"),
-            number(predictor, "vocab_size"),
-            number(talker, "vocab_size"),
-            number(talker, "text_hidden_size"),
+            talker["num_code_groups"],
+            predictor["vocab_size"],
+            talker["vocab_size"],
+            talker["text_hidden_size"],
             counts,
             codec,
         )
@@ -223,13 +187,6 @@ def precision_of(params: TrainParams) -> Precision:
     return "autocast" if params.compute_dtype == "bfloat16" else "float32"
 
 
-def batch_of(clips: Sequence[Clip]) -> BatchShape:
-    """Return the shape of a batch of clips."""
-    lengths = [clip.num_positions for clip in clips]
-    frames = sum(clip.num_frames for clip in clips)
-    return BatchShape(len(clips), max(lengths), frames)
-
-
 def text_rows(clips: Sequence[Clip]) -> int:
     """Return how many text tokens occur at most."""
     return sum(clip.num_text_tokens for clip in clips) + _FIXED_TEXT_TOKENS
@@ -238,16 +195,6 @@ def text_rows(clips: Sequence[Clip]) -> int:
 def num_positions(num_text_tokens: int, num_frames: int, tagged: bool = False) -> int:
     """Return the length of a training sequence; a language tag takes one position more."""
     return num_text_tokens + num_frames + _FIXED_POSITIONS + tagged
-
-
-def section(values: Config, name: str) -> Config:
-    """Return a section of a `config.json`."""
-    return cast(Config, values[name])
-
-
-def number(values: Config, name: str) -> int:
-    """Return a whole number of a `config.json`."""
-    return int(cast(int, values[name]))
 
 
 def _stored_sizes(folder: Path) -> dict[str, int]:
@@ -261,7 +208,7 @@ def _stored_sizes(folder: Path) -> dict[str, int]:
     return found
 
 
-def _built_sizes(values: Config) -> dict[str, int]:
+def _built_sizes(values: Record) -> dict[str, int]:
     """Count parameters by name from the stock class."""
     import torch
 
@@ -270,7 +217,7 @@ def _built_sizes(values: Config) -> dict[str, int]:
     import_qwen_tts()
     from qwen_tts.core.models import Qwen3TTSConfig, Qwen3TTSForConditionalGeneration
 
-    config = Qwen3TTSConfig(**copy.deepcopy(dict(values)))
+    config = Qwen3TTSConfig(**copy.deepcopy(values))
     for field in ("codec_language_id", "spk_id", "spk_is_dialect"):
         if getattr(config.talker_config, field) is None:
             setattr(config.talker_config, field, {})

@@ -11,12 +11,12 @@ from graphlib import TopologicalSorter
 
 from voxadapt.core import paths
 from voxadapt.core.locks import holder
-from voxadapt.core.params import Params
 from voxadapt.core.progress import format_duration
 from voxadapt.tools.dvc_state import Pipeline
-from voxadapt.tools.timing import expected_seconds, work
+from voxadapt.tools.timing import LAST_TIME, expected_seconds
 
 TRAINING = {"train": "candidates", "language_stage1": "language.candidates"}  # list of epochs
+COLUMNS = ("stage", "state", "took")
 UP_TO_DATE, STALE, WAITS, RUNNING = "up to date", "stale", "waits", "running"
 
 
@@ -40,20 +40,11 @@ class StageStatus:
     source: str = ""
 
 
-def status(params: Params | None, pipeline: Pipeline) -> list[StageStatus]:
-    """Say of every stage where it stands and what it will take.
-
-    Args:
-        params: All parameters, to scale what stages took with another corpus; None does not.
-        pipeline: From `voxadapt.tools.dvc_state.read_pipeline`.
-
-    Returns:
-        One entry a stage, in an order in which they can run.
-    """
-    today = None if params is None else work(params)
+def status(pipeline: Pipeline) -> list[StageStatus]:
+    """Say of every stage where it stands and what it will take, in an order that can run."""
     found: dict[str, StageStatus] = {}
     for name in TopologicalSorter(pipeline.before).static_order():
-        process = holder(paths.work_dir() / "locks", _lock_name(name))
+        process = holder(paths.work_dir() / "locks", name.replace("@", "-"))
         waits_for = tuple(n for n in pipeline.before[name] if found[n].state != UP_TO_DATE)
         reasons: tuple[str, ...]
         if process is not None:
@@ -65,15 +56,9 @@ def status(params: Params | None, pipeline: Pipeline) -> list[StageStatus]:
         else:
             found[name] = StageStatus(name, UP_TO_DATE)
             continue
-        cost = expected_seconds(name, pipeline.pages, today)
+        cost = expected_seconds(name, pipeline.pages)
         found[name] = StageStatus(name, state, reasons, *cost)
     return list(found.values())
-
-
-def _lock_name(name: str) -> str:
-    """Name the lock of a stage as the stages themselves do."""
-    stage, _, candidate = name.partition("@")
-    return f"{stage}-{candidate}" if candidate else stage
 
 
 def explain(stage: StageStatus, num_reasons: int = 3) -> str:
@@ -100,23 +85,18 @@ def explain_training(stage: StageStatus, schedule: str) -> str:
     )
 
 
-def describe(found: Sequence[StageStatus], schedule: str = "constant") -> list[str]:
-    """Write the status as lines of text.
-
-    Args:
-        found: From `status`.
-        schedule: `train.schedule`.
-    """
-    width = max((len(stage.name) for stage in found), default=0)
-    lines = []
+def rows(found: Sequence[StageStatus], schedule: str = "constant") -> list[tuple[str, str, str]]:
+    """Return the table of the status, `COLUMNS`; `schedule` is `train.schedule`."""
+    table = []
     for stage in sorted(found, key=lambda stage: stage.name.startswith("language_")):
-        cost = ""
+        state, cost = explain(stage), ""
         if stage.seconds:
-            cost = f"  [{format_duration(stage.seconds)}, as {stage.source}]"
-        lines.append(f"{stage.name.ljust(width)}  {explain(stage)}{cost}")
+            source = "" if stage.source == LAST_TIME else f", as {stage.source}"
+            cost = f"{format_duration(stage.seconds)}{source}"
         if stage.name in TRAINING and stage.state == STALE:
-            lines.append(f"{' ' * width}  {explain_training(stage, schedule)}")
-    return [*lines, "", *summary(found)]
+            state = f"{state}; {explain_training(stage, schedule)}"
+        table.append((stage.name, state, cost))
+    return table
 
 
 def summary(found: Sequence[StageStatus]) -> list[str]:
