@@ -91,8 +91,8 @@ def evaluate(
 
     spoken = read_clips(manifest, LANGUAGES)
     named = {clip.language for clip in spoken}
-    language = next(iter(named)) if len(named) == 1 and None not in named else language
-    language = whisper_language(language)
+    only = next(iter(named)) if len(named) == 1 else None
+    language = whisper_language(only or language)
     recordings = [] if reference is None else read_recordings(reference)
     _refuse_evaluated_references(manifest, spoken, recordings)
     others = {} if other_voices is None else read_other_voices(other_voices)
