@@ -17,7 +17,8 @@ from voxadapt.asr.letters import joined
 from voxadapt.asr.readings import Reading
 
 EDIT = 1000  # of a unit; characters decide between readings of equally many units
-SPACING_LANGUAGES = ("ko",)  # whose blanks are written or not, without a difference in sound
+SPACING_LANGUAGES = ("ko",)  # whose blanks are written or not, also around a single letter
+MIN_JOINED = 2  # letters of a word that may be written apart: `website`, but not `us` for `u s`
 MAX_JOINED = 4  # words of a text that may be written as one
 
 
@@ -38,14 +39,14 @@ class _Graph:
             elif unit == words[0]:
                 yield from self.ends(after, words[1:])
 
-    def ends_of_letters(self, node: int, letters: str) -> Iterator[int]:
-        """Yield the nodes where reading exactly these letters, in any words, can end."""
+    def ends_of_letters(self, node: int, letters: str, least: int) -> Iterator[int]:
+        """Yield the nodes where reading exactly these letters, in words of `least`, can end."""
         if not letters:
             yield node
             return
         for unit, after in self.edges[node]:
-            if letters.startswith(unit):
-                yield from self.ends_of_letters(after, letters[len(unit) :])
+            if letters.startswith(unit) and (not unit or len(unit) >= least):
+                yield from self.ends_of_letters(after, letters[len(unit) :], least)
 
 
 def _graph(heard: Reading) -> _Graph:
@@ -72,9 +73,9 @@ def _graph(heard: Reading) -> _Graph:
 
 def heard_as(reference: Reading, heard: Reading) -> str:
     """Write a transcript in the words of a text, where they may mean the same."""
-    spacing = reference.language in SPACING_LANGUAGES
-    if reference.text == heard.text or not (reference.has_choice or heard.has_choice or spacing):
+    if reference.text == heard.text:
         return heard.text
+    least = 1 if reference.language in SPACING_LANGUAGES else MIN_JOINED
     graph = _graph(heard)
     expected = [unit for slot in reference.slots for unit in slot.readings[0]]
     jumps: list[list[tuple[int, tuple[str, ...]]]] = [[] for _ in range(len(expected) + 1)]
@@ -102,10 +103,11 @@ def heard_as(reference: Reading, heard: Reading) -> str:
                 for end in graph.ends(node, reading):
                     if (after, end) != (at, node):
                         reach(after, end, cost, (at, node, tuple(expected[at:after])))
-            if spacing:
-                for after in range(at + 1, min(at + MAX_JOINED, len(expected)) + 1):
-                    for end in graph.ends_of_letters(node, "".join(expected[at:after])):
-                        reach(after, end, cost, (at, node, tuple(expected[at:after])))
+            for after in range(at + 1, min(at + MAX_JOINED, len(expected)) + 1):
+                if len(expected[after - 1]) < least:
+                    break
+                for end in graph.ends_of_letters(node, "".join(expected[at:after]), least):
+                    reach(after, end, cost, (at, node, tuple(expected[at:after])))
             if at < len(expected):
                 reach(at + 1, node, cost + EDIT + len(expected[at]), (at, node, ()))
             for unit, end in graph.edges[node]:

@@ -94,6 +94,11 @@ BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     ),
     "az": (("ǝ", "ə"),),
     "fa": _PERSIAN,
+    # since 1990 written with or without circumflex; œ as typed
+    "fr": (("\u00ee", "i"), ("\u00fb", "u"), ("\u0153", "oe")),
+    "hi": (("(?<=\\p{L}\\p{M}*)\u092f\u0947(?!\\p{L}|\\p{M})", "\u090f"),
+           ("(?<=\\p{L}\\p{M}*)\u092f\u0940(?!\\p{L}|\\p{M})", "\u0908")),
+    "it": (("\u00e9", "\u00e8"),),
     "hy": (("եւ", "եվ"),),
     "mr": (("\u0931\u094d", "\u0930\u094d"),),
     "ta": (("\u0bb6\u0bcd\u0bb0\u0bc0", "\u0bb8\u0bcd\u0bb0\u0bc0"),),

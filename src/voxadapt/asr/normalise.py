@@ -44,7 +44,7 @@ RULES: Final = {
     "unspaced_languages": UNSPACED_LANGUAGES,
     "unspaced_ranges": letters.UNSPACED,
     "events": SIGNS.events,
-    "spacing": compare.SPACING_LANGUAGES,
+    "spacing": (compare.SPACING_LANGUAGES, compare.MIN_JOINED, compare.MAX_JOINED),
     "characters": "code points without spaces",
     "words": "characters in unspaced scripts",
 }

@@ -213,7 +213,7 @@ def _grammar(
     months = "|".join(sorted(map(regex.escape, _months(lang)), key=len, reverse=True)) or r"(?!)"
     word = rf"\s?(?i:{known.clock_word})" if known.clock_word else r"(?!)"
     hourly = "|".join(filter(None, (known.clock_mark, known.clock_word))) or r"(?!)"
-    mark = f"[:{known.clock_mark}]" if known.clock_mark else ":"
+    mark = rf"(?::|\s?[{known.clock_mark}]\s?)" if known.clock_mark else ":"
     of = r"(?:\s(?:of|de|di|do|del|ke))?"
     groups: dict[str, tuple[str, Callable[[regex.Match[str], str], list[str]]]] = {
         "own": (_own_pattern(own), lambda m, _: [_own_words(own)[plain(m[0], lang or None)]]),
@@ -259,7 +259,7 @@ def _grammar(
         ),
         "compound": (
             rf"[{_W}]+(?:(?:{_APOSTROPHE}|{_HYPHEN})[{_W}]+)+{_APOSTROPHE}?"
-            rf"|(?<![{_W}]){_APOSTROPHE}[{_W}]+|[{_W}]+n{_APOSTROPHE}(?![{_W}])", _compound,
+            rf"|(?<![{_W}]){_APOSTROPHE}[{_W}]+|[{_W}]+{_APOSTROPHE}(?![{_W}])", _compound,
         ),
         "roman": (
             r"(?<![\p{L}\p{N}])(?=[IVX])X{0,3}(?:IX|IV|V?I{0,3})(?<=..)"
