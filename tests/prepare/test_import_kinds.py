@@ -81,6 +81,8 @@ KINDS: dict[str, tuple[str, str, set[str]]] = {
     "ms-swift, recognition": ("data.jsonl", dialogue("<audio>What is said?", "{text}"), set()),
     "ms-swift, synthesis": ("data.jsonl", dialogue("{text}", "<audio>"), set()),
     "NeMo": ("data.jsonl", objects(audio_filepath="wavs/u{n}.wav", text="{text}"), set()),
+    "NeMo's own name": ("manifest.json", objects(audio_filepath="wavs/u{n}.wav", text="{text}"),
+                        set()),
     "our own manifest": ("data.jsonl", objects(audio="wavs/u{n}.wav", text="{text}",
                                                ref_audio="r.wav", speaker="{who}"),
                          {"anna", "bob"}),

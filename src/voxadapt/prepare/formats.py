@@ -33,8 +33,6 @@ FORMATS = ("ljspeech", "commonvoice", "lhotse", "hf", "table", "jsonl")
 LHOTSE = re.compile(r".*(cuts|supervisions).*\.jsonl(\.gz)?")
 TABLE = re.compile(r"\.(csv|psv|list|jsonl|jsonl\.gz|json)$|(list|metadata|train).*\.txt$")
 NO_TABLES = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
-TABLE = re.compile(r"\.(csv|psv|list|jsonl|jsonl\.gz|json)$|(list|metadata|train).*\.txt$")
-NO_TABLES = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 LAYOUTS = (
     "metadata.csv (LJSpeech), a .tsv (Common Voice), cuts or supervisions .jsonl(.gz) (lhotse), "
     "metadata.csv/.jsonl, .parquet or save_to_disk (Hugging Face), a .csv, .list, .txt or .jsonl"

@@ -278,7 +278,8 @@ def finish(
     os.replace(staging, out)
     shutil.rmtree(old, ignore_errors=True)
     said = [
-        f"{out / MANIFEST}: {len(clips)} clips, {minutes:.1f} min; {len(left_out)} left out",
+        f"{out / MANIFEST}: {len(clips)} clips, {minutes:.1f} min, and {len(references)} for "
+        f"reference; {len(left_out)} left out",
         *([f"{facts['num_other_speakers']} of other speakers"]
           if facts["num_other_speakers"] else []),
         *([f"{len(trimmed)} trimmed"] if trimmed else []),

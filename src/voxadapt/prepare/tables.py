@@ -139,9 +139,8 @@ def read_table(file: Path, wanted: Wanted, find: Callable[[str], str]) -> list[I
 
 def read_objects(file: Path, wanted: Wanted) -> list[Item]:
     """Read JSON objects, one a line or in a list, with their values by role."""
-    if file.suffix == ".json":
-        found = _json_list(file)
-    else:
+    found = _json_list(file) if file.suffix == ".json" else None
+    if found is None:
         shape = '{"audio": "…", "text": "…"}'
         found = [
             (f"{file.name}:{number}", parse_object(f"{file.name}:{number}", line, shape)
@@ -167,10 +166,13 @@ def read_objects(file: Path, wanted: Wanted) -> list[Item]:
     return items
 
 
-def _json_list(file: Path) -> list[tuple[str, Any]]:
-    """Read a JSON file that holds one list of objects."""
+def _json_list(file: Path) -> list[tuple[str, Any]] | None:
+    """Read a JSON file that holds one list of objects; None: it has objects line by line."""
     try:
-        values = json.loads(file.read_bytes().decode("utf-8-sig"))
+        text = file.read_bytes().decode("utf-8-sig")
+        if text.lstrip().startswith("{"):
+            return None
+        values = json.loads(text)
         if not isinstance(values, list):
             raise ValueError(f"{type(values).__name__}")
     except (OSError, ValueError, RecursionError) as error:
