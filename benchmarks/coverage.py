@@ -17,7 +17,7 @@ from functools import cache
 import numpy as np
 from benchmarks.results import table, write_section
 
-from voxadapt.scoring.planning import INTERACTION, SHARED, between_epochs
+from voxadapt.scoring.planning import INTERACTION, SHARED, paired_spread
 from voxadapt.scoring.statistics import (
     Array,
     Interval,
@@ -264,7 +264,7 @@ def _power(
     """
     generator = np.random.default_rng(seed)
     weights = resample_weights(num_texts, num_bootstrap, seed)
-    gain = detectable_difference(between_epochs(spread, TAKES) / np.sqrt(num_texts), num_texts)
+    gain = detectable_difference(paired_spread(spread, TAKES) / np.sqrt(num_texts), num_texts)
     take = np.sqrt((1.0 - SHARED - INTERACTION) * spread**2 - noise)
     found = 0
     for _ in range(num_trials):

@@ -19,9 +19,9 @@ from voxadapt.core.paths import SPEAKER
 from voxadapt.reporting import tables
 from voxadapt.scoring.planning import (
     INTERACTION,
+    INTERACTION_BASE,
     SHARED,
-    against_base,
-    between_epochs,
+    paired_spread,
     plan_power,
 )
 from voxadapt.scoring.rows import ScoreRow
@@ -56,7 +56,7 @@ def test_similarity_is_planned_from_the_spread_of_the_recordings() -> None:
     found = planned(recordings(), recordings("codec", spread=0.03))
     assert found["measured"]["sim"]["clip"] == pytest.approx(0.02, rel=0.1)
     epochs = found["splits"]["selection"]["between_epochs"]["sim"]
-    truth = detectable_difference(between_epochs(0.02, 3) / np.sqrt(60), 60)
+    truth = detectable_difference(paired_spread(0.02, 3) / np.sqrt(60), 60)
     assert epochs["detectable_difference"] == pytest.approx(truth, rel=0.1)
     base = found["splits"]["selection"]["against_base"]["sim"]
     assert base["se"] == pytest.approx(np.hypot(0.02, 0.03) / np.sqrt(60), rel=0.1)
@@ -82,7 +82,7 @@ def test_the_plan_says_what_confirms_equal_words() -> None:
     chances = {row["takes"]: row["chance"] for row in found["rows"]}
     assert list(chances) == [1, 3, 5, 10] and sorted(chances.values()) == list(chances.values())
     for row in found["rows"]:
-        spread = against_base(np.sqrt(0.05 * 0.95 / 10), row["takes"])
+        spread = paired_spread(np.sqrt(0.05 * 0.95 / 10), row["takes"], INTERACTION_BASE)
         assert row["num_texts"] == pytest.approx((3.24 * spread / 0.02) ** 2, rel=0.3)
     [own] = [row for row in found["rows"] if row["takes"] == 3]
     assert f"{own['num_texts']}, or" in found["text"]
@@ -97,9 +97,9 @@ def test_recordings_without_an_error_still_plan_for_some() -> None:
 
 
 def test_more_takes_help_only_against_the_takes_own_noise() -> None:
-    assert between_epochs(1.0, 1) == pytest.approx(np.sqrt(2 * (1 - SHARED)))
-    assert between_epochs(1.0, 10**9) == pytest.approx(np.sqrt(2 * INTERACTION), rel=1e-6)
-    assert between_epochs(1.0, 3) < between_epochs(1.0, 2)
+    assert paired_spread(1.0, 1) == pytest.approx(np.sqrt(2 * (1 - SHARED)))
+    assert paired_spread(1.0, 10**9) == pytest.approx(np.sqrt(2 * INTERACTION), rel=1e-6)
+    assert paired_spread(1.0, 3) < paired_spread(1.0, 2)
 
 
 def test_the_sentence_names_what_is_seen_and_what_is_needed() -> None:

@@ -13,8 +13,7 @@ from voxadapt.core.params import MeasurableParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.rows import ScoreRow, ranked
 from voxadapt.scoring.statistics import rounded
-
-SOUNDS = {"real": "as recorded", "codec": "after the codec"}
+from voxadapt.scoring.wording import say
 
 
 def measurable(
@@ -41,31 +40,12 @@ def measurable(
     deaf = [name for name, error in errors.items() if error > limits.max_error]
     other = _heard_as_other(rows.get("real", ()))
     apart = None if separation is None else separation >= limits.min_separation
-    problems = []
-    if deaf:
-        heard = " and ".join(f"{100 * errors[name]:.0f} % of them {SOUNDS[name]}" for name in deaf)
-        unit = "words" if metric == "wer" else "characters"
-        also = ""
-        if other is not None and other > 0.5:
-            also = f", and it takes {100 * other:.0f} % of the recordings for another language"
-        problems.append(
-            f"Cannot be measured with this recogniser: of the {unit} of real recordings it gets "
-            f"{heard} wrong{also} (measurable.max_error: {limits.max_error:g}). Check the language "
-            "that it is told, take another asr.model, or a Whisper that was fine-tuned on the "
-            "language."
-        )
-    if apart is False:
-        problems.append(
-            "Cannot be measured with this reference: a recording after the codec is more like the "
-            f"speaker's others than a stranger's clip is in {100 * (separation or 0):.0f} % of "
-            f"pairs only (measurable.min_separation: {limits.min_separation:g}). Check the codec "
-            "and the recordings, and that data.other_voices are other people's."
-        )
+    sentence = say("cannot_be_measured", errors, deaf, metric, other, apart, separation, limits)
     return {
-        "measurable": not problems,
+        "measurable": not sentence,
         "recogniser": {
             "metric": metric,
-            **{name: rounded(errors.get(name)) for name in SOUNDS},
+            **{name: rounded(errors.get(name)) for name in ("real", "codec")},
             "n": {name: len(found) for name, found in rows.items()},
             "heard_as_other_language": rounded(other),
             "limit": limits.max_error,
@@ -76,7 +56,7 @@ def measurable(
             "limit": limits.min_separation,
             "fine": apart,
         },
-        "sentence": " ".join(problems),
+        "sentence": sentence,
     }
 
 

@@ -38,6 +38,7 @@ from voxadapt.scoring.statistics import (
     rounded,
     texts_needed,
 )
+from voxadapt.scoring.wording import say
 
 POWER = 0.8
 SHARED = 0.25  # of a clip's variance: the sentence, whoever speaks it
@@ -103,25 +104,29 @@ def plan_power(
             "shared": SHARED,
             "interaction": INTERACTION,
             "take": rounded(1.0 - SHARED - INTERACTION),
-            "text": _assumptions(spreads, params.error_metric),
+            "text": say(
+                "assumptions", spreads[params.error_metric]["expected"], SHARED, INTERACTION
+            ),
         },
         "splits": splits,
         "text": " ".join(
-            [_sentence(split, splits[split], primary) for split in splits]
+            [_sentence(split, found, primary) for split, found in splits.items()]
             + ([] if cost is None else [cost["text"]])
         ),
     }
 
 
-def against_base(clip_spread: float, takes: int) -> float:
-    """Return the SD over texts of the difference between a trained model and the Base.
+def paired_spread(clip_spread: float, takes: int, interaction: float = INTERACTION) -> float:
+    """Return the SD over texts of the difference between two candidates' means of their takes.
 
     Args:
         clip_spread: SD of a single clip.
         takes: Takes of each text.
+        interaction: Share of a clip's variance that is a candidate's way with a sentence;
+            `INTERACTION_BASE` between a trained model and the Base.
     """
-    take = (1.0 - SHARED - INTERACTION_BASE) / takes
-    return float(clip_spread * np.sqrt(2.0 * (INTERACTION_BASE + take)))
+    take = (1.0 - SHARED - interaction) / takes
+    return float(clip_spread * np.sqrt(2.0 * (interaction + take)))
 
 
 def _plan_cost(
@@ -140,31 +145,13 @@ def _plan_cost(
     margin = max(params.error_margin, params.error_margin_relative * expected)
     rows, count = [], split["num_texts"]
     for takes in sorted({*PLANNED_TAKES, split["takes"]}):
-        se = against_base(clip, takes) / np.sqrt(count)
+        se = paired_spread(clip, takes, INTERACTION_BASE) / np.sqrt(count)
         needed = texts_needed(margin, se, count, params.confidence, CONFIRMED_POWER)
         chance = power_to_show(margin, se, count, params.confidence)
         rows.append({"takes": takes, "num_texts": needed, "chance": rounded(chance)})
-    own = next(row for row in rows if row["takes"] == split["takes"])
-    most = rows[-1]
-    text = (
-        f"That a candidate which costs no words is shown to cost at most {100 * margin:.1f} points "
-        f"in {params.error_metric.upper()} happens in {100 * own['chance']:.0f} % of cases with "
-        f"the {count} confirmation sentences x {own['takes']} takes; in "
-        f"{100 * CONFIRMED_POWER:.0f} % with about {own['num_texts']}, or "
-        f"{most['num_texts']} x {most['takes']} takes."
-    )
+    metric = params.error_metric
+    text = say("plan_cost", margin, metric, rows, split["takes"], count, CONFIRMED_POWER)
     return {"margin": rounded(margin), "power": CONFIRMED_POWER, "rows": rows, "text": text}
-
-
-def between_epochs(clip_spread: float, takes: int) -> float:
-    """Return the SD over texts of the difference between two epochs' means of their takes.
-
-    Args:
-        clip_spread: SD of a single clip.
-        takes: Takes of each text.
-    """
-    take = (1.0 - SHARED - INTERACTION) / takes
-    return float(clip_spread * np.sqrt(2.0 * (INTERACTION + take)))
 
 
 def _spreads(
@@ -203,7 +190,7 @@ def _spreads(
         # Errors of a clip come together; independent ones are the least that they can spread.
         design = max(1.0 / units, seen / binomial if binomial > 0.0 else 0.0)
         clip = float(np.sqrt(design * expected * (1.0 - expected)))
-    epochs = between_epochs(clip, takes)
+    epochs = paired_spread(clip, takes)
     return {"expected": expected, "clip": clip, EPOCHS: epochs, BASE: max(paired, epochs)}
 
 
@@ -235,32 +222,4 @@ def _sentence(split: str, found: Record, primary: str) -> str:
     """Put the plan of a split into words, by the measure that chooses."""
     comparison = COMPARISONS[split][0]
     whom = "between two epochs" if comparison == EPOCHS else "from the Base"
-    planned = found[comparison][primary]
-    opening = f"With the {found['num_texts']} {split} sentences x {found['takes']} takes"
-    if planned["detectable_difference"] is None:
-        return f"{opening} no difference {whom} can be promised."
-    # The next finer difference of the list, or its finest.
-    finer = [g for g in planned["texts_needed"] if g["num_texts"] > found["num_texts"]]
-    goal = finer[-1] if finer else planned["texts_needed"][0]
-    if primary == "sim":
-        seen, wanted = f"{planned['detectable_difference']:.3f}", f"{goal['difference']:g}"
-    else:
-        seen = f"{100 * planned['detectable_difference']:.1f} points"
-        wanted = f"{100 * goal['difference']:g} points"
-    return (
-        f"{opening} you can see a difference of {seen} in {LABELS[primary]} {whom} "
-        f"(in {100 * POWER:.0f} % of cases); for {wanted} you need about {goal['num_texts']} "
-        "sentences."
-    )
-
-
-def _assumptions(spreads: Mapping[Measure, Mapping[str, float | None]], metric: Measure) -> str:
-    """Name what the plan takes for granted."""
-    rate = spreads[metric]["expected"]
-    at = "" if rate is None else f", at an error of {100 * rate:.1f} %"
-    return (
-        f"Clips spread as the speaker's recordings and their codec round trip do{at}; "
-        f"{100 * SHARED:.0f} % of the variance belongs to the sentence whoever speaks it, "
-        f"{100 * INTERACTION:.0f} % to a candidate's way with a sentence, the rest to the single "
-        "take. Against the Base: the spread of recording minus round trip, however many takes."
-    )
+    return say("plan", split, found, whom, found[comparison][primary], LABELS[primary], POWER)

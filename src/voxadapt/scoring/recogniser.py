@@ -30,6 +30,7 @@ from voxadapt.scoring.statistics import (
     ratio_by_text,
     resample_weights,
 )
+from voxadapt.scoring.wording import say
 
 SCHEMA = "voxadapt-recogniser/1"
 MIN_HEARD = 10  # times that a sound must have been said
@@ -125,24 +126,7 @@ def judge(rows: Sequence[ScoreRow], params: SelectParams, graphemes: Sequence[st
         "blind": blind,
         "kinds": _kinds(rows, params),
     }
-    return found | {"text": sentence(found)}
-
-
-def sentence(found: Record) -> str:
-    """Say in a sentence what the recogniser cannot tell apart."""
-    if not found["sounds"]:
-        return f"No sound was said {MIN_HEARD} times: what the recogniser hears is not known."
-    num_pairs = len(found["sounds"]) * (len(found["sounds"]) - 1) // 2
-    if not found["blind"]:
-        return (
-            f"The recogniser tells all {num_pairs} pairs of {len(found['sounds'])} sounds apart "
-            f"({found['num_clips']} recordings)."
-        )
-    listed = ", ".join(" from ".join(pair) for pair in found["blind"])
-    return (
-        f"The recogniser cannot tell {listed} ({found['num_clips']} recordings): differences "
-        "between candidates in these sounds cannot be told."
-    )
+    return found | {"text": say("blind", found, MIN_HEARD)}
 
 
 def _confusions(

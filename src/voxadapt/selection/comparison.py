@@ -112,4 +112,4 @@ def compare_systems(
     record["pairs"] = [
         {"first": first, "second": second, **found} for (first, second), found in pairs.items()
     ]
-    return record | {"text": wording.comparison_text(record)}
+    return record | {"text": wording.say("comparison", record)}

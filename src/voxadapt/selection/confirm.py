@@ -83,12 +83,12 @@ def confirm(
         "verdict": verdict,
         "gain": None if name == BASE else gain.as_dict(with_se=True),
         "cost": None if cost is None else cost.as_dict(),
-        "disclosure": wording.DISCLOSURE,
+        "disclosure": wording.say("disclosure"),
     }
     if scores.speakers != (None,):
         record["speakers"] = _speakers(scores, name, params.error_metric)
         record["confusion"] = confusion(ours.rows, params)
-    record["sentence"] = wording.confirmation(record)
+    record["sentence"] = wording.say("confirmation", record)
     return record
 
 

@@ -81,7 +81,7 @@ def forgetting(
             }
             item["verdict"] = _verdict(item["vs_base"][metric], margin)
         candidates[name] = item | {
-            "sentence": wording.forgetting_sentence(item, metric, lang, margin)
+            "sentence": wording.say("forgetting_sentence", item, metric, lang, margin)
         }
     lost = candidates[chosen]["verdict"] == "forgotten"
     return {
@@ -89,7 +89,7 @@ def forgetting(
         "lang": lang,
         "metric": metric,
         "rule": {
-            "text": wording.forgetting_rule(metric, params, margin),
+            "text": wording.say("forgetting_rule", metric, params, margin),
             "margin": rounded(margin),
             "confidence": params.confidence,
             "num_bootstrap": params.num_bootstrap,

@@ -159,7 +159,7 @@ def _not_above(name: str, label: str, found: Interval, margin: float, start: str
     assert found.point is not None
     upper = found.point if found.high is None else found.high
     state = margin_state(found.point, upper, margin)
-    text = wording.error_gate(label, found.point, upper, margin, state, start)
+    text = wording.say("error_gate", label, found.point, upper, margin, state, start)
     return Gate(name, state, found, margin, text)
 
 
@@ -168,14 +168,14 @@ def _not_below(found: Interval, margin: float, start: str) -> Gate:
     assert found.point is not None
     lower = found.point if found.low is None else found.low
     state = margin_state(-found.point, -lower, margin)
-    text = wording.similarity_gate(found.point, lower, margin, state, start)
+    text = wording.say("similarity_gate", found.point, lower, margin, state, start)
     return Gate("similarity", state, found, -margin, text)
 
 
 def _duration(ratio: Interval, band: tuple[float, float]) -> Gate:
     """Ask for a median spoken/expected duration within a band."""
     inside = ratio.point is not None and band[0] <= ratio.point <= band[1]
-    text = wording.duration_gate(ratio.point, band)
+    text = wording.say("duration_gate", ratio.point, band)
     return Gate("duration_ratio", "passed" if inside else "failed", ratio, band, text)
 
 
@@ -184,13 +184,9 @@ def _language(rate: Interval, params: SelectParams, real_wrong_language: float |
     limit = params.max_wrong_language
     assert rate.point is not None
     state: State = "passed" if rate.point <= limit else "failed"
-    text = f"Another language heard in {100 * rate.point:.1f} %, limit {100 * limit:.1f} %."
     if real_wrong_language is not None and real_wrong_language > limit:
         state = "undecided"
-        text = (
-            f"Whisper mistakes the language of {100 * real_wrong_language:.0f} % of the real "
-            "clips: it cannot judge."
-        )
+    text = wording.say("language_gate", rate.point, limit, real_wrong_language)
     return Gate("wrong_language", state, rate, limit, text)
 
 
@@ -203,4 +199,6 @@ def _kept_voice(found: Interval, tie: float) -> Gate:
         state = "passed"
     elif high < 0.0:
         state = "failed"
-    return Gate("kept_voice", state, found, -tie, wording.kept_voice_gate(found, state))
+    return Gate(
+        "kept_voice", state, found, -tie, wording.say("kept_voice_gate", found.as_dict(), state)
+    )

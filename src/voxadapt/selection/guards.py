@@ -8,6 +8,7 @@ from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.rows import GUARDS, ScoreRow
 from voxadapt.scoring.speakers import SpeakerScores
+from voxadapt.selection import wording
 from voxadapt.selection.gates import Gate, State, error_margin
 
 
@@ -65,8 +66,5 @@ def _gate(
     low = difference.point if difference.low is None else difference.low
     high = difference.point if difference.high is None else difference.high
     state: State = "failed" if low > margin else "passed" if high <= margin else "undecided"
-    text = (
-        f"Set {part}: {label} minus the start's {100 * difference.point:+.1f} points "
-        f"({100 * low:+.1f} to {100 * high:+.1f}), margin {100 * margin:.1f}."
-    )
+    text = wording.say("guard_gate", part, label, difference.point, low, high, margin)
     return Gate(f"{part}_{key}", state, difference, margin, text)

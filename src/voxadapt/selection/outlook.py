@@ -51,7 +51,7 @@ def find_outlook(
     together = min(kinds, key=order.index)
     names = list(next(iter(measures.values())))
     record: Record = {"trend": together, "trends": trends, "setting": setting}
-    return record | {"sentence": wording.outlook(record, epoch_number(names[-1]), params)}
+    return record | {"sentence": wording.say("outlook", record, epoch_number(names[-1]), params)}
 
 
 def _trend(primary: Mapping[str, Worst], weights: Array, params: SelectParams) -> Record:

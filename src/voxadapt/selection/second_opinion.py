@@ -87,7 +87,7 @@ def second_opinion(
         "correlation": _correlation(*errors),
         "num_clips": len(ours),
     }
-    return record | {"sentence": wording.second_opinion_sentence(record, chosen, base)}
+    return record | {"sentence": wording.say("second_opinion", record, chosen, base)}
 
 
 def _refuse(

@@ -148,7 +148,7 @@ def select(
     result: Record = {
         "schema": SCHEMA,
         "rule": params.model_dump(mode="json")
-        | {"text": wording.selection_rule(params, start, SET_LEVEL)},
+        | {"text": wording.say("selection_rule", params, start, SET_LEVEL)},
         "split": split,
         "num_texts": len(first.text_ids),
         "takes": takes,
@@ -187,7 +187,7 @@ def select(
         result |= {"start": start, "keep_start": chosen == start}
     if scores.speakers != (None,):
         _add_speakers(result, scores, gates, rows, {"real": real, "codec": codec}, params, kept)
-    result["reason"] = wording.selection_reason(result, start, what)
+    result["reason"] = wording.say("selection_reason", result, start, what)
     return result
 
 
@@ -241,7 +241,7 @@ def _add_speakers(
         item["speakers"] = found
         item["worst_speaker"] = scores.speakers[scores.worst(name).index]
         item["confusion"] = confusion(rows[name], params)
-    result["rule"]["text"] += wording.speakers_rule(params, kept)
+    result["rule"]["text"] += " " + wording.say("speakers_rule", params, kept)
     result["speakers"] = [
         {"name": speaker, "kept": speaker in kept, **scores.levels(speaker)}
         for speaker in scores.speakers
@@ -329,7 +329,7 @@ def _power(
             for difference in POWER_DIFFERENCES[params.primary]
         ],
     }
-    return record | {"text": wording.power(record, smallest, takes, params)}
+    return record | {"text": wording.say("power", record, smallest, takes, params)}
 
 
 def _outlook(

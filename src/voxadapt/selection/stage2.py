@@ -82,7 +82,7 @@ def decide_stage2(
         "acts": acts,
         "mode": params.mode,
         "rule": {
-            "text": wording.stage2_rule(params, select),
+            "text": wording.say("stage2_rule", params, select),
             "max_gap": params.max_gap,
             "metric": select.error_metric,
             "confidence": confidence,
@@ -106,9 +106,9 @@ def decide_stage2(
             _texts_needed(gap, params.max_gap) if decision == "undecided" and measurable else None
         ),
     }
-    record["reason"] = wording.stage2_reason(record)
+    record["reason"] = wording.say("stage2_reason", record)
     if can is not None and not measurable:
-        record["reason"] = f"{can['sentence']} {wording.stage2_unmeasured(record)}"
+        record["reason"] = f"{can['sentence']} {wording.say('stage2_unmeasured', record)}"
     return record
 
 
