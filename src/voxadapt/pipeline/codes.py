@@ -39,7 +39,6 @@ from voxadapt.scoring.recogniser import judge
 from voxadapt.scoring.rows import EvalClip, ScoreRow, ranked, slice_of, write_rows
 from voxadapt.scoring.score_clips import summarise
 from voxadapt.scoring.similarity import (
-    NOTHING,
     Audio,
     MeasuredVoice,
     SimilarityScale,
@@ -47,6 +46,7 @@ from voxadapt.scoring.similarity import (
     pooled_scale,
 )
 from voxadapt.scoring.speakers import confusion, pool, pooled_sim_id
+from voxadapt.scoring.statistics import NOTHING
 from voxadapt.scoring.wording import number, percent
 
 

@@ -58,15 +58,9 @@ MAX_NO_SPEECH_PROB = 0.6
 class Shape:
     """The outline of a waveform.
 
-    Attributes:
-        duration_s: Whole length.
-        lead_silence_s: Silence before the first sound; the whole clip when nothing sounds.
-        trail_silence_s: Silence after the last sound.
-        max_internal_silence_s: Longest silence in between.
-        clipped_share: Share of samples at full scale.
-        num_pauses: Silences in between of at least 0.15 s.
-        pause_s: Their length together.
-        end_db: Level of the last frame, loud frames being 0; None when nothing sounds.
+    Where nothing sounds the leading silence is the whole clip. Pauses are silences in between of at
+    least 0.15 s, `pause_s` their length together; `end_db` is the level of the last frame, loud
+    frames being 0, and None where nothing sounds.
     """
 
     duration_s: float
@@ -85,12 +79,7 @@ class Shape:
 
 
 def measure_shape(wav: NDArray[np.float32], sample_rate_hz: int) -> Shape:
-    """Measure silence, clipping and length.
-
-    Args:
-        wav: Mono samples in [-1, 1], [N].
-        sample_rate_hz: Their rate.
-    """
+    """Measure silence, clipping and length of mono samples in [-1, 1], [N]."""
     duration_s = len(wav) / sample_rate_hz
     step = round(FRAME_S * sample_rate_hz)
     num_frames = len(wav) // step
@@ -131,12 +120,7 @@ def longest_repeat(units: list[str] | str, max_length: int = 6) -> int:
 
 
 def has_repeats(reference: str, hypothesis: str) -> bool:
-    """Tell whether the transcript repeats an n-gram that the reference does not.
-
-    Args:
-        reference: Normalised text.
-        hypothesis: Normalised transcript.
-    """
+    """Tell whether the transcript repeats an n-gram that the reference does not."""
     if is_unspaced(reference):
         ours, theirs = characters(hypothesis), characters(reference)
         return longest_repeat(ours) > max(MIN_REPEATS, longest_repeat(theirs))
@@ -145,12 +129,7 @@ def has_repeats(reference: str, hypothesis: str) -> bool:
 
 
 def missing_tail(reference: str, hypothesis: str) -> int:
-    """Count the words (characters in unspaced scripts) of the reference lost at its very end.
-
-    Args:
-        reference: Normalised text, not empty.
-        hypothesis: Normalised transcript.
-    """
+    """Count the words (characters in unspaced scripts) of the reference lost at its very end."""
     if is_unspaced(reference):
         reference, hypothesis = characters(reference), characters(hypothesis)
         if not hypothesis:
@@ -179,17 +158,9 @@ def clip_flags(
 ) -> tuple[str, ...]:
     """Name what is wrong with a clip, in the order of `FLAGS`.
 
-    Args:
-        params: Thresholds.
-        shape: Outline of its waveform.
-        transcript: From the recogniser.
-        hyp_norm: Its text, normalised.
-        text_norm: Normalised reference.
-        lang: Language that it should be in.
-        dur_ratio: Spoken over expected seconds, None when no expectation exists.
-        speech_s: Seconds of speech by voice activity detection.
-        hit_max_tokens: Whether generation was stopped.
-        voice: Flags of a voice that does not stay the same, see `scoring.windows`.
+    `dur_ratio` is spoken over expected seconds, None where there is no expectation; `speech_s` by
+    voice activity detection; `voice` holds flags of a voice that does not stay the same, see
+    `scoring.windows`.
     """
     slow, fast = params.rate_ratio[1], params.rate_ratio[0]
     wrong = {
@@ -211,15 +182,7 @@ def clip_flags(
 def retranscribed_flags(
     flags: tuple[str, ...], transcript: Transcript, *, hyp_norm: str, text_norm: str, lang: str
 ) -> tuple[str, ...]:
-    """Return a clip's flags after another recogniser has transcribed it.
-
-    Args:
-        flags: By the first recogniser.
-        transcript: From the other one.
-        hyp_norm: Its text, normalised.
-        text_norm: Normalised reference.
-        lang: Language that it should be in.
-    """
+    """Return a clip's flags by the first recogniser after another one has transcribed it."""
     wrong = dict.fromkeys(flags, True) | _transcript_flags(transcript, hyp_norm, text_norm, lang)
     return tuple(flag for flag in FLAGS if wrong.get(flag))
 

@@ -22,13 +22,9 @@ def measurable(
     metric: str,
     limits: MeasurableParams,
 ) -> Record:
-    """Judge recogniser and reference by the speaker's held-out recordings.
+    """Judge recogniser and reference by rows of the speaker's recordings, `real` and `codec`.
 
-    Args:
-        recordings: Rows of `real` and `codec`, of all splits; empty ones judge nothing.
-        separation: `SimilarityScale.separation`; None where there are no other voices.
-        metric: `wer` or `cer`.
-        limits: From the parameters.
+    Empty ones judge nothing; nor does a separation of None, without other voices.
 
     Returns:
         `measurable`; `recogniser` and `reference`, each with its figures, its limit and `fine`

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from voxadapt.core.params import SelectParams
+from voxadapt.core.records import Record
 from voxadapt.scoring.rows import ScoreRow, sort_rows
 from voxadapt.scoring.statistics import (
     Array,
@@ -15,19 +17,16 @@ from voxadapt.scoring.statistics import (
     rate_interval,
     ratio_by_text,
     ratio_interval,
+    resample_weights,
 )
 
 
 class Sample:
-    """The rows of one candidate on one split.
+    """All rows of one candidate on one split.
 
-    A clip whose similarity is missing counts as the floor: what nobody could recognise is worth a
-    stranger's voice, and a candidate gains nothing by saying too little.
-
-    Args:
-        rows: All rows of the candidate.
-        error_metric: The error rate that the selection uses.
-        floor: Similarity of other voices; 0 where it is unknown.
+    A clip whose similarity is missing counts as the floor, the similarity of other voices (0 where
+    it is unknown): what nobody could recognise is worth a stranger's voice, and a candidate gains
+    nothing by saying too little. `error` is the rate that the selection uses.
     """
 
     def __init__(
@@ -70,14 +69,7 @@ class Sample:
     def intervals(
         self, weights: Array, confidence: float, ceiling: float | None, floor: float | None
     ) -> dict[str, Interval]:
-        """Return every measure with its interval.
-
-        Args:
-            weights: Resampling weights, [B, T].
-            confidence: Such as .95.
-            ceiling: Similarity of real clips, for the calibrated scale.
-            floor: Similarity of other voices.
-        """
+        """Return every measure with its interval; ceiling and floor are of the calibrated scale."""
         count = len(self.rows)
         names = ("wer", "wer_mean_of_clips", "cer", "cer_mean_of_clips", "sim")
         found = {
@@ -115,3 +107,13 @@ def calibrated(
         high=scaled(value.high),
         se=None if value.se is None else value.se / span,
     )
+
+
+def error_rates(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
+    """Return word and character error of rows of one candidate or of recordings, with intervals."""
+    sample = Sample(rows, params.error_metric, None)
+    weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
+    return {
+        name: ratio_interval(ratio, weights, len(rows), params.confidence).as_dict()
+        for name, ratio in (("wer", sample.wer), ("cer", sample.cer))
+    }

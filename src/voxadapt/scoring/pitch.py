@@ -58,12 +58,7 @@ class PitchTracker:
         return f"swift-f0-{metadata.version('swift-f0')}"
 
     def f0_hz(self, wav: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float64]:
-        """Return F0 of each frame of 16 ms in Hz, nan where it is not voiced.
-
-        Args:
-            wav: Mono samples, [N].
-            sample_rate_hz: Their rate.
-        """
+        """Return F0 of each frame of 16 ms of mono samples, [N], in Hz; nan where not voiced."""
         wav = resample(wav, sample_rate_hz, RATE_HZ)
         if not len(wav):
             return np.zeros(0)
@@ -84,10 +79,9 @@ class PitchTracker:
 
 
 def measure_pitch(f0_hz: NDArray[np.float64]) -> Pitch:
-    """Measure level, range, final movement and sudden changes of an F0 contour.
+    """Measure level, range, final movement and sudden changes of F0 in frames of 16 ms.
 
-    Args:
-        f0_hz: F0 of each frame of 16 ms, nan where unvoiced.
+    Frames are nan where unvoiced.
     """
     places = np.flatnonzero(np.isfinite(f0_hz))
     if len(places) < MIN_VOICED_FRAMES:
@@ -109,11 +103,7 @@ def measure_pitch(f0_hz: NDArray[np.float64]) -> Pitch:
 
 
 def _largest_jump(phrases: Sequence[NDArray[np.float64]]) -> float | None:
-    """Return the largest difference in medians around a moment within a phrase, or of phrases.
-
-    Args:
-        phrases: Semitones of the voiced frames between two pauses.
-    """
+    """Return the largest difference in medians around a moment within a phrase, or of phrases."""
     long_enough = [phrase for phrase in phrases if len(phrase) >= SIDE_FRAMES]
     levels = np.array([np.median(phrase) for phrase in long_enough])
     jumps = [float(np.abs(np.diff(levels)).max())] if len(levels) > 1 else []

@@ -62,12 +62,8 @@ def plan_power(
 ) -> Record:
     """Say which differences the selection and confirmation sentences can show.
 
-    Args:
-        real: Rows of the held-out recordings, of all splits.
-        codec: Rows of their codec round trip.
-        num_texts: Sentences that will be ranked, by split; each at least 1.
-        takes: Takes of each sentence.
-        params: Primary measure, error metric and confidence.
+    Rows are of the held-out recordings and of their codec round trip, of all splits; `num_texts`
+    are the sentences that will be ranked, by split, each at least 1.
 
     Returns:
         The JSON-ready content of `planning.json`. Similarities are cosines, errors shares of the
@@ -134,10 +130,8 @@ def _plan_cost(
 ) -> Record | None:
     """Say what shows that equal words are kept, which a verdict of *confirmed* asks for.
 
-    Returns:
-        `margin`, `power` and, for each of several numbers of `takes`, the `num_texts` with which
-        the cost is shown to be within the margin so often, and the `chance` of it with the
-        sentences that there are; None where nothing was measured to plan from.
+    For each of several numbers of `takes`: the `num_texts` with which the cost is shown to be
+    within the margin so often, and the `chance` of it with the sentences that there are.
     """
     clip, expected = spread["clip"], spread["expected"]
     if clip is None or expected is None or split["num_texts"] < 2:
@@ -159,9 +153,8 @@ def _spreads(
 ) -> dict[str, float | None]:
     """Plan the SD over texts of both comparisons, and say from what.
 
-    Returns:
-        `expected` (the value about which the spread is planned), `clip` (SD of a clip), and the
-        SDs of both paired differences; None where too little was measured.
+    `expected` is the value about which the spread is planned, `clip` the SD of a clip; None where
+    too little was measured.
     """
     nothing = dict.fromkeys(("expected", "clip", EPOCHS, BASE))
     if measure == "sim":

@@ -15,7 +15,8 @@ from voxadapt.core.records import Record
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.scoring.statistics import (
     Interval,
-    ratio_by_text,
+    Ratio,
+    mean_interval,
     ratio_interval,
     resample_weights,
 )
@@ -66,16 +67,11 @@ def prosody(
 ) -> Record:
     """Measure melody and pace, and compare them with the recordings of the same sentences.
 
-    Args:
-        rows: Of one candidate and one speaker.
-        recordings: Rows of the speaker's recordings; of other sentences too.
-        params: Bootstrap size, confidence and seed.
-
     Returns:
         For each of `MEASURES` that has values: `value`, its mean with an interval, and `vs_real`,
-        the ratio to the recordings of the same sentences or the difference from them, None where
-        none of these sentences was recorded. `kind` says which of the two it is. Intervals
-        resample sentences with all their takes.
+        the ratio to the recordings of the same sentences or the difference from them (`kind` says
+        which), None where none of these sentences was recorded. Intervals resample sentences with
+        all their takes.
     """
     found = {}
     for name, (value, kind) in MEASURES.items():
@@ -84,7 +80,7 @@ def prosody(
             continue
         against = compare(rows, recordings, name, params)
         found[name] = {
-            "value": _interval(measured, None, params).as_dict(),
+            "value": mean_interval(list(measured.items()), params).as_dict(),
             "kind": kind,
             "vs_real": None if against is None else against.as_dict(),
         }
@@ -96,37 +92,24 @@ def compare(
 ) -> Interval | None:
     """Compare a candidate with the recordings of the same sentences by one of `MEASURES`.
 
-    Args:
-        rows: Of one candidate and one speaker.
-        recordings: Rows of the speaker's recordings.
-        name: Of the measure.
-        params: Bootstrap size, confidence and seed.
-
-    Returns:
-        Candidate over recording, or candidate minus recording; n counts sentences. None without a
-        common sentence.
+    Candidate over recording, or candidate minus recording; n counts sentences. None without a
+    common sentence.
     """
     value, kind = MEASURES[name]
     ours, theirs = _means(rows, value), _means(recordings, value)
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         return None
-    if kind == "ratio":
-        return _interval(
-            {key: ours[key] for key in common}, {key: theirs[key] for key in common}, params
-        )
-    return _interval({key: ours[key] - theirs[key] for key in common}, None, params)
+    mine, other = (np.array([found[key] for key in common]) for found in (ours, theirs))
+    ratio = Ratio(mine, other) if kind == "ratio" else Ratio(mine - other, np.ones(len(common)))
+    weights = resample_weights(len(common), params.num_bootstrap, params.seed)
+    return ratio_interval(ratio, weights, len(common), params.confidence)
 
 
 def is_measurable(real: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> bool:
-    """Tell whether F0 can be measured on what the codec has coded.
+    """Tell whether most recordings keep an F0 after the codec, and most of those their own.
 
-    Args:
-        real: Rows of recordings.
-        codec: Rows of their codec round trip; without any, nothing speaks against it.
-
-    Returns:
-        Whether most recordings keep an F0, and most of those the one that they had.
+    Without any codec round trip nothing speaks against it.
     """
     before, after = _means(real, semitones), _means(codec, semitones)
     known = before.keys() & set(map(_sentence, codec))
@@ -150,18 +133,4 @@ def _means(rows: Sequence[ScoreRow], value: Value) -> dict[str, float]:
         number = value(row)
         if number is not None:
             found.setdefault(_sentence(row), []).append(number)
-    return {key: float(np.mean(numbers)) for key, numbers in found.items()}
-
-
-def _interval(
-    numerators: dict[str, float], denominators: dict[str, float] | None, params: SelectParams
-) -> Interval:
-    keys = sorted(numerators)
-    ratio = ratio_by_text(
-        keys,
-        keys,
-        [numerators[key] for key in keys],
-        None if denominators is None else [denominators[key] for key in keys],
-    )
-    weights = resample_weights(len(keys), params.num_bootstrap, params.seed)
-    return ratio_interval(ratio, weights, len(keys), params.confidence)
+    return {key: sum(numbers) / len(numbers) for key, numbers in found.items()}

@@ -10,6 +10,7 @@ with the other is what a wrong pronunciation is.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,14 +53,11 @@ KINDS: tuple[Kind, ...] = ("dropped", "doubled", "replaced", "ending")
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """A sentence and a wrong version of it.
+    """A wrong version of a sentence, as words.
 
-    Attributes:
-        kind: What is wrong: a word dropped or doubled, replaced by its neighbour in spelling, its
-            ending cut, or one of its sounds swapped.
-        wrong: Its words.
-        right_span: First word of the sentence that differs, and the one after the last.
-        wrong_span: The same in the wrong version; equal where a word was dropped.
+    A word dropped or doubled, replaced by its neighbour in spelling, its ending cut, or one of its
+    sounds swapped. Spans are the first word that differs and the one after the last, in the
+    sentence and in the wrong version; the latter is empty where a word was dropped.
     """
 
     kind: Kind
@@ -74,34 +72,20 @@ def sound_class(sound: str) -> str:
 
 
 def split_sounds(text: str, graphemes: Sequence[str] = ()) -> list[str]:
-    """Split a normalised text into sounds: graphemes of several letters, and single letters.
+    """Split a normalised text into sounds: groups of letters that are one, such as ng, and letters.
 
-    Args:
-        text: Normalised; spaces are no sounds.
-        graphemes: Groups of letters that are one sound in the language, such as ng and sy.
+    Spaces are no sounds; of several groups that fit, the longest is taken.
     """
     groups = sorted((item for item in set(graphemes) if len(item) > 1), key=len, reverse=True)
-    found, start = [], 0
-    while start < len(text):
-        group = next((item for item in groups if text.startswith(item, start)), text[start])
-        if not group.isspace():
-            found.append(group)
-        start += len(group)
-    return found
+    return re.findall("|".join([*map(re.escape, groups), r"\S"]), text)
 
 
 def judge(rows: Sequence[ScoreRow], params: SelectParams, graphemes: Sequence[str] = ()) -> Record:
     """Judge the recogniser by its transcripts of recordings whose texts are right.
 
-    Args:
-        rows: Rows of recordings, scored by one recogniser.
-        params: Confidence and seed.
-        graphemes: See `split_sounds`.
-
-    Returns:
-        JSON-ready: how often each sound is heard, the pairs of sounds that are hardest to tell
-        apart, those that cannot be told apart (`blind`), and how often each kind of wrong text is
-        noticed next to how often a right one is blamed.
+    The record says how often each sound is heard, which pairs of sounds are hardest to tell apart,
+    which cannot be told apart (`blind`), and how often each kind of wrong text is noticed next to
+    how often a right one is blamed.
     """
     rows = [row for row in rows if row.status == "ok"]
     said, written, counts = _confusions(rows, graphemes)
@@ -188,11 +172,9 @@ def _sound(
     """Return how often a sound is written as it was said, and what is written otherwise."""
     totals = counts.sum(axis=0)
     others = Counter({w: int(n) for w, n in zip(written, totals, strict=True) if n and w != sound})
-    right = written.index(sound) if sound in written else None
-    hits = np.zeros(len(counts)) if right is None else counts[:, right]
     return {
         "class": sound_class(sound),
-        "heard": _rate(hits, counts.sum(axis=1), params).as_dict(),
+        "heard": _rate(_right(sound, counts, written), counts.sum(axis=1), params).as_dict(),
         "mostly_as": others.most_common(1)[0][0] if others else None,
     }
 
@@ -205,15 +187,18 @@ def _classes(
     params: SelectParams,
 ) -> dict[str, Record]:
     """Return how often the sounds of each class are written as they were said."""
-    hits: dict[str, NDArray[np.float64]] = {}
-    totals: dict[str, NDArray[np.float64]] = {}
-    nothing = np.zeros(len(counts))
-    for index in measured:
-        name = sound_class(said[index])
-        right = counts[:, index, written.index(said[index])] if said[index] in written else nothing
-        hits[name] = hits.get(name, nothing) + right
-        totals[name] = totals.get(name, nothing) + counts[:, index].sum(axis=1)
-    return {name: _rate(hits[name], totals[name], params).as_dict() for name in sorted(hits)}
+    found = {}
+    for name in sorted({sound_class(said[index]) for index in measured}):
+        own = [index for index in measured if sound_class(said[index]) == name]
+        hits = [_right(said[index], counts[:, index], written) for index in own]
+        totals = counts[:, own].sum(axis=(1, 2))
+        found[name] = _rate(np.sum(hits, axis=0), totals, params).as_dict()
+    return found
+
+
+def _right(sound: str, counts: NDArray[np.float64], written: Sequence[str]) -> NDArray[np.float64]:
+    """Return how often a sound is written as it was said, by clip."""
+    return counts[:, written.index(sound)] if sound in written else np.zeros(len(counts))
 
 
 def _rate(hits: NDArray[np.float64], totals: NDArray[np.float64], params: SelectParams) -> Interval:
@@ -243,13 +228,10 @@ def _kinds(rows: Sequence[ScoreRow], params: SelectParams) -> dict[str, Record]:
 def noticed(found: Sequence[tuple[bool, bool]], params: SelectParams) -> Record:
     """Return how often a wrong text is noticed, and how often a right one is blamed.
 
-    Args:
-        found: Of each sentence, whether the wrong version and whether the right one has an error
-            at the place in question.
-        params: Confidence and seed.
+    Of each sentence: has the wrong version an error at the place in question, has the right one?
     """
     once = np.ones(len(found))
-    wrong, right = (np.array([pair[i] for pair in found], float) for i in (0, 1))
+    wrong, right = np.array(found, float).T
     return {
         "noticed": _rate(wrong, once, params).as_dict(),
         "false_alarm": _rate(right, once, params).as_dict(),
@@ -257,56 +239,37 @@ def noticed(found: Sequence[tuple[bool, bool]], params: SelectParams) -> Record:
 
 
 def alterations(words: Sequence[str], vocabulary: Sequence[str], seed: int) -> list[Alteration]:
-    """Return one wrong version of each kind, at a place drawn by the seed.
+    """Return one wrong version of a normalised sentence of each kind, at places drawn by the seed.
 
-    Args:
-        words: A normalised sentence.
-        vocabulary: Words that may replace one, sorted.
-        seed: Equal seeds draw equal places.
+    A word is replaced by one of the sorted vocabulary.
     """
     if len(words) < 2:
         return []
     words = tuple(words)
     generator = np.random.default_rng(seed)
-    at = [int(generator.integers(len(words))) for _ in KINDS]
     found = []
-    for kind, i in zip(KINDS, at, strict=True):
-        word, end = words[i], i + 1
-        if kind == "dropped":
-            new: tuple[str, ...] = ()
-        elif kind == "doubled":
-            new = (word, word)
-        else:
-            other = _neighbour(word, vocabulary, same_start=kind == "ending")
-            if other is None:
-                continue
-            new = (other,)
-        found.append(Alteration(kind, words[:i] + new + words[end:], (i, end), (i, i + len(new))))
+    for kind in KINDS:
+        i = int(generator.integers(len(words)))
+        word = words[i]
+        near = min(
+            (other for other in vocabulary if other != word),
+            key=lambda other: (Levenshtein.distance(word, other), other),
+            default=None,
+        )
+        new = {
+            "dropped": (),
+            "doubled": (word, word),
+            "replaced": None if near is None else (near,),
+            "ending": (word[:-1],) if len(word) > 2 else None,
+        }[kind]
+        if new is not None:
+            wrong = (*words[:i], *new, *words[i + 1 :])
+            found.append(Alteration(kind, wrong, (i, i + 1), (i, i + len(new))))
     return found
 
 
-def _neighbour(word: str, vocabulary: Sequence[str], same_start: bool) -> str | None:
-    """Return another word: of the vocabulary the nearest in spelling, or one with its end cut.
-
-    Args:
-        word: To be replaced.
-        vocabulary: Sorted words.
-        same_start: Whether to cut the last letter off, which leaves two at least.
-    """
-    if same_start:
-        return word[:-1] if len(word) > 2 else None
-    near = [other for other in vocabulary if other != word]
-    return min(near, key=lambda other: (Levenshtein.distance(word, other), other), default=None)
-
-
 def swap_sound(words: Sequence[str], graphemes: Sequence[str], seed: int) -> Alteration | None:
-    """Replace a sound of a sentence by another of its class; None where no class has two.
-
-    Args:
-        words: A normalised sentence.
-        graphemes: Groups of letters that are one sound.
-        seed: Equal seeds draw equal places.
-    """
+    """Replace a sound of a normalised sentence by another of its class; None where none has two."""
     generator = np.random.default_rng(seed)
     sounds = [split_sounds(word, graphemes) for word in words]
     known = sorted({sound for word in sounds for sound in word} | set(graphemes))
@@ -326,13 +289,9 @@ def swap_sound(words: Sequence[str], graphemes: Sequence[str], seed: int) -> Alt
 
 
 def has_error(reference: Sequence[str], heard: Sequence[str], span: tuple[int, int]) -> bool:
-    """Tell whether a transcript differs from a text at a place.
+    """Tell whether the words that were heard differ from a text's in a span, or just beside it.
 
-    Args:
-        reference: Words of the text.
-        heard: Words of the transcript.
-        span: First word and the one after the last; words that were heard in addition count where
-            they touch it.
+    Words that were heard in addition count where they touch the span.
     """
     start, end = span
     for op in Levenshtein.opcodes(list(reference), list(heard)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from voxadapt.asr.metrics import EditCounts
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_bytes, write_atomic
-from voxadapt.core.records import Record
 from voxadapt.data.text import has_digit
 
 ROWS_FILE = "rows.jsonl"
@@ -55,14 +54,10 @@ class Sentence(_Record):
 class EvalClip(_Record):
     """A clip to be scored: generated speech, a real recording, or a codec round trip.
 
-    Attributes:
-        candidate: `base`, `epoch-3`, or the pseudo-candidates `real` and `codec`.
-        text_id: Id of the sentence; in-domain sentences carry their utterance's id.
-        slice: Whether the sentence may decide; see `slice_of`.
-        take: 0, 1, 2 …
-        wav: Path of the audio; relative paths start at the project folder. Empty when failed.
-        gen_sha: Hash of what decides generation besides the checkpoint.
-        message: Why a failed clip failed.
+    The candidate is `base`, `epoch-3`, or one of the pseudo-candidates `real` and `codec`;
+    in-domain sentences carry their utterance's id. Relative paths of `wav` start at the project
+    folder; it is empty where the clip failed, and `message` says why. `gen_sha` hashes what decides
+    generation besides the checkpoint.
     """
 
     candidate: str
@@ -155,20 +150,18 @@ class ScoreRow(_Record):
     @property
     def words(self) -> EditCounts:
         """Word edits; a failed clip has lost all its words."""
-        if self.status == "failed":
-            return EditCounts(0, 0, self.ref_words, 0)
-        return EditCounts(
-            self.word_hits, self.word_substitutions, self.word_deletions, self.word_insertions
-        )
+        return self._edits("word", self.ref_words)
 
     @property
     def chars(self) -> EditCounts:
         """Character edits; a failed clip has lost all its characters."""
+        return self._edits("char", self.ref_chars)
+
+    def _edits(self, unit: str, count: int) -> EditCounts:
         if self.status == "failed":
-            return EditCounts(0, 0, self.ref_chars, 0)
-        return EditCounts(
-            self.char_hits, self.char_substitutions, self.char_deletions, self.char_insertions
-        )
+            return EditCounts(0, 0, count, 0)
+        kinds = ("hits", "substitutions", "deletions", "insertions")
+        return EditCounts(*(getattr(self, f"{unit}_{kind}") for kind in kinds))
 
     @property
     def wer_raw(self) -> float:
@@ -176,14 +169,14 @@ class ScoreRow(_Record):
         return self.words.edits / self.ref_words
 
     @property
-    def wer(self) -> float:
-        """Word error, at most 1."""
-        return min(1.0, self.wer_raw)
-
-    @property
     def cer_raw(self) -> float:
         """Character error without a cap."""
         return self.chars.edits / self.ref_chars
+
+    @property
+    def wer(self) -> float:
+        """Word error, at most 1."""
+        return min(1.0, self.wer_raw)
 
     @property
     def cer(self) -> float:
@@ -202,13 +195,9 @@ class ScoreRow(_Record):
 
 
 def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
-    """Name the one evaluator that made the rows: of each language, where there are several.
+    """Name the one evaluator that made the rows: norm_id, asr_id, sim_id and gen_sha.
 
-    Args:
-        rows: Rows of one or several candidates.
-
-    Returns:
-        norm_id, asr_id, sim_id and gen_sha.
+    Of each language, where there are several.
 
     Raises:
         UserError: When the rows come from more than one evaluator.
@@ -236,13 +225,7 @@ def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
 
 
 def ranked(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """Keep the rows that may decide: those of sentences without digits.
-
-    Args:
-        rows: Any rows; none at all are let through.
-
-    Returns:
-        The rows of the slice `ranked`, in the order given.
+    """Keep the rows that may decide, in the order given; none at all are let through.
 
     Raises:
         UserError: When there are rows, but none of them may decide.
@@ -266,15 +249,12 @@ def sort_rows(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
 
 def serialise_rows(rows: Iterable[ScoreRow]) -> str:
     """Write rows as JSONL in canonical order: equal rows give equal bytes."""
-    lines = (
-        json.dumps(_values(row), ensure_ascii=False, sort_keys=True) for row in sort_rows(rows)
-    )
-    return "".join(line + "\n" for line in lines)
-
-
-def _values(row: ScoreRow) -> Record:
-    absent = {name for name in ("speaker", "sim_to", "mos") if getattr(row, name) is None}
-    return row.model_dump(mode="json", exclude=absent)
+    lines = []
+    for row in sort_rows(rows):
+        absent = {name for name in ("speaker", "sim_to", "mos") if getattr(row, name) is None}
+        values = row.model_dump(mode="json", exclude=absent)
+        lines.append(json.dumps(values, ensure_ascii=False, sort_keys=True) + "\n")
+    return "".join(lines)
 
 
 def rows_sha(rows: Iterable[ScoreRow]) -> str:
@@ -349,36 +329,33 @@ def _integrity(
     split: str | None,
     checkpoint_sha: str | None,
     fix: str,
-) -> list[Problem]:
-    """Collect what makes the rows incomplete or stale."""
-    problems = []
+) -> Iterator[Problem]:
+    """Find what makes the rows incomplete or stale."""
 
-    def add(what: str, wanted: str, found: str) -> None:
-        problems.append(Problem(f"{path}: {what}", wanted, found, fix))
+    def problem(what: str, wanted: str, found: str) -> Problem:
+        return Problem(f"{path}: {what}", wanted, found, fix)
 
-    if len({row.candidate for row in rows}) > 1:
-        add("candidate", "one candidate", ", ".join(sorted({row.candidate for row in rows})))
+    candidates = sorted({row.candidate for row in rows})
+    if len(candidates) > 1:
+        yield problem("candidate", "one candidate", ", ".join(candidates))
     keys = Counter(row.key for row in rows)
     for key in sorted(key for key, count in keys.items() if count > 1):
-        add(_name(key), "one row", f"{keys[key]} rows")
+        yield problem(_name(key), "one row", f"{keys[key]} rows")
     if expected is not None:
         wanted = set(expected)
         for key in sorted(wanted - set(keys)):
-            add(_name(key), "a row", "none")
+            yield problem(_name(key), "a row", "none")
         for key in sorted(set(keys) - wanted):
-            add(_name(key), "no row", "one that does not belong to this comparison")
+            yield problem(_name(key), "no row", "one that does not belong to this comparison")
     for row in rows:
-        if texts is not None and row.text_id in texts and row.text != texts[row.text_id]:
-            add(_name(row.key), f"the text {texts[row.text_id]!r}", f"{row.text!r} (stale)")
+        text = row.text if texts is None else texts.get(row.text_id, row.text)
+        if row.text != text:
+            yield problem(_name(row.key), f"the text {text!r}", f"{row.text!r} (stale)")
         if split is not None and row.split != split:
-            add(_name(row.key), f"split {split}", row.split)
+            yield problem(_name(row.key), f"split {split}", row.split)
         if checkpoint_sha is not None and row.checkpoint_sha != checkpoint_sha:
-            add(
-                _name(row.key),
-                f"checkpoint {checkpoint_sha[:12]}",
-                f"{row.checkpoint_sha[:12]} (stale)",
-            )
-    return problems
+            found = f"{row.checkpoint_sha[:12]} (stale)"
+            yield problem(_name(row.key), f"checkpoint {checkpoint_sha[:12]}", found)
 
 
 def _name(key: tuple[str, int]) -> str:

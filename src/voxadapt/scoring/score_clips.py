@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,12 +80,13 @@ def score_clips(
     executor: Executor = LOCAL,
     work_dir: Path | None = None,
 ) -> list[ScoreRow]:
-    """Measure clips.
+    """Measure clips of one or several candidates: one row a clip, in canonical order.
+
+    Samples are read in groups; what is held does not grow with their number.
 
     Args:
-        clips: Of one or several candidates. For `real` and `codec`, whose text_id names a
-            recording in the reference, that recording is left out of the centroid. Their samples
-            are read in groups; what is held does not grow with their number.
+        clips: For `real` and `codec`, whose text_id names a recording in the reference, that
+            recording is left out of the centroid.
         transcriber: The ASR.
         embedder: The speaker encoder.
         reference: The speaker's held-out real clips; None leaves similarity unknown.
@@ -94,9 +96,6 @@ def score_clips(
         others: References of several speakers, to each of which a clip is compared.
         executor: Where clips are read, embedded and transcribed.
         work_dir: Folder for embeddings, which a stopped run goes on from; None keeps none.
-
-    Returns:
-        One row a clip, in canonical order.
     """
     assert reference is None or reference.encoder_id == embedder.id, "another encoder's reference"
     failed: dict[int, str] = {
@@ -151,17 +150,7 @@ def _measured_row(
     params: ScoreParams,
     own: Substitutions,
 ) -> ScoreRow:
-    """Return the row of a clip that could be read.
-
-    Args:
-        values: What the row holds of its clip and similarity.
-        transcript: Of the clip.
-        shape: Outline of its waveform.
-        voice: Its speech.
-        scale: The speaker's rate; None leaves the duration ratio unknown.
-        params: Thresholds of the flags.
-        own: The user's substitutions.
-    """
+    """Return the row of a clip that could be read, from what it holds of clip and similarity."""
     text_norm, lang = values["text_norm"], values["lang"]
     ratio = None
     if scale is not None:
@@ -223,14 +212,12 @@ def _load_audio(clips: Paths) -> list[Loaded]:
     loaded: list[Loaded] = []
     for path, name in clips:
         try:
-            wav, sample_rate_hz = read_audio(path)
+            found = read_audio(path)
         except AudioError as error:
             loaded.append(f"cannot read {name}: {' '.join(str(error).split())}")
             continue
-        if np.isfinite(wav).all():
-            loaded.append((wav, sample_rate_hz))
-        else:
-            loaded.append(f"{name} has samples that are no numbers")
+        fine = np.isfinite(found[0]).all()
+        loaded.append(found if fine else f"{name} has samples that are no numbers")
     return loaded
 
 
@@ -252,48 +239,32 @@ def _embed(embedder: Embedder, loaded: Sequence[Loaded]) -> list[Sound | str]:
 
 
 def _store(path: Path, sounds: Sequence[Sound]) -> None:
+    """Keep what a group of clips sounds like: the numbers of each clip, and its vectors."""
+    numbers = [(*astuple(s), *astuple(p), v.speech_s, rate) for s, v, p, rate in sounds]
+    arrays: Record = {"numbers": np.array(numbers, float)}
+    for i, (_, voice, _, _) in enumerate(sounds):
+        nothing = np.zeros(0, np.float32)
+        arrays[f"voice{i}"] = nothing if voice.embedding is None else voice.embedding
+        arrays[f"windows{i}"] = voice.windows
     stream = io.BytesIO()
-    nothing = np.zeros(0, np.float32)
-    arrays: Record = {
-        f"voice{i}": nothing if voice.embedding is None else voice.embedding
-        for i, (_, voice, _, _) in enumerate(sounds)
-    }
-    arrays |= {f"windows{i}": voice.windows for i, (_, voice, _, _) in enumerate(sounds)}
-    arrays["shapes"] = np.array([astuple(shape) for shape, *_ in sounds], float)
-    arrays["pitches"] = np.array([astuple(pitch) for _, _, pitch, _ in sounds], float)
-    arrays["speech_s"] = np.array([voice.speech_s for _, voice, _, _ in sounds])
-    arrays["rates_hz"] = np.array([rate_hz for *_, rate_hz in sounds])
     np.savez(stream, **arrays)
     write_atomic(path, stream.getvalue())
 
 
 def _load(path: Path, count: int) -> list[Sound] | None:
+    """Read what `_store` kept of so many clips; None where it is absent or torn."""
+    found: list[Sound] = []
     try:
         with np.load(path, allow_pickle=False) as stored:
-            shapes = [
-                replace(
-                    Shape(*row),
-                    num_pauses=int(row[-3]),
-                    end_db=None if np.isnan(row[-1]) else row[-1],
-                )
-                for row in stored["shapes"].tolist()
-            ]
-            voices = [
-                VoicePrint(
-                    stored[f"voice{i}"] if stored[f"voice{i}"].size else None,
-                    float(speech),
-                    stored[f"windows{i}"],
-                )
-                for i, speech in enumerate(stored["speech_s"])
-            ]
-            pitches = [
-                Pitch(*(None if np.isnan(value) else value for value in row))
-                for row in stored["pitches"].tolist()
-            ]
-            rates_hz = [int(rate_hz) for rate_hz in stored["rates_hz"]]
+            for i, row in enumerate(stored["numbers"].tolist()):
+                values: list[Any] = [None if np.isnan(value) else value for value in row]
+                shape = Shape(*values[:8])
+                shape = replace(shape, num_pauses=int(shape.num_pauses))
+                voice, windows = stored[f"voice{i}"], stored[f"windows{i}"]
+                vector = VoicePrint(voice if voice.size else None, values[-2], windows)
+                found.append((shape, vector, Pitch(*values[8:-2]), int(values[-1])))
     except TORN:
-        return None  # absent, or torn: embed again
-    found = list(zip(shapes, voices, pitches, rates_hz, strict=True))
+        return None
     return found if len(found) == count else None
 
 
@@ -304,16 +275,9 @@ def retranscribe(
     root: Path,
     executor: Executor = LOCAL,
 ) -> list[ScoreRow]:
-    """Transcribe clips that are scored already with another recogniser.
+    """Transcribe clips that are scored already with another recogniser, in canonical order.
 
-    Args:
-        rows: Of any candidates; a clip that failed stays failed.
-        transcriber: The other ASR.
-        root: Folder that relative paths start from.
-        executor: Where clips are read and transcribed.
-
-    Returns:
-        The rows with its transcripts, errors and flags, in canonical order.
+    Transcripts, errors and flags are then those of the other one; a clip that failed stays failed.
 
     Raises:
         UserError: When a clip is not the one that was scored.
@@ -408,13 +372,8 @@ def _identity(
 
 def _failed_row(values: Record, clip: EvalClip, message: str) -> ScoreRow:
     """Return the row of a clip that is not there: every word and character is lost."""
-    measured = (
-        "sample_rate_hz", "duration_s", "speech_s", "sim", "dur_ratio", "lead_silence_s",
-        "trail_silence_s", "max_internal_silence_s", "clipped_share", "num_pauses", "pause_s",
-        "window_sims", "f0_median_hz", "f0_range_st", "f0_final_st", "f0_jump_st",
-        *FROM_TRANSCRIPT,
-    )  # fmt: skip
-    counts = ("hits", "substitutions", "insertions")
+    measured = [name for name, field in ScoreRow.model_fields.items() if field.is_required()]
+    counts = {name: 0 for name in measured if name.startswith(("word_", "char_"))}
     lost = {
         "word_deletions": values["ref_words"],
         "char_deletions": values["ref_chars"],
@@ -427,25 +386,16 @@ def _failed_row(values: Record, clip: EvalClip, message: str) -> ScoreRow:
         "status": "failed",
         "message": message or "no audio",
     }
-    nothing = {f"{unit}_{name}": 0 for unit in ("word", "char") for name in counts}
-    return ScoreRow.model_validate(values | dict.fromkeys(measured) | nothing | lost)
+    return ScoreRow.model_validate(dict.fromkeys(measured) | counts | values | lost)
 
 
 def summarise(
     rows: Sequence[ScoreRow], params: SelectParams, scale: SimilarityScale | None = None
 ) -> Record:
-    """Summarise one candidate on one split; see the README for every key.
+    """Summarise all rows of one candidate on one split; see the README for every key.
 
     What is ranked on is measured on sentences without digits alone; `slices` holds both kinds
-    apart.
-
-    Args:
-        rows: All rows of the candidate.
-        params: Bootstrap size, confidence and seed.
-        scale: Ceiling and floor, for the calibrated similarity.
-
-    Returns:
-        JSON-ready values; intervals resample texts with all their takes.
+    apart. Intervals resample texts with all their takes.
 
     Raises:
         UserError: When every sentence has digits.
@@ -510,16 +460,7 @@ def _naturalness(sample: Sample, weights: Array, params: SelectParams) -> Record
 def slices(
     rows: Sequence[ScoreRow], params: SelectParams, floor: float | None
 ) -> dict[str, Record]:
-    """Measure sentences with and without digits apart.
-
-    Args:
-        rows: All rows of one candidate on one split.
-        params: Bootstrap size, confidence and seed.
-        floor: Similarity of other voices, for clips without one.
-
-    Returns:
-        By slice, for those that have rows: counts, error rates, similarity and failures.
-    """
+    """Measure each slice that one candidate's rows on one split have."""
     found: dict[str, Record] = {}
     for name in SLICES:
         kept = [row for row in rows if row.slice == name]
@@ -540,14 +481,8 @@ def slices(
 def metrics_row(summary: Record, source: Record | None = None) -> dict[str, float | int | None]:
     """Flatten a summary to what `dvc metrics show` tabulates: one row, within 120 columns.
 
-    Intervals are in the table of epochs and on the page.
-
-    Args:
-        summary: What `summarise` returns.
-        source: The same of the source language, where another one is adapted to.
-
-    Returns:
-        Points of the main measures, rounded to five decimals, and how many clips were expected.
+    `source` is the summary of the source language, where another one is adapted to. Intervals are
+    in the table of epochs and on the page.
     """
     names = {"wer": "wer", "cer": "cer", "sim": "sim", "duration": "duration_ratio",
              "failures": "failure_rate"}  # fmt: skip

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from importlib import metadata
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +31,7 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.ndimage import binary_dilation
@@ -52,10 +55,9 @@ from voxadapt.data.splits import MIN_REFERENCE_CLIPS
 from voxadapt.scoring.flags import measure_shape
 from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.statistics import (
+    NOTHING,
     Interval,
-    ratio_by_text,
-    ratio_interval,
-    resample_weights,
+    mean_interval,
     rounded,
 )
 from voxadapt.scoring.windows import VoiceLimits, voice_limits
@@ -78,12 +80,7 @@ Audio = str | Path | tuple[Wave, int]  # a file, or samples with their rate in h
 def speech_only(wav: Wave, sample_rate_hz: int) -> Wave:
     """Resample to 16 kHz, raise to -30 dBFS and cut long silences, as `preprocess_wav` does.
 
-    Args:
-        wav: Mono samples, [N].
-        sample_rate_hz: Their rate.
-
-    Returns:
-        Speech at 16 kHz; empty when no voice is found.
+    Of mono samples, [N]; the result is empty when no voice is found.
     """
     wav = resample(wav, sample_rate_hz, RATE_HZ)
     power = float(np.mean((wav * 32767) ** 2)) if len(wav) else 0.0
@@ -133,13 +130,7 @@ class VoicePrint:
 class Embedder:
     """Resemblyzer's encoder with its own weights, run on many clips at once.
 
-    Args:
-        device: cpu, cuda or cuda:N.
-
-    Attributes:
-        id: Version and weights.
-        device: Its kind, cpu or cuda.
-        reload: Loads the same encoder in another process.
+    Its `id` names version and weights; `reload` loads the same encoder in another process.
     """
 
     def __init__(self, device: str = "cpu") -> None:
@@ -166,11 +157,7 @@ class Embedder:
         return self.embed_speech([self.prepare(clip) for clip in clips])
 
     def embed_speech(self, speeches: Sequence[Wave]) -> list[VoicePrint]:
-        """Embed clips that `prepare` has returned.
-
-        Args:
-            speeches: Speech at 16 kHz, one array a clip.
-        """
+        """Embed clips that `prepare` has returned: speech at 16 kHz, one array a clip."""
         owners: list[int] = []
         partials: list[NDArray[np.float32]] = []
         for index, speech in enumerate(speeches):
@@ -190,12 +177,8 @@ class Embedder:
     def embed_windows(self, speeches: Sequence[Wave]) -> list[NDArray[np.float32]]:
         """Embed each second of clips that `prepare` has returned.
 
-        Args:
-            speeches: Speech at 16 kHz, one array a clip.
-
-        Returns:
-            Of each clip, unit vectors of windows of one second that begin every half second, the
-            last one at the clip's end, [W, 256]; none for a clip that is shorter.
+        Of each clip: unit vectors of windows of one second that begin every half second, the last
+        one at the clip's end, [W, 256]; none for a clip that is shorter.
         """
         counts, windows = [], []
         for speech in speeches:
@@ -235,13 +218,7 @@ class Embedder:
 
 @dataclass(frozen=True)
 class VoiceReference:
-    """The speaker's held-out clips as embeddings.
-
-    Attributes:
-        ids: Ids of the clips, sorted.
-        embeddings: Their unit vectors, [n, 256].
-        encoder_id: Encoder that made them.
-    """
+    """The speaker's held-out clips, ids sorted, as unit vectors of an encoder, [n, 256]."""
 
     ids: tuple[str, ...]
     embeddings: NDArray[np.float32]
@@ -258,12 +235,10 @@ class VoiceReference:
         return f"{self.encoder_id}/centroid-{sha256_array(self.centroid)[:8]}"
 
     def similarity(self, embedding: NDArray[np.float32], leave_out: str | None = None) -> float:
-        """Return the cosine to the centroid.
+        """Return the cosine of a clip's unit vector, [256], to the centroid.
 
-        Args:
-            embedding: Unit vector of a clip, [256].
-            leave_out: Id of a real clip to take out first: the clip itself, or the recording of
-                the same sentence, so that no clip is compared with itself.
+        `leave_out` is a real clip to take out first: the clip itself, or the recording of the same
+        sentence, so that no clip is compared with itself.
         """
         return float(np.dot(embedding, self._centroid_without(leave_out)))
 
@@ -330,14 +305,10 @@ class SpeechRate:
 
 
 def fit_rate(spoken_s: Sequence[float], num_chars: Sequence[int]) -> SpeechRate:
-    """Fit the speaker's rate on real clips.
+    """Fit the speaker's rate on real clips: seconds from first to last sound, and characters.
 
     A straight line by least squares; where the texts are too alike for one, or the line makes no
     sense (negative offset or slope), total seconds over total characters.
-
-    Args:
-        spoken_s: Seconds from first to last sound of each clip.
-        num_chars: Characters of its normalised text, without spaces.
     """
     seconds, chars = np.asarray(spoken_s, float), np.asarray(num_chars, float)
     assert len(seconds) == len(chars) and len(chars) > 0
@@ -349,7 +320,20 @@ def fit_rate(spoken_s: Sequence[float], num_chars: Sequence[int]) -> SpeechRate:
     return SpeechRate(offset, slope, len(chars))
 
 
-NOTHING = Interval(None, None, None, 0)
+class AtDuration(NamedTuple):
+    """The ceiling of n clips with their speech cut to some seconds."""
+
+    seconds: float
+    point: float
+    n: int
+
+
+class OtherVoice(NamedTuple):
+    """The mean similarity of n clips of another speaker."""
+
+    speaker: str
+    point: float
+    n: int
 
 
 @dataclass(frozen=True)
@@ -360,12 +344,10 @@ class SimilarityScale:
         sim_id: Identity of encoder and reference.
         reference_ids: The real clips in the centroid.
         ceiling: Recordings against the centroid of the other recordings.
-        ceiling_by_duration: (seconds, mean, n): the upper end of the scale with speech cut to that
-            length.
+        ceiling_by_duration: The upper end of the scale with speech cut to several lengths.
         codec_ceiling: Codec round trips against the centroid of the other round trips; unknown
             where the clips to be scored have passed no codec.
         floor: Clips of other voices against the centroid, coded where the reference is.
-        floor_by_speaker: (speaker, mean, n).
         separation: In which share of pairs a clip of the speaker is more like its others than a
             clip of another voice is: 1 where no stranger comes near, .5 where nobody is told
             apart. None where there are no other voices.
@@ -376,10 +358,10 @@ class SimilarityScale:
     sim_id: str
     reference_ids: tuple[str, ...]
     ceiling: Interval
-    ceiling_by_duration: tuple[tuple[float, float, int], ...]
+    ceiling_by_duration: tuple[AtDuration, ...]
     codec_ceiling: Interval
     floor: Interval
-    floor_by_speaker: tuple[tuple[str, float, int], ...]
+    floor_by_speaker: tuple[OtherVoice, ...]
     separation: float | None
     rate: SpeechRate
     limits: VoiceLimits | None = None
@@ -409,31 +391,8 @@ class SimilarityScale:
 
     def as_dict(self) -> Record:
         """Return the JSON record."""
-        return {
-            "schema": SCHEMA,
-            "label": LABEL,
-            "sim_id": self.sim_id,
-            "num_reference": len(self.reference_ids),
-            "reference_ids": list(self.reference_ids),
-            "ceiling": self.ceiling.as_dict(),
-            "ceiling_by_duration": [
-                {"seconds": seconds, "point": rounded(mean), "n": n}
-                for seconds, mean, n in self.ceiling_by_duration
-            ],
-            "codec_ceiling": self.codec_ceiling.as_dict(),
-            "floor": self.floor.as_dict(),
-            "floor_by_speaker": [
-                {"speaker": speaker, "point": rounded(mean), "n": n}
-                for speaker, mean, n in self.floor_by_speaker
-            ],
-            "separation": rounded(self.separation),
-            "rate": {
-                "offset_s": rounded(self.rate.offset_s),
-                "seconds_per_char": rounded(self.rate.seconds_per_char),
-                "n": self.rate.n,
-            },
-            "limits": None if self.limits is None else self.limits.as_dict(),
-        }
+        kind = {"schema": SCHEMA, "label": LABEL, "num_reference": len(self.reference_ids)}
+        return kind | {item.name: _published(getattr(self, item.name)) for item in fields(self)}
 
     @classmethod
     def from_dict(cls, values: Record) -> SimilarityScale:
@@ -442,41 +401,38 @@ class SimilarityScale:
         Raises:
             UserError: When it is a record of another kind or version.
         """
-        if values.get("schema") != SCHEMA:
-            raise UserError(
-                Problem("similarity.json", SCHEMA, str(values.get("schema")),
-                        "Run `voxadapt codes` again.")
-            )  # fmt: skip
-        return cls(
-            sim_id=values["sim_id"],
-            reference_ids=tuple(values["reference_ids"]),
-            ceiling=Interval(**values["ceiling"]),
-            ceiling_by_duration=tuple(
-                (item["seconds"], item["point"], item["n"])
-                for item in values["ceiling_by_duration"]
-            ),
-            codec_ceiling=Interval(**values["codec_ceiling"]),
-            floor=Interval(**values["floor"]),
-            floor_by_speaker=tuple(
-                (item["speaker"], item["point"], item["n"]) for item in values["floor_by_speaker"]
-            ),
-            separation=values["separation"],
-            rate=SpeechRate(**values["rate"]),
-            limits=VoiceLimits(**values["limits"]) if values.get("limits") else None,
-        )
+        found = str(values.get("schema"))
+        if found == SCHEMA:
+            try:
+                return TypeAdapter(cls).validate_python(values)
+            except ValidationError as error:
+                first = error.errors()[0]
+                found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        fix = "Run `voxadapt codes` again."
+        raise UserError(Problem("similarity.json", SCHEMA, found, fix))
 
     def write(self, path: str | Path) -> None:
         """Write the JSON record."""
         write_json(path, self.as_dict())
 
 
-class MeasuredVoice(NamedTuple):
-    """A speaker as it was measured.
+def _published(value: object) -> object:
+    """Return the JSON value of a field of the scale, rounded."""
+    if isinstance(value, Interval):
+        return value.as_dict()
+    if isinstance(value, SpeechRate | VoiceLimits):
+        return {name: _published(item) for name, item in asdict(value).items()}
+    if isinstance(value, AtDuration | OtherVoice):
+        return {name: _published(item) for name, item in value._asdict().items()}
+    if isinstance(value, tuple):
+        return [_published(item) for item in value]
+    return rounded(value) if isinstance(value, float) else value
 
-    Attributes:
-        voice: What clips are compared with: coded recordings where there are such.
-        scale: Ceiling, floor and rate.
-        recordings: The recordings themselves; the same as `voice` where nothing was coded.
+
+class MeasuredVoice(NamedTuple):
+    """A speaker as it was measured: `voice`, of coded recordings where there are such, is compared.
+
+    `recordings` are the recordings themselves.
     """
 
     voice: VoiceReference
@@ -495,20 +451,11 @@ def build_scale(
     excluded_sha256: Collection[str] = (),
     coded: Mapping[str, Audio] | None = None,
 ) -> MeasuredVoice:
-    """Measure the speaker's reference, ceiling, floor and rate.
+    """Measure the speaker's reference, ceiling, floor and rate on its held-out recordings.
 
-    Args:
-        embedder: The encoder.
-        real: The speaker's held-out recordings (selection and confirmation splits).
-        other_voices: Clips of other voices by speaker, coded where `coded` is given; empty leaves
-            the floor unknown.
-        params: Bootstrap size, confidence and seed.
-        root: Folder that relative paths start from.
-        min_speech_s: Clips with less speech are left out.
-        excluded_sha256: Hashes of files that must not enter the reference: the clip that
-            conditions the zero-shot model, and training clips.
-        coded: Codec round trip of each recording by text id; None where the clips that will be
-            compared have passed no codec.
+    Other voices, by speaker, are coded where `coded` is given, the codec round trip of each
+    recording by text id; without any the floor is unknown. Files with an excluded hash must not
+    enter the reference: the clip that conditions the zero-shot model, and training clips.
 
     Raises:
         UserError: When fewer than three held-out clips can be used.
@@ -523,7 +470,7 @@ def build_scale(
         round_trips = {key: coded[key] for key in recordings.ids}
         voice, compared = _reference(embedder, round_trips, len(paths), min_speech_s)
         own = _to_others(voice)
-        codec_ceiling = _mean(own, params)
+        codec_ceiling = mean_interval(own, params)
     strangers = _similarity_of_others(embedder, voice, other_voices, min_speech_s)
     # A number is longer than its digits: such sentences say nothing about seconds per character.
     clips = {clip.text_id: clip for clip in real}
@@ -531,18 +478,16 @@ def build_scale(
     scale = SimilarityScale(
         sim_id=voice.sim_id,
         reference_ids=voice.ids,
-        ceiling=_mean(ceiling, params),
-        ceiling_by_duration=_ceiling_by_duration(embedder, voice, compared),
+        ceiling=mean_interval(ceiling, params),
+        ceiling_by_duration=tuple(_ceiling_by_duration(embedder, voice, compared)),
         codec_ceiling=codec_ceiling,
-        floor=_mean(
-            [(name, value) for name, found in strangers.items() for value in found], params
-        ),
+        floor=mean_interval(strangers, params),
         floor_by_speaker=tuple(
-            (name, float(np.mean(found)), len(found)) for name, found in strangers.items()
+            OtherVoice(name, float(np.mean(found)), len(found))
+            for name, group in groupby(strangers, key=itemgetter(0))
+            for found in [[value for _, value in group]]
         ),
-        separation=separation(
-            [value for _, value in own], [value for found in strangers.values() for value in found]
-        ),
+        separation=separation([value for _, value in own], [value for _, value in strangers]),
         rate=fit_rate(
             [measure_shape(*audio[key]).spoken_s for key in timed],
             [len(characters(normalise(clips[key].text, clips[key].lang))) for key in timed],
@@ -562,11 +507,7 @@ def separation(own: Sequence[float], others: Sequence[float]) -> float | None:
 def _reference(
     embedder: Embedder, clips: Mapping[str, Audio], num_clips: int, min_speech_s: float
 ) -> tuple[VoiceReference, dict[str, Wave]]:
-    """Embed the clips of one voice that have enough speech; return their speech beside.
-
-    Raises:
-        UserError: When fewer than three have.
-    """
+    """Embed the clips of one voice that have enough speech; return their speech beside."""
     speech = {key: embedder.prepare(clips[key]) for key in sorted(clips)}
     speech = {key: wav for key, wav in speech.items() if len(wav) >= min_speech_s * RATE_HZ}
     if len(speech) < MIN_REFERENCE_CLIPS:
@@ -594,23 +535,20 @@ def _to_others(voice: VoiceReference) -> list[tuple[str, float]]:
 
 def _ceiling_by_duration(
     embedder: Embedder, reference: VoiceReference, speech: Mapping[str, Wave]
-) -> tuple[tuple[float, float, int], ...]:
-    """Measure the ceiling with speech cut to several lengths: (seconds, mean, n) of each."""
-    found = []
+) -> Iterator[AtDuration]:
+    """Measure the ceiling with speech cut to several lengths."""
     for seconds in DURATIONS_S:
+        size = round(seconds * RATE_HZ)
         long_enough = [key for key, wav in speech.items() if len(wav) >= seconds * RATE_HZ]
         if len(long_enough) < MIN_REFERENCE_CLIPS:
-            break
-        cut = embedder.embed_speech(
-            [speech[key][: round(seconds * RATE_HZ)] for key in long_enough]
-        )
+            return
+        cut = embedder.embed_speech([speech[key][:size] for key in long_enough])
         values = [
             reference.similarity(item.embedding, leave_out=key)
             for key, item in zip(long_enough, cut, strict=True)
             if item.embedding is not None
         ]
-        found.append((seconds, float(np.mean(values)), len(values)))
-    return tuple(found)
+        yield AtDuration(seconds, float(np.mean(values)), len(values))
 
 
 def _similarity_of_others(
@@ -618,18 +556,14 @@ def _similarity_of_others(
     reference: VoiceReference,
     other_voices: Mapping[str, Sequence[Audio]],
     min_speech_s: float,
-) -> dict[str, list[float]]:
-    """Compare clips of other voices with the reference, by speaker; those without speech drop."""
-    found = {}
-    for speaker in sorted(other_voices):
-        values = [
-            reference.similarity(item.embedding)
-            for item in embedder.embed(list(other_voices[speaker]))
-            if item.embedding is not None and item.speech_s >= min_speech_s
-        ]
-        if values:
-            found[speaker] = values
-    return found
+) -> list[tuple[str, float]]:
+    """Compare clips of other voices with the reference; those without speech drop."""
+    return [
+        (speaker, reference.similarity(item.embedding))
+        for speaker in sorted(other_voices)
+        for item in embedder.embed(list(other_voices[speaker]))
+        if item.embedding is not None and item.speech_s >= min_speech_s
+    ]
 
 
 def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> SimilarityScale:
@@ -637,24 +571,21 @@ def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> Similari
 
     The ends of an average's interval lie as far out as the root of the summed squares of its
     parts' distances says: the speakers' recordings are independent of one another.
-
-    Args:
-        scales: Scale of each speaker.
-        sim_id: Identity of all references.
     """
 
     def average(parts: Sequence[Interval]) -> Interval:
-        points = [part.point for part in parts if part.point is not None]
-        if len(points) < len(parts):
+        if any(part.point is None for part in parts):
             return NOTHING
-        below = [
-            p - part.low for p, part in zip(points, parts, strict=True) if part.low is not None
+        ends = [
+            [part.point, *(part.point if end is None else end for end in (part.low, part.high))]
+            for part in parts
         ]
-        above = [
-            part.high - p for p, part in zip(points, parts, strict=True) if part.high is not None
-        ]
-        low, high = (float(np.sqrt(np.sum(np.square(d)))) / len(parts) for d in (below, above))
-        point = float(np.mean(points))
+        points, lows, highs = np.array(ends, float).T
+        point = float(points.mean())
+        low, high = (
+            float(np.sqrt(np.sum(np.square(far)))) / len(parts)
+            for far in (points - lows, highs - points)
+        )
         return Interval(point, point - low, point + high, sum(part.n for part in parts))
 
     values = list(scales.values())
@@ -674,14 +605,3 @@ def pooled_scale(scales: Mapping[str, SimilarityScale], sim_id: str) -> Similari
             sum(scale.rate.n for scale in values),
         ),
     )
-
-
-def _mean(values: Sequence[tuple[str, float]], params: SelectParams) -> Interval:
-    """Average (block, value) pairs with an interval that resamples the blocks."""
-    if not values:
-        return NOTHING
-    keys = [key for key, _ in values]
-    blocks = sorted(set(keys))
-    weights = resample_weights(len(blocks), params.num_bootstrap, params.seed)
-    ratio = ratio_by_text(blocks, keys, [value for _, value in values])
-    return replace(ratio_interval(ratio, weights, len(values), params.confidence), se=None)

@@ -21,10 +21,8 @@ from voxadapt.scoring.statistics import (
     Array,
     Interval,
     Ratio,
+    mean_interval,
     paired_difference,
-    rate_interval,
-    ratio_by_text,
-    ratio_interval,
     resample_weights,
     rounded,
 )
@@ -53,16 +51,11 @@ def pooled_sim_id(sim_ids: Mapping[str, str]) -> str:
 def pool(
     rows: Mapping[str, Sequence[ScoreRow]], own: Mapping[str, str], takes: int, sim_id: str
 ) -> list[ScoreRow]:
-    """Put the rows of several speakers together as further takes of their sentences.
+    """Put the rows of several speakers, by speaker, together as further takes of their sentences.
 
-    The first takes of a sentence are those of the speaker whose recording it is, so that clips
-    with the same text and take are of the same voice, in every candidate and in the recordings.
-
-    Args:
-        rows: Rows by speaker, takes counted from 0 for each.
-        own: Whose sentence each text is.
-        takes: Takes of each speaker.
-        sim_id: Identity of all references, see `pooled_sim_id`.
+    The first takes of a sentence are those of the speaker whose recording it is (`own`, by text),
+    so that clips with the same text and take are of the same voice, in every candidate and in the
+    recordings. `takes` are those of each speaker.
     """
     names = sorted(rows)
     pooled = []
@@ -78,15 +71,11 @@ def pool(
 
 @dataclass(frozen=True, slots=True)
 class Worst:
-    """The statistic of the worst of several speakers.
+    """The statistic of the worst of several speakers, all over the same texts.
 
     In each resample it is the worst of that resample, so that its interval allows for another
-    speaker having been the worst one.
-
-    Attributes:
-        parts: The statistic of each speaker, over the same texts.
-        levels: What each is measured from: the ceiling of its similarity, 0 for an error.
-        higher: Whether higher is better.
+    speaker having been the worst one. Each is measured from a level: the ceiling of its similarity,
+    0 for an error.
     """
 
     parts: tuple[Ratio, ...]
@@ -105,7 +94,7 @@ class Worst:
     @property
     def index(self) -> int:
         """Which speaker's it is."""
-        values = [part.point - level for part, level in zip(self.parts, self.levels, strict=True)]
+        values = np.subtract([part.point for part in self.parts], self.levels)
         return int(np.argmin(values) if self.higher else np.argmax(values))
 
     def draws(self, weights: Array) -> Array:
@@ -120,10 +109,8 @@ class Worst:
 class SpeakerScores:
     """The scores of all candidates: of each speaker, and of all speakers together.
 
-    Args:
-        rows: Rows by candidate, all of the same clips.
-        scale: `similarity.json` as read; of several speakers it holds the scale of each.
-        params: The rule.
+    Rows, by candidate, are all of the same clips; of several speakers the scale, `similarity.json`
+    as read, holds that of each.
 
     Attributes:
         speakers: Their names; `(None,)` where a single one speaks and rows do not name it.
@@ -159,10 +146,8 @@ class SpeakerScores:
     def level(self, name: str, speaker: str | None = None) -> float | None:
         """Return a level of similarity; None where it is unknown.
 
-        Args:
-            name: `ceiling`, `codec_ceiling`, `floor`, or `top`: the upper end of the scale, which
-                is the codec's ceiling where there is one.
-            speaker: One of several; None: all together.
+        `ceiling`, `codec_ceiling`, `floor`, or `top`: the upper end of the scale, which is the
+        codec's ceiling where there is one. The speaker is one of several; None: all together.
         """
         scale = self._scale
         if speaker is not None:
@@ -221,13 +206,7 @@ class SpeakerScores:
         return Worst(tuple(part.sim for part in parts), tuple(ceilings), True)
 
     def by_speaker(self, name: str, other: str, measures: Sequence[str]) -> dict[str, Record]:
-        """Return what a record holds of each speaker that rows name.
-
-        Args:
-            name: The candidate.
-            other: What it is compared with.
-            measures: Names of the measures to show.
-        """
+        """Return what a record holds of each speaker that rows name, compared with another one."""
         found: dict[str, Record] = {}
         for speaker in self.speakers:
             if speaker is None:
@@ -251,10 +230,6 @@ class SpeakerScores:
 
 def confusion(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     """Ask whether each speaker sounds like itself: compare its clips with everybody's recordings.
-
-    Args:
-        rows: Rows of several speakers of one candidate, with similarities to all of them.
-        params: Bootstrap size, confidence and seed.
 
     Returns:
         `speakers`, a list of the names; `rows`, one for each speaker that was asked for, with
@@ -293,24 +268,10 @@ def nearest_speaker(row: ScoreRow) -> str | None:
 def _mean_similarity(rows: Sequence[ScoreRow], name: str, params: SelectParams) -> Record:
     """Return the mean similarity of clips with a voice to one speaker's recordings."""
     voiced = [(row.text_id, row.sim_to[name]) for row in rows if row.sim_to is not None]
-    if not voiced:
-        return Interval(None, None, None, 0).as_dict()
-    keys, values = zip(*voiced, strict=True)
-    texts, weights = _resamples(keys, params)
-    ratio = ratio_by_text(texts, keys, values)
-    return ratio_interval(ratio, weights, len(voiced), params.confidence).as_dict()
+    return mean_interval(voiced, params).as_dict()
 
 
 def _share_right(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     """Return the share of clips that are nearest to the speaker that was asked for."""
-    keys = [row.text_id for row in rows]
-    texts, weights = _resamples(keys, params)
-    right = [float(nearest_speaker(row) == row.speaker) for row in rows]
-    ratio = ratio_by_text(texts, keys, right)
-    return rate_interval(ratio, weights, len(rows), params.confidence).as_dict()
-
-
-def _resamples(keys: Sequence[str], params: SelectParams) -> tuple[list[str], Array]:
-    """Return the texts of clips, and how often each is drawn in each resample, [B, T]."""
-    texts = sorted(set(keys))
-    return texts, resample_weights(len(texts), params.num_bootstrap, params.seed)
+    found = [(row.text_id, float(nearest_speaker(row) == row.speaker)) for row in rows]
+    return mean_interval(found, params, rate=True).as_dict()

@@ -17,23 +17,20 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import nctdtr, ndtr, ndtri, stdtrit
+from scipy.special import nctdtr, nctdtrinc, ndtr, ndtri, stdtrit
 
+from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 
 Array = NDArray[np.float64]
 CAUTION = 1.3  # P(best) with a wider bootstrap: curves are not quite as modelled (calibration.md)
+CACHED = 2**19  # numbers of an intermediate array that stay in a processor's cache
 DIGITS = 6  # what is published is rounded, so that equal inputs give equal bytes everywhere
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A statistic as sums per text.
-
-    Attributes:
-        numerator: Sum over the clips of a text, [T].
-        denominator: Sum of the clips' weights, [T].
-    """
+    """A statistic as sums per text: of the clips (`numerator`) and of their weights, [T] each."""
 
     numerator: Array
     denominator: Array
@@ -45,11 +42,7 @@ class Ratio:
         return float(self.numerator.sum() / total) if total else float("nan")
 
     def draws(self, weights: Array) -> Array:
-        """Return the statistic of each resample, [B].
-
-        Args:
-            weights: How often each text was drawn, [B, T].
-        """
+        """Return the statistic of each resample, [B]; weights as of `resample_weights`, [B, T]."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((weights @ self.numerator) / (weights @ self.denominator))
 
@@ -76,12 +69,7 @@ class Statistic(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A number with its confidence interval.
-
-    Attributes:
-        n: Clips (or texts, where a difference is meant) behind it.
-        se: Bootstrap standard error.
-    """
+    """A number with its interval and bootstrap standard error; n clips (of a difference: texts)."""
 
     point: float | None
     low: float | None
@@ -91,15 +79,11 @@ class Interval:
 
     def as_dict(self, with_se: bool = False) -> Record:
         """Return JSON-ready values, rounded."""
-        values: Record = {
-            "point": rounded(self.point),
-            "low": rounded(self.low),
-            "high": rounded(self.high),
-            "n": self.n,
-        }
-        if with_se:
-            values["se"] = rounded(self.se)
-        return values
+        ends = {name: rounded(getattr(self, name)) for name in ("point", "low", "high")}
+        return {**ends, "n": self.n, **({"se": rounded(self.se)} if with_se else {})}
+
+
+NOTHING = Interval(None, None, None, 0)
 
 
 def rounded(value: float | None) -> float | None:
@@ -115,7 +99,7 @@ def ratio_by_text(
     numerators: Sequence[float],
     denominators: Sequence[float] | None = None,
 ) -> Ratio:
-    """Sum a clip quantity per text.
+    """Sum a quantity of clips per text.
 
     Args:
         text_ids: The T texts, in the order of the resampling weights.
@@ -126,18 +110,19 @@ def ratio_by_text(
     position = {text_id: index for index, text_id in enumerate(text_ids)}
     index = np.array([position[key] for key in keys], dtype=np.intp)
     weight = np.ones(len(keys)) if denominators is None else np.asarray(denominators, float)
-    size = len(text_ids)
-    return Ratio(
-        np.bincount(index, np.asarray(numerators, float), size).astype(np.float64),
-        np.bincount(index, weight, size).astype(np.float64),
-    )
+    numerator = np.bincount(index, np.asarray(numerators, float), len(text_ids))
+    denominator = np.bincount(index, weight, len(text_ids))
+    return Ratio(numerator.astype(np.float64), denominator.astype(np.float64))
 
 
+@lru_cache(maxsize=4)
 def resample_weights(num_texts: int, num_bootstrap: int, seed: int) -> Array:
     """Draw how often each text enters each resample, [B, T]; rows sum to T."""
     generator = np.random.default_rng(seed)
     share = np.full(num_texts, 1.0 / num_texts)
-    return generator.multinomial(num_texts, share, size=num_bootstrap).astype(np.float64)
+    weights = generator.multinomial(num_texts, share, size=num_bootstrap).astype(np.float64)
+    weights.flags.writeable = False
+    return weights
 
 
 def _small_sample_factor(num_blocks: int, confidence: float) -> float:
@@ -164,16 +149,9 @@ def interval(
     """Return the bias-corrected, accelerated and expanded percentile interval of a statistic.
 
     Error rates of few sentences are skewed; the plain percentile interval then covers less than it
-    says (BCa: Efron 1987, doi:10.2307/2289144).
-
-    Args:
-        point: The statistic over all texts.
-        draws: Its value in each resample, [B]; nan where it was not defined.
-        num_blocks: Texts resampled.
-        n: What to report as n.
-        confidence: Such as .95.
-        left_out: The statistic without each text in turn, [T]; None leaves out the correction for
-            bias and skewness (medians, which have no smooth influence).
+    says (BCa: Efron 1987, doi:10.2307/2289144). `draws`, [B], are nan where the statistic was not
+    defined; without `left_out`, [T], nothing is corrected for bias and skewness (medians, which
+    have no smooth influence).
     """
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(point) or not len(draws):
@@ -200,12 +178,6 @@ def student_interval(point: float, draws: Array, num_texts: int, confidence: flo
 
     Runaways make a difference heavy-tailed, not skewed: there it covers what it says, and the
     bias-corrected interval, which takes the few runaways of a set for skewness, does not.
-
-    Args:
-        point: The difference over all texts.
-        draws: Its value in each resample, [B].
-        num_texts: Texts resampled.
-        confidence: Such as .95.
     """
     draws = draws[np.isfinite(draws)]
     if not np.isfinite(point) or not len(draws):
@@ -246,6 +218,23 @@ def rate_interval(ratio: Ratio, weights: Array, n: int, confidence: float) -> In
     return found
 
 
+def mean_interval(
+    found: Sequence[tuple[str, float]], params: SelectParams, rate: bool = False
+) -> Interval:
+    """Average (text, value) pairs of clips with an interval that resamples the texts.
+
+    A `rate` is of clips that have a trait (1) or not (0), see `rate_interval`.
+    """
+    if not found:
+        return NOTHING
+    keys, values = zip(*found, strict=True)
+    text_ids = sorted(set(keys))
+    weights = resample_weights(len(text_ids), params.num_bootstrap, params.seed)
+    interval_of = rate_interval if rate else ratio_interval
+    ratio = ratio_by_text(text_ids, keys, values)
+    return interval_of(ratio, weights, len(found), params.confidence)
+
+
 def median_interval(
     text_ids: Sequence[str],
     keys: Sequence[str],
@@ -253,75 +242,37 @@ def median_interval(
     weights: Array,
     confidence: float,
 ) -> Interval:
-    """Return the median over clips with its interval, clustered by text.
-
-    Args:
-        text_ids: The T texts.
-        keys: Text of each clip that has a value.
-        values: One value a clip.
-        weights: Resampling weights, [B, T].
-        confidence: Such as .95.
-    """
+    """Return the median over clips, one value each, with its interval, clustered by text."""
     if not len(values):
-        return Interval(None, None, None, 0)
-    draws = median_draws(text_ids, keys, values, weights)
-    return interval(float(np.median(values)), draws, len(text_ids), len(values), confidence)
-
-
-def median_draws(
-    text_ids: Sequence[str], keys: Sequence[str], values: Sequence[float], weights: Array
-) -> Array:
-    """Return the (lower) weighted median of each resample, [B]."""
+        return NOTHING
     position = {text_id: index for index, text_id in enumerate(text_ids)}
     order = np.argsort(np.asarray(values, float), kind="stable")
     ordered = np.asarray(values, float)[order]
     texts = np.array([position[key] for key in keys], dtype=np.intp)[order]
-    cumulative = np.cumsum(weights[:, texts], axis=1)
-    total = cumulative[:, -1]
-    first = np.argmax(2.0 * cumulative >= total[:, None], axis=1)
-    return np.where(total > 0, ordered[first], np.nan)
+    draws = []
+    for part in np.array_split(weights, 1 + weights.shape[0] * len(texts) // CACHED):
+        reached = np.cumsum(part[:, texts], axis=1)  # how many clips are at most so large
+        total = reached[:, -1:]
+        first = np.argmax(2.0 * reached >= total, axis=1)
+        draws.append(np.where(total[:, 0] > 0, ordered[first], np.nan))
+    point = float(np.median(values))
+    return interval(point, np.concatenate(draws), len(text_ids), len(values), confidence)
 
 
 def paired_difference(
     ours: Statistic, theirs: Statistic, weights: Array, confidence: float
 ) -> tuple[Interval, Array]:
-    """Compare two candidates on the same resamples.
-
-    Returns:
-        The difference (ours minus theirs) with interval and standard error, and its draws [B].
-    """
+    """Return ours minus theirs on the same resamples, and the difference in each of them, [B]."""
     draws = ours.draws(weights) - theirs.draws(weights)
     return student_interval(ours.point - theirs.point, draws, weights.shape[1], confidence), draws
 
 
-def max_t_critical(draws: Array, points: Array, num_blocks: int, confidence: float) -> float:
-    """Return the critical value that covers all differences at once.
-
-    Args:
-        draws: Differences in each resample, [B, C].
-        points: The differences themselves, [C].
-        num_blocks: Texts resampled.
-        confidence: Joint confidence.
-
-    Returns:
-        c such that point +- c * se covers every true difference with that confidence. Differences
-        without variation (a candidate against itself) take no part.
-    """
-    spread = np.std(draws, axis=0, ddof=1)
-    varies = spread > 1e-12
-    if not varies.any():
-        return 0.0
-    largest = np.max(np.abs(draws[:, varies] - points[varies]) / spread[varies], axis=1)
-    quantile = float(np.quantile(largest, confidence))
-    factor = _small_sample_factor(num_blocks, confidence)
-    return quantile * factor / float(np.sqrt(num_blocks / (num_blocks - 1.0)))
-
-
 def all_pairs_critical(draws: Array, points: Array, num_blocks: int, confidence: float) -> float:
-    """Return the critical value that covers the differences of every pair at once.
+    """Return c such that +- c * se covers the differences of every pair of candidates at once.
 
     It serves the differences against whichever candidate the same data show to be the best; the
     critical value for a reference that was fixed beforehand would be too small for that.
+    Candidates that do not differ at all take no part.
 
     Args:
         draws: The candidates' statistics in each resample, [B, C].
@@ -330,9 +281,15 @@ def all_pairs_critical(draws: Array, points: Array, num_blocks: int, confidence:
         confidence: Joint confidence.
     """
     first, second = np.triu_indices(len(points), k=1)
-    return max_t_critical(
-        draws[:, first] - draws[:, second], points[first] - points[second], num_blocks, confidence
-    )
+    differences, true = draws[:, first] - draws[:, second], points[first] - points[second]
+    spread = np.std(differences, axis=0, ddof=1)
+    varies = spread > 1e-12
+    if not varies.any():
+        return 0.0
+    largest = np.max(np.abs(differences[:, varies] - true[varies]) / spread[varies], axis=1)
+    factor = _small_sample_factor(num_blocks, confidence)
+    quantile = float(np.quantile(largest, confidence))
+    return quantile * factor / float(np.sqrt(num_blocks / (num_blocks - 1.0)))
 
 
 @lru_cache(maxsize=4)
@@ -464,53 +421,29 @@ def _drawn_together(draws: Array, alike: Sequence[int], ordered: bool) -> Array:
 def pareto_members(error: Array, similarity: Array) -> NDArray[np.bool_]:
     """Tell which candidates no other one beats on both objectives.
 
-    Args:
-        error: Lower is better, [..., C].
-        similarity: Higher is better, [..., C].
-
-    Returns:
-        [..., C]; a candidate is dominated when another is at least as good on both and better on
-        one.
+    One is beaten, [..., C], when another is at least as good on both and better on one of error
+    (lower is better, [..., C]) and similarity (higher is better, [..., C]).
     """
-    error_i, error_j = error[..., :, None], error[..., None, :]
-    sim_i, sim_j = similarity[..., :, None], similarity[..., None, :]
-    no_worse = (error_j <= error_i) & (sim_j >= sim_i)
-    better = (error_j < error_i) | (sim_j > sim_i)
-    dominated: NDArray[np.bool_] = np.any(no_worse & better, axis=-1)
-    return ~dominated
+    worse = error[..., :, None] - error[..., None, :]  # than each other one
+    less = similarity[..., None, :] - similarity[..., :, None]
+    beaten = (worse >= 0) & (less >= 0) & ((worse > 0) | (less > 0))
+    return np.asarray(~np.any(beaten, axis=-1))
 
 
 @cache
 def standard_errors_to_show(num_texts: int, confidence: float = 0.95, power: float = 0.8) -> float:
     """Return how many standard errors a true difference must measure to be found so often.
 
-    Args:
-        num_texts: Texts behind the difference, at least 2; few texts need more (Student's t).
-        confidence: Of the two-sided interval that must not contain 0.
-        power: Share of cases in which it is to be found.
+    Found: the two-sided interval of that confidence does not contain 0; few texts, at least 2,
+    need more (Student's t).
     """
-    assert num_texts >= 2
     freedom = num_texts - 1
     critical = float(stdtrit(freedom, (1.0 + confidence) / 2.0))
-    low, high = 0.0, 8.0 * critical + 8.0
-    while high - low > 1e-10:
-        middle = (low + high) / 2.0
-        if nctdtr(freedom, middle, critical) > 1.0 - power:  # found too rarely
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2.0
+    return float(nctdtrinc(freedom, 1.0 - power, critical))
 
 
 def power_to_show(difference: float, se: float, num_texts: int, confidence: float = 0.95) -> float:
-    """Return how often a true difference of this size is found.
-
-    Args:
-        difference: The true difference.
-        se: Standard error of the paired difference with these texts.
-        num_texts: How many they are, at least 2.
-        confidence: Of the test.
-    """
+    """Return how often a true difference is found whose standard error is `se`."""
     critical = float(stdtrit(num_texts - 1, (1.0 + confidence) / 2.0))
     return float(1.0 - nctdtr(num_texts - 1, difference / se, critical))
 
@@ -518,30 +451,14 @@ def power_to_show(difference: float, se: float, num_texts: int, confidence: floa
 def detectable_difference(
     se: float, num_texts: int, confidence: float = 0.95, power: float = 0.8
 ) -> float:
-    """Return the true difference that a set of texts finds with that power.
-
-    Args:
-        se: Standard error of the paired difference with these texts.
-        num_texts: How many they are, at least 2.
-        confidence: Of the test.
-        power: Share of cases in which the difference is to be found.
-    """
+    """Return the true difference that texts find with that power; `se` is its standard error."""
     return standard_errors_to_show(num_texts, confidence, power) * se
 
 
 def texts_needed(
     difference: float, se: float, num_texts: int, confidence: float = 0.95, power: float = 0.8
 ) -> int:
-    """Return how many texts a true difference of this size would need.
-
-    Args:
-        difference: The difference to be found.
-        se: Standard error of the paired difference with `num_texts` texts.
-        num_texts: Texts that gave that standard error.
-        confidence: Of the test.
-        power: Share of cases in which the difference is to be found.
-    """
-    assert difference > 0
+    """Return how many texts find a true difference above 0, where `num_texts` gave it this `se`."""
     spread = se * np.sqrt(num_texts)
     normal = ndtri((1.0 + confidence) / 2.0) + ndtri(power)
     needed = max(2, int(np.ceil((normal * spread / difference) ** 2)))

@@ -9,8 +9,7 @@ limits; nothing is tuned on the clips that are judged.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
@@ -23,18 +22,16 @@ from voxadapt.scoring.rows import ScoreRow
 from voxadapt.scoring.statistics import (
     DIGITS,
     Ratio,
+    mean_interval,
     paired_difference,
-    rate_interval,
     ratio_by_text,
     ratio_interval,
     resample_weights,
-    rounded,
 )
 
 VOICE_FLAGS = ("other_voice", "pitch_jump")
 LIMIT_SD = 3.0  # standard deviations beyond the mean of the speaker's own clips
 MIN_CLIPS = 20  # fewer have no spread worth the name
-ONSET_S = 1.0
 #: Seconds that errors are counted in: the first one, and stretches of long clips.
 STRETCHES_S = ((0.0, 1.0), (1.0, 5.0), (5.0, 10.0), (10.0, 20.0), (20.0, float("inf")))
 
@@ -63,13 +60,7 @@ class VoiceLimits:
     n: int
 
     def flags(self, sims: Sequence[float] | None, jump_st: float | None) -> tuple[str, ...]:
-        """Name what is beyond the limits.
-
-        Args:
-            sims: Similarity of each second of a clip to the speaker; None or empty for a clip
-                that is too short.
-            jump_st: Its largest jump of F0 in semitones; None where it is not known.
-        """
+        """Name what is beyond the limits: a second's similarity, or a jump of F0 in semitones."""
         count = len(sims or ())
         wider = max(0.0, _extreme(max(1, count)) - _extreme(self.num_windows))
         other = jump = False
@@ -80,13 +71,6 @@ class VoiceLimits:
         found = zip(VOICE_FLAGS, (other, jump), strict=True)
         return tuple(flag for flag, is_wrong in found if is_wrong)
 
-    def as_dict(self) -> Record:
-        """Return the JSON record."""
-        return {
-            key: rounded(value) if isinstance(value, float) else value
-            for key, value in asdict(self).items()
-        }
-
 
 def _extreme(count: int) -> float:
     """Return what 1 % of samples of this many normal deviates exceed."""
@@ -94,11 +78,7 @@ def _extreme(count: int) -> float:
 
 
 def voice_limits(rows: Sequence[ScoreRow]) -> VoiceLimits | None:
-    """Set the limits by the speaker's own clips; None where there are too few.
-
-    Args:
-        rows: Rows of held-out recordings, or of their codec round trip.
-    """
+    """Set the limits by the speaker's own held-out clips; None where there are too few."""
     known = [row.window_sims for row in rows if row.window_sims]
     jumps = [row.f0_jump_st for row in rows if row.f0_jump_st is not None]
     if len(known) < MIN_CLIPS:
@@ -137,16 +117,8 @@ def last_sim(row: ScoreRow) -> float | None:
     return row.window_sims[-1] if row.window_sims and len(row.window_sims) > 2 else None
 
 
-def _has(flag: str, row: ScoreRow) -> float:
-    return float(flag in row.flags)
-
-
 def by_window(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     """Measure a candidate's voice and words along its clips.
-
-    Args:
-        rows: All rows of one candidate on one split.
-        params: Error metric, bootstrap size, confidence and seed.
 
     Returns:
         JSON-ready: similarity of the first second, of the rest and of the last second (`onset`,
@@ -168,11 +140,11 @@ def by_window(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
         for name, ratio in sims.items()
     }
     for name, ours, theirs in (("onset_minus_rest", "onset", "rest"), ("drift", "last", "onset")):
-        found, _ = paired_difference(sims[ours], sims[theirs], weights, params.confidence)
-        record[name] = found.as_dict()
+        gap, _ = paired_difference(sims[ours], sims[theirs], weights, params.confidence)
+        record[name] = gap.as_dict()
     for flag in VOICE_FLAGS:
-        share = mean(partial(_has, flag))
-        record[flag] = rate_interval(share, weights, len(rows), params.confidence).as_dict()
+        found = [(row.text_id, float(flag in row.flags)) for row in rows]
+        record[flag] = mean_interval(found, params, rate=True).as_dict()
     record["errors"] = []
     for low, high in STRETCHES_S:
         parts = [(row.text_id, *_errors_between(row, low, high)) for row in rows]
@@ -181,9 +153,9 @@ def by_window(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
             ratio = ratio_by_text(
                 text_ids, [k for k, _, _ in kept], [e for _, e, _ in kept], [u for _, _, u in kept]
             )
-            found = ratio_interval(ratio, weights, len(kept), params.confidence)
+            rate = ratio_interval(ratio, weights, len(kept), params.confidence)
             until = None if np.isinf(high) else high
-            record["errors"].append({"from_s": low, "to_s": until, **found.as_dict()})
+            record["errors"].append({"from_s": low, "to_s": until, **rate.as_dict()})
     return record
 
 

@@ -38,17 +38,13 @@ def compare_systems(
 ) -> Record | None:
     """Compare every pair of systems on what all of them spoke.
 
-    Args:
-        rows: Rows by system; sentences with digits take no part.
-        params: Error metric, bootstrap, confidence.
-        floor: Similarity of other voices, for clips without one.
-        with_similarity: Whether similarity was measured at all.
+    Sentences with digits take no part; a clip without a similarity has that of other voices.
 
     Returns:
-        JSON-ready values; None for a single system. `pairs` is empty, and `text` says why, where
-        the systems share fewer than two texts. Each pair holds, for `error`, `sim` and
-        `failure_rate`, the paired `difference` (second minus first), its simultaneous interval
-        and a `verdict` by that: which of the two is `better`, or None.
+        None for a single system. `pairs` is empty, and `text` says why, where the systems share
+        fewer than two texts. Each pair holds, for `error`, `sim` and `failure_rate`, the paired
+        `difference` (second minus first), its simultaneous interval and by that which of the two
+        is `better`, or None.
 
     Raises:
         UserError: When the rows come from different evaluators.

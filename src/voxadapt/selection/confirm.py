@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from voxadapt.scoring.measures import calibrated
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.scoring.speakers import SpeakerScores, confusion
 from voxadapt.scoring.statistics import Interval, paired_difference, rounded, texts_needed
+from voxadapt.scoring.wording import side
 from voxadapt.selection import wording
 from voxadapt.selection.gates import error_margin
 from voxadapt.selection.pairing import BASE, check_candidates, check_scale
@@ -31,17 +32,10 @@ def confirm(
     scale: Record | None = None,
     selection: Record | None = None,
 ) -> Record:
-    """Compare the chosen candidate with the Base on sentences that chose nothing.
+    """Compare the chosen candidate (or a Base that was kept, with itself) with the Base.
 
-    Args:
-        base: The Base's rows of the confirmation split.
-        chosen: The chosen candidate's rows; the Base's own where the Base was kept.
-        params: The rule.
-        scale: `similarity.json` as read.
-        selection: `selection.json` as read, to show both splits' differences side by side.
-
-    Returns:
-        The JSON-ready content of `confirm.json`.
+    Rows are of the confirmation split, which chose nothing; `selection.json` shows both splits'
+    differences side by side. The result is the content of `confirm.json`.
 
     Raises:
         UserError: When both were not scored on the same clips by the same evaluator.
@@ -133,16 +127,10 @@ def _speakers(scores: SpeakerScores, name: str, metric: str) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a candidate costs in the measure that it was not chosen by.
+    """What a candidate costs in the measure that it was not chosen by: how much worse it is.
 
-    Attributes:
-        measure: The error metric, or `sim`.
-        worse: How much worse the candidate is than the Base.
-        at_least: Lower bound of that.
-        at_most: Upper bound.
-        margin: How much is allowed.
-        num_texts_needed: Sentences with which a cost of this size is shown to be within the margin
-            in 80 % of cases; None where it is at the margin or above.
+    With bounds, the margin that is allowed, and the sentences with which a cost of this size is
+    shown to be within it in 80 % of cases; None where it is at the margin or above.
     """
 
     measure: str
@@ -161,28 +149,15 @@ class Cost:
 
     def as_dict(self) -> Record:
         """Return JSON-ready values."""
-        numbers = {key: rounded(getattr(self, key)) for key in ("worse", "at_least", "at_most")}
-        return {
-            "measure": self.measure,
-            "state": self.state,
-            **numbers,
-            "margin": rounded(self.margin),
-            "num_texts_needed": self.num_texts_needed,
-        }
+        values = asdict(self) | {"state": self.state}
+        numbers = ("worse", "at_least", "at_most", "margin")
+        return values | {key: rounded(values[key]) for key in numbers}
 
 
 def read_cost(
     measure: str, difference: Interval, margin: float, sign: int, confidence: float
 ) -> Cost:
-    """Hold a paired difference to the Base against its margin.
-
-    Args:
-        measure: Of what.
-        difference: Candidate minus Base.
-        margin: How much worse the candidate may be.
-        sign: 1 where higher is worse, -1 where lower is.
-        confidence: Of the interval.
-    """
+    """Hold candidate minus Base against how much worse it may be; where higher is worse, sign 1."""
     assert difference.point is not None
     worse = sign * difference.point
     if difference.low is None or difference.high is None or not difference.se:
@@ -196,26 +171,16 @@ def read_cost(
 
 
 def read_verdict(gain: Interval, sign: int, cost: Cost | None) -> str:
-    """Say what unseen sentences make of a choice.
+    """Say what unseen sentences make of a gain (of an error with sign -1) and of its cost.
 
-    Args:
-        gain: Candidate minus Base in the primary measure.
-        sign: 1 where higher is better, -1 for an error.
-        cost: Of the other measure; None where none is limited.
-
-    Returns:
-        `contradicted` when the candidate is shown to be worse, or to cost more than is allowed;
-        `not_confirmed` when its gain is not shown; `cost_not_excluded` when the gain is shown but
-        not that its cost is within the margin; `confirmed` when both are shown.
+    `contradicted` when the candidate is shown to be worse, or to cost more than is allowed;
+    `not_confirmed` when its gain is not shown; `cost_not_excluded` when the gain is shown but not
+    that its cost is within the margin; `confirmed` when both are shown, or nothing is limited.
     """
-    low, high = (
-        (None, None)
-        if gain.low is None or gain.high is None
-        else sorted((sign * gain.low, sign * gain.high))
-    )
-    if (high is not None and high < 0.0) or (cost is not None and cost.state == "exceeded"):
+    better = sign * side(asdict(gain))
+    if better < 0 or (cost is not None and cost.state == "exceeded"):
         return "contradicted"
-    if low is None or low <= 0.0:
+    if not better:
         return "not_confirmed"
     return "confirmed" if cost is None or cost.state == "shown" else "cost_not_excluded"
 

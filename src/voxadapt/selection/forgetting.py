@@ -34,18 +34,9 @@ def forgetting(
 ) -> Record:
     """Compare each candidate's source language with the Base's.
 
-    Args:
-        base_rows: The Base's rows of the source sentences.
-        rows_by_candidate: Rows of the same sentences by candidate; the Base may be among them.
-        params: Error metric (CER where the source language has no spaces), margin of the error,
-            bootstrap and confidence.
-        chosen: The candidate that is kept; `warning` is about it.
-        scale: `similarity.json` as read, for the floor of clips without a similarity.
-
-    Returns:
-        JSON-ready values: `candidates` by name (the Base first) with their measures, `vs_base`
-        (None for the Base), verdict and sentence; `warning` is None unless the chosen one has
-        forgotten something.
+    The measure is CER where the source language has no spaces. The record has `candidates` by name
+    (the Base first) with their measures, `vs_base` (None for the Base), verdict and sentence;
+    `warning` is None unless the chosen one has forgotten something.
 
     Raises:
         UserError: When candidates did not speak the same sentences, or were scored by different

@@ -27,15 +27,7 @@ STATES: tuple[State, ...] = ("passed", "undecided", "failed")  # from best to wo
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One condition, and how a candidate stands to it.
-
-    Attributes:
-        name: Of the condition.
-        state: Whether it holds.
-        measured: What was measured, with its interval.
-        limit: What it is held against.
-        text: The result in a sentence.
-    """
+    """One condition, what was measured and its limit, and the result as state and sentence."""
 
     name: str
     state: State
@@ -76,18 +68,10 @@ def all_gates(
     real_wrong_language: float | None,
     kept: Collection[str] = (),
 ) -> dict[str | None, list[Gate]]:
-    """Hold every speaker of a candidate against every gate.
+    """Hold every speaker of a candidate against every gate, in the same order.
 
-    Args:
-        scores: Of all candidates.
-        name: The candidate.
-        start: What it is compared with.
-        params: The limits.
-        real_wrong_language: Share of recordings whose language Whisper mistakes; None: unknown.
-        kept: Speakers whom the start's model had already.
-
-    Returns:
-        By speaker, the same gates in the same order.
+    `real_wrong_language` is the share of recordings whose language Whisper mistakes, where it is
+    known; `kept` are speakers whom the start's model had already.
     """
     found: dict[str | None, list[Gate]] = {}
     for speaker in scores.speakers:
@@ -125,23 +109,12 @@ def worst_gates(by_speaker: Mapping[str | None, Sequence[Gate]]) -> list[Gate]:
 
 
 def error_margin(params: SelectParams, error: float) -> float:
-    """Return by how much an error may exceed that of what a candidate is compared with.
-
-    Args:
-        params: The margin, and the share of the other's error that is allowed where it is more.
-        error: Of what the candidate is compared with.
-    """
+    """Return by how much an error may exceed this one, of what a candidate is compared with."""
     return max(params.error_margin, round(params.error_margin_relative * error, 9))
 
 
 def margin_state(worse: float, at_most: float, margin: float) -> State:
-    """Read a paired difference against its margin.
-
-    Args:
-        worse: How much worse the candidate is.
-        at_most: Upper bound of that.
-        margin: How much is allowed.
-    """
+    """Hold how much worse a candidate is, and the upper bound of that, against the margin."""
     if at_most <= margin:
         return "passed"
     return "failed" if worse > margin else "undecided"
@@ -194,11 +167,7 @@ def _kept_voice(found: Interval, tie: float) -> Gate:
     """Ask that a speaker whom the model had already is not shown to have lost its voice."""
     assert found.point is not None
     high = found.point if found.high is None else found.high
-    state: State = "undecided"
-    if found.point >= -tie:
-        state = "passed"
-    elif high < 0.0:
-        state = "failed"
+    state: State = "passed" if found.point >= -tie else "failed" if high < 0.0 else "undecided"
     return Gate(
         "kept_voice", state, found, -tie, wording.say("kept_voice_gate", found.as_dict(), state)
     )

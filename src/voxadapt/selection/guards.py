@@ -8,6 +8,7 @@ from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.rows import GUARDS, ScoreRow
 from voxadapt.scoring.speakers import SpeakerScores
+from voxadapt.scoring.statistics import Interval
 from voxadapt.selection import wording
 from voxadapt.selection.gates import Gate, State, error_margin
 
@@ -18,19 +19,10 @@ def guard_gates(
     scale: Record | None,
     params: SelectParams,
 ) -> dict[str, dict[str | None, list[Gate]]]:
-    """Hold every candidate against the start on each set that guards.
+    """Hold every candidate against the start on each set that guards, by candidate and speaker.
 
     A set has few sentences, so that a point estimate above the margin is often luck: a gate fails
     where the candidate is shown to be worse by more than the margin, with the whole interval.
-
-    Args:
-        rows: All rows by candidate.
-        start: What they are compared with.
-        scale: `similarity.json` as read.
-        params: Margins.
-
-    Returns:
-        By candidate and speaker; nothing where no set was spoken.
     """
     found: dict[str, dict[str | None, list[Gate]]] = {name: {} for name in rows}
     for part in GUARDS:
@@ -41,30 +33,20 @@ def guard_gates(
         for name in rows:
             for speaker in scores.speakers:
                 allowed = error_margin(params, scores.samples[start][speaker].error.point)
-                found[name].setdefault(speaker, []).extend(
-                    _gate(part, key, label, margin, scores, name, start, speaker)
-                    for key, label, margin in (
-                        ("failure_rate", "failure rate", params.failure_margin),
-                        ("error", params.error_metric.upper(), allowed),
-                    )
-                )
+                for key, label, margin in (
+                    ("failure_rate", "failure rate", params.failure_margin),
+                    ("error", params.error_metric.upper(), allowed),
+                ):
+                    difference = scores.difference(key, name, start, speaker)
+                    gate = _gate(f"{part}_{key}", part, label, difference, margin)
+                    found[name].setdefault(speaker, []).append(gate)
     return found
 
 
-def _gate(
-    part: str,
-    key: str,
-    label: str,
-    margin: float,
-    scores: SpeakerScores,
-    name: str,
-    start: str,
-    speaker: str | None,
-) -> Gate:
-    difference = scores.difference(key, name, start, speaker)
-    assert difference.point is not None
-    low = difference.point if difference.low is None else difference.low
-    high = difference.point if difference.high is None else difference.high
+def _gate(name: str, part: str, label: str, difference: Interval, margin: float) -> Gate:
+    point, low, high = difference.point, difference.low, difference.high
+    assert point is not None
+    low, high = point if low is None else low, point if high is None else high
     state: State = "failed" if low > margin else "passed" if high <= margin else "undecided"
-    text = wording.say("guard_gate", part, label, difference.point, low, high, margin)
-    return Gate(f"{part}_{key}", state, difference, margin, text)
+    text = wording.say("guard_gate", part, label, point, low, high, margin)
+    return Gate(name, state, difference, margin, text)

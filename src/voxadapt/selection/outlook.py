@@ -27,13 +27,9 @@ def find_outlook(
     params: SelectParams,
     setting: str | None,
 ) -> Record | None:
-    """Read the trend of the measures over the epochs.
+    """Read the trend of `sim` and `error`, or the error alone, over epochs in their order.
 
-    Args:
-        measures: `sim` and `error`, or the error alone, by epoch in their order; the primary first.
-        weights: Resampling weights, [B, T].
-        params: The rule.
-        setting: The parameter that says how many epochs are trained; None: they are no epochs.
+    `setting` is the parameter that says how many are trained; None: they are no epochs.
 
     Returns:
         `trends` by measure, each with `trend`, `slope` an epoch with its interval over `epochs`,

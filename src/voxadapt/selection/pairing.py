@@ -24,15 +24,7 @@ def in_order(names: Iterable[str], start: str) -> list[str]:
 def check_pairs(
     rows: Mapping[str, Sequence[ScoreRow]], names: Sequence[str], start: str = BASE
 ) -> list[Problem]:
-    """Find what keeps rows from being paired with those of the start.
-
-    Args:
-        rows: Rows by candidate.
-        names: The candidates to check.
-        start: The candidate that the others are compared with.
-
-    Returns:
-        The problems; none where every candidate spoke the same takes of the same texts.
+    """Find what keeps candidates from having spoken the same takes of the same texts as the start.
 
     Raises:
         UserError: When the start has no rows.
@@ -90,12 +82,6 @@ def check_candidates(
 ) -> str:
     """Refuse rows that cannot be paired or measured so, and return their split.
 
-    Args:
-        rows: Rows by candidate.
-        names: The candidates to check.
-        params: The rule.
-        start: The candidate that the others are compared with.
-
     Raises:
         UserError: When the candidates did not speak the same clips, or the error metric cannot
             measure the language.
@@ -117,12 +103,7 @@ def check_candidates(
 def comparable(
     rows: Sequence[ScoreRow], split: str, evaluator: Mapping[str, str]
 ) -> list[ScoreRow]:
-    """Keep the rows of the split, and refuse those of another evaluator.
-
-    Args:
-        rows: Rows of recordings or of their codec round trip.
-        split: The split to keep.
-        evaluator: What `evaluator_id` says of the candidates.
+    """Keep recordings' or their round trips' rows of the split, and refuse another evaluator's.
 
     Raises:
         UserError: When they were normalised, transcribed or compared by something else.

@@ -121,12 +121,9 @@ def _remaining(
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What each text says of each speaker of each candidate, and its means under sign flips.
+    """What each text says of each of S speakers of each candidate, and its means under sign flips.
 
-    Attributes:
-        values: Higher is better, columns by candidate and then by speaker, [T, C * S].
-        flipped_means: Their means under each flip, [B, C * S].
-        num_speakers: S.
+    Higher is better; columns by candidate and then by speaker, [T, C * S] and [B, C * S].
     """
 
     values: Array
@@ -151,10 +148,7 @@ class Candidates:
         It is if all of its speakers are better than some speaker of the control's: the largest
         p-value over its own speakers, the smallest over the control's times their number. A test
         of the worst speakers as measured would take the control's for worse than it is, as it was
-        picked for being low.
-
-        Returns:
-            p-values, adjusted for all candidates, [C]; 1 for the control.
+        picked for being low. The p-values, [C], are adjusted for all candidates; 1 for the control.
         """
         size, columns = self.num_speakers, np.arange(self.values.shape[1])
         own = columns // size == control

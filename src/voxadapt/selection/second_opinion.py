@@ -14,14 +14,14 @@ import numpy as np
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
-from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.measures import Sample, error_rates
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, sort_rows
 from voxadapt.scoring.statistics import (
     paired_difference,
-    ratio_interval,
     resample_weights,
     rounded,
 )
+from voxadapt.scoring.wording import side
 from voxadapt.selection import wording
 
 
@@ -33,14 +33,7 @@ def second_opinion(
     chosen: str,
     base: str = "base",
 ) -> Record:
-    """Compare two candidates by two recognisers.
-
-    Args:
-        first: Rows by candidate, as the first recogniser heard them.
-        second: The same clips as the second one heard them.
-        params: Error metric, bootstrap and confidence.
-        chosen: The candidate that is kept; may be the Base.
-        base: What it is compared with.
+    """Compare the Base and the candidate that is kept by two recognisers that heard the same clips.
 
     Returns:
         JSON-ready values, `second_asr` of `confirm.json`: `asr_id` and `first_asr_id`, `metric`,
@@ -58,27 +51,23 @@ def second_opinion(
     )
     identities = [evaluator_id(rows)["asr_id"] for rows in (ours, theirs)]
     _refuse(ours, theirs, identities)
-    difference, verdicts, sides = [], [], []
+    difference = []
     for rows in (first, second):
-        samples = [Sample(ranked(rows[name]), params.error_metric, None) for name in (base, chosen)]
-        weights = resample_weights(len(samples[0].text_ids), params.num_bootstrap, params.seed)
-        found, _ = paired_difference(samples[1].error, samples[0].error, weights, params.confidence)
-        difference.append(found.as_dict(with_se=True))
-        verdicts.append(_verdict(difference[-1]))
-        sides.append(
-            [
-                ratio_interval(sample.error, weights, len(sample.rows), params.confidence).as_dict()
-                for sample in samples
-            ]
+        mine, other = (
+            Sample(ranked(rows[name]), params.error_metric, None).error for name in (chosen, base)
         )
+        weights = resample_weights(len(mine.numerator), params.num_bootstrap, params.seed)
+        found, _ = paired_difference(mine, other, weights, params.confidence)
+        difference.append(found.as_dict(with_se=True))
+    verdicts = [("undecided", "worse", "better")[side(found)] for found in difference]
     metric = params.error_metric
     errors = [np.array([getattr(row, metric) for row in rows]) for rows in (ours, theirs)]
     record = {
         "asr_id": identities[1],
         "first_asr_id": identities[0],
         "metric": metric,
-        "base": sides[1][0],
-        "chosen": sides[1][1],
+        "base": error_rates(ranked(second[base]), params)[metric],
+        "chosen": error_rates(ranked(second[chosen]), params)[metric],
         "difference": difference[1],
         "first_difference": difference[0],
         "verdict": verdicts[1],
@@ -108,13 +97,6 @@ def _refuse(
                     f"{differing} others", "Run the confirmation again."),
             title,
         )  # fmt: skip
-
-
-def _verdict(difference: Record) -> str:
-    """Read a difference of errors: lower is better."""
-    if difference["low"] is None or difference["low"] <= 0 <= difference["high"]:
-        return "undecided"
-    return "worse" if difference["low"] > 0 else "better"
 
 
 def _correlation(ours: np.ndarray, theirs: np.ndarray) -> float | None:

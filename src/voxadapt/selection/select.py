@@ -9,25 +9,23 @@ checked like all others and decide nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from voxadapt.core.params import SelectParams, epoch_number
 from voxadapt.core.records import Record
-from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.measures import Sample, error_rates
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.scoring.speakers import SpeakerScores, confusion
 from voxadapt.scoring.statistics import (
     Array,
-    Interval,
     detectable_difference,
     paired_difference,
     pareto_members,
     probability_best,
     ratio_interval,
-    resample_weights,
     rounded,
     standard_error,
     texts_needed,
@@ -88,11 +86,8 @@ def select(
             the candidates are no epochs of one training.
 
     Returns:
-        The JSON-ready content of `selection.json`. Where the start is not the Base it holds
-        `start` and `keep_start`, and each candidate `vs_start`; `vs_base` is always against the
-        zero-shot Base, and None where that was not scored. Where rows name their speakers it says
-        who they are (`speakers`), and of each candidate their measures and gates and its
-        `confusion`.
+        The content of `selection.json`. Where the start is not the Base it holds `start` and
+        `keep_start`, and each candidate `vs_start`; `vs_base` is None where the Base has no scores.
 
     Raises:
         UserError: When candidates were not scored on the same clips by the same evaluator, or
@@ -154,8 +149,10 @@ def select(
         "takes": takes,
         "evaluator": evaluator,
         "inputs": inputs,
-        "asr_floor": _recorded_errors(recordings["real"], params),
-        "codec_floor": _recorded_errors(recordings["codec"], params),
+        **{
+            key: error_rates(recordings[name], params) if recordings[name] else None
+            for key, name in (("asr_floor", "real"), ("codec_floor", "codec"))
+        },
         "scale": None if scale is None else scores.levels(),
         "candidates": [
             {
@@ -302,7 +299,7 @@ def _power(
     names: Sequence[str], scores: SpeakerScores, takes: int, params: SelectParams, start: str
 ) -> Record:
     """Say which difference between two epochs this set of sentences could show."""
-    num_texts = scores.weights.shape[1]
+    num_texts, confidence = scores.weights.shape[1], params.confidence
     record: Record = {
         "se": None,
         "detectable_difference": None,
@@ -314,19 +311,15 @@ def _power(
         return record
     draws = {name: scores.worst(name).draws(scores.weights) for name in names}
     epochs = [name for name in names if name not in (BASE, start)] or list(names)
-    pairs = [(a, b) for i, a in enumerate(epochs) for b in epochs[i + 1 :]] or [(epochs[0], start)]
-    errors = [standard_error(draws[a] - draws[b], num_texts) for a, b in pairs]
-    se = float(np.median(errors))
-    smallest = detectable_difference(se, num_texts, params.confidence)
+    pairs = list(combinations(epochs, 2)) or [(epochs[0], start)]
+    se = float(np.median([standard_error(draws[a] - draws[b], num_texts) for a, b in pairs]))
+    smallest = detectable_difference(se, num_texts, confidence)
     record |= {
         "se": rounded(se),
         "detectable_difference": rounded(smallest),
         "texts_needed": [
-            {
-                "difference": difference,
-                "num_texts": texts_needed(difference, se, num_texts, params.confidence),
-            }
-            for difference in POWER_DIFFERENCES[params.primary]
+            {"difference": gap, "num_texts": texts_needed(gap, se, num_texts, confidence)}
+            for gap in POWER_DIFFERENCES[params.primary]
         ],
     }
     return record | {"text": wording.say("power", record, smallest, takes, params)}
@@ -357,11 +350,9 @@ def _would_decide(
     params: SelectParams,
     start: str,
 ) -> Record | None:
-    """Say how many sentences would show the gain of the candidate that gains most.
+    """Say how many sentences would show (in 80 % of cases) the gain that needs fewest of them.
 
-    Returns:
-        The `candidate`, its `gain` over the start and `num_texts`, with which a gain of this size
-        is shown in 80 % of cases; None where no candidate that fails no gate gains a thousandth.
+    None where no candidate that fails no gate gains a thousandth.
     """
     sign, others = (1.0 if params.primary == "similarity" else -1.0), len(names) - 1
     # As strict as the test that holds for all of them at once.
@@ -380,16 +371,3 @@ def _would_decide(
         return None
     needed, name, gain = min(listed, key=lambda item: item[0])
     return {"candidate": name, "gain": rounded(gain), "num_texts": needed}
-
-
-def _recorded_errors(rows: Sequence[ScoreRow], params: SelectParams) -> Record | None:
-    """Return the error rates of recordings, which no candidate can be expected to beat."""
-    if not rows:
-        return None
-    sample = Sample(rows, params.error_metric, None)
-    weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
-    found: dict[str, Interval] = {
-        name: ratio_interval(getattr(sample, name), weights, len(rows), params.confidence)
-        for name in ("wer", "cer")
-    }
-    return {name: value.as_dict() for name, value in found.items()}

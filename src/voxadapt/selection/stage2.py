@@ -13,12 +13,10 @@ from collections.abc import Sequence
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import SelectParams, Stage2Params
 from voxadapt.core.records import Record
-from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.measures import Sample, error_rates
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.scoring.statistics import (
-    Interval,
     paired_difference,
-    ratio_interval,
     resample_weights,
     rounded,
 )
@@ -35,17 +33,10 @@ def decide_stage2(
 ) -> Record:
     """Decide by the scores of Stage 1 whether the code predictor is to be trained.
 
-    Args:
-        stage1_rows: Rows of the candidate that Stage 1 chose, on the selection split.
-        codec_rows: Rows of the recordings' codec round trip; other splits and sentences that no
-            candidate spoke are left out.
-        params: The rule.
-        select: Error metric, bootstrap and confidence.
-        can: What `measurable` returns: where nothing can be measured the data decide nothing.
-
-    Returns:
-        The JSON-ready content of `decision.json`: `decision` is what the data say, `acts` what is
-        done. Errors and gaps are shares of the reference units.
+    Of the recordings' codec round trip, other splits and sentences that Stage 1's choice did not
+    speak are left out. Where by `can` (see `measurable`) nothing can be measured, the data decide
+    nothing. In the content of `decision.json`, `decision` is what the data say, `acts` what is
+    done; errors and gaps are shares of the reference units.
 
     Raises:
         UserError: When a sentence lacks its codec round trip, or was scored by another evaluator.
@@ -69,13 +60,6 @@ def decide_stage2(
         "never": "skip",
     }[params.mode]
 
-    def errors(sample: Sample) -> Record:
-        intervals: dict[str, Interval] = {
-            name: ratio_interval(getattr(sample, name), weights, len(sample.rows), confidence)
-            for name in ("cer", "wer")
-        }
-        return {name: value.as_dict() for name, value in intervals.items()}
-
     record = {
         "schema": "voxadapt-stage2-decision/1",
         "decision": decision,
@@ -96,10 +80,10 @@ def decide_stage2(
         "stage1": {
             "candidate": candidate,
             "keep_base": candidate == BASE,
-            **errors(ours),
-            "n": len(ours.rows),
+            **error_rates(stage1_rows, select),
+            "n": len(stage1_rows),
         },
-        "codec": {**errors(theirs), "n": len(theirs.rows)},
+        "codec": {**error_rates(codec_rows, select), "n": len(codec_rows)},
         "gap": gap,
         "num_texts": num_texts,
         "num_texts_needed": (
@@ -117,17 +101,11 @@ def _paired(stage1: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> list[Score
     texts = {row.text_id: row.text for row in stage1}
     kept = [row for row in codec if row.text_id in texts]
     fix = "Run the codes stage of the language's recordings again."
-    problems = [
-        Problem(f"text {text_id}", "the codec's round trip of its recording", "none", fix)
-        for text_id in sorted(set(texts) - {row.text_id for row in kept})
-    ]
-    problems += [
-        Problem(
-            f"text {row.text_id}", f"the text {texts[row.text_id]!r}", f"{row.text!r} (stale)", fix
-        )
-        for row in kept
-        if row.text != texts[row.text_id]
-    ]
+    found = [(key, "the codec's round trip of its recording", "none")
+             for key in sorted(texts.keys() - {row.text_id for row in kept})]  # fmt: skip
+    found += [(row.text_id, f"the text {texts[row.text_id]!r}", f"{row.text!r} (stale)")
+              for row in kept if row.text != texts[row.text_id]]  # fmt: skip
+    problems = [Problem(f"text {key}", wanted, there, fix) for key, wanted, there in found]
     if problems:
         raise UserError(problems[:50], "Stage 1 cannot be compared with the codec's round trip.")
     return kept
@@ -143,11 +121,7 @@ def _decide(gap: Record, max_gap: float) -> str:
 
 
 def _texts_needed(gap: Record, max_gap: float) -> int | None:
-    """Estimate with how many sentences the interval would leave the limit on one side.
-
-    Returns:
-        None where no number would do: the gap measured is the limit itself, or has no interval.
-    """
+    """Estimate how many sentences would decide it; None where no number would."""
     distance = rounded(abs(gap["point"] - max_gap))
     if gap["low"] is None or not distance:
         return None

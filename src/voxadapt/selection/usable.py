@@ -14,7 +14,7 @@ from voxadapt.core.params import SelectParams, UsableParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import calibrated
 from voxadapt.scoring.rows import ScoreRow, ranked
-from voxadapt.scoring.speakers import SpeakerScores, rows_of
+from voxadapt.scoring.speakers import SpeakerScores, rows_of, speakers_in
 from voxadapt.scoring.statistics import rounded
 
 STATES = ("ready", "with_care", "not_yet")
@@ -33,16 +33,7 @@ MOSTLY = 0.5
 
 
 def without_verdict(decision: Record, can: Record) -> Record:
-    """Put into a decision whether anything could be measured; where not, it decides nothing.
-
-    Args:
-        decision: What `select` returns.
-        can: What `measurable` returns.
-
-    Returns:
-        The decision with `measurable`; without a choice, and with its reason, where nothing could
-        be measured.
-    """
+    """Put into a decision whether anything could be measured; where not, it decides nothing."""
     decision = decision | {"measurable": can}
     if can["measurable"]:
         return decision
@@ -54,12 +45,7 @@ def without_verdict(decision: Record, can: Record) -> Record:
 
 
 def unconfirmed(record: Record, can: Record | None) -> Record:
-    """Take the verdict from a confirmation where nothing could be measured.
-
-    Args:
-        record: What `confirm` returns.
-        can: `measurable` of the selection; None where it was made without.
-    """
+    """Take the verdict from a confirmation where by the selection nothing could be measured."""
     if can is None or can["measurable"]:
         return record
     return record | {"verdict": "not_measurable", "sentence": can["sentence"]}
@@ -75,13 +61,8 @@ def usable(
 ) -> Record:
     """Judge a model by limits; of several speakers, by the one that comes off worst in each.
 
-    Args:
-        chosen: Rows of the model, of one split.
-        codec: Rows of the codec's round trips, of any split.
-        scale: `similarity.json` as read.
-        can: What `measurable` returns; where nothing can be measured nothing is judged.
-        rule: Error metric, bootstrap, and whether the voice matters (`primary: similarity`).
-        limits: From the parameters.
+    The model's rows are of one split, those of the codec's round trips of any; the voice matters
+    where it is primary.
 
     Returns:
         `state` (`ready`, `with_care`, `not_yet`; `unknown` where nothing can be measured),
@@ -92,16 +73,9 @@ def usable(
     texts = {row.text_id for row in ranked(chosen)}
     recorded = [row for row in ranked(codec) if row.text_id in texts]
     told = can["recogniser"]["heard_as_other_language"]
-    allowed = {
-        "error_above_codec": limits.error_above_codec,
-        "similarity_lost": limits.similarity_lost,
-        "failure_rate": limits.failure_rate,
-        "wrong_language": limits.wrong_language,
-    }
+    allowed = {name: getattr(limits, name) for name in LABELS}
     measures: dict[str, Record] = {}
-    named = sorted({row.speaker for row in chosen if row.speaker is not None})
-    speakers: list[str | None] = [*named] or [None]
-    for speaker in speakers:
+    for speaker in speakers_in(chosen) or (None,):
         rows = ranked(chosen) if speaker is None else rows_of(ranked(chosen), speaker)
         found = _values(rows, recorded, scale, speaker, rule)
         if told is None or told > MOSTLY:
@@ -110,9 +84,7 @@ def usable(
             item = _judged(point, high, allowed[name])
             if speaker is not None:
                 item["speaker"] = speaker
-            before = measures.get(name)
-            if before is None or _rank(item) > _rank(before):
-                measures[name] = item
+            measures[name] = max(measures.get(name, item), item, key=_rank)
     state = max((item["state"] for item in measures.values()), key=STATES.index)
     return {
         "state": state,
