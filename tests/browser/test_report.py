@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ CLIPS_A_SENTENCE = 7  # recording, coded, Base and four epochs
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose texts, transcripts, flags and reasons try to run scripts."""
-    params = make_params(4, title=PAYLOAD, max_grid_sentences=4)
+    params = make_params(4, title=PAYLOAD, max_grid_sentences=6)
     root = write_world(tmp_path_factory.mktemp("report"), params)
     for name in params.candidate_names:
         path = root / paths.SCORES / name / "rows.jsonl"
@@ -39,6 +40,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(browser_page: Any, report: Path) -> Any:
     browser_page.goto(report.resolve().as_uri())
+    browser_page.locator("#listen > summary").click()
     return browser_page
 
 
@@ -128,6 +130,7 @@ def focused(opened: Any) -> tuple[int, str]:
 
 
 def test_arrows_go_from_clip_to_clip_and_from_sentence_to_sentence(opened: Any) -> None:
+    opened.locator("#sample .sentence > summary").nth(1).click()
     opened.locator("#sample .cell:visible").nth(2).focus()
     assert focused(opened) == (0, "base")
     opened.keyboard.press("ArrowRight")
@@ -137,12 +140,33 @@ def test_arrows_go_from_clip_to_clip_and_from_sentence_to_sentence(opened: Any) 
     opened.keyboard.press("ArrowLeft")
     opened.keyboard.press("ArrowUp")
     assert focused(opened) == (0, "base")
-    opened.keyboard.press("Tab")  # into the player, whose own keys then hold
+    opened.keyboard.press("Enter")  # into the player, whose own keys then hold
     assert opened.evaluate("document.activeElement.tagName") == "AUDIO"
     opened.keyboard.press("Escape")
     assert focused(opened) == (0, "base")
-    stops = opened.evaluate("document.querySelectorAll('.cell[tabindex=\"0\"]').length")
-    assert stops == 1
+
+
+def test_all_clips_are_one_stop_for_tab(browser_page: Any, report: Path) -> None:
+    opened = browser_page
+    opened.goto(report.resolve().as_uri())
+    opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    stops = []
+    for _ in range(400):
+        opened.keyboard.press("Tab")
+        stops.append(
+            opened.evaluate(
+                """() => {
+                  const at = document.activeElement;
+                  if (at === document.body) return '';
+                  if (at.matches('a.bar')) return 'bar';
+                  return at.closest('.cell') ? 'clip' : at.tagName;
+                }"""
+            )
+        )
+        if not stops[-1]:
+            break
+    assert stops[-1] == "" and stops.count("clip") == 1 and "bar" not in stops
+    assert stops.count("INPUT") >= 2  # the slider of the differences, and the search
 
 
 def test_filters_show_the_worst_the_changed_and_the_flagged(opened: Any) -> None:
@@ -189,8 +213,12 @@ def test_without_a_script_everything_is_there(browser: Any, report: Path) -> Non
     context = browser.new_context(java_script_enabled=False)
     bare = context.new_page()
     bare.goto(report.resolve().as_uri())
-    assert bare.locator(".tools, button.turn").filter(visible=True).count() == 0
+    bare.locator("#listen > summary").click()
+    needing_it = bare.locator(".tools, button.turn, button.copy, .slider")
+    assert needing_it.filter(visible=True).count() == 0
     assert bare.locator("#sample .sentence").filter(visible=True).count() > 4
+    bare.locator("a.bar").first.click()
+    assert bare.locator(".pair audio").filter(visible=True).count() == 2
     summary = bare.locator("#sample .sentence").nth(3).locator("summary")
     summary.click()
     assert bare.locator("#sample .sentence").nth(3).locator("audio").first.is_visible()
@@ -228,11 +256,137 @@ def test_what_can_be_operated_has_a_name(opened: Any) -> None:
         """() => [...document.querySelectorAll('audio, [role=img], [role=group], [role=region]')]
           .filter((node) => !node.getAttribute('aria-label')).length
           + [...document.querySelectorAll('input, select')].filter((n) => !n.labels.length).length
-          + [...document.querySelectorAll('button, a')].filter((n) => !n.textContent.trim()).length
+          + [...document.querySelectorAll('button, a')]
+              .filter((n) => !(n.textContent.trim() || n.getAttribute('aria-label'))).length
         """
     )
     assert nameless == 0
     assert json.loads(opened.evaluate("JSON.stringify([document.documentElement.lang])")) == ["en"]
+
+
+WIDTHS = (390, 768, 1024, 1440)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_labels_hide_nothing_and_the_choice_stands_beside_the_base(
+    browser_page: Any, report: Path, width: int
+) -> None:
+    browser_page.set_viewport_size({"width": width, "height": 900})
+    browser_page.goto(report.resolve().as_uri())
+    places = browser_page.evaluate(
+        """() => [...document.querySelectorAll('.ladder tr')].map((row) =>
+          [...row.querySelectorAll('th, .track, td.num')].map((cell) => {
+            const range = document.createRange();
+            range.selectNodeContents(cell);
+            const box = (cell.matches('.track') ? cell : range).getBoundingClientRect();
+            return [box.left, box.right, box.top, box.bottom];
+          }))"""
+    )
+    assert len(places) == 10
+    for label, track, value in places:
+        assert label[1] <= track[0] and track[1] <= value[0] and track[1] - track[0] > 60
+    for above, below in pairwise(places):
+        for one, other in zip(above, below, strict=True):
+            same_card = one[0] < other[1] and other[0] < one[1]
+            assert not same_card or one[3] <= other[2] + 1 or other[3] <= one[2] + 1
+    rows = browser_page.evaluate(
+        """() => [...document.querySelectorAll('.cells.trio, .pair.shown .cells')].map((row) =>
+          ['base', 'epoch-2'].map((name) => {
+            const box = row.querySelector(`[data-candidate=${name}]`).getBoundingClientRect();
+            return [box.top, box.left];
+          }))"""
+    )
+    assert len(rows) == 3
+    assert all(base[0] == ours[0] and base[1] < ours[1] for base, ours in rows)
+
+
+def test_headings_go_down_one_level_at_a_time(opened: Any) -> None:
+    opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    levels = opened.evaluate(
+        "[...document.querySelectorAll('h1,h2,h3,h4,h5,h6')].map((h) => Number(h.tagName[1]))"
+    )
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def test_what_scrolls_can_be_focused_and_has_a_name(opened: Any) -> None:
+    opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    opened.set_viewport_size({"width": 390, "height": 800})
+    lost = opened.evaluate(
+        """() => [...document.querySelectorAll('*')]
+          .filter((node) => node.scrollWidth > node.clientWidth + 1
+            && ['auto', 'scroll'].includes(getComputedStyle(node).overflowX))
+          .filter((node) => node.tabIndex !== 0 || !node.getAttribute('aria-label'))
+          .map((node) => node.outerHTML.slice(0, 80))"""
+    )
+    assert lost == []
+
+
+def test_a_command_is_copied_as_it_stands(browser: Any, report: Path) -> None:
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page_ = context.new_page()
+    page_.goto(report.resolve().as_uri())
+    button = page_.locator("button.copy").first
+    code = button.locator("xpath=..").locator("code").inner_text()
+    button.click()
+    until(page_, "document.querySelector('button.copy').textContent === 'Copied'")
+    assert page_.evaluate("getSelection().toString()") == code
+    assert code.startswith("voxadapt say --candidate epoch-2 ")
+    context.close()
+
+
+def test_a_bar_plays_the_base_and_then_the_choice(opened: Any) -> None:
+    bars = opened.locator("a.bar")
+    assert bars.count() == len(TEXTS)
+    bars.first.click()
+    shown = opened.locator(".pair:visible")
+    assert shown.count() == 1 and shown.get_attribute("id") == "pair-1"
+    until(opened, "document.querySelector('.pair.shown .playing')?.dataset.candidate === 'base'")
+    until(opened, "document.querySelector('.pair.shown .playing')?.dataset.candidate === 'epoch-2'")
+    slider = opened.locator(".slider input")
+    slider.focus()
+    opened.keyboard.press("ArrowRight")
+    assert opened.locator(".pair:visible").get_attribute("id") == "pair-2"
+    assert "points" in slider.get_attribute("aria-valuetext")
+
+
+def test_a_link_into_a_closed_part_opens_it(browser_page: Any, report: Path) -> None:
+    browser_page.goto(f"{report.resolve().as_uri()}#gates")
+    until(browser_page, "document.querySelector('#gates').open")
+
+
+def test_nothing_is_cut_on_paper(opened: Any) -> None:
+    opened.evaluate("document.querySelectorAll('details').forEach((d) => { d.open = true; })")
+    opened.set_viewport_size({"width": 703, "height": 1000})  # A4 without its margins
+    opened.emulate_media(media="print")
+    wide = opened.evaluate(
+        """() => [...document.querySelectorAll('table, figure, .cell, pre, p, dl')]
+          .filter((node) => node.getClientRects().length)
+          .filter((node) => node.getBoundingClientRect().right > innerWidth + 1)
+          .map((node) => node.outerHTML.slice(0, 90))"""
+    )
+    assert wide == []
+    cells = opened.evaluate(
+        "[...document.querySelectorAll('#candidates td')].every((n) => n.getClientRects().length)"
+    )
+    assert cells
+
+
+REPORTS = (paths.REPORT, paths.LANGUAGE_REPORT)
+
+
+@pytest.mark.parametrize("report_path", REPORTS, ids=lambda path: path.parent.name)
+def test_the_report_of_the_pipeline_is_five_screens_and_four_pages(
+    browser_page: Any, report_path: Path
+) -> None:
+    path = Path(__file__).parents[2] / report_path
+    if not path.is_file():
+        pytest.skip("no report: `make repro` has not been run here")
+    browser_page.set_viewport_size({"width": 1440, "height": 900})
+    browser_page.goto(path.as_uri())
+    assert browser_page.evaluate("document.documentElement.scrollHeight") <= 5.5 * 900
+    pdf = browser_page.pdf(format="A4")
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 4
 
 
 def test_the_report_of_the_pipeline_is_small_and_quiet(browser_page: Any) -> None:

@@ -104,7 +104,9 @@ def test_the_uncurated_sample_does_not_depend_on_order_and_grows_in_place() -> N
 
 
 def test_numbers_are_written_with_units_and_signs() -> None:
-    assert tables.percent(0.0345) == "3.5 %"
+    assert tables.percent(0.0345) == "3.5\u00a0%"
+    assert tables.percent(-0.0001) == "0.0\u00a0%"
+    assert tables.number(-0.0001, 3, sign=True) == "0.000"
     assert tables.percent(None) == "–"
     value = {"point": -0.0123, "low": -0.03, "high": 0.01, "n": 9}
     assert words(tables.interval(value, share=True, sign=True)) == "−1.2 points (−3.0 to +1.0)"
@@ -113,6 +115,22 @@ def test_numbers_are_written_with_units_and_signs() -> None:
     assert (
         tables.named("epoch-3 beats epoch-12, not epoch-x") == "epoch 3 beats epoch 12, not epoch-x"
     )
+
+
+@pytest.mark.parametrize(
+    ("record", "page"),
+    [
+        ("epoch-6: SIM-resemblyzer +0.235 [+0.226, +0.244], WER -0.082 [-0.145, -0.019].",
+         "Epoch 6: similarity +0.235 (+0.226 to +0.244), WER −8.2 points (−14.5 to −1.9)."),
+        ("its CER 0.599 of 5 %; -0.003 [-0.007, +0.000]; -2.7 points [-5.1, -0.4]",
+         "Its CER 59.9 % of 5 %; −0.003 (−0.007 to 0.000); −2.7 points (−5.1 to −0.4)"),
+        ("max-t at 10-20, stage2-epoch-1", "Max-t at 10-20, epoch 1 of Stage 2"),
+    ],
+)  # fmt: skip
+def test_sentences_of_records_are_written_as_the_page_writes(record: str, page: str) -> None:
+    written = tables.typeset(record)
+    assert words(written) == page
+    assert not re.search(r"\d (%|points)|\d to", written)  # these blanks do not break
 
 
 def test_metrics_row_is_flat_and_short() -> None:
@@ -177,70 +195,49 @@ def test_figures_draw_what_can_be_drawn() -> None:
         assert figures.png(figure)
 
 
-def test_similarity_figure_shows_points_intervals_and_reference_lines(inside: Path) -> None:
+def test_curves_share_the_candidates_and_ring_the_choice(inside: Path) -> None:
     selection = read_json(paths.SELECTION)
-    axes = figures.similarity(selection).axes[0]
-    points = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "o"]
-    assert points == [c["sim"]["point"] for c in selection["candidates"]]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["Base", "1", "2", "3", "4"]
-    words = {text.get_text() for text in axes.texts}
-    assert words == {"ceiling: real recordings", "after the codec", "floor: other voices"}
-
-
-def test_duration_figure_shows_the_band_of_the_gate() -> None:
-    axes = figures.rate(make_selection(make_params(), "epoch-2", "epoch-3")).axes[0]
-    low, high = axes.get_ylim()
-    assert low < 0.8 < 1.25 < high
-    assert {"gate: at most 1.25", "gate: at least 0.8"} <= {t.get_text() for t in axes.texts}
-
-
-def test_trade_off_draws_both_intervals_the_front_and_its_shares() -> None:
-    selection = make_selection(make_params(3), "epoch-2", "epoch-2")
-    for entry, sim, error, front in zip(
-        selection["candidates"], (0.5, 0.6, 0.7, 0.8), (0.2, 0.1, 0.15, 0.3),
-        (False, True, True, True), strict=True,
-    ):  # fmt: skip
-        entry |= {"sim": interval(sim), "wer": interval(error), "pareto": front, "eligible": front}
-    axes = figures.trade_off(selection).axes[0]
-    points = [
-        (line.get_xdata()[0], line.get_ydata()[0])
-        for line in axes.lines
-        if line.get_marker() == "o"
+    names = [c["name"] for c in selection["candidates"]]
+    loss = figures.Panel("held-out loss", {"": {"epoch-1": interval(4.0), "base": interval(None)}})
+    figure = figures.curves([*figures.panels_of(selection), loss], names, "epoch-2", ["epoch-4"])
+    errors, similar, losses = figure.axes
+    assert [label.get_text() for label in losses.get_xticklabels()] == ["Base", "1", "2", "3", "4"]
+    marks = {line.get_xdata()[0]: line for line in similar.lines if line.get_markersize() == 6
+             and line.get_marker() in ("o", "s")}  # fmt: skip
+    assert [marks[x].get_ydata()[0] for x in range(5)] == [
+        c["sim"]["point"] for c in selection["candidates"]
     ]
-    assert points == [(0.5, 20.0), (0.6, 10.0), (0.7, 15.0), (0.8, 30.0)]
-    whiskers = [line for line in axes.lines if len(line.get_xdata()) == 2]
-    assert len(whiskers) == 2 * len(points)
-    (front,) = (line for line in axes.lines if len(line.get_xdata()) > 2)
-    steps = list(zip(front.get_xdata(), front.get_ydata(), strict=True))
-    assert steps[1:-1] == [(0.6, 10.0), (0.6, 15.0), (0.7, 15.0), (0.7, 30.0), (0.8, 30.0)]
-    assert {t.get_text() for t in axes.texts} == {
-        "Base", "Epoch 1, 70 %", "Epoch 2, 70 %", "Epoch 3, 70 %",
-    }  # fmt: skip
+    assert marks[0].get_marker() == "s" and marks[1].get_marker() == "o"
+    assert marks[4].get_markerfacecolor() == figures.LIGHT.card  # a gate was failed
+    for axes in (errors, similar):
+        rings = [line for line in axes.lines if line.get_markersize() == 13]
+        assert [line.get_xdata()[0] for line in rings] == [names.index("epoch-2")]
+    assert not [line for line in losses.lines if line.get_markersize() == 13]
+    assert {text.get_text() for text in similar.texts} == {"recordings", "coded", "other voices"}
 
 
-def test_names_of_neighbouring_points_do_not_overlap() -> None:
-    selection = make_selection(make_params(4), "epoch-2", "epoch-2")
-    for index, entry in enumerate(selection["candidates"]):
-        entry |= {"sim": interval(0.6 + 0.0001 * index), "wer": interval(0.3 + 0.0001 * index)}
-    for theme in (figures.LIGHT, figures.NARROW):
-        figure = figures.trade_off(selection, theme)
-        figure.draw_without_rendering()
-        # Of the words alone: an annotation's own extent includes its line.
-        boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]
-        tops = sorted((box.y0, box.y1) for box in boxes)
-        assert all(above[0] > below[1] - 1 for below, above in pairwise(tops))
+@pytest.mark.parametrize("theme", [figures.LIGHT, figures.NARROW])
+def test_names_of_equal_reference_lines_do_not_overlap(theme: figures.Theme) -> None:
+    selection = make_selection(make_params(), "epoch-2", "epoch-3")
+    selection |= {"scale": {"ceiling": 0.8, "codec_ceiling": 0.8001, "floor": 0.7999}}
+    figure = figures.similarity(selection, theme)
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]
+    tops = sorted((box.y0, box.y1) for box in boxes)
+    assert len(tops) == 3
+    assert all(above[0] > below[1] - 1 for below, above in pairwise(tops))
 
 
 def test_drawings_are_equal_for_equal_figures_and_take_the_colours_of_the_page() -> None:
     selection = make_selection(make_params(), "epoch-2", "epoch-3")
-    drawn = figures.svg(figures.trade_off(selection), "a")
-    assert drawn == figures.svg(figures.trade_off(selection), "a")
+    drawn = figures.svg(figures.similarity(selection), "a")
+    assert drawn == figures.svg(figures.similarity(selection), "a")
     assert drawn.startswith("<svg")
     assert "var(--chosen)" in drawn
     assert set(re.findall(r"#[0-9a-f]{6}", drawn)) <= {"#000000"}
     assert "font-family" not in drawn
     assert "<style" not in drawn
-    assert ">Epoch 2, 70 %<" in drawn
+    assert ">other voices<" in drawn
     names = set(re.findall(r' id="([^"]+)"', drawn))
     assert names
     assert all(name.startswith("a-") for name in names)
@@ -248,8 +245,8 @@ def test_drawings_are_equal_for_equal_figures_and_take_the_colours_of_the_page()
 
 def test_drawings_escape_their_words() -> None:
     payload = "</text><script>alert(1)</script>"
-    values = {payload: {"base": interval(0.2)}}
-    drawn = figures.svg(figures.two_errors(("base",), values, "base"), "a")
+    panel = figures.Panel(payload, {payload: {"base": interval(0.2)}})
+    drawn = figures.svg(figures.curves([panel], ("base",), "base"), "a")
     assert "<script" not in drawn
     assert "&lt;script&gt;" in drawn
 

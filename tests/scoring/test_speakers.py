@@ -223,18 +223,3 @@ def test_scales_together_are_their_mean_with_a_narrower_interval() -> None:
     assert found.ceiling.high == pytest.approx(0.85 + 0.03 / np.sqrt(2))
     assert found.ceiling.n == 20
     assert found.floor.point is None
-
-
-@pytest.mark.parametrize("count", [1, 3, 4])
-def test_the_figure_shows_a_value_and_a_count_in_every_cell(count: int) -> None:
-    from voxadapt.reporting import figures
-
-    table = confusion(together("base", Aria=0.9, Bo=0.8), RULE)
-    for theme in (figures.LIGHT, figures.NARROW):
-        figure = figures.confusion({f"table {n}": table for n in range(count)}, theme)
-        drawn = figures.svg(figure, "x")
-        for row in table["rows"]:
-            for value, near in zip(row["similarity"], row["nearest"], strict=True):
-                assert f"{value['point']:.2f}" in drawn
-                assert f"{near} of {row['n']}" in drawn
-        assert drawn.count("table ") == count

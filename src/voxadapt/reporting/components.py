@@ -27,18 +27,8 @@ from voxadapt.reporting import figures, tables
 from voxadapt.reporting.players import diff_html, read_sound
 from voxadapt.reporting.records import PSEUDO, Records, flatten
 from voxadapt.scoring.rows import GUARDS
-from voxadapt.selection import wording
 
 TEMPLATES = Path(__file__).parent / "templates"
-NUM_WORST_CHOSEN, NUM_WORST_BASE = 6, 3
-NUM_OPEN_SENTENCES = 3
-NUM_EXTREMES = 3  # of each kind
-
-
-def measurable(selection: Record) -> bool:
-    """Tell whether recogniser and reference could measure anything, as far as a record says."""
-    can = selection.get("measurable")
-    return can is None or bool(can["measurable"])
 
 
 @cache
@@ -52,7 +42,7 @@ def environment() -> Environment:
         "point": tables.point,
         "ends": tables.ends,
         "title_of": tables.title,
-        "named": _sentence,
+        "typeset": tables.typeset,
         "spaced": lambda text: str(text).replace("_", " "),
     }
     env.globals |= {"script_of": script, "MEASURES": tables.MEASURES}
@@ -65,71 +55,13 @@ def script(name: str) -> Inline:
     return inline(TEMPLATES / name)
 
 
-def _sentence(text: str) -> str:
-    """Write a record's sentence for readers: candidates named in words, a capital to begin with."""
-    text = tables.named(text)
-    return text[:1].upper() + text[1:]
-
-
-def shared_parts(params: Params, records: Records, seeds: Mapping[str, int]) -> Record:
-    """Return what the templates of both reports are given.
-
-    Args:
-        params: The parameters of the run.
-        records: What the page is about.
-        seeds: What was seeded, and with what.
-    """
-    selection, names = records.selection, records.names
-    chosen, metric = selection["chosen"], selection["rule"]["error_metric"]
-    worst = {chosen: NUM_WORST_CHOSEN}
-    worst.setdefault("base", NUM_WORST_BASE)
-    sentences = grid(
-        records.rows, (*PSEUDO, *names), params.report.max_grid_sentences, metric, chosen
-    )
-    can = selection.get("measurable")
-    return {
-        "params": params,
-        "banner": "" if can is None else can["sentence"],
-        "usable": _usable(records.confirm.get("usable")),
-        "selection": selection,
-        "confirm": records.confirm,
-        "chosen": chosen,
-        "metric": metric,
-        "verdict": wording.VERDICTS[records.confirm["verdict"]],
-        "summaries": records.summaries,
-        "stamp": stamp(params, records),
-        "sentences": sentences,
-        "extremes": extremes(records.rows, chosen, sentences, metric),
-        "num_open": NUM_OPEN_SENTENCES,
-        "worst": worst_clips(records.rows, worst, metric),
-        "flag_counts": flag_counts(records.summaries, names),
-        "digits": digits(records.summaries, names),
-        "sets": guard_sets(records.summaries, names),
-        "planning": records.planning,
-        "audit": audit_facts(records.audit, records.clips),
-        "codes": facts({k: v for k, v in records.codes.items() if not isinstance(v, dict)}),
-        "provenance": provenance(params, records, seeds),
-    }
-
-
-def _usable(record: Record | None) -> Record | None:
-    """Return words, tone and reasons of how good the choice is; None where it was not judged."""
-    if record is None or record["state"] == "unknown":
-        return None
-    opening, _, reasons = record["sentence"].partition(":")
-    return {
-        "words": opening.rstrip("."),
-        "tone": {"ready": "good", "with_care": "unsure", "not_yet": "bad"}[record["state"]],
-        "reasons": reasons.strip(),
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One clip of the listening grid.
 
     Attributes:
         candidate: Whose clip it is.
+        place: Id of the sentence and number of the take, as everywhere.
         uri: The sound as a data URI; None when there is none.
         diff: What was heard, marked against the text.
         error: Capped error of the ranked metric.
@@ -142,6 +74,7 @@ class Cell:
     """
 
     candidate: str
+    place: str
     uri: str | None
     diff: Markup
     error: float | None
@@ -156,13 +89,6 @@ class Cell:
 # --- sentences and numbers ---------------------------------------------------------------------
 
 
-def point_of(confirm: Record, measure: str, side: str) -> str:
-    """Write one side of a measure of `confirm.json`."""
-    value = confirm["measures"][measure][side]["point"]
-    share = tables.MEASURES[measure][1]
-    return tables.percent(value) if share else tables.number(value)
-
-
 def facts(record: Record) -> Record:
     """Return the numbers and words of a record, without lists and the ends of intervals."""
     return {
@@ -170,39 +96,6 @@ def facts(record: Record) -> Record:
         for key, value in flatten(record).items()
         if isinstance(value, str | int | float) and not key.endswith((".low", ".high", "schema"))
     }
-
-
-def on_a_line(
-    marks: Sequence[tuple[str, str, float | None]],
-    write: Callable[[float], str],
-    lower_is_better: bool = False,
-) -> list[Record]:
-    """Place values between the worst of them (0 %) and the best (100 %).
-
-    Args:
-        marks: Kind (a CSS class), label and value; unknown values are left out.
-        write: Writes a value.
-        lower_is_better: For errors.
-
-    Returns:
-        Kind, label, written value and place of each; nothing where fewer than two are known.
-    """
-    known = [(kind, label, value) for kind, label, value in marks if value is not None]
-    if len(known) < 2:
-        return []
-    values = [value for _, _, value in known]
-    low, width = min(values), max(max(values) - min(values), 1e-9)
-    return [
-        {
-            "kind": kind,
-            "label": label,
-            "value": write(value),
-            "at": 100 - 100 * (value - low) / width
-            if lower_is_better
-            else 100 * (value - low) / width,
-        }
-        for kind, label, value in known
-    ]
 
 
 # --- figures -----------------------------------------------------------------------------------
@@ -235,10 +128,12 @@ def draw(figures_of: Mapping[str, Callable[[figures.Theme], Figure]]) -> dict[st
 def make_cell(row: Record | None, candidate: str, metric: str) -> Cell:
     """Make a cell from a score row; without one it says that there is no clip."""
     if row is None:
-        return Cell(candidate, None, Markup(""), None, None, None, (), "no clip of this sentence")
+        note = "no clip of this sentence"
+        return Cell(candidate, "", None, Markup(""), None, None, None, (), note)
     sound = read_sound(row["wav"]) if row["wav"] else None
     return Cell(
         candidate=candidate,
+        place=f"{row['text_id']} · take {row['take'] + 1}",
         uri=sound.uri if sound else None,
         diff=Markup(diff_html(row["text_norm"], row["hyp_norm"])),
         error=tables.error_of(row, metric),
@@ -311,59 +206,6 @@ def grid(
     for text in first_by_hash(texts, limit):
         cells = [make_cell(first[name].get(text), name, metric) for name in columns]
         listed.append(sentence(texts[text], cells, chosen))
-    return listed
-
-
-def extremes(
-    rows: Mapping[str, Sequence[Record]],
-    chosen: str,
-    sample: Sequence[Record],
-    metric: str,
-    limit: int = NUM_EXTREMES,
-) -> list[Record]:
-    """Find what a sample by hash leaves out: the chosen candidate's largest changes, worst, flags.
-
-    Args:
-        rows: Rows by candidate, with those of `base` and, where they exist, of `real`.
-        chosen: Whose clips are looked at.
-        sample: Sentences that are shown anyway; their first takes are left out.
-        metric: `wer` or `cer`.
-        limit: How many of each kind.
-
-    Returns:
-        Sentences with the recording, the Base's clip and the chosen one of the same take.
-    """
-    shown = {item["text"] for item in sample}
-    base = {(row["text_norm"], row["take"]): row for row in rows["base"]}
-    real = {row["text_norm"]: row for row in reversed(rows.get("real", ()))}
-    ours = [row for row in rows[chosen] if not (row["take"] == 0 and row["text"] in shown)]
-    ours.sort(key=lambda row: (row["text_id"], row["take"]))
-    changed = [
-        (tables.error_of(row, metric) - tables.error_of(other, metric), row)
-        for row in ours
-        if chosen != "base" and (other := base.get((row["text_norm"], row["take"]))) is not None
-    ]
-    found: dict[str, list[Record]] = {
-        "most worsened": [
-            row for change, row in sorted(changed, key=lambda item: -item[0]) if change > 0
-        ],
-        "most improved": [
-            row for change, row in sorted(changed, key=lambda item: item[0]) if change < 0
-        ],
-        "among the worst": tables.worst(ours, limit, metric),
-        "flagged": sorted((row for row in ours if row["flags"]), key=lambda r: -len(r["flags"])),
-    }
-    picked: dict[tuple[str, int], tuple[Record, list[str]]] = {}
-    for reason, listed in found.items():
-        for row in listed[:limit]:
-            picked.setdefault((row["text_norm"], row["take"]), (row, []))[1].append(reason)
-    listed = []
-    for key, (row, why) in picked.items():
-        clips: list[tuple[Record | None, str]] = []
-        clips += [(real[key[0]], "real")] if key[0] in real else []
-        clips += [(base.get(key), "base")] if chosen != "base" else []
-        cells = [make_cell(clip, name, metric) for clip, name in [*clips, (row, chosen)]]
-        listed.append(sentence(row["text"], cells, chosen, why) | {"take": row["take"] + 1})
     return listed
 
 

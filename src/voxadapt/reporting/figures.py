@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -21,7 +21,6 @@ if hasattr(Artist, "_update_set_signature_and_docstring"):
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from voxadapt.core import paths
 from voxadapt.core.files import read_json, read_jsonl
@@ -148,116 +147,120 @@ def _colour(name: str, chosen: str, theme: Theme) -> str:
     return theme.chosen if name == chosen else theme.base if name == "base" else theme.other
 
 
-def _word_colour(name: str, chosen: str, theme: Theme) -> str:
-    colour = _colour(name, chosen, theme)
-    return theme.quiet if colour == theme.other else colour  # grey enough to be read
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One measure of all candidates, in a figure of several that share the candidates' axis.
 
-
-def _per_candidate(
-    selection: Record,
-    key: str,
-    label: str,
-    lines: Sequence[tuple[str, float | None, str]],
-    theme: Theme,
-    factor: float = 1.0,
-) -> Plot:
-    """Draw one measure per candidate: points, bands of their intervals, labelled reference lines.
-
-    The Base's interval is drawn across the whole figure: what lies beyond it is a change.
+    Attributes:
+        label: Of the axis.
+        series: Interval by candidate, by the name of what is measured; one or two.
+        lines: Reference levels by name; those that are unknown are left out.
+        factor: What values are multiplied by.
+        zero: Whether the axis begins at 0.
     """
-    figure, axes = _axes(theme)
-    listed, chosen = selection["candidates"], selection["chosen"]
-    for stage in (False, True):
-        _band(
-            axes,
-            [
-                (x, *(factor * c[key][end] for end in ("low", "point", "high")))
-                for x, c in enumerate(listed)
-                if c["name"] != "base"
-                and in_stage2(c["name"]) == stage
-                and c[key]["low"] is not None
-            ],
-            theme,
-        )
-    for x, candidate in enumerate(listed):
-        value = candidate[key]
-        if value["point"] is None:
-            continue
-        colour = _colour(candidate["name"], chosen, theme)
-        if value["low"] is not None:
-            low, high = factor * value["low"], factor * value["high"]
-            axes.plot((x, x), (low, high), color=colour, linewidth=1.6, zorder=3)
-            if candidate["name"] == "base":
-                axes.axhspan(low, high, color=theme.base, alpha=0.14, linewidth=0, zorder=0)
-        _mark(axes, x, factor * value["point"], candidate, chosen, theme, sizes=(6.5, 9))
-    for _, level, style in lines:
-        if level is not None:
-            axes.axhline(factor * level, color=theme.ink, linewidth=0.9, linestyle=style, zorder=2)
-    axes.set_ylabel(label)
-    names = [c["name"] for c in listed]
+
+    label: str
+    series: Mapping[str, Mapping[str, Record]]
+    lines: Mapping[str, float | None] = field(default_factory=dict)
+    factor: float = 1.0
+    zero: bool = False
+
+
+def curves(
+    panels: Sequence[Panel],
+    names: Sequence[str],
+    chosen: str,
+    failed: Collection[str] = (),
+    theme: Theme = LIGHT,
+) -> Plot:
+    """Draw measures of all candidates one below the other, the chosen one ringed in each.
+
+    Args:
+        panels: What is drawn.
+        names: Candidates in order. The Base is a square, an epoch a disc.
+        chosen: The one that is kept.
+        failed: Those that failed a gate; they are hollow.
+        theme: Colours and width.
+    """
+    height_in = 0.55 + 1.55 * len(panels) + (0.7 if len(panels) == 1 else 0.0)
+    figure = Plot(figsize=(theme.width_in, height_in), layout="constrained", facecolor=theme.card)
+    places = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, panel in zip(places, panels, strict=True):
+        _dress(axes, theme)
+        _draw_panel(axes, panel, names, chosen, failed, theme)
+    axes = places[-1]
     axes.set_xticks(range(len(names)), [_tick(name) for name in names])
-    hollow = "; hollow: gated out" if any(not c["eligible"] for c in listed) else ""
-    axes.set_xlabel(f"epoch{_second(names)}{hollow}")
-    for tick, candidate in zip(axes.get_xticklabels(), listed, strict=True):
-        tick.set_color(_word_colour(candidate["name"], chosen, theme))
-        tick.set_fontweight("bold" if candidate["name"] == chosen else "normal")
-    axes.set_xlim(-0.5, len(listed) - 0.5)
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high + 0.08 * (high - low))
-    _name_lines(
-        axes,
-        [(text, factor * level) for text, level, _ in lines if level is not None],
-        [None if c[key]["point"] is None else factor * c[key]["point"] for c in listed],
-        theme,
-    )
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    notes = ["S2: Stage 2"] * any(map(in_stage2, names)) + ["hollow: failed a gate"] * bool(failed)
+    axes.set_xlabel("; ".join(["epoch", *notes]), color=theme.quiet, fontsize=9)
+    for tick, name in zip(axes.get_xticklabels(), names, strict=True):
+        tick.set_color(
+            theme.quiet if name not in ("base", chosen) else _colour(name, chosen, theme)
+        )
+        tick.set_fontweight("bold" if name == chosen else "normal")
     return figure
 
 
-def _mark(
+def _draw_panel(
     axes: Axes,
-    x: float,
-    y: float,
-    candidate: Record,
+    panel: Panel,
+    names: Sequence[str],
     chosen: str,
-    theme: Theme,
-    sizes: tuple[float, float],
-) -> None:
-    """Draw a candidate's point: the chosen one larger, one that failed a gate hollow."""
-    colour = _colour(candidate["name"], chosen, theme)
-    face = colour if candidate["eligible"] else theme.card
-    axes.plot(x, y, "o", color=colour, markersize=sizes[candidate["name"] == chosen],
-              markerfacecolor=face, markeredgewidth=1.6, zorder=4)  # fmt: skip
-
-
-def _band(axes: Axes, points: Sequence[tuple[float, float, float, float]], theme: Theme) -> None:
-    """Join candidates by a line and the ends of their intervals by a band."""
-    if len(points) < 2:
-        return
-    xs, lows, middles, highs = zip(*points, strict=True)
-    axes.fill_between(xs, lows, highs, color=theme.other, alpha=0.22, linewidth=0, zorder=1)
-    axes.plot(xs, middles, color=theme.other, linewidth=1.0, zorder=2)
-
-
-def _name_lines(
-    axes: Axes,
-    lines: Sequence[tuple[str, float]],
-    values: Sequence[float | None],
+    failed: Collection[str],
     theme: Theme,
 ) -> None:
-    """Write the names of horizontal lines where no point is near, and not over one another."""
+    """Draw the series of one panel, then its reference lines, named in the right margin."""
+    several = len(panel.series) > 1
+    for index, (label, values) in enumerate(panel.series.items()):
+        shift = 0.16 * (index - 0.5) if several else 0.0
+        fixed = (theme.chosen, theme.base)[index] if several else None
+        known = {
+            name: {end: panel.factor * value for end, value in values[name].items()
+                   if end in ("point", "low", "high") and value is not None}
+            for name in names if name in values and values[name]["point"] is not None
+        }  # fmt: skip
+        for second in (False, True):  # the epochs of each stage are joined
+            joined = [(names.index(n) + shift, known[n]["point"]) for n in known
+                      if n != "base" and in_stage2(n) == second]  # fmt: skip
+            axes.plot(*zip(*joined, strict=True) if joined else ([], []),
+                      color=fixed or theme.other, linewidth=1.1, alpha=0.6, zorder=2,
+                      linestyle=(0, (4, 2)) if index else "-")  # fmt: skip
+        for name, ends in known.items():
+            x, colour = names.index(name) + shift, fixed or _colour(name, chosen, theme)
+            if "low" in ends:
+                axes.plot((x, x), (ends["low"], ends["high"]), color=colour, linewidth=1.6)
+            axes.plot(
+                x, ends["point"], "D" if index else "s" if name == "base" else "o", color=colour,
+                markersize=6, zorder=4, markeredgewidth=1.5,
+                markerfacecolor=theme.card if name in failed else colour,
+            )  # fmt: skip
+            if name == chosen:
+                axes.plot(x, ends["point"], "o", color=colour, markersize=13, zorder=3,
+                          markerfacecolor="none", markeredgewidth=1.5)  # fmt: skip
+        if several:
+            axes.plot([], [], "D--" if index else "o-", color=fixed, markersize=5, label=label)
+    for level in panel.lines.values():
+        if level is not None:
+            axes.axhline(panel.factor * level, color=theme.ink, linewidth=0.9, linestyle="--",
+                         zorder=1)  # fmt: skip
+    if panel.zero:
+        axes.set_ylim(bottom=min(0.0, -0.02 * axes.get_ylim()[1]))
+    axes.margins(y=0.12)
+    axes.set_ylabel(panel.label)
+    _name_lines(axes, {k: panel.factor * v for k, v in panel.lines.items() if v is not None}, theme)
+    if several:
+        _legend(axes, theme, 2)
+
+
+def _name_lines(axes: Axes, lines: Mapping[str, float], theme: Theme) -> None:
+    """Name reference lines in the right margin, where no point is, none over another."""
     low, high = axes.get_ylim()
-    above = None
-    for text, level in sorted(lines, key=lambda line: -line[1]):
-        room = [1.0 if v is None else abs(v - level) / (high - low) for v in values]
-        third = max(1, len(room) // 3)
-        right = min(room[-third:]) > min(room[:third])
-        tight = above is not None and above - level < 0.07 * (high - low)
-        _note(
-            axes, text, (1.0 if right else 0.0, level), (-2 if right else 2, -3 if tight else 3),
-            ("axes fraction", "data"), ha="right" if right else "left",
-            va="top" if tight else "bottom", fontsize=8.5, color=theme.quiet, zorder=5,
-        )  # fmt: skip
-        above = level
+    apart, above = 0.13 * (high - low), float("inf")
+    for text, level in sorted(lines.items(), key=lambda line: -line[1]):
+        above = min(level, above - apart)
+        axes.annotate(text, (1.0, level), (1.02, above), ("axes fraction", "data"),
+                      ("axes fraction", "data"), va="center", fontsize=8.5, color=theme.quiet,
+                      annotation_clip=False)  # fmt: skip
 
 
 def _tick(name: str) -> str:
@@ -265,102 +268,39 @@ def _tick(name: str) -> str:
     return title(name).removeprefix("Epoch ").replace("Stage 2, epoch ", "S2·")
 
 
-def _second(names: Sequence[str]) -> str:
-    return "; S2: Stage 2" if any(map(in_stage2, names)) else ""
+def panels_of(selection: Record, metric: str | None = None) -> tuple[Panel, Panel]:
+    """Return error and similarity per candidate, with what recordings reach."""
+    metric = metric or selection["rule"]["error_metric"]
+    scale = selection["scale"] or {}
+    values = {key: {c["name"]: c[key] for c in selection["candidates"]} for key in (metric, "sim")}
+    floors = {
+        label: (selection.get(key) or {}).get(metric, {}).get("point")
+        for label, key in (("recordings", "asr_floor"), ("coded", "codec_floor"))
+    }
+    ceilings = {"recordings": scale.get("ceiling"), "coded": scale.get("codec_ceiling"),
+                "other voices": scale.get("floor")}  # fmt: skip
+    return (
+        Panel(f"{metric.upper()}, %", {"": values[metric]}, floors, factor=100.0, zero=True),
+        Panel("similarity", {"": values["sim"]}, ceilings),
+    )
+
+
+def _one_panel(panel: int, selection: Record | None, metric: str | None, theme: Theme) -> Plot:
+    selection = selection or read_json(paths.SELECTION)
+    listed = selection["candidates"]
+    failed = [c["name"] for c in listed if not c["eligible"]]
+    return curves([panels_of(selection, metric)[panel]], [c["name"] for c in listed],
+                  selection["chosen"], failed, theme)  # fmt: skip
 
 
 def similarity(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
     """Draw speaker similarity per candidate between floor and ceiling."""
-    selection = selection or read_json(paths.SELECTION)
-    scale = selection["scale"] or {}
-    lines = [
-        ("ceiling: real recordings", scale.get("ceiling"), "--"),
-        ("after the codec", scale.get("codec_ceiling"), "-."),
-        ("floor: other voices", scale.get("floor"), ":"),
-    ]
-    return _per_candidate(selection, "sim", "similarity (SIM-resemblyzer)", lines, theme)
+    return _one_panel(1, selection, None, theme)
 
 
 def errors(selection: Record | None = None, metric: str = "wer", theme: Theme = LIGHT) -> Plot:
     """Draw word or character error per candidate, with what recordings score as a line."""
-    selection = selection or read_json(paths.SELECTION)
-    lines = [
-        (label, (selection[key] or {}).get(metric, {}).get("point"), style)
-        for key, label, style in (
-            ("codec_floor", "recordings after the codec", "-."),
-            ("asr_floor", "recordings", "--"),
-        )
-    ]
-    figure = _per_candidate(selection, metric, ERRORS[metric], lines, theme, factor=100.0)
-    axes = figure.axes[0]
-    axes.set_ylim(-0.02 * axes.get_ylim()[1], axes.get_ylim()[1])
-    return figure
-
-
-def rate(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
-    """Draw the drift of the speaking rate: spoken / expected duration and the gate's band."""
-    selection = selection or read_json(paths.SELECTION)
-    low, high = selection["rule"]["duration_ratio"]
-    lines = [
-        (f"gate: at most {high:g}", high, ":"),
-        ("", 1.0, "-"),
-        (f"gate: at least {low:g}", low, ":"),
-    ]
-    label = "spoken / expected duration"
-    figure = _per_candidate(selection, "duration_ratio", label, lines, theme)
-    axes = figure.axes[0]
-    bottom, top = axes.get_ylim()
-    margin = 0.12 * (high - low)
-    bottom, top = min(bottom, low - margin), max(top, high + margin)
-    axes.axhspan(high, top, color=theme.ink, alpha=0.06, linewidth=0, zorder=0)
-    axes.axhspan(bottom, low, color=theme.ink, alpha=0.06, linewidth=0, zorder=0)
-    axes.set_ylim(bottom, top)
-    return figure
-
-
-ERRORS = {"wer": "word error rate (%)", "cer": "character error rate (%)"}
-
-
-def trade_off(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
-    """Draw error against similarity with both intervals, and the Pareto front.
-
-    The front joins the candidates that no other beats in both; what lies in the shade is beaten in
-    both. A label's share says how often the candidate is on the front when the sentences are
-    redrawn. Candidates that failed a gate are hollow and have no share.
-    """
-    selection = selection or read_json(paths.SELECTION)
-    metric, chosen = selection["rule"]["error_metric"], selection["chosen"]
-    figure, axes = _axes(theme, height_in=0.3 * theme.width_in + 2.2)
-    axes.grid(axis="x", color=theme.line, linewidth=0.8)
-    listed = [
-        c
-        for c in selection["candidates"]
-        if c["sim"]["point"] is not None and c[metric]["point"] is not None
-    ]
-    for c in listed:
-        colour = _colour(c["name"], chosen, theme)
-        x, y = c["sim"]["point"], 100 * c[metric]["point"]
-        if c["sim"]["low"] is not None:
-            axes.plot((c["sim"]["low"], c["sim"]["high"]), (y, y), color=colour, linewidth=1.3)
-        if c[metric]["low"] is not None:
-            ends = (100 * c[metric]["low"], 100 * c[metric]["high"])
-            axes.plot((x, x), ends, color=colour, linewidth=1.3)
-        _mark(axes, x, y, c, chosen, theme, sizes=(7, 10))
-    second = _second([c["name"] for c in listed])
-    axes.set_xlabel(f"similarity to the voice (right is better{second})")
-    axes.locator_params(axis="x", nbins=6)
-    axes.set_ylabel(f"{ERRORS[metric]}, lower is better")
-    if not listed:
-        return figure
-    left, right = axes.get_xlim()
-    bottom, top = max(0.0, axes.get_ylim()[0]), axes.get_ylim()[1]
-    right += (0.36 if theme.width_in > NARROW.width_in else 0.55) * (right - left)
-    axes.set_xlim(left, right)
-    axes.set_ylim(bottom, top)
-    _name_points(figure, listed, metric, chosen, theme)
-    front = [(c["sim"]["point"], 100 * c[metric]["point"]) for c in listed if c["pareto"]]
-    draw_front(axes, front, theme)
-    return figure
+    return _one_panel(0, selection, metric, theme)
 
 
 def draw_front(axes: Axes, points: Sequence[tuple[float, float]], theme: Theme) -> None:
@@ -378,46 +318,6 @@ def draw_front(axes: Axes, points: Sequence[tuple[float, float]], theme: Theme) 
     ys.append(top)
     axes.plot(xs, ys, color=theme.chosen, linewidth=1.1, linestyle=(0, (4, 3)), zorder=2)
     axes.fill_between(xs, ys, top, color=theme.chosen, alpha=0.06, linewidth=0, zorder=0)
-
-
-def _name_points(
-    figure: Plot, listed: Sequence[Record], metric: str, chosen: str, theme: Theme
-) -> None:
-    """Write names to the right of the points, neighbours' in a column, none over another."""
-    [axes] = figure.axes
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    wide = right - left
-    line_high = 13 * (top - bottom) / (72 * figure.get_figheight() - 50)
-    groups: list[list[Record]] = []
-    for c in sorted(listed, key=lambda c: float(c["sim"]["point"])):
-        if groups and c["sim"]["point"] - groups[-1][-1]["sim"]["point"] < 0.08 * wide:
-            groups[-1].append(c)
-        else:
-            groups.append([c])
-    taken: list[tuple[float, float]] = []
-    for group in groups:
-        column = max(c["sim"]["high"] or c["sim"]["point"] for c in group) + 0.035 * wide
-        for c in sorted(group, key=lambda c: float(c[metric]["point"])):
-            place = 100 * c[metric]["point"]
-            for x, y in sorted(taken, key=lambda at: at[1]):
-                if abs(x - column) < 0.28 * wide and abs(y - place) < line_high:
-                    place = y + line_high
-            taken.append((column, place))
-            share = f", {percent(c['pareto_probability'], 0)}" if c["eligible"] else ""
-            axes.annotate(
-                (_tick(c["name"]) if in_stage2(c["name"]) else title(c["name"])) + share,
-                (c["sim"]["point"], 100 * c[metric]["point"]),
-                xytext=(column, place),
-                textcoords="data",
-                va="center",
-                fontsize=9,
-                fontweight="bold" if c["name"] == chosen else "normal",
-                color=_word_colour(c["name"], chosen, theme),
-                arrowprops={"arrowstyle": "-", "color": theme.other, "linewidth": 0.6,
-                            "shrinkA": 0, "shrinkB": 6},
-                zorder=5,
-            )  # fmt: skip
-    axes.set_ylim(bottom, max(top, max(place for _, place in taken) + line_high))
 
 
 def p_best(selection: Record | None = None, theme: Theme = LIGHT) -> Plot:
@@ -465,65 +365,6 @@ def losses(log: Sequence[dict[str, float | None]] | None = None, theme: Theme = 
     axes.set_xlabel("optimizer step (small numbers: epoch)")
     axes.set_ylabel("loss, nats per token")
     _legend(axes, theme, 2)
-    return figure
-
-
-def confusion(tables: Mapping[str, Record], theme: Theme = LIGHT) -> Plot:
-    """Draw who sounds like whom: rows ask for a speaker, columns are whose recordings it is near.
-
-    Args:
-        tables: What `evaluation.speakers.confusion` returns, by title.
-        theme: Colours and width; on narrow pages the tables stand below one another.
-    """
-    names = list(next(iter(tables.values()))["speakers"])
-    wide = theme.width_in > NARROW.width_in
-    columns = 2 if wide else 1
-    rows = -(-len(tables) // columns)
-    counted, size = len(names) <= 4, min(9.0, 45.0 / len(names))  # what a cell has room for
-    figure = Plot(
-        figsize=(theme.width_in, rows * (0.5 + 0.85 * theme.width_in / columns)),
-        layout="constrained",
-        facecolor=theme.card,
-    )
-    points = [
-        value["point"]
-        for table in tables.values()
-        for row in table["rows"]
-        for value in row["similarity"]
-        if value["point"] is not None
-    ]
-    low, high = min(points, default=0.0), max(points, default=1.0)
-    places = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for axes in places[len(tables) :]:
-        axes.set_axis_off()
-    for number, (axes, (heading, table)) in enumerate(zip(places, tables.items(), strict=False)):
-        _dress(axes, theme)
-        axes.grid(visible=False)
-        axes.spines["bottom"].set_visible(False)
-        for y, row in enumerate(table["rows"]):
-            for x, value in enumerate(row["similarity"]):
-                point = value["point"]
-                share = 0.0 if point is None else (point - low) / max(high - low, 1e-9)
-                axes.add_patch(
-                    Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, linewidth=0,
-                              facecolor=theme.chosen, alpha=round(0.05 + 0.5 * share, 3))
-                )  # fmt: skip
-                axes.text(
-                    x, y - (0.08 if counted else 0.0), "–" if point is None else f"{point:.2f}",
-                    ha="center", va="center", fontsize=size, color=theme.ink,
-                )  # fmt: skip
-                if counted:
-                    axes.text(
-                        x, y + 0.26, f"{row['nearest'][x]} of {row['n']}",
-                        ha="center", va="center", fontsize=6.5, color=theme.ink,
-                    )  # fmt: skip
-        axes.set_xlim(-0.5, len(names) - 0.5)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_aspect("equal")
-        axes.set_title(heading, fontsize=9, color=theme.ink, loc="left")
-        shown = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
-        axes.set_xticks(range(len(names)), shown, fontsize=8)
-        axes.set_yticks(range(len(names)), shown if number % columns == 0 else [], fontsize=8)
     return figure
 
 
@@ -615,60 +456,6 @@ def histogram(
 
 
 # --- a language --------------------------------------------------------------------------------
-
-
-def two_errors(
-    names: Sequence[str],
-    languages: Mapping[str, Mapping[str, Record]],
-    chosen: str,
-    metric: str = "cer",
-    floor: float | None = None,
-    theme: Theme = LIGHT,
-) -> Plot:
-    """Draw the error in the new language and in the source language, candidate by candidate.
-
-    Args:
-        names: Candidates in order.
-        languages: Interval by candidate for each language, the new one first.
-        chosen: Drawn larger.
-        metric: `wer` or `cer`.
-        floor: Error of recordings after the codec in the new language.
-        theme: Colours.
-    """
-    figure, axes = _axes(theme)
-    step = 0.16
-    for index, (label, values) in enumerate(languages.items()):
-        colour = (theme.chosen, theme.base)[index % 2]
-        shift = step * (index - (len(languages) - 1) / 2)
-        for stage in (False, True):
-            line = [
-                (x + shift, 100 * values[name]["point"])
-                for x, name in enumerate(names)
-                if in_stage2(name) == stage and values[name]["point"] is not None
-            ]
-            if line:
-                axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.0, alpha=0.45)
-        for x, name in enumerate(names):
-            value = values[name]
-            if value["point"] is None:
-                continue
-            if value["low"] is not None:
-                ends = (100 * value["low"], 100 * value["high"])
-                axes.plot((x + shift, x + shift), ends, color=colour, linewidth=2.2, zorder=3)
-            axes.plot(x + shift, 100 * value["point"], "o", color=colour, zorder=4,
-                      markersize=9.5 if name == chosen else 6)  # fmt: skip
-        axes.plot([], [], "o-", color=colour, markersize=5, label=label)
-    if floor is not None:
-        axes.axhline(100 * floor, color=theme.ink, linewidth=1.0, linestyle="-.", zorder=2,
-                     label="recordings after the codec")  # fmt: skip
-    axes.set_xticks(range(len(names)), [_tick(name) for name in names])
-    for tick, name in zip(axes.get_xticklabels(), names, strict=True):
-        tick.set_fontweight("bold" if name == chosen else "normal")
-    axes.set_ylabel(ERRORS[metric])
-    axes.set_xlabel(f"epoch (Base: zero-shot{_second(names)})")
-    axes.set_ylim(-0.02 * axes.get_ylim()[1], axes.get_ylim()[1])
-    _legend(axes, theme, 3)
-    return figure
 
 
 def gap(decision: Record | None = None, theme: Theme = LIGHT) -> Plot:

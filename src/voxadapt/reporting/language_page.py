@@ -6,7 +6,8 @@ the Base knew, and how sure all of that is. Everything is read from files that s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from voxadapt.core.files import first_by_hash, read_json, read_jsonl, write_atom
 from voxadapt.core.params import LanguageParams, Params, language_section
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.data.respelling import load_respelling
-from voxadapt.reporting import components, figures, tables
+from voxadapt.reporting import components, decision, figures, tables
 from voxadapt.reporting.players import Html, clip_list
 from voxadapt.reporting.records import (
     LanguageRecords,
@@ -25,6 +26,7 @@ from voxadapt.reporting.records import (
     load_language_records,
     stage_and_epoch,
 )
+from voxadapt.reporting.run_page import write_run_page
 from voxadapt.reporting.tables import NONE, interval, number, percent, title
 from voxadapt.selection import wording
 
@@ -47,6 +49,7 @@ def write_language_report(params: Params, root: str | Path = ".") -> Path:
     """
     path = Path(root) / paths.LANGUAGE_REPORT
     write_atomic(path, build_language_page(params, root))
+    write_run_page(params, path.with_name("run.html"), root, language=True)
     return path
 
 
@@ -63,35 +66,57 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         "synthesis": params.score.seed,
         "bootstrap": language.select.seed,
     }
-    shared = components.shared_parts(params, records, seeds)
-    for key in ("sentences", "extremes"):
-        for item in shared[key]:
-            item["respelling"] = respelling.respell(item["text"])
-    metric = shared["metric"]
+    name = placed(chosen)
+    shared = decision.shared_parts(params, records, seeds, choice1, name, "the reference")
+    for item in (*shared["sentences"], *shared["hear"]):
+        item["respelling"] = respelling.respell(item["text"])
+    metric, source = shared["metric"], spoken(language.source.language)
+    memory, forgotten = remembered(choice1, selection), selection["forgetting"]["metric"]
+    own = [] if chosen == "base" else [("chosen", title(chosen), memory[chosen][forgotten])]
+    third = decision.ladder(
+        f"{source}, which is to stay: {forgotten.upper()}",
+        [("base", "Base", memory["base"][forgotten]), *own],
+        share=True,
+    )
+    if third:
+        note = f"on {selection['forgetting']['num_texts']} sentences that chose"
+        shared["ladders"].append(third | {"note": note})
+    if shared["said"][0][0] != "Measured":
+        shared["said"].insert(2, (source, cost(language, records)))
     template = components.environment().get_template("language.html.j2")
     return template.render(
         shared,
         language=language,
         target=spoken(language.name),
-        source=spoken(language.source.language),
+        source=source,
         choice1=choice1,
         decision=records.decision,
         stage2_ran=records.stage2 is not None,
+        steps2=decision.steps(selection),
         headline=wording.headline(
             records.confirm,
-            f"{placed(selection['chosen'])} for {spoken(language.name)}",
+            f"{name} for {spoken(language.name)}",
             f"Keep the Base: nothing tried is shown to read {spoken(language.name)} better.",
         ),
-        lede=lede(language, records),
+        next_steps=decision.next_steps(
+            records,
+            f"voxadapt language say --candidate {chosen}",
+            "voxadapt language export --output my-language",
+            _longer(language, selection),
+            shared["hear"][0]["text"] if shared["hear"] else "…",
+        ),
         cost=cost(language, records),
         stage2_words=stage2_words(records.decision),
         candidates=[records.candidate(name) for name in records.names],
-        forgetting=remembered(choice1, selection),
+        forgetting=memory,
         forgetting_record=selection["forgetting"],
         forgetting_words=VERDICTS,
-        source_metric=selection["forgetting"]["metric"],
-        marks=_error_marks(records, metric),
-        figures=_figures(language, records),
+        figures=components.draw(
+            {
+                "curves": partial(_curves, language, (choice1, selection), records),
+                "gap": lambda theme: figures.gap(records.decision, theme),
+            }
+        ),
         source_sentences=components.grid(
             records.source_rows,
             candidate_order(("base", choice1["chosen"], chosen)),
@@ -102,7 +127,6 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         source_worst=components.worst_clips(
             records.source_rows, {chosen: NUM_WORST_SOURCE}, metric
         ),
-        names=records.names,
         decision_rows=decision_rows(records.decision),
         sizes=size_rows(records.stage1, records.stage2),
         trained=_trained(records),
@@ -113,6 +137,17 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         text_findings=text_findings(records.texts, records.text_rows),
         text_examples=_examples(records.text_rows),
     )
+
+
+def _longer(language: LanguageParams, selection: Record) -> str:
+    """Return the line of `params.yaml` that trains the stage with the last choice longer."""
+    setting = (selection.get("outlook") or {}).get("setting", "")
+    if setting.endswith("num_epochs"):
+        epochs = language.stage2.num_epochs
+        return f"{setting}: {epochs + max(1, epochs // 2)}"
+    epochs = language.num_epochs + max(1, language.num_epochs // 2)
+    names = ", ".join(f"epoch-{n + 1}" for n in range(epochs))
+    return f"candidates: [base, {names}]  # of language"
 
 
 # --- in words ----------------------------------------------------------------------------------
@@ -129,30 +164,6 @@ def placed(candidate: str) -> str:
         return "the unadapted Base"
     named = tables.named(candidate)
     return named if "Stage" in named else f"{named} of Stage 1"
-
-
-def lede(language: LanguageParams, records: LanguageRecords) -> str:
-    """Say in three sentences what is gained, on unseen sentences, and what it costs."""
-    confirm, selection = records.confirm, records.selection
-    metric = confirm["error_metric"]
-    if not components.measurable(selection):
-        return str(selection["reason"])
-    name = spoken(language.name)
-    count = f"{confirm['num_texts']} unseen sentences"
-    base, ours = (components.point_of(confirm, metric, side) for side in ("base", "chosen"))
-    if selection["keep_base"]:
-        return (
-            f"On {count} of {name} the unadapted Base has {metric.upper()} {base}; on the "
-            "sentences that decide, no candidate passed every gate and did measurably better."
-        )
-    error = confirm["measures"][metric]["difference"]
-    level = round(100 * selection["rule"]["confidence"])
-    return (
-        f"On {count} of {name}, {placed(selection['chosen'])} {wording.clarity(confirm)}: "
-        f"{metric.upper()} {ours} against {base}, a difference of {_points(error['point'])} "
-        f"points ({level} % interval {_points(error['low'])} to {_points(error['high'])}). It "
-        f"{wording.likeness(confirm, 'the reference')}. {cost(language, records)}"
-    )
 
 
 def cost(language: LanguageParams, records: LanguageRecords) -> str:
@@ -233,7 +244,6 @@ def _stages(records: LanguageRecords) -> list[Record]:
     return [
         {
             "title": name,
-            "figure": name if log else None,
             "epochs": tables.train_rows(metrics) if log else [],
             "row": metrics.get("language_row"),
             "facts": components.facts({k: v for k, v in metrics.items() if k != "language_row"}),
@@ -242,58 +252,32 @@ def _stages(records: LanguageRecords) -> list[Record]:
     ]
 
 
-def _error_marks(records: LanguageRecords, metric: str) -> list[Record]:
-    """Place the Base, the chosen model and the recordings on one line, by error."""
-    chosen = records.selection["chosen"]
-    marks = [("base", "Base, unadapted", records.candidate("base")[metric]["point"])]
-    if chosen != "base":
-        marks.append(("chosen", title(chosen), records.candidate(chosen)[metric]["point"]))
-    named = (("codec", "codec", "recordings after the codec"), ("ceiling", "real", "recordings"))
-    marks += [
-        (kind, label, records.summaries[name][metric]["point"])
-        for kind, name, label in named
-        if name in records.summaries
-    ]
-    return components.on_a_line(marks, percent, lower_is_better=True)
-
-
-def _figures(language: LanguageParams, records: LanguageRecords) -> dict[str, components.Drawing]:
-    everyone = records.selection | {
-        "candidates": [records.candidate(name) for name in records.names]
-    }
-    makers: dict[str, Callable[[figures.Theme], figures.Plot]] = {
-        "errors": partial(_curves, language, (records.choice1, records.selection)),
-        "similarity": lambda theme: figures.similarity(everyone, theme),
-        "trade_off": lambda theme: figures.trade_off(records.selection, theme),
-        "rate": lambda theme: figures.rate(everyone, theme),
-        "gap": lambda theme: figures.gap(records.decision, theme),
-        "p_best_1": lambda theme: figures.p_best(records.choice1, theme),
-    }
-    if records.stage2 is not None:
-        makers["p_best_2"] = lambda theme: figures.p_best(records.selection, theme)
-    for name, log in (("Stage 1", records.stage1_log), ("Stage 2", records.stage2_log)):
-        if log:
-            makers[name] = lambda theme, log=log: figures.losses(log, theme)  # type: ignore[misc]
-    return components.draw(makers)
-
-
 def _curves(
-    language: LanguageParams, choices: Sequence[Record], theme: figures.Theme = figures.LIGHT
+    language: LanguageParams,
+    choices: Sequence[Record],
+    records: LanguageRecords | None = None,
+    theme: figures.Theme = figures.LIGHT,
 ) -> figures.Plot:
-    """Draw the error in both languages, candidate by candidate, after one choice or both."""
+    """Draw the error in both languages, and with records of a run all else, per candidate."""
     ranked, memory, last = _ranked(choices), remembered(*choices), choices[-1]
-    metric, floor = last["rule"]["error_metric"], last["codec_floor"]
-    return figures.two_errors(
-        list(ranked),
-        {
-            spoken(language.name): {name: entry[metric] for name, entry in ranked.items()},
-            spoken(language.source.language): {name: memory[name][metric] for name in ranked},
-        },
-        last["chosen"],
-        metric,
-        None if floor is None else floor[metric]["point"],
-        theme,
-    )
+    metric, names = last["rule"]["error_metric"], list(ranked)
+    both = {
+        spoken(language.name): {name: entry[metric] for name, entry in ranked.items()},
+        spoken(language.source.language): {name: memory[name][metric] for name in names},
+    }
+    everyone = last | {"candidates": list(ranked.values())}
+    error, similar = figures.panels_of(everyone)
+    panels = [replace(error, series=both)]
+    if records is not None:
+        stages = (("epoch", records.stage1), ("stage2-epoch", records.stage2 or {"epochs": []}))
+        losses = {
+            f"{prefix}-{epoch['epoch']}": {"point": epoch["heldout"].get("loss")}
+            for prefix, metrics in stages
+            for epoch in metrics["epochs"]
+        }
+        panels += [similar, figures.Panel("held-out loss", {"": losses})] if losses else [similar]
+    failed = [name for name, entry in ranked.items() if not entry["eligible"]]
+    return figures.curves(panels, names, last["chosen"], failed, theme)
 
 
 def text_findings(texts: Record, rows: Sequence[Record]) -> list[Record]:
@@ -434,7 +418,7 @@ def old_arms(arms: Record | None, evaluator: Record) -> list[str]:
     ]
 
 
-def arm_rows(arms: Record | None, evaluator: Record) -> list[dict[str, str]]:
+def arm_rows(arms: Record | None, evaluator: Record) -> list[Record]:
     """Return every answer to what must learn a language, the Base first; empty without arms.
 
     Args:
@@ -457,10 +441,10 @@ def arm_rows(arms: Record | None, evaluator: Record) -> list[dict[str, str]]:
                 "share": percent(share, 2),
                 "delta": size_in_words(arm.get("delta_bytes")),
                 "epoch": title(arm["epoch"]) if "epoch" in arm else NONE,
-                "CER": interval(arm["cer"], share=True),
+                "cer": arm["cer"],
+                "source_cer": arm["source_cer"],
                 "similarity": number(arm["sim"]["point"], 2),
                 "failed": percent(arm["failure_rate"]["point"]),
-                "source CER": interval(arm["source_cer"], share=True),
                 "source": VERDICTS[memory["verdict"]][0] if memory else NONE,
                 "beats the Base": tables.yes_no(arm.get("beats_base")),
                 "minutes": NONE if seconds is None else number(seconds / 60, 1),

@@ -229,7 +229,7 @@ def worst_clips(
     rows = with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, Path())
     items = [
         {
-            "title": f"{row['text_id']}, take {row['take']}",
+            "title": f"{row['text_id']}, take {row['take'] + 1}",
             "html": diff_html(row["text_norm"], row.get("hyp_norm") or ""),
             "note": f"{metric.upper()} {percent(error_of(row, metric))}; "
             + ("no similarity" if row.get("sim") is None else f"similarity {row['sim']:.3f}")

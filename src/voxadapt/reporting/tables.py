@@ -30,15 +30,16 @@ MAX_STATEMENTS = 8
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Write a share as a percentage: 0.0345 becomes `3.5 %`."""
-    return NONE if value is None else f"{100 * value:.{digits}f} %"
+    """Write a share as a percentage with a blank that does not break: 0.0345 becomes `3.5 %`."""
+    return NONE if value is None else f"{number(100 * value, digits)}\u00a0%"
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
     """Write a number with a fixed count of decimals and a true minus sign."""
     if value is None:
         return NONE
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    written = f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+    return written.lstrip("+−") if not float(f"{value:.{digits}f}") else written
 
 
 def point(
@@ -97,6 +98,26 @@ def named(text: str) -> str:
     """Write candidates' names in a sentence as words: `epoch-3` becomes `epoch 3`."""
     text = re.sub(r"\bstage2-epoch-(\d+)\b", r"epoch \1 of Stage 2", text)
     return re.sub(r"\bepoch-(\d+)\b", r"epoch \1", text)
+
+
+def typeset(text: str) -> str:
+    """Write a record's sentence as the pages write: names, minus signs, points, intervals, blanks.
+
+    `epoch-6 …: WER -0.082 [-0.145, -0.019]` becomes `Epoch 6 …: WER −8.2 points (−14.5 to −1.9)`.
+    """
+
+    def points(found: re.Match[str]) -> str:
+        shares = [number(100 * float(value), 1, sign=True) for value in found.groups()[1:]]
+        return f"{found[1]} {shares[0]} points [{shares[1]}, {shares[2]}]"
+
+    text = re.sub(r"\b(WER|CER) (0\.\d{3})\b", lambda m: f"{m[1]} {percent(float(m[2]))}", text)
+    value = r"([+-]\d*\.\d+)"
+    text = re.sub(rf"\b(WER|CER) {value} \[{value}, {value}\]", points, named(text))
+    text = re.sub(r"\[([+−-]?[\d.]+), ([+−-]?[\d.]+)\]", r"(\1 to \2)", text)
+    text = re.sub(r"(?<![\w-])[+-](?=0(?:\.0+)?(?!\.?\d))", "", text)
+    text = re.sub(r"(?<![\w-])-(?=\d)", "−", text.replace("SIM-resemblyzer", "similarity"))
+    text = re.sub(r"(?<=\d) (%|points?\b|to [+−]?\d)", "\u00a0\\1", text)
+    return text[:1].upper() + text[1:]
 
 
 # --- score rows --------------------------------------------------------------------------------

@@ -46,18 +46,27 @@
     });
   }
 
-  // Keys: the clips are one stop for Tab, arrows move between them.
+  // Keys: all clips are one stop for Tab, arrows move between them, Enter goes into the player.
+  document.documentElement.classList.add("scripted");
+  let current = null;
+  const take = (cell) => {
+    if (current) current.tabIndex = -1;
+    current = cell;
+    if (cell) cell.tabIndex = 0;
+  };
   const focus = (cell) => {
-    for (const other of clips) other.tabIndex = other === cell ? 0 : -1;
+    take(cell);
     cell.focus();
     cell.scrollIntoView({ block: "nearest" });
   };
-  for (const [index, cell] of clips.entries()) {
-    cell.tabIndex = index ? -1 : 0;
-    cell.addEventListener("focus", () => {
-      for (const other of clips) other.tabIndex = other === cell ? 0 : -1;
-    });
+  for (const cell of clips) {
+    cell.tabIndex = -1;
+    soundOf(cell).tabIndex = -1;
+    cell.addEventListener("focusin", () => take(cell));
   }
+  const settle = () => { if (!current || !visible(current)) take(clips.find(visible)); };
+  settle();
+  document.addEventListener("toggle", settle, true);
   const beside = (cell, step) => {
     const shown = clips.filter(visible);
     return shown[shown.indexOf(cell) + step];
@@ -80,6 +89,7 @@
       ArrowDown: () => below(cell, 1), ArrowUp: () => below(cell, -1),
     }[event.key];
     if (event.key === " ") playOrPause(soundOf(cell));
+    else if (event.key === "Enter") soundOf(cell).focus();
     else if (!go) return;
     event.preventDefault();
     const next = go?.();
@@ -87,14 +97,61 @@
   });
 
   // All clips of a sentence, one after the other.
+  const playAll = (within) => {
+    for (const sound of queue) sound.pause();
+    queue = all("audio", within).filter(visible);
+    for (const sound of queue) sound.currentTime = 0;
+    queue.shift()?.play();
+  };
   for (const button of all("button.turn")) {
     button.hidden = false;
-    button.addEventListener("click", () => {
-      queue = all("audio", button.closest(".sentence")).filter(visible);
-      for (const sound of queue) sound.currentTime = 0;
-      queue.shift()?.play();
+    button.addEventListener("click", () => playAll(button.closest(".sentence, .pair")));
+  }
+
+  // Sentence by sentence: a bar, or the slider, shows a pair of clips; a bar plays it as well.
+  const bars = all("a.bar");
+  const slider = document.querySelector(".slider input");
+  const show = (index) => {
+    for (const [place, bar] of bars.entries()) {
+      bar.classList.toggle("shown", place === index);
+      document.querySelector(bar.getAttribute("href")).classList.toggle("shown", place === index);
+    }
+    slider.value = index;
+    slider.setAttribute("aria-valuetext", bars[index].getAttribute("aria-label"));
+    settle();
+  };
+  if (bars.length) {
+    slider.max = bars.length - 1;
+    slider.parentElement.hidden = false;
+    slider.addEventListener("input", () => show(Number(slider.value)));
+    for (const [index, bar] of bars.entries()) {
+      bar.tabIndex = -1;
+      bar.addEventListener("click", (event) => {
+        event.preventDefault();
+        show(index);
+        playAll(document.querySelector(bar.getAttribute("href")));
+      });
+    }
+    show(bars.length - 1);
+  }
+
+  // What is to be copied, and links into closed parts.
+  for (const button of all("button.copy")) {
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      const code = button.parentElement.querySelector("code");
+      getSelection().selectAllChildren(code);
+      try { await navigator.clipboard.writeText(code.textContent); } catch { document.execCommand("copy"); }
+      button.textContent = "Copied";
     });
   }
+  const reveal = () => {
+    const part = location.hash && document.getElementById(location.hash.slice(1));
+    for (let node = part; node; node = node.parentElement) if (node.matches("details")) node.open = true;
+    if (part) part.scrollIntoView();
+  };
+  addEventListener("hashchange", reveal);
+  reveal();
 
   // Filters.
   for (const tools of all(".tools")) {
@@ -120,7 +177,7 @@
     const [find, sort, voices] = ["find", "sort", "voices"].map((n) => tools.querySelector(`[name$="${n}"]`));
     const status = tools.querySelector("[role=status]");
 
-    const show = () => {
+    const filter = () => {
       const view = tools.querySelector("input[type=radio]:checked").value;
       const wanted = find.value.trim().toLocaleLowerCase();
       const kept = items.filter((item) => views[view].has(item)
@@ -138,19 +195,19 @@
     for (const radio of all("input[type=radio]", tools)) {
       radio.addEventListener("change", () => {
         sort.value = { worst: "error", change: "change" }[radio.value] ?? "drawn";
-        show();
+        filter();
         if (radio.value !== "all") for (const item of views[radio.value]) item.open = true;
       });
     }
-    find.addEventListener("input", show);
-    sort.addEventListener("change", show);
-    voices.addEventListener("change", show);
+    find.addEventListener("input", filter);
+    sort.addEventListener("change", filter);
+    voices.addEventListener("change", filter);
     tools.querySelector("button.open").addEventListener("click", () => {
       const shown = items.filter((item) => !item.hidden);
       const open = shown.some((item) => !item.open);
       for (const item of shown) item.open = open;
     });
     tools.hidden = false;
-    show();
+    filter();
   }
 })();

@@ -1,0 +1,119 @@
+"""What changed since the last run, and what this one cost: beside the report, not in it.
+
+The report is the same wherever it is made, so that a clone of the repository makes it again bit
+for bit. This page is of one machine and one moment, and is neither committed nor an output.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+from pathlib import Path
+
+import yaml
+
+from voxadapt.core import paths
+from voxadapt.core.files import read_json, write_atomic
+from voxadapt.core.params import Params
+from voxadapt.core.records import Record
+from voxadapt.reporting import components
+from voxadapt.reporting.records import flatten
+
+MAX_COMMITS = 50  # looked through for an earlier table
+
+
+def write_run_page(
+    params: Params, path: Path, root: str | Path = ".", language: bool = False
+) -> None:
+    """Write the page of a speaker's run, or of a language's.
+
+    Args:
+        params: The parameters of the run.
+        path: The page to write.
+        root: Project folder.
+        language: Whose run.
+    """
+    root = Path(root)
+    table = paths.LANGUAGE_EPOCHS_TABLE if language else paths.EPOCHS_TABLE
+    template = components.environment().get_template("run.html.j2")
+    page = template.render(
+        params=params, since=_since(root, table), stages=_stages(root, language), language=language
+    )
+    write_atomic(path, page)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    """Return what git says; nothing where it cannot."""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def _since(root: Path, table: Path) -> Record | None:
+    """Compare the table of epochs and `params.yaml` with the last commit that had another table.
+
+    Returns:
+        `commit`, `rows` (of a candidate, with `now` and `before`) and `params` (changed keys with
+        both values); None without such a commit.
+    """
+    try:
+        now = (root / table).read_text(encoding="utf-8")
+        params = (root / "params.yaml").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    log = _git(root, "log", f"-{MAX_COMMITS}", "--format=%h %cs %s", "--", table.as_posix())
+    for line in log.splitlines():
+        commit = line.partition(" ")[0]
+        before = _git(root, "show", f"{commit}:./{table.as_posix()}")
+        if before and before != now:
+            old, new = (_rows(text) for text in (before, now))
+            then = _flat(_git(root, "show", f"{commit}:./params.yaml"))
+            today = _flat(params)
+            return {
+                "commit": line,
+                "rows": [
+                    {"name": name, "now": new.get(name, {}), "before": old.get(name, {})}
+                    for name in dict.fromkeys([*new, *old])
+                ],
+                "params": [
+                    (key, then.get(key, "–"), today.get(key, "–"))
+                    for key in sorted({*then, *today})
+                    if then.get(key, "–") != today.get(key, "–")
+                ],
+            }
+    return None
+
+
+def _rows(table: str) -> dict[str, dict[str, float | str | None]]:
+    """Read a table of epochs by candidate."""
+    return {
+        row["candidate"]: {
+            "chosen": row.get("chosen"),
+            **{key: float(row[key]) if row.get(key) else None for key in ("wer", "cer", "sim")},
+        }
+        for row in csv.DictReader(io.StringIO(table))
+    }
+
+
+def _flat(text: str) -> Record:
+    """Read parameters with dotted names."""
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return {}
+    return flatten(found) if isinstance(found, dict) else {}
+
+
+def _stages(root: Path, language: bool) -> list[Record]:
+    """Return what each stage's last run took on this machine, in their order."""
+    found = []
+    for file in sorted((root / paths.work_dir() / "seconds").glob("*.json")):
+        number = int(file.stem[:2]) if file.stem[:2].isdigit() else 0
+        if (number >= 8) == language:
+            note = read_json(file)
+            found.append({"name": file.stem[3:].strip("_").replace("_", " "), **note})
+    return found
