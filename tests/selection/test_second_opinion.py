@@ -128,7 +128,7 @@ def test_the_stage_lets_a_second_model_hear_the_finalists(
     from voxadapt.core.files import sha256_file
     from voxadapt.core.params import load_params
     from voxadapt.pipeline.context import open_context
-    from voxadapt.pipeline.finalists import second_opinion
+    from voxadapt.pipeline.finalists import _second_opinion as second_opinion
     from voxadapt.pipeline.tracks import speaker_track
     from voxadapt.scoring.rows import read_scores
     from voxadapt.scoring.score_clips import retranscribe

@@ -10,13 +10,9 @@ from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import check_weights, find_candidate
 from voxadapt.pipeline.context import open_context
-from voxadapt.pipeline.finalists import finalists, second_opinion
+from voxadapt.pipeline.finalists import confirm_choice, finalists
 from voxadapt.pipeline.speak_and_score import score_split
-from voxadapt.pipeline.stored_scores import read_recordings
 from voxadapt.pipeline.tracks import speaker_track
-from voxadapt.scoring.rows import read_scores
-from voxadapt.selection.confirm import confirm
-from voxadapt.selection.usable import unconfirmed, usable
 
 
 @stage("confirm")
@@ -34,20 +30,9 @@ def run(params: Params) -> StageResult:
     check_weights(find_candidate(track, chosen))
     context = open_context(params)
     folders = {name: paths.CONFIRMATION / name for name in finalists(paths.CONFIRMATION, chosen)}
-    rows = {}
     for name, folder in folders.items():
         score_split(track, context, name, "confirmation", folder)
-        rows[name] = read_scores(folder, split="confirmation")
-    record = confirm(
-        rows["base"], rows[chosen], track.rule, scale=track.read_scale(), selection=decision
-    )
-    can = decision["measurable"]
-    record = unconfirmed(record, can)
-    codec = read_recordings(track, "codec")
-    record["usable"] = usable(
-        rows[chosen], codec, track.read_scale(), can, track.rule, params.usable
-    )
-    record["second_asr"] = second_opinion(track, context, rows, folders, chosen)
+    record = confirm_choice(track, context, decision, folders, params.usable)
     record = sealed(
         record,
         "confirm",

@@ -8,13 +8,17 @@ from pathlib import Path
 
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.files import write_atomic
+from voxadapt.core.params import UsableParams
 from voxadapt.core.records import Record
 from voxadapt.pipeline.candidates import BASE
 from voxadapt.pipeline.context import ROOT, Context
+from voxadapt.pipeline.stored_scores import read_recordings
 from voxadapt.pipeline.tracks import Track
-from voxadapt.scoring.rows import SECOND_FILE, ScoreRow, serialise_rows
+from voxadapt.scoring.rows import SECOND_FILE, ScoreRow, read_scores, serialise_rows
 from voxadapt.scoring.score_clips import retranscribe
-from voxadapt.selection.second_opinion import second_opinion as compare
+from voxadapt.selection.confirm import confirm
+from voxadapt.selection.second_opinion import second_opinion
+from voxadapt.selection.usable import unconfirmed, usable
 
 
 def finalists(confirmation: Path, chosen: str) -> list[str]:
@@ -26,25 +30,40 @@ def finalists(confirmation: Path, chosen: str) -> list[str]:
     return wanted
 
 
-def second_opinion(
+def confirm_choice(
+    track: Track,
+    context: Context,
+    decision: Record,
+    folders: Mapping[str, Path],
+    limits: UsableParams,
+) -> Record:
+    """Compare the choice with the Base on rows that chose nothing; say whether it is good enough.
+
+    Args:
+        track: Whose candidates they are.
+        context: Where it runs.
+        decision: The record of the choice.
+        folders: Where each finalist's scores of the confirmation split lie.
+        limits: What is good enough.
+    """
+    rows = {name: read_scores(folder, split="confirmation") for name, folder in folders.items()}
+    chosen, can, scale = rows[decision["chosen"]], decision["measurable"], track.read_scale()
+    record = confirm(rows[BASE], chosen, track.rule, scale=scale, selection=decision)
+    record = unconfirmed(record, can)
+    codec = read_recordings(track, "codec")
+    record["usable"] = usable(chosen, codec, scale, can, track.rule, limits)
+    record["second_asr"] = _second_opinion(track, context, rows, folders, decision["chosen"])
+    return record
+
+
+def _second_opinion(
     track: Track,
     context: Context,
     rows: Mapping[str, list[ScoreRow]],
     folders: Mapping[str, Path],
     chosen: str,
 ) -> Record | None:
-    """Transcribe the finalists' clips with a second recogniser, if the parameters name one.
-
-    Args:
-        track: Whose candidates they are.
-        context: Where it runs.
-        rows: Rows of the Base and the chosen candidate by the first recogniser.
-        folders: Where each candidate's scores lie; the second transcripts are written beside.
-        chosen: The candidate that is kept.
-
-    Returns:
-        What `selection.second_opinion` says; None when `asr.second` is null.
-    """
+    """Transcribe the finalists' clips with a second recogniser, if the parameters name one."""
     if track.asr.second is None:
         for folder in folders.values():
             (folder / SECOND_FILE).unlink(missing_ok=True)
@@ -58,4 +77,4 @@ def second_opinion(
     }
     for name, found in heard.items():
         write_atomic(folders[name] / SECOND_FILE, serialise_rows(found))
-    return compare(rows, heard, track.rule, chosen=chosen)
+    return second_opinion(rows, heard, track.rule, chosen=chosen)

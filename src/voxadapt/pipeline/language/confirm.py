@@ -10,16 +10,12 @@ from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_candidate
 from voxadapt.pipeline.context import open_context
-from voxadapt.pipeline.finalists import finalists, second_opinion
+from voxadapt.pipeline.finalists import confirm_choice, finalists
 from voxadapt.pipeline.language.choosing import read_language_scores
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET
 from voxadapt.pipeline.language.speak_and_score import score_languages
 from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
-from voxadapt.pipeline.stored_scores import read_recordings
 from voxadapt.pipeline.tracks import language_track
-from voxadapt.scoring.rows import read_scores
-from voxadapt.selection.confirm import confirm
-from voxadapt.selection.usable import unconfirmed, usable
 
 
 @stage("language_confirm")
@@ -46,23 +42,13 @@ def run(params: Params) -> StageResult:
     )
     write_json(paths.LANGUAGE_SELECTION, decision)
     context, chosen = open_context(params), decision["chosen"]
-    rows, folders = {}, {}
+    folders = {}
     for name in finalists(paths.LANGUAGE_CONFIRMATION, chosen):
         folder = paths.LANGUAGE_CONFIRMATION / name
         candidate = find_candidate(track, name)
         score_languages(params, context, candidate, "confirmation", folder, with_source=False)
         folders[name] = folder / TARGET
-        rows[name] = read_scores(folders[name], split="confirmation")
-    record = confirm(
-        rows[BASE], rows[chosen], track.rule, scale=track.read_scale(), selection=decision
-    )
-    can = decision["measurable"]
-    record = unconfirmed(record, can)
-    codec = read_recordings(track, "codec")
-    record["usable"] = usable(
-        rows[chosen], codec, track.read_scale(), can, track.rule, params.usable
-    )
-    record["second_asr"] = second_opinion(track, context, rows, folders, chosen)
+    record = confirm_choice(track, context, decision, folders, params.usable)
     record = sealed(
         record,
         "language confirm",
