@@ -22,13 +22,14 @@ from benchmarks.results import table, write_section
 from numpy.typing import NDArray
 from scipy.stats import beta
 
+from voxadapt.asr.voice_prints import Embedder
 from voxadapt.core.params import SelectParams
 from voxadapt.data.audio import read_audio, resample
 from voxadapt.model.load import load_speech_tokenizer
 from voxadapt.scoring.pitch import RATE_HZ, PitchTracker
 from voxadapt.scoring.prosody import compare
 from voxadapt.scoring.rows import ScoreRow
-from voxadapt.scoring.similarity import Embedder, VoiceReference
+from voxadapt.scoring.similarity import VoiceReference
 from voxadapt.scoring.windows import voice_limits
 
 Wave = NDArray[np.float32]

@@ -32,13 +32,13 @@ import torch
 from benchmarks.results import processor, table, verdict, write_section
 
 from voxadapt.asr.transcript import Transcript
+from voxadapt.asr.voice_prints import VoicePrint
 from voxadapt.codec.extract import extract_codes
 from voxadapt.core.executor import LOCAL, Executor, RayData
 from voxadapt.core.params import ExecutorParams, ScoreParams
 from voxadapt.data.manifest import Utterance
 from voxadapt.scoring.rows import EvalClip
 from voxadapt.scoring.score_clips import score_clips
-from voxadapt.scoring.similarity import VoicePrint
 
 RATE_HZ, HOP, NUM_CODEBOOKS = 24_000, 1_920, 16
 FILES, FRAMES = 256, 3  # 0.24 s a clip

@@ -80,6 +80,7 @@ def timed(owner: Any, name: str, spent: dict[str, float], part: str) -> Iterator
 
 def score_candidate(params: Any, folder: Path, spoken: list[Any], number: int) -> dict[str, float]:
     """Score one candidate in the working folder; return the seconds of its parts."""
+    from voxadapt.asr.voice_prints import Embedder
     from voxadapt.asr.whisper import Transcriber
     from voxadapt.generation import decoding
     from voxadapt.generation.synthesis import clone_voice
@@ -90,7 +91,6 @@ def score_candidate(params: Any, folder: Path, spoken: list[Any], number: int) -
     from voxadapt.pipeline.speak_and_score import speak_and_score
     from voxadapt.pipeline.speaking import Speaking
     from voxadapt.pipeline.tracks import speaker_track
-    from voxadapt.scoring.similarity import Embedder
 
     score = params.score.model_copy(update={"seed": number, "takes": NUM_TAKES})
     params = params.model_copy(update={"score": score})
@@ -128,10 +128,11 @@ def start_seconds() -> list[float]:
 
 def measure(data: Path, num_candidates: int) -> tuple[list[dict[str, float]], int]:
     """Score candidates one after another; return their seconds and how many clips each has."""
+    from voxadapt.asr.voice_prints import Embedder
     from voxadapt.core.params import load_params
     from voxadapt.core.paths import SPEAKER
     from voxadapt.data.manifest import Utterance, write_manifest
-    from voxadapt.scoring.similarity import Embedder, build_scale
+    from voxadapt.scoring.similarity import build_scale
 
     params = load_params(Path("profiles/miniature.yaml"))
     torch.set_num_threads(1)

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from benchmarks.results import processor, table, write_section
 
+from voxadapt.asr.voice_prints import MAX_PARTIALS, Embedder, Wave
 from voxadapt.data.audio import read_audio
-from voxadapt.scoring.similarity import MAX_PARTIALS, Embedder, Wave
 
 RATE_HZ = 24_000  # what the model speaks
 NUM_CLIPS = 64

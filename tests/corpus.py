@@ -18,13 +18,15 @@ WORDS = (
 
 
 def speech_like(seconds: float, sample_rate_hz: int = 16000, seed: int = 0) -> np.ndarray:
-    """A buzz in syllables of 0.2 s with pauses between, over a faint hiss: [num_samples]."""
+    """A buzz in syllables of 0.2 s with pauses between, over a faint hiss, that dies away at the
+    end: [num_samples]."""
     rng = np.random.default_rng(seed)
     time_s = np.arange(int(seconds * sample_rate_hz)) / sample_rate_hz
     pitch_hz = 100.0 + 40.0 * rng.random()
     tone = sum(np.sin(2 * np.pi * pitch_hz * k * time_s) / k for k in range(1, 8))
     gate = (np.sin(2 * np.pi * 2.5 * time_s) > -0.3).astype(float)
     smooth = np.convolve(gate, np.hanning(400) / np.hanning(400).sum(), mode="same")
+    smooth *= np.clip((time_s[-1] - time_s - 0.06) / 0.02, 0.0, 1.0)
     hiss = rng.standard_normal(len(time_s)) * 1e-3
     return (0.25 * tone * smooth + hiss).astype(np.float32)
 

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 import fakes
 from sounds import make_voice, make_whisper, write
+from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.codec.extract import decode_codes, extract_codes
 from voxadapt.core.errors import Problem, UserError
@@ -32,7 +33,6 @@ from voxadapt.generation.synthesis import Voice, speak_candidate
 from voxadapt.model.load import load_speech_tokenizer, load_tts
 from voxadapt.scoring.rows import EvalClip, Sentence, serialise_rows
 from voxadapt.scoring.score_clips import score_clips
-from voxadapt.scoring.similarity import Embedder
 
 PROJECT = Path(__file__).parents[2]
 RATE_HZ, HOP = fakes.SAMPLE_RATE_HZ, fakes.HOP

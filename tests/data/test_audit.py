@@ -21,6 +21,7 @@ from voxadapt.data.audit import (
     disagreement,
     write_audit,
 )
+from voxadapt.data.findings import Finding
 from voxadapt.data.manifest import read_manifest, read_raw_manifest
 
 LIMITS = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.2, 30.0), on_error="stop")
@@ -382,3 +383,64 @@ def test_notes_of_the_reader_are_warnings(corpus: tuple[Path, list[dict[str, Any
     path, _ = corpus
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert found_rules(audit(path))["utt000"] == ["format", "format"]
+
+
+def test_a_stranger_and_two_names_of_one_voice_are_told(
+    corpus: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    path, rows = corpus
+    rng = np.random.default_rng(0)
+    voices = np.linalg.qr(rng.normal(size=(256, 2)))[0].T
+    write_rows(path, rows)
+
+    def audited(embeddings: dict[str, int]) -> AuditResult:
+        def embed(clips: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+            made = [voices[embeddings.get(clip.name, 0)] for clip in clips]
+            noise = 0.02 * rng.normal(size=(len(clips), 256))
+            vectors = np.array(made) + noise
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            return vectors.astype(np.float32), np.full(len(clips), 2.0)
+
+        found, problems = read_raw_manifest(path)
+        return audit_corpus(found, LIMITS, SPLIT, path, problems, embed=embed)
+
+    names = [Path(str(row["audio"])).name for row in rows]
+    result = audited({names[3]: 1})
+    flagged = [clip.row.line for clip, finding in result.warnings
+               if finding.rule == "other_voice" and clip]  # fmt: skip
+    assert flagged == [4]
+    assert result.metrics["voices"]["num_other_voice"] == 1
+    assert result.metrics["voices"]["n"] == len(rows)
+    assert json.loads(json.dumps(result.clips[3].as_dict()))["voice_similarity"] < 0.5
+    result = audited({"ref.wav": 1})
+    assert [found.rule for found in result.corpus if "voice" in found.rule] == ["ref_other_voice"]
+
+
+def test_a_clip_that_ends_within_a_sound_is_told(
+    corpus: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    path, rows = corpus
+    clip = path.parent / str(rows[2]["audio"])
+    samples, rate_hz = sf.read(clip)
+    loud = np.flatnonzero(np.abs(samples) > 0.5 * np.abs(samples).max())[-1]
+    sf.write(clip, samples[:loud], rate_hz)
+    other = path.parent / str(rows[5]["audio"])
+    samples, rate_hz = sf.read(other)
+    sounding = np.flatnonzero(np.abs(samples) > 0.02)[-1]
+    faded = samples[:sounding].copy()
+    faded[-rate_hz // 20 :] *= np.linspace(1.0, 0.0, len(faded[-rate_hz // 20 :])) ** 2
+    sf.write(other, faded, rate_hz)
+    assert {line for line, finding in _of_rule(audit(path), "cut_off")} == {3}
+
+    def transcribe(paths: list[Path], texts: list[str]) -> list[str | None]:
+        return [text[:-3] for text in texts]
+
+    found = _of_rule(audit(path, transcribe=transcribe), "cut_off")
+    assert {line for line, finding in found} == {3, 6}
+    assert "the last that is heard" in dict(found)[6].message
+
+
+def _of_rule(result: AuditResult, rule: str) -> list[tuple[int, Finding]]:
+    return [
+        (clip.row.line, found) for clip, found in result.warnings if clip and found.rule == rule
+    ]

@@ -11,6 +11,7 @@ import torch
 
 import fakes
 from sounds import make_voice, make_whisper, write
+from voxadapt.asr.voice_prints import Embedder
 from voxadapt.codec.store import write_codes
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
@@ -24,7 +25,7 @@ from voxadapt.model.checkpoint import export_checkpoint
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds, free_codec_row
 from voxadapt.scoring.rows import EvalClip
-from voxadapt.scoring.similarity import Embedder, build_scale
+from voxadapt.scoring.similarity import build_scale
 
 TEXTS = ("come in please", "it rains today", "who is it", "yes I do")
 

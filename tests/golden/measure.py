@@ -74,8 +74,8 @@ def _sound(exact: dict[str, Any], close: dict[str, Any]) -> None:
     """Decoding, resampling, mel spectrogram, speaker embeddings."""
     from whisper.audio import log_mel_spectrogram
 
+    from voxadapt.asr.voice_prints import Embedder
     from voxadapt.data.audio import read_mono
-    from voxadapt.scoring.similarity import Embedder
 
     clips = [DATA / "speaker" / row["audio"] for row in _rows(3)]
     waves = [read_mono(path, 24000)[0] for path in clips]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import voxadapt
+from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import UserError
 from voxadapt.core.model_folder import resolve_model
@@ -18,7 +19,6 @@ from voxadapt.core.params import load_params
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.voices import read_other_voices
 from voxadapt.model.load import load_speech_tokenizer, load_tts
-from voxadapt.scoring.similarity import Embedder
 
 PROJECT = Path(__file__).parents[2]
 PACKAGE = Path(voxadapt.__file__).parent

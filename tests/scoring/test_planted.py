@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.data.audio import read_audio
 from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.score_clips import score_clips
-from voxadapt.scoring.similarity import Embedder, build_scale
+from voxadapt.scoring.similarity import build_scale
 
 SPEAKER, MALAY = Path("data/speaker"), Path("data/language/malay")
 WHISPER = Path("data/models/whisper/miniature.pt")

@@ -10,13 +10,14 @@ import pytest
 
 from rows import make_system
 from sounds import make_voice, make_whisper, silence, write
+from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.scoring.flags import FLAGS
 from voxadapt.scoring.rows import EvalClip, ScoreRow, read_scores, write_rows
 from voxadapt.scoring.score_clips import score_clips, summarise
-from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoiceReference, build_scale
+from voxadapt.scoring.similarity import SimilarityScale, VoiceReference, build_scale
 
 PARAMS = ScoreParams(min_speech_s=0.5)
 SELECT = SelectParams(num_bootstrap=300)

@@ -14,19 +14,17 @@ import resemblyzer
 from sounds import RATE_HZ, Wave, make_voice, silence, write
 from voxadapt.asr.normalise import Substitutions
 from voxadapt.asr.transcript import Transcript
+from voxadapt.asr.voice_prints import MAX_PARTIALS, Embedder, speech_only
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_file
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.score_clips import score_clips
 from voxadapt.scoring.similarity import (
-    MAX_PARTIALS,
-    Embedder,
     SimilarityScale,
     VoiceReference,
     build_scale,
     fit_rate,
-    speech_only,
 )
 
 RULE = SelectParams(num_bootstrap=300)

@@ -11,7 +11,12 @@ import pytest
 from rows import make_row, make_system
 from voxadapt.core.params import SelectParams
 from voxadapt.scoring.rows import ScoreRow, serialise_rows
-from voxadapt.scoring.similarity import Interval, SimilarityScale, SpeechRate, pooled_scale
+from voxadapt.scoring.similarity import (
+    Interval,
+    SimilarityScale,
+    SpeechRate,
+    pooled_scale,
+)
 from voxadapt.scoring.speakers import Worst, confusion, pool, pooled_sim_id, rows_of
 from voxadapt.scoring.statistics import Ratio, resample_weights
 from voxadapt.selection.confirm import confirm

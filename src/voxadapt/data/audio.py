@@ -20,6 +20,7 @@ from voxadapt.data.containers import content_problem
 
 FRAME_S = 0.025
 HOP_S = 0.010
+END_S = 0.020
 MAX_SNR_DB = 100.0
 MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FLOOR_DB = -100.0  # digital silence
@@ -69,6 +70,7 @@ class Measurements:
         speech_s: Time with speech in it.
         dc_offset: Mean sample value.
         num_bad_samples: NaN or infinite samples; they count as zeros elsewhere.
+        end_db: Level of the last `END_S` against the loud frames (95th percentile).
     """
 
     peak: float
@@ -80,6 +82,7 @@ class Measurements:
     speech_s: float
     dc_offset: float
     num_bad_samples: int
+    end_db: float
 
     def as_dict(self) -> dict[str, float]:
         """Return the fields, rounded to what they are worth."""
@@ -321,6 +324,11 @@ def narrow_band_db(samples: np.ndarray, sample_rate_hz: int) -> float | None:
     return float(10.0 * np.log10(max(high, 1e-12) / max(low, 1e-12)))
 
 
+def _power_db(samples: np.ndarray) -> float:
+    power = float(np.mean(samples.astype(np.float64) ** 2))
+    return float(10.0 * np.log10(max(power, 10.0 ** (FLOOR_DB / 10.0))))
+
+
 def clipped_share(samples: np.ndarray) -> float:
     """Return the share of clipped samples in [num_samples].
 
@@ -367,4 +375,6 @@ def measure(samples: np.ndarray, sample_rate_hz: int) -> Measurements:
         speech_s=float(active.sum()) * HOP_S,
         dc_offset=float(mono.mean(dtype=np.float64)),
         num_bad_samples=bad,
+        end_db=_power_db(mono[-max(1, round(END_S * sample_rate_hz)) :])
+        - float(np.percentile(levels_db, 95.0)),
     )

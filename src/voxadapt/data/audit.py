@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jiwer
 import numpy as np
+from numpy.typing import NDArray
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
@@ -21,6 +22,7 @@ from voxadapt.core.files import sha256_file, write_json, write_jsonl
 from voxadapt.core.params import AuditParams, SplitParams
 from voxadapt.core.progress import Progress
 from voxadapt.core.records import Record
+from voxadapt.data import one_voice
 from voxadapt.data.audio import (
     AudioError,
     AudioInfo,
@@ -34,6 +36,7 @@ from voxadapt.data.audio import (
 )
 from voxadapt.data.findings import Finding, named
 from voxadapt.data.manifest import RawRow, Utterance, line_of, write_manifest
+from voxadapt.data.one_voice import OneVoice
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS, SPLITS, Split, assign_split
 from voxadapt.data.text import (
     dominant_script,
@@ -46,6 +49,8 @@ from voxadapt.data.text import (
 )
 
 MAX_DC_OFFSET = 0.02
+MAX_END_DB = -12.0  # the last 20 ms against the loud frames: louder ones are cut sounds
+MIN_END_SILENCE_S = 0.04
 MIN_SPEECH_S = 0.3  # a clip with less speech than this is empty
 MAX_CHARACTERS_PER_S = 60.0  # nobody speaks faster: text and audio do not belong together
 MAX_SAMPLES = 32_000_000  # of all channels: 40 s in stereo at 384 kHz; more fills the memory
@@ -66,6 +71,8 @@ CONTAINERS = {
 }
 
 Transcribe = Callable[[list[Path], list[str]], Sequence[str | None]]
+#: Unit vectors [N, 256] of clips, zeros where there is no speech, and seconds of speech [N].
+Embed = Callable[[list[Path]], tuple[NDArray[np.float32], NDArray[np.float64]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,7 @@ class AuditedClip:
         characters_per_s: Letters, marks and digits per second of speech.
         hypothesis: What Whisper transcribed; None when it was not asked.
         disagreement: Character error rate of the hypothesis; None when it was not asked.
+        voice_similarity: Cosine to the speaker's other clips; None when it was not measured.
         split: The clip's split.
         findings: Broken rules.
     """
@@ -96,6 +104,7 @@ class AuditedClip:
     characters_per_s: float | None = None
     hypothesis: str | None = None
     disagreement: float | None = None
+    voice_similarity: float | None = None
     findings: tuple[Finding, ...] = ()
 
     def add(self, *findings: Finding) -> AuditedClip:
@@ -121,6 +130,7 @@ class AuditedClip:
             "characters_per_s": _rounded(self.characters_per_s),
             "hypothesis": self.hypothesis,
             "disagreement": _rounded(self.disagreement),
+            "voice_similarity": _rounded(self.voice_similarity),
             **(self.measured.as_dict() if self.measured else {}),
             "findings": [finding.as_dict() for finding in self.findings],
             **({"consent": self.row.consent} if self.row.consent else {}),
@@ -184,6 +194,7 @@ def audit_corpus(
     problems: Sequence[Problem] = (),
     transcribe: Transcribe | None = None,
     max_error: float = 1.0,
+    embed: Embed | None = None,
 ) -> AuditResult:
     """Check a corpus against every rule.
 
@@ -197,6 +208,7 @@ def audit_corpus(
             clip that failed). Only asked once there is no error; None leaves the rule out.
         max_error: Mean character error of the transcripts, from where on the recogniser hears
             nothing of this corpus: that is then the warning, instead of one for every clip.
+        embed: Returns the voice of each clip; None leaves out whether somebody else speaks.
 
     Raises:
         UserError: With every error of the reading and of the audit, in file order; with
@@ -236,6 +248,9 @@ def audit_corpus(
     if transcribe is not None:
         clips, deaf = _check_transcripts(clips, audit, transcribe, max_error)
         corpus += deaf
+    if embed is not None:
+        clips, doubles = _check_voices(clips, embed)
+        corpus += doubles
     utterances = tuple(sorted((_utterance(clip) for clip in clips), key=lambda u: u.id))
     metrics = _metrics(clips, corpus, dominant_script(row.text for row in rows), manifest)
     if dropped:
@@ -310,9 +325,9 @@ def _check_clip(
         clip = replace(clip, info=info).add(*_header_findings(row, info, audit))
         if info.duration_s > 2 * audit.clip_duration_s[1]:
             return clip  # hours of audio are not decoded to say once more that they are too long
-        if (samples := info.num_samples * info.num_channels) > MAX_SAMPLES:
+        if (in_all := info.num_samples * info.num_channels) > MAX_SAMPLES:
             facts = {"channels": info.num_channels, "rate_hz": info.sample_rate_hz}
-            return clip.add(Finding.of("too_large", samples, MAX_SAMPLES, **facts))
+            return clip.add(Finding.of("too_large", in_all, MAX_SAMPLES, **facts))
         samples, rate_hz = decode(row.audio_path)
     except AudioError as error:
         return clip.add(Finding.of("unreadable", found=error))
@@ -388,6 +403,8 @@ def _sound_findings(m: Measurements, pace: float | None, audit: AuditParams) -> 
         yield Finding.of("lead_silence", m.lead_silence_s, audit.max_edge_silence_s)
     if m.trail_silence_s > audit.max_edge_silence_s:
         yield Finding.of("trail_silence", m.trail_silence_s, audit.max_edge_silence_s)
+    if m.end_db > MAX_END_DB:
+        yield Finding.of("cut_off", m.end_db, MAX_END_DB)
     if abs(m.dc_offset) > MAX_DC_OFFSET:
         yield Finding.of("dc_offset", m.dc_offset, MAX_DC_OFFSET)
 
@@ -540,8 +557,58 @@ def _check_transcripts(
             heard = " ".join(hypothesis.split())[:80] or "nothing"
             found = Finding.of("disagreement", error, audit.max_disagreement, heard=heard)
             clip = clip.add(found)
+        if _loses_its_end(clip, fold_text(hypothesis)):
+            heard = " ".join(hypothesis.split())[-40:]
+            clip = clip.add(Finding.of("cut_off.heard", heard=heard))
         checked.append(clip)
     return checked, [Finding.of("recogniser", mean, max_error)] if deaf else []
+
+
+def _loses_its_end(clip: AuditedClip, heard: str) -> bool:
+    """Say whether a clip that ends without silence is heard as its text, but for the end."""
+    m, text, heard = clip.measured, clip.text_norm.replace(" ", ""), heard.replace(" ", "")
+    is_found = any(finding.rule == "cut_off" for finding in clip.findings)
+    ends_early = m is not None and m.trail_silence_s < MIN_END_SILENCE_S and not is_found
+    return ends_early and 0 < len(heard) < len(text) and text.startswith(heard)
+
+
+def _check_voices(
+    clips: list[AuditedClip], embed: Embed
+) -> tuple[list[AuditedClip], list[Finding]]:
+    """Compare each clip and reference with the speaker's clips, and speakers with each other."""
+    refs = {clip.row.speaker or "": clip.row for clip in clips}
+    paths = [clip.row.audio_path for clip in clips] + [row.ref_path for row in refs.values()]
+    embeddings, speech_s = embed(paths)
+    speakers = np.array([clip.row.speaker or "" for clip in clips])
+    checked, findings = list(clips), []
+    voices: dict[str, tuple[NDArray[np.intp], OneVoice]] = {}
+    for number, (name, row) in enumerate(refs.items(), start=len(clips)):
+        enough = speech_s[: len(clips)] >= one_voice.MIN_SPEECH_S
+        members = np.flatnonzero((speakers == name) & enough)
+        voice = one_voice.compare_voices(embeddings[members], speech_s[members])
+        if voice is None:
+            continue
+        voices[name] = members, voice
+        similarity, limit = float(embeddings[number] @ voice.centre), float(voice.limits.max())
+        if speech_s[number] >= one_voice.STEADY_S and similarity < limit:
+            findings.append(Finding.of("ref_other_voice", similarity, limit, name=row.ref_audio))
+    for name, (members, voice) in voices.items():
+        for index, similarity, limit in zip(
+            members, voice.similarity.tolist(), voice.limits.tolist(), strict=True
+        ):
+            clip = replace(checked[index], voice_similarity=round(similarity, 4))
+            if similarity < limit:
+                near = {float(embeddings[index] @ v.centre): o for o, (_, v) in voices.items()}
+                other = near[max(near)]
+                nearest = "" if other == name else f", {max(near):.2f} to the speaker {other}"
+                found = Finding.of("other_voice", round(similarity, 4), limit, nearest=nearest)
+                clip = clip.add(found)
+            checked[index] = clip
+    alike = one_voice.alike({name: voice.centre for name, (_, voice) in voices.items()})
+    return checked, findings + [
+        Finding.of("speakers_alike", cosine, one_voice.ALIKE, first=first, second=second)
+        for first, second, cosine in alike
+    ]
 
 
 def disagreement(reference_norm: str, hypothesis_norm: str) -> float:
@@ -587,10 +654,23 @@ def _metrics(
         "script": script,
         **_reference(clips),
         "transcription": transcription if errors else None,
+        "voices": _voices(clips),
         "consent": {"num_rows": consent.total(), "statements": dict(sorted(consent.items()))},
         "manifest_sha256": sha256_file(manifest),
         **({"speakers": _speakers(clips)} if any(clip.row.speaker for clip in clips) else {}),
     }
+
+
+def _voices(clips: Sequence[AuditedClip]) -> Record | None:
+    """Sum up how like their speaker the clips are; None where it was not measured."""
+    found = [clip.voice_similarity for clip in clips if clip.voice_similarity is not None]
+    rules = Counter(finding.rule for clip in clips for finding in clip.findings)
+    return {
+        "n": len(found),
+        "num_unmeasured": len(clips) - len(found),
+        "median_similarity": round(float(np.median(found)), 4),
+        "num_other_voice": rules["other_voice"],
+    } if found else None  # fmt: skip
 
 
 def _speakers(clips: Sequence[AuditedClip]) -> list[Record]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from voxadapt.core.errors import Problem
 from voxadapt.core.files import read_json
 from voxadapt.core.languages import MODEL_LANGUAGES
 from voxadapt.core.lineage import write_made
 from voxadapt.core.params import Params
 from voxadapt.core.paths import LANGUAGE
+from voxadapt.core.progress import Progress
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.audit import audit_corpus, write_audit
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.pipeline.tracks import Track, speaker_track
+
+EMBEDDED_AT_ONCE = 64  # clips
 
 
 @stage("audit", memory="asr.batch_size")
@@ -93,9 +99,25 @@ def audit_track(params: Params, track: Track, learnt: Sequence[str] = ()) -> Sta
         found = whisper.transcribe_each(clips, texts, languages, context.executor)
         return [transcript.text for transcript in found]
 
+    def embed(clips: Sequence[Path]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        from voxadapt.asr.voice_prints import Embedder
+        from voxadapt.core.device import resolve_device
+
+        embedder = Embedder(str(resolve_device(params.model.device)))
+        progress = Progress("voices", len(clips), "clips")
+        vectors, speech_s = np.zeros((len(clips), 256), np.float32), np.zeros(len(clips))
+        for start in range(0, len(clips), EMBEDDED_AT_ONCE):
+            some = embedder.embed(clips[start : start + EMBEDDED_AT_ONCE])
+            for number, voice in enumerate(some, start=start):
+                speech_s[number] = voice.speech_s
+                if voice.embedding is not None:
+                    vectors[number] = voice.embedding
+            progress.advance(len(some))
+        return vectors, speech_s
+
     limit = track.limits.max_error
     result = audit_corpus(
-        rows, track.audit, track.split, track.data.manifest, problems, transcribe, limit
+        rows, track.audit, track.split, track.data.manifest, problems, transcribe, limit, embed
     )
     corpus = track.corpus
     write_audit(result, corpus.manifest, corpus.clips, corpus.audit_metrics)

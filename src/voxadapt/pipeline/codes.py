@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from voxadapt.asr.voice_prints import Audio
 from voxadapt.codec.extract import SpeechTokenizer, decode_codes, extract_codes
 from voxadapt.codec.store import Codes, write_codes
 from voxadapt.core.errors import Problem, UserError
@@ -39,7 +40,6 @@ from voxadapt.scoring.recogniser import judge
 from voxadapt.scoring.rows import EvalClip, ScoreRow, ranked, slice_of, write_rows
 from voxadapt.scoring.score_clips import summarise
 from voxadapt.scoring.similarity import (
-    Audio,
     MeasuredVoice,
     SimilarityScale,
     build_scale,

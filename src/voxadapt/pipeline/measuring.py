@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.params import AsrParams, ScoreParams
 from voxadapt.pipeline.context import ROOT, Context
 from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.score_clips import score_clips
-from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoiceReference
+from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
 
 
 @dataclass(frozen=True)

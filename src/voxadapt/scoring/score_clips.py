@@ -26,6 +26,7 @@ from voxadapt.asr.normalise import (
     normalise_pair,
 )
 from voxadapt.asr.transcript import Transcript
+from voxadapt.asr.voice_prints import Embedder, VoicePrint, Wave
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor
@@ -40,7 +41,7 @@ from voxadapt.scoring.naturalness import MosPredictor
 from voxadapt.scoring.pitch import Pitch, PitchTracker
 from voxadapt.scoring.prosody import prosody
 from voxadapt.scoring.rows import SLICES, EvalClip, ScoreRow, evaluator_id, ranked, sort_rows
-from voxadapt.scoring.similarity import Embedder, SimilarityScale, VoicePrint, VoiceReference, Wave
+from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
 from voxadapt.scoring.statistics import (
     DIGITS,
     Array,

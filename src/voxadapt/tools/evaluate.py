@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from voxadapt.asr.normalise import metric_for, normalise
+from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core import paths
 from voxadapt.core.device import resolve_device
@@ -42,7 +43,6 @@ from voxadapt.scoring.rows import (
 from voxadapt.scoring.score_clips import NO_REFERENCE, score_clips, summarise
 from voxadapt.scoring.similarity import (
     LABEL,
-    Embedder,
     SimilarityScale,
     VoiceReference,
     build_scale,
