@@ -20,6 +20,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 PAGES = ("your-voice.md", "your-language.md")
+WIDTH = 100  # of the tables that are printed
 STEP = re.compile(
     r"```bash\n(?P<commands>(?!cd ).*?)```\n(?P<printed>\n```text\n.*?```\n)?", re.DOTALL
 )
@@ -60,7 +61,7 @@ def walk(text: str) -> str:
         lines = [line.rstrip() for line in printed.strip().splitlines()]
         return f"```bash\n{found['commands']}```\n\n```text\n" + "\n".join(lines) + "\n```\n"
 
-    before = os.getcwd()
+    before, os.environ["COLUMNS"] = os.getcwd(), str(WIDTH)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("data", "docs", "profiles"):
             (Path(folder) / name).symlink_to(DOCS.parent / name)

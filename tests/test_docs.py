@@ -308,9 +308,54 @@ def test_figures_of_speed_are_those_of_the_benchmarks() -> None:
     assert len(rows) >= 4
     results = read("benchmarks/RESULTS.md")
     for row in rows:
-        text = re.sub(r"\(goal.*?\)", "", row[3])
-        for figure in re.findall(r"\d+\.\d+", text):
+        for figure in re.findall(r"\d+\.\d+", row[2]):
             assert figure in results, f"{row[1].strip()}: {figure}"
+
+
+def test_the_readme_takes_a_minute_and_names_the_miniature_beside_its_figures() -> None:
+    text = read("README.md")
+    assert len(text.split()) <= 700
+    before, _, after = text.partition("<!-- figures")
+    assert "**miniature**" in before.rpartition("\n## ")[2], "named before the figures"
+    block, _, rest = after.partition("<!-- end of figures -->")
+    assert block.count("](docs/examples/") >= 3 and "Base" in block and "## " not in block
+    assert "artifacts/checkpoints/" in rest
+    assert "nobody has measured" in rest.partition("## Real models")[2].partition("\n## ")[0]
+
+
+def readme_script() -> dict[str, Any]:
+    return runpy.run_path(str(DOCS / "make_readme.py"))
+
+
+def test_the_readme_shows_the_run_that_is_here() -> None:
+    records = [PROJECT / "reports" / f"{name}.json" for name in ("selection", "confirm")]
+    if not all(path.is_file() for path in records):
+        pytest.skip("no run is here")
+    selection, confirm = (json.loads(path.read_text(encoding="utf-8")) for path in records)
+    clips = ["recording", confirm["chosen"], "base"]
+    assert all((DOCS / "examples" / f"{clip}.mp3").stat().st_size > 5_000 for clip in clips)
+    block = readme_script()["figures"](selection, confirm, clips)
+    text = read("README.md")
+    assert block.partition("Hear")[0] in text, "run python docs/make_readme.py"
+    assert f"artifacts/checkpoints/{confirm['chosen']}" in text
+
+
+def test_the_example_report_is_small_and_asks_for_nothing() -> None:
+    page = (DOCS / "examples" / "report.html").read_text(encoding="utf-8")
+    assert len(page) < 700_000 and "default-src 'none'" in page
+    assert page.count('src="data:audio/') == 3
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
+
+
+def test_an_example_keeps_the_clips_of_the_first_sentence() -> None:
+    clip = '<audio controls aria-label="{}" src="data:audio/mpeg;base64,QUJD">'
+    picture = '<img alt="" src="data:image/png;base64,QUJD">'
+    labels = ("Recording", "Epoch 2, take 1", "Base", "Epoch 2, take 2")
+    page = f"{picture}</header>{picture}" + "".join(map(clip.format, labels))
+    made, kept = readme_script()["example"](page)
+    assert list(kept) == ["recording", "epoch-2", "base"] and kept["base"] == b"ABC"
+    assert made.count("base64") == 4 and made.endswith('aria-label="Epoch 2, take 2" hidden>')
+    assert made.count(" hidden") == 2, "pictures of the head stay"
 
 
 def test_memory_of_cards_is_what_was_counted() -> None:

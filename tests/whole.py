@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -64,26 +65,31 @@ def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:
     return printed.getvalue()
 
 
-def readme_commands() -> list[list[str]]:
-    """Return the arguments of every `voxadapt` command that the README shows, in its order."""
-    blocks = re.findall(r"```bash\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+def _shown_lines() -> list[str]:
+    """Return every command line of the README and of what it has moved to other pages."""
+    pages = ("README.md", "docs/install.md", "docs/stages.md")
+    text = "\n".join((PROJECT / page).read_text(encoding="utf-8") for page in pages)
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    shown = [line for line in lines if line.startswith("voxadapt ")]
-    return [
-        [quoted or plain for quoted, plain in re.findall(r'"([^"]*)"|(\S+)', line)][1:]
-        for line in shown
-    ]
+    return [line for line in lines if line]
+
+
+def readme_commands() -> list[list[str]]:
+    """Return the arguments of every `voxadapt` command that is shown, in their order.
+
+    `init` makes another project; tests/prepare runs it with the walkthroughs.
+    """
+    commands = [shlex.split(line)[1:] for line in _shown_lines() if line.startswith("voxadapt ")]
+    return [arguments for arguments in commands if arguments[0] != "init"]
 
 
 def other_commands() -> list[str]:
-    """Return the README's commands that are not `voxadapt`'s."""
-    blocks = re.findall(r"```bash\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("voxadapt ")]
+    """Return the commands that are shown and are not `voxadapt`'s."""
+    return [line for line in _shown_lines() if not line.startswith("voxadapt ")]
 
 
 def is_of_language(arguments: list[str]) -> bool:
-    """Say whether a command of the README belongs to the language's path."""
+    """Say whether a command belongs to the language's path."""
     return arguments[0] in ("language", "compare")
 
 

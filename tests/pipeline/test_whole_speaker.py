@@ -128,7 +128,7 @@ def test_the_rest_of_the_readme_is_what_the_makefile_does() -> None:
         elif line.startswith("pip install"):
             assert "constraints.txt" in line or "torch==2.13.0" in line
         else:
-            assert line.split()[0] in ("python3", ".", "dvc", "pytest"), line
+            assert line.split()[0] in ("python3", ".", "cd", "dvc", "pytest"), line
 
 
 def test_an_added_epoch_leaves_the_earlier_checkpoint_alone(project: Path) -> None:
