@@ -56,6 +56,16 @@ def test_a_rule_that_params_could_not_hold_is_refused(found: choice.Choice) -> N
     assert {p.where for p in caught.value.problems} == {"select.confidence", "select.primry"}
 
 
+def test_any_scored_clip_can_be_heard(
+    found: choice.Choice, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda html: shown.append(str(html)))
+    choice.hear_any(found)
+    assert f"candidate: {found.record['chosen']}" in capsys.readouterr().out
+    assert "take 1" in shown[0] and "similarity" in shown[0]
+
+
 def test_sentences_that_speak_for_and_against_can_be_heard(found: choice.Choice) -> None:
     html = choice.telling_sentences(found, "epoch-3", "base", limit=2)
     assert html.count("<audio") == 8 and html.count('class="clip"') == 4

@@ -106,13 +106,13 @@ def test_an_exploring_notebook_begins_with_what_to_change(path: Path) -> None:
 @every_notebook
 def test_names_used_in_notebooks_exist(path: Path) -> None:
     """A renamed function breaks here, in milliseconds, and not at the end of a training run."""
-    from voxadapt.explore import choice, sentence, teacher_forcing
+    from voxadapt.explore import choice, project, sentence, teacher_forcing
     from voxadapt.reporting import figures, players, records, tables
     from voxadapt.reporting import language_page as language
 
     rooms = {"figures": figures, "players": players, "tables": tables, "records": records}
     rooms |= {"language": language, "choice": choice}
-    rooms |= {"sentence": sentence, "teacher_forcing": teacher_forcing}
+    rooms |= {"sentence": sentence, "teacher_forcing": teacher_forcing, "project": project}
     if found := STAGE.search("\n".join(cells(path))):
         rooms[found[2]] = importlib.import_module(f"{found[1]}.{found[2]}")
     for source in cells(path):

@@ -137,6 +137,28 @@ def test_outside_of_a_project_the_lab_says_where_to_go(
         open_lab()
 
 
+def test_the_lab_asks_for_no_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what the server reads, and the schema whose question it answers."""
+    from jupyterlab.labapp import LabApp
+    from jupyterlab_server import settings_utils
+
+    started: list[list[str]] = []
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(tmp_path))
+    monkeypatch.setattr(LabApp, "launch_instance", lambda argv: started.append(argv))
+    open_lab(["--no-browser"])
+    assert "--LabApp.news_url=None" in started[0] and "--no-browser" in started[0]
+    assert os.environ["JUPYTER_CONFIG_PATH"].endswith(f"{os.pathsep}{tmp_path}")
+    overrides, error = settings_utils._get_overrides(str(tmp_path))
+    plugin = "@jupyterlab/apputils-extension"
+    assert not error and overrides[f"{plugin}:notification"]["fetchNews"] == "false"
+    schema = Path(sys.prefix, "share/jupyter/lab/schemas", plugin, "notification.json")
+    if schema.is_file():
+        asked = json.loads(schema.read_text(encoding="utf-8"))["properties"]["fetchNews"]
+        assert asked["default"] == "none" and '"false"' in json.dumps(asked)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="make")
 def test_make_lab_opens_it_and_make_setup_tells_git() -> None:
     command = ["make", "--no-print-directory", "--dry-run", "lab", "VENV=/nowhere/venv"]

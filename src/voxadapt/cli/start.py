@@ -177,7 +177,7 @@ def doctor(
     failed = False
     for check in diagnose(opt.load(params_file), online=online):  # as they are made: some are slow
         said = f"{check.found}. {check.fix}" if check.fix else check.found
-        print_table([(check.status.ljust(4), check.name.ljust(18), said)])
+        print_table([(check.status, check.name, said)], min_widths=(4, 18))
         failed |= check.status == "fail"
     if failed:
         raise typer.Exit(1)

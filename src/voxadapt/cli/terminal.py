@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any, TextIO
 
 #: Control characters, which a terminal obeys, and those that turn the direction of writing.
@@ -14,7 +15,7 @@ CONTROLS = re.compile(
 )
 #: What progress bars of libraries write to go up a line, and nothing else.
 MOVES = re.compile(r"(?:\x1b\[A|\r|\n)*")
-PIPED_WIDTH = 176  # of a table in a file or a pipe
+PIPED_WIDTH = 120  # of a table in a file or a pipe
 COLOURS = {
     "ok": "green", "up to date": "green", "warn": "yellow", "stale": "yellow", "running": "cyan",
     "waits": "dim", "fail": "bold red",
@@ -46,18 +47,28 @@ def width() -> int:
 
 
 def print_table(
-    rows: Sequence[Sequence[str]], headers: Sequence[str] = (), stream: TextIO | None = None
+    rows: Sequence[Sequence[str]],
+    headers: Sequence[str] = (),
+    stream: TextIO | None = None,
+    min_widths: Sequence[int] = (),
 ) -> None:
-    """Print a table that is no wider than the terminal; a known state has its colour there."""
+    """Print a table that is no wider than the terminal; a known state has its colour there.
+
+    Args:
+        rows: Cells of each row.
+        headers: Of the columns; none are shown where there are none.
+        stream: Where to; None: the standard output.
+        min_widths: Of the first columns.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    stream = stream or sys.stdout
-    console = Console(file=getattr(stream, "stream", stream), width=width())
+    out: Any = stream or sys.stdout
+    console = Console(file=out.stream if isinstance(out, Printable) else out, width=width())
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(headers))
-    for header in headers or [""] * max(map(len, rows), default=0):
-        table.add_column(header, overflow="fold")
+    for header, least in zip_longest(headers or [""] * len(rows[0]), min_widths):
+        table.add_column(header, overflow="fold", min_width=least)
     for row in rows:
         cells = (printable(" ".join(cell.split())) for cell in row)
         table.add_row(*(Text(cell, COLOURS.get(cell.partition(":")[0], "")) for cell in cells))

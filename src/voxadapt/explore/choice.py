@@ -20,6 +20,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import Params, SelectParams
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.explore.project import read_decision, require_files
+from voxadapt.explore.selects import Selects
 from voxadapt.reporting.figures import LIGHT, Plot, draw_front, remove_frame
 from voxadapt.reporting.players import Html, clip_list, diff_html
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
@@ -43,21 +44,13 @@ FEWER_BOOTSTRAP = 400  # resamples of each decision on fewer sentences
 
 @dataclass(frozen=True)
 class Choice:
-    """A decision and the rows that it was made from.
+    """A decision and the rows that it was made from."""
 
-    Attributes:
-        record: What `selection.json` holds.
-        rule: The rule that it was made by.
-        rows: Rows by candidate, sentences with digits included.
-        samples: Sums per text by candidate, of the sentences that decide.
-        weights: How often each of T texts is drawn in each of B resamples, `[B, T]`.
-    """
-
-    record: Record
+    record: Record  # what `selection.json` holds
     rule: SelectParams
-    rows: Mapping[str, Sequence[ScoreRow]]
-    samples: Mapping[str, Sample]
-    weights: Array
+    rows: Mapping[str, Sequence[ScoreRow]]  # by candidate, sentences with digits included
+    samples: Mapping[str, Sample]  # sums per text, of the sentences that decide
+    weights: Array  # how often each of T texts is drawn in each of B resamples, [B, T]
 
     @property
     def eligible(self) -> list[str]:
@@ -294,6 +287,31 @@ def telling_sentences(
     return clip_list(items)
 
 
+def hear_any(found: Choice) -> None:
+    """Play any clip that was scored: selects of candidate, utterance and take."""
+    chosen = found.record["chosen"]
+    names = sorted(found.rows, key=lambda name: name != chosen)
+    takes = sorted({row.take for row in found.rows[chosen]})
+
+    def show(candidate: str, utterance: str, take: str) -> Html:
+        [row] = [row for row in found.rows[candidate]
+                 if (row.text_id, row.take) == (utterance, int(take) - 1)]  # fmt: skip
+        folder = paths.SCORES / candidate
+        [clip] = with_wav_paths([row.model_dump()], folder, folder.parents[2])
+        facts = [f"WER {percent(row.wer, 0)}", f"CER {percent(row.cer, 0)}",
+                 f"similarity {number(row.sim)}", *row.flags]  # fmt: skip
+        item = {"title": f"{utterance}, take {take}, {title(candidate)}", "text": row.text,
+                "html": diff_html(row.text_norm, row.hyp_norm), "note": "; ".join(facts),
+                "audio": clip.get("wav")}  # fmt: skip
+        return clip_list([item])
+
+    Selects(
+        candidate=names,
+        utterance=sorted({row.text_id for row in found.rows[chosen]}),
+        take=[str(take + 1) for take in takes],
+    ).draw(show)
+
+
 def _middle(found: Choice, name: str, text_id: str) -> Record:
     """Return the take of a sentence whose similarity is in the middle, with an openable path."""
     takes = [row for row in found.rows[name] if row.text_id == text_id]
@@ -334,13 +352,12 @@ def _changed(rule: SelectParams, change: Record) -> SelectParams:
     try:
         return SelectParams.model_validate(rule.model_dump() | dict(change))
     except ValidationError as error:
-        raise UserError(
-            [
-                Problem("select." + ".".join(map(str, item["loc"])), item["msg"],
-                        repr(item.get("input")), "Change the value.")
-                for item in error.errors()
-            ]
-        ) from None  # fmt: skip
+        problems = [
+            Problem("select." + ".".join(map(str, item["loc"])), item["msg"],
+                    repr(item.get("input")), "Change the value.")
+            for item in error.errors()
+        ]  # fmt: skip
+        raise UserError(problems) from None
 
 
 def _again(found: Choice, rule: SelectParams, rows: Mapping[str, Sequence[ScoreRow]]) -> Record:

@@ -10,6 +10,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
 from voxadapt.core.params import Params
 from voxadapt.core.records import Record
+from voxadapt.explore.selects import Selects
 from voxadapt.pipeline.candidates import check_name, find_checkpoint
 
 CHOSEN, RUNNER_UP = "chosen", "runner-up"
@@ -43,6 +44,12 @@ def read_decision() -> Record:
     require_files({paths.SELECTION: "select"})
     record: Record = read_json(paths.SELECTION)
     return record
+
+
+def select_candidates(params: Params, **first: str) -> Selects:
+    """Return selects of candidates, each with what stands first in it."""
+    known = [CHOSEN, RUNNER_UP, *params.candidate_names]
+    return Selects(**{name: list(dict.fromkeys([value, *known])) for name, value in first.items()})
 
 
 def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
@@ -25,7 +26,8 @@ from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
 from voxadapt.data.audio import read_mono
 from voxadapt.data.manifest import Utterance
-from voxadapt.explore.project import find_candidate, require_files
+from voxadapt.explore.project import CHOSEN, RUNNER_UP, find_candidate, require_files
+from voxadapt.explore.selects import Selects
 from voxadapt.model.forward import embed, predict
 from voxadapt.model.layout import Batch, Layout
 from voxadapt.model.load import load_tts, speaker_vector
@@ -50,33 +52,27 @@ SPAN_COLOURS = {
     "text": "#5b8fc7", "tts_eos": "#e3dfd5", "codec_bos": "#b9c0c7", "frames": "#0b6e63",
     "codec_eos": "#a8322a",
 }  # fmt: skip
+STREAMS = {
+    "role": ("the opening of a turn", ""), "tag": ("padding", "language tag"),
+    "speaker": ("padding", "the voice, one vector"), "tts_bos": ("begin of text", "padding"),
+    "text": ("the text", "padding"), "tts_eos": ("end of text", "padding"),
+    "codec_bos": ("padding", "begin of speech"), "codec_eos": ("padding", "end of speech"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ForcedRecording:
-    """What one candidate predicts for one recording.
-
-    Attributes:
-        utterance: The recording.
-        candidate: Name of the candidate.
-        tokens: The T text tokens as text.
-        layout: Where text and frames lie in the sequence.
-        frames_per_s: Of the codec.
-        codes: `[N, K]`.
-        surprise: Negative log probability of each code, nats, `[N, K]`.
-        p_end: Probability that the talker ends before frame 0, 1, … and after the last, `[N + 1]`.
-        attention: Weight on each text token of the position that predicts each frame,
-            `[A, H, N, T]`.
-    """
+    """What one candidate predicts for one recording."""
 
     utterance: Utterance
     candidate: str
-    tokens: tuple[str, ...]
+    tokens: tuple[str, ...]  # the T text tokens as text
     layout: Layout
     frames_per_s: float
-    codes: NDArray[np.int64]
-    surprise: Array
-    p_end: Array
+    codes: NDArray[np.int64]  # [N, K]
+    surprise: Array  # negative log probability of each code, nats, [N, K]
+    p_end: Array  # that the talker ends before frame 0, 1, … and after the last, [N + 1]
+    #: Weight on each text token of the position that predicts each frame, [A, H, N, T].
     attention: Array
 
     @property
@@ -109,6 +105,17 @@ class ForcedRecording:
             np.argmax(steadiness * on_text.mean(axis=-1)), steadiness.shape
         )
         return int(layer), int(head)
+
+
+def select_recording(params: Params, utterance: str | None, candidate: str) -> Selects:
+    """Return selects of a held-out clip and of a candidate; the values given stand first."""
+    require_files({SPEAKER.manifest: "audit"})
+    rows = speaker_track(params).accepted()
+    first = _utterance(rows, utterance).id
+    held_out = [row.id for row in rows if row.split in HELD_OUT]
+    candidates = [candidate, CHOSEN, RUNNER_UP, *params.candidate_names]
+    return Selects(utterance=list(dict.fromkeys([first, *held_out])),
+                   candidate=list(dict.fromkeys(candidates)))  # fmt: skip
 
 
 def predict_recording(
@@ -234,40 +241,22 @@ def _surprise(logits: Tensor, targets: Tensor) -> Tensor:
 
 def spans(seen: ForcedRecording) -> pandas.DataFrame:
     """List the spans of the sequence: positions, and what lies on each of the two streams."""
-    streams = {
-        "role": ("the opening of a turn", ""),
-        "tag": ("padding", "language tag"),
-        "speaker": ("padding", "the voice, one vector"),
-        "tts_bos": ("begin of text", "padding"),
-        "text": ("the text", "padding"),
-        "tts_eos": ("end of text", "padding"),
-        "codec_bos": ("padding", "begin of speech"),
-        "frames": ("padding", f"{seen.codes.shape[1]} codes a frame, summed"),
-        "codec_eos": ("padding", "end of speech"),
-    }
+    streams = STREAMS | {"frames": ("padding", f"{seen.codes.shape[1]} codes a frame, summed")}
     if seen.layout.streaming:
         streams |= {name: ("the text, then its end, then padding", streams[name][1])
                     for name in ("codec_bos", "frames", "codec_eos")}  # fmt: skip
-    return frame(
-        [
-            {
-                "span": name,
-                "positions": f"{span.start} to {span.stop - 1}",
-                "count": len(span),
-                "text stream": streams[name][0],
-                "codec stream": streams[name][1],
-            }
-            for name, span in seen.layout.spans.items()
-        ],
-        "span",
-    )
+    rows = [
+        {"span": name, "positions": f"{span.start} to {span.stop - 1}", "count": len(span),
+         "text stream": streams[name][0], "codec stream": streams[name][1]}
+        for name, span in seen.layout.spans.items()
+    ]  # fmt: skip
+    return frame(rows, "span")
 
 
 def sequence(seen: ForcedRecording) -> Plot:
     """Draw the sequence position by position: the text stream above the codec stream."""
     layout = seen.layout
-    figure = Plot(figsize=(WIDTH_IN, 2.5), layout="constrained", facecolor=LIGHT.card)
-    axes = figure.subplots()
+    figure, axes = _new_axes(2.5)
     for name, span in layout.spans.items():
         for y, used in ((1, _has_text(layout, span)), (0, _has_codec(layout, span, name))):
             axes.barh(
@@ -287,7 +276,6 @@ def sequence(seen: ForcedRecording) -> Plot:
     axes.set_ylim(-1.1, 3.6)
     axes.set_xlim(0, len(layout))
     axes.set_xlabel("position in the sequence", fontsize=9)
-    remove_frame(axes, LIGHT, label_size=8)
     return figure
 
 
@@ -336,23 +324,18 @@ def timeline(seen: ForcedRecording) -> Plot:
 
 def end_probabilities(*several: ForcedRecording) -> Plot:
     """Draw the probability of the end over time for several candidates and one recording."""
-    figure = Plot(figsize=(WIDTH_IN, 2.8), layout="constrained", facecolor=LIGHT.card)
-    axes = figure.subplots()
+    figure, axes = _new_axes(2.8)
     colours = (LIGHT.base, LIGHT.chosen, LIGHT.other, LIGHT.ink)
     for index, seen in enumerate(several):
         axes.semilogy(
-            seen.edges_s,
-            np.maximum(seen.p_end, 1e-9),
-            color=colours[index % len(colours)],
-            linewidth=1.6,
-            label=title(seen.candidate),
-        )
+            seen.edges_s, np.maximum(seen.p_end, 1e-9), color=colours[index % len(colours)],
+            linewidth=1.6, label=title(seen.candidate),
+        )  # fmt: skip
     axes.axvline(several[0].edges_s[-1], color=LIGHT.quiet, linewidth=0.9, linestyle=":")
     axes.set_ylim(1e-9, 2.0)
     axes.set_xlabel("time, s (dotted: end of the recording)", fontsize=9)
     axes.set_ylabel("P(end)", fontsize=9)
     axes.legend(frameon=False, fontsize=8.5, labelcolor=LIGHT.ink)
-    remove_frame(axes, LIGHT, label_size=8)
     return figure
 
 
@@ -373,9 +356,7 @@ def attention(seen: ForcedRecording, layer: int | None = None, head: int | None 
     weights = seen.attention[layer].mean(axis=0) if head is None else seen.attention[layer, head]
     share = float(weights.sum(axis=-1).mean())
     weights = weights / np.maximum(weights.sum(axis=-1, keepdims=True), 1e-12)
-    height = 1.3 + 0.17 * len(seen.tokens)
-    figure = Plot(figsize=(WIDTH_IN, height), layout="constrained", facecolor=LIGHT.card)
-    axes = figure.subplots()
+    figure, axes = _new_axes(1.3 + 0.17 * len(seen.tokens))
     rows = np.arange(len(seen.tokens) + 1) - 0.5
     axes.pcolormesh(seen.edges_s, rows, weights.T, cmap="magma", vmin=0.0, vmax=1.0)
     axes.set_yticks(range(len(seen.tokens)), map(_shown, seen.tokens))
@@ -387,7 +368,6 @@ def attention(seen: ForcedRecording, layer: int | None = None, head: int | None 
         "is on the text",
         fontsize=9, color=LIGHT.quiet, loc="left",
     )  # fmt: skip
-    remove_frame(axes, LIGHT, label_size=8)
     return figure
 
 
@@ -412,6 +392,13 @@ def surprise_table(*several: ForcedRecording) -> pandas.DataFrame:
         ],
         "candidate",
     )
+
+
+def _new_axes(height_in: float) -> tuple[Plot, Axes]:
+    figure = Plot(figsize=(WIDTH_IN, height_in), layout="constrained", facecolor=LIGHT.card)
+    axes = figure.subplots()
+    remove_frame(axes, LIGHT, label_size=8)
+    return figure, axes
 
 
 def _shown(token: str) -> str:

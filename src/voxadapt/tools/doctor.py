@@ -43,16 +43,9 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One part of the machine.
+    """One part of the machine: what was found, and what to do about it."""
 
-    Attributes:
-        status: ok; warn (works, but read it); fail (something will not run).
-        found: What is there.
-        fix: What to do; empty when there is nothing to do.
-        name: The part.
-    """
-
-    status: Literal["ok", "warn", "fail"]
+    status: Literal["ok", "warn", "fail"]  # warn: it works, but read it
     found: str
     fix: str = ""
     name: str = ""

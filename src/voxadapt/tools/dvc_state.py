@@ -16,18 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """DVC's stages, in its own order.
+    """DVC's stages, in its own order."""
 
-    Attributes:
-        before: Direct predecessors of each stage; `data.dvc`, which restores data, is one too. A
-            frozen stage has none: DVC runs it for nothing before it.
-        pages: Page that each stage writes; stages without one are missing.
-        changed: Why stages run again whatever the others do. That something differs which a
-            changed stage before it writes again is no such reason: it may come out as it was.
-    """
-
+    #: Direct predecessors, `data.dvc` among them; a frozen stage has none.
     before: dict[str, tuple[str, ...]]
-    pages: dict[str, str]
+    pages: dict[str, str]  # that stages write
+    #: Why stages run again whatever the others do. That something differs which a changed stage
+    #: before it writes again is no such reason: it may come out as it was.
     changed: dict[str, tuple[str, ...]]
 
 
@@ -55,21 +50,16 @@ def read_pipeline() -> Pipeline:
             answers: dict[str, list[object]] = {}
             for stage in stages:
                 answers |= stage.status(check_updates=True)
-    except NotDvcRepoError:
-        raise UserError(
-            Problem(str(Path.cwd()), "a DVC project", "no .dvc folder",
-                    "Change to the project's folder, or make one: voxadapt new.")
-        ) from None  # fmt: skip
-    except LockError:
-        raise UserError(
-            Problem(".dvc/tmp/lock", "no other DVC process at this moment",
-                    "one holds the project", "Ask again in a few seconds.")
-        ) from None  # fmt: skip
-    except DvcException as error:
-        raise UserError(
-            Problem("dvc.yaml", "a pipeline that DVC can read", " ".join(str(error).split()),
-                    "Mend the file, or restore it from git.")
-        ) from None  # fmt: skip
+    except (DvcException, LockError) as error:
+        where, found = "dvc.yaml", " ".join(str(error).split())
+        expected, fix = "a pipeline that DVC can read", "Mend the file, or restore it from git."
+        if isinstance(error, NotDvcRepoError):
+            where, expected, found = str(Path.cwd()), "a DVC project", "no .dvc folder"
+            fix = "Change to the project's folder, or make one: voxadapt new."
+        elif isinstance(error, LockError):
+            where, expected = ".dvc/tmp/lock", "no other DVC process at this moment"
+            found, fix = "one holds the project", "Ask again in a few seconds."
+        raise UserError(Problem(where, expected, found, fix)) from None
     pages = {
         name: path
         for name, written in outs.items()

@@ -8,6 +8,7 @@ editors save outputs; for these there is a filter of git, which cleans what git 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from voxadapt.tools.notebook import NOTEBOOKS
 from voxadapt.tools.notebook_cleaner import clean_content
 
 FILTER = "voxadapt-notebook"  # as .gitattributes names it
+SETTINGS = Path(__file__).parent / "lab_settings"  # defaults of JupyterLab's settings
 
 
 def open_lab(arguments: Sequence[str] = ()) -> None:
@@ -40,6 +42,9 @@ def open_lab(arguments: Sequence[str] = ()) -> None:
         )  # fmt: skip
     from jupyterlab.labapp import LabApp
 
+    # The page asks whether it may fetch news, unless a setting has answered before.
+    settings = os.environ.get("JUPYTER_CONFIG_PATH")
+    os.environ["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [str(SETTINGS), settings]))
     print(set_up_filter(root), flush=True)
     LabApp.launch_instance(
         argv=[

@@ -49,7 +49,7 @@ from voxadapt.tools.sizes import (
     num_positions,
     text_rows,
 )  # fmt: skip
-from voxadapt.tools.status import UP_TO_DATE, StageStatus, explain, status, summary
+from voxadapt.tools.status import UP_TO_DATE, StageStatus, status, summary
 
 #: The codec of the released models, counted from the stock class.
 RELEASED_CODEC = Codec(num_bytes=1_005_260_804, encoder_width=64, decoder_width=96)
@@ -79,11 +79,12 @@ class Stage:
 
     @property
     def state(self) -> str:
-        """Where it stands, in words."""
+        """Where it stands, in a word or two; `voxadapt status` says why."""
         if not self.runs or not self.to_run:
             return UP_TO_DATE if self.runs else "-"
-        why = explain(self.to_run[0], 1)
-        return f"{len(self.to_run)} of {len(self.runs)} {why}" if len(self.runs) > 1 else why
+        state = self.to_run[0].state
+        several = len(self.runs) > 1
+        return f"{state}: {len(self.to_run)} of {len(self.runs)}" if several else state
 
 
 @dataclass(frozen=True)
@@ -358,7 +359,7 @@ def rows(plan: Plan) -> list[tuple[str, ...]]:
     """Return the plan's table, `COLUMNS` without its header."""
     found: list[tuple[str, ...]] = []
     for stage in plan.stages:
-        parts = sorted(stage.memory.parts.items(), key=lambda item: -item[1])
+        parts = sorted(stage.memory.parts.items(), key=lambda item: -item[1])[:3]
         shown = ", ".join(f"{name} {value / GB:.1f}" for name, value in parts if value >= 0.05 * GB)
         when = format_duration(stage.seconds) if stage.seconds else "-"
         found.append((stage.name, f"{stage.memory.total / GB:.1f} GB", shown, when, stage.state))
@@ -370,6 +371,8 @@ def notes(plan: Plan) -> list[str]:
     lines = summary(plan.found) if plan.found else []
     if any(stage.seconds is None and stage.to_run for stage in plan.stages):
         lines.append("A stage that has not run here yet says how long it takes when it has begun.")
+    if plan.found and any(stage.to_run for stage in plan.stages):
+        lines.append("Why a stage runs: voxadapt status.")
     for stage in plan.stages:
         if stage.memory.total > plan.capacity:
             hears = "windows" in stage.memory.parts

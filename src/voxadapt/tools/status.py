@@ -22,22 +22,13 @@ UP_TO_DATE, STALE, WAITS, RUNNING = "up to date", "stale", "waits", "running"
 
 @dataclass(frozen=True)
 class StageStatus:
-    """Where one stage stands.
+    """Where one stage stands."""
 
-    Attributes:
-        name: As `dvc repro` takes it.
-        state: `up to date`; `stale`: it runs; `waits`: it runs if a stage before it gives another
-            result; `running`.
-        reasons: What has changed or is missing, or the stages that it waits for.
-        seconds: What it will take; None where it has not run here yet.
-        source: Where that is from: `last time`, or the name of a stage like it.
-    """
-
-    name: str
-    state: str
-    reasons: tuple[str, ...] = ()
-    seconds: float | None = None
-    source: str = ""
+    name: str  # as `dvc repro` takes it
+    state: str  # one that waits runs if a stage before it gives another result
+    reasons: tuple[str, ...] = ()  # what has changed or is missing, or the stages it waits for
+    seconds: float | None = None  # what it will take; None where it has not run here yet
+    source: str = ""  # of the seconds: `last time`, or the name of a stage like it
 
 
 def status(pipeline: Pipeline) -> list[StageStatus]:
@@ -63,10 +54,10 @@ def status(pipeline: Pipeline) -> list[StageStatus]:
 
 def explain(stage: StageStatus, num_reasons: int = 3) -> str:
     """Say in words where a stage stands."""
-    reasons = list(stage.reasons[:num_reasons])
-    if len(stage.reasons) > num_reasons:
-        reasons.append(f"{len(stage.reasons) - num_reasons} more")
-    why = ", ".join(reasons)
+    alike = all(reason.endswith(" changed") for reason in stage.reasons)
+    reasons = [reason.removesuffix(" changed") if alike else reason for reason in stage.reasons]
+    more = [f"{len(reasons) - num_reasons} more"] if len(reasons) > num_reasons else []
+    why = ", ".join([*reasons[:num_reasons], *more]) + (" changed" if alike and reasons else "")
     if stage.state == WAITS:
         return f"waits for {why}"
     return f"{stage.state}: {why}" if why else stage.state
