@@ -32,23 +32,23 @@ def figures(selection: dict[str, Any], confirm: dict[str, Any], clips: list[str]
     chosen, measures = confirm["chosen"], confirm["measures"]
     name = chosen.replace("epoch-", "epoch ")
     metric = confirm["error_metric"]
-    scale, coded = selection["scale"], selection["codec_floor"]
+    above = confirm["usable"]["measures"]["error_above_codec"]["value"]
+    coded = measures[metric]["chosen"]["point"] - above
     rows = [
         ("similarity to the voice", *(f"{measures['sim'][who]['point']:.2f}" for who in WHO),
-         f"{scale['codec_ceiling']:.2f}"),
+         f"{selection['scale']['codec_ceiling']:.2f}"),
         (f"{'word' if metric == 'wer' else 'character'} error rate",
          *(f"{100 * measures[metric][who]['point']:.0f} %" for who in WHO),
-         f"{100 * coded[metric]['point']:.0f} %"),
+         f"{100 * coded:.0f} %"),
     ]  # fmt: skip
     heard = [f"[{clip.replace('-', ' ')}](docs/examples/{clip}.mp3)" for clip in clips]
-    usable = confirm["usable"]["sentence"] if confirm.get("usable") else ""
     lines = [
         f"| {confirm['num_texts']} sentences kept back from the choice | Base | {name}, chosen "
         "| recordings through the codec |",
         "|---|---:|---:|---:|",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        f"The verdict: **{confirm['verdict']}**. {usable}".strip(),
+        f"The verdict: **{confirm['verdict']}**. {confirm['usable']['sentence']}",
         "",
         f"Hear one sentence: {', '.join(heard)}. The [whole report](docs/examples/report.html).",
     ]
@@ -67,7 +67,7 @@ def example(page: str) -> tuple[str, dict[str, bytes]]:
             return found[0]
         return f"<audio{found[1]} hidden{found[4]}>"
 
-    page = AUDIO.sub(keep, page)
+    page = AUDIO.sub(keep, re.sub(r'<a href="(?!#)[^"]*"', "<a", page))  # what is not beside it
     pictures = re.compile(r'(<img[^>]*?) src="data:image/png;base64,[^"]*"')
     head, _, rest = page.partition("</header>")
     return f"{head}</header>" + pictures.sub(r"\1 hidden", rest), kept

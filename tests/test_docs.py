@@ -351,11 +351,13 @@ def test_an_example_keeps_the_clips_of_the_first_sentence() -> None:
     clip = '<audio controls aria-label="{}" src="data:audio/mpeg;base64,QUJD">'
     picture = '<img alt="" src="data:image/png;base64,QUJD">'
     labels = ("Recording", "Epoch 2, take 1", "Base", "Epoch 2, take 2")
-    page = f"{picture}</header>{picture}" + "".join(map(clip.format, labels))
+    links = '<a href="run.html">run</a><a href="#why">why</a>'
+    page = f"{picture}{links}</header>{picture}" + "".join(map(clip.format, labels))
     made, kept = readme_script()["example"](page)
     assert list(kept) == ["recording", "epoch-2", "base"] and kept["base"] == b"ABC"
     assert made.count("base64") == 4 and made.endswith('aria-label="Epoch 2, take 2" hidden>')
     assert made.count(" hidden") == 2, "pictures of the head stay"
+    assert "<a>run</a>" in made and 'href="#why"' in made
 
 
 def test_memory_of_cards_is_what_was_counted() -> None:
