@@ -34,10 +34,7 @@ class ProjectCommand(TyperCommand):
                 if typed is not None and typed.name == "COMMANDLINE":
                     context.params[name] = _from(root, here, name, value)
             os.chdir(root)
-        with (
-            redirect_stdout(Printable(sys.stdout)),
-            redirect_stderr(Printable(sys.stderr)),
-        ):
+        with redirect_stdout(Printable(sys.stdout)), redirect_stderr(Printable(sys.stderr)):
             return super().invoke(context)
 
 

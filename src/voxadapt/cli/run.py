@@ -18,12 +18,9 @@ if TYPE_CHECKING:
 
 
 def stage(module: str, text: str, record: str | None = None) -> Callable[..., None]:
-    """Make the command of a stage that needs nothing but the parameter file.
+    """Make the command of a stage of `voxadapt.pipeline` that needs nothing but parameters.
 
-    Args:
-        module: In `voxadapt.pipeline`.
-        text: Its help.
-        record: Name in `core.paths` of the record that lists what the stage has left out.
+    `record` names the record of `core.paths` that lists what the stage has left out.
     """
 
     def command(params_file: opt.ParamsFile = opt.PARAMS) -> None:

@@ -52,14 +52,7 @@ def print_table(
     stream: TextIO | None = None,
     min_widths: Sequence[int] = (),
 ) -> None:
-    """Print a table that is no wider than the terminal; a known state has its colour there.
-
-    Args:
-        rows: Cells of each row.
-        headers: Of the columns; none are shown where there are none.
-        stream: Where to; None: the standard output.
-        min_widths: Of the first columns.
-    """
+    """Print a table that is no wider than the terminal; a known state has its colour there."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

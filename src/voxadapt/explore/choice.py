@@ -21,6 +21,7 @@ from voxadapt.core.params import Params, SelectParams
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.explore.project import read_decision, require_files
 from voxadapt.explore.selects import Selects
+from voxadapt.reporting import decision
 from voxadapt.reporting.figures import LIGHT, Plot, draw_front, remove_frame
 from voxadapt.reporting.players import Html, clip_list, diff_html
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
@@ -111,22 +112,10 @@ def read_choice(params: Params) -> Choice:
 
 def steps(found: Choice) -> pandas.DataFrame:
     """Walk through the rule: who was left after each step, and who went."""
-    record = found.record
-    everyone = [candidate["name"] for candidate in record["candidates"]]
-    stages = [("the gates", found.eligible)]
-    shown = [candidate["name"] for candidate in record["candidates"] if candidate["shown_better"]]
-    if shown:
-        what = "similarity" if found.rule.primary == "similarity" else "error"
-        stages.append((f"shown to be better than the Base in {what}", shown))
-        stages.append((f"cannot be told from the best in {what}", list(record["tied"])))
-        stages.append(("the clearest, then the earliest", [record["chosen"]]))
-    else:
-        stages.append(("none is shown to be better", [record["chosen"]]))
-    rows, before = [{"step": "all candidates", "left": _named(everyone), "went": NONE}], everyone
-    for step, left in stages:
-        went = [name for name in before if name not in left]
-        rows.append({"step": step, "left": _named(left), "went": _named(went)})
-        before = left
+    rows = [
+        {"step": row["step"], "left": _named(row["left"]), "went": _named(row["went"])}
+        for row in decision.steps(found.record)
+    ]
     return frame(rows, "step")
 
 
@@ -198,12 +187,7 @@ def differences(found: Choice) -> Plot:
 
 
 def front(found: Choice, clouds: int = 400) -> Plot:
-    """Draw error against similarity with the resamples as clouds, and the Pareto front.
-
-    Args:
-        found: The decision.
-        clouds: Resamples drawn of each candidate.
-    """
+    """Draw error against similarity, `clouds` resamples of each candidate, the Pareto front."""
     figure, axes = _new_axes(7.0, 4.4)
     record, metric = found.record, found.rule.error_metric
     palette = ("#5b8fc7", "#8d98a3", "#7a5ea8", "#c0695e", "#5d8a4a", "#b88a2b", "#3d6f8e")
@@ -236,14 +220,9 @@ def front(found: Choice, clouds: int = 400) -> Plot:
 def telling_sentences(
     found: Choice, first: str = "chosen", second: str | None = None, limit: int = 2
 ) -> Html:
-    """Play the sentences on which two candidates differ the most, in both directions.
+    """Play the sentences on which two candidates differ the most, `limit` in either direction.
 
-    Args:
-        found: The decision.
-        first: A candidate, or `chosen`.
-        second: Another one; None: the best, or where that is the first one its runner-up, or the
-            Base.
-        limit: Sentences in each direction.
+    The first may be `chosen`; without a second it is the best, or its runner-up, or the Base.
 
     Raises:
         UserError: When one of them was no candidate of the decision.
@@ -325,14 +304,10 @@ def _middle(found: Choice, name: str, text_id: str) -> Record:
 
 
 def what_if(found: Choice, *changes: Record) -> pandas.DataFrame:
-    """Decide again by other rules, beside the one that was written down before.
+    """Decide again by other rules, one mapping of `select` in `params.yaml` a line of the table.
 
     A rule that is changed after looking is no rule any more: this shows how near the decision was,
     and decides nothing.
-
-    Args:
-        found: The decision.
-        changes: Values of `select` in `params.yaml` to replace, one mapping a line of the table.
 
     Raises:
         UserError: For values that `params.yaml` could not hold either.
@@ -382,10 +357,7 @@ def fewer_sentences(
 ) -> pandas.DataFrame:
     """Decide again on random parts of the sentences: how often would each candidate be chosen?
 
-    Args:
-        found: The decision.
-        sizes: Numbers of sentences; those that are not fewer than there are, are left out.
-        repeats: Parts drawn of each size.
+    `repeats` parts are drawn of each size; sizes that are not fewer than there are, are left out.
     """
     names = list(found.samples)
     texts = found.samples[names[0]].text_ids

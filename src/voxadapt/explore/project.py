@@ -17,10 +17,7 @@ CHOSEN, RUNNER_UP = "chosen", "runner-up"
 
 
 def require_files(files: Mapping[Path, str]) -> None:
-    """Refuse to go on without files that the pipeline writes.
-
-    Args:
-        files: Files, each with the stage of DVC that writes it.
+    """Refuse to go on without files, each named with the stage of DVC that writes it.
 
     Raises:
         UserError: With one problem for each file that is missing.
@@ -53,14 +50,9 @@ def select_candidates(params: Params, **first: str) -> Selects:
 
 
 def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
-    """Find the model folder of a candidate.
+    """Return name and model folder of a candidate.
 
-    Args:
-        params: All parameters.
-        candidate: `base`, an epoch, `chosen`, `runner-up`, or the folder of any checkpoint.
-
-    Returns:
-        Its name and its folder.
+    It is `base`, an epoch, `chosen`, `runner-up`, or the folder of any checkpoint.
 
     Raises:
         UserError: When there is no such candidate, or its checkpoint is not here.

@@ -43,19 +43,12 @@ CELL = "text-align: left; vertical-align: top; width: 50%; padding: 6px 12px 6px
 
 @dataclass(frozen=True)
 class SpokenSentence:
-    """What candidates said of one text, and what was measured.
+    """What candidates said of one text, and what was measured."""
 
-    Attributes:
-        names: The candidates, in the order that they were asked for.
-        rows: A row a candidate and take.
-        scale: Ceiling and floor of similarity.
-        folder: What the rows' `wav` is relative to.
-    """
-
-    names: tuple[str, ...]
-    rows: tuple[ScoreRow, ...]
+    names: tuple[str, ...]  # in the order that they were asked for
+    rows: tuple[ScoreRow, ...]  # one a candidate and take
     scale: SimilarityScale
-    folder: Path
+    folder: Path  # what the rows' `wav` is relative to
 
     def of(self, name: str) -> list[ScoreRow]:
         """Return the rows of one candidate, in the order of the takes."""
@@ -127,14 +120,8 @@ def speak(
     """Synthesise a text with several candidates and the same random numbers, and measure the clips.
 
     Whisper transcribes; similarity is that to the speaker's held-out recordings. All of it as in
-    the pipeline, so that the figures may be held against the report's.
-
-    Args:
-        params: All parameters.
-        text: What to say.
-        candidates: `base`, epochs, `chosen`, `runner-up`, or folders of checkpoints.
-        takes: How often each says it.
-        seed: Of the random streams; None: that of `score.seed`.
+    the pipeline, so that the figures may be held against the report's. Candidates are named as
+    for `find_candidate`; without a seed it is that of `score.seed`.
 
     Raises:
         UserError: When there is nothing to say, a candidate is unknown, or an earlier stage has
@@ -160,18 +147,10 @@ def speak(
     for name, folder in folders.items():
         tts, voice = _load(params, folder, context.device)
         clips += speak_candidate(
-            tts,
-            name,
-            [sentence],
-            voice,
-            score,
-            out_dir=place / name,
-            work_dir=paths.work_dir() / "speech",
-            root=place,
-            checkpoint_sha=sha256_folder(folder),
-            lang=params.asr.language,
-            language=params.train.language,
-        )
+            tts, name, [sentence], voice, score, out_dir=place / name,
+            work_dir=paths.work_dir() / "speech", root=place, checkpoint_sha=sha256_folder(folder),
+            lang=params.asr.language, language=params.train.language,
+        )  # fmt: skip
         del tts
     scale = read_scale(SPEAKER.scale)
     measuring = Measuring(context, params.asr, score, place)

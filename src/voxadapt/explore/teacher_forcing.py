@@ -123,10 +123,8 @@ def predict_recording(
 ) -> ForcedRecording:
     """Feed a recording's codes to a candidate and keep what it predicted at each frame.
 
-    Args:
-        params: All parameters.
-        utterance: Id of an accepted clip; None: a held-out one, the first by hash.
-        candidate: `base`, an epoch, `chosen`, `runner-up`, or the folder of a checkpoint.
+    Without an utterance it is a held-out clip, the first by hash; candidates are named as for
+    `find_candidate`.
 
     Raises:
         UserError: When there is no such clip or candidate, or an earlier stage has not run.
@@ -343,12 +341,8 @@ def attention(seen: ForcedRecording, layer: int | None = None, head: int | None 
     """Draw the attention on each text token while each frame is predicted.
 
     Each frame's weights on the text are divided by their sum: where a head looks within the text,
-    not how much of its attention the text has.
-
-    Args:
-        seen: Of a candidate.
-        layer: Counted from 0; None with no head: the one that reads most steadily.
-        head: Counted from 0; None with a layer: the mean of its heads.
+    not how much of its attention the text has. Layers and heads are counted from 0; without a
+    layer it is the head that reads most steadily, without a head the mean of the layer's.
     """
     if layer is None:
         layer, head = seen.monotonic_head()

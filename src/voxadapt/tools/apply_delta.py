@@ -18,13 +18,7 @@ from voxadapt.tools.exported import read_facts
 
 
 def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) -> StageResult:
-    """Make the whole model of an exported delta and its Base.
-
-    Args:
-        delta_dir: Folder that `export --delta` wrote.
-        base: Folder or hub id of the Base.
-        out: New or empty folder.
-        revision: Commit of the Base on the Hub.
+    """Make the whole model of an exported delta and its Base, a folder or an id on the Hub.
 
     Raises:
         UserError: When the delta is damaged or of another Base, or when the result differs.
@@ -55,9 +49,9 @@ def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) ->
                         "Fetch the delta again."),
                 "The result is not the model that was exported.",
             )  # fmt: skip
-    exact = "bit for bit as it was exported" if found == wanted else (
-        "as it was exported up to rounding: low-rank changes are multiplied out on this machine"
-    )  # fmt: skip
+    exact = "bit for bit as it was exported"
+    if found != wanted:
+        exact = "as it was exported, up to the rounding of low-rank products on this machine"
     return StageResult(f"{out} is {facts['name']}, {exact}.", out)
 
 

@@ -38,18 +38,12 @@ LAST_LINES = 3  # of another environment's error that are shown
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing that both computed.
-
-    Attributes:
-        name: What it is.
-        equal: Exactly so for integers, within `TOLERANCE` for others.
-        difference: Largest difference over the largest magnitude; the share of differing
-            integers; None where the shapes differ.
-        detail: What differs, in words.
-    """
+    """One thing that both computed."""
 
     name: str
-    equal: bool
+    equal: bool  # exactly so for integers, within `TOLERANCE` for others
+    #: Largest difference over the largest magnitude; the share of differing integers; None where
+    #: the shapes differ.
     difference: float | None
     detail: str = ""
 
@@ -57,13 +51,9 @@ class Comparison:
 def certify(
     folder: Path, python: Path | None = None, output: Path = Path("certificate.json")
 ) -> StageResult:
-    """Hold another environment's computation of a model folder against ours.
+    """Hold another environment's computation of an exported folder against ours.
 
-    Args:
-        folder: Model folder, as `voxadapt export` writes it.
-        python: Interpreter of the other environment; None: this one, so that the stock loop is
-            held against ours.
-        output: JSON file to write.
+    Without another interpreter it is this one: the stock loop is held against ours.
 
     Raises:
         UserError: When either cannot load the folder, or when they differ.

@@ -52,14 +52,10 @@ class Check:
 
 
 def diagnose(params: Params, online: bool = False) -> Iterator[Check]:
-    """Check every part that the given parameters need, in a fixed order.
+    """Yield a check of every part that these parameters need, in a fixed order, as it is made.
 
-    Args:
-        params: The parameters that are going to run.
-        online: Also ask whether missing weights can be fetched.
-
-    Yields:
-        The checks as they are made; a part that is missing or broken raises nothing.
+    A part that is missing or broken raises nothing. `online` also asks whether missing weights can
+    be fetched.
     """
     checks: dict[str, Callable[[], Check]] = {
         "python": _python,

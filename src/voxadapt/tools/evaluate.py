@@ -202,19 +202,12 @@ def _measures(rows: Sequence[ScoreRow], speaker: _Speaker, select: SelectParams)
 
 @dataclass
 class _Speaker:
-    """What is known of the speaker from recordings.
+    """What is known of the speaker from recordings."""
 
-    Attributes:
-        reference: What similarity is measured against; None where nothing can be used.
-        scale: Ceiling, floor and rate; None where there is too little for them.
-        rows: Score rows of the recordings whose text is known.
-        notes: What could not be measured.
-    """
-
-    reference: VoiceReference | None = None
-    scale: SimilarityScale | None = None
-    rows: list[ScoreRow] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    reference: VoiceReference | None = None  # None where nothing can be used
+    scale: SimilarityScale | None = None  # None where there is too little for one
+    rows: list[ScoreRow] = field(default_factory=list)  # of recordings whose text is known
+    notes: list[str] = field(default_factory=list)  # what could not be measured
 
 
 @dataclass(frozen=True)

@@ -60,30 +60,17 @@ LANGUAGE_LAYOUT = Layout(
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment as it was found.
-
-    Attributes:
-        name: What people call it.
-        commit: Its commit; None for the workspace.
-        params: Its parameters, flat.
-        decision: Its own selection record; None where it is missing.
-        confirm: Its own confirmation; None where there is none.
-        rows: Rows by candidate: the Base, and what is compared.
-        looked_at: Hashes of the rows of every candidate that its decisions chose from.
-        lacking: Candidates that were asked for and are not there.
-        missing: Why nothing of it can be compared, and what to do; empty when it can.
-        read: Reads a file of it.
-    """
+    """One experiment as it was found."""
 
     name: str
-    commit: str | None
-    params: Record
+    commit: str | None  # None for the workspace
+    params: Record  # flat
     decision: Record | None = None
     confirm: Record | None = None
-    rows: Mapping[str, list[ScoreRow]] = field(default_factory=dict)
-    looked_at: frozenset[str] = frozenset()
-    lacking: tuple[str, ...] = ()
-    missing: tuple[str, str] | tuple[()] = ()
+    rows: Mapping[str, list[ScoreRow]] = field(default_factory=dict)  # of what is compared
+    looked_at: frozenset[str] = frozenset()  # hashes of the rows that its decisions chose from
+    lacking: tuple[str, ...] = ()  # candidates that were asked for and are not there
+    missing: tuple[str, str] | tuple[()] = ()  # why nothing can be compared, and what to do
     read: Read = field(default=lambda path: b"", repr=False)
 
 

@@ -15,13 +15,7 @@ from pathlib import Path
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_atomic, write_json
-from voxadapt.core.params import (
-    Params,
-    SelectParams,
-    epoch_number,
-    in_stage2,
-    language_section,
-)
+from voxadapt.core.params import Params, SelectParams, epoch_number, in_stage2, language_section
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult

@@ -79,15 +79,9 @@ def export_speaker(
     delta: bool = False,
     force: bool = False,
 ) -> StageResult:
-    """Write a fine-tuned checkpoint as a folder for the Hub, or what it changes in the Base.
+    """Write a fine-tuned checkpoint as a folder for the Hub, or the delta of it.
 
-    Args:
-        params: All parameters.
-        out: Folder to write.
-        candidate: An epoch; the chosen one when None.
-        terms: Licences and names.
-        delta: Write the changed tensors and rows instead of the whole model.
-        force: Replace a folder that this function did not write.
+    Without a candidate it is the chosen one; `force` replaces what `export` did not write.
 
     Raises:
         UserError: When the Base was kept and no epoch is named, when figures are missing or are
@@ -140,14 +134,8 @@ def export_language(
 ) -> StageResult:
     """Write an adapted Base that speaks the language as a folder for the Hub, or its delta.
 
-    Args:
-        params: All parameters.
-        out: Folder to write.
-        candidate: An epoch of Stage 1, or `stage2-epoch-N`; the kept one when None.
-        terms: Licences and names.
-        arm: Take the best epoch of this arm of `voxadapt compare` instead, such as talker_lora.
-        delta: Write the delta alone.
-        force: Replace a folder that this function did not write.
+    The candidate is an epoch of Stage 1 or `stage2-epoch-N`, without one what was kept, or the best
+    epoch of an arm of `voxadapt compare`.
 
     Raises:
         UserError: As `export_speaker`.
@@ -340,11 +328,7 @@ def _facts(
             "base": base_licence,
             "data": terms.data_licence,
         },
-        "base": {
-            "hub_id": hub,
-            "revision": params.model.revision,
-            "sha256": meta["base_sha256"],
-        },
+        "base": {"hub_id": hub, "revision": params.model.revision, "sha256": meta["base_sha256"]},
         "provenance": {
             "training": {key: meta[key] for key in trained if key in meta},
             **git_commit(),

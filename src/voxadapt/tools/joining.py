@@ -27,12 +27,7 @@ Wave = NDArray[np.int16]
 def trim_edges(samples: Samples, sample_rate_hz: int) -> Samples:
     """Cut silence off both ends but for `EDGE_S`, over which the rest is faded in and out.
 
-    Args:
-        samples: Full scale 1.0, [N].
-        sample_rate_hz: Their rate.
-
-    Returns:
-        [M], M <= N; empty where nothing is heard.
+    Full scale is 1.0; `[N]` gives `[M]`, M <= N, empty where nothing is heard.
     """
     active = np.flatnonzero(speech_frames(frame_levels_db(samples, sample_rate_hz)))
     if not len(active):
@@ -48,12 +43,7 @@ def trim_edges(samples: Samples, sample_rate_hz: int) -> Samples:
 
 
 def loudness_lufs(samples: Samples, sample_rate_hz: int) -> float:
-    """Measure loudness by ITU-R BS.1770; -inf for silence.
-
-    Args:
-        samples: Full scale 1.0, [N].
-        sample_rate_hz: Their rate.
-    """
+    """Measure loudness of `[N]`, full scale 1.0, by ITU-R BS.1770; -inf for silence."""
     import pyloudnorm
 
     if not len(samples):
@@ -70,19 +60,11 @@ def join_passages(
     sample_rate_hz: int,
     container: str = "WAV",
 ) -> float:
-    """Write passages one after another; one of them is in memory at a time.
+    """Write passages one after another, and return the length in seconds.
 
-    Each is brought to their median loudness, by `MAX_GAIN_DB` at most and no nearer to full scale
-    than `PEAK_DBFS`.
-
-    Args:
-        path: Sound file to write.
-        passages: What loads the samples of each, None where there are none, and what it ends with.
-        sample_rate_hz: Of all.
-        container: libsndfile's name of the format; a WAV that is too long for one becomes RF64.
-
-    Returns:
-        The length in seconds.
+    Of each are given what loads its samples (None where there are none) and what it ends with; one
+    of them is in memory at a time. Each is brought to their median loudness, by `MAX_GAIN_DB` at
+    most and no nearer to full scale than `PEAK_DBFS`. A WAV that is too long for one becomes RF64.
 
     Raises:
         UserError: When the disk is full, read-only or faulty.

@@ -20,13 +20,7 @@ from voxadapt.pipeline.candidates import BASE, check_name, find_candidate
 from voxadapt.pipeline.sentences import track_sentences
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.reporting.judge_page import build_page
-from voxadapt.scoring.recogniser import (
-    Alteration,
-    alterations,
-    has_error,
-    noticed,
-    swap_sound,
-)
+from voxadapt.scoring.recogniser import Alteration, alterations, has_error, noticed, swap_sound
 from voxadapt.scoring.rows import Sentence
 
 RIGHT = "right"
@@ -37,15 +31,8 @@ def judge(
 ) -> StageResult:
     """Say what the recogniser can tell; have wrong sentences spoken first, if they are asked for.
 
-    Args:
-        params: All parameters.
-        num_spoken: Sentences that are spoken right and in each wrong version; 0 reads what the
-            recordings have shown.
-        candidate: Who speaks.
-        language: Whether the recogniser of the language's path is judged.
-
-    Returns:
-        The record, which is written to `reports/recogniser.json` beside a page.
+    `num_spoken` sentences are spoken right and in each wrong version; 0 reads what the recordings
+    have shown. The record is written to `reports/recogniser.json` beside a page.
 
     Raises:
         UserError: When recordings were not measured yet, or there is no such candidate.
@@ -96,20 +83,14 @@ def _spoken(
     # The Base reads a language that it does not know in the spelling that is written for it.
     read = respelling.respell if respelling is not None and name == BASE else str
     clips = speak_candidate(
-        one.tts,
-        name,
+        one.tts, name,
         [Sentence(text_id=key, text=read(text), split="judge") for key, text in to_speak.items()],
-        one.voice,
-        track.score.model_copy(update={"takes": 1}),
-        out_dir=context.work_dir / "judge" / name,
-        work_dir=context.work_dir / "speech",
-        root=ROOT,
-        checkpoint_sha=clean.sha,
-        lang=track.asr.language,
+        one.voice, track.score.model_copy(update={"takes": 1}),
+        out_dir=context.work_dir / "judge" / name, work_dir=context.work_dir / "speech", root=ROOT,
+        checkpoint_sha=clean.sha, lang=track.asr.language,
         language="auto" if name == BASE else track.tag,
-        executor=context.executor,
-        load=partial(one.load, context.worker_device),
-    )
+        executor=context.executor, load=partial(one.load, context.worker_device),
+    )  # fmt: skip
     heard = {clip.text_id: ROOT / clip.wav for clip in clips if clip.status == "ok"}
     transcripts = Measuring(context, track.asr, track.score).transcriber.transcribe(
         list(heard.values()), [to_speak[key] for key in heard], context.executor

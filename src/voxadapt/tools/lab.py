@@ -61,9 +61,7 @@ def open_lab(arguments: Sequence[str] = ()) -> None:
 def before_save(model: dict[str, Any], path: str, **_: Any) -> None:
     """Clean a notebook that JupyterLab is about to write; the browser keeps showing its outputs.
 
-    Args:
-        model: What is saved; its content is replaced.
-        path: Relative to the project's root. Notebooks outside of `notebooks/` are left alone.
+    The path is relative to the project's root; notebooks outside of `notebooks/` are left alone.
     """
     inside = PurePosixPath(path.strip("/")).parts[:1] == (NOTEBOOKS.name,)
     if model.get("type") == "notebook" and inside and model["content"].get("nbformat") == 4:

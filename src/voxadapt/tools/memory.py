@@ -19,14 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxadapt.core.params import Params, TrainParams
-from voxadapt.tools.sizes import (
-    FRAME_RATE_HZ,
-    BatchShape,
-    Clip,
-    Model,
-    Precision,
-    precision_of,
-)
+from voxadapt.tools.sizes import FRAME_RATE_HZ, BatchShape, Clip, Model, Precision, precision_of
 
 GB = 1e9
 HOP = 1920

@@ -17,12 +17,7 @@ Entries = Mapping[str, object]
 
 @dataclass(frozen=True)
 class Merged:
-    """A merged lock.
-
-    Attributes:
-        entries: What is recorded of each stage that one side alone has changed, or none.
-        dropped: Stages that both sides ran with different results; they run again.
-    """
+    """A merged lock: its stages, and those that both sides ran with different results."""
 
     entries: dict[str, object]
     dropped: tuple[str, ...]
@@ -93,11 +88,7 @@ def _entries(side: int) -> Entries:
 
 
 def _git(*arguments: str) -> str:
-    """Run git here and return what it prints.
-
-    Raises:
-        UserError: When git fails or is missing.
-    """
+    """Run git here and return what it prints."""
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except OSError as error:

@@ -65,11 +65,7 @@ def clean_all(source: str | Path = NOTEBOOKS, target: str | Path = CLEANED) -> l
 
 
 def declared_parameters(path: str | Path) -> tuple[str, ...]:
-    """Return the names that a notebook's `parameters` cell assigns.
-
-    Raises:
-        UserError: If there is not exactly one such cell, or it is not valid Python.
-    """
+    """Return the names that a notebook's one `parameters` cell assigns."""
     tagged = [
         cell
         for cell in _read_notebook(path)["cells"]
@@ -114,21 +110,13 @@ def _read_notebook(path: str | Path) -> dict[str, Any]:
 
 
 def run_notebook(
-    name: str,
-    selectors: Mapping[str, Any],
-    output_html: str | Path,
-    folder: str | Path = NOTEBOOKS,
+    name: str, selectors: Mapping[str, Any], output_html: str | Path, folder: str | Path = NOTEBOOKS
 ) -> Path:
-    """Run one notebook in the current interpreter and write its HTML.
+    """Run one notebook in the current interpreter and write it as one self-contained page.
 
     Its cells run in this process and in the current directory, the project's root. What they print
-    on stderr (progress) goes to the terminal while they run and is left out of the HTML.
-
-    Args:
-        name: File name in `folder`, without `.ipynb`.
-        selectors: Values for the `parameters` cell: `params_file`, `candidate`.
-        output_html: Where the executed notebook is written as one self-contained page.
-        folder: Folder of notebooks.
+    on stderr (progress) goes to the terminal while they run and is left out of the page. Selectors
+    are values for its `parameters` cell.
 
     Raises:
         UserError: If the notebook or a selector is unknown, or the notebook raised one.
@@ -136,24 +124,20 @@ def run_notebook(
     """
     path = Path(folder) / f"{name.removesuffix('.ipynb')}.ipynb"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in Path(folder).glob("*.ipynb"))) or "none"
+        there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.ipynb"))) or "none"
         raise UserError(
-            Problem(f"notebook {name}", f"one of: {known}", "no such file", "Check the name.")
+            Problem(f"notebook {name}", f"one of: {there}", "no such file", "Check the name.")
         )
     declared = declared_parameters(path)
-    unknown = [key for key in selectors if key not in declared or key not in SELECTORS]
-    if unknown:
-        raise UserError(
-            [
-                Problem(
-                    f"{path}, selector {key}",
-                    f"one of: {', '.join(n for n in declared if n in SELECTORS)}",
-                    "an undeclared selector",
-                    "Leave it out, or declare it in the notebook's parameters cell.",
-                )
-                for key in unknown
-            ]
-        )
+    known = [name for name in declared if name in SELECTORS]
+    problems = [
+        Problem(f"{path}, selector {key}", f"one of: {', '.join(known)}", "an undeclared selector",
+                "Leave it out, or declare it in the notebook's parameters cell.")
+        for key in selectors
+        if key not in known
+    ]  # fmt: skip
+    if problems:
+        raise UserError(problems)
     output_html = Path(output_html)
     executed = work_dir() / "notebooks" / f"{output_html.stem}.ipynb"
     nb, failure = _execute(path, dict(selectors), executed)
@@ -167,9 +151,8 @@ def run_notebook(
         return output_html
     write_atomic(executed, dump(nb))
     write_atomic(executed.with_suffix(".html"), to_html(nb, title))
-    problems = _problems_in(nb)
-    if problems is not None:
-        raise problems
+    if (stopped_by := _problems_in(nb)) is not None:
+        raise stopped_by
     raise NotebookError(
         f"{path.name} failed: {failure}\nIts cells, with the traceback: {executed} (and .html)"
     )
@@ -200,13 +183,9 @@ def _execute(
         failure = None
         try:
             papermill.execute_notebook(
-                str(source),
-                str(executed),
-                parameters=selectors,
-                engine_name=NAME,
-                language="python",
-                progress_bar=False,
-            )
+                str(source), str(executed), parameters=selectors, engine_name=NAME,
+                language="python", progress_bar=False,
+            )  # fmt: skip
         except PapermillExecutionError as error:
             failure = f"{error.ename}: {error.evalue}"
         nb = _read_notebook(executed)
@@ -242,20 +221,12 @@ def to_html(nb: Mapping[str, Any], title: str) -> str:
         "{% block input %}<details class='code'><summary>Code</summary>{{ super() }}</details>"
         "{% endblock %}"
     )
-    config = Config()
-    config.HTMLExporter.anchor_link_text = ""
     exporter = HTMLExporter(
-        config=config,
-        template_name="basic",
-        raw_template=template,
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        mathjax_url="",
-        require_js_url="",
-        jquery_url="",
-    )
-    node = nbformat.reads(dump(dict(nb)), as_version=4)
-    body, _ = exporter.from_notebook_node(node)
+        config=Config({"HTMLExporter": {"anchor_link_text": ""}}), template_name="basic",
+        raw_template=template, exclude_input_prompt=True, exclude_output_prompt=True,
+        mathjax_url="", require_js_url="", jquery_url="",
+    )  # fmt: skip
+    body, _ = exporter.from_notebook_node(nbformat.reads(dump(dict(nb)), as_version=4))
     return environment().get_template("notebook.html.j2").render(title=title, body=Markup(body))
 
 
@@ -293,19 +264,16 @@ def _show_user_error(
     """Display a user error as a table, with a machine-readable copy for the runner."""
     from IPython.display import publish_display_data
 
+    from voxadapt.reporting.components import environment
+
     problems = [problem.as_dict() for problem in error.problems]
-    html = _template("problems.html.j2").render(title=error.title, problems=problems)
+    template = environment().get_template("problems.html.j2")
+    html = template.render(title=error.title, problems=problems)
     data = {"text/html": html, PROBLEMS_MIME: {"title": error.title, "problems": problems}}
     publish_display_data(data)
     lines = [f"UserError: {error.title or 'this cannot be done; the table above says why.'}"]
     shell._showtraceback(etype, error, lines)
     return lines
-
-
-def _template(name: str) -> Any:
-    from voxadapt.reporting.components import environment
-
-    return environment().get_template(name)
 
 
 def _problems_in(nb: Mapping[str, Any]) -> UserError | None:

@@ -22,16 +22,14 @@ _SETTINGS = {
     "02_extract_codes": "codes.batch_seconds",
     "03_train_speaker": "train.batch_size (raise train.gradient_accumulation_steps by as much), "
     "or set train.gradient_checkpointing or train.low_memory",
-    "04_score_candidate": "score.batch_size",
-    "06_confirm_choice": "score.batch_size",
     "08_language_data": "codes.batch_seconds",
-    "08b_language_readings": "score.batch_size",
     "09_language_stage1": "language.stage1.batch_size",
-    "10_language_score": "score.batch_size",
     "12_language_stage2": "language.stage2.batch_size",
-    "12b_language_stage2_score": "score.batch_size",
-    "13_language_confirm": "score.batch_size",
-}
+} | dict.fromkeys(
+    ("04_score_candidate", "06_confirm_choice", "08b_language_readings", "10_language_score",
+     "12b_language_stage2_score", "13_language_confirm"),
+    "score.batch_size",
+)  # fmt: skip
 
 
 @contextmanager
@@ -39,9 +37,6 @@ def explain_kill(name: str) -> Iterator[None]:
     """Have the end of this process explained on stderr if the block does not end by itself.
 
     Exit code, signals and process id stay as they are. Does nothing on Windows.
-
-    Args:
-        name: The notebook, without `.ipynb`.
     """
     if not hasattr(os, "fork"):
         yield
@@ -79,12 +74,7 @@ def _watch(name: str, parent: int, reader: int, num_before: int | None) -> None:
 
 
 def kill_message(name: str, for_memory: bool) -> str:
-    """Say what ended a notebook's process, and what to lower.
-
-    Args:
-        name: The notebook, without `.ipynb`.
-        for_memory: The system has ended a process for lack of memory meanwhile.
-    """
+    """Say what ended a notebook's process, known to be `for_memory` or not, and what to lower."""
     setting = _SETTINGS.get(name)
     lower = f"lower {setting}" if setting else "end what else uses memory"
     what = (

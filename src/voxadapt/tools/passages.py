@@ -34,23 +34,14 @@ _DIVISIONS = (r"(?<=[;:])(?=\s)|(?<=[；：])", r"(?<=[,—–])(?=\s)|(?<=[、�
 
 @dataclass(frozen=True)
 class Passage:
-    """What is spoken in one go.
-
-    Attributes:
-        text: On one line.
-        boundary: What it ends with.
-    """
+    """What is spoken in one go: one line, and what it ends with."""
 
     text: str
     boundary: Boundary
 
 
 def read_text(path: Path) -> str:
-    """Read a text file.
-
-    Raises:
-        UserError: When it is absent or no UTF-8.
-    """
+    """Read a text file in UTF-8."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -66,11 +57,8 @@ def split_passages(text: str, language: str) -> list[Passage]:
     """Split a text at paragraphs and sentences, and very long sentences at clauses.
 
     Paragraphs are separated by a blank line, or by a line that ends long before the others do.
-    Nothing is lost but what cannot be spoken, such as a row of asterisks.
-
-    Args:
-        text: Of any length, in any script.
-        language: Code, such as en; one that is not known is split by its punctuation.
+    Nothing is lost but what cannot be spoken, such as a row of asterisks. A language that is not
+    known is split by its punctuation.
     """
     passages: list[Passage] = []
     for paragraph in _paragraphs(text):

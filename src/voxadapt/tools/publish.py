@@ -77,12 +77,8 @@ def push(
 ) -> StageResult:
     """Publish an exported folder on the Hub with the ordinary client.
 
-    Args:
-        folder: What `export` wrote.
-        repo: owner/name; made when it is not there.
-        private: Make it private; a public one that is there is refused.
-        dry_run: Check and list, without the network.
-        api: A `huggingface_hub.HfApi`; made when None.
+    The repository is made where there is none; a public one is refused for a private model.
+    `dry_run` checks and lists, without the network.
 
     Raises:
         UserError: When the folder is not fit, no token is there, or the Hub refuses.

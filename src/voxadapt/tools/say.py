@@ -25,13 +25,7 @@ from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.data.speakers import choose_speakers
 from voxadapt.data.text import special_tokens
-from voxadapt.pipeline.candidates import (
-    BASE,
-    Candidate,
-    check_name,
-    check_weights,
-    find_candidate,
-)
+from voxadapt.pipeline.candidates import BASE, Candidate, check_name, check_weights, find_candidate
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.selection import wording
 from voxadapt.tools.passages import Passage, read_text, split_passages
@@ -52,17 +46,11 @@ SPLIT = "own"  # what is said here belongs to no split of the corpus
 
 @dataclass(frozen=True)
 class Takes:
-    """How often a text is spoken.
-
-    Attributes:
-        count: Takes of every passage.
-        pick: Keep the best of each; otherwise one file a take is written.
-        seed: Of the first take's sampling; the next takes follow.
-    """
+    """How often every passage of a text is spoken."""
 
     count: int = 1
-    pick: bool = False
-    seed: int = 0
+    pick: bool = False  # keep the best of each; otherwise one file a take is written
+    seed: int = 0  # of the first take's sampling; the next takes follow
 
 
 def say(

@@ -33,13 +33,8 @@ def record_seconds(page: str | Path, seconds: float) -> None:
 def expected_seconds(stage: str, pages: Mapping[str, str]) -> tuple[float | None, str]:
     """Predict a stage from the note of its last run, or else of another candidate's.
 
-    Args:
-        stage: As DVC names it.
-        pages: Page that each stage writes; a stage without one runs no notebook and takes none.
-
-    Returns:
-        Seconds, and what they are from: `last time`, or the name of the other stage. None where
-        nothing was noted.
+    Returns the seconds, None where nothing was noted, and what they are from: `last time`, or the
+    name of the other stage. A stage that writes no page runs no notebook and takes none.
     """
     if stage not in pages:
         return 0.0, LAST_TIME
