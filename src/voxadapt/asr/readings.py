@@ -216,11 +216,14 @@ def _grammar(
     mark = rf"(?::|\s?[{known.clock_mark}]\s?)" if known.clock_mark else ":"
     of = r"(?:\s(?:of|de|di|do|del|ke))?"
     groups: dict[str, tuple[str, Callable[[regex.Match[str], str], list[str]]]] = {
-        "own": (_own_pattern(own), lambda m, _: [_own_words(own)[plain(m[0], lang or None)]]),
+        "own": (_own_pattern(own), lambda m, _: [dict(own)[plain(m[0], lang or None)]]),
         "money": (
             rf"{start}(?P<m_sign>{sign})\s?{num('m_a')}(?:\s?(?P<m_large>(?i:{large}))(?![{_W}]))?{end}"
             rf"|{start}{num('m_b')}(?:\s?(?P<m_large2>(?i:{large}))\.?)?\s?(?P<m_sign2>{sign})(?![{_S}])",
-            _money,
+            lambda m, _: numbers.money_readings(
+                m["m_sign"] or m["m_sign2"], m["m_a"] or m["m_b"],
+                m["m_large"] or m["m_large2"] or "", lang,
+            ),
         ),
         "date": (
             r"(?<![\d.,/:-])(?:(?P<d_y>\d{4})(?P<d_s>[-./])(?P<d_m>\d{1,2})(?P=d_s)(?P<d_d>\d{1,2})"
@@ -234,9 +237,12 @@ def _grammar(
             _clock,
         ),
         "fraction": (rf"{start}(?:(?P<f_w>\d+)\s)?(?P<f>\d/\d)(?![\d/])", _fraction),
-        "percent": (rf"{start}{num('p')}\s?[%٪％]|[%٪％]\s?{num('p_after')}{end}", _percent),
-        "decade": (r"(?<!\w)['’]?(?P<dec>\d{4}|\d0)['’]?s\b" if known.decades else "", _decade),
-        "unit": (rf"{start}{num('u')}\s?(?P<u_sign>{unit})(?![{_W}²³])", _unit),
+        "percent": (rf"{start}{num('p')}\s?[%٪％]|[%٪％]\s?{num('p_after')}{end}",
+                    lambda m, _: numbers.percent_readings(m["p"] or m["p_after"], lang)),
+        "decade": (r"(?<!\w)['’]?(?P<dec>\d{4}|\d0)['’]?s\b" if known.decades else "",
+                   lambda m, _: [*numbers.decade_readings(m["dec"], lang), m["dec"] + "s"]),
+        "unit": (rf"{start}{num('u')}\s?(?P<u_sign>{unit})(?![{_W}²³])",
+                 lambda m, _: numbers.unit_readings(m["u_sign"], m["u"], lang)),
         "ordinal": (
             "|".join(rf"(?<![{_S}\d])(?:{o})(?![{_S}\d])" for o in known.ordinal), _ordinal,
         ),
@@ -248,9 +254,11 @@ def _grammar(
         "minus": (r"(?<![\p{L}\p{N})\]]|\p{N} )[-−–](?=[$€£]?\d)", lambda m, _: [*known.minus, ""]),
         "between": (
             rf"(?<=\d)\s?[{regex.escape(''.join(known.between))}−–]\s?(?=\d)"
-            rf"|(?<=\p{{L}})[./](?=\p{{L}})", _between,
+            rf"|(?<=\p{{L}})[./](?=\p{{L}})",
+            lambda m, _: known.between.get(regex.sub("[−–]", "-", m[0].strip()), [""]),
         ),
-        "number": (rf"{start}{num('n')}{end}|{start}(?P<n_all>\d+){end}", _number),
+        "number": (rf"{start}{num('n')}{end}|{start}(?P<n_all>\d+){end}",
+                   lambda m, _: numbers.number_readings(m["n"] or m["n_all"], lang)),
         "mixed": (rf"[{_S}]*\d[{_S}\d]*[{_S}][{_S}\d]*|[{_S}]+\d+", _mixed),
         "digits": (r"\d+", lambda m, _: numbers.number_readings(m[0], lang)),
         "phrase": (_phrase_pattern(lang), lambda m, _: _phrases(lang)[_key(m[0])]),
@@ -274,12 +282,6 @@ def _grammar(
     kept = {name: reader for name, (pattern, reader) in groups.items() if pattern}
     pattern = "|".join(f"(?P<{name}>{groups[name][0]})" for name in kept)
     return regex.compile(pattern), kept
-
-
-def _money(match: regex.Match[str], lang: str) -> list[str]:
-    sign, amount = match["m_sign"] or match["m_sign2"], match["m_a"] or match["m_b"]
-    large = match["m_large"] or match["m_large2"] or ""
-    return numbers.money_readings(sign, amount, large, lang)
 
 
 def _date(match: regex.Match[str], lang: str) -> list[str]:
@@ -327,14 +329,6 @@ def _fraction(match: regex.Match[str], lang: str) -> list[str]:
     return _product([whole, [rules(lang).joiner, ""], said])
 
 
-def _percent(match: regex.Match[str], lang: str) -> list[str]:
-    return numbers.percent_readings(match["p"] or match["p_after"], lang)
-
-
-def _unit(match: regex.Match[str], lang: str) -> list[str]:
-    return numbers.unit_readings(match["u_sign"], match["u"], lang)
-
-
 def _ordinal(match: regex.Match[str], lang: str) -> list[str]:
     digits = regex.sub(r"\D", "", match[0])
     said = numbers.ordinals(digits, lang)
@@ -348,19 +342,6 @@ def _day(match: regex.Match[str], lang: str) -> list[str]:
     kinds = [numbers.ordinals(day, lang), numbers.number_readings(day, lang)]
     first, second = kinds if match["day_b"] else kinds[::-1]
     return first + second
-
-
-def _decade(match: regex.Match[str], lang: str) -> list[str]:
-    return [*numbers.decade_readings(match["dec"], lang), match["dec"] + "s"]
-
-
-def _between(match: regex.Match[str], lang: str) -> list[str]:
-    mark = match[0].strip().replace("−", "-").replace("–", "-")
-    return rules(lang).between.get(mark, [""])
-
-
-def _number(match: regex.Match[str], lang: str) -> list[str]:
-    return numbers.number_readings(match["n"] or match["n_all"], lang)
 
 
 def _mixed(match: regex.Match[str], lang: str) -> list[str]:
@@ -393,14 +374,16 @@ def _compound(match: regex.Match[str], lang: str) -> list[str]:
     said += [regex.sub(f"{_APOSTROPHE}|{_HYPHEN}", " ", text), whole, *_same_reading(whole, lang)]
     if regex.search(r"\d", text):
         pieces = regex.split(_HYPHEN, text)
-        said = _product([_word_readings(piece, lang) for piece in pieces]) + said
+        said = (
+            _product(
+                [
+                    numbers.number_readings(piece, lang) if piece.isdecimal() else [piece]
+                    for piece in pieces
+                ]
+            )
+            + said
+        )
     return said
-
-
-def _word_readings(word: str, lang: str) -> list[str]:
-    if word.isdecimal():
-        return numbers.number_readings(word, lang)
-    return [word]
 
 
 def _roman(match: regex.Match[str], lang: str) -> list[str]:
@@ -525,11 +508,6 @@ def _same_words(lang: str) -> dict[str, str]:
             seen.add(after)
             found[word] = after
     return {word: first for word, first in found.items() if word != first}
-
-
-@cache
-def _own_words(own: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    return dict(own)
 
 
 def _own_pattern(own: tuple[tuple[str, str], ...]) -> str:

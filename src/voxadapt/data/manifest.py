@@ -141,21 +141,11 @@ def read_raw_manifest(
             ref_path = files.check(where, "ref_audio", values["ref_audio"], problems)
             if audio_path is None or ref_path is None or found:
                 continue
+            audio, text, ref = (values[key] for key in REQUIRED)
             rows.append(
-                RawRow(
-                    where,
-                    number,
-                    "",
-                    values["audio"],
-                    values["text"],
-                    values["ref_audio"],
-                    language,
-                    audio_path,
-                    ref_path,
-                    consent=values.get("consent"),
-                    speaker=values.get("speaker"),
-                )
-            )
+                RawRow(where, number, "", audio, text, ref, language, audio_path, ref_path, (),
+                       values.get("consent"), values.get("speaker"))
+            )  # fmt: skip
     except OSError as error:
         fix = "Check data.manifest in params.yaml; `dvc pull` restores the embedded data."
         found_text = f"nothing that can be read ({error.strerror or error})"
@@ -187,14 +177,13 @@ def row_problems(where: str, values: Record) -> list[Problem]:
     for key in values:
         if key not in REQUIRED + OPTIONAL:
             expected = f"only {', '.join(REQUIRED + OPTIONAL)}"
-            problems.append(
-                Problem(
-                    where, expected, f"unknown key {shown(key)}", "Check the spelling, or drop it."
-                )
-            )
-    for key in REQUIRED:
-        if key not in values:
-            problems.append(Problem(where, f"a key {key}", "none", f"Add {key}."))
+            found, fix = f"unknown key {shown(key)}", "Check the spelling, or drop it."
+            problems.append(Problem(where, expected, found, fix))
+    problems += [
+        Problem(where, f"a key {key}", "none", f"Add {key}.")
+        for key in REQUIRED
+        if key not in values
+    ]
     for key, value in values.items():
         nullable = key in OPTIONAL and value is None
         if key in REQUIRED + OPTIONAL and not isinstance(value, str) and not nullable:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import sha256_file, write_atomic
+from voxadapt.core.files import replacing, sha256_file, write_atomic
 from voxadapt.core.languages import model_language
 from voxadapt.core.params import AuditParams, SplitParams, speaker_name_problem
 from voxadapt.core.progress import Progress
@@ -35,7 +36,6 @@ from voxadapt.prepare.import_folder import (
 from voxadapt.prepare.sound import (
     LENGTH_SLACK_S,
     convert,
-    copy_file,
     cut_clip,
     load_cut,
     needs_ffmpeg,
@@ -73,7 +73,7 @@ def import_corpus(
         columns: Role of each column, between commas, where the table does not show it.
         text_column: Column that holds the text, where the usual names do not.
         audio_root: Folder that holds the audio; nothing outside of it is read.
-        ref: Reference clip; chosen by `REF_RULE` when None.
+        ref: Reference clip; chosen by `reference.RULE` when None.
         language: Name of the language, for each row.
         consent: How the speaker agreed, for each row.
         trim_silence: Trim long silence at the edges of clips, and list it.
@@ -285,7 +285,8 @@ def _write_clip(row: Row, source: Path, staging: Path, stem: str) -> str:
         elif row.span_s is not None:
             cut_clip(source, target, *row.span_s)
         else:
-            copy_file(source, target)
+            with replacing(target) as part:
+                shutil.copyfile(source, part)
     return f"clips/{target.name}"
 
 

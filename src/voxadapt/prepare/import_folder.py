@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from voxadapt.core.files import read_json, sha256_bytes, sha256_file, write_json
 from voxadapt.core.params import AuditParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
-from voxadapt.data.audio import AudioError, measure, probe, read_mono
+from voxadapt.data.audio import AudioError, probe, read_mono
 from voxadapt.data.manifest import row_problems
+from voxadapt.prepare.reference import RULE, Candidate, measure_clip, propose
 from voxadapt.prepare.sound import write_sound
 
 SCHEMA = "voxadapt-import/1"
@@ -30,11 +32,6 @@ MANIFEST = "train_raw.jsonl"
 REF = "ref.wav"
 PLAN = "plan.json"
 MAX_MEASURED = 200  # clips among which the reference is looked for
-REF_RULE = (
-    "Of the clips of 3 to 10 s (200 of them by hash where there are more): without clipping, "
-    "without a pause or an edge of more than 0.7 s, then the highest SNR in steps of 6 dB, then "
-    "the length nearest to 6 s. It is taken out of the clips."
-)
 
 
 @dataclass(frozen=True)
@@ -161,19 +158,27 @@ def choose_references(
         own = [clip for clip in clips if clip.speaker == speaker]
         fit = [clip for clip in own if low_s <= clip.duration_s <= high_s]
         fit = sorted(fit, key=lambda clip: sha256_bytes(clip.audio.encode()))[:MAX_MEASURED]
-        ranked = [(rank, clip) for clip in fit if (rank := _rank(clip, staging)) is not None]
-        if not ranked or len(own) < 2:
+        proposal = propose(_measured(fit, staging), AuditParams())
+        if proposal is None or len(own) < 2:
             expected = f"a clip of {low_s:g} to {high_s:g} s among others, for the reference"
             told = f"none among {len(own)}" + (f" of {speaker}" if speaker else "")
             fix = "Give one with --ref."
             problems += [Problem(clip.where, expected, told, fix) for clip in own]
             continue
-        chosen = min(ranked, key=lambda item: item[0])[1]
+        chosen = next(clip for clip in own if clip.audio in proposal.clips)
         name = reference_name(speaker)
         write_sound(staging / name, *read_mono(staging / chosen.audio), "WAV", "PCM_16")
         rest += [clip for clip in own if clip is not chosen]
         told_of = {"speaker": speaker, "file": name} if speaker else {}
-        found.append({"from": chosen.audio, "rule": REF_RULE, "text": chosen.text, **told_of})
+        found.append(
+            {
+                "from": chosen.audio,
+                "rule": RULE,
+                "why": proposal.why,
+                "text": chosen.text,
+                **told_of,
+            }
+        )
     if not found:
         raise UserError(replace(problems[0], where="the reference"))
     kept = {clip.audio for clip in rest}
@@ -188,16 +193,13 @@ def reference_name(speaker: str | None) -> str:
     return f"refs/{safe}-{sha256_bytes(speaker.encode())[:6]}.wav"
 
 
-def _rank(clip: ImportedClip, staging: Path) -> tuple[bool, bool, int, float, str] | None:
-    """Return how a clip ranks by `REF_RULE`, the best lowest; None where it cannot be read."""
-    try:
-        found = measure(*read_mono(staging / clip.audio))
-    except AudioError:
-        return None
-    silence_s = max(found.lead_silence_s, found.trail_silence_s, found.max_internal_silence_s)
-    is_clipped = found.clipped_share > AuditParams().max_clipped_share
-    snr_steps = int(found.snr_db // 6)
-    return is_clipped, silence_s > 0.7, -snr_steps, abs(clip.duration_s - 6.0), clip.audio
+def _measured(clips: Sequence[ImportedClip], staging: Path) -> list[Candidate]:
+    """Measure clips as candidates for the reference; no two of them are neighbours."""
+    found = []
+    for clip in clips:
+        with suppress(AudioError):
+            found.append(measure_clip(staging, clip.audio, clip.audio, 0, clip.text))
+    return found
 
 
 def manifest_rows(

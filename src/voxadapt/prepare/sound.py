@@ -95,12 +95,6 @@ def _stated(source: Path, entry: str) -> str | None:
     return done.stdout.strip()
 
 
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file whole."""
-    with replacing(target) as part:
-        shutil.copyfile(source, part)
-
-
 def cut_clip(source: Path, target: Path, start_s: float, length_s: float) -> None:
     """Write a part of a file as FLAC, at its own rate.
 

@@ -48,17 +48,10 @@ class RecordingRecord(TypedDict):
     left_out: list[dict[str, str]]
 
 
-ReferenceRecord = TypedDict(
-    "ReferenceRecord",
-    {
-        "clips": list[str],
-        "why": str,
-        "faults": list[str],
-        "rule": NotRequired[str],
-        "text": NotRequired[str],
-        "from": NotRequired[str],
-    },
-)
+ReferenceRecord = TypedDict("ReferenceRecord", {
+    "clips": list[str], "why": str, "faults": list[str], "rule": NotRequired[str],
+    "text": NotRequired[str], "from": NotRequired[str],
+})  # fmt: skip
 
 
 class InitRecord(TypedDict):
