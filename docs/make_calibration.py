@@ -23,6 +23,7 @@ from voxadapt.scoring.speakers import Worst
 from voxadapt.scoring.statistics import (
     Array,
     Ratio,
+    error_interval,
     paired_difference,
     probability_best,
     ratio_interval,
@@ -134,6 +135,7 @@ class Spoken:
     errors: list[list[Ratio]]
     sims: list[list[Ratio]]
     failures: list[list[Ratio]]
+    usable: list[list[Ratio]]  # errors of the clips that did not fail
 
 
 def speak(case: Case, num_texts: int, num_epochs: int, generator: Generator) -> Spoken:
@@ -142,7 +144,7 @@ def speak(case: Case, num_texts: int, num_epochs: int, generator: Generator) -> 
     size = len(gains)
     words = generator.integers(6, 15, num_texts)
     hard = lognormal(generator, corpus.difficulty, (num_texts, 1))
-    found = Spoken([], [], [])
+    found = Spoken([], [], [], [])
     for _ in range(case.speakers):
         own = lognormal(generator, corpus.own, (num_texts, size))
         rate = np.clip((corpus.error + case.losses(num_epochs)) * hard * own, 0.0, 1.0)
@@ -166,6 +168,9 @@ def speak(case: Case, num_texts: int, num_epochs: int, generator: Generator) -> 
         ):
             total = values.sum(axis=2).astype(float)
             listed.append([Ratio(total[:, index], weights) for index in range(size)])
+        heard = np.where(lost, 0.0, edits).sum(axis=2)
+        said = words[:, None] * (~lost).sum(axis=2).astype(float)
+        found.usable.append([Ratio(heard[:, index], said[:, index]) for index in range(size)])
     return found
 
 
@@ -211,7 +216,7 @@ def passes(case: Case, spoken: Spoken, index: int) -> bool:
     """Tell whether the gates of failures, errors and similarity leave a candidate in."""
     params = case.params
     for speaker in range(case.speakers):
-        errors, failures = spoken.errors[speaker], spoken.failures[speaker]
+        errors, failures = spoken.usable[speaker], spoken.failures[speaker]
         checks = [
             (errors[index].point - errors[0].point, error_margin(params, errors[0].point)),
             (failures[index].point - failures[0].point, params.failure_margin),
@@ -316,6 +321,11 @@ def coverage(corpus: Corpus, num_texts: int, repetitions: int) -> list[float]:
         spoken = speak(case, num_texts, 1, generator)
         for place, ratios in ((0, spoken.errors[0]), (2, spoken.sims[0])):
             single = ratio_interval(ratios[0], weights, num_texts, 0.95)
+            if not place:
+                usable = Ratio(spoken.usable[0][0].numerator, ratios[0].denominator)
+                failed = Ratio(ratios[0].numerator - usable.numerator, ratios[0].denominator)
+                failures = spoken.failures[0][0]
+                single = error_interval(usable, failed, failures, weights, num_texts, 0.95)
             paired, _ = paired_difference(ratios[1], ratios[0], weights, 0.95)
             for offset, found in ((0, single), (1, paired)):
                 assert found.low is not None and found.high is not None
@@ -376,11 +386,11 @@ The least favourable case and N of each, all numbers of epochs together.
 
 """
 LIMITS = """
-Where a bar is missed: with 20 sentences of 3 takes one clip that runs away moves the error rate
-by 1.7 points, nearly the margin, so that a single good epoch may fall at the gate; more sentences
-or takes mend it. An error rate from a set that happens to hold no runaway has an interval that
-ends too low; the failure rate, whose interval allows for what was not seen, stands beside it for
-that reason. P(best) is right over all curves together, and not for each kind of curve alone.
+With 20 sentences of 3 takes one clip that runs away would move the error rate by 1.7 points, nearly
+the margin: the gate on errors therefore reads the clips that did not fail, and failures have their
+own. The interval of an error rate allows for runaways that were not seen; where all takes of a
+sentence run away together, 2 % of sentences, it holds the truth in 81 to 97 % (N = 20 to 200).
+P(best) is right over all curves together, and not for each kind of curve alone.
 """
 
 

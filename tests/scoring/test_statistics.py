@@ -15,6 +15,7 @@ from voxadapt.scoring.statistics import (
     Ratio,
     all_pairs_critical,
     detectable_difference,
+    error_interval,
     median_interval,
     paired_difference,
     pareto_members,
@@ -63,6 +64,26 @@ def test_every_pair_needs_a_larger_critical_value_than_one() -> None:
     every = all_pairs_critical(draws, points, 30, 0.95)
     assert 2.0 < pair < every < 3.6  # Student's t, Tukey
     assert all_pairs_critical(draws[:, :1], points[:1], 30, 0.95) == 0.0
+
+
+@pytest.mark.parametrize("num_texts", [20, 100])
+def test_an_error_rate_allows_for_failures_that_were_not_seen(num_texts: int) -> None:
+    """Clips of 10 words that lose a word in 25, and all of them in one clip of 50."""
+    generator, held, plain, num_sets = np.random.default_rng(8), 0, 0, 400
+    weights = resample_weights(num_texts, 500, 0)
+    units, clips, truth = np.full(num_texts, 30.0), np.full(num_texts, 3.0), 0.04 * 0.98 + 0.02
+    for _ in range(num_sets):
+        lost = generator.binomial(3, 0.02, num_texts).astype(float)
+        usable = Ratio(generator.binomial(30 - 10 * lost.astype(int), 0.04).astype(float), units)
+        failed = Ratio(10.0 * lost, units)
+        found = error_interval(usable, failed, Ratio(lost, clips), weights, 0, 0.95)
+        both = Ratio(usable.numerator + failed.numerator, units)
+        other = ratio_interval(both, weights, 0, 0.95)
+        assert found.point == pytest.approx(both.point)
+        held += found.low <= truth <= found.high  # type: ignore[operator]
+        plain += other.low <= truth <= other.high  # type: ignore[operator]
+    assert 0.92 * num_sets <= held <= 0.985 * num_sets
+    assert num_texts > 20 or plain < 0.9 * num_sets
 
 
 def test_pairing_removes_the_texts_difficulty() -> None:

@@ -84,6 +84,7 @@ def test_the_simulation_chooses_as_select_does(page: ModuleType) -> None:
             [[sample.error for sample in samples]],
             [[sample.sim for sample in samples]],
             [[sample.failure_rate for sample in samples]],
+            [[sample.usable_error for sample in samples]],
         )
         chosen = page.choose(page.Case("", params=params), spoken)
         assert select(rows, params)["chosen"] == list(sims)[chosen]

@@ -386,6 +386,20 @@ def test_a_margin_of_nothing_is_refused(key: str) -> None:
         SelectParams.model_validate({key: 0.0})
 
 
+def test_one_failed_clip_does_not_decide_the_gate_on_errors() -> None:
+    """A runaway of 60 clips is within the margin of failures, and its words are not counted again."""
+    base = [clip for clip in make_system("base", num_texts=20, sim=0.7, error=0.0)]
+    epoch = make_system("epoch-1", num_texts=20, sim=0.8, error=0.0)
+    lost = {"word_hits": 0, "word_deletions": 10, "flags": ("hit_max_tokens",)}
+    epoch[0] = epoch[0].model_copy(update=lost)
+    part = {"word_hits": 9, "word_deletions": 1}
+    epoch[3:9] = [clip.model_copy(update=part) for clip in epoch[3:9]]  # 6 of 590 words, not 16
+    result = select({"base": base, "epoch-1": epoch}, SelectParams(num_bootstrap=400))
+    gates = {gate["name"]: gate for gate in of(result, "epoch-1")["gates"]}
+    assert gates["error"]["state"] != "failed" and gates["failure_rate"]["state"] != "failed"
+    assert gates["error"]["value"] < 0.02 < of(result, "epoch-1")["wer"]["point"]
+
+
 def test_a_margin_grows_with_the_bases_own_error() -> None:
     systems = {"base": make_system("base", sim=0.6, error=0.5), "epoch-1": make_system("epoch-1")}
     for share, margin in ((0.1, 0.05), (0.0, 0.02)):

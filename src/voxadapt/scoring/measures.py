@@ -13,6 +13,7 @@ from voxadapt.scoring.statistics import (
     Array,
     Interval,
     Ratio,
+    error_interval,
     median_interval,
     rate_interval,
     ratio_by_text,
@@ -20,13 +21,22 @@ from voxadapt.scoring.statistics import (
     resample_weights,
 )
 
+Value = Callable[[ScoreRow], float]
+ERRORS: dict[str, tuple[Value, Value]] = {  # what is summed, and over what
+    "wer": (lambda row: row.words.capped_edits, lambda row: row.ref_words),
+    "cer": (lambda row: row.chars.capped_edits, lambda row: row.ref_chars),
+    "wer_mean_of_clips": (lambda row: row.wer, lambda row: 1.0),
+    "cer_mean_of_clips": (lambda row: row.cer, lambda row: 1.0),
+}
+
 
 class Sample:
     """All rows of one candidate on one split.
 
     A clip whose similarity is missing counts as the floor, the similarity of other voices (0 where
     it is unknown): what nobody could recognise is worth a stranger's voice, and a candidate gains
-    nothing by saying too little. `error` is the rate that the selection uses.
+    nothing by saying too little. `error` is the rate that the selection uses, `usable_error` the
+    same of the clips that did not fail, or of all where none is left.
     """
 
     def __init__(
@@ -40,12 +50,11 @@ class Sample:
         self.text_ids = sorted({row.text_id for row in self.rows})
         self.keys = [row.text_id for row in self.rows]
         stand_in = 0.0 if floor is None else floor
-        self.wer = self._sum(lambda row: row.words.capped_edits, lambda row: row.ref_words)
-        self.cer = self._sum(lambda row: row.chars.capped_edits, lambda row: row.ref_chars)
+        self.wer, self.cer, self.wer_mean_of_clips, self.cer_mean_of_clips = (
+            self._sum(*parts) for parts in ERRORS.values()
+        )
         self.wer_raw = self._sum(lambda row: row.words.edits, lambda row: row.ref_words)
         self.cer_raw = self._sum(lambda row: row.chars.edits, lambda row: row.ref_chars)
-        self.wer_mean_of_clips = self._sum(lambda row: row.wer)
-        self.cer_mean_of_clips = self._sum(lambda row: row.cer)
         self.sim = self._sum(lambda row: stand_in if row.sim is None else row.sim)
         self.sim_measured = self._sum(lambda row: row.sim or 0.0, lambda row: row.sim is not None)
         self.failure_rate = self._sum(lambda row: row.failed)
@@ -53,11 +62,17 @@ class Sample:
         mostly_wrong = {"wer": lambda row: row.wer > 0.5, "cer": lambda row: row.cer > 0.5}
         self.mostly_wrong_rate = self._sum(mostly_wrong[error_metric])
         self.error = self.wer if error_metric == "wer" else self.cer
+        edits, units = ERRORS[error_metric]
+        self.usable_error = self._sum(
+            lambda row: 0 if row.failed else edits(row), lambda row: 0 if row.failed else units(row)
+        )
+        if not self.usable_error.denominator.any():
+            self.usable_error = self.error
 
     def _sum(
         self,
-        numerator: Callable[[ScoreRow], float],
-        denominator: Callable[[ScoreRow], float] = lambda row: 1.0,
+        numerator: Value,
+        denominator: Value = lambda row: 1.0,
     ) -> Ratio:
         return ratio_by_text(
             self.text_ids,
@@ -66,15 +81,21 @@ class Sample:
             [float(denominator(row)) for row in self.rows],
         )
 
+    def error_interval(self, name: str, weights: Array, confidence: float) -> Interval:
+        """Return one of `ERRORS` with its interval."""
+        edits, units = ERRORS[name]
+        usable = self._sum(lambda row: 0 if row.failed else edits(row), units)
+        failed = self._sum(lambda row: edits(row) if row.failed else 0, units)
+        failures, count = self.failure_rate, len(self.rows)
+        return error_interval(usable, failed, failures, weights, count, confidence)
+
     def intervals(
         self, weights: Array, confidence: float, ceiling: float | None, floor: float | None
     ) -> dict[str, Interval]:
         """Return every measure with its interval; ceiling and floor are of the calibrated scale."""
         count = len(self.rows)
-        names = ("wer", "wer_mean_of_clips", "cer", "cer_mean_of_clips", "sim")
-        found = {
-            name: ratio_interval(getattr(self, name), weights, count, confidence) for name in names
-        }
+        found = {name: self.error_interval(name, weights, confidence) for name in ERRORS}
+        found["sim"] = ratio_interval(self.sim, weights, count, confidence)
         for name in ("wer_raw", "cer_raw"):  # one runaway outweighs a set: no interval would hold
             found[name] = Interval(getattr(self, name).point, None, None, count)
         measured = sum(row.sim is not None for row in self.rows)
@@ -114,6 +135,6 @@ def error_rates(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     sample = Sample(rows, params.error_metric, None)
     weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
     return {
-        name: ratio_interval(ratio, weights, len(rows), params.confidence).as_dict()
-        for name, ratio in (("wer", sample.wer), ("cer", sample.cer))
+        name: sample.error_interval(name, weights, params.confidence).as_dict()
+        for name in ("wer", "cer")
     }

@@ -11,13 +11,13 @@ Shapes: T texts, B resamples, C candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import nctdtr, nctdtrinc, ndtr, ndtri, stdtrit
+from scipy.special import betaincinv, nctdtr, nctdtrinc, ndtr, ndtri, stdtrit
 
 from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
@@ -216,6 +216,42 @@ def rate_interval(ratio: Ratio, weights: Array, n: int, confidence: float) -> In
     if found.point == 1.0:
         return Interval(1.0, 1.0 - bound, 1.0, n, found.se)
     return found
+
+
+def error_interval(
+    usable: Ratio, failed: Ratio, failures: Ratio, weights: Array, n: int, confidence: float
+) -> Interval:
+    """Return an error rate with its interval, which allows for failed clips that were not seen.
+
+    A failed clip outweighs many words; a bootstrap of sentences of which none happens to fail does
+    not know of any. What usable clips add has the interval of `ratio_interval`, the share of failed
+    clips Jeffreys' (of fewer trials where failures come together in a sentence), and both are
+    joined as independent parts (Zou and Donner 2008, doi:10.1002/sim.3095).
+
+    Args:
+        usable: Errors of the clips that did not fail, over the units of all clips.
+        failed: Errors of those that failed, over the same.
+        failures: Clips that failed, over all clips.
+        weights: Resampling weights, [B, T].
+        n: Clips.
+        confidence: Such as .95.
+    """
+    heard = ratio_interval(usable, weights, n, confidence)
+    if heard.point is None or heard.low is None or heard.high is None:
+        return heard if heard.point is None else replace(heard, point=heard.point + failed.point)
+    share, num_clips = failures.point, float(failures.denominator.sum())
+    each = failed.point / share if share else 1.0  # what it would add if all clips failed
+    spread = failures.numerator - share * failures.denominator
+    variance = float(np.var(spread, ddof=1)) * len(spread) / num_clips**2
+    independent = share * (1.0 - share) / num_clips
+    trials = num_clips / max(1.0, variance / independent if independent else 1.0)
+    count, tail = share * trials, (1.0 - confidence) / 2.0
+    low = betaincinv(count + 0.5, trials - count + 0.5, tail) if share else 0.0
+    high = betaincinv(count + 0.5, trials - count + 0.5, 1.0 - tail) if share < 1.0 else 1.0
+    point = heard.point + failed.point
+    below = float(np.hypot(heard.point - heard.low, each * (share - low)))
+    above = float(np.hypot(heard.high - heard.point, each * (high - share)))
+    return Interval(point, max(0.0, point - below), min(1.0, point + above), n)
 
 
 def mean_interval(

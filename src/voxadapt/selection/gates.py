@@ -4,7 +4,8 @@ How a paired gate (failure rate, error, similarity) is read, with d = how much w
 is than the start and margin m: *passed* when the upper bound of d is at most m (shown to be no
 worse); *failed* when d itself is above m; *undecided* in between. Undecided candidates stay
 eligible and the record says so: with 30 sentences one failed clip already lifts the upper bound
-above a margin of .02, and dropping every such candidate would choose by luck.
+above a margin of .02, and dropping every such candidate would choose by luck. The error is that of
+the clips that did not fail: with few sentences a single failed one would decide both gates.
 """
 
 from __future__ import annotations
@@ -77,12 +78,12 @@ def all_gates(
     for speaker in scores.speakers:
         sample, measured = scores.samples[name][speaker], scores.intervals(name, speaker)
         gates = [_coverage(sample.num_measured, len(sample.rows))]
-        allowed = error_margin(params, scores.samples[start][speaker].error.point)
-        for key, label, margin in (
-            ("failure_rate", "failure rate", params.failure_margin),
-            ("error", params.error_metric.upper(), allowed),
+        allowed = error_margin(params, scores.samples[start][speaker].usable_error.point)
+        for key, of, label, margin in (
+            ("failure_rate", "failure_rate", "failure rate", params.failure_margin),
+            ("error", "usable_error", f"{params.error_metric.upper()} of usable clips", allowed),
         ):
-            difference = scores.difference(key, name, start, speaker)
+            difference = scores.difference(of, name, start, speaker)
             gates.append(_not_above(key, label, difference, margin, start))
         if params.similarity_margin is not None:
             difference = scores.difference("sim", name, start, speaker)

@@ -191,9 +191,10 @@ def select(
 def _candidate(scores: SpeakerScores, name: str, start: str, params: SelectParams) -> Record:
     """Return a candidate's measures, and how it compares with the Base and the start."""
     sample, measured = scores.samples[name][None], scores.intervals(name)
-    primary = ratio_interval(
-        scores.worst(name), scores.weights, len(sample.rows), params.confidence
-    )
+    primary = measured[params.error_metric]
+    if params.primary == "similarity" or len(scores.speakers) > 1:
+        worst, count = scores.worst(name), len(sample.rows)
+        primary = ratio_interval(worst, scores.weights, count, params.confidence)
     others = {"vs_base": BASE} | ({} if start == BASE else {"vs_start": start})
     return {
         "name": name,
