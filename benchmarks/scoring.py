@@ -48,7 +48,10 @@ def sentences(folder: Path) -> tuple[list[Any], list[Any]]:
     rows = [json.loads(line) for line in lines]
     spoken = [
         Sentence(
-            text_id=f"{n:03d}", text=row["text"], split="selection", slice=slice_of(row["text"])
+            text_id=f"{n:03d}",
+            text=row["text"],
+            split="selection",
+            slice=slice_of(row["text"], "en"),
         )
         for n, row in enumerate(rows[:NUM_SENTENCES])
     ]

@@ -66,9 +66,9 @@ def test_known_errors(
     assert metric_for(lang, [reference]) == metric
 
 
-@pytest.mark.parametrize(("text", "expected"), CASES["slices"])
-def test_known_slices(text: str, expected: str) -> None:
-    assert slice_of(text) == expected
+@pytest.mark.parametrize(("lang", "text", "expected"), CASES["slices"])
+def test_known_slices(lang: str, text: str, expected: str) -> None:
+    assert slice_of(text, lang) == expected
 
 
 def test_the_cases_cover_the_scripts() -> None:

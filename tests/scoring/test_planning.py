@@ -139,7 +139,7 @@ def test_the_table_of_the_notebook_shows_both_comparisons(
     assert list(table.index) == ["selection"] * 4 + ["confirmation"] * 2
     assert table["compared"].tolist() == ["between epochs"] * 2 + ["against base"] * 4
     assert table["can be seen"].iloc[0].startswith("0.00")
-    assert table["can be seen"].iloc[1].endswith(" %")
+    assert table["can be seen"].iloc[1].endswith("%")
     assert re.fullmatch(r"\d+ for 0.005; \d+ for 0.01; \d+ for 0.02",
                         table["sentences needed"].iloc[0])  # fmt: skip
     assert re.search(r"\d+ for 1 %;", table["sentences needed"].iloc[1])

@@ -386,7 +386,7 @@ def _clip(track: Track, row: Utterance, candidate: str, wav: str) -> EvalClip:
         text_id=row.id,
         lang=track.asr.language,
         text=row.text,
-        slice=slice_of(row.text),
+        slice=slice_of(row.text, track.asr.language),
         wav=wav,
     )
 

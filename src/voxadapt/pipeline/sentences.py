@@ -48,8 +48,9 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
     rows = list({fold_text(row.text): row for row in rows}.values())
     rows = sorted(rows, key=lambda row: fingerprint([track.split.salt, row.id]))
     rows = rows[: track.score.max_sentences]
+    lang = track.asr.language
     found = [
-        Sentence(text_id=row.id, text=row.text, split=split, slice=slice_of(row.text))
+        Sentence(text_id=row.id, text=row.text, split=split, slice=slice_of(row.text, lang))
         for row in sorted(rows, key=lambda row: row.id)
     ]
     if all(item.slice != "ranked" for item in found):

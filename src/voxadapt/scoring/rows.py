@@ -16,6 +16,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from voxadapt.asr.metrics import EditCounts
+from voxadapt.asr.normalise import normalise
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_bytes, write_atomic
 from voxadapt.data.text import has_digit
@@ -24,8 +25,8 @@ ROWS_FILE = "rows.jsonl"
 SECOND_FILE = "second.jsonl"  # the same clips as a second recogniser heard them
 # A clip with one of these flags failed, whatever its transcript says.
 FAILURE_FLAGS = ("hit_max_tokens", "empty_transcript", "rate_low", "rate_high")
-# A number can be written and read in several right ways, and no ASR settles which was meant: what
-# holds one is scored and shown, but decides nothing.
+# A number whose words are not known in its language can be heard and written in several right ways:
+# what holds one is scored and shown, but decides nothing.
 # Sets with a purpose guard and never choose; see `pipeline.guard_sets`.
 Guard = Literal["short", "long", "numbers", "names", "questions", "own"]
 Slice = Literal["ranked", "digits"] | Guard
@@ -33,9 +34,9 @@ GUARDS: Final[tuple[Guard, ...]] = ("short", "long", "numbers", "names", "questi
 SLICES: Final[tuple[Slice, ...]] = ("ranked", "digits", *GUARDS)
 
 
-def slice_of(text: str) -> Slice:
-    """Name the slice of a sentence: `digits` where it has a number in any script."""
-    return "digits" if has_digit(text) else "ranked"
+def slice_of(text: str, lang: str) -> Slice:
+    """Name the slice of a sentence: `digits` where a number in it has no words in its language."""
+    return "digits" if has_digit(text) and has_digit(normalise(text, lang)) else "ranked"
 
 
 class _Record(BaseModel):

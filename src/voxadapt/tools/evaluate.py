@@ -263,7 +263,7 @@ class _Harness:
         )
         return [
             EvalClip(candidate="real", split=SPLIT, text_id=_recording_id(item), lang=self.language,
-                 text=text, slice=slice_of(text), wav=str(item.path.resolve()))
+                 text=text, slice=slice_of(text, self.language), wav=str(item.path.resolve()))
             for item, found in zip(recordings, heard, strict=True)
             if (text := item.text or found.text).strip()
         ]  # fmt: skip
@@ -301,7 +301,7 @@ class _Harness:
             take=clip.take,
             lang=clip.language or self.language,
             text=clip.text,
-            slice=slice_of(clip.text),
+            slice=slice_of(clip.text, clip.language or self.language),
             wav=clip.audio,
             status="ok" if clip.exists else "failed",
             message="" if clip.exists else f"there is no file {clip.audio}",

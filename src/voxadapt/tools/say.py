@@ -272,7 +272,7 @@ class _Reader:
                     EvalClip(
                         candidate=self.candidate.name, split=SPLIT, text_id=fingerprint(text),
                         take=take, seed=self.takes.seed + take, lang=language, text=text,
-                        slice=slice_of(text), wav=path.relative_to(root).as_posix(),
+                        slice=slice_of(text, language), wav=path.relative_to(root).as_posix(),
                         hit_max_tokens=spoken is not None and spoken.hit_max_tokens,
                         status="failed" if spoken is None else "ok",
                         message="" if spoken is not None else "the model gave no audio",

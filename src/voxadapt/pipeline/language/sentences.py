@@ -30,7 +30,12 @@ def source_sentences(params: Params, split: str) -> SentenceSet:
     """Return the sentences of the source language that are never learnt."""
     source = language_section(params).source
     sentences = [
-        Sentence(text_id=line.id, text=line.text, split=split, slice=slice_of(line.text))
+        Sentence(
+            text_id=line.id,
+            text=line.text,
+            split=split,
+            slice=slice_of(line.text, source.asr_language),
+        )
         for line in source_lines(params)[0]
     ]
     asr = params.asr.model_copy(update={"language": source.asr_language})
