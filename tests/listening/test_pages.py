@@ -259,7 +259,7 @@ def test_the_report_gets_the_votes_and_knows_stale_ones(project: Path, tmp_path:
     ]  # fmt: skip
     assert section["comparisons"][0]["tone"] == "good"
     assert section["steadiness"] == "Of 4 answers that were asked for twice, 4 were the same."
-    assert (section["num_listeners"], section["num_texts"]) == (1, 6)
+    assert (section["num_listeners"], section["comparisons"][0]["num_texts"]) == (1, 6)
     listening.write_listening(listening_params(3), project)
     stale = votes_section(records)
     assert stale is not None

@@ -20,9 +20,7 @@ from voxadapt.listening.votes import (
     KeyPage,
     KeyTrial,
     ListeningKey,
-    Table,
     Unheard,
-    crossed,
     read_key,
     read_votes,
     summarise_votes,
@@ -330,7 +328,7 @@ def test_one_listener_stands_for_nobody_else(tmp_path: Path) -> None:
 
 
 def test_a_single_vote_has_no_interval() -> None:
-    found = two_way_interval(crossed({("u1", "a"): 1.0}), 0.95, SHARES)
+    found = two_way_interval({("u1", "a"): 1.0}, 0.95, SHARES)
     assert (found.point, found.low, found.high, found.n) == (1.0, None, None, 1)
 
 
@@ -340,7 +338,7 @@ def test_more_listeners_and_more_sentences_narrow_the_interval() -> None:
     def width(num_texts: int, num_people: int) -> float:
         votes = rng.random((num_texts, num_people)) < 0.6
         cells = {(str(s), str(p)): float(v) for (s, p), v in np.ndenumerate(votes)}
-        found = two_way_interval(crossed(cells), 0.95, SHARES)
+        found = two_way_interval(cells, 0.95, SHARES)
         assert found.low is not None
         assert found.high is not None
         return found.high - found.low
@@ -354,8 +352,8 @@ def test_voters_who_agree_with_themselves_only_are_clusters() -> None:
     steady = {(f"{s:02d}", str(p)): float(p < 7) for s in range(20) for p in range(10)}
     drawn = np.random.default_rng(0).permutation(np.repeat([0.0, 1.0], [60, 140]))
     mixed = dict(zip(steady, drawn.tolist(), strict=True))
-    wide = two_way_interval(crossed(steady), 0.95, SHARES)
-    narrow = two_way_interval(crossed(mixed), 0.95, SHARES)
+    wide = two_way_interval(steady, 0.95, SHARES)
+    narrow = two_way_interval(mixed, 0.95, SHARES)
     assert wide.point == narrow.point == 0.7
     assert wide.low is not None and wide.high is not None
     assert narrow.low is not None and narrow.high is not None
@@ -372,13 +370,13 @@ def test_voters_who_agree_with_themselves_only_are_clusters() -> None:
 def test_intervals_hold_their_point_and_keep_to_the_scale(
     cells: dict[tuple[str, str], float],
 ) -> None:
-    found = two_way_interval(crossed(cells), 0.95, SHARES)
+    found = two_way_interval(cells, 0.95, SHARES)
     assert found.point == pytest.approx(np.mean(list(cells.values())))
     if found.low is not None and found.high is not None:
         assert 0.0 <= found.low <= found.point <= found.high <= 1.0
-    shuffled = two_way_interval(crossed(dict(reversed(cells.items()))), 0.95, SHARES)
+    shuffled = two_way_interval(dict(reversed(cells.items())), 0.95, SHARES)
     assert shuffled == found
-    swapped = two_way_interval(crossed({k: 1 - v for k, v in cells.items()}), 0.95, SHARES)
+    swapped = two_way_interval({k: 1 - v for k, v in cells.items()}, 0.95, SHARES)
     if found.low is not None:
         assert swapped.high == pytest.approx(1 - found.low)
 
@@ -405,7 +403,7 @@ def test_intervals_cover_the_truth(
             + rng.normal(size=(num_texts, num_people))
         ) > 0
         cells = {(f"{s:02d}", f"{p:02d}"): float(v) for (s, p), v in np.ndenumerate(votes)}
-        found = two_way_interval(crossed(cells), 0.95, SHARES)
+        found = two_way_interval(cells, 0.95, SHARES)
         assert found.low is not None and found.high is not None
         hits += found.low <= truth <= found.high
     # 95 % less 2.3 standard errors; more is conservative, and a small panel has to be.
@@ -420,7 +418,8 @@ def test_a_small_panel_with_strong_tastes_decides_nothing(num_people: int) -> No
     for _ in range(trials):
         taste = 2.0 * rng.normal(size=(1, num_people)) + 0.5 * rng.normal(size=(20, 1))
         votes = (taste + rng.logistic(size=(20, num_people)) > 0).astype(float)
-        found = two_way_interval(Table(votes, np.ones_like(votes)), 0.95, SHARES)
+        cells = {(f"{s:02d}", f"{p:02d}"): float(v) for (s, p), v in np.ndenumerate(votes)}
+        found = two_way_interval(cells, 0.95, SHARES)
         assert found.low is not None and found.high is not None
         wrong += not found.low <= 0.5 <= found.high
     assert wrong / trials <= 0.05
@@ -437,7 +436,7 @@ def test_ratings_cover_the_truth() -> None:
     hits = 0
     for _ in range(300):
         cells = {(f"{s}", f"{p}"): float(v) for (s, p), v in np.ndenumerate(ratings(15, 8))}
-        found = two_way_interval(crossed(cells), 0.95, (1.0, 5.0))
+        found = two_way_interval(cells, 0.95, (1.0, 5.0))
         assert found.low is not None and found.high is not None
         hits += found.low <= truth <= found.high
     assert 0.92 <= hits / 300 <= 0.995
@@ -451,7 +450,7 @@ def test_the_summary_is_json(tmp_path: Path) -> None:
 def test_votes_that_balance_out_are_not_certain() -> None:
     """Sums by sentence and by listener that are all equal leave the variance of single votes."""
     cells = {(str(s), str(p)): float((s + p) % 2) for s in range(6) for p in range(6)}
-    found = two_way_interval(crossed(cells), 0.95, SHARES)
+    found = two_way_interval(cells, 0.95, SHARES)
     assert found.se == pytest.approx(0.5 / 6)
     assert found.low is not None
     assert found.low < 0.4

@@ -111,8 +111,8 @@ def test_differences_are_sorted_and_of_all_takes(records: SpeakerRecords) -> Non
         own = [error_of(r) for r in records.rows["epoch-2"] if r["text_id"] == entry["text_id"]]
         base = [error_of(r) for r in records.rows["base"] if r["text_id"] == entry["text_id"]]
         assert entry["change"] == pytest.approx(sum(own) / 3 - sum(base) / 3)
-        assert [cell.candidate for cell in entry["item"]["cells"]] == ["base", "epoch-2"]
-        assert len({cell.place for cell in entry["item"]["cells"]}) == 1  # one take for both
+        assert [cell["candidate"] for cell in entry["item"]["cells"]] == ["base", "epoch-2"]
+        assert len({cell["place"] for cell in entry["item"]["cells"]}) == 1  # one take for both
     assert decision.differences(records, "base", "wer") == []
 
 
@@ -130,12 +130,12 @@ def test_a_typical_sentence_comes_first_and_its_recording_is_understood(
 ) -> None:
     listed = decision.differences(records, "epoch-2", "wer")
     typical, worst = decision.hear(records, listed, "wer")
-    assert [cell.candidate for cell in typical["cells"]] == ["real", "base", "epoch-2"]
-    assert typical["cells"][0].error == 0.0
+    assert [cell["candidate"] for cell in typical["cells"]] == ["real", "base", "epoch-2"]
+    assert typical["cells"][0]["error"] == 0.0
     errors = [error_of(entry["rows"]["epoch-2"]) for entry in listed]
     assert worst["error"] == max(errors)
-    assert typical["cells"][1].place.startswith("utt-")
-    assert typical["cells"][1].place == typical["cells"][2].place
+    assert typical["cells"][1]["place"].startswith("utt-")
+    assert typical["cells"][1]["place"] == typical["cells"][2]["place"]
 
 
 def test_half_of_the_sentences_is_asked_again(
@@ -191,5 +191,5 @@ def test_a_sentence_that_has_no_recording_is_heard_without_one(
     records = load_records(make_params(), tmp_path)
     listed = decision.differences(records, "epoch-2", "wer")
     typical, worst = (decision.hear(records, listed, "wer") * 2)[:2]
-    assert "real" in [cell.candidate for cell in typical["cells"]]
+    assert "real" in [cell["candidate"] for cell in typical["cells"]]
     assert worst["cells"]

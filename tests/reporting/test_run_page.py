@@ -65,5 +65,6 @@ def test_costs_are_those_that_were_noted(project: Path) -> None:
                {"seconds": 90.0, "peak_memory_gib": 1.5, "device": "cpu",
                 "versions": {"torch": "2.9"}})  # fmt: skip
     write_json(folder / "10_language_score_base.json", {"seconds": 60.0})
+    (folder / "02_extract_codes.json").write_text('{"seco')
     found = page(project)
     assert "1.5 minutes in all" in found and "1.5 GiB" in found and "language score" not in found

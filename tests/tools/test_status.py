@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from voxadapt.cli.app import app
 from voxadapt.core.errors import UserError
+from voxadapt.core.files import read_json
 from voxadapt.core.locks import file_lock, holder
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.tools.dvc_state import Pipeline, read_pipeline
@@ -146,6 +147,8 @@ def test_a_note_is_read_and_a_torn_one_is_none(
     assert expected_seconds("clean", pages)[0] == 0.0
     record_seconds(page, 12.34)
     assert expected_seconds("train", pages) == (12.3, "last time")
+    note = read_json(tmp_path / "seconds" / "a.json")
+    assert 0.01 < note["peak_memory_gib"] < 64 and note["device"]
     (tmp_path / "seconds" / "a.json").write_text('{"sec')
     assert expected_seconds("train", pages) == (None, "")
 

@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import first_by_hash, sha256_bytes, write_atomic, write_json
+from voxadapt.core.files import first_by_hash, read_json, sha256_bytes, write_atomic, write_json
 from voxadapt.core.lineage import sealed
 from voxadapt.core.params import Params, candidate_name
 from voxadapt.core.provenance import fingerprint
@@ -53,50 +53,13 @@ LEVEL_DBFS = -26.0  # of the frames that hold speech
 PEAK_LIMIT = 0.89  # -1 dBFS: MP3 overshoots
 SHARE_REPEATED = 0.1
 MIN_REPEATED = 2
-QUESTIONS: dict[Kind, tuple[Record, ...]] = {
-    "ab": (
-        {
-            "id": "likeness",
-            "text": "Which sounds more like the person in the recording?",
-            "hint": "Listen to the voice, not to how well the sentence is read.",
-            "uses_reference": True,
-        },
-        {
-            "id": "speech",
-            "text": "Which is spoken better?",
-            "hint": "Clear, natural, every word there and nothing odd.",
-            "uses_reference": False,
-        },
-    ),
-    "mos": (
-        {
-            "id": "naturalness",
-            "text": "How natural does it sound?",
-            "hint": "As if a person had said it to you.",
-            "uses_reference": False,
-            "scale": ["Bad", "Poor", "Fair", "Good", "Excellent"],
-        },
-        {
-            "id": "likeness",
-            "text": "Is this the person in the recording?",
-            "hint": "The recording is of another sentence. Listen to the voice.",
-            "uses_reference": True,
-            "scale": ["Certainly not", "Rather not", "Cannot say", "Rather yes", "Certainly"],
-        },
-    ),
-}
+QUESTIONS: dict[Kind, list[Record]] = read_json(TEMPLATES / "questions.json")
 TITLES: dict[Kind, str] = {"ab": "Which is better?", "mos": "How good is it?"}
 
 
 @dataclass
 class Sounds:
-    """Reads clips at one rate and one loudness, and notes those that cannot be read.
-
-    Attributes:
-        rate_hz: Of every clip.
-        uris: MP3 as a data URI, by opaque id.
-        problems: One for each clip that cannot be read.
-    """
+    """Clips at one rate and one loudness, MP3 by opaque id; those that cannot be read are noted."""
 
     rate_hz: int
     uris: dict[str, str] = field(default_factory=dict)
@@ -124,14 +87,9 @@ class Sounds:
 
 
 def levelled(samples: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Bring the speech of a clip to the level of all, without clipping it.
+    """Bring the speech of a clip (full scale 1.0) to the level of all, without clipping it.
 
-    Args:
-        samples: [num_samples], full scale 1.0.
-        rate_hz: Their rate.
-
-    Returns:
-        [num_samples] of float32; a clip without speech keeps its level.
+    A clip without speech keeps its level.
     """
     levels_db = frame_levels_db(samples, rate_hz)
     spoken = speech_frames(levels_db)
@@ -184,14 +142,7 @@ def resolve_pairs(pairs: Iterable[Sequence[str]], selection: Record) -> list[tup
 
 @dataclass(frozen=True)
 class Material:
-    """What can be heard.
-
-    Attributes:
-        split: Whose sentences.
-        texts: The sentences, by hash: nobody's choice.
-        rows: Row by candidate and sentence, one take of each; the recordings as `real`.
-        references: Recordings of the speaker, by hash.
-    """
+    """What can be heard: sentences by hash, a take of each by candidate (`real`: recordings)."""
 
     split: str
     texts: list[str]
@@ -251,14 +202,12 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
         }
         for name in names
     }
-    order = {text_id: n for n, text_id in enumerate(first_by_hash(_ids(recordings)))}
+    order = {
+        text_id: n for n, text_id in enumerate(first_by_hash(row["text_id"] for row in recordings))
+    }
     references = sorted(recordings, key=lambda row: order[row["text_id"]])
     rows["real"] = {row["text_id"]: row for row in references if row["text_id"] in take_of}
     return Material(split, chosen, rows, references)
-
-
-def _ids(rows: Iterable[Record]) -> list[str]:
-    return [row["text_id"] for row in rows]
 
 
 def _common_rate_hz(rows: Iterable[Record]) -> int:
@@ -279,7 +228,7 @@ def write_listening(
     pairs: Sequence[Sequence[str]] | None = None,
     num_sentences: int | None = None,
 ) -> ListeningKey:
-    """Write `ab.html`, `mos.html` and their key; equal clips give equal bytes.
+    """Write `ab.html`, `mos.html` and their key, and return it; equal clips give equal bytes.
 
     Args:
         params: Name the pairs and the number of sentences.
@@ -287,9 +236,6 @@ def write_listening(
         out: Folder to write, from the project folder.
         pairs: Other pairs than the parameters'.
         num_sentences: Another number of sentences.
-
-    Returns:
-        The key.
 
     Raises:
         UserError: Naming files that are missing, unknown candidates and unreadable clips.
@@ -302,11 +248,22 @@ def write_listening(
     resolved = resolve_pairs(pairs or params.report.listening_pairs, selection)
     names = list(dict.fromkeys(name for pair in resolved for name in pair))
     material = _material(root, names, num_sentences or params.report.listening_sentences)
+    texts = material.texts
     heard = [row for rows in material.rows.values() for row in rows.values() if _has_clip(row)]
     sounds = Sounds(_common_rate_hz([*heard, *material.references]))
     listed: dict[Kind, Trials] = {
-        "ab": _ab_trials(material, resolved, sounds),
-        "mos": _mos_trials(material, ("real", *names), sounds),
+        "ab": _trials(
+            material, ((n, text, pair) for pair in resolved for n, text in enumerate(texts)), sounds
+        ),
+        "mos": _trials(
+            material,
+            (
+                (n + 1, text, (name,))
+                for n, text in enumerate(texts[: -(-len(texts) // 2)])
+                for name in ("real", *names)
+            ),
+            sounds,
+        ),
     }
     if sounds.problems:
         raise UserError(sounds.problems, TITLE)
@@ -350,41 +307,29 @@ def _rows_hash(rows: Iterable[Record]) -> str:
 Trials = tuple[list[Record], dict[str, KeyTrial], list[Unheard]]
 
 
-def _ab_trials(material: Material, pairs: Sequence[tuple[str, str]], sounds: Sounds) -> Trials:
-    trials, key, unheard = [], {}, []
-    for pair in pairs:
-        for index, text_id in enumerate(material.texts):
-            rows = [material.rows[name][text_id] for name in pair]
-            take = rows[0]["take"]
-            missing = tuple(row["candidate"] for row in rows if not _has_clip(row))
-            if missing:
-                unheard.append(
-                    Unheard(text_id=text_id, take=take, candidates=pair, missing=missing)
-                )
-                continue
-            clips = {sounds.id_of(row): row["candidate"] for row in rows}
-            trial = _trial(rows[0]["text"], clips, material.reference(index, rows[0]), sounds)
-            trials.append(trial)
-            key[trial["id"]] = KeyTrial(text_id=text_id, take=take, clips=clips)
-    return trials, key, unheard
+def _trials(
+    material: Material, wanted: Iterable[tuple[int, str, tuple[str, ...]]], sounds: Sounds
+) -> Trials:
+    """Make a trial of each sentence and of whom it is to compare, or whom to rate.
 
-
-def _mos_trials(material: Material, names: Sequence[str], sounds: Sounds) -> Trials:
+    Args:
+        material: What can be heard.
+        wanted: Which recording goes with it, the sentence, and the candidates.
+        sounds: Reads the clips.
+    """
     trials, key, unheard = [], {}, []
-    for index, text_id in enumerate(material.texts[: -(-len(material.texts) // 2)]):
-        for name in names:
-            row = material.rows[name].get(text_id)
-            if row is None:  # a sentence that nobody has recorded
-                continue
-            if not _has_clip(row):
-                unheard.append(
-                    Unheard(text_id=text_id, take=row["take"], candidates=(name,), missing=(name,))
-                )
-                continue
-            clips = {sounds.id_of(row): name}
-            trial = _trial(row["text"], clips, material.reference(index + 1, row), sounds)
-            trials.append(trial)
-            key[trial["id"]] = KeyTrial(text_id=text_id, take=row["take"], clips=clips)
+    for index, text_id, names in wanted:
+        rows = [row for name in names if (row := material.rows[name].get(text_id)) is not None]
+        if not rows:  # a sentence that nobody has recorded
+            continue
+        take = rows[0]["take"]
+        if missing := tuple(row["candidate"] for row in rows if not _has_clip(row)):
+            unheard.append(Unheard(text_id=text_id, take=take, candidates=names, missing=missing))
+            continue
+        clips = {sounds.id_of(row): name for row, name in zip(rows, names, strict=True)}
+        trial = _trial(rows[0]["text"], clips, material.reference(index, rows[0]), sounds)
+        trials.append(trial)
+        key[trial["id"]] = KeyTrial(text_id=text_id, take=take, clips=clips)
     return trials, key, unheard
 
 
@@ -406,7 +351,7 @@ def _definition(kind: Kind, params: Params, trials: Sequence[Record], sounds: So
         "kind": kind,
         "title": TITLES[kind],
         "lang": params.asr.language,
-        "questions": list(QUESTIONS[kind]),
+        "questions": QUESTIONS[kind],
         "trials": sorted(trials, key=lambda trial: trial["id"]),
         "repeats": repeats,
         "audio": {item: sounds.uris[item] for item in sorted(used)},
@@ -440,14 +385,6 @@ def render(definition: Record) -> str:
 
 def write_votes(files: Sequence[str | Path], key_file: str | Path, confidence: float) -> Record:
     """Read exported votes, sum them up and write `votes.json` beside the key.
-
-    Args:
-        files: Exported from the pages.
-        key_file: The key written with the pages.
-        confidence: Of the intervals.
-
-    Returns:
-        What was written.
 
     Raises:
         UserError: With everything that is wrong with the files.

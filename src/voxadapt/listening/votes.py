@@ -14,14 +14,14 @@ import json
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from scipy.special import expit
 from scipy.stats import t
 
 from voxadapt.core.errors import Problem, UserError
@@ -35,6 +35,7 @@ REAL = "real"  # the hidden recordings
 MOS_RANGE = (1, 5)
 KEY_FILE, VOTES_FILE = "key.json", "votes.json"
 TITLE = "The votes cannot be used."
+EXPORT_AGAIN = "Export the votes again from the page."
 METHOD = (
     "A tie counts half for each side. A sentence of which one side has no clip is lost by that "
     "side in every listener's votes (in ratings it gets the lowest). Intervals are clustered by "
@@ -61,13 +62,7 @@ class _Strict(BaseModel):
 
 
 class KeyTrial(_Strict):
-    """What is behind a trial of a page.
-
-    Attributes:
-        text_id: The sentence.
-        take: Which take of it, the same for every candidate.
-        clips: Candidate by the opaque id of its clip.
-    """
+    """A trial of a page: sentence, take, and candidate by the opaque id of its clip."""
 
     text_id: str
     take: int = Field(ge=0)
@@ -75,14 +70,7 @@ class KeyTrial(_Strict):
 
 
 class Unheard(_Strict):
-    """A sentence that could not be put to listeners, because a candidate has no clip of it.
-
-    Attributes:
-        text_id: The sentence.
-        take: The take that would have been played.
-        candidates: Whom it was to compare, or the one to be rated.
-        missing: Those of them without a clip.
-    """
+    """A take that listeners were not given: of its `candidates`, those `missing` have no clip."""
 
     text_id: str
     take: int = Field(ge=0)
@@ -91,16 +79,7 @@ class Unheard(_Strict):
 
 
 class KeyPage(_Strict):
-    """The key of one page.
-
-    Attributes:
-        file: Name of the page.
-        page_sha: Hash of everything that the page shows and plays.
-        questions: Ids of its questions, in order.
-        repeats: Trials that each listener is given twice.
-        trials: By opaque id.
-        unheard: What is not on the page, but counts.
-    """
+    """The key of one page: `page_sha` is of all that it shows, `repeats` are trials given twice."""
 
     file: str
     page_sha: str
@@ -114,13 +93,9 @@ class ListeningKey(_Strict):
     """Which candidate each clip of the listening pages is.
 
     Attributes:
-        split: The split whose sentences are heard.
         pairs: Candidates that are compared: preference is for the second over the first.
         candidates: Whoever is rated, the recordings included.
         inputs: Hash of the score rows of each candidate.
-        sample_rate_hz: Of every clip.
-        level_dbfs: Loudness of the speech of every clip.
-        pages: By kind.
     """
 
     schema_id: Literal["voxadapt-listening-key/1"] = Field(
@@ -161,12 +136,10 @@ class Vote(_Strict):
     """One answer.
 
     Attributes:
-        trial: Opaque id of the trial.
-        repeat: Whether it was heard for the second time.
-        question: Id of the question.
+        repeat: Whether the trial was heard for the second time.
         shown: Clips in the order of the page: A and B, or the one that was rated.
         choice: The clip preferred, null for no difference; a whole number when rated.
-        ms: Time from the first sound of the trial to the answer, in milliseconds.
+        ms: From the first sound of the trial to the answer, in milliseconds.
         plays: How often each clip was started.
     """
 
@@ -186,16 +159,7 @@ class Vote(_Strict):
 
 
 class Votes(_Strict):
-    """What one listener exported from one page.
-
-    Attributes:
-        kind: Of the page.
-        page_sha: Of the page.
-        listener: Name or nickname.
-        seed: Decided the order and the sides.
-        finished: Whether every trial was answered.
-        trials: The answers in the order in which they were given.
-    """
+    """What one listener exported from one page; `seed` decided the order and the sides."""
 
     schema_id: Literal["voxadapt-votes/1"] = Field("voxadapt-votes/1", alias="schema")
     kind: Kind
@@ -214,14 +178,7 @@ class Votes(_Strict):
 
 
 def read_votes(files: Sequence[str | Path], key: ListeningKey) -> list[Votes]:
-    """Read exported votes and hold each to the key.
-
-    Args:
-        files: JSON files, in any order.
-        key: Of the pages that were listened to.
-
-    Returns:
-        The votes, sorted by kind and listener: the order of the files decides nothing.
+    """Read exported votes and hold each to the key, sorted by kind and listener.
 
     Raises:
         UserError: For every file that is no file of votes, belongs to another page, names unknown
@@ -231,14 +188,14 @@ def read_votes(files: Sequence[str | Path], key: ListeningKey) -> list[Votes]:
     found: list[Votes] = []
     seen: dict[tuple[str, object], int] = {}
     for number, file in enumerate(files):
-        path, fix = str(file), "Export the votes again from the page."
+        path = str(file)
         try:
             votes = Votes.model_validate(_read_once(Path(file)))
         except FileNotFoundError:
             problems.append(Problem(path, "a file of votes", "nothing", "Check the name."))
             continue
         except (OSError, ValueError, RecursionError) as error:
-            problems.append(Problem(path, "votes of a listening page", _first(error), fix))
+            problems.append(Problem(path, "votes of a listening page", _first(error), EXPORT_AGAIN))
             continue
         faults = _faults(path, votes, key)
         for what, value in (("listener", votes.person), ("seed", votes.seed)):
@@ -306,8 +263,7 @@ def _faults(path: str, votes: Votes, key: ListeningKey) -> list[Problem]:
     problems = []
 
     def add(number: int, expected: str, found: str) -> None:
-        fix = "Export the votes again from the page."
-        problems.append(Problem(f"{path}: vote {number}", expected, found, fix))
+        problems.append(Problem(f"{path}: vote {number}", expected, found, EXPORT_AGAIN))
 
     counts: Counter[tuple[str, str, bool]] = Counter()
     for number, vote in enumerate(votes.trials, start=1):
@@ -342,39 +298,14 @@ def _faults(path: str, votes: Votes, key: ListeningKey) -> list[Problem]:
 # --- statistics --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Votes by sentence and listener.
-
-    Attributes:
-        total: Sum of the votes in a cell, [S, L].
-        count: Number of them, [S, L].
-    """
-
-    total: Array
-    count: Array
+Cells = Mapping[tuple[str, str], float]  # a vote by (sentence, listener)
 
 
-def crossed(cells: Mapping[tuple[str, str], float]) -> Table:
-    """Lay votes out by sentence and listener.
-
-    Args:
-        cells: A vote by (sentence, listener); what is not there was not voted on.
-    """
-    texts = sorted({text for text, _ in cells})
-    people = sorted({person for _, person in cells})
-    total, count = np.zeros((2, len(texts), len(people)))
-    for (text, person), value in cells.items():
-        place = texts.index(text), people.index(person)
-        total[place], count[place] = value, 1.0
-    return Table(total, count)
-
-
-def two_way_interval(table: Table, confidence: float, limits: tuple[float, float]) -> Interval:
+def two_way_interval(cells: Cells, confidence: float, limits: tuple[float, float]) -> Interval:
     """Return the mean of votes with an interval for other sentences and other listeners.
 
     Args:
-        table: Votes, [S, L].
+        cells: Votes; what is not there was not voted on.
         confidence: Such as .95.
         limits: Least and largest possible mean; the interval is made on the logit scale between
             them and stays within.
@@ -384,11 +315,14 @@ def two_way_interval(table: Table, confidence: float, limits: tuple[float, float
         as the fewer of sentences and listeners (the rule of three, at 95 %). With one listener it
         is clustered by sentence, with one sentence by listener; a single vote has no bounds.
     """
-    votes = int(table.count.sum())
+    votes = len(cells)
     if not votes:
         return Interval(None, None, None, 0)
-    mean = float(table.total.sum() / votes)
-    errors = (table.total - mean * table.count) / votes
+    texts, people = (sorted({place[axis] for place in cells}) for axis in (0, 1))
+    mean = sum(cells.values()) / votes
+    errors = np.zeros((len(texts), len(people)))  # [S, L]
+    for (text, person), value in cells.items():
+        errors[texts.index(text), people.index(person)] = (value - mean) / votes
     axes = [axis for axis in (0, 1) if errors.shape[axis] > 1]
     if not axes:
         return Interval(mean, None, None, votes)
@@ -413,12 +347,8 @@ def two_way_interval(table: Table, confidence: float, limits: tuple[float, float
     reach = float(t.ppf((1.0 + confidence) / 2.0, freedom))
     wide = reach * se / (high - low) / (share * (1.0 - share))
     logit = math.log(share / (1.0 - share))
-    ends = [low + (high - low) * _logistic(logit + side * wide) for side in (-1, 1)]
+    ends = [low + (high - low) * float(expit(logit + side * wide)) for side in (-1, 1)]
     return Interval(mean, ends[0], ends[1], votes, se)
-
-
-def _logistic(value: float) -> float:
-    return 0.5 * (1.0 + math.tanh(value / 2.0))
 
 
 # --- the record --------------------------------------------------------------------------------
@@ -426,11 +356,6 @@ def _logistic(value: float) -> float:
 
 def summarise_votes(key: ListeningKey, sessions: Sequence[Votes], confidence: float) -> Record:
     """Sum votes up: preferences, mean opinion scores, and how steady the listeners were.
-
-    Args:
-        key: Of the pages.
-        sessions: Votes that `read_votes` accepted.
-        confidence: Such as .95.
 
     Returns:
         `votes.json`: `comparisons` (pair, question, preference for the second with interval,
@@ -475,11 +400,11 @@ def _comparisons(key: ListeningKey, sessions: Sequence[Votes], confidence: float
                 for item in unheard:
                     lost = 0.5 * ((first in item.missing) - (second in item.missing))
                     cells[item.text_id, votes.person] = 0.5 + lost
-            interval = two_way_interval(crossed(cells), confidence, (0.0, 1.0))
+            interval = two_way_interval(cells, confidence, (0.0, 1.0))
             record = {
                 "pair": [first, second],
                 "question": question,
-                "preference": _published(interval),
+                "preference": interval.as_dict(with_se=True),
                 "wins": counts[1.0],
                 "losses": counts[0.0],
                 "ties": counts[0.5],
@@ -487,19 +412,15 @@ def _comparisons(key: ListeningKey, sessions: Sequence[Votes], confidence: float
                 "num_listeners": len({person for _, person in cells}),
                 "num_texts": len({text for text, _ in cells}),
                 "num_unheard": len(unheard),
-                "verdict": _verdict(interval),
+                "verdict": "preferred"
+                if (interval.low or 0.0) > 0.5
+                else "rejected"
+                if interval.high is not None and interval.high < 0.5
+                else "undecided",
             }
             record["sentence"] = _sentence(record)
             found.append(record)
     return found
-
-
-def _verdict(preference: Interval) -> str:
-    if preference.low is not None and preference.low > 0.5:
-        return "preferred"
-    if preference.high is not None and preference.high < 0.5:
-        return "rejected"
-    return "undecided"
 
 
 def _sentence(record: Record) -> str:
@@ -516,26 +437,20 @@ def _sentence(record: Record) -> str:
         "rejected": f"{first} is preferred to {second} {asked}",
         "undecided": f"The votes do not tell {second} from {first} {asked}",
     }[record["verdict"]]
-    bounds = ""
+    bounds, small_panel = "", ""
+    if listeners == 1:
+        small_panel = " This holds for that person only."
+    elif listeners < SMALL_PANEL:
+        small_panel = (
+            f" {listeners} listeners cannot show what others would prefer, unless nearly all votes "
+            f"agree: ask at least {ENOUGH_LISTENERS}."
+        )
     if preference["low"] is not None:
         bounds = f" [{100 * preference['low']:.0f}, {100 * preference['high']:.0f}]"
     return (
         f"{words}: {second} gets {100 * preference['point']:.0f} %{bounds} of the votes of "
-        f"{people} on {texts} sentence{'s' if texts > 1 else ''}, ties halved."
-        + _of_whom(listeners)
+        f"{people} on {texts} sentence{'s' if texts > 1 else ''}, ties halved.{small_panel}"
     )
-
-
-def _of_whom(listeners: int) -> str:
-    """Say what a small panel cannot show."""
-    if listeners == 1:
-        return " This holds for that person only."
-    if listeners < SMALL_PANEL:
-        return (
-            f" {listeners} listeners cannot show what others would prefer, unless nearly all votes "
-            f"agree: ask at least {ENOUGH_LISTENERS}."
-        )
-    return ""
 
 
 def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) -> Record:
@@ -544,7 +459,6 @@ def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) ->
     cells: dict[tuple[str, str], dict[tuple[str, str], float]] = {
         (candidate, question): {} for candidate in key.candidates for question in page.questions
     }
-    heard: Counter[str] = Counter()
     for votes in sessions:
         for vote in votes.trials:
             trial = page.trials[vote.trial]
@@ -552,7 +466,6 @@ def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) ->
                 continue
             (candidate,) = trial.clips.values()
             cells[candidate, vote.question][trial.text_id, votes.person] = float(vote.choice)
-            heard[candidate] += 1
         for item in page.unheard:
             for candidate in item.missing:
                 for question in page.questions:
@@ -561,7 +474,7 @@ def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) ->
         {
             "candidate": candidate,
             "question": question,
-            "mean": _published(two_way_interval(crossed(values), confidence, (low, high))),
+            "mean": two_way_interval(values, confidence, (low, high)).as_dict(with_se=True),
             "num_votes": len(values),
             "num_listeners": len({person for _, person in values}),
             "num_texts": len({text for text, _ in values}),
@@ -578,23 +491,23 @@ def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) ->
                 {
                     "pair": [first, second],
                     "question": question,
-                    "difference": _published(
-                        two_way_interval(crossed(shared), confidence, (low - high, high - low))
-                    ),
+                    "difference": two_way_interval(
+                        shared, confidence, (low - high, high - low)
+                    ).as_dict(with_se=True),
                 }
             )
     return {"ratings": ratings, "rating_differences": differences}
-
-
-def _published(interval: Interval) -> Record:
-    return interval.as_dict(with_se=True)
 
 
 def _listener(page: KeyPage, votes: Votes) -> Record:
     """Say how steady a listener was; nobody is left out because of it."""
     first = {(v.trial, v.question): v.choice for v in votes.trials if not v.repeat}
     again = [v for v in votes.trials if v.repeat and (v.trial, v.question) in first]
-    gaps = [_gap(first[v.trial, v.question], v.choice) for v in again]
+    answers = [(first[v.trial, v.question], v.choice) for v in again]
+    gaps = [  # steps of a rating; 1 for another choice
+        abs(old - new) if isinstance(old, int) and isinstance(new, int) else int(old != new)
+        for old, new in answers
+    ]
     sided = [v for v in votes.trials if not v.repeat and isinstance(v.choice, str)]
     expected = (len(page.trials) + page.repeats) * len(page.questions)
     record: Record = {
@@ -605,30 +518,14 @@ def _listener(page: KeyPage, votes: Votes) -> Record:
         "num_expected": expected,
         "num_repeated": len(again),
         "num_agreed": sum(gap == 0 for gap in gaps),
-        "median_seconds": rounded(_median(v.ms / 1000 for v in votes.trials)),
+        "median_seconds": rounded(float(np.median([v.ms / 1000 for v in votes.trials]))),
     }
     if votes.kind == "ab":
         chosen_first = sum(v.choice == v.shown[0] for v in sided)
         record["share_first_side"] = rounded(chosen_first / len(sided)) if sided else None
     else:
         record["mean_gap"] = rounded(sum(gaps) / len(gaps)) if gaps else None
-        anchors = [
-            v.choice
-            for v in votes.trials
-            if not v.repeat
-            and isinstance(v.choice, int)
-            and REAL in page.trials[v.trial].clips.values()
-        ]
+        anchors = [v.choice for v in votes.trials if not v.repeat and isinstance(v.choice, int)
+                   and REAL in page.trials[v.trial].clips.values()]  # fmt: skip
         record["mean_of_recordings"] = rounded(sum(anchors) / len(anchors)) if anchors else None
     return record
-
-
-def _gap(before: str | int | None, after: str | int | None) -> int:
-    """Return by how much a repeated answer differs: steps of a rating; 1 for another choice."""
-    if isinstance(before, int) and isinstance(after, int):
-        return abs(before - after)
-    return int(before != after)
-
-
-def _median(values: Iterable[float]) -> float:
-    return float(np.median(list(values)))

@@ -8,8 +8,7 @@ escapes every text.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -55,40 +54,6 @@ def script(name: str) -> Inline:
     return inline(TEMPLATES / name)
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One clip of the listening grid.
-
-    Attributes:
-        candidate: Whose clip it is.
-        place: Id of the sentence and number of the take, as everywhere.
-        uri: The sound as a data URI; None when there is none.
-        diff: What was heard, marked against the text.
-        error: Capped error of the ranked metric.
-        sim: Similarity; None when it could not be measured.
-        dur_ratio: Spoken / expected duration; None when unknown.
-        flags: What is odd about the clip.
-        note: Which clip of its candidate it is, or why there is none.
-        mel: Its spectrogram as a data URI; None when there is no sound.
-        duration_s: How long the sound is; None when there is none.
-    """
-
-    candidate: str
-    place: str
-    uri: str | None
-    diff: Markup
-    error: float | None
-    sim: float | None
-    dur_ratio: float | None
-    flags: tuple[str, ...]
-    note: str = ""
-    mel: str | None = None
-    duration_s: float | None = None
-
-
-# --- sentences and numbers ---------------------------------------------------------------------
-
-
 def facts(record: Record) -> Record:
     """Return the numbers and words of a record, without lists and the ends of intervals."""
     return {
@@ -100,24 +65,17 @@ def facts(record: Record) -> Record:
 
 # --- figures -----------------------------------------------------------------------------------
 
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """A figure as SVG elements: one for wide pages, one for phones."""
-
-    wide: Markup
-    narrow: Markup
+Drawing = dict[str, Markup]  # `wide` and `narrow`: a figure as SVG elements, the second for phones
 
 
 def draw(figures_of: Mapping[str, Callable[[figures.Theme], Figure]]) -> dict[str, Drawing]:
     """Draw every figure twice: for wide and for narrow pages."""
+    themes = {"wide": figures.LIGHT, "narrow": figures.NARROW}
     return {
-        name: Drawing(
-            *(
-                Markup(figures.svg(make(theme), f"{name.replace(' ', '-')}-{width}"))
-                for width, theme in (("wide", figures.LIGHT), ("narrow", figures.NARROW))
-            )
-        )
+        name: {
+            width: Markup(figures.svg(make(theme), f"{name.replace(' ', '-')}-{width}"))
+            for width, theme in themes.items()
+        }
         for name, make in figures_of.items()
     }
 
@@ -125,44 +83,39 @@ def draw(figures_of: Mapping[str, Callable[[figures.Theme], Figure]]) -> dict[st
 # --- listening ---------------------------------------------------------------------------------
 
 
-def make_cell(row: Record | None, candidate: str, metric: str) -> Cell:
-    """Make a cell from a score row; without one it says that there is no clip."""
+def make_cell(row: Record | None, candidate: str, metric: str) -> Record:
+    """Make a clip of a page from a score row; without one it says that there is none.
+
+    Returns:
+        `candidate`, `place` (id of the sentence and number of the take, as everywhere), `diff`
+        (what was heard against the text), `error` (capped), `sim`, `dur_ratio`, `flags`, `note`
+        (why there is no clip), and of its sound `uri`, `mel` and `duration_s`, None without one.
+    """
+    found: Record = {"candidate": candidate, "uri": None, "mel": None, "duration_s": None}
     if row is None:
-        note = "no clip of this sentence"
-        return Cell(candidate, "", None, Markup(""), None, None, None, (), note)
-    sound = read_sound(row["wav"]) if row["wav"] else None
-    return Cell(
-        candidate=candidate,
-        place=f"{row['text_id']} · take {row['take'] + 1}",
-        uri=sound.uri if sound else None,
-        diff=Markup(diff_html(row["text_norm"], row["hyp_norm"])),
-        error=tables.error_of(row, metric),
-        sim=row["sim"],
-        dur_ratio=row["dur_ratio"],
-        flags=tuple(row["flags"]),
-        note=row["message"],
-        mel=sound.mel_uri if sound else None,
-        duration_s=sound.duration_s if sound else None,
-    )
+        return found | {"place": "", "error": None, "flags": (), "note": "no clip of this sentence"}
+    if row["wav"] and (sound := read_sound(row["wav"])):
+        found |= {"uri": sound.uri, "mel": sound.mel_uri, "duration_s": sound.duration_s}
+    return found | {
+        "place": f"{row['text_id']} · take {row['take'] + 1}",
+        "diff": Markup(diff_html(row["text_norm"], row["hyp_norm"])),
+        "error": tables.error_of(row, metric),
+        "note": row["message"],
+        **{key: row[key] for key in ("sim", "dur_ratio", "flags")},
+    }
 
 
 def sentence(
-    text: str, cells: Sequence[Cell], chosen: str | None, why: Sequence[str] = ()
+    text: str, cells: Sequence[Record], chosen: str | None, why: Sequence[str] = ()
 ) -> Record:
     """Put a sentence's clips together with what one scans, sorts and filters them by.
 
-    Args:
-        text: The sentence.
-        cells: Its clips.
-        chosen: The candidate that is compared with the Base.
-        why: What singled the sentence out; nothing: it is of the sample.
-
     Returns:
-        These, with the `error` of the chosen clip and of the Base's, the `change` between the
-        two (None where one is missing or the Base is chosen), `num_flagged` clips and the
-        seconds of the `longest` clip.
+        `text`, `cells`, `why` it was singled out, the `error` of the chosen clip and of the
+        Base's, the `change` between the two (None where one is missing or the Base is chosen),
+        `num_flagged` clips and the seconds of the `longest`.
     """
-    error_by = {cell.candidate: cell.error for cell in cells}
+    error_by = {cell["candidate"]: cell["error"] for cell in cells}
     error, base = error_by.get(chosen or ""), error_by.get("base")
     known = chosen != "base" and error is not None and base is not None
     return {
@@ -171,9 +124,9 @@ def sentence(
         "why": list(why),
         "error": error,
         "base_error": base,
-        "change": error - base if known and error is not None and base is not None else None,
-        "num_flagged": sum(bool(c.flags) for c in cells if c.candidate not in PSEUDO),
-        "longest": max((c.duration_s or 0.0 for c in cells), default=0.0),
+        "change": error - base if known else None,
+        "num_flagged": sum(bool(c["flags"]) for c in cells if c["candidate"] not in PSEUDO),
+        "longest": max((c["duration_s"] or 0.0 for c in cells), default=0.0),
     }
 
 
@@ -183,15 +136,17 @@ def grid(
     limit: int,
     metric: str,
     chosen: str | None = None,
+    named_by: Iterable[str] = ("base",),
 ) -> list[Record]:
     """Lay out sentence x candidate: first take of the first sentences by hash of their text.
 
     Args:
-        rows: Rows by candidate; those of `base` name the sentences.
+        rows: Rows by candidate.
         columns: Candidates in the order of the cells.
         limit: How many sentences.
         metric: `wer` or `cer`.
         chosen: The candidate whose change against the Base is measured.
+        named_by: Candidates whose rows name the sentences; sets that guard have no recordings.
     """
     first: dict[str, dict[str, Record]] = {}
     for name in columns:
@@ -199,8 +154,9 @@ def grid(
         first[name] = {row["text_norm"]: row for row in listed}
     texts = {
         row["text_norm"]: row["text"]
-        for row in rows["base"]
-        if row.get("slice") not in GUARDS  # their sentences have no recordings
+        for name in named_by
+        for row in rows[name]
+        if row.get("slice") not in GUARDS
     }
     listed = []
     for text in first_by_hash(texts, limit):
@@ -231,22 +187,10 @@ def flag_counts(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[s
     return {flag: counts for flag, counts in every.items() if any(counts.values())}
 
 
-def digits(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[str, Record]:
-    """Return each candidate's measures on sentences with digits; empty when there are none."""
-    found = {name: summaries[name].get("slices", {}).get("digits") for name in names}
+def of_slice(summaries: Mapping[str, Record], names: Sequence[str], part: str) -> dict[str, Record]:
+    """Return each candidate's measures on a set of sentences; empty where none was scored."""
+    found = {name: summaries[name].get("slices", {}).get(part) for name in names}
     return {name: measures for name, measures in found.items() if measures}
-
-
-def guard_sets(
-    summaries: Mapping[str, Record], names: Sequence[str]
-) -> dict[str, dict[str, Record]]:
-    """Return each candidate's measures on the sets that guard, by set; empty without any."""
-    found: dict[str, dict[str, Record]] = {}
-    for part in GUARDS:
-        for name in names:
-            if measures := summaries[name].get("slices", {}).get(part):
-                found.setdefault(part, {})[name] = measures
-    return found
 
 
 # --- corpus and provenance ---------------------------------------------------------------------
@@ -254,19 +198,11 @@ def guard_sets(
 
 def audit_facts(audit: Record, clips: Sequence[Record]) -> Record:
     """Sum the audit of recordings up: clips, minutes and findings by rule."""
-    by_rule: dict[tuple[str, str], list[str]] = {}
-    for clip in clips:
-        for finding in clip["findings"]:
-            key = (finding["severity"], finding["rule"])
-            by_rule.setdefault(key, []).append(f"{clip['id']}: {finding['message']}")
     return {
         "num_clips": len(clips),
         "minutes": sum(clip["duration_s"] or 0.0 for clip in clips) / 60,
         "splits": dict(Counter(clip.get("split") or "none" for clip in clips)),
-        "rules": [
-            {"severity": severity, "rule": rule, "count": len(found), "example": found[0]}
-            for (severity, rule), found in sorted(by_rule.items(), key=lambda item: -len(item[1]))
-        ],
+        "rules": tables.findings_by_rule(clips),
         "corpus": [finding["message"] for finding in audit.get("corpus_warnings", [])],
         "consent": tables.consent_sentence(audit.get("consent"), len(clips)),
         "speakers": audit.get("speakers", []),
@@ -289,43 +225,29 @@ def stamp(params: Params, records: Records) -> list[tuple[str, str]]:
     ]
 
 
-def _substitutions(params: Params) -> list[tuple[str, str]]:
-    """List what the user's own table reads as the same."""
-    own = Substitutions.read(params.asr.substitutions)
-    pairs = [f"{written} → {instead}" for written, instead in (own.words | own.letters).items()]
-    return [("read as", ", ".join(pairs))] if pairs else []
-
-
 def provenance(params: Params, records: Records, seeds: Mapping[str, int]) -> list[tuple[str, str]]:
     """List what shaped the result; arguments as in `shared_parts`.
 
     Nothing here is of the machine or of the moment, so that equal results give an equal page.
     `dvc.lock` holds the hash of the page, and so names the commit.
     """
-    lines = [
+    own, model = Substitutions.read(params.asr.substitutions), params.model
+    pairs = ", ".join(f"{word} → {instead}" for word, instead in (own.words | own.letters).items())
+    inputs = records.selection["inputs"].items()
+    names = {"asr_id": "recogniser", "norm_id": "text normaliser", "sim_id": "similarity",
+             "gen_sha": "generation settings"}  # fmt: skip
+    evaluator = records.selection["evaluator"].items()
+    return [
         ("commit", "the one whose dvc.lock lists this page"),
         ("parameters", f"profile {params.profile}; dvc.lock lists those of each stage"),
         ("data", _data_hash(records.root)),
-        *_substitutions(params),
-        (
-            "Base model",
-            params.model.base + (f" @ {params.model.revision}" if params.model.revision else ""),
-        ),
-        (
-            "candidates' rows",
-            ", ".join(f"{k} {str(v)[:12]}" for k, v in records.selection["inputs"].items()),
-        ),
+        *([("read as", pairs)] if pairs else []),
+        ("Base model", model.base + (f" @ {model.revision}" if model.revision else "")),
+        ("candidates' rows", ", ".join(f"{name} {str(sha)[:12]}" for name, sha in inputs)),
         ("seeds", ", ".join(f"{name} {seed}" for name, seed in seeds.items())),
+        *((names.get(key, key), str(value)) for key, value in evaluator),
+        ("versions", "as constraints.txt of that commit pins them"),
     ]
-    names = {
-        "asr_id": "recogniser",
-        "norm_id": "text normaliser",
-        "sim_id": "similarity",
-        "gen_sha": "generation settings",
-    }
-    evaluator = records.selection["evaluator"]
-    lines += [(names.get(key, key), str(value)) for key, value in evaluator.items()]
-    return [*lines, ("versions", "as constraints.txt of that commit pins them")]
 
 
 def _data_hash(root: Path) -> str:

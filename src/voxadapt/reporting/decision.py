@@ -44,7 +44,7 @@ def shared_parts(
     Args:
         params: The parameters of the run.
         records: What the page is about.
-        seeds: What was seeded, and with what.
+        seeds: By what was seeded.
         choice: The decision among the epochs, begun from the Base.
         name: The chosen candidate inside a sentence.
         voice: Whom it is to sound like.
@@ -65,7 +65,6 @@ def shared_parts(
         "halves": halves(records, choice),
         "differences": listed,
         "hear": hear(records, listed, metric),
-        "finding": finding(choice, metric, chosen),
         "selection": selection,
         "confirm": records.confirm,
         "chosen": chosen,
@@ -78,8 +77,12 @@ def shared_parts(
         ),
         "worst": components.worst_clips(records.rows, worst, metric),
         "flag_counts": components.flag_counts(records.summaries, names),
-        "digits": components.digits(records.summaries, names),
-        "sets": components.guard_sets(records.summaries, names),
+        "digits": components.of_slice(records.summaries, names, "digits"),
+        "sets": {
+            part: found
+            for part in GUARDS
+            if (found := components.of_slice(records.summaries, names, part))
+        },
         "planning": records.planning,
         "audit": components.audit_facts(records.audit, records.clips),
         "codes": components.facts(
@@ -106,11 +109,6 @@ def _usable(record: Record | None) -> Record | None:
 
 def verdict_sentences(records: Records, name: str, voice: str) -> list[tuple[str, str]]:
     """Say what became of the voice and of the words, on unseen sentences, and what lies ahead.
-
-    Args:
-        records: Of the run.
-        name: The chosen candidate inside a sentence.
-        voice: Whom it is to sound like.
 
     Returns:
         Headings and sentences; where nothing could be measured, the reason alone.
@@ -174,7 +172,7 @@ def outlook(selection: Record) -> str:
 # --- ladders -------------------------------------------------------------------------------------
 
 
-Rung = tuple[str, str, Record | None]  # kind, label, interval
+Rung = tuple[str, str, Record | None]  # kind (a CSS class), label, interval
 
 
 def ladder(heading: str, rungs: Iterable[Rung], share: bool = False) -> Record | None:
@@ -182,12 +180,12 @@ def ladder(heading: str, rungs: Iterable[Rung], share: bool = False) -> Record |
 
     Args:
         heading: What is measured.
-        rungs: Kind (a CSS class), label and interval; unknown ones are left out.
+        rungs: Unknown ones are left out.
         share: Whether it is an error, shown in per cent, where less is better.
 
     Returns:
-        `heading`, `ends` of the scale and `rungs` (`kind`, `label`, `value`, `interval`, and in
-        per cent of the width `at`, `low`, `high`, and `beyond` where it lies left of the scale).
+        `heading` and `rungs` (`kind`, `label`, `value`, `interval`, and in per cent of the width
+        `at`, `low`, `high`, and `beyond` where it lies left of the scale).
     """
     known = [(kind, label, v) for kind, label, v in rungs if v and v["point"] is not None]
     inner = [value[end] for kind, _, value in known for end in ("low", "point", "high")
@@ -274,15 +272,7 @@ def steps(selection: Record) -> list[Record]:
 
 
 def halves(records: Records, selection: Record) -> str:
-    """Decide again on random halves of the sentences, and say what would have been chosen.
-
-    Args:
-        records: With the rows of all candidates of the decision.
-        selection: The decision, begun from the Base.
-
-    Returns:
-        A sentence; nothing where there are too few sentences.
-    """
+    """Decide again on random halves of the sentences; nothing where there are too few of them."""
     names = [candidate["name"] for candidate in selection["candidates"]]
     rows = {
         name: [ScoreRow.model_validate(row) for row in records.rows.get(name, ())]
@@ -325,11 +315,6 @@ def _takes(rows: Iterable[Record]) -> dict[str, dict[int, Record]]:
     return found
 
 
-def _middle(pairs: Sequence[tuple[float, int]]) -> int:
-    """Return the take whose difference is the median one."""
-    return sorted(pairs)[(len(pairs) - 1) // 2][1]
-
-
 def differences(records: Records, chosen: str, metric: str) -> list[Record]:
     """Compare the chosen candidate with the Base sentence by sentence, best first.
 
@@ -350,7 +335,10 @@ def differences(records: Records, chosen: str, metric: str) -> list[Record]:
             if take in ours[text_id]
         ]
         if pairs:
-            change, take = sum(value for value, _ in pairs) / len(pairs), _middle(pairs)
+            change, take = (
+                sum(value for value, _ in pairs) / len(pairs),
+                sorted(pairs)[(len(pairs) - 1) // 2][1],
+            )
             rows = {"base": base[text_id][take], chosen: ours[text_id][take]}
             listed.append({"text_id": text_id, "text": rows["base"]["text"], "change": change,
                            "rows": {"real": real.get(text_id), **rows}})  # fmt: skip
@@ -369,25 +357,21 @@ def differences(records: Records, chosen: str, metric: str) -> list[Record]:
 def hear(records: Records, listed: Sequence[Record], metric: str) -> list[Record]:
     """Pick a typical sentence and the worst one, with the recording, the Base and the choice.
 
-    Args:
-        records: Of the run.
-        listed: What `differences` returned.
-        metric: `wer` or `cer`.
-
-    Returns:
-        Sentences with `why`. Typical: of those whose recording is understood best, the one with
-        the median difference. Where the Base is kept: the first by hash.
+    Typical is, of those `listed` whose recording is understood best, the one with the median
+    difference; where the Base is kept, the first by hash.
     """
     chosen = records.selection["chosen"]
     if not listed:
-        real, base = _takes(records.rows.get("real", ())), _takes(records.rows["base"])
-        texts = [(next(iter(real.get(i, {}).values()), None), next(iter(base[i].values())))
-                 for i in first_by_hash(base, 1)]  # fmt: skip
-        return [
-            sentence(row["text"], [*([make_cell(rec, "real", metric)] if rec else []),
-                                   make_cell(row, "base", metric)], None, ["the first by hash"])
-            for rec, row in texts
-        ]  # fmt: skip
+        base = _takes(records.rows["base"])
+        real = _takes(records.rows.get("real", ()))
+        found = []
+        for text_id in first_by_hash(base, 1):
+            rows = [(kind, takes[text_id]) for kind, takes in (("real", real), ("base", base))
+                    if text_id in takes]  # fmt: skip
+            cells = [make_cell(row[min(row)], kind, metric) for kind, row in rows]
+            text = base[text_id][min(base[text_id])]["text"]
+            found.append(sentence(text, cells, None, ["the first by hash"]))
+        return found
     with_recording = [entry for entry in listed if entry["rows"]["real"]] or list(listed)
     errors = [tables.error_of(entry["rows"]["real"], metric) if entry["rows"]["real"] else 1.0
               for entry in with_recording]  # fmt: skip
@@ -407,13 +391,13 @@ def hear(records: Records, listed: Sequence[Record], metric: str) -> list[Record
 
 
 def next_steps(records: Records, say: str, export: str, longer: str, text: str) -> list[Record]:
-    """Say what to do with the result: `title`, `why`, and `code` to copy or `links` to open.
+    """Say what to do with the result: `title`, `why` and `code` to copy.
 
     Args:
         records: Of the run.
         say: Command that speaks, up to the text.
         export: Command that exports the choice.
-        longer: The line of `params.yaml` that trains longer; nothing where it is not known.
+        longer: The line of `params.yaml` that trains longer.
         text: A sentence of the language.
     """
     confirm, trend = records.confirm, (records.selection.get("outlook") or {}).get("trend")
@@ -433,18 +417,3 @@ def next_steps(records: Records, say: str, export: str, longer: str, text: str) 
         found.append({"title": "Pass it on", "code": export,
                       "why": "Weights and a card for the Hub:"})  # fmt: skip
     return found
-
-
-def finding(selection: Record, metric: str, chosen: str) -> str:
-    """Say in words what the curves show, for who does not see them."""
-    by_name: Mapping[str, Record] = {c["name"]: c for c in selection["candidates"]}
-    lowest = min((c for c in by_name.values() if c[metric]["point"] is not None),
-                 key=lambda c: c[metric]["point"], default=None)  # fmt: skip
-    said = []
-    for name in dict.fromkeys(n for n in ("base", chosen) if n in by_name):
-        found = by_name[name]
-        said.append(f"{title(name)}: {metric.upper()} {percent(found[metric]['point'])}, "
-                    f"similarity {number(found['sim']['point'])}")  # fmt: skip
-    if lowest is not None:
-        said.append(f"the lowest {metric.upper()} is that of {title(lowest['name']).lower()}")
-    return "; ".join(said)

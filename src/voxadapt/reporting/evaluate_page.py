@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from voxadapt.core.files import first_by_hash, write_atomic
+from voxadapt.core.files import write_atomic
 from voxadapt.core.records import Record
-from voxadapt.reporting import components, tables
+from voxadapt.reporting import components
 from voxadapt.scoring.rows import ScoreRow
 
 MAX_SENTENCES = 12
@@ -35,9 +35,8 @@ def build_page(summary: Record, rows: Sequence[ScoreRow], root: Path) -> str:
             summary=summary,
             metric=metric,
             names=names,
-            headline=_headline(summary),
-            pairs=_pairs(summary),
-            digits=components.digits(summary["systems"], names),
+            measures=MEASURES,
+            digits=components.of_slice(summary["systems"], names, "digits"),
             sentences=_sentences(by_system, metric),
             num_open=NUM_OPEN,
             worst=components.worst_clips(by_system, dict.fromkeys(names, worst), metric),
@@ -55,56 +54,12 @@ def write_page(path: Path, summary: Record, rows: Sequence[ScoreRow], root: Path
     return path
 
 
-def _headline(summary: Record) -> str:
-    """Say in few words what was measured."""
-    systems, metric = summary["systems"], summary["error_metric"]
-    if len(systems) > 1:
-        return f"{len(systems)} systems, {summary['n_expected']} clips"
-    [(name, found)] = systems.items()
-    return f"{name}: {metric.upper()} {tables.percent(found[metric]['point'])}"
-
-
-def _pairs(summary: Record) -> list[Record]:
-    """Lay the pairs out as rows of a table, with intervals that hold for all of them at once."""
-    found = []
-    for pair in (summary["comparison"] or {"pairs": []})["pairs"]:
-        for key, (label, share) in MEASURES.items():
-            if key not in pair:
-                continue
-            measure = pair[key]
-            found.append(
-                {
-                    "first": pair["first"],
-                    "second": pair["second"],
-                    "measure": label or summary["error_metric"].upper(),
-                    "share": share,
-                    "better": measure["better"],
-                    "difference": {
-                        "point": measure["difference"]["point"],
-                        "low": measure["simultaneous_low"],
-                        "high": measure["simultaneous_high"],
-                    },
-                }
-            )
-    return found
-
-
 def _sentences(by_system: Mapping[str, Sequence[Record]], metric: str) -> list[Record]:
     """Lay out sentence x system: first take of the first sentences by hash of their text."""
-    first: dict[str, dict[str, Record]] = {}
-    texts: dict[str, str] = {}
-    for name, rows in by_system.items():
-        first[name] = {}
-        for row in sorted(rows, key=lambda row: row["take"], reverse=True):
-            first[name][row["text_norm"]] = row
-            texts[row["text_norm"]] = row["text"]
-    listed = []
-    for text in first_by_hash(texts, MAX_SENTENCES):
-        spoken = [name for name in by_system if text in first[name]]
-        cells = [components.make_cell(first[name][text], name, metric) for name in spoken]
-        item = components.sentence(texts[text], cells, None)
-        errors = [tables.error_of(first[name][text], metric) for name in spoken]
-        listed.append(item | {"error": max(errors)})
+    listed = components.grid(by_system, list(by_system), MAX_SENTENCES, metric, None, by_system)
+    for item in listed:
+        item["cells"] = [cell for cell in item["cells"] if cell["place"]]  # by whom it is spoken
+        item["error"] = max(cell["error"] for cell in item["cells"])
     return listed
 
 

@@ -64,14 +64,11 @@ def png(figure: Figure) -> bytes:
 
 
 def svg(figure: Figure, prefix: str) -> str:
-    """Render a figure as an `<svg>` element, equal for equal figures.
+    """Render a figure as an `<svg>` element, equal for equal figures, as wide as its place.
 
     Args:
         figure: Drawn with the colours of `LIGHT`, which become variables.
         prefix: Of its elements' ids, different for every figure of a page.
-
-    Returns:
-        The element: as wide as the place it is put in, without a font family of its own.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -152,10 +149,8 @@ class Panel:
     """One measure of all candidates, in a figure of several that share the candidates' axis.
 
     Attributes:
-        label: Of the axis.
         series: Interval by candidate, by the name of what is measured; one or two.
         lines: Reference levels by name; those that are unknown are left out.
-        factor: What values are multiplied by.
         zero: Whether the axis begins at 0.
     """
 
@@ -173,14 +168,9 @@ def curves(
     failed: Collection[str] = (),
     theme: Theme = LIGHT,
 ) -> Plot:
-    """Draw measures of all candidates one below the other, the chosen one ringed in each.
+    """Draw measures of the candidates one below the other, the chosen one ringed in each.
 
-    Args:
-        panels: What is drawn.
-        names: Candidates in order. The Base is a square, an epoch a disc.
-        chosen: The one that is kept.
-        failed: Those that failed a gate; they are hollow.
-        theme: Colours and width.
+    The Base is a square, an epoch a disc; those that `failed` a gate are hollow.
     """
     height_in = 0.55 + 1.55 * len(panels) + (0.7 if len(panels) == 1 else 0.0)
     figure = Plot(figsize=(theme.width_in, height_in), layout="constrained", facecolor=theme.card)
@@ -346,20 +336,26 @@ LOSSES = {  # column: (label, held-out column)
 
 def losses(log: Sequence[dict[str, float | None]] | None = None, theme: Theme = LIGHT) -> Plot:
     """Draw the losses per step, smoothed, and the held-out losses after each epoch as points."""
+    import pandas
+
     log = read_log(paths.TRAIN_LOG) if log is None else log
+    names = ["step", "epoch", *LOSSES, *(heldout for _, heldout in LOSSES.values())]
+    table = pandas.DataFrame(log, columns=names, dtype=float).set_index("step")
     figure, axes = _axes(theme, height_in=3.6)
-    window = max(1, len(log) // 40)
+    window = 2 * max(1, len(log) // 40) + 1
     for (key, (label, heldout)), colour in zip(
         LOSSES.items(), (theme.ink, theme.chosen, theme.base), strict=True
     ):
-        steps, values = _series(log, key)
-        axes.plot(steps, values, color=colour, linewidth=0.7, alpha=0.28)
-        axes.plot(steps, _smooth(values, window), color=colour, linewidth=1.9, label=label)
-        axes.plot(*_series(log, heldout), "o", color=colour, markersize=4.5,
+        values, points = table[key].dropna(), table[heldout].dropna()
+        smooth = values.rolling(window, center=True, min_periods=1).mean()
+        axes.plot(values.index, values, color=colour, linewidth=0.7, alpha=0.28)
+        axes.plot(smooth.index, smooth, color=colour, linewidth=1.9, label=label)
+        axes.plot(points.index, points, "o", color=colour, markersize=4.5,
                   markerfacecolor=theme.card)  # fmt: skip
-    for epoch, step in _epoch_edges(log):
+    trained = table.loc[table["epoch"] > 0, "epoch"]  # epoch 0 is the Base
+    for step, epoch in trained.drop_duplicates(keep="last").items():
         axes.axvline(step, color=theme.line, linewidth=0.8, zorder=0)
-        _note(axes, str(epoch), (step, 0.0), (-3, 4), ("data", "axes fraction"), ha="right",
+        _note(axes, f"{epoch:g}", (step, 0.0), (-3, 4), ("data", "axes fraction"), ha="right",
               fontsize=8, color=theme.quiet)  # fmt: skip
     axes.plot([], [], "o", color=theme.quiet, markerfacecolor=theme.card, label="held out")
     axes.set_xlabel("optimizer step (small numbers: epoch)")
@@ -368,46 +364,18 @@ def losses(log: Sequence[dict[str, float | None]] | None = None, theme: Theme = 
     return figure
 
 
-def _series(log: Sequence[dict[str, float | None]], key: str) -> tuple[list[float], list[float]]:
-    """Return the steps and values of a column, without its blanks."""
-    points = [
-        (step, value)
-        for row in log
-        if (value := row.get(key)) is not None and (step := row["step"]) is not None
-    ]
-    return [step for step, _ in points], [value for _, value in points]
-
-
-def _smooth(values: Sequence[float], window: int) -> list[float]:
-    """Average each value with up to `window` neighbours on both sides."""
-    near = [values[max(0, i - window) : i + window + 1] for i in range(len(values))]
-    return [sum(some) / len(some) for some in near]
-
-
-def _epoch_edges(log: Sequence[dict[str, float | None]]) -> list[tuple[int, float]]:
-    last: dict[int, float] = {}
-    for row in log:
-        epoch, step = row.get("epoch"), row.get("step")
-        if epoch and step is not None:  # epoch 0 is the Base
-            last[int(epoch)] = step
-    return sorted(last.items())
-
-
 def weight_change(theme: Theme = LIGHT, path: Path = paths.TRAIN_METRICS) -> Plot:
     """Draw how far each part of the model moved from the Base, ||dW|| / ||W||, per epoch."""
-    epochs = read_json(path)["epochs"]
-    series: dict[str, list[tuple[int, float]]] = {}
-    for epoch in epochs:
-        for module, drift in epoch["drift"].items():
-            series.setdefault(module, []).append((epoch["epoch"], 100 * drift["relative"]))
+    epochs = [epoch for epoch in read_json(path)["epochs"] if epoch["drift"]]
     figure, axes = _axes(theme)
-    for module, points in sorted(series.items(), key=lambda item: -item[1][-1][1]):
-        axes.plot(*zip(*points, strict=True), "o-", markersize=4, linewidth=1.6, label=module)
+    for module in epochs[-1]["drift"] if epochs else ():
+        moved = [100 * epoch["drift"][module]["relative"] for epoch in epochs]
+        axes.plot([epoch["epoch"] for epoch in epochs], moved, "o-", markersize=4, linewidth=1.6,
+                  label=module)  # fmt: skip
+        axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink)
     axes.set_xlabel("epoch")
     axes.set_ylabel("||dW|| / ||W||, %")
     axes.locator_params(axis="x", integer=True)
-    if series:
-        axes.legend(frameon=False, fontsize=8, labelcolor=theme.ink)
     return figure
 
 
@@ -431,14 +399,7 @@ def histogram(
     folder: Path | None = None,
     at: Corpus = SPEAKER,
 ) -> Plot:
-    """Draw a candidate's clips by similarity, with floor and ceiling as lines.
-
-    Args:
-        candidate: Name, or number of an epoch.
-        theme: Colours.
-        folder: Where its scores are; None: with those of the speaker's candidates.
-        at: Corpus of the recordings.
-    """
+    """Draw a candidate's clips by similarity, with floor and ceiling; `folder` as in `summary`."""
     folder = folder or paths.SCORES / candidate_name(candidate)
     rows = read_jsonl(folder / "rows.jsonl")
     values = [row["sim"] for row in rows if row["sim"] is not None]

@@ -27,13 +27,15 @@ from voxadapt.reporting.records import (
     stage_and_epoch,
 )
 from voxadapt.reporting.run_page import write_run_page
-from voxadapt.reporting.tables import NONE, interval, number, percent, title
+from voxadapt.reporting.tables import NONE, interval, percent, title
 from voxadapt.selection import wording
 
 if TYPE_CHECKING:
     import pandas
 
 NUM_WORST_SOURCE, NUM_SOURCE_SENTENCES, NUM_EXAMPLES = 3, 4, 5
+CANDIDATE_COLUMNS = {key: tables.COLUMNS[key] for key in ("CER", "WER", "similarity")}
+CANDIDATE_COLUMNS |= tables.COLUMNS
 VERDICTS = {  # of forgetting: (words, tone of a chip, class of a cell)
     "kept": ("kept", "good", "passed"),
     "undecided": ("not shown to be kept", "unsure", "undecided"),
@@ -83,7 +85,9 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         shared["ladders"].append(third | {"note": note})
     if shared["said"][0][0] != "Measured":
         shared["said"].insert(2, (source, cost(language, records)))
+    arms, old = measured_arms(records.arms, selection["evaluator"])
     template = components.environment().get_template("language.html.j2")
+    accepted = {row["text"]: row for row in records.text_rows}
     return template.render(
         shared,
         language=language,
@@ -130,12 +134,13 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         decision_rows=decision_rows(records.decision),
         sizes=size_rows(records.stage1, records.stage2),
         trained=_trained(records),
-        arms=arm_rows(records.arms, selection["evaluator"]),
-        old_arms=old_arms(records.arms, selection["evaluator"]),
+        arms=arms,
+        size_in_words=size_in_words,
+        old_arms=old,
         stages=_stages(records),
         texts=records.texts,
         text_findings=text_findings(records.texts, records.text_rows),
-        text_examples=_examples(records.text_rows),
+        text_examples=[accepted[text] for text in first_by_hash(accepted, NUM_EXAMPLES)],
     )
 
 
@@ -179,16 +184,10 @@ def cost(language: LanguageParams, records: LanguageRecords) -> str:
         "undecided": f"{name} is not measurably worse, but so few sentences do not show it kept",
         "forgotten": f"{name} is read measurably worse than before",
     }[ours["verdict"]]
-    difference = ours["vs_base"][metric]
     return (
         f"{words}: {short} {percent(ours[metric]['point'])} against the Base's {error}, a "
-        f"difference of {_points(difference['point'])} points ({_points(difference['low'])} to "
-        f"{_points(difference['high'])})."
+        f"difference of {interval(ours['vs_base'][metric], share=True, sign=True)}."
     )
-
-
-def _points(share: float | None) -> str:
-    return NONE if share is None else number(100 * share, 1, sign=True)
 
 
 def stage2_words(decision: Record) -> str:
@@ -281,12 +280,7 @@ def _curves(
 
 
 def text_findings(texts: Record, rows: Sequence[Record]) -> list[Record]:
-    """Count what the audit of the texts remarked, by rule, with an example of each.
-
-    Args:
-        texts: Its figures.
-        rows: Accepted texts with their findings; lines that were left out are not among them.
-    """
+    """Count what the audit of the texts remarked, by rule, with an example of each."""
     examples = {finding["rule"]: finding["message"] for finding in texts["file_warnings"]}
     for row in reversed(rows):
         for finding in row["findings"]:
@@ -297,60 +291,37 @@ def text_findings(texts: Record, rows: Sequence[Record]) -> list[Record]:
     ]
 
 
-def _examples(rows: Sequence[Record]) -> list[Record]:
-    """Take a few accepted texts, the first by hash."""
-    by_text = {row["text"]: row for row in rows}
-    return [by_text[text] for text in first_by_hash(by_text, NUM_EXAMPLES)]
-
-
 # --- rows of tables ----------------------------------------------------------------------------
 
 
 def score_rows(
     ranked: Sequence[Record], memory: Mapping[str, Record], chosen: str | None
 ) -> list[dict[str, str]]:
-    """Return candidates as rows of text: what they reach, and what became of the source language.
-
-    Args:
-        ranked: Candidates' entries of a selection.
-        memory: Their entries on the source language.
-        chosen: The one that is marked.
-    """
-    rows = []
-    for entry in ranked:
-        known = memory.get(entry["name"])
-        rows.append(
-            {
-                "candidate": title(entry["name"])
-                + (" (chosen)" if entry["name"] == chosen else ""),
-                "CER": interval(entry["cer"], share=True),
-                "WER": interval(entry["wer"], share=True),
-                "similarity": interval(entry["sim"]),
-                "duration": interval(entry["duration_ratio"]),
-                "failed": interval(entry["failure_rate"], share=True),
-                "source CER": interval(known["cer"], share=True) if known else NONE,
-                "source": VERDICTS[known["verdict"]][0] if known else NONE,
-                "eligible": "yes" if entry["eligible"] else "no",
-            }
-        )
-    return rows
+    """Return candidates as rows of text: what they reach, and what became of the source."""
+    return [
+        {
+            "candidate": title(entry["name"]) + (" (chosen)" if entry["name"] == chosen else ""),
+            **tables.measured(entry, CANDIDATE_COLUMNS),
+            "source CER": interval(known["cer"], share=True) if known else NONE,
+            "source": VERDICTS[known["verdict"]][0] if known else NONE,
+            "eligible": tables.yes_no(entry["eligible"]),
+        }
+        for entry in ranked
+        for known in [memory.get(entry["name"])]
+    ]
 
 
 def forgetting_rows(memory: Mapping[str, Record]) -> list[dict[str, str]]:
     """Return what each candidate does with the source language, against the Base."""
-    return [
-        {
-            "candidate": title(name),
-            "CER": interval(entry["cer"], share=True),
-            "CER − Base": interval((entry["vs_base"] or {}).get("cer"), share=True, sign=True),
-            "WER": interval(entry["wer"], share=True),
-            "WER − Base": interval((entry["vs_base"] or {}).get("wer"), share=True, sign=True),
-            "similarity": interval(entry["sim"]),
-            "failed": interval(entry["failure_rate"], share=True),
-            "verdict": VERDICTS[entry["verdict"]][0] if entry["vs_base"] else NONE,
-        }
-        for name, entry in sorted(memory.items(), key=lambda i: candidate_order(memory).index(i[0]))
-    ]
+    rows = []
+    for name in candidate_order(memory):
+        entry, change = memory[name], memory[name]["vs_base"]
+        row = {"candidate": title(name), **tables.measured(entry, CANDIDATE_COLUMNS)}
+        del row["duration"]  # not measured against the Base's
+        row |= {f"{metric.upper()} − Base": interval((change or {}).get(metric), True, sign=True)
+                for metric in ("cer", "wer")}  # fmt: skip
+        rows.append(row | {"verdict": VERDICTS[entry["verdict"]][0] if change else NONE})
+    return rows
 
 
 def decision_rows(decision: Record) -> list[dict[str, str]]:
@@ -379,27 +350,25 @@ def size_rows(stage1: Record, stage2: Record | None) -> list[dict[str, str]]:
         if metrics is None:
             continue
         total = metrics["num_params"]
-        for module in metrics["modules"]:
-            if module["num_trainable"]:
-                rows.append(_size_row(name, module["module"], module["num_trainable"],
-                                      module["num_params"], total))  # fmt: skip
-        rows.append(_size_row(name, "all", metrics["num_trainable"], total, total)
-                    | {"share of the module": "", "delta": size_in_words(metrics["delta_bytes"]),
-                       "rows": str(metrics["num_rows"])})  # fmt: skip
+        whole = {key: metrics[key] for key in ("num_trainable", "num_params")} | {"module": "all"}
+        for module in [*metrics["modules"], whole]:
+            trained, last = module["num_trainable"], module is whole
+            if trained or last:
+                rows.append(
+                    {
+                        "stage": name,
+                        "module": module["module"],
+                        "trained": f"{trained:,}",
+                        "of": f"{module['num_params']:,}",
+                        "share of the module": ""
+                        if last
+                        else percent(trained / module["num_params"], 2),
+                        "share of the model": percent(trained / total, 2),
+                        "rows": str(metrics["num_rows"]) if last else "",
+                        "delta": size_in_words(metrics["delta_bytes"]) if last else "",
+                    }
+                )
     return rows
-
-
-def _size_row(stage: str, what: str, trained: int, present: int, total: int) -> dict[str, str]:
-    return {
-        "stage": stage,
-        "module": what,
-        "trained": f"{trained:,}",
-        "of": f"{present:,}",
-        "share of the module": percent(trained / present, 2),
-        "share of the model": percent(trained / total, 2),
-        "rows": "",
-        "delta": "",
-    }
 
 
 def _measured_alike(arm: Record, evaluator: Record) -> bool:
@@ -408,49 +377,17 @@ def _measured_alike(arm: Record, evaluator: Record) -> bool:
     return all(found.get(key) == evaluator[key] for key in ("norm_id", "asr_id", "sim_id"))
 
 
-def old_arms(arms: Record | None, evaluator: Record) -> list[str]:
-    """Name the arms whose figures are an older harness's and cannot stand beside today's."""
-    listed = [] if arms is None or not arms["arms"] else [arms["base"], *arms["arms"]]
-    return [
-        arm.get("title") or title(arm["name"])
-        for arm in listed
-        if not _measured_alike(arm, evaluator)
-    ]
+def measured_arms(arms: Record | None, evaluator: Record) -> tuple[list[Record], list[str]]:
+    """Return every answer to what must learn a language, the Base first, and who is left out.
 
-
-def arm_rows(arms: Record | None, evaluator: Record) -> list[Record]:
-    """Return every answer to what must learn a language, the Base first; empty without arms.
-
-    Args:
-        arms: What `voxadapt compare` wrote.
-        evaluator: Of the selection; arms that something else measured are left out.
+    Left out is what was measured otherwise than the selection: it cannot stand beside it.
     """
-    listed = [] if arms is None else [arms["base"], *arms["arms"]]
-    listed = [arm for arm in listed if _measured_alike(arm, evaluator)]
-    if len(listed) < 2:
-        return []
-    rows = []
+    listed = [] if arms is None or not arms["arms"] else [arms["base"], *arms["arms"]]
     for arm in listed:
-        memory = arm.get("forgetting")
-        share, seconds = arm.get("share"), arm.get("seconds")
-        rows.append(
-            {
-                "arm": arm.get("title") or title(arm["name"]),
-                "learnt from": arm.get("data", NONE),
-                "trained": f"{arm['num_trainable']:,}" if "num_trainable" in arm else NONE,
-                "share": percent(share, 2),
-                "delta": size_in_words(arm.get("delta_bytes")),
-                "epoch": title(arm["epoch"]) if "epoch" in arm else NONE,
-                "cer": arm["cer"],
-                "source_cer": arm["source_cer"],
-                "similarity": number(arm["sim"]["point"], 2),
-                "failed": percent(arm["failure_rate"]["point"]),
-                "source": VERDICTS[memory["verdict"]][0] if memory else NONE,
-                "beats the Base": tables.yes_no(arm.get("beats_base")),
-                "minutes": NONE if seconds is None else number(seconds / 60, 1),
-            }
-        )
-    return rows
+        arm.setdefault("title", title(arm["name"]))
+    alike = [arm for arm in listed if _measured_alike(arm, evaluator)]
+    old = [arm["title"] for arm in listed if not _measured_alike(arm, evaluator)]
+    return (alike if len(alike) > 1 else []), old
 
 
 # --- for notebooks -----------------------------------------------------------------------------

@@ -46,10 +46,6 @@ def _bands(num_bins: int, rate_hz: int) -> NDArray[np.float64]:
 def levels(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.uint8]:
     """Measure the level of each band over time, in steps from 0 (silence) to `NUM_LEVELS` - 1.
 
-    Args:
-        samples: One channel, full scale is 1.
-        rate_hz: Their rate.
-
     Returns:
         Steps, [bands from high to low, columns], at most `MAX_COLUMNS` columns.
     """
@@ -68,12 +64,7 @@ def levels(samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.uint8]:
 
 
 def picture_uri(samples: NDArray[np.float32], rate_hz: int) -> str:
-    """Draw a clip as a PNG data URI, one pixel a band and column.
-
-    Args:
-        samples: One channel, at least one sample.
-        rate_hz: Their rate.
-    """
+    """Draw a clip of one channel as a PNG data URI, one pixel a band and column."""
     return "data:image/png;base64," + base64.b64encode(_png(levels(samples, rate_hz))).decode()
 
 

@@ -35,14 +35,7 @@ class Html(str):
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A clip as a page holds it.
-
-    Attributes:
-        uri: Its sound as a data URI: MP3 at the file's own rate; FLAC at rates that MP3 does not
-            know.
-        mel_uri: Its spectrogram as a data URI.
-        duration_s: How long it is.
-    """
+    """A clip as a page holds it: MP3 at the file's own rate, FLAC at rates that MP3 lacks."""
 
     uri: str
     mel_uri: str
@@ -50,11 +43,7 @@ class Sound:
 
 
 def read_sound(path: str | Path) -> Sound | None:
-    """Encode an audio file for a page, or return None when it cannot be read whole.
-
-    Args:
-        path: Anything libsndfile reads; channels are averaged.
-    """
+    """Encode an audio file for a page, channels averaged; None when it cannot be read whole."""
     try:
         mono, rate_hz = read_mono(path)
     except AudioError:
@@ -83,54 +72,22 @@ def player(path: str | Path | None, label: str = "") -> Html:
     return Html(f'<audio controls preload="none" aria-label="{escape(label)}" src="{uri}"></audio>')
 
 
-# --- word differences --------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A stretch of a comparison.
-
-    Attributes:
-        kind: `same`, `missing` (in the text, not heard) or `extra` (heard, not in the text).
-        text: Its words.
-    """
-
-    kind: str
-    text: str
-
-
-def word_diff(expected: str, heard: str) -> list[Span]:
-    """Compare what should be said with what was heard.
+def diff_html(expected: str, heard: str) -> Html:
+    """Mark what should be said against what was heard: `<del>` missed, `<ins>` added.
 
     Word by word; character by character where the script writes no blanks.
-
-    Returns:
-        Spans in reading order; a substitution is a `missing` span and an `extra` one.
     """
     spaceless = " " not in expected.strip() and len(expected.strip()) > 12
     glue = "" if spaceless else " "
     left, right = (list(t) if spaceless else t.split() for t in (expected, heard))
-    spans = []
-    matcher = SequenceMatcher(None, left, right, autojunk=False)
-    for _, i1, i2, j1, j2 in matcher.get_opcodes():
-        if left[i1:i2] == right[j1:j2]:
-            spans.append(Span("same", glue.join(left[i1:i2])))
-            continue
-        if i2 > i1:
-            spans.append(Span("missing", glue.join(left[i1:i2])))
-        if j2 > j1:
-            spans.append(Span("extra", glue.join(right[j1:j2])))
-    return spans
-
-
-def diff_html(expected: str, heard: str) -> Html:
-    """Mark a comparison: struck through what was not heard, underlined what was added."""
-    tags = {"missing": "del", "extra": "ins"}
     parts = []
-    for span in word_diff(expected, heard):
-        text = escape(span.text)
-        tag = tags.get(span.kind)
-        parts.append(f"<{tag}>{text}</{tag}>" if tag else text)
+    for _, i1, i2, j1, j2 in SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+        missed, added = escape(glue.join(left[i1:i2])), escape(glue.join(right[j1:j2]))
+        if left[i1:i2] == right[j1:j2]:
+            parts.append(missed)
+            continue
+        parts += [f"<del>{missed}</del>"] if i2 > i1 else []
+        parts += [f"<ins>{added}</ins>"] if j2 > j1 else []
     return Html(" ".join(parts))
 
 
@@ -217,14 +174,7 @@ def worst_clips(
     folder: Path | None = None,
     metric: str = "wer",
 ) -> Html:
-    """Play a candidate's worst clips: failed first, then by error, then by similarity.
-
-    Args:
-        candidate: Name, or number of an epoch.
-        limit: How many.
-        folder: Where its scores are; None: with those of the speaker's candidates.
-        metric: `wer` or `cer`.
-    """
+    """Play a candidate's worst clips (`folder` as in `tables.summary`), failed ones first."""
     folder = folder or paths.SCORES / candidate_name(candidate)
     rows = with_wav_paths(read_jsonl(folder / "rows.jsonl"), folder, Path())
     items = [

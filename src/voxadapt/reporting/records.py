@@ -26,13 +26,8 @@ class Records:
 
     Attributes:
         root: Project folder; paths in rows are found from here.
-        names: The candidates in order.
-        audit: Figures of the recordings' audit.
         clips: Every raw row of the recordings with measurements and findings.
-        codes: Figures of the codec round trip.
         planning: Which differences the sentences can show; None when it was not planned.
-        selection: The decision on the selection split.
-        confirm: The chosen candidate and the Base on the confirmation split.
         summaries: Summary by candidate, pseudo-candidates included where they exist.
         rows: Score rows by candidate; `wav` is replaced by a path that can be opened.
     """
@@ -66,8 +61,8 @@ def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
     """
     files = Files(Path(root))
     folders = {name: (paths.SCORES / name, f"score {name}") for name in params.candidate_names}
+    folders |= {name: (paths.REFERENCE / name, "codes") for name in PSEUDO}
     summaries, rows = _read_scores(files, folders)
-    _add_recordings(files, paths.REFERENCE, "codes", summaries, rows)
     records = SpeakerRecords(
         root=files.root,
         names=params.candidate_names,
@@ -102,39 +97,33 @@ def _read_scores(files: Files, folders: Mapping[str, tuple[Path, str]]) -> Score
     """Read summary and rows of candidates, given their folders and the stages that write them."""
     summaries, rows = {}, {}
     for name, (folder, stage) in folders.items():
-        summaries[name] = files.read(folder / "summary.json", stage)
+        if name not in PSEUDO or (files.root / folder / "summary.json").is_file():
+            summaries[name] = files.read(folder / "summary.json", stage)
         rows[name] = files.rows(folder, stage)
     return summaries, rows
 
 
-def _add_recordings(
-    files: Files,
-    folder: Path,
-    stage: str,
-    summaries: dict[str, Record],
-    rows: dict[str, list[Record]],
-) -> None:
-    """Add recordings and their codec round trip to candidates' summaries and rows."""
-    for name in PSEUDO:
-        rows[name] = files.rows(folder / name, stage)
-        if (files.root / folder / name / "summary.json").is_file():
-            summaries[name] = files.read(folder / name / "summary.json", stage)
+Claim = tuple[Path, str, str, bool]  # of a file: what was expected and found, whether they agree
 
 
 def _disagreements(params: Params, records: SpeakerRecords) -> list[Problem]:
     """Find records of different runs: other candidates, or another epoch confirmed."""
     selected = [candidate["name"] for candidate in records.selection["candidates"]]
     chosen, confirmed = records.selection["chosen"], records.confirm["chosen"]
-    problems = []
-    if selected != list(params.candidate_names):
-        expected = f"the candidates of params.yaml: {', '.join(params.candidate_names)}"
-        problems.append(Problem(paths.SELECTION.as_posix(), expected, ", ".join(selected),
-                                "Run `voxadapt select` again."))  # fmt: skip
-    if confirmed != chosen:
-        expected = f"a confirmation of {chosen}, which is chosen"
-        problems.append(Problem(paths.CONFIRM.as_posix(), expected, f"one of {confirmed}",
-                                "Run `voxadapt confirm` again."))  # fmt: skip
-    return problems
+    return _disagreeing(
+        (paths.SELECTION, f"the candidates of params.yaml: {', '.join(params.candidate_names)}",
+         ", ".join(selected), selected == list(params.candidate_names)),
+        (paths.CONFIRM, f"a confirmation of {chosen}, which is chosen", f"one of {confirmed}",
+         confirmed == chosen),
+    )  # fmt: skip
+
+
+def _disagreeing(*claims: Claim) -> list[Problem]:
+    return [
+        Problem(path.as_posix(), expected, found, "Run `dvc repro` again.")
+        for path, expected, found, fine in claims
+        if not fine
+    ]
 
 
 # --- a language --------------------------------------------------------------------------------
@@ -145,18 +134,11 @@ class LanguageRecords(Records):
     """Everything that the report of a language shows; summaries and rows are in the new language.
 
     Attributes:
-        texts: Figures of the text audit.
-        text_rows: Accepted texts with their respelling and findings.
-        stage1: Figures of Stage 1's training.
-        stage1_log: Rows of its log; empty when rows were set without training.
-        stage2: Figures of Stage 2's training; None when it was skipped.
-        stage2_log: Rows of its log.
-        skipped: Why Stage 2 was skipped; None when it ran.
+        texts: Figures of the text audit; `text_rows` are the accepted texts with their respelling.
+        stage2: Figures of Stage 2's training; None when it was skipped, and `skipped` says why.
         choice1: The choice among Stage 1's epochs and the Base.
         decision: Whether Stage 2 is to run, with the numbers behind it.
         arms: Other answers to what must learn a language; None when none was tried.
-        source_summaries: Summary by candidate in the source language.
-        source_rows: Score rows by candidate in the source language.
     """
 
     texts: Record
@@ -187,12 +169,7 @@ def stage_and_epoch(name: str) -> tuple[int, int]:
 
 
 def language_scores(name: str, part: str = "target") -> Path:
-    """Return the folder of a candidate's scores.
-
-    Args:
-        name: `base`, `epoch-3`, `stage2-epoch-1`.
-        part: `target` (the new language) or `source`.
-    """
+    """Return the folder of a candidate's scores in the new language (`target`) or in `source`."""
     stage, _ = stage_and_epoch(name)
     folder = paths.LANGUAGE_STAGE2_SCORES if stage == 2 else paths.LANGUAGE_SCORES
     return folder / name / part
@@ -226,11 +203,14 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
         name: "language stage2-score" if in_stage2(name) else f"language score {name}"
         for name in names or language.candidates
     }
-    (summaries, rows), (source_summaries, source_rows) = (
-        _read_scores(files, {name: (language_scores(name, part), stages[name]) for name in stages})
+    target, source = (
+        {name: (language_scores(name, part), stages[name]) for name in stages}
         for part in ("target", "source")
     )
-    _add_recordings(files, LANGUAGE.reference, "language data", summaries, rows)
+    target |= {name: (LANGUAGE.reference / name, "language data") for name in PSEUDO}
+    (summaries, rows), (source_summaries, source_rows) = (
+        _read_scores(files, folders) for folders in (target, source)
+    )
     skipped = files.optional(paths.LANGUAGE_STAGE2 / "skipped.json", "language stage2")
     stage2, log2 = None, None
     if skipped is None:
@@ -270,7 +250,7 @@ def _language_disagreements(language: LanguageParams, records: LanguageRecords) 
     ranked = [entry["name"] for entry in records.choice1["candidates"]]
     first = records.choice1["chosen"]
     chosen = records.selection["chosen"]
-    agree = (
+    return _disagreeing(
         (paths.LANGUAGE_CHOICE1, f"the candidates of params.yaml: {', '.join(language.candidates)}",
          ", ".join(ranked), set(ranked) == set(language.candidates)),
         (paths.LANGUAGE_DECISION, f"a decision about {first}, which Stage 1 chose",
@@ -281,11 +261,6 @@ def _language_disagreements(language: LanguageParams, records: LanguageRecords) 
         (paths.LANGUAGE_CONFIRM, f"a confirmation of {chosen}, which is chosen",
          f"one of {records.confirm['chosen']}", records.confirm["chosen"] == chosen),
     )  # fmt: skip
-    return [
-        Problem(path.as_posix(), expected, found, "Run `dvc repro` again.")
-        for path, expected, found, fine in agree
-        if not fine
-    ]
 
 
 # --- files -------------------------------------------------------------------------------------

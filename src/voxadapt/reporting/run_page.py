@@ -113,7 +113,12 @@ def _stages(root: Path, language: bool) -> list[Record]:
     found = []
     for file in sorted((root / paths.work_dir() / "seconds").glob("*.json")):
         number = int(file.stem[:2]) if file.stem[:2].isdigit() else 0
-        if (number >= 8) == language:
+        try:
             note = read_json(file)
-            found.append({"name": file.stem[3:].strip("_").replace("_", " "), **note})
+            took = {"name": file.stem[3:].strip("_").replace("_", " "), **note,
+                    "seconds": float(note["seconds"])}  # fmt: skip
+        except (OSError, ValueError, TypeError, KeyError):
+            continue  # a torn note is none
+        if (number >= 8) == language:
+            found.append(took)
     return found

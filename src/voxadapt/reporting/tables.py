@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,23 +174,24 @@ def record(path: str | Path) -> pandas.DataFrame:
     return frame(rows, "figure")
 
 
+def findings_by_rule(clips: Iterable[Record]) -> list[Record]:
+    """Count the audit's findings by rule, most common first: `clips`, and an `example` of each."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for clip in clips:
+        name = clip.get("id") or clip.get("audio") or clip.get("line", "?")
+        for finding in clip.get("findings", []):
+            key = (finding["severity"], finding["rule"].replace("_", " "))
+            found.setdefault(key, []).append(f"{name}: {finding['message']}")
+    rows = [
+        {"severity": severity, "rule": rule, "clips": len(texts), "example": texts[0]}
+        for (severity, rule), texts in found.items()
+    ]
+    return sorted(rows, key=lambda row: -row["clips"])
+
+
 def findings(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Count the audit's findings by severity and rule, with an example of each."""
-    grouped: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for clip in read_jsonl(at.clips):
-        for finding in clip.get("findings", []):
-            key = (finding["severity"], finding["rule"])
-            name = str(clip.get("id") or clip.get("audio") or clip.get("line", "?"))
-            grouped.setdefault(key, []).append((name, finding["message"]))
-    rows = [
-        {
-            "severity": severity,
-            "rule": rule.replace("_", " "),
-            "clips": len(found),
-            "example": f"{found[0][0]}: {found[0][1]}",
-        }
-        for (severity, rule), found in sorted(grouped.items(), key=lambda i: (i[0][0], -len(i[1])))
-    ]
+    rows = sorted(findings_by_rule(read_jsonl(at.clips)), key=lambda row: row["severity"])
     none = {"severity": "none", "rule": NONE, "clips": 0, "example": NONE}
     return frame(rows or [none], "severity")
 
@@ -207,12 +208,7 @@ def consent(at: Corpus = SPEAKER) -> pandas.DataFrame:
 
 
 def consent_sentence(given: Record | None, num_rows: int) -> str:
-    """Say in a sentence how many rows state the speaker's consent, and in what words.
-
-    Args:
-        given: `consent` of the audit's figures; None where an older audit wrote them.
-        num_rows: Rows of the manifest.
-    """
+    """Say how many rows of the manifest state the speaker's consent, as the audit counted them."""
     stated = given["statements"] if given else {}
     if not stated:
         return f"No row states the speaker's consent. {CONSENT_NOTE}"
@@ -247,21 +243,11 @@ def splits(at: Corpus = SPEAKER) -> pandas.DataFrame:
 def frames(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Describe the extracted codes of each split: clips, frames, frames per clip."""
     split_of = {row["id"]: row["split"] for row in read_jsonl(at.manifest)}
-    table: dict[str, list[int]] = {}
-    for row in read_jsonl(at.codes_index):
-        table.setdefault(split_of.get(row["id"], "other"), []).append(row["num_frames"])
-    rows = [
-        {
-            "split": split,
-            "clips": len(counts),
-            "frames": sum(counts),
-            "shortest": min(counts),
-            "median": sorted(counts)[len(counts) // 2],
-            "longest": max(counts),
-        }
-        for split, counts in table.items()
-    ]
-    return frame(rows, "split")
+    codes = frame(read_jsonl(at.codes_index))
+    by_split = codes.groupby(codes["id"].map(split_of).fillna("other"), sort=False)["num_frames"]
+    described = {"clips": "size", "frames": "sum", "shortest": "min", "median": "median",
+                 "longest": "max"}  # fmt: skip
+    return by_split.agg(**described).rename_axis(None).astype(int)
 
 
 def references(at: Corpus = SPEAKER) -> pandas.DataFrame:
@@ -290,41 +276,46 @@ def similarity_scale(at: Corpus = SPEAKER) -> pandas.DataFrame:
 
 def planning(at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Show which differences the sentences can show, and how many would show finer ones."""
-    plan = read_json(at.planning)
-    rows = []
-    for split in ("selection", "confirmation"):
-        found = plan["splits"].get(split, {})
-        for comparison in ("between_epochs", "against_base"):
-            for measure, power in found.get(comparison, {}).items():
-                label, share = MEASURES[measure]
-                seen = power["detectable_difference"]
-                rows.append(
-                    {
-                        "split": split,
-                        "sentences": found["num_texts"],
-                        "compared": comparison.replace("_", " "),
-                        "measure": label,
-                        "can be seen": percent(seen) if share else number(seen),
-                        "sentences needed": "; ".join(
-                            f"{need['num_texts']} for "
-                            + (f"{100 * need['difference']:g} %" if share
-                               else f"{need['difference']:g}")
-                            for need in power["texts_needed"]
-                        ),
-                    }
-                )  # fmt: skip
+    splits, rows = read_json(at.planning)["splits"], []
+    for split, compared in product(("selection", "confirmation"),
+                                   ("between_epochs", "against_base")):  # fmt: skip
+        found = splits.get(split, {})
+        for measure, power in found.get(compared, {}).items():
+            label, share = MEASURES[measure]
+            seen, unit = power["detectable_difference"], " %" if share else ""
+            needed = [
+                f"{need['num_texts']} for {(100 if share else 1) * need['difference']:g}{unit}"
+                for need in power["texts_needed"]
+            ]
+            rows.append(
+                {
+                    "split": split,
+                    "sentences": found["num_texts"],
+                    "compared": compared.replace("_", " "),
+                    "measure": label,
+                    "can be seen": percent(seen) if share else number(seen),
+                    "sentences needed": "; ".join(needed),
+                }
+            )
     return frame(rows, "split")
 
 
-def _main_measures(summary: Record) -> Record:
-    return {
-        "WER": interval(summary["wer"], share=True),
-        "CER": interval(summary["cer"], share=True),
-        "similarity": interval(summary["sim"]),
-        "spoken / expected duration": interval(summary["duration_ratio"]),
-        "failed clips": interval(summary["failure_rate"], share=True),
-        "clips more than half wrong": interval(summary.get("mostly_wrong_rate"), share=True),
-        "measured": f"{summary['n_measured']} of {summary['n_expected']}",
+COLUMNS = {"similarity": "sim", "WER": "wer", "CER": "cer", "duration": "duration_ratio",
+           "failed": "failure_rate"}  # fmt: skip
+
+
+def measured(record: Record, columns: Mapping[str, str] = COLUMNS) -> dict[str, str]:
+    """Write measures of a record, given their keys by heading, with their intervals."""
+    known = {"sim", "sim_norm", "duration_ratio"}  # all others are shares
+    return {name: interval(record.get(key), key not in known) for name, key in columns.items()}
+
+
+def _main_measures(summary: Record) -> dict[str, str]:
+    columns = {"WER": "wer", "CER": "cer", "similarity": "sim",
+               "spoken / expected duration": "duration_ratio", "failed clips": "failure_rate",
+               "clips more than half wrong": "mostly_wrong_rate"}  # fmt: skip
+    return measured(summary, columns) | {
+        "measured": f"{summary['n_measured']} of {summary['n_expected']}"
     }
 
 
@@ -392,11 +383,7 @@ def candidates(path: Path = paths.SELECTION) -> pandas.DataFrame:
         {
             "candidate": title(c["name"])
             + (" (chosen)" if c["name"] == selection["chosen"] else ""),
-            "similarity": interval(c["sim"]),
-            "WER": interval(c["wer"], share=True),
-            "CER": interval(c["cer"], share=True),
-            "duration": interval(c["duration_ratio"]),
-            "failed": interval(c["failure_rate"], share=True),
+            **measured(c),
             "eligible": "yes" if c["eligible"] else "no",
             "P(best)": percent(c["p_best"], 0),
         }

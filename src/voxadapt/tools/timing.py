@@ -21,13 +21,29 @@ LAST_TIME = "last time"
 
 def record_seconds(page: str | Path, seconds: float) -> None:
     """Note what a stage took, under the name of the page that it wrote; it does not fail for it."""
-    note = {"seconds": round(seconds, 1), "code": git_commit(), "versions": versions()}
+    note = {"seconds": round(seconds, 1), **_memory(), "code": git_commit(), "versions": versions()}
     file = _note(page)
     try:
         write_json(file, note)
     except (OSError, UserError) as error:
         why = error.problems[0].found if isinstance(error, UserError) else error
         print(f"The stage is done; what it took is not noted in {file}: {why}.", file=sys.stderr)
+
+
+def _memory() -> dict[str, object]:
+    """Return the device and the most memory that this process or a worker of it has held."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        peak, device = torch.cuda.max_memory_allocated(), torch.cuda.get_device_name()
+    else:
+        try:
+            import resource
+        except ImportError:  # on Windows
+            return {}
+        asked = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        unit = 1 if sys.platform == "darwin" else 1024
+        peak, device = unit * max(resource.getrusage(who).ru_maxrss for who in asked), "cpu"
+    return {"device": device, "peak_memory_gib": round(peak / 2**30, 2)}
 
 
 def expected_seconds(stage: str, pages: Mapping[str, str]) -> tuple[float | None, str]:
