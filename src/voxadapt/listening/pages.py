@@ -108,12 +108,8 @@ def levelled(samples: np.ndarray, rate_hz: int) -> np.ndarray:
 def resolve_pairs(pairs: Iterable[Sequence[str]], selection: Record) -> list[tuple[str, str]]:
     """Turn what the parameters name into candidates.
 
-    Where the Base is kept, `chosen` against the Base means the best of the others: listeners are
-    then asked whether keeping it was right.
-
-    Args:
-        pairs: Two of base, chosen, runner-up, an epoch or its number.
-        selection: `selection.json`.
+    A pair is two of base, chosen, runner-up, an epoch or its number. Where the Base is kept,
+    `chosen` against the Base means the best of the others: was keeping it right?
 
     Raises:
         UserError: For each name that is no candidate, or a pair of one and the same.
@@ -230,12 +226,7 @@ def write_listening(
 ) -> ListeningKey:
     """Write `ab.html`, `mos.html` and their key, and return it; equal clips give equal bytes.
 
-    Args:
-        params: Name the pairs and the number of sentences.
-        root: Project folder.
-        out: Folder to write, from the project folder.
-        pairs: Other pairs than the parameters'.
-        num_sentences: Another number of sentences.
+    Pairs and the number of sentences are the parameters' where they are not given.
 
     Raises:
         UserError: Naming files that are missing, unknown candidates and unreadable clips.
@@ -310,13 +301,7 @@ Trials = tuple[list[Record], dict[str, KeyTrial], list[Unheard]]
 def _trials(
     material: Material, wanted: Iterable[tuple[int, str, tuple[str, ...]]], sounds: Sounds
 ) -> Trials:
-    """Make a trial of each sentence and of whom it is to compare, or whom to rate.
-
-    Args:
-        material: What can be heard.
-        wanted: Which recording goes with it, the sentence, and the candidates.
-        sounds: Reads the clips.
-    """
+    """Make a trial of each (number of its recording, sentence, candidates to compare or rate)."""
     trials, key, unheard = [], {}, []
     for index, text_id, names in wanted:
         rows = [row for name in names if (row := material.rows[name].get(text_id)) is not None]

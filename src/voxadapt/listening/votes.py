@@ -304,16 +304,10 @@ Cells = Mapping[tuple[str, str], float]  # a vote by (sentence, listener)
 def two_way_interval(cells: Cells, confidence: float, limits: tuple[float, float]) -> Interval:
     """Return the mean of votes with an interval for other sentences and other listeners.
 
-    Args:
-        cells: Votes; what is not there was not voted on.
-        confidence: Such as .95.
-        limits: Least and largest possible mean; the interval is made on the logit scale between
-            them and stays within.
-
-    Returns:
-        The interval. Where all votes are the same it is as wide as for as many independent votes
-        as the fewer of sentences and listeners (the rule of three, at 95 %). With one listener it
-        is clustered by sentence, with one sentence by listener; a single vote has no bounds.
+    It is made on the logit scale between `limits`, the least and the largest possible mean, and
+    stays within. Where all votes are the same it is as wide as for as many independent votes as the
+    fewer of sentences and listeners (the rule of three, at 95 %). With one listener it is clustered
+    by sentence, with one sentence by listener; a single vote has no bounds.
     """
     votes = len(cells)
     if not votes:

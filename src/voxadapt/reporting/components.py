@@ -145,8 +145,8 @@ def grid(
         columns: Candidates in the order of the cells.
         limit: How many sentences.
         metric: `wer` or `cer`.
-        chosen: The candidate whose change against the Base is measured.
-        named_by: Candidates whose rows name the sentences; sets that guard have no recordings.
+        chosen: Whose change against the Base is measured.
+        named_by: Whose rows name the sentences; sets that guard have no recordings.
     """
     first: dict[str, dict[str, Record]] = {}
     for name in columns:

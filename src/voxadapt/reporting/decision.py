@@ -44,7 +44,7 @@ def shared_parts(
     Args:
         params: The parameters of the run.
         records: What the page is about.
-        seeds: By what was seeded.
+        seeds: Of what is random, by what it is for.
         choice: The decision among the epochs, begun from the Base.
         name: The chosen candidate inside a sentence.
         voice: Whom it is to sound like.
@@ -178,10 +178,7 @@ Rung = tuple[str, str, Record | None]  # kind (a CSS class), label, interval
 def ladder(heading: str, rungs: Iterable[Rung], share: bool = False) -> Record | None:
     """Place what was measured on one scale, a line each; to the right is better.
 
-    Args:
-        heading: What is measured.
-        rungs: Unknown ones are left out.
-        share: Whether it is an error, shown in per cent, where less is better.
+    Of a `share`, an error in per cent, less is better. Unknown rungs are left out.
 
     Returns:
         `heading` and `rungs` (`kind`, `label`, `value`, `interval`, and in per cent of the width
@@ -393,12 +390,7 @@ def hear(records: Records, listed: Sequence[Record], metric: str) -> list[Record
 def next_steps(records: Records, say: str, export: str, longer: str, text: str) -> list[Record]:
     """Say what to do with the result: `title`, `why` and `code` to copy.
 
-    Args:
-        records: Of the run.
-        say: Command that speaks, up to the text.
-        export: Command that exports the choice.
-        longer: The line of `params.yaml` that trains longer.
-        text: A sentence of the language.
+    Given are the commands that speak (a `text`) and export, and the line that trains `longer`.
     """
     confirm, trend = records.confirm, (records.selection.get("outlook") or {}).get("trend")
     found = []

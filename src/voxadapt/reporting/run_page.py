@@ -26,14 +26,7 @@ MAX_COMMITS = 50  # looked through for an earlier table
 def write_run_page(
     params: Params, path: Path, root: str | Path = ".", language: bool = False
 ) -> None:
-    """Write the page of a speaker's run, or of a language's.
-
-    Args:
-        params: The parameters of the run.
-        path: The page to write.
-        root: Project folder.
-        language: Whose run.
-    """
+    """Write the page of a speaker's run, or of a language's."""
     root = Path(root)
     table = paths.LANGUAGE_EPOCHS_TABLE if language else paths.EPOCHS_TABLE
     template = components.environment().get_template("run.html.j2")
@@ -54,12 +47,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def _since(root: Path, table: Path) -> Record | None:
-    """Compare the table of epochs and `params.yaml` with the last commit that had another table.
-
-    Returns:
-        `commit`, `rows` (of a candidate, with `now` and `before`) and `params` (changed keys with
-        both values); None without such a commit.
-    """
+    """Compare the table of epochs and `params.yaml` with the last commit that had another table."""
     try:
         now = (root / table).read_text(encoding="utf-8")
         params = (root / "params.yaml").read_text(encoding="utf-8")

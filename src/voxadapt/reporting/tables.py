@@ -48,13 +48,9 @@ def point(
     sign: bool = False,
     digits: int | None = None,
 ) -> str:
-    """Write the point of an interval, in per cent when it is a share, signed for differences.
+    """Write the point of an interval: a share in per cent, a difference signed and in points.
 
-    Args:
-        value: Has `point`.
-        share: Whether it is one.
-        sign: Whether it is a difference; that of shares is in points.
-        digits: Decimals; one of a share and three of anything else where not given.
+    A share has one decimal and anything else three where `digits` does not say otherwise.
     """
     if not value or value["point"] is None:
         return NONE
@@ -324,7 +320,7 @@ def summary(candidate: str, folder: Path | None = None, at: Corpus = SPEAKER) ->
 
     Args:
         candidate: Name, or number of an epoch.
-        folder: Where its scores are; None: with those of the speaker's candidates.
+        folder: Of its scores; None: with those of the speaker's candidates.
         at: Corpus of the recordings.
     """
     candidate = candidate_name(candidate)
