@@ -117,14 +117,16 @@ def sentence(
     """
     error_by = {cell["candidate"]: cell["error"] for cell in cells}
     error, base = error_by.get(chosen or ""), error_by.get("base")
-    known = chosen != "base" and error is not None and base is not None
+    change = None
+    if chosen != "base" and error is not None and base is not None:
+        change = error - base
     return {
         "text": text,
         "cells": list(cells),
         "why": list(why),
         "error": error,
         "base_error": base,
-        "change": error - base if known else None,
+        "change": change,
         "num_flagged": sum(bool(c["flags"]) for c in cells if c["candidate"] not in PSEUDO),
         "longest": max((c["duration_s"] or 0.0 for c in cells), default=0.0),
     }
