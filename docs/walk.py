@@ -20,7 +20,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 PAGES = ("your-voice.md", "your-language.md")
-WIDTH = 100  # of the tables that are printed
+WIDTH = 120  # of the tables that are printed
 STEP = re.compile(
     r"```bash\n(?P<commands>(?!cd ).*?)```\n(?P<printed>\n```text\n.*?```\n)?", re.DOTALL
 )

@@ -155,7 +155,14 @@ def test_a_notebook_is_run_seen_heard_and_saved_and_nothing_has_changed(
     assert pictures.count() == 3
     assert pictures.first.evaluate("img => img.naturalWidth") > 300
     players = page.locator(".jp-OutputArea audio")
-    assert players.count() == 8
+    assert players.count() == 9
+    assert page.locator(".jp-OutputArea select").count() == 3  # candidate, utterance, take
+    assert page.locator(".Toastify__toast").count() == 0, "nobody asks about news"
+    heard = page.locator(
+        ".jp-OutputArea .widget-output, .jp-OutputArea .jupyter-widgets-output-area"
+    )
+    page.locator(".jp-OutputArea select").nth(2).select_option("2")
+    heard.get_by_text("take 2").first.wait_for()
     duration_s = players.first.evaluate(
         "audio => new Promise((ok, no) => { audio.onloadedmetadata = () => ok(audio.duration);"
         " audio.onerror = () => no(audio.error.message); audio.load(); })"
@@ -166,7 +173,7 @@ def test_a_notebook_is_run_seen_heard_and_saved_and_nothing_has_changed(
         save(page)
         assert path.read_bytes() == before
     assert page.locator(".jp-Dialog").count() == 0
-    assert players.count() == 8  # the page keeps showing what the file does not hold
+    assert players.count() == 9  # the page keeps showing what the file does not hold
     assert lab.git("status", "--porcelain") == ""
     assert "up to date" in lab.dvc("status")
     assert lab.git("config", "filter.voxadapt-notebook.clean") != ""

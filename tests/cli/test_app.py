@@ -11,13 +11,15 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from corpus import write_clip
 from voxadapt.cli.app import COMMANDS, app
 from voxadapt.cli.problems import print_left_out, print_rows
-from voxadapt.cli.terminal import Printable, print_table
+from voxadapt.cli.terminal import Printable, column_widths, print_table
 from voxadapt.core.errors import Problem, UserError, one_row_a_reason
 
 PROJECT = Path(__file__).parents[2]
@@ -226,3 +228,24 @@ def test_a_terminal_has_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     stream.truncate(0)
     print_table([("fail",)], stream=Printable(stream))  # type: ignore[arg-type]
     assert "31m" not in stream.getvalue()
+
+
+CELLS = st.text("ab /漢", max_size=60)
+
+
+@given(columns=st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=5),
+       room=st.integers(20, 140))  # fmt: skip
+def test_columns_fit_and_words_stay_whole_where_they_can(
+    columns: list[list[str]], room: int
+) -> None:
+    widths = column_widths(columns, room)
+    natural = [max(map(cell_len, column)) for column in columns]
+    words = [max((cell_len(w) for cell in column for w in cell.split()), default=0)
+             for column in columns]  # fmt: skip
+    gaps = 2 * (len(columns) - 1)
+    assert sum(widths) + gaps <= room
+    assert all(map(int.__le__, widths, natural))
+    if sum(natural) + gaps <= room:
+        assert widths == natural
+    elif sum(words) + gaps <= room:
+        assert all(map(int.__ge__, widths, words))

@@ -12,7 +12,7 @@ from voxadapt.core import launch
 from voxadapt.core.errors import Problem, UserError, one_row_a_reason
 
 HEADERS = ("where", "expected", "found", "what to do")
-MIN_TABLE_WIDTH = 100  # in less, a problem is a paragraph
+MIN_TABLE_WIDTH = 110  # in less, a problem is a paragraph
 
 
 def print_problems(error: UserError) -> None:

@@ -46,6 +46,28 @@ def width() -> int:
     return shutil.get_terminal_size((PIPED_WIDTH, 24)).columns
 
 
+def column_widths(
+    columns: Sequence[Sequence[str]], available: int, min_widths: Sequence[int] = ()
+) -> list[int]:
+    """Return the widths of columns, two blanks apart, that fit.
+
+    The widest gives way first, down to its longest word, as a path may be copied; where even these
+    do not fit, words are folded.
+    """
+    from rich.cells import cell_len
+
+    widths = [max(map(cell_len, column)) for column in columns]
+    widths[: len(min_widths)] = map(max, widths, min_widths)
+    words = [max((cell_len(w) for cell in column for w in cell.split()), default=0)
+             for column in columns]  # fmt: skip
+    room = available - 2 * (len(columns) - 1)
+    least = words if sum(words) <= room else [1] * len(words)
+    while sum(widths) > room and any(map(int.__gt__, widths, least)):
+        index = max(range(len(widths)), key=lambda i: (widths[i] > least[i], widths[i]))
+        widths[index] -= 1
+    return widths
+
+
 def print_table(
     rows: Sequence[Sequence[str]],
     headers: Sequence[str] = (),
@@ -58,13 +80,15 @@ def print_table(
     from rich.text import Text
 
     out: Any = stream or sys.stdout
+    shown = [[printable(" ".join(cell.split())) for cell in row] for row in rows]
+    columns = list(zip(*([headers] if headers else []), *shown, strict=True))
     console = Console(file=out.stream if isinstance(out, Printable) else out, width=width())
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=bool(headers))
-    for header, least in zip_longest(headers or [""] * len(rows[0]), min_widths):
-        table.add_column(header, overflow="fold", min_width=least)
-    for row in rows:
-        cells = (printable(" ".join(cell.split())) for cell in row)
-        table.add_row(*(Text(cell, COLOURS.get(cell.partition(":")[0], "")) for cell in cells))
+    widths = column_widths(columns, width(), min_widths)
+    for header, size in zip_longest(headers, widths, fillvalue=""):
+        table.add_column(str(header), overflow="fold", width=int(size))
+    for row in shown:
+        table.add_row(*(Text(cell, COLOURS.get(cell.partition(":")[0], "")) for cell in row))
     with console.capture() as captured:
         console.print(table)
     lines = captured.get().splitlines()
