@@ -361,7 +361,8 @@ def test_an_example_keeps_the_clips_of_the_first_sentence() -> None:
 
 
 def test_memory_of_cards_is_what_was_counted() -> None:
-    counted = read("benchmarks/RESULTS.md").partition("## Memory of training an adapter on a GPU")[2]
+    results = read("benchmarks/RESULTS.md")
+    counted = results.partition("## Memory of training an adapter on a GPU")[2]
     found = dict(re.findall(r"^\| ([^|]+?) \| [\d.]+ GB \| ([\d.]+) GB \|", counted, re.MULTILINE))
     rows = re.findall(
         r"^\| (\S+) \| (.+?) \| ([\d.]+) \| \d+ \|$", read("docs/gpu.md"), re.MULTILINE
