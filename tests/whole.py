@@ -75,11 +75,12 @@ def _shown_lines() -> list[str]:
 
 
 def readme_commands() -> list[list[str]]:
-    """Return the arguments of every `voxadapt` command that is shown, in their order.
+    """Return the arguments of every `voxadapt` command that is shown, once, in their order.
 
     `init` makes another project; tests/prepare runs it with the walkthroughs.
     """
-    commands = [shlex.split(line)[1:] for line in _shown_lines() if line.startswith("voxadapt ")]
+    shown = dict.fromkeys(line for line in _shown_lines() if line.startswith("voxadapt "))
+    commands = [shlex.split(line)[1:] for line in shown]
     return [arguments for arguments in commands if arguments[0] != "init"]
 
 
