@@ -17,19 +17,12 @@ from voxadapt.asr.normalise import characters
 
 @dataclass(frozen=True, slots=True)
 class EditCounts:
-    """Edit operations that turn a reference into a transcript.
+    """Edit operations that turn a reference into a transcript."""
 
-    Attributes:
-        hits: Units in common.
-        substitutions: Units replaced.
-        deletions: Units of the reference that are missing.
-        insertions: Units that the reference lacks.
-    """
-
-    hits: int
-    substitutions: int
-    deletions: int
-    insertions: int
+    hits: int  # units in common
+    substitutions: int  # units replaced
+    deletions: int  # units of the reference that are missing
+    insertions: int  # units that the reference lacks
 
     @property
     def reference_units(self) -> int:

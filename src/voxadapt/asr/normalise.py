@@ -66,16 +66,13 @@ def norm_id(lang: str | None, own: Substitutions | None = None) -> str:
 
 
 class Substitutions(BaseModel):
-    """What a user's corpus writes in several ways and means as one: `asr.substitutions`.
-
-    Attributes:
-        words: What stands in a text or transcript, and what to read instead; whole words.
-        letters: Characters, and what to read instead, such as Arabic hamza: `{أ: ا}`.
-    """
+    """What a user's corpus writes in several ways and means as one: `asr.substitutions`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    #: What stands in a text or transcript, and what to read instead; whole words.
     words: dict[str, str] = {}
+    #: Characters, and what to read instead, such as Arabic hamza: `{أ: ا}`.
     letters: dict[str, str] = {}
 
     @classmethod

@@ -42,17 +42,11 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A text as slots.
+    """A text as slots."""
 
-    Attributes:
-        text: Normalised, in the default readings.
-        slots: In order; their default readings are the units of `text`.
-        language: Whisper's code, or None.
-    """
-
-    text: str
-    slots: tuple[Slot, ...]
-    language: str | None
+    text: str  # normalised, in the default readings
+    slots: tuple[Slot, ...]  # in order; their default readings are the units of `text`
+    language: str | None  # Whisper's code, or None
 
     @property
     def has_choice(self) -> bool:

@@ -82,17 +82,13 @@ def speech_only(wav: Wave, sample_rate_hz: int) -> Wave:
 
 @dataclass(frozen=True)
 class VoicePrint:
-    """The voice of one clip.
+    """The voice of one clip."""
 
-    Attributes:
-        embedding: Unit vector, [256]; None when the clip has no speech at all.
-        speech_s: Seconds of speech behind it.
-        windows: Unit vectors of each second of it, see `Embedder.embed_windows`, [W, 256]; None
-            where they were not asked for.
-    """
-
+    #: Unit vector, [256]; None when the clip has no speech at all.
     embedding: NDArray[np.float32] | None
-    speech_s: float
+    speech_s: float  # seconds of speech behind it
+    #: Unit vectors of each second of it, see `Embedder.embed_windows`, [W, 256]; None where they
+    #: were not asked for.
     windows: NDArray[np.float32] | None = None
 
 

@@ -34,21 +34,13 @@ class AudioError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a file's header says.
+    """What a file's header says."""
 
-    Attributes:
-        sample_rate_hz: Samples per second and channel.
-        num_channels: 1 is mono.
-        num_samples: Samples per channel.
-        container: libsndfile's name of the file format, such as WAV or FLAC.
-        is_truncated: Whether a RIFF or AIFF header announces more bytes than the file has.
-    """
-
-    sample_rate_hz: int
-    num_channels: int
-    num_samples: int
-    container: str
-    is_truncated: bool
+    sample_rate_hz: int  # samples per second and channel
+    num_channels: int  # 1 is mono
+    num_samples: int  # samples per channel
+    container: str  # libsndfile's name of the file format, such as WAV or FLAC
+    is_truncated: bool  # whether a RIFF or AIFF header announces more bytes than the file has
 
     @property
     def duration_s(self) -> float:
@@ -58,31 +50,19 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """Quality of one clip; silences and speech as `speech_frames` finds them.
+    """Quality of one clip; silences and speech as `speech_frames` finds them."""
 
-    Attributes:
-        peak: Largest magnitude; 1.0 is full scale.
-        clipped_share: Share of samples that lie on a flat top or at full scale.
-        snr_db: Speech over noise floor, from -20 to 100 dB; 100 means digital silence in pauses.
-        lead_silence_s: Silence before the first speech; the whole clip when there is none.
-        trail_silence_s: Silence after the last speech.
-        max_internal_silence_s: Longest pause between two stretches of speech.
-        speech_s: Time with speech in it.
-        dc_offset: Mean sample value.
-        num_bad_samples: NaN or infinite samples; they count as zeros elsewhere.
-        end_db: Level of the last `END_S` against the loud frames (95th percentile).
-    """
-
-    peak: float
-    clipped_share: float
+    peak: float  # largest magnitude; 1.0 is full scale
+    clipped_share: float  # share of samples that lie on a flat top or at full scale
+    #: Speech over noise floor, from -20 to 100 dB; 100 means digital silence in pauses.
     snr_db: float
-    lead_silence_s: float
-    trail_silence_s: float
-    max_internal_silence_s: float
-    speech_s: float
-    dc_offset: float
-    num_bad_samples: int
-    end_db: float
+    lead_silence_s: float  # silence before the first speech; the whole clip when there is none
+    trail_silence_s: float  # silence after the last speech
+    max_internal_silence_s: float  # longest pause between two stretches of speech
+    speech_s: float  # time with speech in it
+    dc_offset: float  # mean sample value
+    num_bad_samples: int  # naN or infinite samples; they count as zeros elsewhere
+    end_db: float  # level of the last `END_S` against the loud frames (95th percentile)
 
     def as_dict(self) -> dict[str, float]:
         """Return the fields, rounded to what they are worth."""

@@ -77,35 +77,22 @@ Embed = Callable[[list[Path]], tuple[NDArray[np.float32], NDArray[np.float64]]]
 
 @dataclass(frozen=True, slots=True)
 class AuditedClip:
-    """One row of the manifest with everything that was measured on it.
-
-    Attributes:
-        row: The row.
-        text_norm: Folded transcript.
-        info: Header; None when the file could not be read.
-        measured: None when the samples were not read.
-        file_sha256: Hash of the file.
-        content_sha256: Hash of the decoded samples.
-        characters_per_s: Letters, marks and digits per second of speech.
-        hypothesis: What Whisper transcribed; None when it was not asked.
-        disagreement: Character error rate of the hypothesis; None when it was not asked.
-        voice_similarity: Cosine to the speaker's other clips; None when it was not measured.
-        split: The clip's split.
-        findings: Broken rules.
-    """
+    """One row of the manifest with everything that was measured on it."""
 
     row: RawRow
-    text_norm: str
-    split: Split
-    info: AudioInfo | None = None
-    measured: Measurements | None = None
-    file_sha256: str = ""
-    content_sha256: str = ""
-    characters_per_s: float | None = None
-    hypothesis: str | None = None
+    text_norm: str  # folded transcript
+    split: Split  # the clip's split
+    info: AudioInfo | None = None  # header; None when the file could not be read
+    measured: Measurements | None = None  # None when the samples were not read
+    file_sha256: str = ""  # hash of the file
+    content_sha256: str = ""  # hash of the decoded samples
+    characters_per_s: float | None = None  # letters, marks and digits per second of speech
+    hypothesis: str | None = None  # what Whisper transcribed; None when it was not asked
+    #: Character error rate of the hypothesis; None when it was not asked.
     disagreement: float | None = None
+    #: Cosine to the speaker's other clips; None when it was not measured.
     voice_similarity: float | None = None
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()  # broken rules
 
     def add(self, *findings: Finding) -> AuditedClip:
         """Return the clip with more findings."""
@@ -140,21 +127,13 @@ class AuditedClip:
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """An audited corpus without errors.
+    """An audited corpus without errors."""
 
-    Attributes:
-        clips: Every row with its measurements, in file order.
-        corpus: Warnings on the corpus as a whole.
-        utterances: The accepted clips with their split, sorted by id.
-        metrics: Counts, minutes and medians, for `audit.json`.
-        dropped: What is wrong with the rows that were left out.
-    """
-
-    clips: tuple[AuditedClip, ...]
-    corpus: tuple[Finding, ...]
-    utterances: tuple[Utterance, ...]
-    metrics: Record = field(default_factory=dict)
-    dropped: tuple[Problem, ...] = ()
+    clips: tuple[AuditedClip, ...]  # every row with its measurements, in file order
+    corpus: tuple[Finding, ...]  # warnings on the corpus as a whole
+    utterances: tuple[Utterance, ...]  # the accepted clips with their split, sorted by id
+    metrics: Record = field(default_factory=dict)  # counts, minutes and medians, for `audit.json`
+    dropped: tuple[Problem, ...] = ()  # what is wrong with the rows that were left out
 
     @property
     def warnings(self) -> list[tuple[AuditedClip | None, Finding]]:

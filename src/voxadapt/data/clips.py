@@ -30,40 +30,24 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".opus")
 
 @dataclass(frozen=True, slots=True)
 class SpokenClip:
-    """One row: who said what, and where it lies.
+    """One row: who said what, and where it lies."""
 
-    Attributes:
-        system: Who spoke.
-        text_id: Names the sentence; the same in two systems means the same sentence.
-        take: 0, 1, 2 … of this system and sentence.
-        text: What should be said.
-        audio: Path as written, relative to the manifest's folder.
-        exists: Whether a file is there.
-        references: Recordings of the speaker that this clip should sound like.
-        language: Whisper's code of its language, where the row has one.
-    """
-
-    system: str
-    text_id: str
-    take: int
-    text: str
-    audio: str
-    exists: bool
-    references: tuple[Path, ...]
-    language: str | None = None
+    system: str  # who spoke
+    text_id: str  # names the sentence; the same in two systems means the same sentence
+    take: int  # 0, 1, 2 … of this system and sentence
+    text: str  # what should be said
+    audio: str  # path as written, relative to the manifest's folder
+    exists: bool  # whether a file is there
+    references: tuple[Path, ...]  # recordings of the speaker that this clip should sound like
+    language: str | None = None  # Whisper's code of its language, where the row has one
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A recording of the real speaker.
+    """A recording of the real speaker."""
 
-    Attributes:
-        path: The file.
-        text: What is said, None when it is unknown.
-    """
-
-    path: Path
-    text: str | None
+    path: Path  # the file
+    text: str | None  # what is said, None when it is unknown
 
 
 def read_clips(path: str | Path, languages: Collection[str] | None = None) -> list[SpokenClip]:

@@ -16,25 +16,15 @@ RULES = cast("dict[str, list[str]]", read_yaml(Path(__file__).with_suffix(".yaml
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One rule that a clip, a text, or the corpus breaks.
+    """One rule that a clip, a text, or the corpus breaks."""
 
-    Attributes:
-        severity: Errors stop the pipeline; warnings are listed.
-        rule: Short name of the rule.
-        expected: What the rule asks for.
-        found: What is there.
-        fix: What to do.
-        value: The measured number or text.
-        limit: The limit that it was held against.
-    """
-
-    severity: Literal["error", "warning"]
-    rule: str
-    expected: str
-    found: str
-    fix: str
-    value: float | None = None
-    limit: float | None = None
+    severity: Literal["error", "warning"]  # errors stop the pipeline; warnings are listed
+    rule: str  # short name of the rule
+    expected: str  # what the rule asks for
+    found: str  # what is there
+    fix: str  # what to do
+    value: float | None = None  # the measured number or text
+    limit: float | None = None  # the limit that it was held against
 
     @classmethod
     def of(

@@ -36,32 +36,21 @@ MAX_PATH_CHARACTERS = 1024
 
 
 class Utterance(BaseModel):
-    """One accepted clip.
-
-    Attributes:
-        id: Unique name, from the stem of the audio file; safe as a file name.
-        audio: Path with forward slashes, relative to the project folder.
-        text: Exact transcript, as given.
-        ref_audio: Path of the reference clip, like `audio`.
-        language: As given, or None.
-        duration_s: Length of the clip.
-        sample_rate_hz: Rate of the file.
-        audio_sha256: Hash of the file.
-        split: train, selection or confirmation.
-        speaker: Who speaks, as given; None: `train.speaker_name`. Written where it is given.
-    """
+    """One accepted clip."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    #: Unique name, from the stem of the audio file; safe as a file name.
     id: str = Field(min_length=1)
-    audio: str = Field(min_length=1)
-    text: str = Field(min_length=1)
-    ref_audio: str = Field(min_length=1)
-    language: str | None = None
-    duration_s: float = Field(gt=0.0)
-    sample_rate_hz: int = Field(ge=1)
-    audio_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    split: Literal["train", "selection", "confirmation"]
+    audio: str = Field(min_length=1)  # path with forward slashes, relative to the project folder
+    text: str = Field(min_length=1)  # exact transcript, as given
+    ref_audio: str = Field(min_length=1)  # path of the reference clip, like `audio`
+    language: str | None = None  # as given, or None
+    duration_s: float = Field(gt=0.0)  # length of the clip
+    sample_rate_hz: int = Field(ge=1)  # rate of the file
+    audio_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")  # hash of the file
+    split: Literal["train", "selection", "confirmation"]  # train, selection or confirmation
+    #: Who speaks, as given; None: `train.speaker_name`. Written where it is given.
     speaker: str | None = None
 
 
@@ -70,35 +59,21 @@ T = TypeVar("T", bound="Utterance | RawRow")
 
 @dataclass(frozen=True, slots=True)
 class RawRow:
-    """One sound row of the user's manifest: its files exist and have readable headers.
+    """One sound row of the user's manifest: its files exist and have readable headers."""
 
-    Attributes:
-        where: File and line, for messages.
-        line: Line number from 1.
-        id: Unique name, from the stem of the audio file; safe as a file name.
-        audio: Path as written.
-        text: Transcript as written.
-        ref_audio: Reference path as written.
-        language: As the model names it, where its languages are known; else as written, or None.
-        audio_path: The clip, below the manifest's folder.
-        ref_path: The reference clip, below the manifest's folder.
-        notes: What was accepted although it is unusual.
-        consent: How the speaker agreed, as written, or None.
-        speaker: Who speaks, as written, or None.
-    """
-
-    where: str
-    line: int
-    id: str
-    audio: str
-    text: str
-    ref_audio: str
+    where: str  # file and line, for messages
+    line: int  # line number from 1
+    id: str  # unique name, from the stem of the audio file; safe as a file name
+    audio: str  # path as written
+    text: str  # transcript as written
+    ref_audio: str  # reference path as written
+    #: As the model names it, where its languages are known; else as written, or None.
     language: str | None
-    audio_path: Path
-    ref_path: Path
-    notes: tuple[str, ...] = ()
-    consent: str | None = None
-    speaker: str | None = None
+    audio_path: Path  # the clip, below the manifest's folder
+    ref_path: Path  # the reference clip, below the manifest's folder
+    notes: tuple[str, ...] = ()  # what was accepted although it is unusual
+    consent: str | None = None  # how the speaker agreed, as written, or None
+    speaker: str | None = None  # who speaks, as written, or None
 
 
 def read_raw_manifest(

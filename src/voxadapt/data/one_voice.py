@@ -27,17 +27,11 @@ MAX_ROUNDS = 20
 
 @dataclass(frozen=True)
 class OneVoice:
-    """How like its speaker each clip is.
+    """How like its speaker each clip is."""
 
-    Attributes:
-        centre: Unit vector of the clips that sound alike, [256].
-        similarity: Cosine of each clip to the centre of the others, [N].
-        limits: What each clip has to reach, [N].
-    """
-
-    centre: NDArray[np.float32]
-    similarity: NDArray[np.float64]
-    limits: NDArray[np.float64]
+    centre: NDArray[np.float32]  # unit vector of the clips that sound alike, [256]
+    similarity: NDArray[np.float64]  # cosine of each clip to the centre of the others, [N]
+    limits: NDArray[np.float64]  # what each clip has to reach, [N]
 
 
 def compare_voices(

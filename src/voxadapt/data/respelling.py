@@ -26,21 +26,15 @@ MAX_SHOWN = 20  # unknown characters and words in one message
 
 
 class Grapheme(BaseModel):
-    """What one letter, or a group of letters, reads.
-
-    Attributes:
-        letters: In lower case.
-        reads: Vowels and consonants of the map with blanks between; empty for a silent letter.
-        before: Regular expression that the rest of the word must begin with.
-        after: Regular expression that what precedes in the word must end with; a lone ``^`` is
-            the beginning of the word.
-    """
+    """What one letter, or a group of letters, reads."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    letters: str = Field(min_length=1)
-    reads: str
-    before: str = ""
+    letters: str = Field(min_length=1)  # in lower case
+    reads: str  # vowels and consonants of the map with blanks between; empty for a silent letter
+    before: str = ""  # regular expression that the rest of the word must begin with
+    #: Regular expression that what precedes in the word must end with; a lone ``^`` is the
+    #: beginning of the word.
     after: str = ""
 
     @model_validator(mode="after")
@@ -78,36 +72,24 @@ class Grapheme(BaseModel):
 
 
 class Respelling(BaseModel):
-    """The map of one language.
-
-    Attributes:
-        language: Whose spelling is read.
-        reads_as: Whose reader the result is written for.
-        joiner: Between the syllables of a word.
-        vowels: What syllables have in their middle.
-        consonants: What may open a syllable.
-        codas: What may close one; several consonants with blanks between.
-        clusters: Several consonants that open a word; within a word only where those before
-            could not close a syllable.
-        glides: Consonant between a vowel and a vowel that follows at once.
-        filler: Vowel of a consonant that fits into no syllable.
-        graphemes: The longest that fits is taken, of equals the first.
-        exceptions: Whole words in lower case, and how they are respelt.
-    """
+    """The map of one language."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    language: str = Field(min_length=1)
-    reads_as: str = Field(min_length=1)
-    joiner: str = "-"
-    vowels: list[str] = Field(min_length=1)
-    consonants: list[str] = Field(min_length=1)
-    codas: list[str] = []
+    language: str = Field(min_length=1)  # whose spelling is read
+    reads_as: str = Field(min_length=1)  # whose reader the result is written for
+    joiner: str = "-"  # between the syllables of a word
+    vowels: list[str] = Field(min_length=1)  # what syllables have in their middle
+    consonants: list[str] = Field(min_length=1)  # what may open a syllable
+    codas: list[str] = []  # what may close one; several consonants with blanks between
+    #: Several consonants that open a word; within a word only where those before could not close a
+    #: syllable.
     clusters: list[str] = []
-    glides: dict[str, str] = {}
-    filler: str
+    glides: dict[str, str] = {}  # consonant between a vowel and a vowel that follows at once
+    filler: str  # vowel of a consonant that fits into no syllable
+    #: The longest that fits is taken, of equals the first.
     graphemes: list[Grapheme] = Field(min_length=1)
-    exceptions: dict[str, str] = {}
+    exceptions: dict[str, str] = {}  # whole words in lower case, and how they are respelt
 
     @model_validator(mode="after")
     def _check(self) -> Respelling:

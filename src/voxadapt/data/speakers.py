@@ -13,19 +13,12 @@ from voxadapt.data.manifest import Utterance, by_speaker
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """One of the speakers of a corpus.
+    """One of the speakers of a corpus."""
 
-    Attributes:
-        name: As the manifest writes it, and as a model is asked for it.
-        folder: Name for folders of this speaker; empty where the manifest names nobody.
-        ref_audio: The reference recording.
-        ids: Utterances.
-    """
-
-    name: str
-    folder: str
-    ref_audio: str
-    ids: frozenset[str]
+    name: str  # as the manifest writes it, and as a model is asked for it
+    folder: str  # name for folders of this speaker; empty where the manifest names nobody
+    ref_audio: str  # the reference recording
+    ids: frozenset[str]  # utterances
 
     @property
     def is_named(self) -> bool:

@@ -41,34 +41,23 @@ _SHAPE = '{"text": "…"}'
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """One line of text.
+    """One line of text."""
 
-    Attributes:
-        id: Name by line number, such as text0012.
-        text: As written.
-        where: File and line, for messages; empty where the text was read from a record.
-    """
-
-    id: str
-    text: str
-    where: str = ""
+    id: str  # name by line number, such as text0012
+    text: str  # as written
+    where: str = ""  # file and line, for messages; empty where the text was read from a record
 
 
 @dataclass(frozen=True, slots=True)
 class TextAudit:
-    """Audited texts without errors.
+    """Audited texts without errors."""
 
-    Attributes:
-        accepted: In file order; every folded text once, none that is scored.
-        findings: Warnings with their line; None stands for the file.
-        respelt: Respelling of each accepted line by its id; empty without a map.
-        metrics: Counts and medians, for `texts.json`.
-    """
-
-    accepted: tuple[TextLine, ...]
+    accepted: tuple[TextLine, ...]  # in file order; every folded text once, none that is scored
+    #: Warnings with their line; None stands for the file.
     findings: tuple[tuple[TextLine | None, Finding], ...]
+    #: Respelling of each accepted line by its id; empty without a map.
     respelt: Mapping[str, str] = field(default_factory=dict)
-    metrics: Record = field(default_factory=dict)
+    metrics: Record = field(default_factory=dict)  # counts and medians, for `texts.json`
 
     @property
     def sentence(self) -> str:

@@ -31,27 +31,17 @@ MAX_CHARACTERS_PER_S = 30  # nobody speaks faster: bounds a transcript where the
 
 @dataclass(slots=True)
 class ClipRow:
-    """A clip as the record and the corrected table have it.
+    """A clip as the record and the corrected table have it."""
 
-    Attributes:
-        clip: What the record says of it.
-        text: Transcript; may be empty.
-        checked: Whether somebody has read it.
-        use: Whether it is taken, left out, or (part of) the reference.
-        extra: Columns of the user's own.
-        error: Character error of Whisper's transcript of the clip; None where there is none.
-        remarks: For the table.
-        is_refused: Whether the audit finds an error.
-    """
-
-    clip: ClipRecord
-    text: str
-    checked: bool
-    use: Use
-    extra: Mapping[str, str]
+    clip: ClipRecord  # what the record says of it
+    text: str  # transcript; may be empty
+    checked: bool  # whether somebody has read it
+    use: Use  # whether it is taken, left out, or (part of) the reference
+    extra: Mapping[str, str]  # columns of the user's own
+    #: Character error of Whisper's transcript of the clip; None where there is none.
     error: float | None
-    remarks: list[str] = field(default_factory=list)
-    is_refused: bool = False
+    remarks: list[str] = field(default_factory=list)  # for the table
+    is_refused: bool = False  # whether the audit finds an error
 
     @property
     def name(self) -> str:

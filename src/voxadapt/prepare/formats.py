@@ -42,19 +42,12 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Source:
-    """What was read.
+    """What was read."""
 
-    Attributes:
-        kind: One of `FORMATS`.
-        files: Files that hold the rows.
-        rows: Rows in order.
-        problems: One for each row that cannot be read.
-    """
-
-    kind: str
-    files: tuple[Path, ...]
-    rows: tuple[Row, ...]
-    problems: tuple[Problem, ...]
+    kind: str  # one of `FORMATS`
+    files: tuple[Path, ...]  # files that hold the rows
+    rows: tuple[Row, ...]  # rows in order
+    problems: tuple[Problem, ...]  # one for each row that cannot be read
 
 
 def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> Source:

@@ -36,39 +36,24 @@ MAX_MEASURED = 200  # clips among which the reference is looked for
 
 @dataclass(frozen=True)
 class ImportResult:
-    """Outcome of an import.
+    """Outcome of an import."""
 
-    Attributes:
-        sentence: The outcome, for people.
-        left_out: One problem for each row that was left out.
-        record: The content of `import.json`.
-    """
-
-    sentence: str
-    left_out: tuple[Problem, ...]
-    record: Mapping[str, object]
+    sentence: str  # the outcome, for people
+    left_out: tuple[Problem, ...]  # one problem for each row that was left out
+    record: Mapping[str, object]  # the content of `import.json`
 
 
 @dataclass(frozen=True)
 class ImportedClip:
-    """A clip in the folder.
+    """A clip in the folder."""
 
-    Attributes:
-        where: Its row in the source.
-        audio: Path in the folder.
-        text: Transcript.
-        duration_s: Length.
-        speaker: Who speaks, where several do.
-        language: Name of its language, where the source names it.
-        trimmed_s: Silence that was taken away before and after the speech.
-    """
-
-    where: str
-    audio: str
-    text: str
-    duration_s: float
-    speaker: str | None = None
-    language: str | None = None
+    where: str  # its row in the source
+    audio: str  # path in the folder
+    text: str  # transcript
+    duration_s: float  # length
+    speaker: str | None = None  # who speaks, where several do
+    language: str | None = None  # name of its language, where the source names it
+    #: Silence that was taken away before and after the speech.
     trimmed_s: tuple[float, float] = (0.0, 0.0)
 
 

@@ -12,29 +12,21 @@ from voxadapt.prepare.import_folder import checked_consent, readable_reference
 
 @dataclass(frozen=True, slots=True)
 class InitOptions:
-    """Options of `init`; None leaves a value as it was, or as params.yaml has it.
-
-    Attributes:
-        language: Name of a new language; None: a speaker's voice.
-        asr: Whisper checkpoint, or a name.
-        asr_language: Whisper's code of the language.
-        table: Corrected table, where it is not in its place.
-        sentences: Length of the recording script, at most.
-    """
+    """Options of `init`; None leaves a value as it was, or as params.yaml has it."""
 
     audio: Path | None = None
     transcribe: bool = False
     consent: str | None = None
-    language: str | None = None
+    language: str | None = None  # name of a new language; None: a speaker's voice
     text: Path | None = None
     source_text: Path | None = None
     ref: Path | None = None
-    table: Path | None = None
-    asr: str | None = None
-    asr_language: str | None = None
+    table: Path | None = None  # corrected table, where it is not in its place
+    asr: str | None = None  # whisper checkpoint, or a name
+    asr_language: str | None = None  # Whisper's code of the language
     clip_s: tuple[float, float] = (1.0, 20.0)
     window_s: float = 30.0
-    sentences: int = 100
+    sentences: int = 100  # length of the recording script, at most
     speaker_name: str | None = None
     profile: str = "qwen3-tts-0.6b"
     device: str = "auto"
@@ -42,19 +34,12 @@ class InitOptions:
 
 @dataclass(frozen=True, slots=True)
 class InitResult:
-    """Outcome of `init`.
+    """Outcome of `init`."""
 
-    Attributes:
-        lines: What is there now, for people.
-        missing: What is still to be done before the stages run, the first first.
-        left_out: Parts of recordings and sentences that this run could not use.
-        commands: What to run next.
-    """
-
-    lines: tuple[str, ...]
-    missing: tuple[Problem, ...]
-    left_out: tuple[Problem, ...]
-    commands: tuple[str, ...]
+    lines: tuple[str, ...]  # what is there now, for people
+    missing: tuple[Problem, ...]  # what is still to be done before the stages run, the first first
+    left_out: tuple[Problem, ...]  # parts of recordings and sentences that this run could not use
+    commands: tuple[str, ...]  # what to run next
 
 
 def language_name(given: str | None) -> str | None:

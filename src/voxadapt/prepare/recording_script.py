@@ -39,34 +39,21 @@ Sounds = Callable[[str], list[list[str]]]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A sentence of the recording script.
+    """A sentence of the recording script."""
 
-    Attributes:
-        text: The sentence.
-        brings: Sounds and pairs that no sentence before it holds, the rarest first.
-        covered: Share of all sounds and pairs that have occurred by now.
-    """
-
-    text: str
-    brings: tuple[str, ...]
-    covered: float
+    text: str  # the sentence
+    brings: tuple[str, ...]  # sounds and pairs that no sentence before it holds, the rarest first
+    covered: float  # share of all sounds and pairs that have occurred by now
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """A recording script and how far it goes.
+    """A recording script and how far it goes."""
 
-    Attributes:
-        choices: Sentences in the order in which they are to be read.
-        num_units: Sounds and pairs of all texts that can be read.
-        num_covered: Those that the script holds.
-        unit: What a sound is: `sounds of the map` or `letters`.
-    """
-
-    choices: tuple[Choice, ...]
-    num_units: int
-    num_covered: int
-    unit: str
+    choices: tuple[Choice, ...]  # sentences in the order in which they are to be read
+    num_units: int  # sounds and pairs of all texts that can be read
+    num_covered: int  # those that the script holds
+    unit: str  # what a sound is: `sounds of the map` or `letters`
 
     def after(self, count: int) -> float:
         """Return the share of sounds and pairs that the first `count` sentences hold."""

@@ -32,42 +32,25 @@ RULE = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One clip, measured.
+    """One clip, measured."""
 
-    Attributes:
-        clip: Path in the data folder.
-        recording: Name of its recording.
-        order: Place of the clip in its recording.
-        text: Transcript.
-        duration_s: Length.
-        found: What the audit measures.
-        level_db: Mean level of its speech, dB of full scale.
-        pace: Letters per second of speech; None without a text.
-    """
-
-    clip: str
-    recording: str
-    order: int
-    text: str
-    duration_s: float
-    found: Measurements
-    level_db: float
-    pace: float | None
+    clip: str  # path in the data folder
+    recording: str  # name of its recording
+    order: int  # place of the clip in its recording
+    text: str  # transcript
+    duration_s: float  # length
+    found: Measurements  # what the audit measures
+    level_db: float  # mean level of its speech, dB of full scale
+    pace: float | None  # letters per second of speech; None without a text
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """The proposed reference.
+    """The proposed reference."""
 
-    Attributes:
-        clips: One clip, or neighbours that are joined.
-        why: What speaks for it, in one sentence.
-        faults: What speaks against it.
-    """
-
-    clips: tuple[str, ...]
-    why: str
-    faults: tuple[str, ...]
+    clips: tuple[str, ...]  # one clip, or neighbours that are joined
+    why: str  # what speaks for it, in one sentence
+    faults: tuple[str, ...]  # what speaks against it
 
 
 def measure_clip(root: Path, clip: str, recording: str, order: int, text: str) -> Candidate:

@@ -49,21 +49,13 @@ Mono = NDArray[np.float32]  # [num_samples]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a recording that becomes a clip.
+    """A part of a recording that becomes a clip."""
 
-    Attributes:
-        start_s: First speech.
-        end_s: Last speech.
-        text: What is said; empty where it is not known.
-        probability: Of the least sure phrase, where Whisper has transcribed it.
-        problem: Why it cannot be a clip, if it cannot.
-    """
-
-    start_s: float
-    end_s: float
-    text: str = ""
-    probability: float | None = None
-    problem: Problem | None = None
+    start_s: float  # first speech
+    end_s: float  # last speech
+    text: str = ""  # what is said; empty where it is not known
+    probability: float | None = None  # of the least sure phrase, where Whisper has transcribed it
+    problem: Problem | None = None  # why it cannot be a clip, if it cannot
 
     @property
     def length_s(self) -> float:
@@ -73,21 +65,13 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """Transcribed speech between two pauses of a recording.
+    """Transcribed speech between two pauses of a recording."""
 
-    Attributes:
-        start_s: First speech, from the beginning of the recording.
-        end_s: Last speech.
-        text: Words; may be empty.
-        probability: Mean probability of the words; 0 without any.
-        is_open: Whether it ends where a window was cut without a pause, and goes on.
-    """
-
-    start_s: float
-    end_s: float
-    text: str
-    probability: float
-    is_open: bool = False
+    start_s: float  # first speech, from the beginning of the recording
+    end_s: float  # last speech
+    text: str  # words; may be empty
+    probability: float  # mean probability of the words; 0 without any
+    is_open: bool = False  # whether it ends where a window was cut without a pause, and goes on
 
 
 # --- speech and pauses ---------------------------------------------------------------------------
@@ -95,19 +79,12 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A part of a recording that ends in a pause, where there is one.
+    """A part of a recording that ends in a pause, where there is one."""
 
-    Attributes:
-        start: First sample.
-        mono: Samples, [num_samples]; those that are no numbers are zeros.
-        rate_hz: Their rate.
-        is_clean: Whether it ends in a pause, or with the recording.
-    """
-
-    start: int
-    mono: Mono
-    rate_hz: int
-    is_clean: bool
+    start: int  # first sample
+    mono: Mono  # samples, [num_samples]; those that are no numbers are zeros
+    rate_hz: int  # their rate
+    is_clean: bool  # whether it ends in a pause, or with the recording
 
     @property
     def start_s(self) -> float:

@@ -50,45 +50,28 @@ _PHONEMES = re.compile("[ˈˌː]")
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance of a source.
+    """One utterance of a source."""
 
-    Attributes:
-        where: File and line, for messages.
-        name: What the clip may be called.
-        audio: Path as the source gives it; absolute, or relative to the folder of the audio.
-        text: Transcript.
-        speaker: As the source names it; None where it does not.
-        language: As the source names it.
-        span_s: Start and length in the file, seconds; None for the whole file.
-        length_s: Length that the source states, to be held against the file.
-        packed: File of pyarrow's and row in it that hold the audio itself.
-        cut: lhotse's cut of one supervision, as its JSON has it.
-    """
-
-    where: str
-    name: str
-    audio: str
-    text: str
-    speaker: str | None = None
-    language: str | None = None
-    span_s: Span | None = None
-    length_s: float | None = None
+    where: str  # file and line, for messages
+    name: str  # what the clip may be called
+    audio: str  # path as the source gives it; absolute, or relative to the folder of the audio
+    text: str  # transcript
+    speaker: str | None = None  # as the source names it; None where it does not
+    language: str | None = None  # as the source names it
+    span_s: Span | None = None  # start and length in the file, seconds; None for the whole file
+    length_s: float | None = None  # length that the source states, to be held against the file
+    #: File of pyarrow's and row in it that hold the audio itself.
     packed: tuple[Path, int] | None = None
-    cut: Mapping[str, Any] | None = None
+    cut: Mapping[str, Any] | None = None  # lhotse's cut of one supervision, as its JSON has it
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user says of the columns.
+    """What the user says of the columns."""
 
-    Attributes:
-        columns: Role of each column, in order; none where the table shows it.
-        text_column: Name of the column that holds the text.
-        is_ljspeech: Whether `--format` says that there is id, text and, perhaps, normalised text.
-    """
-
-    columns: tuple[str, ...] = ()
-    text_column: str | None = None
+    columns: tuple[str, ...] = ()  # role of each column, in order; none where the table shows it
+    text_column: str | None = None  # name of the column that holds the text
+    #: Whether `--format` says that there is id, text and, perhaps, normalised text.
     is_ljspeech: bool = False
 
     @classmethod

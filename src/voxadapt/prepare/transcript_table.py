@@ -27,19 +27,12 @@ MAX_BYTES = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a row of the table says.
+    """What a row of the table says."""
 
-    Attributes:
-        text: Transcript; may be empty.
-        checked: Whether somebody has marked it as read.
-        use: Whether the clip is taken, left out, or (part of) the reference.
-        extra: Columns of the user's own.
-    """
-
-    text: str
-    checked: bool
-    use: Use
-    extra: Mapping[str, str] = field(default_factory=dict)
+    text: str  # transcript; may be empty
+    checked: bool  # whether somebody has marked it as read
+    use: Use  # whether the clip is taken, left out, or (part of) the reference
+    extra: Mapping[str, str] = field(default_factory=dict)  # columns of the user's own
 
 
 def read_table(path: Path) -> dict[str, Entry]:

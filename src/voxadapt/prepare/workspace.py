@@ -71,19 +71,12 @@ class InitRecord(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The folders and files of a project's data.
+    """The folders and files of a project's data."""
 
-    Attributes:
-        folder: The project.
-        home: Its data folder.
-        manifest: What the audit reads.
-        language: Name of the new language; None for a speaker's voice.
-    """
-
-    folder: Path
-    home: Path
-    manifest: Path
-    language: str | None
+    folder: Path  # the project
+    home: Path  # its data folder
+    manifest: Path  # what the audit reads
+    language: str | None  # name of the new language; None for a speaker's voice
 
     @property
     def texts(self) -> Path:

@@ -19,59 +19,40 @@ LIBRARIES = ("unicode-rbnf", "babel", "openai-whisper")
 
 
 class Rules(BaseModel):
-    """One language's file; see `en.yaml`, which has every key.
-
-    Attributes:
-        spelling: First form, and others that mean the same sound.
-        abbreviations: What may be said for one; a dot in the key must stand in the text.
-        contractions: Pattern of a word with an apostrophe, and what it may stand for.
-        joiner: `and`, between dollars and cents.
-        numbers: Pattern in a number's words, and what may be said instead.
-        decimals: Readings of a decimal number by its fraction (`.5`), its value (`1.5`) or its
-            decimals (`.0`, `.00`): whole `{w}`, fraction `{f}`.
-        ordinal: Patterns of a number that is an ordinal; its digits are the first group.
-        percent: Readings of `{n}` per cent.
-        symbols: Words of a mark; saying nothing is right as well.
-        between: Words of a mark between two numbers.
-        minus: Words of a minus sign.
-        fractions: Words of `1/2` and others.
-        magnitudes: Words such as million, and how they may be abbreviated behind an amount.
-        currency: Words by sign, beside those of CLDR.
-        cents: Words of the hundredth part by sign.
-        clock: Readings of a time by minute (`30`), time (`12:00`) or `any`: hour `{h}`, minute
-            `{m}`, the ordinal `{nth}` of the `{next}` hour, and the minutes left `{rest}`.
-        clock_mark: What stands between hour and minute besides a colon.
-        clock_word: What may follow a time and belongs to it.
-        units: Words by sign, beside those of CLDR.
-        date: Readings of a date: `{day}`, `{month}`; `{d}` and `{m}` are numbers.
-        date_year: Readings of a `{date}` with its `{year}`.
-        decades: How the last word of `1990s` ends: pattern and ending.
-    """
+    """One language's file; see `en.yaml`, which has every key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    spelling: dict[str, list[str]] = {}
+    spelling: dict[str, list[str]] = {}  # first form, and others that mean the same sound
+    #: What may be said for one; a dot in the key must stand in the text.
     abbreviations: dict[str, list[str]] = {}
+    #: Pattern of a word with an apostrophe, and what it may stand for.
     contractions: list[tuple[str, list[str]]] = []
-    joiner: str = ""
-    numbers: list[tuple[str, str]] = []
+    joiner: str = ""  # `and`, between dollars and cents
+    numbers: list[tuple[str, str]] = []  # pattern in a number's words, and what may be said instead
+    #: Readings of a decimal number by its fraction (`.5`), its value (`1.5`) or its decimals (`.0`,
+    #: `.00`): whole `{w}`, fraction `{f}`.
     decimals: dict[str, list[str]] = {}
+    #: Patterns of a number that is an ordinal; its digits are the first group.
     ordinal: list[str] = []
-    percent: list[str] = []
-    symbols: dict[str, list[str]] = {}
-    between: dict[str, list[str]] = {}
-    minus: list[str] = []
-    fractions: dict[str, list[str]] = {}
+    percent: list[str] = []  # readings of `{n}` per cent
+    symbols: dict[str, list[str]] = {}  # words of a mark; saying nothing is right as well
+    between: dict[str, list[str]] = {}  # words of a mark between two numbers
+    minus: list[str] = []  # words of a minus sign
+    fractions: dict[str, list[str]] = {}  # words of `1/2` and others
+    #: Words such as million, and how they may be abbreviated behind an amount.
     magnitudes: dict[str, list[str]] = {}
-    currency: dict[str, list[str]] = {}
-    cents: dict[str, list[str]] = {}
+    currency: dict[str, list[str]] = {}  # words by sign, beside those of CLDR
+    cents: dict[str, list[str]] = {}  # words of the hundredth part by sign
+    #: Readings of a time by minute (`30`), time (`12:00`) or `any`: hour `{h}`, minute `{m}`, the
+    #: ordinal `{nth}` of the `{next}` hour, and the minutes left `{rest}`.
     clock: dict[str, list[str]] = {}
-    clock_mark: str = ""
-    clock_word: str = ""
-    units: dict[str, list[str]] = {}
-    date: list[str] = []
-    date_year: list[str] = ["{date} {year}"]
-    decades: list[tuple[str, str]] = []
+    clock_mark: str = ""  # what stands between hour and minute besides a colon
+    clock_word: str = ""  # what may follow a time and belongs to it
+    units: dict[str, list[str]] = {}  # words by sign, beside those of CLDR
+    date: list[str] = []  # readings of a date: `{day}`, `{month}`; `{d}` and `{m}` are numbers
+    date_year: list[str] = ["{date} {year}"]  # readings of a `{date}` with its `{year}`
+    decades: list[tuple[str, str]] = []  # how the last word of `1990s` ends: pattern and ending
 
 
 class Signs(BaseModel):
