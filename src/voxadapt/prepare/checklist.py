@@ -10,6 +10,7 @@ from dataclasses import replace
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import AuditParams, Params
 from voxadapt.data.audit import AuditResult
+from voxadapt.data.problems import problem
 from voxadapt.data.respelling import Respelling, load_respelling
 from voxadapt.data.texts import RECOMMENDED_TEXTS
 from voxadapt.prepare.drafts import DIVIDED, DRAFT, NO_TEXT, ClipRow
@@ -55,15 +56,11 @@ def missing_of(
         found += problems
     else:
         pages = any(workspace.scripts.glob("script-*.txt"))
-        fix = f"Record the pages in {workspace.scripts.as_posix()}" if pages else "Record some"
-        fix += "; then repeat the command with --audio FOLDER."
-        found.append(Problem("recordings", "one voice, 10 minutes or more", "none", fix))
+        first = f"Record the pages in {workspace.scripts.as_posix()}" if pages else "Record some"
+        found.append(problem("none_recorded", "recordings", first=first))
     if workspace.language is None and params.train.speaker_name in PLACEHOLDERS:
-        fix = "Write the name into params.yaml."
-        found.append(
-            Problem("train.speaker_name", "what the speaker is called",
-                    params.train.speaker_name, fix)
-        )  # fmt: skip
+        name = params.train.speaker_name
+        found.append(problem("unnamed_speaker", "train.speaker_name", found=name))
     return found + _unset(params, settings_of(workspace, params, options))
 
 
@@ -75,44 +72,35 @@ def _missing_of_recordings(
     limits: AuditParams,
 ) -> list[Problem]:
     """Say what the clips still need."""
-    again = "then repeat the command"
     found: list[Problem] = []
     wanted = [row for row in rows if row.use == "yes"]
     if empty := [row for row in wanted if not row.text]:
-        fix = (
-            f"Fill in the column text of {TABLE}, {again}; or let Whisper draft with --transcribe."
-        )
-        found.append(Problem("transcripts", "a text for each clip", f"{len(empty)} without", fix))
+        found.append(problem("clips_without_text", "transcripts", count=len(empty), table=TABLE))
     if unsure := [row for row in wanted if row.text and not row.is_sure]:
         kinds = Counter(row.clip["source"] for row in unsure)
         told = ", ".join(f"{count} {UNSURE[kind]}" for kind, count in kinds.items())
-        fix = f"Hear and mend them in {PAGE} or {TABLE}, {again}."
-        found.append(Problem("transcripts", "texts that somebody has checked", told, fix))
+        facts = {"told": told, "page": PAGE, "table": TABLE}
+        found.append(problem("unchecked_texts", "transcripts", **facts))
     if refused := [row for row in rows if row.is_refused]:
-        fix = f"See the remarks in {TABLE}: mend them, or set use to no."
-        told = f"{len(refused)} left out by the audit"
-        found.append(Problem("clips", "clips without an error", told, fix))
+        found.append(problem("refused_clips", "clips", count=len(refused), table=TABLE))
     if record["consent"] is None:
-        fix = 'Repeat with --consent "who agreed to what, when".'
-        found.append(Problem("consent", "how the speaker agreed", "nothing", fix))
+        found.append(problem("no_consent", "consent"))
     if record.get("reference") is None:
         low_s, high_s = limits.ref_duration_s
-        fix = "Record one clear sentence of 5 to 10 s, or name a clip with --ref."
-        found.append(Problem("reference", f"a clip of {low_s:g} to {high_s:g} s", "none", fix))
+        found.append(problem("no_reference", "reference", low=low_s, high=high_s))
     minutes = sum(row.length_s for row in rows if row.is_used) / 60.0
     low, _ = limits.recommended_total_minutes
     if minutes < low:
-        least = f"at least {limits.min_total_minutes:g}, better {low:g} min"
-        fix = f"Record more; {again} with --audio FOLDER."
-        found.append(Problem("minutes", least, f"{minutes:.1f} min", fix))
+        least = limits.min_total_minutes
+        few = problem("few_minutes", "minutes", least=least, better=low, minutes=minutes)
+        found.append(few)
     if result is not None:
         found += [f.as_problem("the clips") for f in result.corpus if f.rule != "total_minutes"]
         rules = Counter(f.rule for clip in result.clips for f in clip.findings)
         if rules:
             shown = rules.most_common(SHOWN_WARNINGS)
             told = ", ".join(f"{count} {rule.replace('_', ' ')}" for rule, count in shown)
-            fix = f"Hear them: column remark of {TABLE}. They are not in the way."
-            found.append(Problem("clips", "clips without a warning", told, fix))
+            found.append(problem("clip_warnings", "clips", told=told, table=TABLE))
     return found
 
 
@@ -121,22 +109,17 @@ def _missing_of_language(workspace: Workspace, params: Params, record: InitRecor
     found = []
     texts = texts_of(workspace)
     if len(texts) < RECOMMENDED_TEXTS:
-        fix = "Give them with --text FILE, one sentence a line."
-        expected = f"{RECOMMENDED_TEXTS} sentences or more"
-        found.append(Problem("texts", expected, str(len(texts)), fix))
-    problem = map_of(workspace)[1]
-    if problem is not None:
-        found.append(problem)
+        found.append(problem("few_texts", "texts", least=RECOMMENDED_TEXTS, count=len(texts)))
+    if (wrong := map_of(workspace)[1]) is not None:
+        found.append(wrong)
     language = params.language
     if language is not None and not (workspace.folder / language.source.text).is_file():
-        fix = "Give them with --source-text FILE, one sentence a line."
-        expected = f"sentences of {language.source.language}, to see what is forgotten"
-        found.append(Problem("language.source.text", expected, "no such file", fix))
+        name = language.source.language
+        found.append(problem("no_source_texts", "language.source.text", language=name))
     if record["asr_language"] is None and whisper_code(str(workspace.language)) is None:
-        fix = "Name the closest that it knows with --asr-language; scores are then of that reading."
-        expected = f"Whisper's code for {workspace.language}, which it does not know"
         set_to = language.asr_language if language is not None else "nothing"
-        found.append(Problem("language.asr_language", expected, set_to, fix))
+        facts = {"language": workspace.language, "found": set_to}
+        found.append(problem("no_whisper_code", "language.asr_language", **facts))
     return found
 
 
@@ -149,8 +132,7 @@ def _unset(params: Params, settings: Mapping[str, str]) -> list[Problem]:
         for part in key.split("."):
             have = have.get(part) if isinstance(have, dict) else None
         if have != value:
-            fix = "Write it into params.yaml."
-            found.append(Problem(key, value, str(have), fix))
+            found.append(problem("unset", key, value=value, found=have))
     return found
 
 
@@ -158,13 +140,11 @@ def map_of(workspace: Workspace) -> tuple[Respelling | None, Problem | None]:
     """Return the language's map, or what is wrong with it."""
     where = workspace.map.as_posix()
     if not workspace.map.is_file():
-        fix = "Give sentences with --text: a map to fill in is made of them."
-        return None, Problem(where, "a respelling map", "none", fix)
+        return None, problem("no_map", where)
     text = workspace.map.read_text(encoding="utf-8", errors="replace")
     left = len(re.findall(rf'^ *- .*reads: "\{FILL_IN}"', text, re.MULTILINE))
     if left:
-        fix = f'Replace each "{FILL_IN}"; the head of the file says how.'
-        return None, Problem(where, "a reading for each letter", f"{left} to fill in", fix)
+        return None, problem("map_to_fill", where, count=left, mark=FILL_IN)
     try:
         found = load_respelling(workspace.map)
     except UserError as error:
@@ -172,6 +152,5 @@ def map_of(workspace: Workspace) -> tuple[Respelling | None, Problem | None]:
     unknown = found.unknown(texts_of(workspace))
     if unknown:
         named = ", ".join(f"{item} ({count})" for item, count in unknown.most_common(8))
-        fix = "Add letters to its graphemes and words to its exceptions, or drop the sentences."
-        return found, Problem(where, "a map that knows every text", f"unknown: {named}", fix)
+        return found, problem("map_unknown", where, named=named)
     return found, None

@@ -13,6 +13,7 @@ from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.audit import disagreement
 from voxadapt.data.manifest import check_text
+from voxadapt.data.problems import problem
 from voxadapt.data.text import fold_text
 from voxadapt.prepare.import_folder import REF
 from voxadapt.prepare.init_options import InitOptions
@@ -96,8 +97,7 @@ def add_recordings(
     first: dict[str, Path] = {}
     for path, sha in hashes.items():
         if first.setdefault(sha, path) is not path:
-            found = f"the same bytes as {first[sha].name}"
-            left_out.append(Problem(path.name, "each recording once", found, "Drop one."))
+            left_out.append(problem("repeated_recording", path.name, first=first[sha].name))
     new = [(sha, path) for sha, path in first.items() if sha not in record["recordings"]]
     stems = {item["stem"] for item in record["recordings"].values()}
     progress = Progress("cut", len(new), "recordings")
@@ -113,9 +113,7 @@ def add_recordings(
                 if not path.is_file():
                     convert(original, path)
             except AudioError as error:
-                fix = "Convert it to WAV or FLAC, or take it away."
-                expected = "a recording that can be read"
-                left_out.append(Problem(original.name, expected, str(error), fix))
+                left_out.append(problem("unreadable_recording", original.name, found=error))
                 continue
         if lines or not options.transcribe:
             segments = cut(original.name, speech_of(path), options.clip_s, lines)
@@ -205,11 +203,7 @@ def corrections(workspace: Workspace, options: InitOptions, record: InitRecord) 
     entries = read_table(path)
     known = {clip["clip"] for clip in clips_of(record)}
     problems = [
-        Problem(
-            f"{path.name}: {name}", "a clip of this folder", "none of that name", "Drop the row."
-        )
-        for name in entries
-        if name not in known
+        problem("unknown_clip", f"{path.name}: {name}") for name in entries if name not in known
     ]
     for name, entry in entries.items():
         if entry.text and entry.use != "no":

@@ -24,6 +24,7 @@ from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.audit import audit_clips
 from voxadapt.data.lines import shown
 from voxadapt.data.manifest import ManifestFiles, RawRow, check_text
+from voxadapt.data.problems import problem
 from voxadapt.prepare.formats import arrow_rows, audio_column, of_speakers, read_source
 from voxadapt.prepare.import_folder import (
     ImportedClip,
@@ -86,12 +87,11 @@ def import_corpus(
     """
     if len(sources) != 1 or not sources[0].exists():
         found = "nothing there" if len(sources) == 1 else f"{len(sources)} of them"
-        fix = "Name a folder or a file; recordings without texts go with `voxadapt init`."
-        raise UserError(Problem("SOURCE", "one folder or file of a corpus", found, fix))
+        raise UserError(problem("one_source", "SOURCE", found=found))
     source, limits = sources[0], limits or AuditParams()
     root = audio_root or (source if source.is_dir() else source.parent)
     if not root.is_dir():
-        raise UserError(Problem("--audio-root", "a folder", str(root), "Correct the path."))
+        raise UserError(problem("audio_root", "--audio-root", found=root))
     given = read_source(source, kind, Wanted.of(columns, text_column, kind), root)
     num_rows = len(given.rows) + len(given.problems)
     asked = [speaker] if isinstance(speaker, str) else list(speaker or ())
@@ -116,11 +116,8 @@ def import_corpus(
     clips, problems = _audited(clips, staging, limits)
     left_out += problems
     if not clips:
-        fix = "Mend the source, or name its --format."
-        raise UserError(
-            left_out or [Problem(str(source), "at least one row", "none", fix)],
-            f"{source}: no row can be imported.",
-        )
+        title = f"{source}: no row can be imported."
+        raise UserError(left_out or [problem("no_row_left", source)], title)
     try:
         clips, references, problems = choose_references(clips, staging, ref)
     except UserError as error:
@@ -141,13 +138,13 @@ def _of_one_or_several(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     if len(names) < 2:
         return [replace(row, speaker=None) for row in rows]
     problems = [
-        Problem("speaker", f"a name, which {reason}", shown(name), "Rename the speaker.")
+        problem("speaker_name", "speaker", reason=reason, found=shown(name))
         for name in names
         if (reason := speaker_name_problem(name))
     ]
     folded = Counter(name.lower() for name in names)
     problems += [
-        Problem("speaker", "names that differ in more than case", shown(name), "Rename one.")
+        problem("speakers_by_case", "speaker", found=shown(name))
         for name in names
         if folded[name.lower()] > 1
     ]
@@ -176,10 +173,9 @@ def _with_audio(rows: Sequence[Row], root: Path) -> tuple[list[Placed], list[Pro
         )
         key = row.packed or (str(path), span)
         if path is not None and (first := seen.setdefault(key, row.where)) != row.where:
-            again = f"again (first in {first})"
-            found.append(Problem(row.where, "each clip once", again, "Drop one of them."))
+            found.append(problem("clip_again", row.where, first=first))
         if found or path is None:
-            also = "".join(f"; also {problem.found}" for problem in found[1:2])
+            also = "".join(f"; also {other.found}" for other in found[1:2])
             problems.append(replace(found[0], found=found[0].found + also))
         else:
             placed.append((row, path))
@@ -207,8 +203,7 @@ def _unpack(placed: Sequence[Placed], staging: Path) -> tuple[list[Placed], list
             audio = values[column]
             data = audio.get("bytes") if isinstance(audio, dict) else None
             if not isinstance(audio, dict) or not isinstance(data, bytes) or not data:
-                told, fix = "none, or a path alone", "Write the data set with its audio."
-                found[file, number] = Problem(row.where, "audio in the row", told, fix)
+                found[file, number] = problem("no_packed_audio", row.where)
                 continue
             suffix = Path(str(audio.get("path") or "")).suffix.lower()
             suffix = suffix if re.fullmatch(r"\.[a-z0-9]{2,5}", suffix) else ".wav"
@@ -254,9 +249,8 @@ def _write_clips(
                              trimmed_s)
             )  # fmt: skip
         except (AudioError, OSError) as error:
-            fix = "Mend the row, or convert the file (ffmpeg -i IN OUT.wav)."
-            expected = "audio that can be read whole"
-            problems.append(Problem(row.where, expected, f"{source.name}: {error}", fix))
+            told = f"{source.name}: {error}"
+            problems.append(problem("broken_audio", row.where, found=told))
         progress.advance()
     return clips, problems
 
@@ -305,8 +299,8 @@ def _audited(
         wrong = [found for found in checked.findings if found.severity == "error"]
         if wrong:
             also = "".join(f"; also {found.found}" for found in wrong[1:2])
-            problem = wrong[0].as_problem(clip.where)
-            problems.append(replace(problem, found=problem.found + also))
+            first = wrong[0].as_problem(clip.where)
+            problems.append(replace(first, found=first.found + also))
         else:
             kept.append(clip)
     return kept, problems

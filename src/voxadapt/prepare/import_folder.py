@@ -23,6 +23,7 @@ from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, probe, read_mono
 from voxadapt.data.manifest import row_problems
+from voxadapt.data.problems import problem
 from voxadapt.prepare.reference import RULE, Candidate, measure_clip, propose
 from voxadapt.prepare.sound import write_sound
 
@@ -65,8 +66,7 @@ def begin(
         options = {**options, "consent": consent}
     plan = fingerprint([SCHEMA, options])
     if out.resolve() in (Path("/"), Path.cwd()):
-        fix = "Name a folder of its own."
-        raise UserError(Problem(f"-o {out}", "a new or empty folder", "this one", fix))
+        raise UserError(problem("import_here", f"-o {out}"))
     staging = out.with_name(f".{out.name}.importing")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         record = read_record(out / RECORD, SCHEMA)
@@ -74,12 +74,8 @@ def begin(
             problems = tuple(Problem(**item) for item in record["left_out"])
             return staging, ImportResult(f"{out} is there already.", problems, record)
         if record is None or not force:
-            found, fix = "other files", "Choose another."
-            if record is not None:
-                found = "an import of something else"
-                fix = "Choose another folder, or repeat with --force."
-            problem = Problem(str(out), "a new or empty folder", found, fix)
-            raise UserError(problem, "Nothing was written.")
+            kind = "import_taken" if record is None else "import_of_other"
+            raise UserError(problem(kind, out), "Nothing was written.")
     try:
         same = read_json(staging / PLAN) == plan
     except (OSError, ValueError):
@@ -110,9 +106,8 @@ def readable_reference(ref: Path) -> Path:
     except (AudioError, OSError) as error:
         found = str(error)
     if found:
-        raise UserError(
-            Problem(f"--ref {ref}", f"a clip of {low_s:g} to {high_s:g} s", found, "Name another.")
-        )
+        facts = {"low": low_s, "high": high_s, "found": found}
+        raise UserError(problem("ref_length", f"--ref {ref}", **facts))
     return ref
 
 
@@ -131,8 +126,7 @@ def choose_references(
     speakers = list(dict.fromkeys(clip.speaker for clip in clips))
     if ref is not None:
         if len(speakers) > 1:
-            fix = "Leave --ref out, or import one speaker at a time."
-            raise UserError(Problem("--ref", "one speaker", str(len(speakers)), fix))
+            raise UserError(problem("ref_of_several", "--ref", count=len(speakers)))
         write_sound(staging / REF, *read_mono(ref), "WAV", "PCM_16")
         return list(clips), [{"from": ref.name, "rule": "given", "text": None}], []
     low_s, high_s = AuditParams().ref_duration_s
@@ -145,10 +139,9 @@ def choose_references(
         fit = sorted(fit, key=lambda clip: sha256_bytes(clip.audio.encode()))[:MAX_MEASURED]
         proposal = propose(_measured(fit, staging), AuditParams())
         if proposal is None or len(own) < 2:
-            expected = f"a clip of {low_s:g} to {high_s:g} s among others, for the reference"
             told = f"none among {len(own)}" + (f" of {speaker}" if speaker else "")
-            fix = "Give one with --ref."
-            problems += [Problem(clip.where, expected, told, fix) for clip in own]
+            facts = {"low": low_s, "high": high_s, "found": told}
+            problems += [problem("speaker_without_ref", clip.where, **facts) for clip in own]
             continue
         chosen = next(clip for clip in own if clip.audio in proposal.clips)
         name = reference_name(speaker)
@@ -251,7 +244,7 @@ def finish(
         "num_imported": len(clips),
         "minutes": round(minutes, 4),
         "num_left_out": len(left_out),
-        "left_out": [problem.as_dict() for problem in left_out],
+        "left_out": [item.as_dict() for item in left_out],
         "manifest_sha256": sha256_file(staging / MANIFEST),
     }
     write_json(staging / RECORD, record)

@@ -17,7 +17,8 @@ from voxadapt.core.params import AuditParams, Params, load_params
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.data.audit import AuditResult, audit_corpus
-from voxadapt.data.manifest import read_raw_manifest
+from voxadapt.data.manifest import line_of, read_raw_manifest
+from voxadapt.data.problems import problem
 from voxadapt.data.respelling import load_respelling
 from voxadapt.prepare import recording_script as script
 from voxadapt.prepare import transcript_page
@@ -78,8 +79,7 @@ def init(folder: Path, options: InitOptions) -> InitResult:
         )
     if not (folder / "params.yaml").is_file():
         if options.audio is None and options.text is None:
-            fix = "Say --audio FOLDER, --text FILE, or both."
-            raise UserError(Problem(str(folder), "recordings or sentences", "neither", fix))
+            raise UserError(problem("nothing_given", folder))
         lines.append(new_project(folder, options.profile).partition("\n")[0])
     params = load_params(folder / "params.yaml")
     workspace = find_workspace(folder, params, name)
@@ -197,9 +197,8 @@ def _join_clips(workspace: Workspace, names: Sequence[str], limits: AuditParams)
     low_s, high_s = limits.ref_duration_s
     if len(rates) > 1 or not low_s <= seconds <= high_s:
         found = f"{seconds:.1f} s of {len(names)} clips" + ("" if len(rates) < 2 else ", two rates")
-        fix = "Mark others with use = reference, or none: then one is proposed."
-        expected = f"clips of {low_s:g} to {high_s:g} s together"
-        raise UserError(Problem(f"{TABLE}: reference", expected, found, fix))
+        facts = {"low": low_s, "high": high_s, "found": found}
+        raise UserError(problem("reference_clips", f"{TABLE}: reference", **facts))
     joined = np.concatenate([mono for mono, _ in parts])
     write_sound(workspace.home / REF, joined, rates.pop(), "WAV", "PCM_16")
 
@@ -251,7 +250,7 @@ def _audit(
             except UserError as error:
                 if _refuse(usable, error.problems):
                     continue
-                return None, [replace(problem, where="the clips") for problem in error.problems]
+                return None, [replace(wrong, where="the clips") for wrong in error.problems]
             for checked in result.clips:
                 row = usable[checked.row.line - 1]
                 row.remarks += [f"{f.found}; expected {f.expected}" for f in checked.findings]
@@ -263,15 +262,11 @@ def _audit(
 
 def _refuse(rows: Sequence[ClipRow], problems: Sequence[Problem]) -> bool:
     """Mark the rows that problems of the audit name by line; False where they name none."""
-    by_line = {
-        int(line): problem
-        for problem in problems
-        if (line := problem.where.rpartition(":")[2]).isdigit()
-    }
-    for number, problem in by_line.items():
+    by_line = {line: wrong for wrong in problems if (line := line_of(wrong.where))}
+    for number, wrong in by_line.items():
         row = rows[number - 1]
         row.is_refused = True
-        row.remarks.append(f"left out: {problem.found} (expected {problem.expected})")
+        row.remarks.append(f"left out: {wrong.found} (expected {wrong.expected})")
     return bool(by_line)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.data.problems import problem
 from voxadapt.prepare.import_folder import checked_consent, readable_reference
 
 
@@ -48,8 +49,7 @@ def language_name(given: str | None) -> str | None:
         return None
     name = given.strip().lower().replace(" ", "_")
     if not re.fullmatch(r"[a-z][a-z_-]{0,39}", name):
-        fix = "Write it in the letters a to z, such as Malay."
-        raise UserError(Problem("--language", "a name in Latin letters", given, fix))
+        raise UserError(problem("language_name", "--language", found=given))
     return name
 
 
@@ -59,14 +59,12 @@ def check(options: InitOptions) -> None:
     problems = []
     low_s, high_s = options.clip_s
     if not 0.5 <= low_s < high_s <= 30.0:
-        expected = "0.5 <= shortest < longest <= 30"
-        problems.append(Problem("--clip-s", expected, f"{low_s:g} {high_s:g}", "Correct it."))
+        problems.append(problem("clip_lengths", "--clip-s", low=low_s, high=high_s))
     if options.source_text is not None and options.language is None:
-        fix = "Name the --language, or leave --source-text out."
-        problems.append(Problem("--source-text", "together with --language", "a voice", fix))
+        problems.append(problem("source_text", "--source-text"))
     for name, path in (("--ref", options.ref), ("--table", options.table)):
         if path is not None and not path.is_file():
-            problems.append(Problem(f"{name} {path}", "a file", "none", "Correct the path."))
+            problems.append(problem("no_file", f"{name} {path}"))
     if problems:
         raise UserError(problems, "Nothing was written.")
     if options.ref is not None:

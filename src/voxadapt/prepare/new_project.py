@@ -12,9 +12,10 @@ import subprocess
 from pathlib import Path
 
 from voxadapt import __version__
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import load_params
+from voxadapt.data.problems import problem
 
 PACKAGE = Path(__file__).parents[1]
 STARTER = PACKAGE / "starter"
@@ -63,16 +64,12 @@ def new_project(folder: Path, profile: str) -> str:
     known = profile_names(source)
     problems = []
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        fix = "Name another one; nothing is overwritten."
-        problems.append(Problem(str(folder), "a new or empty folder", "something there", fix))
+        problems.append(problem("taken_folder", folder))
     if profile == MINIATURE:
-        found = "a profile of VoxAdapt's repository, which holds its models and corpora"
-        fix = "Clone the repository to try it; here, choose one of them."
-        problems.append(Problem("--profile", f"one of {', '.join(known)}", found, fix))
+        problems.append(problem("miniature_profile", "--profile", known=", ".join(known)))
     elif profile not in known:
-        problems.append(
-            Problem("--profile", f"one of {', '.join(known)}", profile, "Choose one of them.")
-        )
+        facts = {"known": ", ".join(known), "found": profile}
+        problems.append(problem("unknown_profile", "--profile", **facts))
     if problems:
         raise UserError(problems, "No project was made.")
     for pattern in COPIED:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from voxadapt.core.errors import Problem
 from voxadapt.data.audio import FRAME_S, HOP_S, frame_levels_db, speech_frames, to_mono
 from voxadapt.data.lines import shown
+from voxadapt.data.problems import problem
 from voxadapt.data.text import dominant_script, num_spoken_characters
 
 PAUSE_S = 0.2  # silence at which a recording may be cut
@@ -180,9 +181,7 @@ def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str
         lines: What was read, one line a clip; nothing where that is not known.
     """
     if not spans:
-        fix = "Listen; take it away if it is empty."
-        problem = Problem(recording, "speech", "none", fix)
-        return [Segment(0.0, 0.0, problem=problem)]
+        return [Segment(0.0, 0.0, problem=problem("no_speech", recording))]
     if not lines:
         pieces = [Segment(*span) for span in at_pauses(spans, clip_s)]
     else:
@@ -192,14 +191,12 @@ def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str
             placed = place_lines(spans, lines, clip_s[1])
         if placed is None:
             found = f"{len(lines)} lines for {len(spans)} stretches of speech between pauses"
-            fix = "Write a line for each sentence that is heard, or take the text away."
-            problem = Problem(recording, "a text that fits the recording", found, fix)
-            return [Segment(spans[0][0], spans[-1][1], problem=problem)]
+            wrong = problem("fewer_stretches", recording, found=found)
+            return [Segment(spans[0][0], spans[-1][1], problem=wrong)]
         pieces = [Segment(*span, line) for span, line in zip(placed, lines, strict=True)]
         if (mismatch := _mismatch(spans, pieces)) is not None:
-            fix = "Write a line for each sentence that is heard, in order, or take the text away."
-            problem = Problem(recording, "a text that fits the recording", mismatch, fix)
-            return [Segment(spans[0][0], spans[-1][1], problem=problem)]
+            wrong = problem("lines_do_not_fit", recording, found=mismatch)
+            return [Segment(spans[0][0], spans[-1][1], problem=wrong)]
     return [_judged(piece, recording, clip_s) for piece in pieces]
 
 
@@ -276,12 +273,11 @@ def _judged(segment: Segment, recording: str, clip_s: Span, is_open: bool = Fals
     if low_s <= segment.length_s <= high_s and not is_open:
         return segment
     where = f"{recording} {segment.start_s:.1f}-{segment.end_s:.1f} s"
-    expected = f"{low_s:g} to {high_s:g} s between two pauses"
     found = f"{segment.length_s:.1f} s"
     if segment.probability is not None:
         found += f": {shown(segment.text)}"
-    problem = Problem(where, expected, found, "Cut it by hand if it is wanted.")
-    return replace(segment, problem=problem)
+    wrong = problem("other_length", where, low=low_s, high=high_s, found=found)
+    return replace(segment, problem=wrong)
 
 
 def place_words(words: Sequence[Word], spans: Sequence[Span]) -> list[list[Word]]:

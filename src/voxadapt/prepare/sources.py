@@ -8,6 +8,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.data.audio import AudioError
 from voxadapt.data.audit import CONTAINERS
 from voxadapt.data.manifest import ManifestFiles, check_text
+from voxadapt.data.problems import problem
 from voxadapt.data.text import fold_text, has_digit, has_markup
 from voxadapt.data.texts import read_texts
 from voxadapt.prepare.sound import OTHER_CONTAINERS, needs_ffmpeg
@@ -22,7 +23,7 @@ def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
         UserError: When there is none.
     """
     if not folder.exists():
-        raise UserError(Problem(f"--audio {folder}", "a folder", "nothing there", "Correct it."))
+        raise UserError(problem("no_folder", f"--audio {folder}"))
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
     found, problems = [], []
     checks = ManifestFiles(folder)
@@ -33,19 +34,16 @@ def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
         try:
             if path != folder:
                 below = path.relative_to(folder).as_posix()
-                if (problem := checks.place(path.name, "audio", below)[1]) is not None:
-                    problems.append(problem)
+                if (wrong := checks.place(path.name, "audio", below)[1]) is not None:
+                    problems.append(wrong)
                     continue
             needs_ffmpeg(path)  # refuses what nothing reads
             found.append(path)
         except (AudioError, OSError) as error:
-            fix = "Convert it to WAV or FLAC (ffmpeg -i IN OUT.wav), or take it away."
-            problems.append(Problem(path.name, "a recording that can be read", str(error), fix))
+            problems.append(problem("unreadable_recording", path.name, found=error))
     if not found:
         known = ", ".join(name.lstrip(".") for name in CONTAINERS)
-        raise UserError(
-            problems or Problem(f"--audio {folder}", f"recordings ({known})", "none", "Add some.")
-        )
+        raise UserError(problems or problem("no_recordings", f"--audio {folder}", known=known))
     return found, problems
 
 
@@ -60,9 +58,7 @@ def lines_beside(recording: Path, scripts: Path) -> tuple[list[str], str | None]
     """
     for path in (recording.with_suffix(".txt"), scripts / f"{recording.stem}.txt"):
         if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
-            fix = "Copy the text there."
-            expected = "a text beside the recording"
-            raise UserError(Problem(str(path), expected, "a link that leaves the folder", fix))
+            raise UserError(problem("linked_text", path))
         if path.is_file():
             return read_lines(path), path.name
     return [], None
@@ -75,7 +71,7 @@ def read_lines(path: Path) -> list[str]:
         UserError: When it is not UTF-8, or a line is no transcript.
     """
     lines = _text_lines(path, "Save it as plain text in UTF-8.")
-    problems = [problem for where, line in lines for problem in check_text(where, line)]
+    problems = [wrong for where, line in lines for wrong in check_text(where, line)]
     if problems:
         raise UserError(problems, f"{path} cannot be used.")
     return [line for _, line in lines]
@@ -101,9 +97,9 @@ def usable_texts(path: Path | None) -> tuple[list[str], list[Problem]]:
     for where, text in found:
         told = check_text(where, text)
         if not told and has_markup(text):
-            told = [Problem(where, "plain text", "tags or entities", "Keep what is said.")]
+            told = [problem("text_markup", where)]
         if not told and has_digit(text):
-            told = [Problem(where, "numbers in words", "digits", "Write them as they are read.")]
+            told = [problem("text_digits", where)]
         problems += told[:1]
         if not told:
             texts.setdefault(fold_text(text), text)

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_atomic
 from voxadapt.data.lines import shown
+from voxadapt.data.problems import problem
 
 Use = Literal["yes", "no", "reference"]
 COLUMNS = ("clip", "text", "checked", "use", "seconds", "source", "heard", "remark")
@@ -47,14 +48,12 @@ def read_table(path: Path) -> dict[str, Entry]:
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        fix = "Close the quotation mark, or save it as CSV again."
-        raise UserError(Problem(path.name, "a CSV table", str(error), fix)) from None
+        raise UserError(problem("torn_table", path.name, found=error)) from None
     names = [name.strip().casefold() for name in rows[0]] if rows else []
     missing = [name for name in READ if names.count(name) != 1]
     if missing:
-        expected = f"a first line with the columns {', '.join(COLUMNS)}"
-        fix = f"Bring the column {missing[0]} back (once)."
-        raise UserError(Problem(f"{path.name}:1", expected, shown(head), fix))
+        facts = {"columns": ", ".join(COLUMNS), "found": shown(head), "missing": missing[0]}
+        raise UserError(problem("table_columns", f"{path.name}:1", **facts))
     entries: dict[str, Entry] = {}
     problems: list[Problem] = []
     for number, cells in enumerate(rows[1:], start=2):
@@ -64,23 +63,21 @@ def read_table(path: Path) -> dict[str, Entry]:
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()
         if len(cells) > len(names):
-            found = f"{len(cells)}: {shown(cells[-1], 30)}"
-            fix = "Put a text with commas in quotation marks."
-            problems.append(Problem(where, f"{len(names)} columns", found, fix))
+            cell, count = shown(cells[-1], 30), len(cells)
+            wrong = problem("table_width", where, width=len(names), count=count, cell=cell)
+            problems.append(wrong)
             continue
         cells += [""] * (len(names) - len(cells))
         row = {name: _plain(cell) for name, cell in zip(names, cells, strict=True)}
         checked = row.get("checked", "").casefold()
         use = USES.get(row.get("use", "").casefold())
         if checked not in YES | NO:
-            problems.append(Problem(where, "checked: yes or no", shown(checked), "Correct it."))
+            problems.append(problem("table_checked", where, found=shown(checked)))
         if use is None:
             known = " or ".join(get_args(Use))
-            problems.append(Problem(where, f"use: {known}", shown(row["use"]), "Correct it."))
+            problems.append(problem("table_use", where, known=known, found=shown(row["use"])))
         if row["clip"] in entries:
-            problems.append(
-                Problem(where, "each clip once", f"{shown(row['clip'])} again", "Drop one row.")
-            )
+            problems.append(problem("table_repeats", where, clip=shown(row["clip"])))
         extra = {name: value for name, value in row.items() if name not in COLUMNS and name}
         text = " ".join(row["text"].split())
         entries[row["clip"]] = Entry(text, checked in YES, use or "yes", extra)
@@ -91,20 +88,17 @@ def read_table(path: Path) -> dict[str, Entry]:
 
 def _decoded(path: Path) -> str:
     """Read the file's text."""
-    fix = "Save it as CSV in UTF-8."
     try:
         data = path.read_bytes()[: MAX_BYTES + 1]
         if len(data) > MAX_BYTES:
-            fix = "Is it the table?"
-            raise UserError(Problem(str(path), "a table", f"more than {MAX_BYTES} bytes", fix))
+            raise UserError(problem("table_too_large", path, limit=MAX_BYTES))
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         return data.decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:
-        fix = "Correct the path."
-        raise UserError(Problem(str(path), "a table", str(error.strerror), fix)) from None
+        raise UserError(problem("no_table", path, found=error.strerror)) from None
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x}"
-        raise UserError(Problem(str(path), "text in UTF-8", found, fix)) from None
+        raise UserError(problem("table_encoding", path, found=found)) from None
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, str]], extra: Iterable[str] = ()) -> None:

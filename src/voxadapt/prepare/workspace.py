@@ -12,10 +12,11 @@ from typing import NotRequired, TypedDict
 import yaml
 
 from voxadapt import __version__
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_jsonl, sha256_bytes, sha256_file, write_atomic, write_json
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import AuditParams, Params, load_params
+from voxadapt.data.problems import problem
 from voxadapt.prepare.import_folder import read_record
 from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.new_project import PROFILES
@@ -128,28 +129,20 @@ def open_record(workspace: Workspace, options: InitOptions) -> InitRecord:
     if file.is_file():
         record = read_record(file, SCHEMA)
         if record is None:
-            fix = "Restore it, or move the folder away and begin again."
-            raise UserError(Problem(str(file), f"a record of {SCHEMA}", "another", fix))
+            raise UserError(problem("other_record", file, schema=SCHEMA))
     problems = []
     if not file.is_file():
-        fix = "Move it away, or name another folder; nothing is overwritten."
         problems = [
-            Problem(
-                str(workspace.home / name), "a file that `init` wrote", "a file of your own", fix
-            )
+            problem("own_file", workspace.home / name)
             for name in (TABLE, PAGE, "ref.wav")
             if (workspace.home / name).exists()
         ]
     for path in (workspace.manifest, workspace.texts, workspace.source):
         if path.is_file() and sha256_file(path) not in record["written"].get(path.name, []):
-            ours = path.name in record["written"]
-            fix = (
-                f"Corrections belong into {TABLE}; take this file away and repeat."
-                if ours and path == workspace.manifest
-                else "Move it away, or name another folder; nothing is overwritten."
-            )
-            found = "one that was edited" if ours else "a file of your own"
-            problems.append(Problem(str(path), "a file that `init` wrote", found, fix))
+            kind = "edited_file" if path.name in record["written"] else "own_file"
+            if kind == "edited_file" and path == workspace.manifest:
+                kind = "edited_manifest"
+            problems.append(problem(kind, path, table=TABLE))
     if problems:
         raise UserError(problems, "Nothing was written.")
     record["voxadapt"] = __version__
