@@ -40,6 +40,10 @@ def test_the_words_stand_beside_recordings_of_the_same_sentences(records: Speake
     assert "recordings 3.2\u00a0%" in said["Words"]
     errors = decision.ladders(records, "wer")[1]
     assert [rung["value"] for rung in errors["rungs"] if rung["kind"] == "real"] == ["3.2\u00a0%"]
+    del records.codes["real"], records.codes["codec"]  # an older record says nothing of them
+    assert "recordings" not in dict(decision.verdict_sentences(records, "e", "A"))["Words"]
+    kinds = [rung["kind"] for rung in decision.ladders(records, "wer")[1]["rungs"]]
+    assert kinds == ["floor", "base", "chosen"]
 
 
 def test_a_kept_base_is_compared_with_nothing(records: SpeakerRecords) -> None:
@@ -154,9 +158,8 @@ def test_half_of_the_sentences_is_asked_again(
 def test_what_next_follows_the_record(records: SpeakerRecords) -> None:
     def titles(**changes: object) -> list[str]:
         records.confirm.update(changes)
-        found = decision.next_steps(
-            records, "voxadapt say", "export", "candidates: [x]", 'a "b" $c'
-        )
+        epochs = {"candidates": 4, "num_epochs": 1}
+        found = decision.next_steps(records, "voxadapt say", "export", epochs, 'a "b" $c')
         assert '"a b c"' in next(step["code"] for step in found if step["title"] == "Let it speak")
         return [step["title"] for step in found]
 
@@ -164,6 +167,10 @@ def test_what_next_follows_the_record(records: SpeakerRecords) -> None:
     assert titles(usable={"state": "not_yet"}) == ["Let it speak"]
     records.selection["outlook"] = {"trend": "rising", "sentence": ""}
     assert titles() == ["Train longer", "Let it speak"]
+    records.selection["outlook"]["setting"] = "language.stage2.num_epochs"
+    found = decision.next_steps(records, "", "", {"num_epochs": 1}, "")
+    assert found[0]["code"] == "num_epochs: 2  # of language.stage2"
+    assert "Pass it on" not in titles(verdict="contradicted", usable={"state": "ready"})
     cost = {"num_texts_needed": 120}
     assert titles(verdict="cost_not_excluded", cost=cost)[1] == "Record more"
 

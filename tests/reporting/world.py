@@ -296,7 +296,12 @@ def write_corpus(root: Path, at: Corpus, texts: Sequence[str], folder: str) -> N
         {"id": row["id"], "num_frames": round(12.5 * row["duration_s"]),
          "audio_sha256": row["audio_sha256"], "codec_sha256": "d" * 64} for row in manifest
     ))  # fmt: skip
-    write_json(root / at.codes_metrics, {"num_clips": 24, "num_frames": 712, "wer_codec": 0.05})
+    recorded = {
+        kind: {"confirmation": {"wer": interval(loss), "cer": interval(loss / 2)}}
+        for kind, loss in (("real", 0.01), ("codec", 0.05))
+    }
+    write_json(root / at.codes_metrics,
+               {"num_clips": 24, "num_frames": 712, "wer_codec": 0.05, **recorded})  # fmt: skip
     write_json(root / at.scale, {
         "schema": "voxadapt-similarity/1", "label": "SIM-resemblyzer", "num_reference": 16,
         **{key: interval(value) for key, value in SCALE.items()},

@@ -228,3 +228,18 @@ def test_scales_together_are_their_mean_with_a_narrower_interval() -> None:
     assert found.ceiling.high == pytest.approx(0.85 + 0.03 / np.sqrt(2))
     assert found.ceiling.n == 20
     assert found.floor.point is None
+
+
+def test_the_report_shows_a_value_and_a_count_in_every_cell() -> None:
+    from voxadapt.reporting.components import environment
+
+    rows = together("base", Aria=0.9, Bo=0.8)
+    found = decide({"base": rows, "epoch-1": together("epoch-1", Aria=0.95, Bo=0.85)})
+    table = confusion(rows, RULE)
+    parts = environment().get_template("parts.html.j2").module
+    html = str(parts.speakers(found, {}, {"Base": table}, found["chosen"], "wer"))  # type: ignore[attr-defined]
+    matrix = html[html.index('<table class="confusion">') :]
+    for row in table["rows"]:
+        assert f"<th>{row['speaker']}</th>" in matrix
+        for value, near in zip(row["similarity"], row["nearest"], strict=True):
+            assert f"{value['point']:.2f}<small>{near} of {row['n']}</small>" in matrix

@@ -151,8 +151,7 @@ def verdict_sentences(records: Records, name: str, voice: str) -> list[tuple[str
 def _recordings(records: Records, kind: str) -> Record | None:
     """Return what recordings (`real` or `codec`) score on the sentences that confirm."""
     found = records.codes.get(kind)
-    found = found.get(records.confirm["split"]) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else records.summaries.get(kind)
+    return found.get(records.confirm["split"]) if isinstance(found, dict) else None
 
 
 def outlook(selection: Record) -> str:
@@ -170,7 +169,6 @@ def outlook(selection: Record) -> str:
 
 
 # --- ladders -------------------------------------------------------------------------------------
-
 
 Rung = tuple[str, str, Record | None]  # kind (a CSS class), label, interval
 
@@ -269,14 +267,14 @@ def steps(selection: Record) -> list[Record]:
 
 
 def halves(records: Records, selection: Record) -> str:
-    """Decide again on random halves of the sentences; nothing where there are too few of them."""
+    """Decide again on random halves of the sentences; nothing of several speakers, or too few."""
     names = [candidate["name"] for candidate in selection["candidates"]]
     rows = {
         name: [ScoreRow.model_validate(row) for row in records.rows.get(name, ())]
         for name in (*names, *PSEUDO)
     }
     texts = sorted({row.text_id for row in rows["base"]})
-    if len(texts) < MIN_HALVED:
+    if len(texts) < MIN_HALVED or selection.get("speakers"):  # each speaker has a scale of its own
         return ""
     values = {key: value for key, value in selection["rule"].items() if key != "text"}
     rule = SelectParams(**values | {"num_bootstrap": HALF_BOOTSTRAP})
@@ -387,15 +385,26 @@ def hear(records: Records, listed: Sequence[Record], metric: str) -> list[Record
 # --- what next -----------------------------------------------------------------------------------
 
 
-def next_steps(records: Records, say: str, export: str, longer: str, text: str) -> list[Record]:
+def next_steps(
+    records: Records, say: str, export: str, epochs: Mapping[str, int], text: str
+) -> list[Record]:
     """Say what to do with the result: `title`, `why` and `code` to copy.
 
-    Given are the commands that speak (a `text`) and export, and the line that trains `longer`.
+    Args:
+        records: Of the run.
+        say: Command that speaks, up to the text.
+        export: Command that exports the choice.
+        epochs: How many are trained, by the last word of the parameter that says so.
+        text: A sentence of the language.
     """
-    confirm, trend = records.confirm, (records.selection.get("outlook") or {}).get("trend")
+    confirm, ahead = records.confirm, records.selection.get("outlook") or {}
     found = []
-    if trend == "rising" and longer:
-        found.append({"title": "Train longer", "code": longer,
+    if ahead.get("trend") == "rising":
+        section, _, key = ahead.get("setting", "candidates").rpartition(".")
+        more = epochs[key] + max(1, epochs[key] // 2)
+        names = ", ".join(["base", *(f"epoch-{n + 1}" for n in range(more))])
+        line = f"{key}: {f'[{names}]' if key == 'candidates' else more}"
+        found.append({"title": "Train longer", "code": line + f"  # of {section}" * bool(section),
                       "why": "The curves have not turned. In params.yaml:"})  # fmt: skip
     needed = (confirm.get("cost") or {}).get("num_texts_needed")
     if confirm["verdict"] == "cost_not_excluded" and needed:
@@ -405,7 +414,8 @@ def next_steps(records: Records, say: str, export: str, longer: str, text: str) 
     spoken = re.sub(r'["\\$`]', "", text)
     found.append({"title": "Let it speak", "code": f'{say} "{spoken}"',
                   "why": f"With {title(confirm['chosen'])}, into said.wav:"})  # fmt: skip
-    if (confirm.get("usable") or {}).get("state") != "not_yet" and confirm["chosen"] != "base":
+    unusable = (confirm.get("usable") or {}).get("state") == "not_yet"
+    if confirm["verdict"] in ("confirmed", "cost_not_excluded") and not unusable:
         found.append({"title": "Pass it on", "code": export,
                       "why": "Weights and a card for the Hub:"})  # fmt: skip
     return found

@@ -106,7 +106,7 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
             records,
             f"voxadapt language say --candidate {chosen}",
             "voxadapt language export --output my-language",
-            _longer(language, selection),
+            {"candidates": language.num_epochs, "num_epochs": language.stage2.num_epochs},
             shared["hear"][0]["text"] if shared["hear"] else "…",
         ),
         cost=cost(language, records),
@@ -142,17 +142,6 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         text_findings=text_findings(records.texts, records.text_rows),
         text_examples=[accepted[text] for text in first_by_hash(accepted, NUM_EXAMPLES)],
     )
-
-
-def _longer(language: LanguageParams, selection: Record) -> str:
-    """Return the line of `params.yaml` that trains the stage with the last choice longer."""
-    setting = (selection.get("outlook") or {}).get("setting", "")
-    if setting.endswith("num_epochs"):
-        epochs = language.stage2.num_epochs
-        return f"{setting}: {epochs + max(1, epochs // 2)}"
-    epochs = language.num_epochs + max(1, language.num_epochs // 2)
-    names = ", ".join(f"epoch-{n + 1}" for n in range(epochs))
-    return f"candidates: [base, {names}]  # of language"
 
 
 # --- in words ----------------------------------------------------------------------------------

@@ -35,7 +35,6 @@ def build_page(params: Params, root: str | Path = ".") -> str:
     name = tables.title(chosen).lower()
     voice = f"its {len(speakers)} speakers" if len(speakers) > 1 else params.train.speaker_name
     shared = decision.shared_parts(params, records, seeds, selection, name, voice)
-    epochs = params.num_epochs + max(1, params.num_epochs // 2)
     template = components.environment().get_template("report.html.j2")
     return template.render(
         shared,
@@ -44,7 +43,7 @@ def build_page(params: Params, root: str | Path = ".") -> str:
             records,
             f"voxadapt say --candidate {chosen}",
             "voxadapt export --output my-voice",
-            f"candidates: [{', '.join(['base', *(f'epoch-{n + 1}' for n in range(epochs))])}]",
+            {"candidates": params.num_epochs},
             shared["hear"][0]["text"] if shared["hear"] else "…",
         ),
         figures=components.draw({"curves": partial(_curves, records)}),
