@@ -54,6 +54,21 @@ def test_one_language_prefix_for_all_rows_the_one_that_scoring_uses(tts, ids):
         build_examples(rows, codes, tts, ids, "klingon")
 
 
+def test_a_row_of_another_language_has_its_own_tag(tts, ids):
+    rows = [fakes.make_utterance(name, "hello") for name in ("one", "two", "three")]
+    codes = {row.id: fakes.make_codes(4, seed=1) for row in rows}
+    examples = build_examples(rows, codes, tts, ids, tags={"one": "German", "three": "english"})
+    tags = [[e.layout.codec_ids[i] for i in e.layout.spans["tag"]] for e in examples]
+    german, english = (ids.languages[name] for name in ("german", "english"))
+    assert tags == [
+        [ids.think, ids.think_bos, german, ids.think_eos],
+        [ids.nothink, ids.think_bos, ids.think_eos],
+        [ids.think, ids.think_bos, english, ids.think_eos],
+    ]
+    with pytest.raises(UserError, match="two: language: expected auto or one of english, german"):
+        build_examples(rows, codes, tts, ids, tags={"two": "klingon"})
+
+
 def test_every_row_that_cannot_be_laid_out_is_a_problem(tts, ids):
     rows = [fakes.make_utterance(name, "x") for name in ("none", "narrow", "beyond", "fine")]
     codes = {row.id: fakes.make_codes(4, 0) for row in rows if row.id != "none"}

@@ -43,13 +43,22 @@ def say(
     speaker: Annotated[
         str | None, typer.Option(help="One of several speakers; default: the first.")
     ] = None,
+    instruct: Annotated[
+        str | None, typer.Option(help="How to speak, of a voice from a CustomVoice model.")
+    ] = None,
+    language: Annotated[
+        str | None, typer.Option(help="Of those of the model; default: train.language.")
+    ] = None,
     params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Speak a sentence or a text file with the chosen epoch."""
     from voxadapt.tools import say as speech
 
     said_text, how = opt.spoken_text(text, file), speech.Takes(takes, pick, seed)
-    said = speech.say(opt.load(params_file), said_text, output, candidate, how, speaker)
+    said = speech.say(
+        opt.load(params_file), said_text, output, candidate, how, speaker,
+        instruct=instruct, tag=language,
+    )  # fmt: skip
     print(said.sentence)
 
 

@@ -18,9 +18,17 @@ MODEL_TYPES = ("base", "custom_voice", "voice_design")
 def resolve_model(params: ModelParams) -> Path:
     """Return the local folder of the Base model, fetched from the hub if need be.
 
+    A CustomVoice model comes with the speaker encoder of the Base that `speaker_encoder` names.
+
     Raises:
-        UserError: When the weights are neither here nor fetched.
+        UserError: When the weights are neither here nor fetched, or do not fit together.
     """
+    if params.speaker_encoder is not None:
+        from voxadapt.core.speaker_encoder import with_speaker_encoder
+
+        alone = params.model_copy(update={"speaker_encoder": None})
+        base = ModelParams(base=params.speaker_encoder)
+        return with_speaker_encoder(resolve_model(alone), resolve_model(base))
     folder = Path(params.base)
     if folder.is_dir():
         return folder

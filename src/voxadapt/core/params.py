@@ -93,6 +93,9 @@ class ModelParams(Section):
 
     base: Filled = Field(description="Folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
     revision: str | None = Field(None, description="Commit on the hub; null for a folder.")
+    speaker_encoder: Filled | None = Field(
+        None, description="Where a CustomVoice model is adapted: the Base of its size, for cloning."
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
@@ -100,6 +103,12 @@ class ModelParams(Section):
     )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     num_threads: int | None = Field(None, ge=1, description="CPU threads; null: torch decides.")
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave out what is off and younger than the runs that it left unchanged: they stand."""
+        values: dict[str, object] = handler(self)
+        return {k: v for k, v in values.items() if k != "speaker_encoder" or v is not None}
 
 
 class AsrParams(Section):
@@ -132,7 +141,8 @@ class DataParams(Section):
         description="JSONL with audio, text and ref_audio; paths relative to it."
     )
     ref_text: str | None = Field(
-        None, description="Transcript of the reference clip, for `score.base_prompt: icl`."
+        None,
+        description="Transcript of the reference clip, for score.base_prompt; null: its row's.",
     )
     other_voices: Filled | None = Field(
         None, description="JSONL with audio, text and speaker: other voices, for the floor."
@@ -217,6 +227,10 @@ class TrainParams(Section):
     frame_dropout: Share = Field(
         0.0, description="Largest share of input frames without codes, drawn for each utterance."
     )
+    text_augmentation: Share = Field(
+        0.0,
+        description="Share of texts typed carelessly: no final stop, no punctuation, lower case.",
+    )
     sub_talker_weight: Positive = Field(0.3, description="Weight of the code predictor's loss.")
     compute_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Autocast dtype; masters stay fp32 unless master_weights is false."
@@ -257,7 +271,8 @@ class TrainParams(Section):
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
         """Leave out what is off and younger than the runs that it left unchanged: they stand."""
         values: dict[str, object] = handler(self)
-        off = [name for name in ("speakers", "balance") if not values.get(name)]
+        younger = ("speakers", "balance", "text_augmentation")
+        off = [name for name in younger if not values.get(name)]
         off += ["method", "lora"] if self.method == "full" else []
         return {name: value for name, value in values.items() if name not in off}
 
@@ -292,8 +307,10 @@ class ScoreParams(Section):
     sets: tuple[
         Literal["corpus", "short", "long", "numbers", "names", "questions"] | OwnSentences, ...
     ] = Field(("corpus",), description="What is spoken at selection; only the corpus chooses.")
-    base_prompt: Literal["x_vector", "icl"] = Field(
-        "x_vector", description="How the Base clones: speaker vector, or reference text and codes."
+    base_prompt: Literal["x_vector", "icl", "both"] = Field(
+        "x_vector",
+        description="How the Base clones: speaker vector, reference text and codes too, or, for a "
+        "speaker, both: the better one is the bar.",
     )
     non_streaming_mode: bool = True
     temperature: Positive = 0.9

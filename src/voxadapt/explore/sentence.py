@@ -26,6 +26,7 @@ from voxadapt.model.load import load_tts, speaking_dtype
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.measuring import Measuring
 from voxadapt.pipeline.references import read_scale, read_voice
+from voxadapt.pipeline.speaking import chosen_prompt, reference_text
 from voxadapt.pipeline.tracks import speaker_track
 from voxadapt.reporting.players import Html, diff_html, player, read_sound
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
@@ -164,5 +165,7 @@ def _load(params: Params, folder: Path, device: torch.device) -> tuple[Qwen3TTSM
     tts = load_tts(folder, device, dtype, params.model.attention)
     if tts.model.tts_model_type != "base":
         return tts, Voice(speaker=params.train.speaker_name)
-    ref_audio = speaker_track(params).accepted()[0].ref_audio
-    return tts, clone_voice(tts, ref_audio, params.data.ref_text, params.score.base_prompt)
+    track = speaker_track(params)
+    ref_audio = track.accepted()[0].ref_audio
+    text, prompt = reference_text(track, ref_audio), chosen_prompt(track)
+    return tts, clone_voice(tts, ref_audio, text, prompt)

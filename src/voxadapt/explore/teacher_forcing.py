@@ -139,6 +139,7 @@ def predict_recording(
     [example] = build_examples(
         [row], arrays, tts, ids, params.train.language,
         streaming=not params.score.non_streaming_mode,
+        tags={row.id: row.language} if row.language else None,
     )  # fmt: skip
     batch, layout = make_batch([example], ids).to(device), example.layout
     vector = _speaker(tts, ids, row, params.train.speaker_name)

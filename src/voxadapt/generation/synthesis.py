@@ -44,6 +44,8 @@ from voxadapt.generation.decoding import (
 from voxadapt.model.stock import ClonePrompt, Sound, SpeechTokenizer, Tts
 from voxadapt.scoring.rows import EvalClip, Sentence
 
+Prompt = Literal["x_vector", "icl"]
+
 
 @dataclass(frozen=True)
 class Voice:
@@ -52,10 +54,12 @@ class Voice:
     Attributes:
         speaker: Name in a fine-tuned checkpoint.
         prompt: What the Base's `create_voice_clone_prompt` returned, one item.
+        instruct: How a named speaker shall speak, in words.
     """
 
     speaker: str | None = None
     prompt: ClonePrompt | None = None
+    instruct: str | None = None
 
     def __post_init__(self) -> None:
         assert (self.speaker is None) != (self.prompt is None), "a speaker or a prompt, not both"
@@ -64,7 +68,8 @@ class Voice:
     def sha(self) -> str:
         """Hash of what the voice adds to the checkpoint."""
         if self.speaker is not None:
-            return fingerprint({"speaker": self.speaker})
+            instruct = {"instruct": self.instruct} if self.instruct else {}
+            return fingerprint({"speaker": self.speaker, **instruct})
         assert self.prompt is not None
         values: dict[str, object] = {
             "text": self.prompt.ref_text,
@@ -104,9 +109,7 @@ class Spoken:
     message: str = ""
 
 
-def clone_voice(
-    tts: Tts, ref_audio: str | Path, ref_text: str | None, mode: Literal["x_vector", "icl"]
-) -> Voice:
+def clone_voice(tts: Tts, ref_audio: str | Path, ref_text: str | None, mode: Prompt) -> Voice:
     """Make the Base's cloning prompt from the reference clip.
 
     Args:
@@ -118,10 +121,10 @@ def clone_voice(
     if mode == "icl" and not ref_text:
         raise UserError(
             Problem(
-                "score.base_prompt: icl",
-                "the transcript of the reference clip",
+                "score.base_prompt",
+                "the transcript of the reference clip, for icl and both",
                 "none",
-                "Give that clip a row in the manifest, or set score.base_prompt: x_vector.",
+                "Set data.ref_text, give that clip a row in the manifest, or set x_vector.",
             )
         )
     items = tts.create_voice_clone_prompt(
@@ -210,7 +213,7 @@ def speak(
     *,
     seeds: Sequence[int],
     max_new_tokens: Sequence[int],
-    language: str = "Auto",
+    language: str | Sequence[str] = "Auto",
 ) -> list[Spoken]:
     """Generate one batch.
 
@@ -221,21 +224,23 @@ def speak(
         params: Sampling parameters.
         seeds: Of each text's random stream.
         max_new_tokens: Where each text stops.
-        language: Name of a language that the model lists, or Auto.
+        language: Name of a language that the model lists, or Auto; or that of each text.
 
     Returns:
         One clip a text. `hit_max_tokens` is set where the limit ended a clip, not the model.
     """
     arguments = {
         "text": list(texts),
-        "language": language,
+        "language": language if isinstance(language, str) else list(language),
         "non_streaming_mode": params.non_streaming_mode,
         **sampling(params),
     }
     codec = tts.model.speech_tokenizer
     with Decoding(tts.model, seeds, max_new_tokens) as decoding, one_by_one(codec):
         if voice.speaker is not None:
-            wavs, _ = tts.generate_custom_voice(speaker=voice.speaker, **arguments)
+            wavs, _ = tts.generate_custom_voice(
+                speaker=voice.speaker, instruct=voice.instruct, **arguments
+            )
         else:
             wavs, _ = tts.generate_voice_clone(voice_clone_prompt=[voice.prompt], **arguments)
     spoken = []
@@ -297,8 +302,8 @@ def speak_candidate(
         work_dir: Folder for finished batches; an interrupted run goes on from there.
         root: Project folder, which the wavs' paths are relative to.
         checkpoint_sha: Identity of the checkpoint.
-        lang: Whisper's code of the language, kept in the clips.
-        language: Language given to the model, or Auto.
+        lang: Whisper's code of the language, kept in the clips; a sentence's own goes before.
+        language: Language given to the model, or Auto; a sentence's own goes before.
         executor: Where batches are spoken.
         load: How a worker elsewhere loads the candidate; None sends `tts`.
 
@@ -308,7 +313,8 @@ def speak_candidate(
     Raises:
         UserError: When the model does not know the speaker or the language, or cannot clone.
     """
-    check_voice(tts, voice, language)
+    for spoken_in in dict.fromkeys(item.tag or language for item in sentences):
+        check_voice(tts, voice, spoken_in)
     texts = [item.text_id for item in sentences]
     assert len(set(texts)) == len(texts), "text ids must be unique"
     rate_hz = tts.model.speech_tokenizer.get_output_sample_rate()
@@ -331,7 +337,7 @@ def speak_candidate(
                     text_id=sentence.text_id,
                     take=batch.take,
                     seed=seed,
-                    lang=lang,
+                    lang=sentence.lang or lang,
                     text=sentence.text,
                     slice=sentence.slice,
                     wav="" if result.samples is None else relative(path, root),
@@ -367,7 +373,17 @@ def speak_candidate(
 def _stored_at(batch: Batch, work_dir: Path, identity: Sequence[str]) -> Path:
     """Name the file of a finished batch by all that decides it."""
     lines = [item.text for item in batch.sentences]
-    key = fingerprint([*identity, batch.take, batch.seeds, batch.max_new_tokens, lines])
+    tags = [item.tag for item in batch.sentences]
+    key = fingerprint(
+        [
+            *identity,
+            batch.take,
+            batch.seeds,
+            batch.max_new_tokens,
+            lines,
+            *([tags] if any(tags) else []),
+        ]
+    )
     return Path(work_dir) / f"{key}.npz"
 
 
@@ -376,6 +392,7 @@ def speak_batch(
 ) -> list[Spoken]:
     """Generate a batch; one that fails is spoken singly, and its clips say why they failed."""
     lines = [item.text for item in batch.sentences]
+    languages = [item.tag or language for item in batch.sentences]
 
     def spoken_rows(rows: slice) -> list[Spoken]:
         return speak(
@@ -385,7 +402,7 @@ def speak_batch(
             params,
             seeds=batch.seeds[rows],
             max_new_tokens=batch.max_new_tokens[rows],
-            language=language,
+            language=languages[rows],
         )
 
     try:
@@ -465,5 +482,9 @@ def check_voice(tts: Tts, voice: Voice, language: str) -> None:
                     "Use the name that the checkpoint was trained with.",
                 )
             )
+    if voice.instruct and (voice.speaker is None or tts.model.tts_model_size == "0b6"):
+        what = "a voice that is cloned" if voice.speaker is None else "a model of 0.6B"
+        fix = "Leave --instruct out, or adapt the CustomVoice model of 1.7B."
+        problems.append(Problem("--instruct", "a named speaker of a 1.7B", what, fix))
     if problems:
         raise UserError(problems, "The model cannot speak these sentences.")

@@ -78,7 +78,8 @@ def load_tts(
                     str(path),
                     "speaker_encoder weights, to clone voices or train further",
                     "none",
-                    "Use a checkpoint that VoxAdapt exported, or the Base model.",
+                    "Let model.speaker_encoder name the Base of the same size, or use a checkpoint "
+                    "that VoxAdapt exported, or a Base.",
                 ),
                 "The checkpoint cannot be loaded as a Base model.",
             )

@@ -142,6 +142,7 @@ class TtsModel(nn.Module):
     config: Config
     dtype: torch.dtype
     tts_model_type: str
+    tts_model_size: str
     talker: Talker
     speaker_encoder: nn.Module | None
     speaker_encoder_sample_rate: int

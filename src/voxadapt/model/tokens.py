@@ -103,11 +103,12 @@ class SpecialIds:
         """First codec id that is no code and that inference never samples."""
         return max(self.codebook_size, self.codec_vocab_size - NUM_SUPPRESSED_IDS)
 
-    def language_id(self, language: str | None) -> int | None:
+    def language_id(self, language: str | None, where: str = "train.language") -> int | None:
         """Return the codec id of a language, or None for `auto`.
 
         Args:
             language: Name in any case; `auto` and None mean a prefix without a tag.
+            where: Who names it, for the message.
 
         Raises:
             UserError: When the model's config does not list the language.
@@ -117,7 +118,7 @@ class SpecialIds:
         if language.lower() not in self.languages:
             raise UserError(
                 Problem(
-                    "train.language",
+                    where,
                     "auto or one of " + ", ".join(sorted(self.languages)),
                     repr(language),
                     "Choose a listed language, or auto.",

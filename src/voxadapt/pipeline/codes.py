@@ -384,7 +384,7 @@ def _clip(track: Track, row: Utterance, candidate: str, wav: str) -> EvalClip:
         candidate=candidate,
         split=row.split,
         text_id=row.id,
-        lang=track.asr.language,
+        lang=track.code_of(row),
         text=row.text,
         slice=slice_of(row.text, track.asr.language),
         wav=wav,

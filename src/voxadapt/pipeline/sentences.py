@@ -45,14 +45,15 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
         )  # fmt: skip
     # A text that was recorded twice, or by several speakers, is one sentence: it is said once.
     rows = sorted(rows, key=lambda row: row.id)
-    rows = list({fold_text(row.text): row for row in rows}.values())
+    rows = list({(fold_text(row.text), track.language_of(row)): row for row in rows}.values())
     rows = sorted(rows, key=lambda row: fingerprint([track.split.salt, row.id]))
     rows = rows[: track.score.max_sentences]
-    lang = track.asr.language
     found = [
-        Sentence(text_id=row.id, text=row.text, split=split, slice=slice_of(row.text, lang))
+        Sentence(text_id=row.id, text=row.text, split=split,
+                 slice=slice_of(row.text, track.code_of(row)), tag=track.language_of(row),
+                 lang=track.code_of(row) if track.language_of(row) else None)
         for row in sorted(rows, key=lambda row: row.id)
-    ]
+    ]  # fmt: skip
     if all(item.slice != "ranked" for item in found):
         raise UserError(
             Problem(manifest, f"a sentence without digits in the {split} split",

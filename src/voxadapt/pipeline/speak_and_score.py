@@ -2,33 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from voxadapt.core.files import write_json
+from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.data.speakers import Speaker
-from voxadapt.generation.synthesis import speak_candidate
-from voxadapt.pipeline.candidates import Candidate, find_candidate
+from voxadapt.generation.synthesis import Prompt, speak_candidate
+from voxadapt.pipeline.candidates import BASE, Candidate, find_candidate
 from voxadapt.pipeline.context import ROOT, Context
 from voxadapt.pipeline.measuring import Measuring
 from voxadapt.pipeline.references import read_references, read_scale, voices_to_tell_apart
 from voxadapt.pipeline.sentences import SentenceSet, selection_sentences, track_sentences
 from voxadapt.pipeline.speaking import Speaking, load_speaking
 from voxadapt.pipeline.tracks import Track
-from voxadapt.scoring.rows import ScoreRow, write_rows
+from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, write_rows
 from voxadapt.scoring.score_clips import summarise
 from voxadapt.scoring.speakers import confusion, pool
 
+CLOSE = 0.02  # no parameter of the rule: a change of the rule shall not speak again
+PROMPTS: tuple[Prompt, ...] = ("x_vector", "icl")
+
 
 def score_split(track: Track, context: Context, name: str, split: str, folder: Path) -> Record:
-    """Score a candidate on a split of the track's corpus; see `speak_and_score`."""
+    """Score a candidate on a split of the track's corpus; see `speak_and_score`.
+
+    With `score.base_prompt: both` the Base is scored twice at selection, and what is kept as its
+    score is that of the better way to clone, by `better_prompt`.
+    """
+    if name == BASE and split == "selection" and track.score.base_prompt == "both":
+        return _score_prompts(track, context, folder)
     candidate, speakers = find_candidate(track, name), track.speakers()
     spoken = selection_sentences(track) if split == "selection" else track_sentences(track, split)
     sentences = SentenceSet(spoken, track.asr, track.tag)
     speaking = load_speaking(track, candidate, speakers, context)
     return speak_and_score(track, context, candidate, speaking, sentences, folder)
+
+
+def _score_prompts(track: Track, context: Context, folder: Path) -> Record:
+    """Score the Base with either prompt, each in a folder of its own; copy the better one's."""
+    summaries: dict[Prompt, Record] = {}
+    for prompt in PROMPTS:
+        score = track.score.model_copy(update={"base_prompt": prompt})
+        one = replace(track, score=score)
+        summaries[prompt] = score_split(one, context, BASE, "selection", folder / prompt)
+    chosen = better_prompt(summaries, track.rule)
+    shown = (track.rule.error_metric, "sim", "failure_rate")
+    record: Record = {"chosen": chosen}
+    for name, found in summaries.items():
+        record[name] = {key: found[key] for key in shown}
+    summary = {**summaries[chosen], "base_prompt": record}
+    shutil.copyfile(folder / chosen / ROWS_FILE, folder / ROWS_FILE)
+    write_json(folder / "summary.json", summary)
+    return summary
+
+
+def better_prompt(summaries: Mapping[Prompt, Record], rule: SelectParams) -> Prompt:
+    """Name the way to clone that is harder to beat.
+
+    The better one by the primary measure, among those whose error is within `CLOSE` of the lowest:
+    a voice that is like the speaker's and says something else is no bar.
+    """
+    errors = {name: found[rule.error_metric]["point"] for name, found in summaries.items()}
+    least = min(errors.values())
+    if rule.primary == "error":
+        return min(errors, key=lambda name: errors[name])
+
+    def similarity(name: Prompt) -> float:
+        point = (summaries[name]["sim"] or {}).get("point")
+        return -1.0 if point is None else float(point)
+
+    return max((name for name in errors if errors[name] <= least + CLOSE), key=similarity)
 
 
 def speak_and_score(

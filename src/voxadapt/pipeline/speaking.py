@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.locks import file_lock
 from voxadapt.core.paths import LANGUAGE
+from voxadapt.core.records import read_record
 from voxadapt.data.speakers import Speaker
-from voxadapt.generation.synthesis import Voice, clone_voice
+from voxadapt.generation.synthesis import Prompt, Voice, clone_voice
 from voxadapt.model.delta import materialise
 from voxadapt.model.load import load_tts, speaking_dtype
 from voxadapt.pipeline.candidates import BASE, Candidate, kept_speakers
@@ -55,9 +57,10 @@ def load_speaking(
         UserError: When several speakers would be cloned by the transcript of one reference clip.
     """
     cloned = _cloned(track, candidate, speakers)
-    if cloned and speakers[0].is_named and track.score.base_prompt == "icl":
+    prompt = chosen_prompt(track) if cloned else "x_vector"
+    if cloned and speakers[0].is_named and track.score.base_prompt != "x_vector":
         raise UserError(
-            Problem("score.base_prompt", "x_vector with several speakers", "icl",
+            Problem("score.base_prompt", "x_vector with several speakers", track.score.base_prompt,
                     "Set it: there is a transcript of one reference clip only.")
         )  # fmt: skip
     by_name = [who for who in speakers if who not in cloned]
@@ -70,10 +73,35 @@ def load_speaking(
         for who in members:
             voice = Voice(speaker=who.name)
             if clones:
-                prompt = track.score.base_prompt
-                voice = clone_voice(tts, who.ref_audio, track.data.ref_text, prompt)
+                text = reference_text(track, who.ref_audio)
+                voice = clone_voice(tts, who.ref_audio, text, prompt)
             yield Speaking(who, tts, voice, load)
         del tts
+
+
+def chosen_prompt(track: Track) -> Prompt:
+    """Name how the Base clones: as the parameters say; of both, as it was scored better.
+
+    Raises:
+        UserError: When neither was scored.
+    """
+    if track.score.base_prompt != "both":
+        return track.score.base_prompt
+    found = read_record(paths.SCORES / BASE / "summary.json", "score base").get("base_prompt")
+    if found is None:
+        raise UserError(
+            Problem("score.base_prompt: both", "scores of either way to clone", "of one of them",
+                    "Run `voxadapt score base` again.")
+        )  # fmt: skip
+    chosen: Prompt = found["chosen"]
+    return chosen
+
+
+def reference_text(track: Track, audio: str) -> str | None:
+    """Return the transcript of a reference clip: the parameters', or that of the clip's own row."""
+    return track.data.ref_text or next(
+        (row.text for row in track.accepted() if row.audio == audio), None
+    )
 
 
 def _cloned(track: Track, candidate: Candidate, speakers: Sequence[Speaker]) -> list[Speaker]:

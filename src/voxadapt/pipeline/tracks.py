@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import cached_sha256, read_jsonl
+from voxadapt.core.languages import MODEL_LANGUAGES, whisper_language
 from voxadapt.core.params import (
     AsrParams,
     AuditParams,
@@ -67,6 +68,16 @@ class Track:
         """Read the accepted utterances; see `read_accepted`."""
         return read_accepted(self.corpus)
 
+    def language_of(self, row: Utterance) -> str | None:
+        """Name a row's own language as the model does; None where it has that of the track."""
+        return row.language if self.corpus is SPEAKER else None
+
+    def code_of(self, row: Utterance) -> str:
+        """Return Whisper's code of a row's language, or of the track's where it has none."""
+        own = self.language_of(row)
+        published = own in MODEL_LANGUAGES.values()
+        return whisper_language(own) if own and published else self.asr.language
+
     def speakers(self) -> tuple[Speaker, ...]:
         """List the speakers; the only one has no folder where the manifest names nobody."""
         utterances = self.accepted()
@@ -105,7 +116,9 @@ def language_track(params: Params) -> Track:
     Raises:
         UserError: When there is no `language` section.
     """
-    language = language_section(params)
+    language, score = language_section(params), params.score
+    if score.base_prompt == "both":  # all of a language's candidates clone: one way for all
+        score = score.model_copy(update={"base_prompt": "x_vector"})
     return Track(
         corpus=LANGUAGE,
         model=params.model,
@@ -117,7 +130,7 @@ def language_track(params: Params) -> Track:
         asr=params.asr.model_copy(update={"language": language.asr_language}),
         audit=language.audit,
         split=language.split,
-        score=params.score,
+        score=score,
         rule=language.select,
         limits=params.measurable,
         candidates=language.candidates,

@@ -50,6 +50,7 @@ def run(params: Params, num_epochs: int | None = None) -> StageResult:
         out_dir=paths.CHECKPOINTS,
         work_dir=context.work_dir,
         num_epochs=num_epochs or params.num_epochs,
+        tags={row.id: own for row in utterances if (own := track.language_of(row))},
         log_path=paths.TRAIN_LOG,
         device=context.device,
         attention=track.model.attention,

@@ -44,12 +44,19 @@ class _Record(BaseModel):
 
 
 class Sentence(_Record):
-    """A sentence that every candidate speaks."""
+    """A sentence that every candidate speaks.
+
+    Attributes:
+        tag: Language that the model is asked for, where it is not that of all others.
+        lang: Whisper's code of it.
+    """
 
     text_id: str
     text: str = Field(min_length=1)
     split: str
     slice: Slice = "ranked"
+    tag: str | None = None
+    lang: str | None = None
 
 
 class EvalClip(_Record):

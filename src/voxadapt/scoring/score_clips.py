@@ -292,8 +292,11 @@ def retranscribe(
     ]
     if problems:
         raise UserError(problems[:50], "A second recogniser must hear the same clips.")
-    transcripts = transcriber.transcribe(
-        [root / row.wav for row in usable], [row.text for row in usable], executor
+    transcripts = transcriber.transcribe_each(
+        [root / row.wav for row in usable],
+        [row.text for row in usable],
+        [row.lang for row in usable],
+        executor,
     )
     found = {}
     for row, transcript in zip(usable, transcripts, strict=True):
@@ -306,9 +309,11 @@ def retranscribe(
             lang=row.lang,
         )
         found[row.candidate, *row.key] = values
-    asr = {"asr_id": transcriber.asr_id}
+    asr = {row.lang: {"asr_id": transcriber.in_language(row.lang).asr_id} for row in rows}
     return [
-        ScoreRow.model_validate(row.model_dump() | asr | found.get((row.candidate, *row.key), {}))
+        ScoreRow.model_validate(
+            row.model_dump() | asr[row.lang] | found.get((row.candidate, *row.key), {})
+        )
         for row in rows
     ]
 
@@ -404,6 +409,7 @@ def summarise(
     everything = sort_rows(rows)
     assert everything and len({(row.candidate, row.split) for row in everything}) == 1
     rows = ranked(everything)
+    languages = sorted({row.lang for row in rows})
     floor = None if scale is None else scale.floor.point
     sample = Sample(rows, params.error_metric, floor)
     weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
@@ -443,6 +449,7 @@ def summarise(
         "windows": by_window(rows, params),
         "prosody": prosody(rows, (), params),
         **_naturalness(sample, weights, params),
+        **_languages(everything, languages, params, scale),
         "confidence": params.confidence,
         "num_bootstrap": params.num_bootstrap,
         "bootstrap_seed": params.seed,
@@ -456,6 +463,19 @@ def _naturalness(sample: Sample, weights: Array, params: SelectParams) -> Record
         return {}
     ratio = ratio_by_text(sample.text_ids, [key for key, _ in found], [mos for _, mos in found])
     return {"mos": ratio_interval(ratio, weights, len(found), params.confidence).as_dict()}
+
+
+def _languages(
+    rows: Sequence[ScoreRow],
+    languages: Sequence[str],
+    params: SelectParams,
+    scale: SimilarityScale | None,
+) -> Record:
+    """Sum up each language by itself; nothing where all is said in one."""
+    if len(languages) < 2:
+        return {}
+    own = {lang: [row for row in rows if row.lang == lang] for lang in languages}
+    return {"languages": {lang: summarise(own[lang], params, scale) for lang in languages}}
 
 
 def slices(

@@ -191,6 +191,7 @@ def _language(
                 "gradient_accumulation_steps": how.gradient_accumulation_steps,
                 "master_weights": True,
                 "low_memory": False,
+                "method": "full",
             }
         )
         batch = largest_batch(seen, how.batch_size)

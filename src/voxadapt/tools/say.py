@@ -8,7 +8,7 @@ is spoken. What is held in memory is one batch, and then one passage.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from voxadapt.asr.normalise import normalise
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json
+from voxadapt.core.languages import whisper_language
 from voxadapt.core.lineage import check_made
 from voxadapt.core.params import Params
 from voxadapt.core.progress import Progress
@@ -61,6 +62,8 @@ def say(
     takes: Takes = Takes(),  # frozen
     speaker: str | None = None,
     language: bool = False,
+    instruct: str | None = None,
+    tag: str | None = None,
 ) -> StageResult:
     """Speak a text with the chosen checkpoint, or with a candidate that is named.
 
@@ -73,6 +76,8 @@ def say(
         takes: How often, and whether the best is kept.
         speaker: One of several speakers; None takes the first.
         language: Speak with the candidates of the language's path.
+        instruct: How to speak, in words; for a voice that was trained from a CustomVoice model.
+        tag: Language of the text, where it is not that of the parameters.
 
     Raises:
         UserError: When there is nothing to say, no such candidate or speaker, or no audio.
@@ -82,6 +87,9 @@ def say(
     from voxadapt.pipeline.speaking import load_speaking
 
     track = language_track(params) if language else speaker_track(params)
+    if tag is not None:
+        asr = track.asr.model_copy(update={"language": whisper_language(tag)})
+        track = replace(track, asr=asr, tag=tag)
     passages = _passages(text, track.asr.language)
     if output.suffix.lower() not in SOUND_FORMATS or output.is_dir():
         expected = f"a name that ends in {', '.join(SOUND_FORMATS)}"
@@ -105,13 +113,15 @@ def say(
         name = check_name(candidate, track.candidates, fix=fix)
     wanted = None if speaker is None else (speaker,)
     who = choose_speakers(track.speakers(), wanted, "--speaker")[0]
-    tag = "auto" if language and name == BASE else track.tag
+    asked = "auto" if language and name == BASE else track.tag
     model = find_candidate(track, name)
     check_weights(model)
     context = open_context(params)
     speaking = next(load_speaking(track, model, (who,), context))
-    check_voice(speaking.tts, speaking.voice, tag)
-    reader = _Reader(track, model, speaking, context, tag, takes)
+    if instruct:
+        speaking = replace(speaking, voice=replace(speaking.voice, instruct=instruct))
+    check_voice(speaking.tts, speaking.voice, asked)
+    reader = _Reader(track, model, speaking, context, asked, takes)
     reader.speak(passages)
     if takes.pick:
         chosen, gain = reader.pick(passages)

@@ -70,7 +70,7 @@ def build_examples(
         tts: `qwen_tts.Qwen3TTSModel`, whose text template and processor are used.
         ids: Special ids of the model.
         language: Prefix of the sequences: `auto`, or a language of the model. It is the one that
-            scoring speaks with; a row's own `language` is a note about the recording.
+            scoring speaks with.
         streaming: Lay the text over the frame rows.
         tags: Language of single utterances by id, instead of `language`.
 
@@ -78,7 +78,7 @@ def build_examples(
         UserError: With one problem for each row that cannot be laid out.
     """
     language_id = ids.language_id(language)
-    tag_ids = {name: ids.language_id(tag) for name, tag in (tags or {}).items()}
+    tag_ids = {i: ids.language_id(tag, f"{i}: language") for i, tag in (tags or {}).items()}
     examples: list[Example] = []
     problems: list[Problem] = []
     for row in utterances:

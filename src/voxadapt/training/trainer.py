@@ -14,6 +14,7 @@ under a constant schedule trains that epoch only.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -38,10 +39,10 @@ from voxadapt.model.delta import rescale
 from voxadapt.model.forward import predict
 from voxadapt.model.layout import Batch
 from voxadapt.model.load import load_tts, speaker_vector
-from voxadapt.model.stock import TtsModel
+from voxadapt.model.stock import Tts, TtsModel
 from voxadapt.model.tokens import SpecialIds
+from voxadapt.training import augmentation, log
 from voxadapt.training import distributed as engine
-from voxadapt.training import log
 from voxadapt.training.adaptations.base import Adaptation
 from voxadapt.training.adaptations.speaker import SpeakerAdaptation
 from voxadapt.training.batches import (
@@ -210,7 +211,7 @@ class Trainer:
             progress = Progress(label, self.num_steps - state.step, "steps")
             last_save = time.monotonic()
             for epoch in range(state.epoch + 1, self.num_epochs + 1):
-                windows = self.windows(epoch)
+                windows, self.read = self.windows(epoch), self.typed(epoch)
                 for number in range(state.window, len(windows)):
                     last = number + 1 == len(windows)
                     row = self.train_step(epoch, number, windows[number], last)
@@ -266,9 +267,11 @@ class Trainer:
             build_examples(rows, self.codes, tts, self.ids, params.language, tags=self.tags)
             for rows in (self.train_utterances, self.selection_utterances)
         )
+        self.variants = self.build_variants(tts)
         self.num_steps = self.num_epochs * len(self.windows(1))
 
-        self.text_rows = occurring_rows(model, self.trained, self.examples)
+        occurring = [*self.examples, *itertools.chain(*self.variants.values())]
+        self.text_rows = occurring_rows(model, self.trained, occurring)
         self.optimized = dict(self.trained)  # what the optimizer moves
         if self.text_rows:
             self.optimized[TEXT_EMBEDDING] = self.text_rows.rows
@@ -302,6 +305,32 @@ class Trainer:
             what = self.prepared.describe
             log.say(log.describe(self.params, precision, counts, what, num_processes))
 
+    def build_variants(self, tts: Tts) -> dict[str, list[Example]]:
+        """Lay out the other ways in which each text of the train split may be typed, by id."""
+        if not self.params.text_augmentation:
+            return {}
+        rows = [
+            GeneratedUtterance(row.id, text, row.language or "")
+            for row in self.train_utterances
+            for text in augmentation.variants(row.text)
+        ]
+        found: dict[str, list[Example]] = {}
+        for example in build_examples(
+            rows, self.codes, tts, self.ids, self.params.language, tags=self.tags
+        ):
+            found.setdefault(example.id, []).append(example)
+        return found
+
+    def typed(self, epoch: int) -> list[Example]:
+        """Return the training examples with their texts as an epoch reads them."""
+        share, seed, read = self.params.text_augmentation, self.params.seed, list(self.examples)
+        for place, example in enumerate(read if self.variants else ()):
+            others = self.variants.get(example.id, [])
+            number = augmentation.draw(len(others), share, seed, epoch, example.id)
+            if number is not None:
+                read[place] = others[number]
+        return read
+
     def windows(self, epoch: int) -> list[Window]:
         """Order an epoch: its optimizer steps, with the same examples whatever the processes."""
         params, drawn = self.params, list(range(len(self.examples)))
@@ -329,7 +358,7 @@ class Trainer:
         """
         started = time.perf_counter()
         params, state = self.params, self.state
-        together = [self.examples[i] for batch in window for i in batch]
+        together = [self.read[i] for batch in window for i in batch]
         lr = learning_rate(
             state.step, params.lr, params.schedule, params.warmup_steps, self.num_steps
         )
@@ -369,7 +398,7 @@ class Trainer:
         num_frames = sum(example.layout.num_frames for example in together)
         totals = LossTotals.zeros(self.ids.num_codebooks)
         for number, numbers in enumerate(window):
-            rows = [self.examples[i] for i in numbers]
+            rows = [self.read[i] for i in numbers]
             share = share_of(len(rows), rank, num_processes)
             batch = make_batch([rows[place] for place in share.rows], self.ids)
             longest = max(len(example.layout) for example in rows)

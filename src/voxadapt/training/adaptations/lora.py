@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from importlib import import_module
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ def add(
     Raises:
         UserError: When `peft` is not installed.
     """
+    import_module("torch.distributed.tensor")  # peft takes it for imported
+
     try:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer

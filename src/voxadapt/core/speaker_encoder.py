@@ -1,0 +1,128 @@
+"""A CustomVoice model with the speaker encoder of a Base of its size: what it lacks to be adapted.
+
+Weights are not loaded: the model's files are linked, and the encoder's bytes are copied.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from voxadapt.core import paths
+from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.files import set_usual_mode, write_json
+from voxadapt.core.model_folder import read_config
+from voxadapt.core.provenance import fingerprint
+
+PREFIX = "speaker_encoder."
+INDEX = "model.safetensors.index.json"
+
+
+def with_speaker_encoder(model: Path, base: Path) -> Path:
+    """Return a folder with the model's weights and the Base's speaker encoder.
+
+    It is made once, in the work folder. A model that has an encoder is returned as it is.
+
+    Args:
+        model: Folder of a CustomVoice model.
+        base: Folder of a Base.
+
+    Raises:
+        UserError: When the Base has no encoder, or one of another width.
+    """
+    tensors = {file: _header(file)[0] for file in sorted(model.glob("*.safetensors"))}
+    if any(name.startswith(PREFIX) for header in tensors.values() for name in header):
+        return model
+    config, encoder = read_config(model), read_config(base).get("speaker_encoder_config") or {}
+    width, found = config["talker_config"]["hidden_size"], encoder.get("enc_dim")
+    own = {file: header for file in sorted(base.glob("*.safetensors"))
+           if (header := {name: entry for name, entry in _header(file)[0].items()
+                          if name.startswith(PREFIX)})}  # fmt: skip
+    if not own or found != width:
+        raise UserError(
+            Problem("model.speaker_encoder", f"a Base whose speaker encoder has a width of {width}",
+                    f"{base}: {found if own else 'no such weights'}",
+                    "Name the Base of the same size, 0.6B or 1.7B.")
+        )  # fmt: skip
+    looks = [(str(file), file.stat().st_size, file.stat().st_mtime_ns)
+             for folder in (model, base) for file in _files(folder)]  # fmt: skip
+    target = paths.work_dir() / "with_encoder" / fingerprint(looks)
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        folder = Path(name) / "model"
+        for file in _files(model):
+            if file not in tensors and file.name not in (INDEX, "config.json"):
+                _link(file, folder / file.relative_to(model))
+        shards = [*tensors, *own]
+        weights: dict[str, str] = {}
+        for number, shard in enumerate(shards, start=1):
+            part = folder / f"model-{number:05}-of-{len(shards):05}.safetensors"
+            if shard in tensors:
+                _link(shard, part)
+            else:
+                _copy_tensors(shard, own[shard], part)
+            weights |= dict.fromkeys(tensors.get(shard, own.get(shard, {})), part.name)
+        size = sum(part.stat().st_size for part in folder.glob("*.safetensors"))
+        write_json(folder / INDEX, {"metadata": {"total_size": size}, "weight_map": weights})
+        write_json(folder / "config.json", {**config, "speaker_encoder_config": encoder})
+        set_usual_mode(folder)
+        try:
+            os.replace(folder, target)
+        except OSError:  # another process has made it
+            if not target.is_dir():
+                raise
+    return target
+
+
+def _files(folder: Path) -> list[Path]:
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [file for file in found if not file.relative_to(folder).parts[0].startswith(".")]
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(source, target)
+
+
+def _header(file: Path) -> tuple[dict[str, Any], int]:
+    """Read the entries of a safetensors file, and where its data begin.
+
+    Raises:
+        UserError: When it is torn.
+    """
+    try:
+        with open(file, "rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            values: dict[str, Any] = json.loads(stream.read(size))
+    except (OSError, ValueError, MemoryError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:160]
+        fix = "Restore or download the folder again."
+        raise UserError(Problem(str(file), "a whole safetensors file", reason, fix)) from None
+    values.pop("__metadata__", None)
+    return values, 8 + size
+
+
+def _copy_tensors(source: Path, entries: dict[str, Any], target: Path) -> None:
+    """Write tensors of a safetensors file, byte by byte, into one of their own."""
+    start, position = _header(source)[1], 0
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    for name, entry in entries.items():
+        first, last = entry["data_offsets"]
+        header[name] = {**entry, "data_offsets": [position, position := position + last - first]}
+    written = json.dumps(header).encode()
+    written += b" " * (-len(written) % 8)
+    with open(source, "rb") as read, open(target, "wb") as write:
+        write.write(len(written).to_bytes(8, "little") + written)
+        for entry in entries.values():
+            first, last = entry["data_offsets"]
+            read.seek(start + first)
+            write.write(read.read(last - first))
