@@ -57,7 +57,7 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name) / "model"
         for file in _files(model):
-            if file not in tensors and file.name not in (INDEX, "config.json"):
+            if file not in tensors and file not in (model / INDEX, model / "config.json"):
                 _link(file, folder / file.relative_to(model))
         shards = [*tensors, *own]
         weights: dict[str, str] = {}
