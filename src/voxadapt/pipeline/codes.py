@@ -386,7 +386,7 @@ def _clip(track: Track, row: Utterance, candidate: str, wav: str) -> EvalClip:
         text_id=row.id,
         lang=track.code_of(row),
         text=row.text,
-        slice=slice_of(row.text, track.asr.language),
+        slice=slice_of(row.text, track.code_of(row)),
         wav=wav,
     )
 
