@@ -388,9 +388,10 @@ The least favourable case and N of each, all numbers of epochs together.
 LIMITS = """
 With 20 sentences of 3 takes one clip that runs away would move the error rate by 1.7 points, nearly
 the margin: the gate on errors therefore reads the clips that did not fail, and failures have their
-own. The interval of an error rate allows for runaways that were not seen; where all takes of a
-sentence run away together, 2 % of sentences, it holds the truth in 81 to 97 % (N = 20 to 200).
-P(best) is right over all curves together, and not for each kind of curve alone.
+own. What that costs: of candidates that only run away more often, more are chosen (the table of
+runaways), and with 20 sentences some are confirmed, where the unseen ones hold none. The interval
+of an error rate allows for runaways that were not seen; where all takes of a sentence run away
+together it ends too low. P(best) is right over all curves together, and not for each kind alone.
 """
 
 
