@@ -156,3 +156,22 @@ def test_a_language_that_the_checkpoint_lacks_is_a_table(checkpoint: Path) -> No
     assert problem.where == "asr.language" and problem.found == "yue"
     assert "99 languages" in problem.expected and "large-v3" in problem.fix
     assert Transcriber(checkpoint, "Burmese").language == "my"
+
+
+def test_each_clip_is_read_in_its_own_language(checkpoint: Path, clips: list[Path]) -> None:
+    texts = ["some words"] * len(clips)
+    whisper = Transcriber(checkpoint, "en")
+    languages = ["en", "German"] * len(clips)
+    found = whisper.transcribe_each(clips, texts, languages[: len(clips)])
+    english, german = (
+        Transcriber(checkpoint, code).transcribe(clips, texts) for code in ("en", "de")
+    )
+    for n, one in enumerate(found):
+        expected = (english, german)[n % 2][n]
+        assert one.text == expected.text
+        assert one.avg_logprob == pytest.approx(expected.avg_logprob, abs=1e-4)
+    other = whisper.in_language("de")
+    assert other.asr_id == Transcriber(checkpoint, "de").asr_id != whisper.asr_id
+    assert whisper.in_language("English") is whisper and whisper.language == "en"
+    with pytest.raises(UserError):
+        whisper.in_language("klingon")
