@@ -158,18 +158,20 @@ class ScoreRow(_Record):
     @property
     def words(self) -> EditCounts:
         """Word edits; a failed clip has lost all its words."""
-        return self._edits("word", self.ref_words)
+        if self.status == "failed":
+            return EditCounts(0, 0, self.ref_words, 0)
+        return EditCounts(
+            self.word_hits, self.word_substitutions, self.word_deletions, self.word_insertions
+        )
 
     @property
     def chars(self) -> EditCounts:
         """Character edits; a failed clip has lost all its characters."""
-        return self._edits("char", self.ref_chars)
-
-    def _edits(self, unit: str, count: int) -> EditCounts:
         if self.status == "failed":
-            return EditCounts(0, 0, count, 0)
-        kinds = ("hits", "substitutions", "deletions", "insertions")
-        return EditCounts(*(getattr(self, f"{unit}_{kind}") for kind in kinds))
+            return EditCounts(0, 0, self.ref_chars, 0)
+        return EditCounts(
+            self.char_hits, self.char_substitutions, self.char_deletions, self.char_insertions
+        )
 
     @property
     def wer_raw(self) -> float:
