@@ -32,7 +32,7 @@ def corpus(tmp_path: Path, texts: list[str]) -> Corpus:
 def params() -> Params:
     return Params.model_validate(
         {
-            "model": {"base": "base"}, "asr": {"model": "tiny", "language": "en"},
+            "model": {"base": "base"}, "asr": {"model": "tiny", "language": "mi"},
             "data": {"manifest": "m.jsonl"}, "train": {"speaker_name": "Aria"},
             "candidates": ["base", "epoch-1"],
         }
