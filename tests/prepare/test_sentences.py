@@ -47,7 +47,7 @@ def test_sentences_know_their_slice(tmp_path: Path, params: Params) -> None:
 
 def test_a_split_of_digits_alone_is_refused(tmp_path: Path, params: Params) -> None:
     at = corpus(tmp_path, ["In 1999.", "Room 5."])
-    with pytest.raises(UserError, match="a sentence without digits in the selection split"):
+    with pytest.raises(UserError, match="a sentence that ranks in the selection split"):
         track_sentences(replace(speaker_track(params), corpus=at), "selection")
 
 

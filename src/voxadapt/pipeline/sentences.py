@@ -31,7 +31,8 @@ class SentenceSet:
 def track_sentences(track: Track, split: str) -> list[Sentence]:
     """Return the sentences of a split: all of them, or as many as the parameters say, by hash.
 
-    Sentences with digits are among them, but in a slice of their own that decides nothing.
+    Sentences with digits are among them, in a slice that decides nothing where a language's number
+    words are not known.
 
     Raises:
         UserError: When the split has no utterances, or only sentences with digits.
@@ -56,8 +57,8 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
     ]  # fmt: skip
     if all(item.slice != "ranked" for item in found):
         raise UserError(
-            Problem(manifest, f"a sentence without digits in the {split} split",
-                    f"{len(found)} with digits",
+            Problem(manifest, f"a sentence that ranks in the {split} split",
+                    f"{len(found)} with digits whose words are not known in this language",
                     "Write numbers in words, as they are spoken, or raise score.max_sentences.")
         )  # fmt: skip
     return found
