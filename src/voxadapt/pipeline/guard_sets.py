@@ -7,6 +7,7 @@ scoring takes at most half as long again.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from voxadapt.core.params import OwnSentences, ScoreParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.strict_yaml import read_yaml
 from voxadapt.data.texts import read_texts
-from voxadapt.scoring.rows import GUARDS, Guard, Sentence
+from voxadapt.scoring.rows import Guard, Sentence
 
 FOLDER = Path(data.__file__).parent / "sets"
 LONGER = 0.5  # share of the corpus' characters that all sets may have together
@@ -27,6 +28,9 @@ def guard_sentences(
 ) -> list[Sentence]:
     """Return the sentences of the sets that `score.sets` names, as many as may be spoken.
 
+    A shipped set that the language does not have, or of which nothing fits, is left out with a
+    line that says so.
+
     Args:
         score: Names the sets.
         language: Whisper's code of the language.
@@ -34,11 +38,9 @@ def guard_sentences(
         salt: Of the order in which sentences are taken.
 
     Raises:
-        UserError: When a set does not exist for the language, or a file cannot be read.
+        UserError: When a user's own file cannot be read, or none of its sentences fits.
     """
     wanted: list[Guard | OwnSentences] = [item for item in score.sets if item != "corpus"]
-    if not wanted:
-        return []
     wanted.sort(key=lambda item: item != "long")  # one of them may need more than its part
     total = LONGER * sum(len(item.text) for item in corpus)
     known = {item.text for item in corpus}
@@ -54,10 +56,14 @@ def guard_sentences(
             text_id = f"{name}-{fingerprint(text, 10)}"
             split = corpus[0].split
             found.append(Sentence(text_id=text_id, text=text, split=split, slice=name))
-        if not taken:
-            problem = Problem(f"score.sets: {name}", "a sentence within half of the corpus' length",
+        if taken:
+            continue
+        if name == "own":
+            problem = Problem("score.sets: own", "a sentence within half of the corpus' length",
                               "none", "Take fewer sets, or add recordings.")  # fmt: skip
             raise UserError(problem)
+        print(f"score.sets: no {name!r} sentence for {language!r} fits; the set is left out",
+              file=sys.stderr)  # fmt: skip
     return found
 
 
@@ -87,13 +93,8 @@ def _own(path: str) -> list[str]:
 
 
 def _shipped(name: str, language: str) -> list[str]:
-    """Read a set that is shipped for a language."""
+    """Read a set that is shipped for a language; empty where there is none."""
     path = FOLDER / f"{language}.yaml"
     sets = read_yaml(path) if path.is_file() else {}
     assert isinstance(sets, dict)
-    if name not in sets:
-        there = ", ".join(key for key in GUARDS if key in sets) or "none"
-        problem = Problem(f"score.sets: {name}", f"a set that is shipped for {language!r}: {there}",
-                          "no such set", "Leave it out, or give sentences: own: FILE.")  # fmt: skip
-        raise UserError(problem)
-    return [str(text) for text in sets[name]]
+    return [str(text) for text in sets.get(name, ())]
