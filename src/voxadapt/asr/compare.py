@@ -71,13 +71,32 @@ def _graph(heard: Reading) -> _Graph:
     return _Graph(edges)
 
 
+def _joined(words: list[str]) -> dict[str, set[tuple[int, ...]]]:
+    """Map what neighbouring words are as one to the lengths of the words that it is made of."""
+    found: dict[str, set[tuple[int, ...]]] = {}
+    for start in range(len(words)):
+        for end in range(start + 1, min(start + MAX_JOINED, len(words)) + 1):
+            if len(words[end - 1]) < MIN_JOINED:
+                break
+            part = words[start:end]
+            found.setdefault("".join(part), set()).add(tuple(map(len, part)))
+    return found
+
+
 def heard_as(reference: Reading, heard: Reading) -> str:
     """Write a transcript in the words of a text, where they may mean the same."""
     if reference.text == heard.text:
         return heard.text
-    least = 1 if reference.language in SPACING_LANGUAGES else MIN_JOINED
-    graph = _graph(heard)
     expected = [unit for slot in reference.slots for unit in slot.readings[0]]
+    least = 1 if reference.language in SPACING_LANGUAGES else MIN_JOINED
+    if least > 1 and not (reference.has_choice or heard.has_choice):
+        ways = (
+            _joined(expected),
+            _joined([unit for slot in heard.slots for unit in slot.readings[0]]),
+        )
+        if all(len(ways[0][word] | ways[1][word]) == 1 for word in ways[0].keys() & ways[1].keys()):
+            return heard.text
+    graph = _graph(heard)
     jumps: list[list[tuple[int, tuple[str, ...]]]] = [[] for _ in range(len(expected) + 1)]
     position = 0
     for slot in reference.slots:

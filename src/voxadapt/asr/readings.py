@@ -253,15 +253,15 @@ def _grammar(
         ),
         "number": (rf"{start}{num('n')}{end}|{start}(?P<n_all>\d+){end}",
                    lambda m, _: numbers.number_readings(m["n"] or m["n_all"], lang)),
-        "mixed": (rf"[{_S}]*\d[{_S}\d]*[{_S}][{_S}\d]*|[{_S}]+\d+", _mixed),
+        "mixed": (rf"(?<![{_S}\d])(?:[{_S}]*+\d[{_S}\d]*[{_S}][{_S}\d]*|[{_S}]++\d+)", _mixed),
         "digits": (r"\d+", lambda m, _: numbers.number_readings(m[0], lang)),
         "phrase": (_phrase_pattern(lang), lambda m, _: _phrases(lang)[_key(m[0])]),
         "initials": (
             r"(?<![\p{L}\p{N}])(?:\p{L}\p{M}*\.\s?){2,}(?:\p{L}(?![\p{L}\p{N}]))?", _initials,
         ),
         "compound": (
-            rf"[{_W}]+(?:(?:{_APOSTROPHE}|{_HYPHEN})[{_W}]+)+{_APOSTROPHE}?"
-            rf"|(?<![{_W}]){_APOSTROPHE}[{_W}]+|[{_W}]+{_APOSTROPHE}(?![{_W}])", _compound,
+            rf"(?<![{_W}])(?:[{_W}]++(?:(?:{_APOSTROPHE}|{_HYPHEN})[{_W}]++)+{_APOSTROPHE}?"
+            rf"|{_APOSTROPHE}[{_W}]+|[{_W}]++{_APOSTROPHE}(?![{_W}]))", _compound,
         ),
         "roman": (
             r"(?<![\p{L}\p{N}])(?=[IVX])X{0,3}(?:IX|IV|V?I{0,3})(?<=..)"
