@@ -248,7 +248,7 @@ def steps(selection: Record) -> list[Record]:
     similar = selection["rule"].get("primary", "similarity") == "similarity"
     what = "similarity" if similar else "error"
     shown = [c["name"] for c in listed if c["shown_better"] and c["eligible"]]
-    stages = [("passed every gate", [c["name"] for c in listed if c["eligible"]])]
+    stages = [("failed no gate", [c["name"] for c in listed if c["eligible"]])]
     if shown:
         stages.append((f"shown to be better than {title(start)} in {what}", shown))
         stages.append((f"that none is shown to beat in {what}",
@@ -405,7 +405,7 @@ def next_steps(
         names = ", ".join(["base", *(f"epoch-{n + 1}" for n in range(more))])
         line = f"{key}: {f'[{names}]' if key == 'candidates' else more}"
         found.append({"title": "Train longer", "code": line + f"  # of {section}" * bool(section),
-                      "why": "The curves have not turned. In params.yaml:"})  # fmt: skip
+                      "why": "They have not turned. In params.yaml, then dvc repro:"})  # fmt: skip
     needed = (confirm.get("cost") or {}).get("num_texts_needed")
     if confirm["verdict"] == "cost_not_excluded" and needed:
         found.append({"title": "Record more", "code": "",

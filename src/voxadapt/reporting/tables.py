@@ -99,8 +99,17 @@ def named(text: str) -> str:
 def typeset(text: str) -> str:
     """Write a record's sentence as the pages write: names, minus signs, points, intervals, blanks.
 
-    `epoch-6 …: WER -0.082 [-0.145, -0.019]` becomes `Epoch 6 …: WER −8.2 points (−14.5 to −1.9)`.
+    `epoch-6 …: WER -0.082 [-0.145, -0.019]` becomes `Epoch 6 …: WER −8.2 points (−14.5 to −1.9)`;
+    what stands between backticks is to be copied, and stays.
     """
+    parts = text.split("`")
+    parts[::2] = map(_typeset, parts[::2])
+    text = "`".join(parts)
+    return text[:1].upper() + text[1:]
+
+
+def _typeset(text: str) -> str:
+    """Write what is not to be copied."""
 
     def points(found: re.Match[str]) -> str:
         shares = [number(100 * float(value), 1, sign=True) for value in found.groups()[1:]]
@@ -112,8 +121,7 @@ def typeset(text: str) -> str:
     text = re.sub(r"\[([+−-]?[\d.]+), ([+−-]?[\d.]+)\]", r"(\1 to \2)", text)
     text = re.sub(r"(?<![\w-])[+-](?=0(?:\.0+)?(?!\.?\d))", "", text)
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text.replace("SIM-resemblyzer", "similarity"))
-    text = re.sub(r"(?<=\d) (%|points?\b|to [+−]?\d)", "\u00a0\\1", text)
-    return text[:1].upper() + text[1:]
+    return re.sub(r"(?<=\d) (%|points?\b|to [+−]?\d)", "\u00a0\\1", text)
 
 
 # --- score rows --------------------------------------------------------------------------------
