@@ -50,7 +50,8 @@ def figures(selection: dict[str, Any], confirm: dict[str, Any], clips: list[str]
         "",
         f"The verdict: **{confirm['verdict']}**. {confirm['usable']['sentence']}",
         "",
-        f"Hear one sentence: {', '.join(heard)}. The [report](docs/examples/report.html), with the sound of one sentence.",
+        f"Hear one sentence: {', '.join(heard)}. The [report](docs/examples/report.html), with the "
+        "sound of one sentence.",
     ]
     return "\n".join(lines) + "\n"
 
