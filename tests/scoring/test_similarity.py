@@ -143,7 +143,10 @@ def scored(wave: Wave, bench: Bench) -> ScoreRow:
     class Deaf:
         asr_id, own = "deaf", Substitutions()
 
-        def transcribe(self, paths: list[Path], texts: list[str], *_: Any) -> list[Transcript]:
+        def in_language(self, language: str) -> Deaf:
+            return self
+
+        def transcribe_each(self, paths: list[Path], *_: Any) -> list[Transcript]:
             return [Transcript("", 0.0, 1.0, 0.0, None, None, 1)] * len(paths)
 
     root, embedder, reference, scale = bench

@@ -11,7 +11,7 @@ from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.params import AsrParams, ScoreParams
 from voxadapt.pipeline.context import ROOT, Context
-from voxadapt.scoring.rows import EvalClip, ScoreRow, sort_rows
+from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.score_clips import score_clips
 from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
 
@@ -50,22 +50,16 @@ class Measuring:
         scale: SimilarityScale,
         others: Mapping[str, VoiceReference] | None = None,
     ) -> list[ScoreRow]:
-        """Measure clips of one speaker, each heard in its own language; see `score_clips`."""
-        by_language: dict[str, list[EvalClip]] = {}
-        for clip in clips:
-            by_language.setdefault(clip.lang, []).append(clip)
-        rows: list[ScoreRow] = []
-        for language, found in by_language.items():
-            rows += score_clips(
-                found,
-                self.transcriber.in_language(language),
-                self.embedder,
-                voice,
-                scale,
-                self.score,
-                root=self.root,
-                others=others,
-                executor=self.context.executor,
-                work_dir=self.context.embeddings_dir,
-            )
-        return sort_rows(rows)
+        """Measure clips of one speaker; see `score_clips`."""
+        return score_clips(
+            clips,
+            self.transcriber,
+            self.embedder,
+            voice,
+            scale,
+            self.score,
+            root=self.root,
+            others=others,
+            executor=self.context.executor,
+            work_dir=self.context.embeddings_dir,
+        )

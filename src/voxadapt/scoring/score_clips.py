@@ -81,14 +81,15 @@ def score_clips(
     executor: Executor = LOCAL,
     work_dir: Path | None = None,
 ) -> list[ScoreRow]:
-    """Measure clips of one or several candidates: one row a clip, in canonical order.
+    """Measure clips of one or several candidates, each heard in its own language.
 
-    Samples are read in groups; what is held does not grow with their number.
+    One row a clip, in canonical order. Samples are read in groups; what is held does not grow
+    with their number.
 
     Args:
         clips: For `real` and `codec`, whose text_id names a recording in the reference, that
             recording is left out of the centroid.
-        transcriber: The ASR.
+        transcriber: The ASR, in any language.
         embedder: The speaker encoder.
         reference: The speaker's held-out real clips; None leaves similarity unknown.
         scale: The speaker's rate comes from here; None leaves the duration ratio unknown.
@@ -115,8 +116,11 @@ def score_clips(
             else:
                 sounds[index] = found
     usable = sorted(sounds)
-    recognised = transcriber.transcribe(
-        [root / clips[i].wav for i in usable], [clips[i].text for i in usable], executor
+    recognised = transcriber.transcribe_each(
+        [root / clips[i].wav for i in usable],
+        [clips[i].text for i in usable],
+        [clips[i].lang for i in usable],
+        executor,
     )
     transcripts = dict(zip(usable, recognised, strict=True))
     opinions: dict[int, float] = {}
@@ -124,8 +128,9 @@ def score_clips(
         predictor = MosPredictor(embedder.device)
         opinions = {i: predictor.predict([read_audio(root / clips[i].wav)])[0] for i in usable}
     rows, own = [], transcriber.own
+    asr_ids = {lang: transcriber.in_language(lang).asr_id for lang in {c.lang for c in clips}}
     for index, clip in enumerate(clips):
-        values = _identity(clip, transcriber.asr_id, reference, own)
+        values = _identity(clip, asr_ids[clip.lang], reference, own)
         if index in failed:
             rows.append(_failed_row(values, clip, failed[index]))
             continue

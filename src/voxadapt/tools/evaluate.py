@@ -308,14 +308,10 @@ class _Harness:
         )
 
     def _rows(self, clips: Sequence[EvalClip], speaker: _Speaker) -> list[ScoreRow]:
-        rows: list[ScoreRow] = []
-        for language in dict.fromkeys(clip.lang for clip in clips):
-            rows += score_clips(
-                [clip for clip in clips if clip.lang == language],
-                self.transcriber.in_language(language), self.embedder, speaker.reference,
-                speaker.scale, self.params, root=self.root,
-            )  # fmt: skip
-        return sort_rows(rows)
+        return score_clips(
+            clips, self.transcriber, self.embedder, speaker.reference, speaker.scale, self.params,
+            root=self.root,
+        )  # fmt: skip
 
     def _reference(
         self, recordings: Sequence[Recording]
