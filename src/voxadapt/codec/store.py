@@ -6,7 +6,6 @@ used.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_jsonl, replacing, write_jsonl
+from voxadapt.core.tensor_headers import header_bytes
 from voxadapt.data.manifest import Utterance
 
 _FIX = "Run the codes stage again: `voxadapt codes`."
@@ -69,10 +69,8 @@ def write_codes(
     for name in names:
         start, end = end, end + 2 * int(np.prod(shapes[name]))
         header[name] = {"dtype": "I16", "shape": shapes[name], "data_offsets": [start, end]}
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
     with replacing(path) as part, open(part, "wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.write(header_bytes(header))
         for name in names:
             stream.write(codes[name].astype("<i2").tobytes())
     rows = (

@@ -5,7 +5,6 @@ Weights are not loaded: the model's files are linked, and the encoder's bytes ar
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import set_usual_mode, write_json
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.provenance import fingerprint
+from voxadapt.core.tensor_headers import METADATA, header_bytes, read_header
 
 PREFIX = "speaker_encoder."
 INDEX = "model.safetensors.index.json"
@@ -34,13 +34,13 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
     Raises:
         UserError: When the Base has no encoder, or one of another width.
     """
-    tensors = {file: _header(file)[0] for file in sorted(model.glob("*.safetensors"))}
+    tensors = {file: read_header(file)[0] for file in sorted(model.glob("*.safetensors"))}
     if any(name.startswith(PREFIX) for header in tensors.values() for name in header):
         return model
     config, encoder = read_config(model), read_config(base).get("speaker_encoder_config") or {}
     width, found = config["talker_config"]["hidden_size"], encoder.get("enc_dim")
     own = {file: header for file in sorted(base.glob("*.safetensors"))
-           if (header := {name: entry for name, entry in _header(file)[0].items()
+           if (header := {name: entry for name, entry in read_header(file)[0].items()
                           if name.startswith(PREFIX)})}  # fmt: skip
     if not own or found != width:
         raise UserError(
@@ -93,35 +93,15 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _header(file: Path) -> tuple[dict[str, Any], int]:
-    """Read the entries of a safetensors file, and where its data begin.
-
-    Raises:
-        UserError: When it is torn.
-    """
-    try:
-        with open(file, "rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            values: dict[str, Any] = json.loads(stream.read(size))
-    except (OSError, ValueError, MemoryError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:160]
-        fix = "Restore or download the folder again."
-        raise UserError(Problem(str(file), "a whole safetensors file", reason, fix)) from None
-    values.pop("__metadata__", None)
-    return values, 8 + size
-
-
 def _copy_tensors(source: Path, entries: dict[str, Any], target: Path) -> None:
     """Write tensors of a safetensors file, byte by byte, into one of their own."""
-    start, position = _header(source)[1], 0
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start, position = read_header(source)[1], 0
+    header: dict[str, Any] = {METADATA: {"format": "pt"}}
     for name, entry in entries.items():
         first, last = entry["data_offsets"]
         header[name] = {**entry, "data_offsets": [position, position := position + last - first]}
-    written = json.dumps(header).encode()
-    written += b" " * (-len(written) % 8)
     with open(source, "rb") as read, open(target, "wb") as write:
-        write.write(len(written).to_bytes(8, "little") + written)
+        write.write(header_bytes(header))
         for entry in entries.values():
             first, last = entry["data_offsets"]
             read.seek(start + first)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_json
 from voxadapt.core.model_folder import DELTA, read_config
 from voxadapt.core.provenance import fingerprint
+from voxadapt.core.tensor_headers import read_header
 from voxadapt.model.checkpoint import (
     META,
     list_files,
@@ -354,7 +355,7 @@ def _rebuild(
 ) -> None:
     """Fill a folder from another one, with other values for what a delta changes.
 
-    The config and `meta.json` are left out.
+    The config and `meta.json` are left out. Of a weight file that changes, every other byte stays.
     """
     names: dict[Path, list[str]] = {}
     base_files = weight_files(base_dir)
@@ -367,25 +368,28 @@ def _rebuild(
             place_file(source / file, folder / file)
             continue
         shutil.copyfile(source / file, folder / file)  # never a link: its bytes are about to change
-        for name in names[file]:
-            _overwrite(folder / file, name, *value_of(name, _tensor(base_files[name], name)))
+        entries, start = read_header(folder / file)
+        with open(folder / file, "r+b") as stream:
+            for name in names[file]:
+                first, last = (start + offset for offset in entries[name]["data_offsets"])
+                index, values = value_of(name, _tensor(base_files[name], name))
+                _overwrite(stream, name, (first, last), index, values)
 
 
-def _overwrite(file: Path, name: str, index: Tensor | None, values: Tensor) -> None:
-    """Overwrite a tensor, or rows of it, in a safetensors file; every other byte stays."""
-    with open(file, "r+b") as stream:
-        header_bytes = int.from_bytes(stream.read(8), "little")
-        first, last = json.loads(stream.read(header_bytes))[name]["data_offsets"]
-        start = 8 + header_bytes + first
-        if index is None:
-            stream.seek(start)
-            stream.write(_bits(values).numpy().tobytes())
-            return
-        row_bytes = values[0].numel() * values.element_size()
-        for row, value in zip(index.tolist(), values, strict=True):
-            assert (row + 1) * row_bytes <= last - first, f"{name} has no row {row}"
-            stream.seek(start + row * row_bytes)
-            stream.write(_bits(value).numpy().tobytes())
+def _overwrite(
+    stream: BinaryIO, name: str, span: tuple[int, int], index: Tensor | None, values: Tensor
+) -> None:
+    """Overwrite a tensor that lies in a span of bytes, or rows of it."""
+    first, last = span
+    if index is None:
+        stream.seek(first)
+        stream.write(_bits(values).numpy().tobytes())
+        return
+    row_bytes = values[0].numel() * values.element_size()
+    for row, value in zip(index.tolist(), values, strict=True):
+        assert first + (row + 1) * row_bytes <= last, f"{name} has no row {row}"
+        stream.seek(first + row * row_bytes)
+        stream.write(_bits(value).numpy().tobytes())
 
 
 def _adapted_config(config: dict[str, Any], delta: Delta) -> dict[str, Any]:

@@ -10,7 +10,6 @@ query heads and of all key heads.
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Literal
 
 from voxadapt.core.params import LoraParams, TrainParams
 from voxadapt.core.records import Record
+from voxadapt.core.tensor_headers import read_header
 
 FRAME_RATE_HZ = 12.5  # of the codec
 TEXT_EMBEDDING = "talker.model.text_embedding.weight"
@@ -201,10 +201,8 @@ def _stored_sizes(folder: Path) -> dict[str, int]:
     """Count parameters by name from the headers of a folder's weights."""
     found: dict[str, int] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as stream:
-            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-        header.pop("__metadata__", None)
-        found |= {name: math.prod(entry["shape"]) for name, entry in header.items()}
+        entries, _ = read_header(path)
+        found |= {name: math.prod(entry["shape"]) for name, entry in entries.items()}
     return found
 
 
