@@ -44,7 +44,7 @@ def test_the_steps_lead_from_all_candidates_to_the_chosen_one(found: choice.Choi
 def test_the_rule_as_written_decides_the_same_again(found: choice.Choice) -> None:
     table = choice.what_if(found, {}, {"primary": "error"}, {"error_margin": 0.01})
     assert table["chosen"].iloc[0] == table["chosen"].iloc[1]
-    again = choice._again(found, found.rule, found.rows)
+    again = choice.decision.decide_again(found.record, found.rows, found.rule)
     for key in ("chosen", "best", "tied", "clearest", "candidates"):
         assert again[key] == found.record[key]
     assert list(table.index)[2:] == ["primary: error", "error_margin: 0.01"]

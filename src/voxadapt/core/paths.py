@@ -172,3 +172,8 @@ LANGUAGE_REPORT = LANGUAGE.reports / "index.html"
 def work_dir() -> Path:
     """Folder for resumable state that DVC does not track (`WORK_DIR`, default `.work`)."""
     return Path(os.environ.get("WORK_DIR", ".work"))
+
+
+def seconds_dir() -> Path:
+    """Folder of a note for each page: what its stage took the last time, and with what."""
+    return work_dir() / "seconds"

@@ -28,7 +28,6 @@ from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked, read_scores, rows_sha
 from voxadapt.scoring.statistics import Array, Ratio, resample_weights
-from voxadapt.selection.select import select
 
 if TYPE_CHECKING:
     import pandas
@@ -319,7 +318,7 @@ def what_if(found: Choice, *changes: Record) -> pandas.DataFrame:
             f"{key}: {value:g}" if isinstance(value, float) else f"{key}: {value}"
             for key, value in change.items()
         )
-        lines.append(_line(words, _again(found, rule, found.rows)))
+        lines.append(_line(words, decision.decide_again(found.record, found.rows, rule)))
     return frame(lines, "rule")
 
 
@@ -333,12 +332,6 @@ def _changed(rule: SelectParams, change: Record) -> SelectParams:
             for item in error.errors()
         ]  # fmt: skip
         raise UserError(problems) from None
-
-
-def _again(found: Choice, rule: SelectParams, rows: Mapping[str, Sequence[ScoreRow]]) -> Record:
-    scale = found.record["scale"]
-    points = None if scale is None else {k: {"point": v} for k, v in scale.items()}
-    return select(rows, rule, scale=points)
 
 
 def _line(rule: str, record: Record) -> dict[str, str]:
@@ -370,7 +363,7 @@ def fewer_sentences(
             part = set(generator.choice(texts, size, replace=False))
             rows = {name: [row for row in found.rows[name] if row.text_id in part]
                     for name in names}  # fmt: skip
-            counts[_again(found, rule, rows)["chosen"]] += 1
+            counts[decision.decide_again(found.record, rows, rule)["chosen"]] += 1
         shares = {title(name): percent(count / repeats, 0) for name, count in counts.items()}
         lines.append({"sentences": str(size), **shares})
     chosen = {title(n): "chosen" if n == found.record["chosen"] else NONE for n in names}

@@ -266,6 +266,18 @@ def steps(selection: Record) -> list[Record]:
     return rows
 
 
+def decide_again(
+    selection: Record,
+    rows: Mapping[str, Sequence[ScoreRow]],
+    rule: SelectParams,
+    **recordings: Sequence[ScoreRow],
+) -> Record:
+    """Decide on other rows, or by another rule, with the scale of a decision; see `select`."""
+    scale = selection["scale"]
+    points = None if scale is None else {key: {"point": value} for key, value in scale.items()}
+    return select(rows, rule, scale=points, **recordings)
+
+
 def halves(records: Records, selection: Record) -> str:
     """Decide again on random halves of the sentences; nothing of several speakers, or too few."""
     names = [candidate["name"] for candidate in selection["candidates"]]
@@ -278,16 +290,13 @@ def halves(records: Records, selection: Record) -> str:
         return ""
     values = {key: value for key, value in selection["rule"].items() if key != "text"}
     rule = SelectParams(**values | {"num_bootstrap": HALF_BOOTSTRAP})
-    scale = selection["scale"]
-    points = None if scale is None else {key: {"point": value} for key, value in scale.items()}
     generator = np.random.default_rng(rule.seed)
     counts: Counter[str] = Counter()
     for _ in range(HALVES):
         part = set(generator.choice(texts, len(texts) // 2, replace=False))
         drawn = {n: [row for row in found if row.text_id in part] for n, found in rows.items()}
         real, codec = (drawn.pop(name) for name in PSEUDO)
-        found = select(drawn, rule, scale=points, real=real, codec=codec)
-        counts[found["chosen"]] += 1
+        counts[decide_again(selection, drawn, rule, real=real, codec=codec)["chosen"]] += 1
     same = counts.pop(selection["chosen"], 0)
     others = ", ".join(
         f"{wording.called(tables.named(name))} in {n}" for name, n in counts.most_common()
@@ -404,8 +413,9 @@ def next_steps(
         more = epochs[key] + max(1, epochs[key] // 2)
         names = ", ".join(["base", *(f"epoch-{n + 1}" for n in range(more))])
         line = f"{key}: {f'[{names}]' if key == 'candidates' else more}"
-        found.append({"title": "Train longer", "code": line + f"  # of {section}" * bool(section),
-                      "why": "They have not turned. In params.yaml, then dvc repro:"})  # fmt: skip
+        line += f"  # of {section}" * bool(section)
+        why = "The curves have not turned. In params.yaml, then dvc repro:"
+        found.append({"title": "Train longer", "code": line, "why": why})
     needed = (confirm.get("cost") or {}).get("num_texts_needed")
     if confirm["verdict"] == "cost_not_excluded" and needed:
         found.append({"title": "Record more", "code": "",

@@ -99,7 +99,7 @@ def _flat(text: str) -> Record:
 def _stages(root: Path, language: bool) -> list[Record]:
     """Return what each stage's last run took on this machine, in their order."""
     found = []
-    for file in sorted((root / paths.work_dir() / "seconds").glob("*.json")):
+    for file in sorted((root / paths.seconds_dir()).glob("*.json")):
         number = int(file.stem[:2]) if file.stem[:2].isdigit() else 0
         try:
             note = read_json(file)

@@ -65,4 +65,4 @@ def expected_seconds(stage: str, pages: Mapping[str, str]) -> tuple[float | None
 
 
 def _note(page: str | Path) -> Path:
-    return paths.work_dir() / "seconds" / f"{Path(page).stem}.json"
+    return paths.seconds_dir() / f"{Path(page).stem}.json"
