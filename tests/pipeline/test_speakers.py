@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from benchmarks.speakers import SECOND, TARGET, THIRD, build_corpus, make_params
 
+from pipeline.whole_path import run_speaker_path
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import Params
-from voxadapt.pipeline import audit, codes, confirm, report, score, select, train
+from voxadapt.pipeline import audit, codes, score, select, train
 from voxadapt.tools.say import say
 from whole import PROJECT
 
@@ -40,12 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     manifest = build_corpus(DATA, root / "corpus", {TARGET: 16, SECOND: 6})
     params = make_params(DATA, manifest, **SMALL)
     with contextlib.chdir(root):
-        for stage in (audit, codes, train):
-            stage.run(params)
-        for name in params.candidate_names:
-            score.run(params, name)
-        for last in (select, confirm, report):
-            last.run(params)
+        run_speaker_path(params)
     return root, params
 
 

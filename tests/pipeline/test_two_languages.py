@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from benchmarks.speakers import TARGET, build_corpus, make_params
 
+from pipeline.whole_path import run_speaker_path
 from voxadapt.core.params import Params
 from voxadapt.model.delta import read_delta
-from voxadapt.pipeline import audit, codes, confirm, report, score, select, train
 from voxadapt.tools.say import say
 from whole import PROJECT
 
@@ -50,12 +50,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
         data__ref_text="A boy and the baker painted the hat today.", split__selection_share=0.4,
     )  # fmt: skip
     with contextlib.chdir(root):
-        for stage in (audit, codes, train):
-            stage.run(params)
-        for name in params.candidate_names:
-            score.run(params, name)
-        for last in (select, confirm, report):
-            last.run(params)
+        run_speaker_path(params)
     return root, params
 
 

@@ -128,7 +128,7 @@ def test_the_stage_lets_a_second_model_hear_the_finalists(
     from voxadapt.core.files import sha256_file
     from voxadapt.core.params import load_params
     from voxadapt.pipeline.context import open_context
-    from voxadapt.pipeline.finalists import _second_opinion as second_opinion
+    from voxadapt.pipeline.finalists import hear_again
     from voxadapt.pipeline.tracks import speaker_track
     from voxadapt.scoring.rows import read_scores
     from voxadapt.scoring.score_clips import retranscribe
@@ -163,11 +163,11 @@ def test_the_stage_lets_a_second_model_hear_the_finalists(
     monkeypatch.setenv("WORK_DIR", str(tmp_path / "work"))
     context, track = open_context(params), speaker_track(params)
     both = speaker_track(params.model_copy(update={"asr": second}))
-    record = second_opinion(both, context, rows, folders, "epoch-2")
+    record = hear_again(both, context, rows, folders, "epoch-2")
     assert record is not None and record["asr_id"].startswith("whisper:other+")
     assert record["chosen"]["point"] < 0.2 < record["base"]["point"]
     assert record["first_verdict"] == record["verdict"] == "better" and record["agrees"]
     kept = read_scores(folders["epoch-2"] / "second.jsonl")
     assert [row.asr_id for row in kept] == [record["asr_id"]] * 8
-    assert second_opinion(track, context, rows, folders, "epoch-2") is None
+    assert hear_again(track, context, rows, folders, "epoch-2") is None
     assert not (folders["epoch-2"] / "second.jsonl").exists()

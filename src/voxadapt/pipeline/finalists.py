@@ -52,11 +52,11 @@ def confirm_choice(
     record = unconfirmed(record, can)
     codec = read_recordings(track, "codec")
     record["usable"] = usable(chosen, codec, scale, can, track.rule, limits)
-    record["second_asr"] = _second_opinion(track, context, rows, folders, decision["chosen"])
+    record["second_asr"] = hear_again(track, context, rows, folders, decision["chosen"])
     return record
 
 
-def _second_opinion(
+def hear_again(
     track: Track,
     context: Context,
     rows: Mapping[str, list[ScoreRow]],
