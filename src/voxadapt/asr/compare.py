@@ -87,14 +87,11 @@ def heard_as(reference: Reading, heard: Reading) -> str:
     """Write a transcript in the words of a text, where they may mean the same."""
     if reference.text == heard.text:
         return heard.text
-    expected = [unit for slot in reference.slots for unit in slot.readings[0]]
+    expected = reference.units
     least = 1 if reference.language in SPACING_LANGUAGES else MIN_JOINED
     if least > 1 and not (reference.has_choice or heard.has_choice):
-        ways = (
-            _joined(expected),
-            _joined([unit for slot in heard.slots for unit in slot.readings[0]]),
-        )
-        if all(len(ways[0][word] | ways[1][word]) == 1 for word in ways[0].keys() & ways[1].keys()):
+        ours, theirs = _joined(expected), _joined(heard.units)
+        if all(len(ours[word] | theirs[word]) == 1 for word in ours.keys() & theirs.keys()):
             return heard.text
     graph = _graph(heard)
     jumps: list[list[tuple[int, tuple[str, ...]]]] = [[] for _ in range(len(expected) + 1)]

@@ -49,6 +49,11 @@ class Reading:
     language: str | None  # Whisper's code, or None
 
     @property
+    def units(self) -> list[str]:
+        """The default reading in units."""
+        return [unit for slot in self.slots for unit in slot.readings[0]]
+
+    @property
     def has_choice(self) -> bool:
         """Whether any slot can be read in two ways."""
         return any(len(slot.readings) > 1 for slot in self.slots)

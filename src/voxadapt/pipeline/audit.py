@@ -101,9 +101,9 @@ def audit_track(params: Params, track: Track, learnt: Sequence[str] = ()) -> Sta
 
     def embed(clips: Sequence[Path]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         from voxadapt.asr.voice_prints import Embedder
-        from voxadapt.core.device import resolve_device
+        from voxadapt.pipeline.context import open_context
 
-        embedder = Embedder(str(resolve_device(params.model.device)))
+        embedder = Embedder(str(open_context(params).device))
         progress = Progress("voices", len(clips), "clips")
         vectors, speech_s = np.zeros((len(clips), 256), np.float32), np.zeros(len(clips))
         for start in range(0, len(clips), EMBEDDED_AT_ONCE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,13 @@ class Sentences:
     """
 
     def __init__(self, folder: Path, names: Mapping[str, Any] | None = None) -> None:
+        self._folder, self._names = folder, names or {}
+
+    @cached_property
+    def _macros(self) -> object:
+        """The macros, compiled when the first sentence is written: no import waits for them."""
         environment = Environment(
-            loader=FileSystemLoader(folder / "templates"),
+            loader=FileSystemLoader(self._folder / "templates"),
             autoescape=False,  # records are plain text; pages escape what they show
             undefined=StrictUndefined,
             trim_blocks=True,
@@ -70,8 +76,8 @@ class Sentences:
         written = (percent, points_of, signed, points, side)
         environment.filters |= {function.__name__: function for function in written}
         environment.filters |= {"fmt": format, "number": number}
-        environment.globals |= names or {}
-        self._macros = environment.get_template("sentences.j2").module
+        environment.globals |= self._names
+        return environment.get_template("sentences.j2").module
 
     def say(self, macro: str, *values: object, **named: object) -> str:
         """Write what a macro says, in one line."""
