@@ -270,12 +270,13 @@ def decide_again(
     selection: Record,
     rows: Mapping[str, Sequence[ScoreRow]],
     rule: SelectParams,
-    **recordings: Sequence[ScoreRow],
+    real: Sequence[ScoreRow] = (),
+    codec: Sequence[ScoreRow] = (),
 ) -> Record:
     """Decide on other rows, or by another rule, with the scale of a decision; see `select`."""
     scale = selection["scale"]
     points = None if scale is None else {key: {"point": value} for key, value in scale.items()}
-    return select(rows, rule, scale=points, **recordings)
+    return select(rows, rule, scale=points, real=real, codec=codec)
 
 
 def halves(records: Records, selection: Record) -> str:
@@ -296,7 +297,7 @@ def halves(records: Records, selection: Record) -> str:
         part = set(generator.choice(texts, len(texts) // 2, replace=False))
         drawn = {n: [row for row in found if row.text_id in part] for n, found in rows.items()}
         real, codec = (drawn.pop(name) for name in PSEUDO)
-        counts[decide_again(selection, drawn, rule, real=real, codec=codec)["chosen"]] += 1
+        counts[decide_again(selection, drawn, rule, real, codec)["chosen"]] += 1
     same = counts.pop(selection["chosen"], 0)
     others = ", ".join(
         f"{wording.called(tables.named(name))} in {n}" for name, n in counts.most_common()
