@@ -238,5 +238,5 @@ def build(
         return None
     report = measure(corpus, out)
     write_report(report, out)
-    write_readme(report, recipe, out)
+    write_readme(report, recipe, out, work)
     return report

@@ -10,7 +10,6 @@ import itertools
 import json
 import math
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -226,58 +225,6 @@ class SpectralLoss(nn.Module):
             loss = loss + 0.25 * (g_mel.pow(2) - power).abs().mean() / (power.mean() + 1e-4)
             loss = loss + 0.5 * (g - t).abs().mean() / (t.mean() + 1e-3)
         return loss / len(self.sizes)
-
-
-class Adversary(nn.Module):
-    """Tells copies from recordings by their complex spectra at several resolutions."""
-
-    def __init__(self, sizes: tuple[int, ...] = (1024, 512, 256), width: int = 16) -> None:
-        super().__init__()
-        self.sizes = sizes
-        self.nets = nn.ModuleList()
-        for size in sizes:
-            self.register_buffer(f"window{size}", torch.hann_window(size), persistent=False)
-            layers = [nn.Conv2d(2, width, (3, 5), (1, 2), (1, 2))]
-            layers += [nn.Conv2d(width, width, (3, 5), (1, 2), (1, 2)) for _ in range(2)]
-            layers += [nn.Conv2d(width, width, 3, 1, 1), nn.Conv2d(width, 1, 3, 1, 1)]
-            self.nets.append(nn.ModuleList(layers))
-
-    def forward(self, wave: Tensor) -> list[list[Tensor]]:
-        """Return what each layer says at each resolution; the last layer's is the verdict."""
-        out = []
-        for size, net in zip(self.sizes, self.nets, strict=True):
-            window = getattr(self, f"window{size}")
-            spec = torch.stft(wave, size, size // 4, window=window, return_complex=True)
-            x = torch.view_as_real(spec).permute(0, 3, 2, 1) * (2 / size**0.5)
-            x = x / (x.pow(2).sum(1, keepdim=True) + 1e-4).pow(0.25)  # compressed, phase kept
-            said = []
-            for n, layer in enumerate(net):
-                x = layer(x if n == 0 else F.leaky_relu(x, 0.2))
-                said.append(x)
-            out.append(said)
-        return out
-
-    def own_loss(self, guess: Tensor, truth: Tensor) -> Tensor:
-        """Return the loss of telling copies (0) from recordings (1)."""
-        copies, recordings = self(guess.detach()), self(truth)
-        losses = [
-            c[-1].pow(2).mean() + (r[-1] - 1).pow(2).mean()
-            for c, r in zip(copies, recordings, strict=True)
-        ]
-        return torch.stack(losses).mean()
-
-    def codec_loss(self, guess: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses of being told, and of differing in what the layers say."""
-        copies = self(guess)
-        with torch.no_grad():
-            recordings = self(truth)
-        told = [(c[-1] - 1).pow(2).mean() for c in copies]
-        differing = [
-            (a - b).abs().mean() / (b.abs().mean() + 1e-3)
-            for c, r in zip(copies, recordings, strict=True)
-            for a, b in zip(c[:-1], r[:-1], strict=True)
-        ]
-        return torch.stack(told).mean(), torch.stack(differing).mean()
 
 
 class ReadingHead(nn.Module):
@@ -501,8 +448,8 @@ class CodecTrainer(nn.Module):
 
     def forward(
         self, batch: CodecBatch, generator: torch.Generator, settling: bool = False
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Return the loss and its parts, the decoded windows and the true ones.
+    ) -> dict[str, Tensor]:
+        """Return the loss and its parts.
 
         Args:
             batch: Clips and windows.
@@ -544,7 +491,7 @@ class CodecTrainer(nn.Module):
         if "commit" in parts:
             total = total + r.commit_weight * parts["commit"]
         parts["total"] = total
-        return parts, guess, truth
+        return parts
 
 
 def batches(
@@ -732,15 +679,11 @@ def train_codec(
     trainer = CodecTrainer(recipe).train()
     params = list(trainer.parameters())
     optimizer = torch.optim.AdamW(params, lr=recipe.lr, betas=(0.8, 0.99), weight_decay=1e-3)
-    adversary = Adversary()
-    opponent = torch.optim.AdamW(adversary.parameters(), lr=recipe.adversary_lr, betas=(0.8, 0.99))
     path, first_step = work / "codec" / "state.pt", 0
     if path.exists():
         state = torch.load(path, weights_only=True)
         trainer.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        adversary.load_state_dict(state["adversary"])
-        opponent.load_state_dict(state["opponent"])
         first_step, trainer.quantize = state["step"], state["quantize"]
     elif start is not None:
         load_export(trainer, start)
@@ -759,30 +702,15 @@ def train_codec(
         for group in optimizer.param_groups:
             group["lr"] = plateau(step, recipe.steps, recipe.lr)
         settling = start is not None and step < recipe.settle_steps
-        parts, guess, truth = trainer(next(source), generator, settling)
-        if step >= recipe.adversary_from:
-            some = slice(recipe.adversary_windows)
-            told, differing = adversary.codec_loss(guess[some], truth[some])
-            if step >= recipe.adversary_from + recipe.settle_steps:
-                parts["total"] = parts["total"] + recipe.told_weight * told
-                parts["total"] = parts["total"] + recipe.differing_weight * differing
-            parts |= {"told": told, "differing": differing}
+        parts = trainer(next(source), generator, settling)
         optimizer.zero_grad(set_to_none=True)
         parts["total"].backward()
         nn.utils.clip_grad_norm_(params, 5.0)
         optimizer.step()
-        if step >= recipe.adversary_from:
-            opponent.zero_grad(set_to_none=True)
-            parts["opponent"] = adversary.own_loss(guess[some], truth[some])
-            parts["opponent"].backward()
-            opponent.step()
         curve.add(step + 1, parts)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             save_state(path, model=trainer.state_dict(), optimizer=optimizer.state_dict(),
-                       adversary=adversary.state_dict(), opponent=opponent.state_dict(),
                        step=step + 1, quantize=trainer.quantize, recipe=asdict(recipe))  # fmt: skip
-        if step + 1 == recipe.adversary_from:
-            shutil.copy(path, path.with_name("before_adversary.pt"))
     return trainer.eval()
 
 

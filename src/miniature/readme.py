@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,42 @@ def quality_table(report: dict[str, Any]) -> str:
     return _table(("figure", "value", "n"), *rows)
 
 
-def write_readme(report: dict[str, Any], recipe: Recipe, data: Path) -> None:
+#: Learning curves: what was trained, folder of its checkpoints, figure that is shown.
+CURVES = (
+    ("codec: spectral loss", "codec", "spectral"),
+    ("Whisper, real clips: loss", "whisper", "loss"),
+    ("Whisper, codec copies too: loss", "whisper_tuned", "loss"),
+    ("Base: loss of the first codebook", "talker", "c0"),
+    ("Base: loss of the others", "talker", "sub"),
+)
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+
+
+def curve_table(work: Path) -> str:
+    """Return the learning curves at some shares of their steps as a Markdown table.
+
+    Args:
+        work: Folder of the checkpoints; each has a ``curve.jsonl``.
+    """
+    rows = []
+    for what, folder, key in CURVES:
+        path = work / folder / "curve.jsonl"
+        # A run that was stopped writes the steps after its last checkpoint twice.
+        curve = {row["step"]: row[key] for row in map(json.loads, path.open()) if key in row}
+        steps = sorted(curve)
+        at = [steps[max(0, round(share * len(steps)) - 1)] for share in SHARES]
+        rows.append((what, str(steps[-1]), *(f"{curve[step]:.2f}" for step in at)))
+    return _table(("figure", "steps", *(f"{share:.0%}" for share in SHARES)), *rows)
+
+
+def write_readme(report: dict[str, Any], recipe: Recipe, data: Path, work: Path) -> None:
     """Write ``README.md``.
 
     Args:
         report: The quality report.
         recipe: What was built.
         data: The ``data`` folder.
+        work: Folder of the checkpoints, with the learning curves.
     """
     s = recipe.speech
     seconds = recipe.whisper.audio_ctx * 0.02
@@ -176,6 +206,12 @@ speech model into it.
 Word error rates count what is said: "$25" and "twenty-five dollars" are equal. `QUALITY.json` has
 the same figures, by kind of sentence too. The sentences that chose the Base checkpoint are not
 among those it is measured on.
+
+## Learning curves
+
+Means over the steps before each share of the training:
+
+{curve_table(work)}
 
 ## Limits
 

@@ -67,15 +67,10 @@ class CodecRecipe:
         buckets: Clip lengths in frames that a batch is padded to.
         lr: Peak learning rate.
         save_every: Steps between checkpoints.
-        adversary_from: Step from which an adversary takes part; for the first settle_steps of
-            them it learns alone. A multiple of save_every.
-        adversary_windows: Windows a step that it judges.
-        told_weight: Weight of being told from a recording.
-        differing_weight: Weight of differing in what the adversary's layers say.
     """
 
     seed: int = 11
-    steps: int = 18_000
+    steps: int = 6_200
     warm_steps: int = 500
     settle_steps: int = 300
     batch: int = 8
@@ -100,11 +95,6 @@ class CodecRecipe:
     shape_weight: float = 0.15
     read_weight: float = 0.3
     mel_weight: float = 1.0
-    adversary_from: int = 11_000
-    adversary_windows: int = 4
-    adversary_lr: float = 3e-4
-    told_weight: float = 0.3
-    differing_weight: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -123,9 +113,9 @@ class WhisperRecipe:
     """
 
     seed: int = 12
-    steps: int = 6_000
+    steps: int = 4_500
     lr: float = 1.5e-3
-    tune_steps: int = 8_000
+    tune_steps: int = 6_000
     tune_lr: float = 1e-3
     batch: int = 24
     save_every: int = 250
@@ -155,7 +145,7 @@ class TalkerRecipe:
     """
 
     seed: int = 13
-    steps: int = 20_000
+    steps: int = 11_000
     lr: float = 1e-3
     batch: int = 16
     save_every: int = 200

@@ -33,7 +33,7 @@ from voxadapt.core.compat import import_qwen_tts
 
 TEXTS = ["The old man saw a car.", "A girl waited.", "Ibu beli ikan.", "My hat was red today."]
 CODEC = CodecRecipe(
-    steps=4, warm_steps=2, batch=2, window=4, frames=16, buckets=(8,), adversary_from=3,
+    steps=4, warm_steps=2, batch=2, window=4, frames=16, buckets=(8,),
     settle_steps=0, save_every=1, fit_frames=8,
     encoder_filters=4, encoder_hidden=32, layers=1, codebook_size=8, codebook_dim=32, latent=32,
     decoder_dim=32,
@@ -152,9 +152,8 @@ def test_long_clips_have_several_windows(corpus):
     assert len(batch.wave) == 2
     assert batch.rows.tolist() == [0, 1, 0, 1]
     trainer = codec_module.CodecTrainer(recipe)
-    parts, guess, truth = trainer(batch, torch.Generator())
+    parts = trainer(batch, torch.Generator())
     assert torch.isfinite(parts["total"])
-    assert guess.shape == truth.shape == (4, 4 * HOP)
 
 
 def test_batches_depend_on_seed_and_step_alone(corpus):
