@@ -12,7 +12,7 @@ import soundfile as sf
 
 from corpus import speech_like
 from voxadapt.data.audio import AudioError, decode, encode, probe
-from voxadapt.data.containers import _mpeg_frame, mpeg_samples
+from voxadapt.data.containers import _mpeg_frame, content_problem, mpeg_samples
 
 HZ = 24000
 SOUND = speech_like(6.0, HZ, 1)
@@ -90,3 +90,181 @@ def test_frames_are_counted_in_every_version_of_mpeg() -> None:
         assert counted is not None
         assert abs(counted[0] / rate_hz - 3.0) < 4 * counted[1] / rate_hz
     assert mpeg_samples(b"\xff\xfb no frame at all") is None
+
+
+# --- written byte by byte ------------------------------------------------------------------------
+
+RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
+STEPS = [*range(64, 128, 16), *range(128, 256, 32)]
+KBIT_S = {  # ISO 11172-3 and 13818-3, as runs of equal steps
+    (True, 3): [*range(32, 64, 8), *STEPS, 256, 320],
+    (True, 2): [32, *range(48, 64, 8), *STEPS, *range(256, 385, 64)],
+    (False, 3): [*range(8, 64, 8), *range(64, 161, 16)],
+    (False, 2): [*range(8, 64, 8), *range(64, 161, 16)],
+}
+
+
+def head(version: int, layer: int, bits: int, rate: int, padded: int = 0) -> bytes:
+    """Return the four bytes that begin an MPEG frame; version 3 is MPEG 1."""
+    return bytes(
+        [0xFF, 0xE1 | version << 3 | (4 - layer) << 1, bits << 4 | rate << 2 | padded << 1, 0]
+    )
+
+
+@pytest.mark.parametrize("version", [3, 2, 0])
+@pytest.mark.parametrize("layer", [2, 3])
+def test_every_frame_has_the_length_that_the_standard_gives_it(version: int, layer: int) -> None:
+    samples = 576 if layer == 3 and version != 3 else 1152
+    for index, kbit_s in enumerate(KBIT_S[version == 3, layer], start=1):
+        for rate, rate_hz in enumerate(RATES_HZ[version]):
+            for padded in (0, 1):
+                length = samples * kbit_s * 1000 // 8 // rate_hz + padded
+                data = b"x" + head(version, layer, index, rate, padded)
+                assert _mpeg_frame(data, 1) == (length, samples)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [head(1, 3, 9, 0), head(3, 1, 9, 0), head(3, 4, 9, 0), head(3, 3, 0, 0), head(3, 3, 15, 0),
+     head(3, 3, 9, 3), b"\xfe\xfb\x90\0", b"\xff\xdb\x90\0", b"\xff\x1b\x90\0"],
+)  # fmt: skip
+def test_what_no_frame_begins_with_is_none(data: bytes) -> None:
+    """A reserved version, layer, rate and bit rate, and bytes that are no sync word."""
+    assert _mpeg_frame(data, 0) is None
+
+
+HEAD = head(3, 3, 9, 0)  # 128 kbit/s at 44.1 kHz: 417 bytes, 1152 samples
+FRAME = HEAD + bytes(413)
+
+
+@pytest.mark.parametrize(
+    ("data", "frames"),
+    [
+        (FRAME, 1),
+        (FRAME * 7, 7),
+        (FRAME * 7 + FRAME[:-1], 7),  # the last one is cut off
+        (FRAME * 7 + FRAME[:3], 7),
+        (FRAME * 2 + b"\xff", 2),
+        (b"ID3\4\0\0\0\0\1\2" + FRAME[:130] + FRAME * 3, 3),  # a tag of 130 bytes
+        (b"ID3\4\0\0\0\0\1\2" + bytes(129) + b"\xff" + FRAME * 3, 3),
+        (b"noise" + FRAME * 3, 3),
+        (b"noise" + HEAD + b"noise" + FRAME * 3, 3),  # looks like a frame, and none follows
+        (b"noise" + FRAME, 1),  # nothing follows the last one
+        (FRAME * 2 + b"\xff\xfbnoise" + FRAME * 2, 4),
+        (HEAD + b"Xing" + bytes(409) + FRAME * 3, 3),  # the table of the others
+        (HEAD + bytes(32) + b"Info" + bytes(377) + FRAME * 3, 3),
+        (HEAD + bytes(52) + b"VBRI" + bytes(357) + FRAME * 3, 3),
+        (HEAD + bytes(53) + b"VBRI" + bytes(356) + FRAME * 3, 4),  # too far inside for a table
+    ],
+)
+def test_frames_are_walked_over(data: bytes, frames: int) -> None:
+    assert mpeg_samples(data) == (1152 * frames, 1152)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"ID3\4\0\0\0\0\0", FRAME[:-1], b"\xff" * 9])
+def test_without_a_whole_frame_nothing_is_counted(data: bytes) -> None:
+    assert mpeg_samples(data) is None
+
+
+@pytest.mark.parametrize(
+    ("announced", "decoded", "problem"),
+    [
+        (14 * 1152, 14 * 1152, None),  # four frames more than there are: a decoder's delay
+        (14 * 1152 + 1, 0, "cut off: 0.3 of 0.4 s"),
+        (0, 14 * 1152 + 1, "cut off: 0.3 of 0.0 s"),
+        (10 * 1152, 6 * 1152, None),
+        (10 * 1152, 6 * 1152 - 1, "a header for 0.2 of the 0.3 s"),
+    ],
+)
+def test_a_length_may_differ_by_a_decoders_delay(
+    announced: int, decoded: int, problem: str | None
+) -> None:
+    found = content_problem(FRAME * 10, "MP3", announced, decoded, 44100)
+    assert (found is None) if problem is None else (found is not None and problem in found)
+    assert content_problem(FRAME * 10, "AIFF", announced, decoded, 44100) is None
+
+
+def riff(*chunks: tuple[bytes, bytes], after: bytes = b"") -> bytes:
+    """Return a RIFF file of chunks."""
+    body = b"".join(
+        name + len(data).to_bytes(4, "little") + data + b"\0" * (len(data) % 2)
+        for name, data in chunks
+    )
+    return b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WAVE" + body + after
+
+
+FORMAT, SAMPLES = (b"fmt ", bytes(16)), (b"data", bytes(956))  # 1000 bytes with the header
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (riff(FORMAT, SAMPLES), None),
+        (riff(FORMAT, (b"LIST", b"odd"), SAMPLES), None),
+        (riff(FORMAT, SAMPLES, after=b"\0" * 52), None),  # 52 of 1052 bytes: 4.9 %
+        (riff(FORMAT, SAMPLES, after=b"\0" * 53), "5 % of its bytes"),
+        (riff(FORMAT, SAMPLES, after=b"\0" * 1000), "50 % of its bytes"),
+        (riff(FORMAT, SAMPLES, after=b"ID3" + b"\0" * 1000), None),
+        (riff(FORMAT, SAMPLES, after=b"TAG" + b"\0" * 1000), None),
+        (riff(FORMAT, SAMPLES) * 2, "several files joined"),
+        (riff(FORMAT, (b"data", b""), after=b"\0" * 1000), None),  # written as it came
+    ],
+)  # fmt: skip
+def test_chunks_of_a_wav_are_walked_over(data: bytes, problem: str | None) -> None:
+    for container in ("WAV", "WAVEX"):
+        found = content_problem(data, container, 0, 0, 8000)
+        assert (found is None) if problem is None else (found is not None and problem in found)
+    assert content_problem(b"RIFX" + data[4:], "WAV", 0, 0, 8000) is None
+
+
+def test_a_stream_of_unknown_length_goes_to_the_end() -> None:
+    data = riff(FORMAT, SAMPLES, after=bytes(1000))
+    at = data.index(b"data") + 4
+    for size, is_fine in ((2**32 - 1, True), (0, True), (956, False), (1, False)):
+        changed = data[:at] + size.to_bytes(4, "little") + data[at + 4 :]
+        assert (content_problem(changed, "WAV", 0, 0, 8000) is None) == is_fine
+
+
+def page(flags: int, *segments: int) -> bytes:
+    """Return an Ogg page with segments of zeros."""
+    return (
+        b"OggS\0"
+        + bytes([flags])
+        + bytes(20)
+        + bytes([len(segments), *segments])
+        + bytes(sum(segments))
+    )
+
+
+FIRST, INNER, LAST = page(2, 19), page(0, 255, 40), page(4, 7)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (FIRST + INNER * 3 + LAST, None),
+        (FIRST + page(4), None),
+        (FIRST + INNER, "cut off"),
+        (FIRST + INNER + LAST[:-1], "cut off"),
+        (FIRST + INNER + LAST[:26], "cut off"),
+        (FIRST + INNER[:-1], "cut off"),
+        ((FIRST + INNER + LAST) * 2, "several streams"),
+        (FIRST + FIRST + INNER + LAST, None),  # two streams side by side begin together
+        (FIRST + INNER + b"junk" + LAST, "cut off"),
+        (FIRST + LAST + INNER, "cut off"),
+        (b"", "cut off"),
+    ],
+)
+def test_pages_of_an_ogg_file_are_walked_over(data: bytes, problem: str | None) -> None:
+    found = content_problem(data, "OGG", 0, 0, 8000)
+    assert (found is None) if problem is None else (found is not None and problem in found)
+
+
+@pytest.mark.parametrize("last", [b"\0", b"\x80"])
+def test_a_second_flac_in_the_file_is_seen(last: bytes) -> None:
+    one = b"fLaC" + last + b"\0\0\x22" + bytes(40)
+    assert content_problem(one, "FLAC", 0, 0, 8000) is None
+    for between in (b"", b"x", b"xyz"):
+        assert "joined" in str(content_problem(one + between + one, "FLAC", 0, 0, 8000))
+    assert "joined" in str(content_problem(b"fLaC" + one, "FLAC", 0, 0, 8000))
+    assert content_problem(one + b"fLaC" + bytes(40), "FLAC", 0, 0, 8000) is None
