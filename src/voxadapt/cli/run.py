@@ -1,9 +1,12 @@
-"""The speaker's stages, each without DVC."""
+"""The speaker's stages, one at a time; in a DVC project as `dvc repro` runs them."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +20,26 @@ if TYPE_CHECKING:
     from voxadapt.core.params import Params
 
 
+def run_by_dvc(name: str, params_file: Path) -> bool:
+    """Run a stage by DVC, so that `dvc repro` knows of it and does not run it again.
+
+    Returns:
+        False where it cannot be: outside a DVC project, with parameters of another file, and in
+        a process of several.
+
+    Raises:
+        typer.Exit: When the stage failed; it has said why.
+    """
+    in_project = Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
+    if not in_project or params_file != opt.PARAMS or launch.num_processes() > 1:
+        return False
+    # Stages depend on the clean copies of the notebooks.
+    command = [sys.executable, "-m", "dvc", "repro", "--single-item", "clean", name]
+    if subprocess.run(command, check=False).returncode:
+        raise typer.Exit(2)
+    return True
+
+
 def stage(module: str, text: str, record: str | None = None) -> Callable[..., None]:
     """Make the command of a stage of `voxadapt.pipeline` that needs nothing but parameters.
 
@@ -24,7 +47,10 @@ def stage(module: str, text: str, record: str | None = None) -> Callable[..., No
     """
 
     def command(params_file: opt.ParamsFile = opt.PARAMS) -> None:
-        found = import_module(f"voxadapt.pipeline.{module}").run(opt.load(params_file))
+        params = opt.load(params_file)
+        if run_by_dvc(module.replace(".", "_"), params_file):
+            return
+        found = import_module(f"voxadapt.pipeline.{module}").run(params)
         if record is not None:
             print_left_out(found.values, getattr(import_module("voxadapt.core.paths"), record))
         print(found.sentence)
@@ -37,8 +63,15 @@ def scoring_stage(module: str, text: str, candidates: str) -> Callable[..., None
     """Make the command of a stage that scores one candidate; `candidates` says which there are."""
 
     def command(candidate: str, params_file: opt.ParamsFile = opt.PARAMS) -> None:
+        params = opt.load(params_file)
+        name = module.replace(".", "_")
+        of_language = params.language.candidates if params.language else []
+        tracked = of_language if name == "language_score" else params.candidates
+        which = f"epoch-{candidate}" if candidate.isdecimal() else candidate
+        if which in tracked and run_by_dvc(f"{name}@{which}", params_file):
+            return
         run = import_module(f"voxadapt.pipeline.{module}").run
-        print(run(opt.load(params_file), candidate).sentence)
+        print(run(params, candidate).sentence)
 
     command.__annotations__["candidate"] = Annotated[str, typer.Argument(help=candidates)]
     command.__doc__ = text
@@ -67,7 +100,7 @@ def train(
 ) -> None:
     """Fine-tune the Base; one checkpoint an epoch.
 
-    Options replace the values of params.yaml for this run only.
+    Options replace the values of params.yaml for this run only, which DVC then does not record.
     """
     from voxadapt.pipeline import train as trained
 
@@ -79,6 +112,9 @@ def train(
         "compute_dtype": dtype,
     }
     params = _with_options(opt.load(params_file), model={"base": init_model}, train=options)
+    replaced = any(value is not None for value in (*options.values(), init_model, num_epochs))
+    if not replaced and run_by_dvc("train", params_file):
+        return
     result = trained.run(params, num_epochs=num_epochs)
     if launch.is_main():
         print(result.sentence)
