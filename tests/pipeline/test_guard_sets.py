@@ -31,7 +31,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def taken(*sets: object, salt: str = "s") -> list[Sentence]:
-    return guard_sentences(ScoreParams(sets=("corpus", *sets)), "en", CORPUS, salt)
+    return guard_sentences(ScoreParams(sets=("corpus", *sets)), "en", CORPUS, salt, Path("none"))
 
 
 def test_the_corpus_alone_has_no_guards() -> None:
@@ -49,7 +49,9 @@ def test_sets_are_named_distinct_and_within_the_budget() -> None:
 
 
 def test_a_set_that_does_not_fit_is_left_out_and_named(capsys: pytest.CaptureFixture[str]) -> None:
-    found = guard_sentences(ScoreParams(sets=("corpus", "short", "long")), "en", CORPUS[:3], "s")
+    found = guard_sentences(
+        ScoreParams(sets=("corpus", "short", "long")), "en", CORPUS[:3], "s", Path("none")
+    )
     assert {item.slice for item in found} == {"short"}
     assert "no 'long' sentence for 'en'" in capsys.readouterr().err
 
@@ -83,8 +85,18 @@ def test_a_file_of_own_sentences_that_cannot_be_used_is_named(
 def test_a_set_that_is_not_shipped_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert {item.slice for item in taken("names", "short")} == {"short"}
     assert "no 'names' sentence for 'en'" in capsys.readouterr().err
-    assert guard_sentences(ScoreParams(sets=("corpus", "short")), "xx", CORPUS, "s") == []
+    score = ScoreParams(sets=("corpus", "short"))
+    assert guard_sentences(score, "xx", CORPUS, "s", Path("none")) == []
     assert "no 'short' sentence for 'xx'" in capsys.readouterr().err
+
+
+def test_a_set_of_the_corpus_goes_before_the_shipped_one(tmp_path: Path) -> None:
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "sets" / "short.jsonl").write_text('{"text": "Mine."}\n', encoding="utf-8")
+    score = ScoreParams(sets=("corpus", "short", "long"))
+    found = guard_sentences(score, "en", CORPUS, "s", tmp_path)
+    assert [item.text for item in found if item.slice == "short"] == ["Mine."]
+    assert sum(item.slice == "long" for item in found) > 0
 
 
 @pytest.mark.parametrize(

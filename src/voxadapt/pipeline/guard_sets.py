@@ -24,18 +24,20 @@ LONGER = 0.5  # share of the corpus' characters that all sets may have together
 
 
 def guard_sentences(
-    score: ScoreParams, language: str, corpus: Sequence[Sentence], salt: str
+    score: ScoreParams, language: str, corpus: Sequence[Sentence], salt: str, folder: Path
 ) -> list[Sentence]:
     """Return the sentences of the sets that `score.sets` names, as many as may be spoken.
 
-    A shipped set that the language does not have, or of which nothing fits, is left out with a
-    line that says so.
+    A set that has a file in the corpus' folder is read from it, any other is the shipped one of
+    the language. A set that is in neither, or of which nothing fits, is left out with a line that
+    says so.
 
     Args:
         score: Names the sets.
         language: Whisper's code of the language.
         corpus: The corpus' own sentences; what is among them is left out.
         salt: Of the order in which sentences are taken.
+        folder: The corpus' folder; `sets/short.jsonl` in it is its own set of short sentences.
 
     Raises:
         UserError: When a user's own file cannot be read, or none of its sentences fits.
@@ -48,7 +50,7 @@ def guard_sentences(
     for number, item in enumerate(wanted):
         name: Guard = "own" if isinstance(item, OwnSentences) else item
         left, taken = total / (len(wanted) - number), 0
-        for text in _in_order(item, language, salt):
+        for text in _in_order(item, language, salt, folder):
             if text in known or len(text) > (left if taken else total):
                 continue
             known.add(text)
@@ -67,11 +69,13 @@ def guard_sentences(
     return found
 
 
-def _in_order(item: Guard | OwnSentences, language: str, salt: str) -> list[str]:
-    """Return a set's sentences: shipped ones by hash, a user's own in the order of the file."""
+def _in_order(item: Guard | OwnSentences, language: str, salt: str, folder: Path) -> list[str]:
+    """Return a set's sentences by hash; `own` ones in the order of the file."""
     if isinstance(item, OwnSentences):
         return _own(item.own)
-    return sorted(_shipped(item, language), key=lambda text: fingerprint([salt, text]))
+    beside = folder / "sets" / f"{item}.jsonl"
+    texts = _own(str(beside)) if beside.is_file() else _shipped(item, language)
+    return sorted(texts, key=lambda text: fingerprint([salt, text]))
 
 
 def _own(path: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import AsrParams
@@ -71,5 +72,6 @@ def selection_sentences(track: Track) -> list[Sentence]:
         UserError: As `track_sentences`, or when a set cannot be had.
     """
     corpus = track_sentences(track, "selection")
-    guards = guard_sentences(track.score, track.asr.language, corpus, track.split.salt)
+    folder = Path(track.data.manifest).parent
+    guards = guard_sentences(track.score, track.asr.language, corpus, track.split.salt, folder)
     return sorted([*corpus, *guards], key=lambda item: item.text_id)
