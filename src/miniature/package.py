@@ -12,7 +12,6 @@ import soundfile as sf
 
 from miniature.recipe import SAMPLE_RATE, Recipe
 from miniature.speech import TEST_SETS, Corpus, plan
-from miniature.whisper import LANGUAGES
 
 CLIP_RATE = 16_000
 _COMPRESSION = 0.5  # of Ogg Vorbis, 0 to 1: a third of the size of FLAC
@@ -95,14 +94,11 @@ def write_corpora(corpus: Corpus, recipe: Recipe, out: Path) -> None:
         voices.append({"audio": name, "text": corpus.utterances[i].text, "speaker": voice})
     _jsonl(voices, out / "voices" / "voices.jsonl")
 
-    for name in TEST_SETS:
-        for language in LANGUAGES:
-            chosen = [
-                {"text": u.text}
-                for u in planned
-                if u.split == f"set_{name}" and u.language == language
-            ]
-            _jsonl(chosen, out / "sets" / language / f"{name}.jsonl")
+    for language, folder in (("english", speaker), ("malay", malay)):
+        for name in TEST_SETS:
+            split = f"set_{name}"
+            chosen = [u.text for u in planned if u.split == split and u.language == language]
+            _jsonl([{"text": text} for text in chosen], folder / "sets" / f"{name}.jsonl")
 
 
 def replace_folder(source: Path, target: Path) -> None:

@@ -151,7 +151,7 @@ def write_readme(report: dict[str, Any], recipe: Recipe, data: Path, work: Path)
             f"{len(FLOOR_VOICES)} other voices, {s.floor_clips} clips each (similarity floor)",
         ),
         (
-            "`sets`",
+            "`speaker/sets`, `language/malay/sets`",
             f"test sets in English and Malay, {s.test_set} sentences each: {', '.join(TEST_SETS)}",
         ),
     )

@@ -110,12 +110,14 @@ class WhisperRecipe:
         audio_ctx: Encoder positions, 20 ms each (14 s).
         full_share: Share of batches padded to the whole context.
         copied_share: Share of batches of codec copies where copies are given.
+        joined_share: Share of batches of up to four clips one after the other: few sentences are
+            long, and a recogniser that met few loses its place in them.
     """
 
     seed: int = 12
     steps: int = 4_500
     lr: float = 1.5e-3
-    tune_steps: int = 6_000
+    tune_steps: int = 9_000
     tune_lr: float = 1e-3
     batch: int = 24
     save_every: int = 250
@@ -128,6 +130,7 @@ class WhisperRecipe:
     text_layers: int = 2
     full_share: float = 0.15
     copied_share: float = 0.5
+    joined_share: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from miniature.speech import Corpus, alike, stable_seed
 
 LANGUAGES = {"english": "en", "malay": "ms"}
 RATE = 16_000
+JOINED_FRAMES = 140  # the most that clips said one after the other have
 
 
 def resample(wave: np.ndarray, rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -152,6 +153,26 @@ def _augment(wave: np.ndarray, rng: np.random.Generator, room: int) -> np.ndarra
     return out.astype(np.float32)
 
 
+def _joined(
+    rng: np.random.Generator, corpus: Corpus, pool: Sequence[int], size: int
+) -> list[list[int]]:
+    """Draw clips to be said one after the other, as the sentences of a long text are."""
+    groups = []
+    for first in rng.choice(pool, size=size).tolist():
+        group, frames = [first], corpus.frames(first)
+        for other in rng.choice(pool, size=int(rng.integers(4, 10))).tolist():
+            same = corpus.utterances[other].language == corpus.utterances[first].language
+            frames += corpus.frames(other) + 4
+            if frames > JOINED_FRAMES or len(group) == 4:
+                break
+            if same:
+                group.append(other)
+            else:
+                frames -= corpus.frames(other) + 4
+        groups.append(group)
+    return groups
+
+
 def train_whisper(
     corpus: Corpus,
     indices: list[int],
@@ -197,11 +218,20 @@ def train_whisper(
         full = rng.random() < recipe.full_share
         size = max(1, recipe.batch // 4) if full else recipe.batch
         pool = copied if copied and rng.random() < recipe.copied_share else indices
-        chosen = alike(rng, pool, corpus.frames, size)
-        waves = []
-        for i in chosen:
-            wave = resample(copies[i] if pool is copied else corpus.clip(i))
+        sound = copies.__getitem__ if pool is copied else corpus.clip
+        if rng.random() < recipe.joined_share:
+            groups = _joined(rng, corpus, pool, max(1, size // 2))
+        else:
+            groups = [[i] for i in alike(rng, pool, corpus.frames, size)]
+        waves, items = [], []
+        for group in groups:
+            gaps = [np.zeros(int(rng.integers(0, SAMPLE_RATE // 4)), np.float32) for _ in group[1:]]
+            parts = [sound(group[0])]
+            for gap, i in zip(gaps, group[1:], strict=True):
+                parts += [gap, sound(i)]
+            wave = resample(np.concatenate(parts))
             waves.append(_augment(wave, rng, recipe.audio_ctx * 320 - len(wave)))
+            items.append((" ".join(texts[i][0] for i in group), texts[group[0]][1]))
         longest = max(map(len, waves))
         context = -(-longest // 320) + int(rng.integers(0, 20))
         if full:
@@ -211,7 +241,7 @@ def train_whisper(
             for _ in range(int(rng.integers(0, 3))):
                 low, width = int(rng.integers(0, 80)), int(rng.integers(1, 10))
                 mel[row, low : low + width] = mel[row].mean()
-        loss = trainer(mel, [texts[i] for i in chosen])
+        loss = trainer(mel, items)
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, recipe.steps, recipe.lr)
         optimizer.zero_grad(set_to_none=True)
