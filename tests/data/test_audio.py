@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from corpus import speech_like, write_clip
 from voxadapt.data.audio import (
     AudioError,
+    clipped_share,
     content_sha256,
     decode,
+    encode,
+    estimate_snr_db,
     frame_levels_db,
     measure,
+    narrow_band_db,
     probe,
     read_mono,
     resample,
@@ -201,3 +205,166 @@ def test_resampling(tmp_path: Path) -> None:
     tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000).astype(np.float32)
     spectrum = np.abs(np.fft.rfft(resample(tone, 16000, 24000)))
     assert np.argmax(spectrum) == 440
+
+
+# --- numbers by hand -----------------------------------------------------------------------------
+
+
+def levels(*runs: tuple[int, float]) -> np.ndarray:
+    """Return levels of frames: so many of so many decibels each."""
+    return np.repeat([level for _, level in runs], [count for count, _ in runs])
+
+
+@pytest.mark.parametrize(
+    ("runs", "spoken"),
+    [
+        ([(50, -60.0), (50, -20.0)], 50),
+        ([(80, -60.0), (20, -53.9)], 100),  # no pause: ten below the loud frames
+        ([(80, -60.0), (10, -54.1), (10, -20.0)], 10),  # six above the floor
+        ([(80, -60.0), (10, -53.9), (10, -20.0)], 20),
+        ([(80, -90.0), (10, -55.1), (10, -20.0)], 10),  # 35 below the loud
+        ([(80, -90.0), (10, -54.9), (10, -20.0)], 20),
+        ([(50, -29.9), (50, -20.0)], 100),
+        ([(50, -30.1), (50, -20.0)], 50),
+        ([(80, -99.0), (20, -65.0)], 0),
+        ([(80, -99.0), (20, -64.9)], 20),
+        ([(50, -60.0), (4, -20.0), (40, -60.0), (5, -20.0), (9, -60.0), (7, -20.0)], 12),
+        ([(3, -20.0)], 3),  # a clip of three frames is no click
+    ],
+)
+def test_speech_is_loud_enough_for_long_enough(runs: list[tuple[int, float]], spoken: int) -> None:
+    frames = levels(*runs)
+    active = speech_frames(frames.copy())
+    assert int(active.sum()) == spoken
+    assert not spoken or frames[active].min() > frames[~active].max(initial=-200.0) or spoken == 12
+
+
+def test_levels_are_of_frames_of_25_ms_every_10_ms() -> None:
+    samples = np.zeros(16000, np.float32)
+    samples[8000:] = np.tile([0.1, -0.1], 4000)
+    found = frame_levels_db(samples, RATE_HZ)
+    assert len(found) == 1 + (16000 - 400) // 160
+    assert found[0] == -100.0 and found[-1] == pytest.approx(-20.0, abs=1e-6)
+    half = (8000 - 200) // 160  # starts 40 samples before the middle of such a frame
+    share = (half * 160 + 400 - 8000) / 400
+    assert found[half] == pytest.approx(-20.0 + 10 * np.log10(share))
+    assert frame_levels_db(np.full(100, 0.5, np.float32), RATE_HZ).tolist() == [-100.0]
+    short = frame_levels_db(np.tile([0.1, -0.1], 50), RATE_HZ)
+    assert short == pytest.approx([-20.0 + 10 * np.log10(100 / 400)])
+    with_offset = frame_levels_db(samples + np.float32(0.25), RATE_HZ)
+    assert with_offset[-1] == pytest.approx(-20.0, abs=1e-4)
+
+
+def test_the_ratio_of_signal_and_noise_is_of_their_powers() -> None:
+    frames = levels((5, -60.0), (45, -50.0), (50, -20.0))
+    noise = np.mean(10.0 ** (np.sort(frames)[:10] / 10))
+    wanted = 10 * np.log10((0.01 - noise) / noise)
+    assert estimate_snr_db(frames) == pytest.approx(wanted)
+    assert estimate_snr_db(levels((50, -99.5), (50, -20.0))) == 100.0
+    assert estimate_snr_db(levels((50, -98.5), (50, -20.0))) == pytest.approx(78.5, abs=0.01)
+    assert estimate_snr_db(levels((50, -70.0))) == -20.0
+    assert estimate_snr_db(levels((9, -20.0))) == -20.0, "all is as loud as its quietest frame"
+
+
+def test_silence_is_measured_to_the_hop() -> None:
+    loud = np.tile([0.3, -0.3], 800)
+    samples = np.concatenate([np.zeros(1600), loud, np.zeros(4800), loud, np.zeros(3200)])
+    found = measure(samples.astype(np.float32), RATE_HZ)
+    assert found.lead_silence_s == pytest.approx(0.08)  # the first frame that reaches the sound
+    assert found.trail_silence_s == pytest.approx(0.8 - 0.59 - 0.025, abs=0.011)
+    assert found.max_internal_silence_s == pytest.approx(0.28, abs=0.011)
+    assert found.speech_s == pytest.approx(0.24, abs=0.021)
+    assert found.peak == pytest.approx(0.3) and found.dc_offset == pytest.approx(0.0, abs=1e-9)
+    assert found.end_db == pytest.approx(-100.0 + 10.46, abs=0.01)
+    cut = measure(samples[:-3200].astype(np.float32), RATE_HZ)
+    assert cut.end_db == pytest.approx(0.0, abs=0.01)
+    assert cut.trail_silence_s == pytest.approx(0.005), "less than a hop"
+
+
+@pytest.mark.parametrize(
+    ("run", "peak", "clipped"),
+    [
+        (2, 0.5, 0),
+        (3, 0.5, 3),
+        (9, 0.5, 9),
+        (3, 0.049, 0),
+        (3, 0.051, 3),
+        (2, 1.0, 2),
+        (1, 0.9999, 1),
+    ],
+)
+def test_a_flat_top_has_three_samples(run: int, peak: float, clipped: int) -> None:
+    samples = np.tile(np.array([0.01, -0.01], np.float32), 50)
+    samples[20 : 20 + run] = peak
+    assert clipped_share(samples) == pytest.approx(clipped / 100)
+    assert clipped_share(-samples) == pytest.approx(clipped / 100)
+
+
+def test_a_flat_top_is_flat_to_two_steps() -> None:
+    for below, share in ((1.9, 0.03), (2.1, 0.0)):
+        samples = np.zeros(100, np.float32)
+        samples[20:23] = 0.5, 0.5 - below / 32768, 0.5
+        assert clipped_share(samples) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("rate_hz", "size"), [(16000, 512), (24000, 512), (48000, 1024)])
+def test_the_upper_band_is_held_against_the_telephones(rate_hz: int, size: int) -> None:
+    """Tones in the middle of bins, at the edges of both bands and beyond."""
+
+    def tone(hz: float, level: float) -> np.ndarray:
+        at = round(hz * size / rate_hz) * rate_hz / size
+        return level * np.sin(2 * np.pi * at * np.arange(40 * size) / rate_hz)
+
+    bins = np.arange(size // 2 + 1) * rate_hz / size
+    low, high = ((bins >= a) & (bins <= b) for a, b in ((300, 3400), (4500, 7500)))
+    spread = 10 * np.log10(low.sum() / high.sum())
+    found = narrow_band_db(tone(1000, 0.5) + tone(6000, 0.05), rate_hz)
+    assert found == pytest.approx(-20.0 + spread, abs=0.1)
+    for inside in (400, 3200):
+        assert narrow_band_db(tone(inside, 0.5) + tone(6000, 0.05), rate_hz) == pytest.approx(
+            found, abs=0.1
+        )
+    for inside in (4700, 7300):
+        assert narrow_band_db(tone(1000, 0.5) + tone(inside, 0.05), rate_hz) == pytest.approx(
+            found, abs=0.1
+        )
+    for outside in (60, 3900, 7900):
+        other = narrow_band_db(tone(1000, 0.5) + tone(6000, 0.05) + tone(outside, 0.5), rate_hz)
+        assert other == pytest.approx(found, abs=0.5)
+
+
+def test_without_such_a_band_nothing_is_said() -> None:
+    noise = np.random.default_rng(0).standard_normal(4000).astype(np.float32)
+    assert narrow_band_db(noise, 14999) is None and narrow_band_db(noise, 15000) is not None
+    assert narrow_band_db(noise[:511], 16000) is None
+    assert narrow_band_db(noise[:512], 16000) is not None
+    assert narrow_band_db(noise[:1023], 24001) is None
+    assert narrow_band_db(np.zeros(4000), 16000) == 0.0
+
+
+def test_what_is_no_number_is_silence_and_what_is_too_loud_full_scale() -> None:
+    samples = np.array([np.nan, np.inf, -np.inf, 0.25], np.float32)
+    same = np.array([0.0, 1.0, -1.0, 0.25], np.float32)
+    assert content_sha256(samples, 8000) == content_sha256(same, 8000)
+    assert content_sha256(np.array([2.0, -3.0]), 8000) == content_sha256(
+        np.array([1.0, -1.0]), 8000
+    )
+    nearest = content_sha256(np.array([1 / 32767]), 8000)
+    assert nearest == content_sha256(np.array([1.4 / 32767]), 8000)
+    assert nearest != content_sha256(np.array([1.6 / 32767]), 8000)
+
+
+@pytest.mark.parametrize(("extra", "truncated"), [(-3, False), (0, False), (1, False), (2, True)])
+@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+def test_a_header_may_announce_a_pad_byte(
+    tmp_path: Path, kind: str, extra: int, truncated: bool
+) -> None:
+    data = bytearray(encode(speech_like(0.2), RATE_HZ, kind))
+    order = "big" if kind == "AIFF" else "little"
+    data[4:8] = (len(data) - 8 + extra).to_bytes(4, order)
+    path = tmp_path / f"a.{kind.lower()}"
+    path.write_bytes(data)
+    assert probe(path).is_truncated == truncated
+    data[4:8] = bytes(4)
+    path.write_bytes(data)
+    assert not probe(path).is_truncated

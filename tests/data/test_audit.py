@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,20 @@ import soundfile as sf
 from corpus import make_corpus, sentence, speech_like, write_clip, write_rows
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import AuditParams, SplitParams
-from voxadapt.data.audio import resample
+from voxadapt.data import audit as audit_module
+from voxadapt.data.audio import AudioInfo, Measurements, resample
 from voxadapt.data.audit import (
     AuditResult,
     Transcribe,
+    audit_clips,
     audit_corpus,
     disagreement,
     write_audit,
 )
 from voxadapt.data.findings import Finding
-from voxadapt.data.manifest import read_manifest, read_raw_manifest
+from voxadapt.data.manifest import RawRow, read_manifest, read_raw_manifest
+from voxadapt.data.splits import assign_split
+from voxadapt.data.text import fold_text
 
 LIMITS = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.2, 30.0), on_error="stop")
 # With this salt and these shares the twelve sentences fall into all three splits.
@@ -444,3 +449,263 @@ def _of_rule(result: AuditResult, rule: str) -> list[tuple[int, Finding]]:
     return [
         (clip.row.line, found) for clip, found in result.warnings if clip and found.rule == rule
     ]
+
+
+# --- each limit: a clip is what it is said to be -------------------------------------------------
+
+FINE = Measurements(
+    peak=0.5, clipped_share=0.0, snr_db=40.0, lead_silence_s=0.1, trail_silence_s=0.1,
+    max_internal_silence_s=0.1, speech_s=2.0, dc_offset=0.0, num_bad_samples=0, end_db=-40.0,
+)  # fmt: skip
+INFO = AudioInfo(24000, 1, 72000, "WAV", False)
+RULE = AuditParams()
+TEXT = "a plain text of words"  # 17 letters
+
+
+class Said:
+    """Audits rows whose sound is what the test says instead of a file's."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.info, self.measured, self.band_db = {}, {}, {}
+        patch.setattr(audit_module, "probe", lambda path: self.info.get(path.stem, INFO))
+        patch.setattr(audit_module, "decode", self._decode)
+        patch.setattr(
+            audit_module, "measure", lambda samples, hz: self._of(self.measured, samples, FINE)
+        )
+        patch.setattr(
+            audit_module, "narrow_band_db", lambda mono, hz: self._of(self.band_db, mono, -30.0)
+        )
+        patch.setattr(audit_module, "sha256_file", lambda path: "0" * 64)
+        self.names: list[str] = []
+        self.decoded = 0
+
+    def _decode(self, path: Path) -> tuple[np.ndarray, int]:
+        self.decoded += 1
+        self.names.append(path.stem)
+        samples = np.full((self.info.get(path.stem, INFO).num_samples, 1), 0.0, np.float32)
+        samples[0] = len(self.names) / 1000  # no two clips sound the same
+        return samples, 24000
+
+    def _of(self, said: dict[str, Any], samples: np.ndarray, usual: Any) -> Any:
+        number = round(float(np.ravel(samples)[0]) * 1000)
+        return said.get(self.names[number - 1], usual)
+
+    def rules(self, *rows: RawRow, limits: AuditParams = RULE) -> list[list[tuple[str, str]]]:
+        """Return each row's findings, with their severity."""
+        clips = audit_clips(rows or (make_raw("clip"),), limits, SplitParams())
+        return [[(found.rule, found.severity) for found in clip.findings] for clip in clips]
+
+
+def make_raw(
+    name: str, line: int = 1, text: str = TEXT, suffix: str = "wav", **fields: Any
+) -> RawRow:
+    path = Path(f"{name}.{suffix}")
+    return RawRow(f"rows.jsonl:{line}", line, name, path.name, text, "ref.wav", None, path,
+                  Path("ref.wav"), **fields)  # fmt: skip
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> Said:
+    return Said(monkeypatch)
+
+
+def test_what_is_fine_is_fine(said: Said) -> None:
+    assert said.rules() == [[]]
+
+
+@pytest.mark.parametrize(
+    ("field", "limit", "side", "rule", "severity"),
+    [
+        ("clipped_share", RULE.max_clipped_share, 1, "clipping", "warning"),
+        ("snr_db", RULE.min_snr_db, -1, "noise", "warning"),
+        ("lead_silence_s", RULE.max_edge_silence_s, 1, "lead_silence", "warning"),
+        ("trail_silence_s", RULE.max_edge_silence_s, 1, "trail_silence", "warning"),
+        ("end_db", -12.0, 1, "cut_off", "warning"),
+        ("dc_offset", 0.02, 1, "dc_offset", "warning"),
+        ("dc_offset", -0.02, -1, "dc_offset", "warning"),
+        ("num_bad_samples", 0, 1, "bad_samples", "error"),
+    ],
+)
+def test_a_sound_at_its_limit_is_fine_and_one_beyond_is_told(
+    said: Said, field: str, limit: float, side: int, rule: str, severity: str
+) -> None:
+    for value, expected in ((limit, []), (limit + side * 1e-4, [(rule, severity)])):
+        said.measured["clip"] = replace(FINE, **{field: value})
+        assert said.rules() == [expected]
+
+
+def test_a_clip_with_too_little_speech_is_silent_and_no_more_is_said(said: Said) -> None:
+    said.measured["clip"] = replace(FINE, speech_s=0.3, snr_db=-5.0)
+    assert said.rules(make_raw("clip", text="a b")) == [[("noise", "warning")]]
+    said.measured["clip"] = replace(FINE, speech_s=0.299, snr_db=-5.0)
+    said.band_db["clip"] = -90.0
+    assert said.rules() == [[("silent", "error")]]
+    said.measured["clip"] = replace(FINE, speech_s=0.0)
+    assert said.rules() == [[("silent", "error")]], "nothing is divided by no speech"
+
+
+@pytest.mark.parametrize(("speech_s", "told"), [(0.5, False), (0.499, True)])
+def test_nobody_says_more_than_sixty_letters_a_second(
+    said: Said, speech_s: float, told: bool
+) -> None:
+    said.measured["clip"] = replace(FINE, speech_s=speech_s)
+    found = said.rules(make_raw("clip", text="abcde " * 6))
+    assert found == [[("impossible_rate", "error")] if told else []]
+
+
+@pytest.mark.parametrize(("band_db", "told"), [(-60.0, False), (-60.1, True), (None, False)])
+def test_speech_without_a_high_band_is_told(said: Said, band_db: float | None, told: bool) -> None:
+    said.band_db["clip"] = band_db
+    assert said.rules() == [[("narrow_band", "warning")] if told else []]
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"num_samples": 24001}, []),
+        ({"num_samples": 24000}, [("too_short", "error")]),
+        ({"num_samples": 20 * 24000}, []),
+        ({"num_samples": 20 * 24000 + 1}, [("too_long", "warning")]),
+        ({"num_samples": 40 * 24000}, [("too_long", "warning")]),
+        ({"num_samples": 40 * 24000 + 1}, [("too_long", "error")]),
+        ({"sample_rate_hz": 16000}, []),
+        ({"sample_rate_hz": 15999}, [("sample_rate", "error")]),
+        ({"num_channels": 2}, [("channels", "warning")]),
+        ({"num_channels": 3}, [("channels", "error")]),
+        ({"is_truncated": True}, [("unreadable", "error")]),
+        ({"container": "WAVEX"}, []),
+        ({"container": "FLAC"}, [("extension", "warning")]),
+    ],
+)
+def test_a_header_at_its_limit_is_fine(
+    said: Said, fields: dict[str, Any], found: list[tuple[str, str]]
+) -> None:
+    said.info["clip"] = replace(INFO, **fields)
+    assert said.rules() == [found]
+    assert said.decoded == (fields.get("num_samples") != 40 * 24000 + 1), "hours are not decoded"
+
+
+def test_what_fills_the_memory_is_not_decoded(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_module, "MAX_SAMPLES", 144_000)
+    said.info["clip"] = replace(INFO, num_channels=2)
+    assert said.rules() == [[("channels", "warning")]] and said.decoded == 1
+    said.info["clip"] = replace(INFO, num_channels=2, num_samples=72_001)
+    assert said.rules() == [[("channels", "warning"), ("too_large", "error")]]
+    assert said.decoded == 1
+
+
+def test_a_file_of_another_suffix_is_of_any_container(said: Said) -> None:
+    said.info["clip"] = replace(INFO, container="CAF")
+    assert said.rules(make_raw("clip", suffix="caf")) == [[]]
+    assert said.rules(make_raw("clip", suffix="MP3"))[0][0][0] == "extension"
+
+
+@pytest.mark.parametrize(
+    ("count", "away", "told"), [(8, 5.0, True), (8, 3.5, False), (7, 5.0, False)]
+)
+def test_a_rate_is_far_from_the_median_by_scaled_deviations(
+    said: Said, count: int, away: float, told: bool
+) -> None:
+    """Rates whose logarithms lie evenly; the last one is so many scaled MADs away."""
+    logs = np.linspace(-0.2, 0.2, count - 1)
+    every = np.append(logs, 0.2)  # where the outlier counts as a large one
+    spread = 1.4826 * np.median(np.abs(every - np.median(every)))
+    for side in (1, -1):
+        last = side * np.median(every) + side * away * spread
+        for number, log in enumerate([*(side * logs), last]):
+            said.measured[f"c{number}"] = replace(FINE, speech_s=2.0 / np.exp(log))
+        rows = [make_raw(f"c{n}", n + 1, f"{TEXT} {'abcdefghi'[n]}") for n in range(count)]
+        found = said.rules(*rows)
+        assert found == [[]] * (count - 1) + [[("speech_rate", "warning")] if told else []]
+
+
+def test_equal_rates_are_no_outliers_of_each_other(said: Said) -> None:
+    rows = [make_raw(f"c{n}", n + 1, f"{TEXT} {'abcdefghi'[n]}") for n in range(8)]
+    said.measured["c0"] = replace(FINE, speech_s=2.0 * np.exp(3.9 * 0.02))
+    assert said.rules(*rows) == [[]] * 8
+    said.measured["c0"] = replace(FINE, speech_s=2.0 * np.exp(4.1 * 0.02))
+    assert said.rules(*rows) == [[("speech_rate", "warning")], *[[]] * 7]
+
+
+def test_the_same_text_again_is_told_of_one_speaker(said: Said) -> None:
+    rows = [make_raw("a", 1), make_raw("b", 2, TEXT.upper() + "!"), make_raw("c", 3, speaker="Bo")]
+    assert said.rules(*rows) == [[], [("duplicate_text", "warning")], []]
+
+
+WORDS = "one two three four five six seven eight nine ten eleven twelve more few no all"
+HELD_OUT_TEXTS = [f"a plain text of {word} words" for word in WORDS.split()]
+
+
+@pytest.mark.parametrize(("speaker", "told"), [("Bo", True), (None, False)])
+def test_a_named_speaker_has_three_clips_to_be_measured_by(
+    said: Said, speaker: str | None, told: bool
+) -> None:
+    """Another speaker has all that the corpus needs."""
+    texts = {split: [t for t in HELD_OUT_TEXTS if assign_split(fold_text(t), SPLIT) == split]
+             for split in ("train", "selection", "confirmation")}  # fmt: skip
+    assert all(len(found) > 1 for found in texts.values())
+    others = [make_raw(f"o{n}", n + 1, t, speaker="Aria") for n, t in enumerate(HELD_OUT_TEXTS)]
+    held = [*texts["selection"], *texts["confirmation"]]
+    for count in (2, 3):
+        own = [make_raw(f"b{n}", 50 + n, t, speaker=speaker)
+               for n, t in enumerate([*texts["train"], *held[:count]])]  # fmt: skip
+        limits = AuditParams(min_total_minutes=0.1, on_error="stop")
+        if told and count < 3:
+            with pytest.raises(UserError, match="speaker Bo"):
+                audit_corpus([*others, *own], limits, SPLIT, "rows.jsonl")
+        else:
+            result = audit_corpus([*others, *own], limits, SPLIT, "rows.jsonl")
+            assert "held_out" not in [found.rule for found in result.corpus]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "told"),
+    [(4.99, "error"), (5.0, "few"), (9.99, "few"), (10.0, None), (30.0, None), (30.05, "many")],
+)
+def test_the_total_length_at_its_limits(said: Said, minutes: float, told: str | None) -> None:
+    count = len(HELD_OUT_TEXTS)
+    long = AuditParams(clip_duration_s=(1.0, 500.0))
+    each = replace(INFO, sample_rate_hz=16000, num_samples=round(minutes * 60 * 16000 / count))
+    said.info |= {f"o{n}": each for n in range(count)} | {"ref": replace(INFO, num_samples=96000)}
+    rows = [make_raw(f"o{n}", n + 1, text) for n, text in enumerate(HELD_OUT_TEXTS)]
+    if told == "error":
+        with pytest.raises(UserError, match="min"):
+            audit_corpus(rows, long, SPLIT, "rows.jsonl")
+        return
+    rules = [found for found in audit_corpus(rows, long, SPLIT, "rows.jsonl").corpus
+             if found.rule == "total_minutes"]  # fmt: skip
+    assert [found.limit for found in rules] == {"few": [10.0], "many": [30.0], None: []}[told]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit"), [(3.0, None), (10.0, None), (2.99, 3.0), (10.01, 10.0)]
+)
+def test_the_references_length_at_its_limits(
+    said: Said, seconds: float, limit: float | None
+) -> None:
+    said.info["ref"] = replace(INFO, num_samples=round(seconds * 24000))
+    rows = [make_raw(f"o{n}", n + 1, text) for n, text in enumerate(HELD_OUT_TEXTS)]
+    limits = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.1, 9.0))
+    if limit is not None:
+        with pytest.raises(UserError) as caught:
+            audit_corpus(rows, limits, SPLIT, "rows.jsonl")
+        assert f"{limit:g}" in str(caught.value)
+    else:
+        assert "ref_duration" not in [f.rule for f in audit_corpus(rows, limits, SPLIT, "r").corpus]
+
+
+@pytest.mark.parametrize(("num_bad", "kept"), [(8, True), (9, False)])
+def test_up_to_half_of_the_rows_are_left_out(said: Said, num_bad: int, kept: bool) -> None:
+    texts = sorted(HELD_OUT_TEXTS, key=lambda text: assign_split(fold_text(text), SPLIT))
+    order = [*texts[::2], *texts[1::2]]  # each half has texts of every split
+    rows = [make_raw(f"o{n}", n + 1, text) for n, text in enumerate(order)]
+    for n in range(num_bad):
+        said.measured[f"o{n}"] = replace(FINE, num_bad_samples=1)
+    limits = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.1, 9.0))
+    if kept:
+        result = audit_corpus(rows, limits, SPLIT, "rows.jsonl")
+        assert len(result.clips) == 8 and len(result.dropped) == 8
+        assert "8 of 16 rows left out" in result.sentence
+    else:
+        with pytest.raises(UserError, match="9 rows have errors"):
+            audit_corpus(rows, limits, SPLIT, "rows.jsonl")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,10 +16,12 @@ from voxadapt.model.forward import embed
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.training.batches import (
+    balanced_epoch,
     build_examples,
     draw_frame_keep_mask,
     epoch_windows,
     make_batch,
+    share_of,
 )
 
 
@@ -180,3 +183,80 @@ def test_hidden_frames_lose_their_codes_and_nothing_else(tts, ids):
     assert torch.equal(holed[~hidden], whole[~hidden])
     assert not torch.equal(holed[hidden], whole[hidden])
     assert torch.equal(holed, plain)
+
+
+# --- several speakers, several processes, hidden frames ------------------------------------------
+
+
+@given(st.integers(0, 9), st.sampled_from([0.0, 0.5, 1.0]), st.data())
+@settings(max_examples=40)
+def test_an_epoch_is_shared_by_speakers_as_the_balance_says(seed, balance, data):
+    counts = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=4))
+    listed = [f"s{n}" for n, count in enumerate(counts) for _ in range(count)]
+    speakers = data.draw(st.permutations(listed))
+    of_speakers = st.lists(st.integers(20, 40), min_size=len(listed), max_size=len(listed))
+    frames = data.draw(of_speakers)
+    totals = {
+        name: sum(f for s, f in zip(speakers, frames, strict=True) if s == name)
+        for name in speakers
+    }
+    scale = sum(totals.values()) / sum(total ** (1 - balance) for total in totals.values())
+    epochs = [balanced_epoch(speakers, frames, balance, seed, epoch) for epoch in (1, 2, 3)]
+    for name, count in ((f"s{n}", count) for n, count in enumerate(counts)):
+        wanted = max(1, round(count * scale * totals[name] ** (1 - balance) / totals[name]))
+        drawn = [[i for i in epoch if speakers[i] == name] for epoch in epochs]
+        assert [len(clips) for clips in drawn] == [wanted] * 3
+        times = Counter(i for clips in drawn for i in clips)
+        most = [times[i] for i, speaker in enumerate(speakers) if speaker == name]
+        assert max(most) - min(most) <= 1, "rounds go on from epoch to epoch"
+        for start in range(0, 3 * wanted - count + 1, count):  # each round holds every clip once
+            together = [i for clips in drawn for i in clips][start : start + count]
+            assert len(set(together)) == count
+    if balance == 0.0:
+        assert sorted(epochs[0]) == list(range(len(speakers)))
+
+
+def test_an_epoch_is_drawn_anew_each_time_and_by_the_seed_alone():
+    speakers, frames = ["b"] * 20 + ["a"] * 20, [30] * 40
+    first, second = (balanced_epoch(speakers, frames, 1.0, 3, epoch) for epoch in (1, 2))
+    assert first != second and sorted(first) == sorted(second) == list(range(40))
+    assert balanced_epoch(speakers, frames, 1.0, 3, 1) == first
+    assert balanced_epoch(speakers, frames, 1.0, 4, 1) != first
+    places = [[i % 20 for i in first if (i >= 20) == is_a] for is_a in (True, False)]
+    assert places[0] != places[1], "each speaker has an order of its own"
+
+
+@given(st.integers(1, 20), st.integers(1, 6))
+def test_a_batch_is_dealt_out_and_every_process_takes_part(size, num_processes):
+    shares = [share_of(size, rank, num_processes) for rank in range(num_processes)]
+    dealt = [share.rows for share in shares if share.factor]
+    assert sorted(row for rows in dealt for row in rows) == list(range(size))
+    assert all(share.factor in (0, num_processes) and share.rows for share in shares)
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+    assert all(share.rows == [0] for share in shares if not share.factor)
+
+
+def test_up_to_the_largest_share_of_frames_is_hidden():
+    torch.manual_seed(1)
+    kept = draw_frame_keep_mask(4000, 50, 0.6)
+    hidden = 1.0 - kept.float().mean(dim=1)
+    assert kept.shape == (4000, 50) and kept.dtype == torch.bool
+    assert float(hidden.mean()) == pytest.approx(0.3, abs=0.01)
+    assert 0.5 < float(hidden.quantile(0.99)) < 0.75 and float(hidden.quantile(0.01)) < 0.05
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=90), st.integers(1, 5), st.integers(1, 3))
+@settings(max_examples=40)
+def test_every_clip_is_in_one_batch_of_an_epoch(lengths, batch_size, accumulation):
+    windows = epoch_windows(lengths, batch_size, accumulation, 0, 1)
+    assert sorted(i for window in windows for batch in window for i in batch) == list(
+        range(len(lengths))
+    )
+    sizes = sorted((sum(map(len, window)) for window in windows), reverse=True)
+    full = batch_size * accumulation
+    assert len(windows) == -(-len(lengths) // full)
+    assert sizes[:-1] == [full] * (len(windows) - 1)
+    for window in windows:
+        inside = [lengths[i] for batch in window for i in batch]
+        assert inside == sorted(inside)
+        assert [len(batch) for batch in window[:-1]] == [batch_size] * (len(window) - 1)
