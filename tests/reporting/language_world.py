@@ -116,8 +116,8 @@ def write_language_world(
     write_json(root / paths.LANGUAGE_TEXT_METRICS, {
         "num_lines": 10, "num_accepted": 8, "num_duplicates": 1, "num_held_out": 1,
         "num_warnings": 4, "warnings_by_rule": {"digits": 1, "duplicate_text": 1, "held_out": 1,
-                                                "too_few_texts": 1},
-        "file_warnings": [{"severity": "warning", "rule": "too_few_texts", "value": 8,
+                                                "few_texts": 1},
+        "file_warnings": [{"severity": "warning", "rule": "few_texts", "value": 8,
                            "message": "Expected 100 to 500 texts; found 8.", "limit": 100}],
         "num_words": 36, "num_distinct_words": 30, "median_words": 4.5, "num_tokens": 88,
         "longest_tokens": 14, "max_tokens": 4096, "script": "LATIN", "texts_sha256": "e" * 64,

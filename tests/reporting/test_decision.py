@@ -1,6 +1,7 @@
 """What the reports say first: verdict, ladders, steps, differences, what next."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from reporting.world import (
     TEXTS,
     interval,
     make_confirm,
+    make_cost,
     make_params,
     make_selection,
     write_world,
@@ -58,10 +60,10 @@ def test_a_kept_base_is_compared_with_nothing(records: SpeakerRecords) -> None:
 @pytest.mark.parametrize(
     ("trend", "words"),
     [
-        ("rising", "WER is still getting better: train longer."),
-        ("flat", "WER is flat: more epochs will not help, more data may."),
-        ("turned", "WER is past its best at epoch 3: train less, or with a lower learning rate."),
-        ("undecided", "WER is without a clear trend: whether more epochs would help is not shown."),
+        ("rising", "WER is still getting better."),
+        ("flat", "WER is flat."),
+        ("turned", "WER is past its best at epoch 3."),
+        ("undecided", "WER is without a clear trend."),
     ],
 )
 def test_the_outlook_is_one_sentence(trend: str, words: str) -> None:
@@ -158,21 +160,132 @@ def test_half_of_the_sentences_is_asked_again(
 def test_what_next_follows_the_record(records: SpeakerRecords) -> None:
     def titles(**changes: object) -> list[str]:
         records.confirm.update(changes)
-        epochs = {"candidates": 4, "num_epochs": 1}
-        found = decision.next_steps(records, "voxadapt say", "export", epochs, 'a "b" $c')
+        found = decision.next_steps(records.confirm, "voxadapt say", "export", 'a "b" $c')
         assert '"a b c"' in next(step["code"] for step in found if step["title"] == "Let it speak")
         return [step["title"] for step in found]
 
     assert titles() == ["Let it speak", "Pass it on"]
     assert titles(usable={"state": "not_yet"}) == ["Let it speak"]
-    records.selection["outlook"] = {"trend": "rising", "sentence": ""}
-    assert titles() == ["Train longer", "Let it speak"]
-    records.selection["outlook"]["setting"] = "language.stage2.num_epochs"
-    found = decision.next_steps(records, "", "", {"num_epochs": 1}, "")
-    assert found[0]["code"] == "num_epochs: 2  # of language.stage2"
     assert "Pass it on" not in titles(verdict="contradicted", usable={"state": "ready"})
-    cost = {"num_texts_needed": 120}
-    assert titles(verdict="cost_not_excluded", cost=cost)[1] == "Record more"
+
+
+EPOCHS = {"candidates": 4, "num_epochs": 1}
+FEW = {"rule": "total_minutes", "value": 6.5, "limit": 30.0, "message": "Expected 30; found 6.5."}
+
+
+def usable(**values: float) -> dict[str, Any]:
+    """A verdict on what is measured, held against limits of .1 and .3."""
+    states = {k: "ready" if v <= 0.05 else "with_care" if v <= 0.3 else "not_yet"
+              for k, v in values.items()}  # fmt: skip
+    worst = max(states.values(), key=["ready", "with_care", "not_yet"].index, default="ready")
+    measures = {k: {"value": v, "high": v + 0.1, "limits": [0.1, 0.3], "state": states[k]}
+                for k, v in values.items()}  # fmt: skip
+    return {"state": worst, "measures": measures, "sentence": f"{worst}."}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "good", "few", "trend", "first"),
+    [
+        ("confirmed", {}, True, None, "Use it"),
+        ("confirmed", {"error_above_codec": 0.0}, True, "flat", "Use it"),
+        ("confirmed", {"error_above_codec": 0.0}, True, "rising", "Train longer"),
+        ("confirmed", {"error_above_codec": 0.5}, True, "rising", "Train longer"),
+        ("confirmed", {"error_above_codec": 0.5}, True, "flat", "Record more"),
+        ("confirmed", {"similarity_lost": 0.5}, True, "undecided", "Record more"),
+        ("confirmed", {"similarity_lost": 0.5}, False, "turned", "Train more gently"),
+        ("confirmed", {"failure_rate": 0.5}, False, "flat", "Hear what failed"),
+        ("confirmed", {"wrong_language": 0.08}, False, "flat", "Confirm on more sentences"),
+        ("confirmed", {"wrong_language": 0.2}, False, "flat", "Hear what failed"),
+        ("not_confirmed", {}, True, "flat", "Record more"),
+        ("contradicted", {}, False, "turned", "Train more gently"),
+        ("cost_not_excluded", {}, False, "flat", "Confirm on more sentences"),
+        ("base_kept", {"error_above_codec": 0.0}, True, "flat", "Use the Base"),
+        ("base_kept", {"error_above_codec": 0.5}, True, "flat", "Record more"),
+        ("not_measurable", {}, True, "rising", ""),
+    ],
+)
+def test_what_to_do_now_follows_from_what_is_lacking(
+    records: SpeakerRecords, verdict: str, good: dict[str, float], few: bool,
+    trend: str | None, first: str,
+) -> None:  # fmt: skip
+    records.confirm.update(verdict=verdict, usable=usable(**good), cost=make_cost(verdict))
+    records.audit["corpus_warnings"] = [FEW] if few else []
+    found = {"trend": trend, "best": "epoch-3", "epochs": ["epoch-3", "epoch-4"]}
+    records.selection["outlook"] = trend and {"trend": trend, "trends": {"error": found}}
+    cures = decision.remedies(records, EPOCHS)
+    now = decision.what_now(verdict, cures)
+    assert now.startswith(first) and bool(now) == bool(first)
+    assert {"title", "why", "how", "code"} == {key for cure in cures for key in cure} or not cures
+    assert not cures or cures[0]["title"] == first
+
+
+def test_too_many_minutes_are_not_a_reason_to_record_more(records: SpeakerRecords) -> None:
+    records.confirm["usable"] = usable(error_above_codec=0.5)
+    records.audit["corpus_warnings"] = [FEW | {"value": 80.0, "limit": 60.0}]
+    assert [cure["title"] for cure in decision.remedies(records, EPOCHS)] == ["Hear what failed"]
+
+
+def test_a_recogniser_that_mishears_recordings_is_named_first(records: SpeakerRecords) -> None:
+    records.confirm["usable"] = usable(error_above_codec=0.5, wrong_language=0.5)
+    recogniser = {"heard_as_other_language": 0.4}
+    records.selection["measurable"] = {"measurable": True, "recogniser": recogniser}
+    records.codes["codec"] = {"confirmation": {"wer": interval(0.45)}}
+    (cure, *_) = decision.remedies(records, EPOCHS)
+    assert cure["title"] == "Take a stronger recogniser"
+    assert "misses 45\u00a0% of coded recordings and takes 40\u00a0%" in cure["why"]
+
+
+def test_longer_training_is_written_for_the_stage_that_it_is_of(records: SpeakerRecords) -> None:
+    setting = "language.stage2.num_epochs"
+    records.selection["outlook"] = {"trend": "rising", "sentence": "", "setting": setting}
+    (cure,) = decision.remedies(records, EPOCHS)
+    assert cure["code"] == "num_epochs: 2  # of language.stage2"
+
+
+@pytest.mark.parametrize(
+    ("tied", "primary", "clearest", "said"),
+    [
+        (["epoch-2"], "similarity", "epoch-2", ""),
+        (["epoch-2", "epoch-3"], "similarity", "epoch-2",
+         "Epoch 3 is about as good: none is shown to beat the others in similarity; "
+         "epoch 2 has the lowest WER of them."),
+        (["epoch-1", "epoch-2", "epoch-3"], "similarity", "epoch-3",
+         "Epoch 1 and epoch 3 are about as good: none is shown to beat the others in similarity; "
+         "the earliest of those not shown to have a higher WER is taken."),
+        (["epoch-2", "epoch-3"], "error", None,
+         "Epoch 3 is about as good: none is shown to beat the others in WER; "
+         "the earliest is taken."),
+    ],
+)  # fmt: skip
+def test_others_that_are_as_good_are_named(
+    tied: list[str], primary: str, clearest: str | None, said: str
+) -> None:
+    selection = make_selection(make_params(), "epoch-2", "epoch-3")
+    selection |= {"tied": tied, "clearest": clearest}
+    selection["rule"] |= {"primary": primary}
+    assert decision.about_as_good(selection) == said
+
+
+def test_others_that_are_not_shown_to_differ_are_named_as_such() -> None:
+    selection = make_selection(make_params(), "epoch-3", "epoch-3") | {"tied": ["epoch-3"]}
+    second = next(item for item in selection["candidates"] if item["name"] == "epoch-2")
+    second["shown_better"] = False
+    assert decision.about_as_good(selection) == ""
+    second["vs_best"]["difference"] |= {"low": -0.05, "high": 0.01}
+    assert decision.about_as_good(selection) == (
+        "Epoch 2 may be as good: no difference in similarity is shown, but no gain over the Base "
+        "either."
+    )
+    assert decision.about_as_good(make_selection(make_params(), "base", "epoch-3")) == ""
+
+
+def test_coded_recordings_above_recordings_are_explained_where_they_are(
+    records: SpeakerRecords,
+) -> None:
+    assert "note" not in decision.ladders(records, "wer")[0]
+    records.selection["scale"] = {"ceiling": 0.934, "codec_ceiling": 0.945, "floor": 0.6}
+    similarity, errors = decision.ladders(records, "wer")
+    assert "evens out differences" in similarity["note"] and "note" not in errors
 
 
 def test_the_line_to_copy_is_one_that_params_yaml_takes(tmp_path: Path) -> None:

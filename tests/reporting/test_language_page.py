@@ -109,6 +109,60 @@ def test_a_skipped_stage_2_says_why(skipped: Path) -> None:
     assert "No other answer was measured as this page was" in text
 
 
+@pytest.mark.parametrize(
+    ("change", "changes", "chosen", "said"),
+    [
+        ((-0.2, -0.3, -0.1), {}, "stage2-epoch-1",
+         "Stage 2 gained: epoch 1, its choice: CER −20.0 points (−30.0 to −10.0) against epoch 3 "
+         "of Stage 1."),
+        ((-0.004, -0.04, 0.03), {}, "epoch-3",
+         "Stage 2 is not shown to have gained anything: epoch 1, its best: CER −0.4 points (−4.0 "
+         "to +3.0) against"),
+        ((0.1, 0.05, 0.2), {}, "epoch-3", "Stage 2 made things worse: epoch 1, its best: CER +10"),
+        ((-0.2, -0.3, -0.1), {"eligible": False}, "epoch-3",
+         "Stage 2 is not shown to have gained anything: epoch 1, its best, which failed a gate:"),
+    ],
+)  # fmt: skip
+def test_a_stage_2_that_ran_says_what_it_gained(
+    change: tuple[float, float, float], changes: dict[str, bool], chosen: str, said: str
+) -> None:
+    def item(name: str, point: float, low: float, high: float) -> dict[str, Any]:
+        error = {"point": point, "low": low, "high": high}
+        return {"name": name, "eligible": True, "vs_start": {"error": error}}
+
+    selection = {
+        "rule": {"primary": "error", "error_metric": "cer"},
+        "start": "epoch-3",
+        "chosen": chosen,
+        "candidates": [
+            item("stage2-epoch-1", *change) | changes,
+            item("stage2-epoch-2", 0.3, 0.2, 0.4),
+            {"name": "epoch-3", "eligible": True, "vs_start": None},
+        ],
+    }
+    assert joined(language.stage2_gain(selection)).startswith(said)
+
+
+@pytest.mark.usefixtures("_plain_figures")
+@pytest.mark.parametrize(("gap", "ran"), [(0.05, True), (0.9, False)])
+def test_what_is_not_usable_says_what_to_do_now(tmp_path: Path, gap: float, ran: bool) -> None:
+    params = make_language_params(gap)
+    write_language_world(tmp_path, params)
+    confirm = read_json(tmp_path / paths.LANGUAGE_CONFIRM)
+    item = {"value": 0.5, "high": 0.6, "limits": [0.05, 0.15], "state": "not_yet"}
+    usable = {"state": "not_yet", "measures": {"error_above_codec": item}, "sentence": "Not yet."}
+    write_json(tmp_path / paths.LANGUAGE_CONFIRM, confirm | {"usable": usable})
+    html = language.build_language_page(params, tmp_path)
+    head = text_of(html[html.index("<header") : html.index("</header>")])
+    now = head.partition("What now")[2]
+    assert ("Stage 2 gained:" in head) == ran
+    assert ("Run Stage 2." in now) != ran
+    assert ("Gather more texts. Expected 100 to 500 texts; found 8." in now) == ran
+    assert ("mode: always # of language.stage2" in text_of(html)) != ran
+    why = text_of(html[html.index('id="why"') :])
+    assert why.index(joined(tables.typeset(confirm["sentence"]))) < why.index("Stage 1, from texts")
+
+
 @pytest.mark.usefixtures("_plain_figures")
 def test_a_forced_stage_2_says_who_forced_it(tmp_path: Path) -> None:
     params = make_language_params(stage2={"num_epochs": 2, "max_gap": 0.9, "mode": "always"})

@@ -91,7 +91,14 @@ def test_ids_are_unique_and_whatever_is_referred_to_exists(html: str) -> None:
 
 def test_the_first_screen_is_the_verdict_and_the_last_says_what_measured_it(html: str) -> None:
     header = Reader(html[html.index("<header") : html.index("</header>")]).text
-    for fact in ("Use epoch 2.", "Confirmed", "Voice", "Words", "Outlook", "profile"):
+    for fact in (
+        "Use epoch 2.",
+        "More similar than the Base",
+        "Voice",
+        "Words",
+        "What now",
+        "profile",
+    ):
         assert fact in header
     footer = Reader(html[html.index("<footer") :]).text
     for fact in ("120 of 120", *list(EVALUATOR.values())[:3]):
@@ -150,7 +157,7 @@ def test_page_shows_every_candidate_and_names_the_choice(html: str) -> None:
     for name in ("Base", "Epoch 1", "Epoch 2", "Epoch 3", "Epoch 4", "Recording", "coded"):
         assert name in text
     assert "similarity 0.760 against 0.620" in " ".join(text.split())
-    assert "Confirmed on unseen sentences" in text
+    assert "More similar than the Base on unseen sentences" in text
     for identity in EVALUATOR.values():
         assert identity in text
 
@@ -253,7 +260,7 @@ def test_the_headline_follows_the_verdict(tmp_path: Path, verdict: str, said: st
 def test_what_is_not_usable_yet_is_not_recommended() -> None:
     confirm = make_confirm("epoch-1", "confirmed") | {"usable": {"state": "not_yet"}}
     said = wording.headline(confirm, "epoch 1", "Keep the Base.")
-    assert said == "Epoch 1 is the best, but not usable yet."
+    assert said == "Epoch 1 is better than the Base, but not usable yet."
 
 
 @pytest.mark.usefixtures("_plain_figures")
@@ -315,8 +322,9 @@ def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
     text = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
     name = tables.title(chosen["chosen"]).lower()
     assert wording.headline(confirmed, name, page.KEEP) in text
-    assert " ".join(tables.typeset(confirmed["sentence"]).split()) in text
-    assert " ".join(tables.typeset(chosen["reason"]).split()) in text
+    reason = " ".join(tables.typeset(chosen["reason"]).split())
+    confirmation = " ".join(tables.typeset(confirmed["sentence"]).split())
+    assert text.index(confirmation) < text.index(reason), "what flatters comes second"
 
 
 @pytest.mark.usefixtures("_plain_figures")

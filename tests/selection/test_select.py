@@ -8,15 +8,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rows import make_system
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams
 from voxadapt.scoring.rows import ScoreRow
-from voxadapt.selection.confirm import confirm
+from voxadapt.scoring.statistics import Interval
+from voxadapt.selection import wording
+from voxadapt.selection.confirm import confirm, read_cost, read_verdict
 from voxadapt.selection.select import select
 from voxadapt.selection.wording import caution, headline
 
+THOUSANDTHS = st.integers(-300, 300).map(lambda value: value / 1000)
 PARAMS = SelectParams(num_bootstrap=600)
 SCALE = {
     "ceiling": {"point": 0.9},
@@ -364,11 +369,10 @@ def test_confirmation_by_errors_confirms_a_gain_and_watches_the_voice() -> None:
     )
     result = confirm(base, chosen, ERROR, scale=SCALE, selection=selection)
     assert result["verdict"] == "confirmed" and result["primary"] == "error"
-    assert "stage2-epoch-2 beats the zero-shot Base" in result["sentence"]
-    assert (
-        "its cost in SIM-resemblyzer is shown to be within the margin of 0.020"
-        in result["sentence"]
-    )
+    said = result["sentence"]
+    assert "stage2-epoch-2's WER is lower than the zero-shot Base's: -" in said
+    assert "its SIM-resemblyzer is higher than the Base's: +0.018 [+" in said
+    assert said.endswith("]."), "a gain is no cost"
     assert result["measures"]["wer"]["selection_difference"]["point"] < -0.3
     equal = make_system("epoch-1", error=0.5, split="confirmation")
     assert confirm(base, equal, ERROR)["verdict"] == "not_confirmed"
@@ -377,7 +381,46 @@ def test_confirmation_by_errors_confirms_a_gain_and_watches_the_voice() -> None:
     other_voice = make_system("epoch-1", error=0.1, sim=0.6, split="confirmation")
     result = confirm(base, other_voice, ERROR)
     assert result["verdict"] == "contradicted"
-    assert "its cost in SIM-resemblyzer is shown to exceed the margin" in result["sentence"]
+    said = result["sentence"]
+    assert "its SIM-resemblyzer is lower than the Base's: -" in said
+    assert said.endswith(", shown to exceed the margin of 0.020.")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    gain=THOUSANDTHS,
+    loss=THOUSANDTHS,
+    widths=st.tuples(THOUSANDTHS.map(abs), THOUSANDTHS.map(abs)),
+    primary=st.sampled_from(["similarity", "error"]),
+)
+def test_the_words_of_a_confirmation_follow_signs_and_intervals(
+    gain: float, loss: float, widths: tuple[float, float], primary: str
+) -> None:
+    def ends(point: float, width: float) -> Interval:
+        low, high = (round(point + sign * width - 0.0005, 4) for sign in (-1, 1))
+        return Interval(point, low, high, 8, width / 2 + 0.001)
+
+    sim, error = ends(gain, widths[0]), ends(loss, widths[1])
+    if primary == "similarity":
+        cost = read_cost("wer", error, 0.02, 1, 0.95)
+        verdict = read_verdict(sim, 1, cost)
+    else:
+        cost = read_cost("sim", sim, 0.02, -1, 0.95)
+        verdict = read_verdict(error, -1, cost)
+    measures = {"sim": {"difference": sim.as_dict()}, "wer": {"difference": error.as_dict()}}
+    record = {"num_texts": 8, "chosen": "epoch-1", "measures": measures, "error_metric": "wer",
+              "primary": primary, "verdict": verdict, "cost": cost.as_dict()}  # fmt: skip
+    said = wording.say("confirmation", record)
+    for label, found in (("SIM-resemblyzer", sim), ("WER", error)):
+        assert found.low is not None and found.high is not None
+        side = "higher" if found.low > 0 else "lower" if found.high < 0 else "not shown to differ"
+        assert f"{label} is {side}" in said
+    bounds = (error.low, error.high) if primary == "similarity" else (-sim.high, -sim.low)
+    assert ("margin" in said) == (bounds[1] > 0)
+    assert ("shown to exceed" in said) == (bounds[0] > 0.02)
+    chip, tone = wording.verdict(record)
+    assert (tone == "good") == (verdict == "confirmed")
+    assert ("Worse" in chip) == (verdict == "contradicted" and bounds[0] <= 0.02)
 
 
 @pytest.mark.parametrize("key", ["error_margin", "failure_margin", "similarity_margin"])

@@ -21,7 +21,7 @@ from voxadapt.asr.normalise import Substitutions
 from voxadapt.core.files import first_by_hash
 from voxadapt.core.params import Params
 from voxadapt.core.records import Record
-from voxadapt.core.templating import Inline, inline, new_environment
+from voxadapt.core.templating import inline, new_environment
 from voxadapt.reporting import figures, tables
 from voxadapt.reporting.players import diff_html, read_sound
 from voxadapt.reporting.records import PSEUDO, Records, flatten
@@ -44,14 +44,8 @@ def environment() -> Environment:
         "typeset": tables.typeset,
         "spaced": lambda text: str(text).replace("_", " "),
     }
-    env.globals |= {"script_of": script, "MEASURES": tables.MEASURES}
+    env.globals |= {"script_of": lambda name: inline(TEMPLATES / name), "MEASURES": tables.MEASURES}
     return env
-
-
-@cache
-def script(name: str) -> Inline:
-    """Read a script of the templates."""
-    return inline(TEMPLATES / name)
 
 
 def facts(record: Record) -> Record:
@@ -142,13 +136,7 @@ def grid(
 ) -> list[Record]:
     """Lay out sentence x candidate: first take of the first sentences by hash of their text.
 
-    Args:
-        rows: Rows by candidate.
-        columns: Candidates in the order of the cells.
-        limit: How many sentences.
-        metric: `wer` or `cer`.
-        chosen: Whose change against the Base is measured.
-        named_by: Whose rows name the sentences; sets that guard have no recordings.
+    The rows of `named_by` name the sentences; those of sets that guard have no recordings.
     """
     first: dict[str, dict[str, Record]] = {}
     for name in columns:

@@ -5,30 +5,37 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
 from voxadapt.core.files import first_by_hash
 from voxadapt.core.params import Params, SelectParams
 from voxadapt.core.records import Record
+from voxadapt.core.strict_yaml import read_yaml
 from voxadapt.reporting import components, tables
 from voxadapt.reporting.components import make_cell, sentence
-from voxadapt.reporting.records import PSEUDO, Records
+from voxadapt.reporting.records import PSEUDO, LanguageRecords, Records
 from voxadapt.reporting.tables import number, percent, title
 from voxadapt.scoring.rows import GUARDS, ScoreRow
+from voxadapt.scoring.wording import Sentences, side
 from voxadapt.selection import wording
 from voxadapt.selection.select import select
 
 NUM_WORST_CHOSEN, NUM_WORST_BASE = 6, 3
 MAX_HEARD = 48  # sentences of the plot of differences
 HALVES, HALF_BOOTSTRAP, MIN_HALVED = 12, 400, 12
-TRENDS = {"rising": "still getting better", "flat": "flat", "undecided": "without a clear trend"}
-ADVICE = {
-    "rising": "train longer",
-    "flat": "more epochs will not help, more data may",
-    "turned": "train less, or with a lower learning rate",
-    "undecided": "whether more epochs would help is not shown",
-}
+REMEDIES = cast("dict[str, list[str]]", read_yaml(components.TEMPLATES / "remedies.yaml"))
+SENTENCES = Sentences(
+    components.TEMPLATES.parent,
+    {"pct": percent, "figure": number, "ends": tables.ends, "interval": tables.interval,
+     "likeness": wording.likeness, "clarity": wording.clarity},
+)  # fmt: skip
+
+
+def say(macro: str, *values: object) -> str:
+    """Write a sentence of `templates/sentences.j2` as the pages write."""
+    return tables.typeset(SENTENCES.say(macro, *values))
 
 
 def shared_parts(
@@ -38,38 +45,42 @@ def shared_parts(
     choice: Record,
     name: str,
     voice: str,
+    epochs: Mapping[str, int],
+    commands: tuple[str, str],
 ) -> Record:
     """Return what the templates of both reports are given.
 
-    Args:
-        params: The parameters of the run.
-        records: What the page is about.
-        seeds: Of what is random, by what it is for.
-        choice: The decision among the epochs, begun from the Base.
-        name: The chosen candidate inside a sentence.
-        voice: Whom it is to sound like.
+    `choice` is the decision among the epochs, begun from the Base, `name` the chosen candidate
+    inside a sentence, `voice` whom it is to sound like; `epochs` as in `remedies`; `commands` are
+    one that speaks, up to the text, and one that exports.
     """
     selection, names = records.selection, records.names
     chosen, metric = selection["chosen"], selection["rule"]["error_metric"]
     worst = {chosen: NUM_WORST_CHOSEN}
     worst.setdefault("base", NUM_WORST_BASE)
     listed = differences(records, chosen, metric)
-    can = selection.get("measurable")
+    heard, cures = hear(records, listed, metric), remedies(records, epochs)
+    said = verdict_sentences(records, name, voice)
+    if now := what_now(records.confirm["verdict"], cures):
+        said.append(("What now", now))
+    text = heard[0]["text"] if heard else "…"
     return {
         "params": params,
-        "banner": "" if can is None else can["sentence"],
+        "banner": (selection.get("measurable") or {}).get("sentence", ""),
+        "also": list(filter(None, [about_as_good(selection) or about_as_good(choice)])),
+        "next_steps": cures + next_steps(records.confirm, *commands, text),
         "usable": _usable(records.confirm.get("usable")),
-        "said": verdict_sentences(records, name, voice),
+        "said": said,
         "ladders": ladders(records, metric),
         "steps": steps(choice),
         "halves": halves(records, choice),
         "differences": listed,
-        "hear": hear(records, listed, metric),
+        "hear": heard,
         "selection": selection,
         "confirm": records.confirm,
         "chosen": chosen,
         "metric": metric,
-        "verdict": wording.VERDICTS[records.confirm["verdict"]],
+        "verdict": wording.verdict(records.confirm),
         "summaries": records.summaries,
         "stamp": components.stamp(params, records),
         "sentences": components.grid(
@@ -108,41 +119,13 @@ def _usable(record: Record | None) -> Record | None:
 
 
 def verdict_sentences(records: Records, name: str, voice: str) -> list[tuple[str, str]]:
-    """Say what became of the voice and of the words, on unseen sentences, and what lies ahead.
-
-    Returns:
-        Headings and sentences; where nothing could be measured, the reason alone.
-    """
+    """Say, by heading, what became of voice and words on unseen sentences, and what lies ahead."""
     selection, confirm = records.selection, records.confirm
     if (selection.get("measurable") or {}).get("measurable") is False:
         return [("Measured", str(selection["reason"]))]
-    kept, metric = confirm["chosen"] == "base", confirm["error_metric"]
-    sim, reach = confirm["measures"]["sim"], confirm["measures"].get("sim_norm")
-    ours = "The Base" if kept else name[:1].upper() + name[1:]
-    likeness = f"is kept; it reaches a similarity of {number(sim['base']['point'])}"
-    if not kept:
-        likeness = (
-            f"{wording.likeness(confirm, voice)}: similarity {number(sim['chosen']['point'])} "
-            f"against {number(sim['base']['point'])}"
-        )
-    share = (reach or {}).get("chosen", {"point": None})
-    if share["point"] is not None:
-        bounds = "" if share["low"] is None else f" ({tables.ends(share, True, digits=0)})"
-        likeness += (
-            f", {percent(share['point'], 0)}{bounds} of the way from other voices to the "
-            "recordings through the codec"
-        )
-    error = confirm["measures"][metric]
-    words = f"{metric.upper()} {percent(error['chosen']['point'])}"
-    if not kept:
-        words = f"It {wording.clarity(confirm)}: {words} against {percent(error['base']['point'])}"
-    heard = [
-        f"{label} {percent(found[metric]['point'])}"
-        for key, label in (("real", "recordings"), ("codec", "coded recordings"))
-        if (found := _recordings(records, key)) is not None
-    ]
-    said = [("Voice", f"{ours} {likeness}."),
-            ("Words", f"{words}{'; ' * bool(heard)}{', '.join(heard)}.")]  # fmt: skip
+    kinds = (("real", "recordings"), ("codec", "coded recordings"))
+    heard = [(label, found) for key, label in kinds if (found := _recordings(records, key))]
+    said = [("Voice", say("voice", confirm, name, voice)), ("Words", say("words", confirm, heard))]
     if selection.get("outlook"):
         said.append(("Outlook", outlook(selection)))
     return said
@@ -155,17 +138,28 @@ def _recordings(records: Records, kind: str) -> Record | None:
 
 
 def outlook(selection: Record) -> str:
-    """Say whether the curves have turned, are flat or still get better, and what to do then."""
+    """Say whether the curves have turned, are flat or still get better."""
     record, metric = selection["outlook"], selection["rule"]["error_metric"].upper()
     if "trends" not in record:
         return tables.typeset(record["sentence"])
-    said = []
-    for key, found in record["trends"].items():
-        state = TRENDS.get(found["trend"]) or f"past its best at {title(found['best']).lower()}"
-        said.append(f"{metric if key == 'error' else 'similarity'} is {state}")
-    last = max(len(found["epochs"]) for found in record["trends"].values())
-    words = " and ".join(said)
-    return f"Over the last {last} epochs {words}: {ADVICE[record['trend']]}."
+    return say("outlook", record["trends"], metric)
+
+
+def about_as_good(selection: Record) -> str:
+    """Name the candidates that are about as good as the chosen one; nothing where there is none."""
+    chosen, start = selection["chosen"], selection.get("start", "base")
+    if chosen == start:
+        return ""
+    near = [
+        item["name"]
+        for item in selection["candidates"]
+        if item["name"] not in ("base", start)
+        and selection["best"] == chosen
+        and item["vs_best"]
+        and not (item["shown_better"] or side(item["vs_best"]["difference"]))
+    ]
+    tied = [name for name in selection.get("tied") or () if name != chosen]
+    return say("about_as_good", selection, tied, near)
 
 
 # --- ladders -------------------------------------------------------------------------------------
@@ -236,6 +230,11 @@ def ladders(records: Records, metric: str) -> list[Record]:
                rungs(metric, "Nothing understood", nothing, recorded["codec"], recorded["real"]),
                share=True),
     ]  # fmt: skip
+    if found[0] and (voice["ceiling"]["point"] or 1.0) < (voice["codec_ceiling"]["point"] or 0.0):
+        found[0]["note"] = (
+            "coded recordings may score above recordings: each are compared with their own kind, "
+            "and the codec evens out differences"
+        )
     return [item for item in found if item]
 
 
@@ -299,13 +298,8 @@ def halves(records: Records, selection: Record) -> str:
         real, codec = (drawn.pop(name) for name in PSEUDO)
         counts[decide_again(selection, drawn, rule, real, codec)["chosen"]] += 1
     same = counts.pop(selection["chosen"], 0)
-    others = ", ".join(
-        f"{wording.called(tables.named(name))} in {n}" for name, n in counts.most_common()
-    )
-    return (
-        f"Would fewer sentences choose the same? Of {HALVES} random halves ({len(texts) // 2} "
-        f"sentences), {same} do{f'; {others}' if others else ''}."
-    )
+    others = [(wording.called(name), n) for name, n in counts.most_common()]
+    return say("halves", HALVES, len(texts) // 2, same, others)
 
 
 # --- sentence by sentence ------------------------------------------------------------------------
@@ -395,38 +389,84 @@ def hear(records: Records, listed: Sequence[Record], metric: str) -> list[Record
 # --- what next -----------------------------------------------------------------------------------
 
 
-def next_steps(
-    records: Records, say: str, export: str, epochs: Mapping[str, int], text: str
-) -> list[Record]:
-    """Say what to do with the result: `title`, `why` and `code` to copy.
+def remedies(records: Records, epochs: Mapping[str, int]) -> list[Record]:
+    """Say what may mend what the figures lack: `title`, `why`, `how` and `code` to copy of each.
 
-    Args:
-        records: Of the run.
-        say: Command that speaks, up to the text.
-        export: Command that exports the choice.
-        epochs: How many are trained, by the last word of the parameter that says so.
-        text: A sentence of the language.
+    `epochs` says how many are trained, by the last word of the parameter that says so.
     """
     confirm, ahead = records.confirm, records.selection.get("outlook") or {}
-    found = []
-    if ahead.get("trend") == "rising":
+    verdict, trend = confirm["verdict"], ahead.get("trend")
+    measures = (confirm.get("usable") or {}).get("measures", {})
+    lacking = {name: item for name, item in measures.items() if item["state"] != "ready"}
+    unproved = lacking or verdict in ("not_confirmed", "contradicted", "cost_not_excluded")
+    found: list[Record] = []
+
+    def add(which: str, code: str = "", **values: object) -> None:
+        texts = [text.format(**values) for text in REMEDIES[which]]
+        found.append(dict(zip(("title", "why", "how"), texts, strict=True)) | {"code": code})
+
+    if verdict == "not_measurable":
+        return found
+    if deaf := _deaf(records, lacking):
+        add("recogniser", found=deaf)
+    if trend == "rising":
         section, _, key = ahead.get("setting", "candidates").rpartition(".")
         more = epochs[key] + max(1, epochs[key] // 2)
         names = ", ".join(["base", *(f"epoch-{n + 1}" for n in range(more))])
         line = f"{key}: {f'[{names}]' if key == 'candidates' else more}"
-        line += f"  # of {section}" * bool(section)
-        why = "The curves have not turned. In params.yaml, then dvc repro:"
-        found.append({"title": "Train longer", "code": line, "why": why})
-    needed = (confirm.get("cost") or {}).get("num_texts_needed")
-    if confirm["verdict"] == "cost_not_excluded" and needed:
-        found.append({"title": "Record more", "code": "",
-                      "why": f"About {needed} unseen sentences instead of {confirm['num_texts']} "
-                             "would show the cost to be within its margin."})  # fmt: skip
+        add("longer", line + f"  # of {section}" * bool(section))
+    language = records if isinstance(records, LanguageRecords) else None
+    if lacking and language and language.stage2 is None:
+        add("stage2", "mode: always  # of language.stage2")
+    for which, rule, findings in (
+        ("minutes", "total_minutes", records.audit.get("corpus_warnings", ())),
+        ("texts", "few_texts", language.texts["file_warnings"] if language else ()),
+    ):
+        few = [f["message"] for f in findings if f["rule"] == rule and f["value"] < f["limit"]]
+        if few and unproved:
+            add(which, found=" ".join(few))
+    if trend == "turned" and unproved:
+        add("gently", found=outlook(records.selection))
+    needed, num_texts = (confirm.get("cost") or {}).get("num_texts_needed"), confirm["num_texts"]
+    if verdict == "cost_not_excluded" and needed:
+        add("cost", needed=needed, num_texts=num_texts)
+    elif lacking and all(item["value"] <= item["limits"][0] for item in lacking.values()):
+        add("limits", num_texts=num_texts)
+    if unproved and not found:
+        add("hear")
+    return found
+
+
+def _deaf(records: Records, lacking: Mapping[str, Record]) -> str:
+    """Say what the recogniser mishears of recordings, where it mishears more than is allowed."""
+    coded = (_recordings(records, "codec") or {}).get(records.confirm["error_metric"], {})
+    can = (records.selection.get("measurable") or {}).get("recogniser", {})
+    misheard = (
+        value if name in lacking and (value or 0.0) > lacking[name]["limits"][end] else None
+        for name, end, value in (
+            ("error_above_codec", 1, coded.get("point")),
+            ("wrong_language", 0, can.get("heard_as_other_language")),
+        )
+    )
+    return say("deaf", *misheard)
+
+
+def what_now(verdict: str, cures: Sequence[Record]) -> str:
+    """Say in a line what to do first; nothing where nothing could be measured."""
+    if verdict == "not_measurable":
+        return ""
+    if not cures:
+        return "Use the Base." if verdict == "base_kept" else "Use it: the commands are below."
+    return " ".join(f"{cure['title']}. {cure['why']}" for cure in cures[:2])
+
+
+def next_steps(confirm: Record, say: str, export: str, text: str) -> list[Record]:
+    """Say how the result is heard (with a text) and passed on, in the form of `remedies`."""
     spoken = re.sub(r'["\\$`]', "", text)
-    found.append({"title": "Let it speak", "code": f'{say} "{spoken}"',
-                  "why": f"With {title(confirm['chosen'])}, into said.wav:"})  # fmt: skip
+    found = [{"title": "Let it speak", "why": f"With {title(confirm['chosen'])}, into said.wav:",
+              "how": "", "code": f'{say} "{spoken}"'}]  # fmt: skip
     unusable = (confirm.get("usable") or {}).get("state") == "not_yet"
     if confirm["verdict"] in ("confirmed", "cost_not_excluded") and not unusable:
-        found.append({"title": "Pass it on", "code": export,
-                      "why": "Weights and a card for the Hub:"})  # fmt: skip
+        found.append({"title": "Pass it on", "why": "Weights and a card for the Hub:",
+                      "how": "", "code": export})  # fmt: skip
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from voxadapt.core import paths
 from voxadapt.core.files import first_by_hash, read_json, read_jsonl, write_atomic
-from voxadapt.core.params import LanguageParams, Params, language_section
+from voxadapt.core.params import LanguageParams, Params, in_stage2, language_section
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.data.respelling import load_respelling
 from voxadapt.reporting import components, decision, figures, tables
@@ -69,7 +69,16 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
         "bootstrap": language.select.seed,
     }
     name = placed(chosen)
-    shared = decision.shared_parts(params, records, seeds, choice1, name, "the reference")
+    commands = (
+        f"voxadapt language say --candidate {chosen}",
+        "voxadapt language export --output my-language",
+    )
+    epochs = {"candidates": language.num_epochs, "num_epochs": language.stage2.num_epochs}
+    shared = decision.shared_parts(
+        params, records, seeds, choice1, name, "the reference", epochs, commands
+    )
+    if records.stage2 is not None:
+        shared["also"].append(stage2_gain(selection))
     for item in (*shared["sentences"], *shared["hear"]):
         item["respelling"] = respelling.respell(item["text"])
     metric, source = shared["metric"], spoken(language.source.language)
@@ -102,15 +111,8 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
             f"{name} for {spoken(language.name)}",
             f"Keep the Base: nothing tried is shown to read {spoken(language.name)} better.",
         ),
-        next_steps=decision.next_steps(
-            records,
-            f"voxadapt language say --candidate {chosen}",
-            "voxadapt language export --output my-language",
-            {"candidates": language.num_epochs, "num_epochs": language.stage2.num_epochs},
-            shared["hear"][0]["text"] if shared["hear"] else "…",
-        ),
         cost=cost(language, records),
-        stage2_words=stage2_words(records.decision),
+        stage2_words=decision.say("stage2_words", records.decision),
         candidates=[records.candidate(name) for name in records.names],
         forgetting=memory,
         forgetting_record=selection["forgetting"],
@@ -164,32 +166,19 @@ def cost(language: LanguageParams, records: LanguageRecords) -> str:
     """Say in a sentence what became of the source language."""
     name, selection = spoken(language.source.language), records.selection
     memory, metric = selection["forgetting"]["candidates"], selection["forgetting"]["metric"]
-    ours, base = memory[selection["chosen"]], memory["base"]
-    short, error = metric.upper(), percent(base[metric]["point"])
-    if ours["vs_base"] is None:
-        return f"{name} stays as the Base reads it: {short} {error}."
-    words = {
-        "kept": f"{name} is kept",
-        "undecided": f"{name} is not measurably worse, but so few sentences do not show it kept",
-        "forgotten": f"{name} is read measurably worse than before",
-    }[ours["verdict"]]
-    return (
-        f"{words}: {short} {percent(ours[metric]['point'])} against the Base's {error}, a "
-        f"difference of {interval(ours['vs_base'][metric], share=True, sign=True)}."
-    )
+    return decision.say("source_cost", name, metric, memory[selection["chosen"]], memory["base"])
 
 
-def stage2_words(decision: Record) -> str:
-    """Say in a few words whether Stage 2 was run, and on whose order."""
-    ran = "Stage 2 was run" if decision["acts"] == "run" else "Stage 2 was skipped"
-    if decision["mode"] != "auto":
-        return f"{ran}: mode {decision['mode']}"
-    reason = {
-        "run": "the gap is too large",
-        "skip": "the gap is small enough",
-        "undecided": "the data do not decide",
-    }
-    return f"{ran}: {reason[decision['decision']]}"
+def stage2_gain(selection: Record) -> str:
+    """Say what Stage 2 gained over what it began with: its choice, or else its best epoch."""
+    similar = selection["rule"]["primary"] == "similarity"
+    key, sign = ("sim", 1) if similar else ("error", -1)
+    ours = [item for item in selection["candidates"] if in_stage2(item["name"])]
+    changes = {item["name"]: (item.get("vs_start") or item["vs_base"])[key] for item in ours}
+    kept = [item for item in ours if item["name"] == selection["chosen"]]
+    best = max(kept or ours, key=lambda item: sign * changes[item["name"]]["point"])
+    start = placed(selection.get("start", "base"))
+    return decision.say("stage2_gain", selection, best, changes[best["name"]], start)
 
 
 def size_in_words(size_bytes: int | None) -> str:
@@ -383,11 +372,7 @@ def measured_arms(arms: Record | None, evaluator: Record) -> tuple[list[Record],
 
 
 def _choices(final: bool = True) -> list[Record]:
-    """Read the choice of Stage 1, and the final one where it is wanted and has been made.
-
-    The notebook of a stage before the final choice leaves it out: what is there may be of an
-    earlier run, and the page would depend on it.
-    """
+    """Read the choice of Stage 1, and the final one where it is made and not of an earlier run."""
     records = [paths.LANGUAGE_CHOICE1, *([paths.LANGUAGE_SELECTION] if final else [])]
     return [read_json(path) for path in records if path.is_file()]
 
@@ -418,11 +403,7 @@ def decision_table() -> pandas.DataFrame:
 
 
 def sizes_table(stage2: bool = True) -> pandas.DataFrame:
-    """Show what each stage trained, counted in the model itself.
-
-    Args:
-        stage2: Whether Stage 2 has had its turn; what is there before may be of an earlier run.
-    """
+    """Show what each stage trained; without `stage2`, which may be of an earlier run, the first."""
     first = read_json(paths.LANGUAGE_STAGE1_METRICS)
     second = read_json(paths.LANGUAGE_STAGE2_METRICS) if stage2 else {"skipped": True}
     return tables.frame(size_rows(first, None if second.get("skipped") else second), "stage")

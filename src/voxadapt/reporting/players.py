@@ -123,7 +123,12 @@ def clip_list(items: Sequence[Record]) -> Html:
 def clips_with_findings(limit: int = 24, at: Corpus = SPEAKER) -> Html:
     """Play the clips that the audit remarked on, worst first, with the reasons."""
     clips = [clip for clip in read_jsonl(at.clips) if clip.get("findings")]
-    clips.sort(key=lambda clip: (_severity(clip), str(clip.get("id"))))
+
+    def badness(clip: Record) -> tuple[int, int, str]:
+        errors = sum(found["severity"] == "error" for found in clip["findings"])
+        return -errors, -len(clip["findings"]), str(clip.get("id"))
+
+    clips.sort(key=badness)
     items = [
         {
             "title": clip.get("id") or clip.get("audio") or f"line {clip.get('line', '?')}",
@@ -136,11 +141,6 @@ def clips_with_findings(limit: int = 24, at: Corpus = SPEAKER) -> Html:
     rest = len(clips) - len(items)
     more = f"<p>{rest} more in {at.clips.as_posix()}.</p>" if rest > 0 else ""
     return Html(clip_list(items) + more)
-
-
-def _severity(clip: Record) -> tuple[int, int]:
-    errors = sum(f["severity"] == "error" for f in clip["findings"])
-    return (-errors, -len(clip["findings"]))
 
 
 def round_trip(limit: int = 6, at: Corpus = SPEAKER) -> Html:

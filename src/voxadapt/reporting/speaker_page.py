@@ -34,18 +34,13 @@ def build_page(params: Params, root: str | Path = ".") -> str:
     chosen, speakers = selection["chosen"], selection.get("speakers", [])
     name = tables.title(chosen).lower()
     voice = f"its {len(speakers)} speakers" if len(speakers) > 1 else params.train.speaker_name
-    shared = decision.shared_parts(params, records, seeds, selection, name, voice)
+    commands = f"voxadapt say --candidate {chosen}", "voxadapt export --output my-voice"
+    epochs = {"candidates": params.num_epochs}
+    shared = decision.shared_parts(params, records, seeds, selection, name, voice, epochs, commands)
     template = components.environment().get_template("report.html.j2")
     return template.render(
         shared,
         headline=wording.headline(records.confirm, name, KEEP),
-        next_steps=decision.next_steps(
-            records,
-            f"voxadapt say --candidate {chosen}",
-            "voxadapt export --output my-voice",
-            {"candidates": params.num_epochs},
-            shared["hear"][0]["text"] if shared["hear"] else "…",
-        ),
         figures=components.draw({"curves": partial(_curves, records)}),
         speakers=speakers,
         confusions=_confusions(selection),

@@ -446,21 +446,16 @@ MEASURES = {  # key in confirm.json: (label, is a share)
 
 def confirmation(path: Path = paths.CONFIRM) -> pandas.DataFrame:
     """Show the chosen candidate and the Base on texts that no decision has seen."""
-    return frame(confirmation_rows(read_json(path)), "measure")
-
-
-def confirmation_rows(confirm: Record) -> list[dict[str, str]]:
-    """Return the confirmation as rows of text."""
-    return [
+    measures = read_json(path)["measures"]
+    rows = [
         {
             "measure": label,
-            "Base": interval(confirm["measures"][key]["base"], share),
-            "chosen": interval(confirm["measures"][key]["chosen"], share),
-            "difference": interval(confirm["measures"][key]["difference"], share, sign=True),
-            "at selection": interval(
-                confirm["measures"][key].get("selection_difference"), share, sign=True
-            ),
+            "Base": interval(found["base"], share),
+            "chosen": interval(found["chosen"], share),
+            "difference": interval(found["difference"], share, sign=True),
+            "at selection": interval(found.get("selection_difference"), share, sign=True),
         }
         for key, (label, share) in MEASURES.items()
-        if key in confirm["measures"]
+        if (found := measures.get(key)) is not None
     ]
+    return frame(rows, "measure")

@@ -8,14 +8,7 @@ from voxadapt.core.records import Record
 from voxadapt.scoring.wording import Sentences
 from voxadapt.selection.pairing import BASE
 
-VERDICTS = {  # words, tone
-    "confirmed": ("Confirmed on unseen sentences", "good"),
-    "cost_not_excluded": ("Better on unseen sentences, its cost not excluded", "unsure"),
-    "not_confirmed": ("Not confirmed on unseen sentences", "unsure"),
-    "contradicted": ("Contradicted on unseen sentences", "bad"),
-    "base_kept": ("The Base is kept", "unsure"),
-    "not_measurable": ("Cannot be measured here", "bad"),
-}
+TONES = {"confirmed": "good", "contradicted": "bad", "not_measurable": "bad"}  # of a verdict
 
 
 def called(name: str) -> str:
@@ -24,6 +17,11 @@ def called(name: str) -> str:
 
 
 say = Sentences(Path(__file__).parent, {"called": called}).say
+
+
+def verdict(confirm: Record) -> tuple[str, str]:
+    """Say what the confirmation has shown, and the tone of it: `good`, `unsure` or `bad`."""
+    return say("verdict", confirm), TONES.get(confirm["verdict"], "unsure")
 
 
 def headline(confirm: Record, name: str, keep: str) -> str:
