@@ -15,6 +15,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from voxadapt.selection import wording
+
 ROOT = Path(__file__).resolve().parents[1]
 REPORTS, EXAMPLES = ROOT / "reports", ROOT / "docs" / "examples"
 BLOCK = re.compile(r"(<!-- figures[^>]*-->\n).*?(<!-- end of figures -->)", re.DOTALL)
@@ -22,7 +24,17 @@ BLOCK = re.compile(r"(<!-- figures[^>]*-->\n).*?(<!-- end of figures -->)", re.D
 SHOWN = ("#verdict", "#ladders")
 OTHERWISE = ("header.top h1", "header.top .scale")
 WIDTH_PX = 1200
-AUDIO = re.compile(r'<audio([^>]*?) src="data:audio/(\w+);base64,([^"]+)"([^>]*)>')
+#: A clip of the page: its spectrogram, where it has one, and its player.
+CLIP = re.compile(
+    r'(?:<div class="mel"(?:(?!</div>).)*</div>\s*)?'
+    r'<audio(?P<head>[^>]*?) src="data:audio/\w+;base64,(?P<sound>[^"]+)"[^>]*>(?:</audio>)?',
+    re.DOTALL,
+)
+SILENT = '<span class="missing">without its sound</span>'
+NOTE = (
+    '<p class="warning">This is an example: the first sentence alone has its sound. The report of '
+    "a run plays every clip.</p>"
+)
 
 WHO = ("base", "chosen")
 
@@ -48,7 +60,7 @@ def figures(selection: dict[str, Any], confirm: dict[str, Any], clips: list[str]
         "|---|---:|---:|---:|",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        f"The verdict: **{confirm['verdict']}**. {confirm['usable']['sentence']}",
+        f"The verdict: **{wording.verdict(confirm)[0]}**. {confirm['usable']['sentence']}",
         "",
         f"Hear one sentence: {', '.join(heard)}. The [report](docs/examples/report.html), with the "
         "sound of one sentence.",
@@ -61,17 +73,15 @@ def example(page: str) -> tuple[str, dict[str, bytes]]:
     kept: dict[str, bytes] = {}
 
     def keep(found: re.Match[str]) -> str:
-        label = re.search(r'aria-label="([^"]*)"', found[0])
+        label = re.search(r'aria-label="([^"]*)"', found["head"])
         name = re.sub(r"\W+", "-", (label[1] if label else "clip").split(",")[0].lower()).strip("-")
         if len(kept) < 3 and name not in kept:
-            kept[name] = base64.b64decode(found[3])
+            kept[name] = base64.b64decode(found["sound"])
             return found[0]
-        return f"<audio{found[1]} hidden{found[4]}>"
+        return SILENT
 
-    page = AUDIO.sub(keep, re.sub(r'<a href="(?!#)[^"]*"', "<a", page))  # what is not beside it
-    pictures = re.compile(r'(<img[^>]*?) src="data:image/png;base64,[^"]*"')
-    head, _, rest = page.partition("</header>")
-    return f"{head}</header>" + pictures.sub(r"\1 hidden", rest), kept
+    page = CLIP.sub(keep, re.sub(r'<a href="(?!#)[^"]*"', "<a", page))  # what is not beside it
+    return re.sub(r"(<h2>Hear it</h2>)", rf"\1\n{NOTE}", page), kept
 
 
 def photograph(page: Path, picture: Path) -> None:

@@ -348,15 +348,16 @@ def test_the_example_report_is_small_and_asks_for_nothing() -> None:
 
 
 def test_an_example_keeps_the_clips_of_the_first_sentence() -> None:
-    clip = '<audio controls aria-label="{}" src="data:audio/mpeg;base64,QUJD">'
-    picture = '<img alt="" src="data:image/png;base64,QUJD">'
+    clip = '<audio controls aria-label="{}" src="data:audio/mpeg;base64,QUJD"></audio>'
+    strip = '<div class="mel" style="width: 50%"><img src="data:image/png;base64,QUJD"></div>'
     labels = ("Recording", "Epoch 2, take 1", "Base", "Epoch 2, take 2")
     links = '<a href="run.html">run</a><a href="#why">why</a>'
-    page = f"{picture}{links}</header>{picture}" + "".join(map(clip.format, labels))
-    made, kept = readme_script()["example"](page)
+    clips = "".join(f"<p>{name}</p>\n{strip}\n{clip.format(name)}" for name in labels)
+    made, kept = readme_script()["example"](f"{links}<h2>Hear it</h2>{clips}")
     assert list(kept) == ["recording", "epoch-2", "base"] and kept["base"] == b"ABC"
-    assert made.count("base64") == 4 and made.endswith('aria-label="Epoch 2, take 2" hidden>')
-    assert made.count(" hidden") == 2, "pictures of the head stay"
+    assert made.count("<audio") == made.count('class="mel"') == 3, "no strip without its sound"
+    assert made.endswith("<p>Epoch 2, take 2</p>\n" + readme_script()["SILENT"])
+    assert "the first sentence alone has its sound" in made
     assert "<a>run</a>" in made and 'href="#why"' in made
 
 

@@ -104,8 +104,9 @@
     queue.shift()?.play();
   };
   for (const button of all("button.turn")) {
-    button.hidden = false;
-    button.addEventListener("click", () => playAll(button.closest(".sentence, .pair")));
+    const within = button.closest(".sentence, .pair");
+    button.hidden = !soundOf(within);
+    button.addEventListener("click", () => playAll(within));
   }
 
   // Sentence by sentence: a bar, or the slider, shows a pair of clips; a bar plays it as well.
