@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-from voxadapt.reporting.components import environment, script
+from voxadapt.core.templating import inline
+from voxadapt.reporting.components import TEMPLATES, environment
 
 
 def build(rows: Sequence[Mapping[str, str]], name: str, table: str) -> str:
@@ -16,10 +17,6 @@ def build(rows: Sequence[Mapping[str, str]], name: str, table: str) -> str:
     data = json.dumps({"name": table, "columns": columns, "rows": list(rows)}, ensure_ascii=False)
     for mark, code in (("&", "\\u0026"), ("<", "\\u003c"), (">", "\\u003e")):
         data = data.replace(mark, code)  # no text ends the script that holds it
-    return (
-        environment()
-        .get_template("transcripts.html.j2")
-        .render(
-            rows=rows, name=name, table=table, script=script("transcripts.js"), data=Markup(data)
-        )
-    )
+    script, template = inline(TEMPLATES / "transcripts.js"), "transcripts.html.j2"
+    page = environment().get_template(template)
+    return page.render(rows=rows, name=name, table=table, script=script, data=Markup(data))
