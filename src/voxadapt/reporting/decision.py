@@ -231,10 +231,7 @@ def ladders(records: Records, metric: str) -> list[Record]:
                share=True),
     ]  # fmt: skip
     if found[0] and (voice["ceiling"]["point"] or 1.0) < (voice["codec_ceiling"]["point"] or 0.0):
-        found[0]["note"] = (
-            "coded recordings may score above recordings: each are compared with their own kind, "
-            "and the codec evens out differences"
-        )
+        found[0]["note"] = "compared with their own kind; the codec evens out differences of clips"
     return [item for item in found if item]
 
 
