@@ -79,6 +79,60 @@ def test_what_is_said_too_rarely_is_not_judged() -> None:
     assert judge([], PARAMS)["num_clips"] == 0
 
 
+def test_a_sound_is_judged_from_ten_times_on() -> None:
+    rows = [
+        make_row("real", f"t{n}", text_norm="ab" if n else "abc", hyp_norm="ab") for n in range(10)
+    ]
+    found = judge(rows, PARAMS)
+    assert set(found["sounds"]) == {"a", "b"} and found["not_measured"] == {"c": 1}
+    [pair] = found["pairs"]
+    assert pair["sounds"] == ["a", "b"] and pair["told_apart"]["point"] == 1.0
+    fewer = judge(rows[1:], PARAMS)
+    assert fewer["sounds"] == {} and fewer["not_measured"] == {"a": 9, "b": 9}
+    assert fewer["pairs"] == [] and fewer["num_clips"] == 9
+
+
+def test_what_is_written_for_a_sound_is_counted() -> None:
+    """Of twenty a's four are lost and six are written as e; the o's, as they are said, and as e."""
+    heard = ["a"] * 10 + [""] * 4 + ["e"] * 6
+    rows = [make_row("real", f"t{n:02d}", text_norm="ao", hyp_norm=other + ("e" if n < 5 else "o"))
+            for n, other in enumerate(heard)]  # fmt: skip
+    found = judge(rows, PARAMS)
+    assert (
+        found["sounds"]["a"]["heard"]["point"] == 0.5 and found["sounds"]["a"]["mostly_as"] == "e"
+    )
+    assert found["sounds"]["o"]["heard"]["point"] == 0.75
+    assert found["classes"]["vowels"]["point"] == pytest.approx(25 / 40)
+    [pair] = found["pairs"]  # a: half a, .2 lost, .3 e; o: .75 o, .25 e
+    assert pair["told_apart"]["point"] == pytest.approx((0.5 + 0.2 + 0.05 + 0.75) / 2)
+    assert pair["told_apart"]["n"] == 20 and found["blind"] == []
+
+
+@pytest.mark.parametrize(
+    ("span", "heard", "wrong"),
+    [
+        ((1, 2), "one two three", False),
+        ((1, 2), "one six three", True),
+        ((0, 1), "one six three", False),
+        ((1, 2), "one three", True),
+        ((2, 3), "one three", False),
+        ((1, 2), "one six two three", True),
+        ((1, 2), "one two six three", True),
+        ((2, 3), "one six two three", False),
+        ((1, 1), "one two three", False),
+        ((1, 1), "one six three", True),
+        ((1, 1), "six two three", True),
+        ((0, 0), "one two six", False),
+        ((3, 3), "one two three four", True),
+        ((2, 2), "one two three four", False),
+    ],
+)
+def test_an_error_is_in_a_span_or_just_beside_it(
+    span: tuple[int, int], heard: str, wrong: bool
+) -> None:
+    assert has_error("one two three".split(), heard.split(), span) == wrong
+
+
 def test_groups_of_letters_are_one_sound() -> None:
     assert split_sounds("nyanyi ngeri", ("ng", "ny")) == ["ny", "a", "ny", "i", "ng", "e", "r", "i"]
     assert split_sounds("ab c") == ["a", "b", "c"]

@@ -75,3 +75,25 @@ def test_a_flat_candidate_is_not_eligible_where_the_gate_is_on() -> None:
     assert gate["state"] == "failed" and gate["value"] == pytest.approx(0.55, abs=0.03)
     assert flat["prosody"]["f0_range_st"]["vs_real"]["high"] < 0.7
     assert all(gate["name"] != "f0_range" for item in free["candidates"] for gate in item["gates"])
+
+
+@pytest.mark.parametrize(("share", "state"), [(0.71, "passed"), (0.69, "failed")])
+def test_of_one_sentence_the_value_itself_is_held_against_the_limit(
+    share: float, state: str
+) -> None:
+    real, codec = ([make_row(name, "t0", f0_range_st=4.0, f0_median_hz=170.0)]
+                   for name in ("real", "codec"))  # fmt: skip
+    row = make_row("epoch-1", "t0", f0_range_st=4.0 * share, f0_median_hz=170.0)
+    gate = f0_range_gate([row], real, codec, 0.7, PARAMS)
+    assert gate.state == state and gate.measured.low is None and gate.limit == 0.7
+
+
+def test_the_record_is_without_f0_where_the_codec_loses_it() -> None:
+    rows = clips("epoch-1", 0.8, pause_s=0.2, num_pauses=1.0)
+    real = clips("real", 1.0, pause_s=0.2, num_pauses=1.0)
+    kept = prosody_record(rows, real, CODEC, PARAMS)
+    higher = [row.model_copy(update={"f0_median_hz": 210.0}) for row in CODEC]
+    lost = prosody_record(rows, real, higher, PARAMS)
+    assert kept["f0_measurable"] and not lost["f0_measurable"]
+    assert {"f0_range_st", "pause_s"} <= set(kept) and "pause_s" in lost
+    assert not any(name.startswith("f0") for name in lost if name != "f0_measurable")

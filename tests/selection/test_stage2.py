@@ -150,3 +150,16 @@ def test_equal_inputs_give_equal_bytes_in_any_order() -> None:
     for rows in (stage1, codec):
         random.Random(1).shuffle(rows)
     assert json.dumps(decide_stage2(stage1, codec, Stage2Params(), SELECT)) == first
+
+
+@pytest.mark.parametrize("measurable", [True, False])
+def test_what_cannot_be_measured_decides_nothing(measurable: bool) -> None:
+    rows = make_system("epoch-3", error=0.5), make_system("codec", takes=1, error=0.1)
+    can = {"measurable": measurable, "sentence": "Nothing can be measured."}
+    record = decide_stage2(*rows, Stage2Params(if_undecided="skip"), SELECT, can)
+    assert record["decision"] == ("run" if measurable else "undecided")
+    assert record["acts"] == ("run" if measurable else "skip")
+    assert record["reason"].startswith("Nothing can be measured.") == (not measurable)
+    assert record["num_texts_needed"] is None
+    few = decide_stage2(rows[0][:18], rows[1], Stage2Params(max_gap=0.41), SELECT, can)
+    assert (few["num_texts_needed"] is None) == (not measurable)

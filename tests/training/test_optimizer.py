@@ -10,7 +10,14 @@ from voxadapt.core.errors import UserError
 from voxadapt.core.params import TrainParams
 from voxadapt.training import optimizer as compact
 from voxadapt.training import trainer as loop
-from voxadapt.training.optimizer import BLOCK, CompactAdamW, round_master
+from voxadapt.training.optimizer import (
+    BLOCK,
+    CompactAdamW,
+    make_optimizer,
+    round_master,
+    sample_moments,
+    sample_weights,
+)
 from voxadapt.training.updates import UpdateProbe
 
 TEXTS = ("hello there", "good day to you")
@@ -237,3 +244,84 @@ def test_params_refuse_two_kinds_of_masters():
     for options in ({"compute_dtype": "float32"}, {"master_weights": False}):
         with pytest.raises(ValueError, match="masters of its own"):
             TrainParams(**{"speaker_name": "A", **OPTIONS, **options})
+
+
+def test_the_ends_of_a_block_and_zero_are_levels_of_their_own():
+    generator = torch.Generator().manual_seed(0)
+    mean_levels, square_levels = compact._levels(torch.device("cpu"))
+    assert len(mean_levels) == 255 and len(square_levels) == 256
+    assert float(mean_levels[127]) == 0.0 and bool((mean_levels.diff() > 0).all())
+    assert float(square_levels[0]) > 0 and bool((square_levels.diff() > 0).all())
+    values = torch.zeros(2 * BLOCK + 5)
+    values[[0, 1, BLOCK, -1]] = torch.tensor([-3.0, 3.0, -0.25, 7.0])
+    code, scale = compact._encode(values, mean_levels, generator)
+    assert scale.tolist() == [3.0, 0.25, 7.0] and len(code) == len(values)
+    assert torch.equal(compact._decode(code, scale, mean_levels), values)
+    squares = values.square()
+    decoded = compact._decode(*compact._encode(squares, square_levels, generator), square_levels)
+    assert torch.equal(decoded[squares > 0], squares[squares > 0])
+    assert bool((decoded[squares == 0] > 0).all()) and float(decoded[2]) < 1e-15
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_a_step_is_adamws_with_its_decay_and_its_corrections(weight_decay):
+    """From the first step on, when both corrections are large; two blocks and a half."""
+    torch.manual_seed(1)
+    start = torch.randn(640).bfloat16()
+    parameter = torch.nn.Parameter(start.clone())
+    groups = [{"params": [parameter], "weight_decay": weight_decay}]
+    optimizer = CompactAdamW(groups, 0.01, betas=(0.8, 0.95), eps=1e-3)
+    full = torch.nn.Parameter(start.float())
+    options = {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": weight_decay}
+    reference = torch.optim.AdamW([full], lr=0.01, **options)
+    for step in range(5):
+        full.grad = torch.randn(640) * (step + 1)
+        parameter.grad = full.grad.bfloat16()
+        optimizer.step()
+        reference.step()
+        moved = optimizer.masters(parameter, everything(parameter)) - start.float()
+        wanted = full.detach() - start.float()
+        assert float((moved - wanted).abs().mean()) < 0.05 * float(wanted.abs().mean())
+    mean, square = optimizer.moments(parameter, everything(parameter))
+    state = reference.state[full]
+    assert float((mean - state["exp_avg"]).abs().mean()) < 0.1 * float(
+        state["exp_avg"].abs().mean()
+    )
+    assert float(square.mean()) == pytest.approx(float(state["exp_avg_sq"].mean()), rel=0.05)
+    for found, exact in zip(
+        sample_moments(reference, full, torch.tensor([3])), ("exp_avg", "exp_avg_sq"), strict=True
+    ):
+        assert float(found) == float(state[exact][3])
+    assert float(sample_weights(reference, full, torch.tensor([3]))) == float(full[3])
+
+
+def test_matrices_alone_decay_and_embeddings_never():
+    named = {
+        "layer.weight": torch.nn.Parameter(torch.zeros(2, 2, dtype=torch.bfloat16)),
+        "layer.bias": torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16)),
+        "text_embedding.weight": torch.nn.Parameter(torch.zeros(3, 2, dtype=torch.bfloat16)),
+    }
+    for options, kind in (({}, torch.optim.AdamW), (OPTIONS, CompactAdamW)):
+        params = TrainParams(speaker_name="A", weight_decay=0.2, lr=0.5, **options)
+        optimizer = make_optimizer(named, params)
+        assert isinstance(optimizer, kind)
+        sizes = [(group["weight_decay"], [p.numel() for p in group["params"]], group["lr"])
+                 for group in optimizer.param_groups]  # fmt: skip
+        assert sizes == [(0.2, [4], 0.5), (0.0, [2, 6], 0.5)]
+        alone = make_optimizer({"layer.bias": named["layer.bias"]}, params)
+        assert [group["weight_decay"] for group in alone.param_groups] == [0.0]
+
+
+def test_rounding_is_by_seed_and_step_alone():
+    def stepped(seed, steps):
+        parameter = torch.nn.Parameter(torch.ones(600, dtype=torch.bfloat16))
+        optimizer = CompactAdamW([{"params": [parameter], "weight_decay": 0.0}], 1e-5, seed=seed)
+        for _ in range(steps):
+            parameter.grad = torch.ones_like(parameter)
+            optimizer.step()
+        optimizer.zero_grad()
+        assert parameter.grad is None
+        return optimizer.masters(parameter, everything(parameter))
+
+    assert torch.equal(stepped(1, 2), stepped(1, 2))
+    assert not torch.equal(stepped(1, 2), stepped(2, 2))

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from voxadapt.training.updates import UpdateProbe
+from voxadapt.training import updates
+from voxadapt.training.updates import Drift, UpdateProbe, _adamw_update, measure_drift
 
 
 def _step(weight: torch.Tensor, lr: float, stored=torch.bfloat16):
@@ -65,3 +67,53 @@ def test_two_hundred_steps_move_fp32_masters_where_pure_bf16_stands_still():
         moved[dtype] = float((parameter.detach().bfloat16() != start).float().mean())
     assert moved[torch.float32] > 0.5
     assert moved[torch.bfloat16] < 0.05
+
+
+def test_tensors_weigh_by_the_values_that_they_stand_for():
+    """One tensor loses all of its updates and another none: the larger counts for more."""
+    lost = torch.nn.Parameter(torch.full((2048 * 3,), 100.0))  # of which every third is looked at
+    kept = torch.nn.Parameter(torch.full((2048,), 1e-3))
+    optimizer = torch.optim.AdamW([lost, kept], lr=1e-4, weight_decay=0.0)
+    probe = UpdateProbe({"a": lost, "b": kept}, {"a": torch.bfloat16, "b": torch.bfloat16})
+    lost.grad, kept.grad = torch.ones_like(lost), torch.ones_like(kept)
+    probe.before_step(optimizer)
+    optimizer.step()
+    assert probe.after_step(optimizer).stored == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_the_update_is_the_one_that_the_optimizer_took(weight_decay):
+    """At the rate from which half a step of bfloat16 is passed, decay and corrections included."""
+    group = {"betas": (0.8, 0.9), "eps": 1e-2, "weight_decay": weight_decay, "lr": 0.01}
+    parameter = torch.nn.Parameter(torch.randn(50, dtype=torch.float64))
+    optimizer = torch.optim.AdamW([parameter], **group)
+    for _ in range(3):
+        parameter.grad = torch.randn(50, dtype=torch.float64)
+        before = parameter.detach().clone()
+        optimizer.step()
+    state = optimizer.state[parameter]
+    update = _adamw_update(state["exp_avg"], state["exp_avg_sq"], 3, before, group)
+    torch.testing.assert_close(update, parameter.detach() - before)
+
+
+def test_drift_is_relative_to_the_base_part_by_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(updates, "_CHUNK", 4)
+    base = {
+        "talker.model.norm.weight": torch.tensor([3.0, 4.0, 0.0, 0.0, 0.0]),
+        "talker.model.layers.0.a": torch.ones(8),
+        "talker.model.layers.1.a": torch.zeros(8),
+        "talker.codec_head.weight": torch.zeros(2, 2),
+        "speaker_encoder.x": torch.ones(3),
+    }
+    save_file(base, tmp_path / "model.safetensors")
+    now = {
+        "talker.model.norm.weight": torch.tensor([3.0, 4.0, 0.0, 3.0, 4.0]),
+        "talker.model.layers.0.a": torch.full((8,), 1.5),
+        "talker.codec_head.weight": torch.eye(2),
+    }
+    found = measure_drift(now, tmp_path, lambda name, old: None if "speaker" in name else old)
+    assert found == {
+        "talker.model.norm": Drift(1.0, 2 / 5),
+        "talker.model.layers": Drift(0.5, 8 / 16),
+        "talker.codec_head": Drift(None, 2 / 4),
+    }
