@@ -24,8 +24,12 @@ def _no_wait_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what this machine cannot run, unless it was asked for by its marker."""
+    for item in items:
+        if item.path.parent.name == "browser":  # a Chromium each
+            item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):  # side by side: the longest files first
         items.sort(key=lambda item: not item.path.name.startswith("test_whole_"))
     asked = config.getoption("-m") or ""

@@ -137,6 +137,7 @@ def test_unknown_profile_lists_the_known_ones(project: Path) -> None:
     assert "miniature" in done.stderr
 
 
+@pytest.mark.slow
 def test_every_command_finds_the_project_from_a_sub_folder(project: Path) -> None:
     (project / "dvc.yaml").write_text("stages: {}\n")
     below = project / "notes" / "today"

@@ -120,6 +120,7 @@ print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item())
 """
 
 
+@pytest.mark.slow
 def test_little_is_imported_beside_the_stock_classes() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LEAN],

@@ -35,6 +35,7 @@ print(*set({unneeded}) & set(sys.modules))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", STAGES)
 def test_a_stage_does_not_import_what_it_does_not_need(module: str) -> None:
     unneeded = STAGES[module] | NEVER | (set() if module in FOLLOWS_PITCH else {"onnxruntime"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from voxadapt.scoring.rows import (
     ranked,
     read_scores,
     rows_sha,
+    serialise_rows,
     write_rows,
 )
 
@@ -111,3 +113,49 @@ def test_rows_of_before_slices_were_all_ranked(tmp_path: Path, rows: list[ScoreR
     path = write_rows(tmp_path, rows)
     path.write_text(path.read_text().replace('"slice": "ranked", ', ""))
     assert read_scores(tmp_path, KEYS) == rows
+
+
+def test_what_is_not_measured_is_not_written_and_read_back_as_nothing() -> None:
+    plain = make_row()
+    assert not {"speaker", "sim_to", "mos"} & json.loads(serialise_rows([plain])).keys()
+    full = make_row(speaker="Aria", sim_to={"Aria": 0.5}, mos=3.5)
+    written = json.loads(serialise_rows([full]))
+    assert (written["speaker"], written["sim_to"], written["mos"]) == ("Aria", {"Aria": 0.5}, 3.5)
+
+
+def test_rows_have_one_order_and_a_hash_of_it() -> None:
+    rows = [
+        make_row(name, text, take)
+        for name in ("b", "a")
+        for text in ("t1", "t0")
+        for take in (1, 0)
+    ]
+    lines = serialise_rows(rows).splitlines()
+    keys = [
+        (json.loads(line)["candidate"], json.loads(line)["text_id"], json.loads(line)["take"])
+        for line in lines
+    ]
+    assert keys == sorted(keys) and len(keys) == 8
+    assert rows_sha(rows) == rows_sha(rows[::-1]) != rows_sha(rows[1:])
+
+
+def test_a_clip_fails_by_its_status_or_a_flag_of_failure() -> None:
+    for flags, failed in (((), False), (("clipping",), False), (("clipping", "rate_low"), True)):
+        assert make_row(flags=flags).failed == failed
+    lost = make_row(status="failed")
+    assert lost.failed and lost.words.edits == 10 and lost.chars.edits == 39
+    clean = make_row(word_hits=7, word_substitutions=1, word_deletions=2, word_insertions=4,
+                     char_hits=30, char_substitutions=2, char_deletions=7,
+                     char_insertions=1)  # fmt: skip
+    assert (clean.wer, clean.wer_raw) == (0.7, 0.7) and clean.cer == pytest.approx(10 / 39)
+    over = make_row(word_hits=0, word_substitutions=10, word_insertions=5)
+    assert (over.wer, over.wer_raw) == (1.0, 1.5)
+
+
+def test_each_language_has_one_evaluator() -> None:
+    english, malay = make_row(lang="en"), make_row(lang="ms", asr_id="other", norm_id="of Malay")
+    found = evaluator_id([malay, english])
+    assert found["asr_id"] == "asr, other" and found["sim_id"] == "sim"
+    assert evaluator_id([]) == dict.fromkeys(("norm_id", "asr_id", "sim_id", "gen_sha"), "")
+    with pytest.raises(UserError, match=r"asr_id.*asr \(base\), third \(base\)"):
+        evaluator_id([english, malay, make_row(asr_id="third")])

@@ -19,6 +19,7 @@ from voxadapt.tools.certify_probe import TEXTS
 BASE = Path(__file__).parents[2] / "data/models/base"
 
 
+@pytest.mark.slow
 def test_the_stock_loop_computes_what_ours_does(tmp_path: Path) -> None:
     result = certify(BASE, None, tmp_path / "certificate.json")
     record = json.loads((tmp_path / "certificate.json").read_text("utf-8"))
@@ -30,6 +31,7 @@ def test_the_stock_loop_computes_what_ours_does(tmp_path: Path) -> None:
     assert "codec: decoded samples" in names and "qwen-tts" in record["other"]["implementation"]
 
 
+@pytest.mark.slow
 def test_the_first_layer_that_differs_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -416,6 +416,7 @@ def test_push_refuses_recordings_and_what_was_changed(project: Path, params: Any
 # --- the page ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = FakeHub()
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_x")

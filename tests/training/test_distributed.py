@@ -177,6 +177,7 @@ def losses(rows: Any, key: str = "loss") -> list[float]:
     return [row[key] for row in rows if row.get(key) is not None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCENES)
 def test_two_processes_have_the_losses_and_weights_of_one(
     world: World, root: Path, launched: list[dict[str, Any]], name: str
@@ -192,6 +193,7 @@ def test_two_processes_have_the_losses_and_weights_of_one(
     assert losses(launched[1][name]["rows"]) == losses(two["rows"]), "all processes say the same"
 
 
+@pytest.mark.slow
 def test_a_run_of_one_process_goes_on_in_two(
     world: World, root: Path, launched: list[dict[str, Any]]
 ) -> None:
@@ -202,6 +204,7 @@ def test_a_run_of_one_process_goes_on_in_two(
     assert distance(root / "whole", root / "resumed", world.base) < 1e-4
 
 
+@pytest.mark.slow
 def test_a_run_of_two_processes_that_was_killed_goes_on_in_one(
     world: World, root: Path, launched: list[dict[str, Any]]
 ) -> None:
@@ -212,6 +215,7 @@ def test_a_run_of_two_processes_that_was_killed_goes_on_in_one(
     assert distance(root / "whole", root / "killed", world.base) < 1e-4
 
 
+@pytest.mark.slow
 def test_what_one_process_meets_stops_all_with_the_same_words(
     root: Path, launched: list[dict[str, Any]]
 ) -> None:
@@ -221,6 +225,7 @@ def test_what_one_process_meets_stops_all_with_the_same_words(
     assert not (root / "two" / "nan" / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_smaller_than_the_processes_names_both_settings(
     launched: list[dict[str, Any]],
 ) -> None:
@@ -229,6 +234,7 @@ def test_a_batch_smaller_than_the_processes_names_both_settings(
         assert "num_processes" in found["refused"]
 
 
+@pytest.mark.slow
 def test_the_train_stage_is_launched_and_leaves_what_one_process_leaves(
     world: World, tmp_path: Path
 ) -> None:

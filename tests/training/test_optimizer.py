@@ -168,6 +168,7 @@ def test_a_trained_weight_takes_seven_bytes():
 OPTIONS = {"compute_dtype": "bfloat16", "low_memory": True}
 
 
+@pytest.mark.slow
 def test_it_learns_two_clips_as_float32_masters_do(tmp_path):
     base = fakes.make_tts(tmp_path / "base", fakes.TinyShape(dtype="bfloat16"))
     ref = fakes.make_wav(tmp_path / "ref.wav", 3.0)
