@@ -97,3 +97,38 @@ def test_too_little_voice_has_no_melody() -> None:
 
 def test_a_worker_gets_the_tracker() -> None:
     assert pickle.loads(pickle.dumps(TRACKER)).id == TRACKER.id
+
+
+def test_numbers_of_a_contour() -> None:
+    """Frames in semitones above 100 Hz; each number is read off the contour."""
+
+    def hz(*semitones: float) -> NDArray[np.float64]:
+        return np.asarray(100.0 * 2.0 ** (np.array(semitones) / 12.0))
+
+    contour = hz(*np.linspace(0, 10, 101), *[2.0] * 10)
+    found = measure_pitch(contour)
+    low, middle, high = np.percentile([*np.linspace(0, 10, 101), *[2.0] * 10], [5, 50, 95])
+    assert found.median_hz == pytest.approx(100 * 2 ** (middle / 12))
+    assert found.range_st == pytest.approx(high - low)
+    assert found.final_st == pytest.approx(2.0 - middle)
+    assert measure_pitch(hz(*[0.0] * 12)).median_hz == pytest.approx(100.0)
+    assert measure_pitch(hz(*[0.0] * 11)) == Pitch()
+    kept, lost = (measure_pitch(hz(*[0.0] * 30, *[far] * 3)) for far in (13.9, 14.1))
+    assert kept.range_st > 0.0 and lost.range_st == 0.0  # type: ignore[operator]
+    mixed = hz(*[0.0] * 8, *[20.0] * 4)
+    assert measure_pitch(mixed) == Pitch(), "what is left is too little"
+    assert measure_pitch(hz(*[0.0] * 19)).jump_st is None
+    assert measure_pitch(hz(*[0.0] * 39)).jump_st is None
+    assert measure_pitch(hz(*[0.0] * 20, *[4.0] * 20)).jump_st == pytest.approx(4.0)
+    assert measure_pitch(hz(*[0.0] * 20, *[4.0] * 19)).jump_st is None
+
+
+@pytest.mark.parametrize(("gap", "ends"), [(15, False), (16, True)])
+def test_a_phrase_ends_after_a_quarter_of_a_second(gap: int, ends: bool) -> None:
+    """Thirty frames, a pause and ten higher ones: too short a phrase to be one of its own."""
+    low, high = np.full(30, 100.0), np.full(10, 120.0)
+    contour = np.r_[low, np.full(gap, np.nan), high]
+    found = measure_pitch(contour).jump_st
+    assert (found is None) == ends
+    whole = np.r_[low, np.full(gap, np.nan), np.full(20, 120.0)]
+    assert measure_pitch(whole).jump_st == pytest.approx(12 * np.log2(1.2))

@@ -21,11 +21,16 @@ from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.scoring.rows import EvalClip, ScoreRow
 from voxadapt.scoring.score_clips import score_clips
 from voxadapt.scoring.similarity import (
+    AtDuration,
     SimilarityScale,
+    SpeechRate,
     VoiceReference,
     build_scale,
     fit_rate,
+    pooled_scale,
+    separation,
 )
+from voxadapt.scoring.statistics import NOTHING, Interval
 
 RULE = SelectParams(num_bootstrap=300)
 LEAST_S = 0.5
@@ -232,3 +237,90 @@ def test_rate_is_a_line_where_it_can_be() -> None:
     assert fitted.expected_s(100) == pytest.approx(6.3)
     few = fit_rate([1.0, 2.0], [10, 20])
     assert (few.offset_s, few.seconds_per_char) == (0.0, pytest.approx(0.1))
+
+
+def make_scale(ceiling: Interval, floor: Interval = NOTHING, **fields: Any) -> SimilarityScale:
+    values = {
+        "sim_id": "x", "reference_ids": ("b",), "ceiling": ceiling, "ceiling_by_duration": (),
+        "codec_ceiling": NOTHING, "floor": floor, "floor_by_speaker": (), "separation": 0.9,
+        "rate": SpeechRate(0.2, 0.05, 8),
+    }  # fmt: skip
+    return SimilarityScale(**{**values, **fields})
+
+
+def test_scales_of_speakers_together_are_their_mean() -> None:
+    """Of two independent averages the ends lie the root of summed squares from the mean."""
+    one = make_scale(Interval(0.9, 0.87, 0.94, 10), Interval(0.4, 0.4, 0.4, 5))
+    two = make_scale(
+        Interval(0.8, 0.76, None, 20), reference_ids=("a",), separation=0.7,
+        rate=SpeechRate(0.4, 0.07, 4),
+    )  # fmt: skip
+    found = pooled_scale({"Aria": one, "Bo": two}, "both")
+    assert found.sim_id == "both" and found.reference_ids == ("a", "b")
+    assert found.ceiling.point == pytest.approx(0.85) and found.ceiling.n == 30
+    assert found.ceiling.low == pytest.approx(0.85 - np.hypot(0.03, 0.04) / 2)
+    assert found.ceiling.high == pytest.approx(0.85 + 0.04 / 2)
+    assert found.floor == found.codec_ceiling == NOTHING, "one speaker's is not known"
+    assert found.separation == 0.7
+    assert found.rate == SpeechRate(pytest.approx(0.3), pytest.approx(0.06), 12)
+    assert (
+        pooled_scale({"a": one, "b": make_scale(NOTHING, separation=None)}, "x").separation is None
+    )
+
+
+def test_a_similarity_lies_between_the_floor_and_the_upper_end() -> None:
+    ceiling, coded, floor = (Interval(point, None, None, 9) for point in (0.9, 0.8, 0.4))
+    plain, through = make_scale(ceiling, floor), make_scale(ceiling, floor, codec_ceiling=coded)
+    assert plain.normalise(0.65) == pytest.approx(0.5) and through.normalise(0.6) == pytest.approx(
+        0.5
+    )
+    assert plain.top is ceiling and through.top is coded
+    assert plain.normalise(None) is make_scale(ceiling).normalise(0.5) is None
+    assert make_scale(floor, ceiling).normalise(0.5) is None, "upside down"
+    assert plain.ceiling_at(3.0) == 0.9
+    by_length = (AtDuration(1.0, 0.6, 9), AtDuration(3.0, 0.8, 9))
+    assert make_scale(ceiling, ceiling_by_duration=by_length).ceiling_at(1.5) == pytest.approx(0.65)
+
+
+def test_records_of_other_kinds_are_refused() -> None:
+    good = make_scale(Interval(0.9, 0.8, 1.0, 9)).as_dict()
+    assert SimilarityScale.from_dict(good).ceiling.point == 0.9 and good["num_reference"] == 1
+    for bad in ({}, good | {"schema": "voxadapt-similarity/1"}, good | {"separation": "much"}):
+        with pytest.raises(UserError, match=r"similarity\.json"):
+            SimilarityScale.from_dict(bad)
+
+
+def test_separation_is_the_share_of_pairs_that_are_told_apart() -> None:
+    assert separation([0.9, 0.5], [0.4, 0.5, 0.6]) == pytest.approx((3 + 1.5) / 6)
+    assert separation([0.9], [0.9]) == 0.5
+    assert separation([], [0.5]) is separation([0.5], []) is None
+
+
+def test_a_clip_is_left_out_of_what_it_is_compared_with(tmp_path: Path) -> None:
+    vectors = np.eye(3, 4, dtype=np.float32)
+    voice = VoiceReference(("a", "b", "c"), vectors, "encoder")
+    assert voice.similarity(vectors[0]) == pytest.approx(1 / np.sqrt(3))
+    assert voice.similarity(vectors[0], "a") == 0.0
+    assert voice.similarities(vectors, "a") == pytest.approx((0.0, 0.5**0.5, 0.5**0.5))
+    assert voice.similarities(vectors, "z") == pytest.approx((3**-0.5,) * 3)
+    assert (voice.num_clips("a"), voice.num_clips(), voice.num_clips("z")) == (2, 3, 3)
+    voice.write(tmp_path / "voice.safetensors")
+    assert VoiceReference.read(tmp_path / "voice.safetensors").sim_id == voice.sim_id
+    VoiceReference(("a", "b"), vectors, "encoder").write(tmp_path / "bad.safetensors")
+    with pytest.raises(ValueError, match="2 ids"):
+        VoiceReference.read(tmp_path / "bad.safetensors")
+
+
+def test_a_line_needs_eight_texts_of_differing_length_that_grow() -> None:
+    def fitted(seconds: list[float], chars: list[int]) -> SpeechRate:
+        return fit_rate(seconds, chars)
+
+    chars = list(range(10, 19))
+    assert fitted([0.5 + 0.1 * n for n in chars], chars).offset_s == pytest.approx(0.5)
+    assert fitted([0.5 + 0.1 * n for n in chars[:7]], chars[:7]).offset_s == 0.0
+    alike = [10, 11, 12, 13, 14, 15, 16, 17]
+    assert fitted([0.5 + 0.1 * n for n in alike], alike).offset_s == 0.0
+    eight = [10, 11, 12, 13, 14, 15, 16, 18]
+    assert fitted([0.5 + 0.1 * n for n in eight], eight).offset_s == pytest.approx(0.5)
+    assert fitted([5.0 - 0.1 * n for n in chars], chars).seconds_per_char > 0
+    assert fitted([0.1 * n - 0.5 for n in chars], chars).offset_s == 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from rows import make_row
 from voxadapt.core.params import SelectParams
@@ -99,3 +100,83 @@ def test_unspaced_scripts_are_counted_by_character() -> None:
     fields = {"text": text, "text_norm": text, "hyp_norm": text[:-1], "duration_s": 0.9}
     [only] = by_window([measured(0, None, **fields)], PARAMS)["errors"]
     assert only["point"] == pytest.approx(1 / 6, abs=1e-5)
+
+
+# --- limits and stretches by hand ----------------------------------------------------------------
+
+
+def test_a_limit_is_three_deviations_beyond_the_mean() -> None:
+    sims = [(0.8 + 0.01 * (n % 5), 0.9, 0.85) for n in range(20)]
+    jumps = [1.0 + 0.1 * (n % 4) for n in range(20)]
+    rows = [measured(n, sims[n], f0_jump_st=jumps[n]) for n in range(20)]
+    limits = voice_limits(rows)
+    assert limits is not None and (limits.n, limits.num_windows) == (20, 3)
+    lowest = [min(found) for found in sims]
+    assert limits.window_sim == pytest.approx(
+        np.mean(lowest) - 3 * np.std(lowest, ddof=1), abs=1e-6
+    )
+    assert limits.f0_jump_st == pytest.approx(np.mean(jumps) + 3 * np.std(jumps, ddof=1), abs=1e-6)
+    assert limits.window_sd == pytest.approx(np.std(sims), abs=1e-6)
+    assert limits.f0_jump_sd == pytest.approx(np.std(jumps), abs=1e-6)
+    assert voice_limits(rows[:19]) is None
+    unvoiced = [measured(n, sims[n % 20]) for n in range(20, 41)]
+    kept = voice_limits([*rows, *unvoiced])  # of 41, twenty have a jump: half at least
+    lost = voice_limits([*rows, *unvoiced, measured(50, sims[0])])
+    assert kept is not None and kept.f0_jump_st == limits.f0_jump_st
+    assert lost is not None and lost.f0_jump_st is None and lost.f0_jump_sd == 0.0
+
+
+def test_a_limit_gives_way_by_the_extremes_of_more_deviates() -> None:
+    wider = norm.ppf(1 - 0.01 / 12) - norm.ppf(1 - 0.01 / 3)
+    edge = 0.7 - wider * 0.03
+    for beyond, flags in ((1e-6, ()), (-1e-6, ("other_voice",))):
+        assert LIMITS.flags((0.9,) * 11 + (edge + beyond,), None) == flags
+    jump = 3.0 + wider * 0.4
+    assert LIMITS.flags((0.9,) * 12, jump - 1e-6) == ()
+    assert LIMITS.flags((0.9,) * 12, jump + 1e-6) == ("pitch_jump",)
+    assert LIMITS.flags((0.7,), 3.0) == () and LIMITS.flags((0.69,), None) == ("other_voice",)
+    unknown = VoiceLimits(None, 0.0, None, 0.0, 3, 50)
+    assert unknown.flags((0.0,), 99.0) == ()
+
+
+def test_the_first_second_the_rest_and_the_last() -> None:
+    rows = [
+        measured(1, (0.5, 0.6, 0.7, 0.9)),
+        measured(2, (0.6, 0.9, 0.8), flags=("other_voice",)),
+        measured(3, (0.1, 0.2)),
+        measured(4, None, flags=("pitch_jump",)),
+    ]
+    found = by_window(rows, PARAMS)
+    assert found["onset"]["point"] == pytest.approx(0.55) and found["onset"]["n"] == 2
+    assert found["rest"]["point"] == pytest.approx(0.8) and found["last"]["point"] == pytest.approx(
+        0.85
+    )
+    assert found["onset_minus_rest"]["point"] == pytest.approx(-0.25)
+    assert found["drift"]["point"] == pytest.approx(0.3)
+    assert found["other_voice"]["point"] == found["pitch_jump"]["point"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("heard", "errors"),
+    [
+        # words of 2 letters in 10 s that sound: their middles are at 1, 3, 5, 7 and 9 s
+        ("aa bb cc dd ee", [(1.0, 0.0), (5.0, 0.0)]),
+        ("xx bb cc dd ee", [(1.0, 0.5), (5.0, 0.0)]),
+        ("aa bb xx dd xx", [(1.0, 0.0), (5.0, 2 / 3)]),
+        ("aa bb cc", [(1.0, 0.0), (5.0, 2 / 3)]),
+        ("aa new more bb cc dd ee", [(1.0, 0.5), (5.0, 0.0)]),  # put down to what follows, once
+        ("aa bb cc dd ee new", [(1.0, 0.0), (5.0, 1 / 3)]),  # after the end: to the last one
+    ],
+)
+def test_an_error_is_where_its_word_is(heard: str, errors: list[tuple[float, float]]) -> None:
+    row = make_row(
+        text_norm="aa bb cc dd ee", hyp_norm=heard, duration_s=11.5, lead_silence_s=0.5,
+        trail_silence_s=1.0,
+    )  # fmt: skip
+    found = by_window([row], PARAMS)["errors"]
+    assert [(part["from_s"], pytest.approx(part["point"], abs=1e-6)) for part in found] == errors
+    assert [part["to_s"] for part in found] == [5.0, 10.0]
+    longer = by_window([row.model_copy(update={"duration_s": 51.5})], PARAMS)["errors"]
+    assert [part["from_s"] for part in longer] == [5.0, 10.0, 20.0] and longer[-1]["to_s"] is None
+    lost = by_window([make_row(text_norm="aa bb", hyp_norm="", duration_s=None)], PARAMS)["errors"]
+    assert [(part["from_s"], part["point"]) for part in lost] == [(0.0, 1.0)]
