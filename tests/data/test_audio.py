@@ -349,6 +349,9 @@ def test_what_is_no_number_is_silence_and_what_is_too_loud_full_scale() -> None:
     assert content_sha256(np.array([2.0, -3.0]), 8000) == content_sha256(
         np.array([1.0, -1.0]), 8000
     )
+    found = measure(np.r_[samples, np.full(999, 0.25)].astype(np.float32), 8000)
+    assert found.num_bad_samples == 3
+    assert found.peak == 0.25 and found.dc_offset == pytest.approx(250 / 1003, abs=1e-6)
     nearest = content_sha256(np.array([1 / 32767]), 8000)
     assert nearest == content_sha256(np.array([1.4 / 32767]), 8000)
     assert nearest != content_sha256(np.array([1.6 / 32767]), 8000)

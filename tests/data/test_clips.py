@@ -155,3 +155,23 @@ def test_recordings_from_a_folder_or_a_manifest(folder: Path) -> None:
         read_recordings(manifest(folder, {"audio": "gone.wav"}))
     with pytest.raises(UserError, match="as strings"):
         read_recordings(manifest(folder, {"text": "Yes."}))
+
+
+def test_every_bad_row_is_named_not_the_first_alone(folder: Path) -> None:
+    """Of each kind of fault one, each before another row that is wrong."""
+    rows = [
+        {"audio": "a.wav"},
+        {"audio": "../x.wav", "text": "Hi."},
+        {"audio": "a.wav", "text": "Hi.", "reference": "gone.wav"},
+        "no json",
+        {"text": "Hi."},
+    ]
+    with pytest.raises(UserError) as caught:
+        read_clips(manifest(folder, GOOD, *rows))
+    lines = {problem.where.split(":")[1] for problem in caught.value.problems}
+    assert lines == {"2", "3", "4", "5", "6"}
+    with pytest.raises(UserError) as caught:
+        read_recordings(
+            manifest(folder, {"audio": 3}, {"audio": "a.wav", "text": 4}, {"audio": "x"})
+        )
+    assert len(caught.value.problems) == 3

@@ -60,6 +60,11 @@ def test_a_line_may_be_so_long_and_no_longer(
     assert not kept and len(problems) == 1
 
 
+def test_a_line_of_a_megabyte_is_read(tmp_path: Path) -> None:
+    assert read(tmp_path / "a", b"x" * 1_000_000 + b"\n")[0]
+    assert "at most 1000000 bytes" in read(tmp_path / "a", b"x" * 1_000_002 + b"\n")[1][0]
+
+
 def test_blank_lines_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_BLANK_LINES", 3)
     kept, problems, notes = read(tmp_path / "a", b"x\n\n \n\t\ny\n")

@@ -20,8 +20,10 @@ from voxadapt.data.manifest import (
     RawRow,
     Utterance,
     _assign_ids,
+    line_of,
     read_manifest,
     read_raw_manifest,
+    row_problems,
     write_manifest,
 )
 
@@ -353,3 +355,64 @@ def test_unusual_but_sound_audio(tmp_path: Path) -> None:
     )
     rows, problems = read_raw_manifest(path)
     assert (len(rows), problems) == (2, []), "the audit judges what can be read"
+
+
+def test_of_three_references_the_usual_one_is_expected(folder: Path) -> None:
+    for name in ("c.wav", "d.wav"):
+        if not (folder / name).exists():
+            write_clip(folder / name, 0.5)
+    others = ["ref.wav", "ref2.wav", "ref2.wav", "sub/b.flac"]
+    rows = [
+        GOOD | {"audio": audio, "ref_audio": ref}
+        for audio, ref in zip(("a.wav", "b.wav", "c.wav", "d.wav"), others, strict=True)
+    ]
+    _, problems = read(folder, rows)
+    assert [problem.split(": ")[0] for problem in problems] == ["rows.jsonl:1", "rows.jsonl:4"]
+    assert all("'ref2.wav'" in problem for problem in problems)
+
+
+def test_an_id_is_the_stem_or_the_path_or_has_a_hash() -> None:
+    assert _assign_ids(["a/x.wav", "b/y.wav", "b/y.flac"]) == ["x", "b__y.wav", "b__y.flac"]
+    assert _assign_ids(["X.wav", "a/x.wav"]) == ["X.wav", "a__x.wav"], "case does not tell apart"
+    assert _assign_ids(["_x.wav", ".x.wav"]) == ["_x.wav", "x"]
+    stem_taken = _assign_ids(["a/x.wav", "b/x.wav", "a__x.wav.wav"])
+    assert stem_taken[0].startswith("a__x.wav.") and len(stem_taken[0]) == len("a__x.wav.") + 12
+    assert stem_taken[1:] == ["b__x.wav", "a__x.wav"]
+    same = _assign_ids(["a b/c.wav", "a_b/c.wav"])
+    assert all(name.startswith("a_b__c.wav.") for name in same) and len(set(same)) == 2
+    assert _assign_ids(["z" * 101 + ".wav"]) == ["z" * 100]
+
+
+@pytest.mark.parametrize(
+    ("key", "length", "fine"),
+    [("text", 2000, True), ("text", 2001, False), ("consent", 200, True), ("consent", 201, False),
+     ("language", 40, True), ("language", 41, False)],
+)  # fmt: skip
+def test_what_is_written_has_a_length_that_fits(key: str, length: int, fine: bool) -> None:
+    row = GOOD | {key: "x" * length}
+    assert (row_problems("rows.jsonl:1", row) == []) == fine
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"text": 3}, "text as a string"),
+        ({"text": None}, "text as a string"),
+        ({"language": None, "consent": None, "speaker": None}, ""),
+        ({"consent": 3}, "consent as a string"),
+        ({"consent": " "}, "printable characters"),
+        ({"consent": "a\nb"}, "printable characters"),
+        ({"language": "9"}, "a language name"),
+        ({"speaker": ""}, "a speaker's name"),
+        ({"speaker": "Aria"}, ""),
+        ({"extra": 1}, "unknown key 'extra'"),
+    ],
+)
+def test_a_key_has_its_type_and_form(values: dict[str, object], said: str) -> None:
+    problems = row_problems("rows.jsonl:1", {**GOOD, **values})
+    assert [said in str(problem) for problem in problems] == ([True] if said else [])
+
+
+def test_the_line_is_read_off_the_place() -> None:
+    assert line_of("rows.jsonl:12") == 12
+    assert line_of("rows.jsonl") == line_of("rows.jsonl:") == line_of("a:b") == 0
