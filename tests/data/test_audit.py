@@ -513,6 +513,20 @@ def test_what_is_fine_is_fine(said: Said) -> None:
     assert said.rules() == [[]]
 
 
+def test_a_clips_row_is_rounded_to_a_millionth(said: Said) -> None:
+    said.info["clip"] = replace(INFO, num_samples=72001)
+    said.measured["clip"] = replace(FINE, speech_s=1.7, snr_db=30.12345678)
+    [clip] = audit_clips([make_raw("clip", consent="Yes.", speaker="Bo")], RULE, SplitParams())
+    row = clip.as_dict()
+    assert row["duration_s"] == 3.000042 and row["snr_db"] == 30.123457
+    assert row["characters_per_s"] == 10.0 and row["sample_rate_hz"] == 24000
+    assert (row["num_channels"], row["container"], row["line"]) == (1, "WAV", 1)
+    assert row["hypothesis"] is row["disagreement"] is row["voice_similarity"] is None
+    assert row["consent"] == "Yes." and row["speaker"] == "Bo"
+    [plain] = audit_clips([make_raw("clip")], RULE, SplitParams())
+    assert not {"consent", "speaker"} & set(plain.as_dict())
+
+
 @pytest.mark.parametrize(
     ("field", "limit", "side", "rule", "severity"),
     [

@@ -25,7 +25,7 @@ from voxadapt.scoring.planning import (
     plan_power,
 )
 from voxadapt.scoring.rows import ScoreRow
-from voxadapt.scoring.statistics import detectable_difference
+from voxadapt.scoring.statistics import detectable_difference, power_to_show, texts_needed
 
 RULE = SelectParams()
 TEXTS = {"selection": 60, "confirmation": 40}
@@ -169,3 +169,90 @@ def test_a_plan_names_the_measured_power_of_the_same_order() -> None:
     assert measured == pytest.approx(
         detectable_difference(0.02 * np.sqrt(2 / 3) / np.sqrt(60), 60), rel=0.2
     )
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def test_the_spread_is_what_a_candidate_and_a_take_add() -> None:
+    assert paired_spread(0.1, 1) == pytest.approx(0.1 * np.sqrt(2 * 0.75))
+    assert paired_spread(0.1, 5) == pytest.approx(0.1 * np.sqrt(2 * (0.05 + 0.7 / 5)))
+    assert paired_spread(0.1, 2, 0.25) == pytest.approx(0.1 * np.sqrt(2 * (0.25 + 0.5 / 2)))
+    assert INTERACTION_BASE == 0.25 and SHARED + INTERACTION == pytest.approx(0.3)
+
+
+def test_every_figure_follows_from_what_was_measured() -> None:
+    """Ten recordings whose similarities and errors are given, and their round trips."""
+    sims, coded = np.linspace(0.8, 0.98, 10), np.linspace(0.7, 0.97, 10)[::-1]
+    wrong, lost = [0, 1, 0, 2, 0, 0, 1, 0, 0, 0], [1, 2, 0, 3, 0, 1, 1, 0, 4, 0]
+
+    def rows(name: str, voices: Any, errors: list[int]) -> list[ScoreRow]:
+        return [
+            make_row(name, f"t{n}", sim=float(voices[n]), word_hits=10 - errors[n],
+                     word_substitutions=errors[n])
+            for n in range(10)
+        ]  # fmt: skip
+
+    params = SelectParams(confidence=0.9)
+    counts = {"selection": 30, "confirmation": 20}
+    found = plan_power(rows("real", sims, wrong), rows("codec", coded, lost), counts, 2, params)
+    measured = found["measured"]
+    clip = sims.std(ddof=1)
+    assert measured["sim"]["clip"] == pytest.approx(clip, abs=1e-6)
+    assert measured["sim"]["expected"] == pytest.approx(sims.mean(), abs=1e-6)
+    paired = (sims - coded).std(ddof=1)
+    assert measured["sim"]["against_base"] == pytest.approx(paired, abs=1e-6)
+    rate, coded_rate = sum(wrong) / 100, sum(lost) / 100
+    assert measured["wer"]["expected"] == pytest.approx(max(coded_rate, 1 - 0.05**0.1), abs=1e-6)
+    seen = np.var(np.array(wrong) / 10, ddof=1) + np.var(np.array(lost) / 10, ddof=1)
+    design = seen / (rate * (1 - rate) + coded_rate * (1 - coded_rate))
+    expected = measured["wer"]["expected"]
+    clip_error = np.sqrt(max(0.1, design) * expected * (1 - expected))
+    assert measured["wer"]["clip"] == pytest.approx(clip_error, abs=1e-6)
+    for measure, spread in (("sim", clip), ("wer", clip_error)):
+        assert measured[measure]["between_epochs"] == pytest.approx(
+            paired_spread(spread, 2), abs=1e-6
+        )
+    assert measured["wer"]["against_base"] >= measured["wer"]["between_epochs"]
+    split = found["splits"]["selection"]["between_epochs"]["sim"]
+    se = paired_spread(clip, 2) / np.sqrt(30)
+    assert split["se"] == pytest.approx(se, abs=1e-6)
+    assert split["detectable_difference"] == pytest.approx(
+        detectable_difference(se, 30, 0.9), abs=1e-6
+    )
+    assert [item["num_texts"] for item in split["texts_needed"]] == [
+        texts_needed(difference, se, 30, 0.9) for difference in (0.005, 0.01, 0.02)
+    ]
+    cost = found["cost"]
+    assert cost["margin"] == pytest.approx(max(0.02, 0.1 * expected), abs=1e-6)
+    for row in cost["rows"]:
+        error = paired_spread(clip_error, row["takes"], 0.25) / np.sqrt(20)
+        assert row["num_texts"] == texts_needed(cost["margin"], error, 20, 0.9, 0.9)
+        assert row["chance"] == pytest.approx(
+            power_to_show(cost["margin"], error, 20, 0.9), abs=1e-5
+        )
+    assert [row["takes"] for row in cost["rows"]] == [1, 2, 3, 5, 10]
+    assert found["n"] == {"real": 10, "codec": 10} and found["primary"] == "sim"
+    assert found["assumptions"]["take"] == 0.7
+
+
+def test_three_common_sentences_and_two_to_plan_for_are_the_least() -> None:
+    real, codec = recordings(num_texts=3), recordings("codec", num_texts=3)
+    assert planned(real, codec)["measured"]["sim"]["clip"] is not None
+    assert planned(real, codec[:2])["measured"]["sim"]["clip"] is None
+    assert planned(real, codec[:2])["cost"] is None
+    for count, known in ((2, True), (1, False)):
+        counts = {"selection": count, "confirmation": count}
+        found = plan_power(real, codec, counts, 3, RULE)
+        assert (found["splits"]["selection"]["between_epochs"]["sim"]["se"] is not None) == known
+        assert (found["cost"] is not None) == known
+    by_error = planned(real, codec, primary="error")
+    assert by_error["cost"] is None and by_error["primary"] == "wer"
+
+
+def test_a_clip_without_a_voice_says_nothing_of_the_spread() -> None:
+    real, codec = recordings(num_texts=20), recordings("codec", num_texts=20)
+    mute = [row.model_copy(update={"sim": None}) if n < 5 else row for n, row in enumerate(codec)]
+    found, kept = planned(real, mute), planned(real[5:], codec[5:])
+    assert found["measured"]["sim"] == kept["measured"]["sim"]
+    assert found["measured"]["wer"] == planned(real, codec)["measured"]["wer"]

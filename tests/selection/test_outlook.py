@@ -90,3 +90,57 @@ def test_one_epoch_or_one_sentence_has_no_trend() -> None:
     assert find_outlook({"sim": two}, weights, SelectParams(), None) is None
     found = find_outlook({"sim": two}, weights, SelectParams(), "language.stage2.num_epochs")
     assert found is not None and found["trend"] == "flat"
+
+
+@pytest.mark.parametrize(
+    ("names", "window"),
+    [
+        (["epoch-1", "epoch-2"], ["epoch-1", "epoch-2"]),
+        (["epoch-1", "epoch-2", "epoch-3"], ["epoch-2", "epoch-3"]),
+        (["epoch-1", "epoch-2", "epoch-4", "epoch-8"], ["epoch-4", "epoch-8"]),
+        (
+            ["epoch-1", "epoch-2", "epoch-3", "epoch-5", "epoch-9"],
+            ["epoch-3", "epoch-5", "epoch-9"],
+        ),
+    ],
+)
+def test_the_slope_is_a_line_through_the_last_half(names: list[str], window: list[str]) -> None:
+    """By least squares over the numbers of the epochs, sentence by sentence."""
+    generator = np.random.default_rng(5)
+    values = {name: generator.normal(0.5, 0.1, NUM_TEXTS) for name in names}
+    found = find_outlook(
+        {"sim": {name: worst(item, "similarity") for name, item in values.items()}},
+        WEIGHTS, SelectParams(), "candidates",
+    )  # fmt: skip
+    assert found is not None
+    trend = found["trends"]["sim"]
+    assert trend["epochs"] == window
+    numbers = [int(name[6:]) for name in window]
+    of_texts = np.polyfit(numbers, np.array([values[name] for name in window]), 1)[0]
+    assert trend["slope"]["point"] == pytest.approx(of_texts.mean(), abs=1e-6)
+    se = of_texts.std(ddof=1) / np.sqrt(NUM_TEXTS)
+    assert trend["slope"]["se"] == pytest.approx(se, rel=0.15)
+    assert trend["slope"]["high"] - trend["slope"]["low"] == pytest.approx(4 * se, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("step", "primary", "trend"),
+    [
+        (0.0049, "similarity", "flat"),
+        (0.0051, "similarity", "rising"),
+        (-0.0049, "similarity", "turned"),
+        (-0.0099, "error", "flat"),
+        (-0.0101, "error", "rising"),
+        (0.0099, "error", "turned"),
+    ],
+)
+def test_a_slope_is_too_small_to_matter_within_the_tie(
+    step: float, primary: str, trend: str
+) -> None:
+    """Every sentence changes alike, so that the slope is known."""
+    values = {f"epoch-{n}": worst(np.full(NUM_TEXTS, 0.5 + step * n), primary) for n in (1, 2, 3)}
+    params = SelectParams(primary=primary)  # type: ignore[arg-type]
+    key = "sim" if primary == "similarity" else "error"
+    found = find_outlook({key: values}, WEIGHTS, params, "candidates")
+    assert found is not None and found["trend"] == trend
+    assert found["trends"][key]["best"] == ("epoch-1" if trend == "turned" else "epoch-3")

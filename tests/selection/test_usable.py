@@ -93,3 +93,74 @@ def test_stage_2_is_undecided_where_nothing_can_be_measured(mode: str) -> None:
     assert found["reason"].startswith("Cannot be measured")
     assert "small enough" not in found["reason"] and "not more than" not in found["reason"]
     assert decide_stage2(stage1, codec, params, RULE, can())["decision"] != "undecided"
+
+
+@pytest.mark.parametrize(
+    ("share", "state"),
+    [(0.05, "ready"), (0.06, "with_care"), (0.15, "with_care"), (0.16, "not_yet")],
+)
+def test_an_error_is_held_against_both_limits(share: float, state: str) -> None:
+    """Every clip has the same error: the interval is the value itself."""
+    fields = {"ref_words": 100, "word_hits": round(100 - 100 * share), "sim": 0.9}
+    found = judge(**fields, word_substitutions=round(100 * share))
+    item = found["measures"]["error_above_codec"]
+    assert (item["state"], item["limits"]) == (state, [0.05, 0.15])
+    assert item["value"] == item["high"] == pytest.approx(share)
+    assert f"{round(100 * share)} points" in found["sentence"] or state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("sim", "state"),
+    [(0.805, "ready"), (0.795, "with_care"), (0.665, "with_care"), (0.655, "not_yet")],
+)
+def test_a_voice_is_placed_between_the_codecs_ceiling_and_a_strangers(
+    sim: float, state: str
+) -> None:
+    found = judge(sim=sim)["measures"]["similarity_lost"]
+    assert found["state"] == state
+    assert found["value"] == pytest.approx((0.9 - sim) / 0.4)
+    assert "similarity_lost" not in judge(RULE.model_copy(update={"primary": "error"}))["measures"]
+
+
+def test_ready_is_shown_to_be_within_the_second_limit() -> None:
+    """Few sentences: the value is fine, its upper bound is not."""
+    rows = [make_row("epoch-1", f"t{n}", sim=0.9) for n in range(4)]
+    codec = [make_row("codec", f"t{n}", sim=0.9) for n in range(6)]
+    found = usable(rows, codec, SCALE, can(), RULE, LIMITS)
+    failures = found["measures"]["failure_rate"]
+    assert (failures["value"], failures["state"]) == (0.0, "with_care") and failures["high"] > 0.1
+    assert found["state"] == "with_care" and "not shown to be within" in found["sentence"]
+
+
+@pytest.mark.parametrize(("told", "judged"), [(0.5, True), (0.51, False), (None, False)])
+def test_the_language_is_judged_where_recordings_mostly_are(
+    told: float | None, judged: bool
+) -> None:
+    assert ("wrong_language" in judge(told=told)["measures"]) == judged
+
+
+def test_the_speaker_who_comes_off_worst_counts() -> None:
+    speakers = (("Aria", 0.88), ("Bo", 0.7))
+    rows = [
+        make_row("epoch-1", f"t{n:02d}", take, speaker=name, sim=sim)
+        for n in range(40)
+        for take, (name, sim) in enumerate(speakers)
+    ]
+    codec = [make_row("codec", f"t{n:02d}", sim=0.9) for n in range(40)]
+    scale = SCALE | {"speakers": {"Aria": SCALE, "Bo": SCALE}}
+    found = usable(rows, codec, scale, can(), RULE, LIMITS)
+    lost = found["measures"]["similarity_lost"]
+    assert (lost["speaker"], lost["state"], found["state"]) == ("Bo", "with_care", "with_care")
+    assert lost["value"] == pytest.approx(0.5)
+
+
+def test_a_verdict_is_taken_back_where_nothing_can_be_measured() -> None:
+    decision = {"chosen": "epoch-2", "keep_base": False}
+    assert without_verdict(decision, can()) == decision | {"measurable": can()}
+    kept = without_verdict(decision, DEAF)
+    assert (kept["chosen"], kept["keep_base"]) == ("base", True) and "keep_start" not in kept
+    later = without_verdict(decision | {"start": "epoch-1", "keep_start": False}, DEAF)
+    assert (later["chosen"], later["keep_base"], later["keep_start"]) == ("epoch-1", False, True)
+    record = {"verdict": "confirmed"}
+    assert unconfirmed(record, None) is record and unconfirmed(record, can()) is record
+    assert unconfirmed(record, DEAF)["verdict"] == "not_measurable"
