@@ -723,3 +723,84 @@ def test_up_to_half_of_the_rows_are_left_out(said: Said, num_bad: int, kept: boo
     else:
         with pytest.raises(UserError, match="9 rows have errors"):
             audit_corpus(rows, limits, SPLIT, "rows.jsonl")
+
+
+def test_a_clip_in_another_speakers_voice_names_that_speaker(said: Said) -> None:
+    """One of Aria's clips is in Bo's voice and one in a stranger's; Bo's reference is Aria's."""
+    aria, bo, stranger = np.eye(3, 256)
+    names = [f"a{n}" for n in range(10)] + [f"b{n}" for n in range(10)]
+    voices = {name: aria if name[0] == "a" else bo for name in names}
+    voices |= {"a3": 0.2 * aria + bo, "a7": 0.3 * aria + stranger, "ref": aria}
+
+    def embed(paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        vectors = np.array([voices[path.stem] for path in paths])
+        vectors = vectors + 0.01 * rng.normal(size=vectors.shape) / np.sqrt(256)
+        seconds = [0.9 if path.stem == "a9" else 2.0 for path in paths]
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.array(seconds)
+
+    words = "one two three four five six seven eight nine ten".split()
+    rows = [
+        make_raw(name, n + 1, f"a plain text of {words[n % 10]} words", speaker=speaker)
+        for n, name in enumerate(names)
+        for speaker in [{"a": "Aria", "b": "Bo"}[name[0]]]
+    ]
+    limits = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.1, 9.0))
+    result = audit_corpus(rows, limits, SPLIT, "rows.jsonl", embed=embed)
+    told = {clip.row.id: found for clip, found in result.warnings if clip and "voice" in found.rule}
+    assert set(told) == {"a3", "a7"}
+    assert "0.98 to the speaker Bo" in told["a3"].found and "Bo" not in told["a7"].found
+    unmeasured = [clip.row.id for clip in result.clips if clip.voice_similarity is None]
+    assert unmeasured == ["a9"], "it has too little speech"
+    of_corpus = {found.rule: found for found in result.corpus}
+    assert "ref_other_voice" in of_corpus and "speakers_alike" not in of_corpus
+    voices |= dict.fromkeys([name for name in names if name[0] == "b"], 0.95 * aria + 0.3 * bo)
+    again = audit_corpus(rows, limits, SPLIT, "rows.jsonl", embed=embed)
+    [alike] = [found for found in again.corpus if found.rule == "speakers_alike"]
+    assert "Aria" in alike.message and "Bo" in alike.message
+
+
+def test_an_audit_is_summed_up(said: Said) -> None:
+    rows = [make_raw(f"o{n}", n + 1, text) for n, text in enumerate(HELD_OUT_TEXTS)]
+    for n in range(16):
+        said.info[f"o{n}"] = replace(INFO, num_samples=24000 * (2 + n % 4))
+        said.measured[f"o{n}"] = replace(FINE, snr_db=30.0 + n, speech_s=1.0 + 0.1 * n)
+    said.measured["o1"] = replace(FINE, dc_offset=0.5)
+
+    def transcribe(paths: list[Path], texts: list[str]) -> list[str | None]:
+        return [None, "", *[text if n else text[:-1] for n, text in enumerate(texts[2:])]]
+
+    limits = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.1, 9.0))
+    wide = limits.model_copy(update={"rate_outlier_mads": 99.0})
+    result = audit_corpus(rows, wide, SPLIT, "rows.jsonl", transcribe=transcribe)
+    found = result.metrics
+    assert found["num_rows"] == found["num_accepted"] == 16
+    assert found["minutes"] == round(16 * 3.5 / 60, 4) and found["median_duration_s"] == 3.5
+    assert sum(part["clips"] for part in found["splits"].values()) == 16
+    assert found["transcription"]["n"] == 15, "one was not heard at all"
+    assert found["transcription"]["num_disagreeing"] == 2
+    lost = 1 / len(fold_text(HELD_OUT_TEXTS[2]))
+    assert found["transcription"]["mean_cer"] == pytest.approx((1.0 + lost) / 15, abs=1e-6)
+    assert found["num_clips_with_warnings"] == 2, "dc offset and nothing heard; disagreement"
+    rates = [len(fold_text(text).replace(" ", "")) / said.measured[f"o{n}"].speech_s
+             for n, text in enumerate(HELD_OUT_TEXTS)]  # fmt: skip
+    assert found["median_characters_per_s"] == pytest.approx(np.median(rates), abs=1e-4)
+    assert found["sample_rates_hz"] == {"24000": 16} and found["script"] == "LATIN"
+    assert found["num_warnings"] == len(result.warnings) and found["voices"] is None
+    assert "16 clips accepted (0.9 min:" in result.sentence
+
+
+@pytest.mark.parametrize(("max_error", "deaf"), [(0.49, True), (0.51, False)])
+def test_a_recogniser_that_hears_nothing_is_the_warning(
+    said: Said, max_error: float, deaf: bool
+) -> None:
+    rows = [make_raw(f"o{n}", n + 1, text) for n, text in enumerate(HELD_OUT_TEXTS)]
+    limits = AuditParams(min_total_minutes=0.1, recommended_total_minutes=(0.1, 9.0))
+
+    def transcribe(paths: list[Path], texts: list[str]) -> list[str | None]:
+        return [text if n % 2 else 9 * text for n, text in enumerate(texts)]  # an error counts once
+
+    result = audit_corpus(rows, limits, SPLIT, "r", transcribe=transcribe, max_error=max_error)
+    rules = [found.rule for clip, found in result.warnings]
+    assert ("recogniser" in rules) == deaf
+    assert rules.count("disagreement") == (0 if deaf else 8)
