@@ -240,6 +240,7 @@ def test_a_frame_is_silent_40_db_below_the_loud_or_at_60_db_below_full_scale() -
     assert measure_shape(np.zeros(0, np.float32), RATE_HZ).clipped_share == 0.0
     assert measure_shape(np.full(9, 0.9995, np.float32), RATE_HZ).clipped_share == 1.0
     assert measure_shape(np.full(9, 0.9985, np.float32), RATE_HZ).clipped_share == 0.0
+    assert measure_shape(np.full(9, 0.999, np.float32), RATE_HZ).clipped_share == 1.0
 
 
 @given(st.lists(st.sampled_from("ab"), max_size=14), st.integers(1, 7))

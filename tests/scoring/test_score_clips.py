@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from benchmarks.scale import Ears, Voices
 
 from rows import make_system
 from sounds import make_voice, make_whisper, silence, write
-from voxadapt.asr.voice_prints import Embedder
+from voxadapt.asr.transcript import Transcript
+from voxadapt.asr.voice_prints import Embedder, VoicePrint
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import ScoreParams, SelectParams
+from voxadapt.scoring import score_clips as score_clips_module
 from voxadapt.scoring.flags import FLAGS
 from voxadapt.scoring.rows import EvalClip, ScoreRow, read_scores, write_rows
-from voxadapt.scoring.score_clips import score_clips, summarise
+from voxadapt.scoring.score_clips import metrics_row, retranscribe, score_clips, summarise
 from voxadapt.scoring.similarity import SimilarityScale, VoiceReference, build_scale
 
 PARAMS = ScoreParams(min_speech_s=0.5)
@@ -158,3 +161,143 @@ def test_a_sentence_keeps_its_slice_through_scoring(bench: Bench) -> None:
 def test_the_language_decides_how_a_row_is_normalised(bench: Bench) -> None:
     [row] = score(bench, [make_clip("zh", "real1.wav", text="漢語", lang="zh")])
     assert row.text_norm == "汉语" and "/opencc-" in row.norm_id
+
+
+# --- with a recogniser and an encoder that take no time ------------------------------------------
+
+
+class Hears(Ears):
+    """Hears what it is told; the language stands in its name."""
+
+    def __init__(self, said: dict[str, str], language: str = "en") -> None:
+        super().__init__()
+        self.said, self.asr_id = said, f"ears/{language}"
+
+    def in_language(self, language: str) -> Transcriber:
+        return Hears(self.said, language)
+
+    def transcribe(self, paths: Any, texts: Any, executor: Any = None) -> list[Transcript]:
+        return [
+            Transcript(self.said.get(Path(path).stem, text), -0.5, 1.2, 0.1, "en", 0.8, 1)
+            for path, text in zip(paths, texts, strict=True)
+        ]
+
+
+class OneVoice(Voices):
+    """Hears one voice for so many seconds in every clip, and says what it was given."""
+
+    def __init__(self, speech_s: float) -> None:
+        super().__init__()
+        self.speech_s, self.sizes = speech_s, []
+
+    def embed_speech(self, speeches: Any) -> list[VoicePrint]:
+        self.sizes.append(len(speeches))
+        return [VoicePrint(np.eye(256, dtype=np.float32)[0], self.speech_s) for _ in speeches]
+
+    def embed_windows(self, speeches: Any) -> list[Any]:
+        return [np.eye(256, dtype=np.float32)[:2] for _ in speeches]
+
+
+@pytest.fixture
+def clip_files(tmp_path: Path) -> Path:
+    for number in range(3):
+        write(tmp_path / f"c{number}.wav", make_voice(1.0, 120, number))
+    return tmp_path
+
+
+AXES = np.eye(256, dtype=np.float32)
+VOICE = VoiceReference(("a", "b"), np.stack([AXES[0], AXES[1]]), "stand-in")
+OTHER = VoiceReference(("c", "d"), np.stack([AXES[2], AXES[2]]), "stand-in")
+
+
+@pytest.mark.parametrize(("speech_s", "heard"), [(0.5, True), (0.499, False)])
+def test_a_voice_is_compared_with_its_own_and_with_each_of_several(
+    speech_s: float, heard: bool, clip_files: Path
+) -> None:
+    clips = [make_clip("a", "c0.wav", "codec"), make_clip("z", "c1.wav")]
+    rows = score_clips(
+        clips, Hears({}), OneVoice(speech_s), VOICE, None, PARAMS, root=clip_files,
+        others={"Aria": VOICE, "Bo": OTHER},
+    )  # fmt: skip
+    own, other = rows
+    assert (own.sim_ref_n, other.sim_ref_n) == (1, 2), "a recording's round trip is left out"
+    assert own.window_sims == (0.0, 1.0) and other.window_sims == (0.707, 0.707)
+    assert other.dur_ratio is None and other.speech_s == speech_s
+    assert ("too_little_speech" in own.flags) == (not heard)
+    if heard:
+        assert own.sim == 0.0 and other.sim == pytest.approx(0.5**0.5, abs=1e-6)
+        assert own.sim_to == {"Aria": 0.0, "Bo": 0.0}
+        assert other.sim_to == {"Aria": pytest.approx(0.5**0.5, abs=1e-6), "Bo": 0.0}
+    else:
+        assert own.sim is own.sim_to is other.sim is None
+    [plain] = score_clips(clips[1:], Hears({}), OneVoice(1.0), None, None, PARAMS, root=clip_files)
+    assert (plain.sim, plain.sim_ref_n, plain.sim_id) == (None, 0, "none")
+    assert plain.window_sims is None
+
+
+def test_groups_are_measured_once_and_kept(
+    clip_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score_clips_module, "CLIPS_AT_ONCE", 2)
+    clips = [make_clip(f"t{n}", f"c{n % 3}.wav") for n in range(5)]
+    clips[3] = clips[3].model_copy(update={"status": "failed", "message": "lost"})
+    voices = OneVoice(1.0)
+
+    def scored() -> list[ScoreRow]:
+        return score_clips(clips, Hears({}), voices, VOICE, None, PARAMS, root=clip_files,
+                           work_dir=tmp_path / "kept")  # fmt: skip
+
+    first = scored()
+    assert voices.sizes == [2, 2] and scored() == first
+    assert voices.sizes == [2, 2], "nothing was embedded again"
+    files = sorted((tmp_path / "kept").iterdir())
+    files[0].write_bytes(files[0].read_bytes()[:-9])
+    assert scored() == first and voices.sizes == [2, 2, 2]
+
+
+def test_errors_are_those_of_what_was_heard(clip_files: Path) -> None:
+    said = {"c0": "the quick brown fox jumps over the lazy cat", "c1": ""}
+    clips = [make_clip(f"t{n}", f"c{n}.wav") for n in range(3)]
+    rows = score_clips(clips, Hears(said), OneVoice(1.0), None, None, PARAMS, root=clip_files)
+    words = [(r.word_hits, r.word_substitutions, r.word_deletions, r.word_insertions) for r in rows]
+    assert words == [(8, 1, 0, 0), (0, 0, 9, 0), (9, 0, 0, 0)]
+    assert [row.ref_words for row in rows] == [9] * 3 and rows[0].ref_chars == 35
+    assert (rows[0].avg_logprob, rows[0].compression_ratio, rows[0].lid_p) == (-0.5, 1.2, 0.8)
+    assert "empty_transcript" in rows[1].flags and rows[1].failed
+    again = retranscribe(rows, Hears({"c2": "the quick brown fox"}, "second"), root=clip_files)
+    assert [row.asr_id for row in again] == ["ears/en"] * 3
+    assert [row.word_hits for row in again] == [9, 9, 4]
+    assert "truncated_tail" in again[2].flags and "empty_transcript" not in again[1].flags
+    lost = rows[0].model_copy(update={"status": "failed", "text_id": "z"})
+    kept = retranscribe([*rows, lost], Hears({}), root=clip_files)
+    assert [row.status for row in kept] == ["ok"] * 3 + ["failed"]
+    write(clip_files / "c1.wav", make_voice(1.0, 200))
+    with pytest.raises(UserError, match="the same clips"):
+        retranscribe(rows, Hears({}), root=clip_files)
+
+
+def test_a_summary_in_one_row() -> None:
+    summary = summarise(make_system("epoch-1", num_texts=5, takes=2, error=0.123), SELECT)
+    row = metrics_row(summary)
+    assert set(row) == {"wer", "cer", "sim", "duration", "failures", "n"} and row["n"] == 10
+    assert row["wer"] == round(summary["wer"]["point"], 5) and row["duration"] == 1.0
+    assert metrics_row(summary, summary)["source_cer"] == row["cer"]
+
+
+def test_a_candidate_in_two_languages_is_summed_up_in_each() -> None:
+    rows = make_system("epoch-1", num_texts=6, takes=1, mos=3.5)
+    malay = [
+        row.model_copy(update={"lang": "ms", "text_id": f"m{row.text_id}"}) for row in rows[:2]
+    ]
+    both = summarise([*rows, *malay], SELECT)
+    assert {lang: part["n_expected"] for lang, part in both["languages"].items()} == {
+        "en": 6,
+        "ms": 2,
+    }
+    assert "languages" not in summarise(rows, SELECT)
+    assert both["mos"]["point"] == 3.5 and both["mos"]["n"] == 8
+    assert "mos" not in summarise(make_system("epoch-1", num_texts=3), SELECT)
+    assert both["median_duration_s"] == 3.0 and both["median_speech_s"] == 2.5
+    twenty = make_system("epoch-1", num_texts=40, takes=1)
+    worst = sorted(row.sim for row in twenty)[:2]  # type: ignore[type-var]
+    assert summarise(twenty, SELECT)["sim_worst_5pct"] == pytest.approx(sum(worst) / 2, abs=1e-6)  # type: ignore[arg-type]
