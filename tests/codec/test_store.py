@@ -65,3 +65,25 @@ def test_a_missing_or_damaged_store_says_what_to_run(paths, damage):
         paths[0].write_bytes(paths[0].read_bytes()[:40])
     with pytest.raises(UserError, match="voxadapt codes"):
         read(paths)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "highest", "shape", "fine"),
+    [(0, 2047, (3, 16), True), (0, 2048, (3, 16), False), (-1, 5, (3, 16), False),
+     (0, 5, (3, 15), False), (0, 5, (48,), False), (0, 5, (0, 16), False)],
+)  # fmt: skip
+def test_codes_are_of_the_codebooks_and_no_others(tmp_path, lowest, highest, shape, fine):
+    array = np.zeros(shape, np.int16)
+    array.flat[:1], array.flat[-1:] = lowest, highest
+    clip = fakes.make_utterance("a", "x")
+    paths = tmp_path / "codes.safetensors", tmp_path / "index.jsonl"
+    write_codes(*paths, {"a": array}, [clip], "codec")
+    if fine:
+        found = read_codes(*paths, [clip], 16, 2048, "codec")
+        assert np.array_equal(found["a"], array) and list(found) == ["a"] and len(found) == 1
+        assert "a" in found and "b" not in found
+        with pytest.raises(KeyError):
+            found["b"]
+    else:
+        with pytest.raises(UserError, match=r"codes\.safetensors: a"):
+            read_codes(*paths, [clip], 16, 2048, "codec")

@@ -371,3 +371,13 @@ def test_a_header_may_announce_a_pad_byte(
     data[4:8] = bytes(4)
     path.write_bytes(data)
     assert not probe(path).is_truncated
+
+
+def test_a_file_of_one_sample_is_read_and_one_of_none_is_not(tmp_path: Path) -> None:
+    sf.write(tmp_path / "one.wav", np.array([0.5]), RATE_HZ, subtype="FLOAT")
+    samples, _ = decode(tmp_path / "one.wav")
+    assert samples.tolist() == [[0.5]] and probe(tmp_path / "one.wav").num_samples == 1
+    sf.write(tmp_path / "none.wav", np.zeros(0), RATE_HZ, subtype="FLOAT")
+    for reader in (probe, decode):
+        with pytest.raises(AudioError, match="without samples"):
+            reader(tmp_path / "none.wav")

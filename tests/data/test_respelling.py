@@ -201,3 +201,31 @@ def test_another_script() -> None:
     )  # fmt: skip
     assert hindi.respell("नाक की' न") == "nah-kuh kee-kuh nuh"
     assert hindi.unknown(["कि"]) == {"ि": 1}
+
+
+def test_what_is_wrong_is_shown_in_eighty_characters(tmp_path: Path) -> None:
+    values = yaml.safe_load(MALAY.read_text(encoding="utf-8")) | {"vowels": "a" * 200}
+    (tmp_path / "map.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        load_respelling(tmp_path / "map.yaml")
+    assert [problem.found for problem in caught.value.problems] == ["'" + "a" * 79]
+    (tmp_path / "map.yaml").write_text("x" * 200)
+    with pytest.raises(UserError) as caught:
+        load_respelling(tmp_path / "map.yaml")
+    assert [problem.found for problem in caught.value.problems] == ["'" + "x" * 59]
+
+
+def test_syllables_take_what_may_close_and_open_them() -> None:
+    """A map of a few letters, so that each rule can be read off."""
+    made = Respelling.model_validate({
+        "language": "x", "reads_as": "y", "vowels": ["a", "o"], "consonants": ["t", "s", "r", "w"],
+        "codas": ["s", "s t"], "clusters": ["t r", "s t r"], "glides": {"o": "w"}, "filler": "o",
+        "graphemes": [{"letters": letters, "reads": reads} for letters, reads in
+                      [("a", "a"), ("o", "o"), ("t", "t"), ("s", "s"), ("r", "r"), ("w", "w")]],
+    })  # fmt: skip
+    for word, respelt in {
+        "ta": "ta", "tata": "ta-ta", "asta": "as-ta", "astta": "as-ta", "astra": "ast-ra",
+        "stra": "stra", "tsra": "to-so-ra", "atra": "a-tra", "astrta": "ast-ro-ta", "at": "a-to",
+        "ast": "ast", "astr": "ast-ro", "oa": "o-wa", "ao": "a-o", "atta": "a-ta", "oo": "o-wo",
+    }.items():  # fmt: skip
+        assert made.respell(word) == respelt, word

@@ -14,7 +14,7 @@ from voxadapt.core.errors import UserError
 from voxadapt.core.params import AuditParams, SplitParams
 from voxadapt.data.audit import audit_corpus, write_audit
 from voxadapt.data.manifest import read_manifest, read_raw_manifest, write_manifest
-from voxadapt.data.speakers import choose_speakers, list_speakers
+from voxadapt.data.speakers import choose_speakers, folder_name, list_speakers
 
 SPLIT = SplitParams(selection_share=0.3, confirmation_share=0.3)
 LIMITS = AuditParams(min_total_minutes=0.1)
@@ -136,3 +136,12 @@ def test_only_speakers_of_the_manifest_can_be_chosen() -> None:
         UserError, match=r"train\.speakers: expected speakers of the manifest: Bo, Å b"
     ):
         choose_speakers(speakers, ["Cleo"])
+
+
+def test_a_folders_name_is_plain_short_and_unique() -> None:
+    assert folder_name("Aria_2-b") == "aria_2-b"
+    assert folder_name("x" * 40) == "x" * 40
+    long = folder_name("x" * 41)
+    assert long.startswith("x" * 40 + "-") and len(long) == 49
+    assert folder_name("a b") != folder_name("a_b") == "a_b"
+    assert folder_name("É").startswith("_-")

@@ -170,3 +170,35 @@ def test_the_0_6b_shape_loads_trains_exports_and_loads_again(scratch):
     (sound,), _ = tts.generate_custom_voice(TEXT, speaker="Aria", max_new_tokens=4)
     assert len(sound) > 0
     say("spoken")
+
+
+def test_the_config_is_that_of_the_released_models():
+    """Widths, heads and rows of `config.json` as published."""
+    for name, size, hidden in (("0.6B", "0b6", 1024), ("1.7B", "1b7", 2048)):
+        values = config_values(SHAPES[name])
+        talker = values["talker_config"]
+        assert (values["tts_model_size"], values["dtype"]) == (size, "bfloat16")
+        wanted = {
+            "hidden_size": hidden, "intermediate_size": 3 * hidden, "num_hidden_layers": 28,
+            "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
+            "vocab_size": 3072, "text_vocab_size": 151936, "text_hidden_size": 2048,
+            "max_position_embeddings": 32768, "rope_theta": 1000000, "rms_norm_eps": 1e-6,
+            "num_code_groups": 16, "codec_think_id": 2154, "codec_nothink_id": 2155,
+            "codec_think_bos_id": 2156, "codec_think_eos_id": 2157,
+        }  # fmt: skip
+        assert {key: talker[key] for key in wanted} == wanted
+        assert talker["rope_scaling"]["interleaved"] is True
+        predictor = {
+            "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 5,
+            "vocab_size": 2048, "max_position_embeddings": 65536, "head_dim": 128,
+            "num_attention_heads": 16, "num_key_value_heads": 8,
+        }  # fmt: skip
+        found = talker["code_predictor_config"]
+        assert {key: found[key] for key in predictor} == predictor
+        assert talker["codec_language_id"] == {
+            "english": 2050, "german": 2053, "spanish": 2054, "chinese": 2055, "japanese": 2058,
+            "french": 2061, "korean": 2064, "russian": 2069, "italian": 2070, "portuguese": 2071,
+        }  # fmt: skip
+        assert values["speaker_encoder_config"] == {
+            "enc_dim": hidden, "enc_channels": [512, 512, 512, 512, 1536], "sample_rate": 24000,
+        }  # fmt: skip
