@@ -175,3 +175,13 @@ def test_every_bad_row_is_named_not_the_first_alone(folder: Path) -> None:
             manifest(folder, {"audio": 3}, {"audio": "a.wav", "text": 4}, {"audio": "x"})
         )
     assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize(("length", "fine"), [(2000, True), (2001, False)])
+def test_a_text_has_so_many_characters_and_no_more(folder: Path, length: int, fine: bool) -> None:
+    path = manifest(folder, GOOD | {"text": "x" * length})
+    if fine:
+        assert len(read_clips(path)[0].text) == length
+    else:
+        with pytest.raises(UserError, match="2000"):
+            read_clips(path)
