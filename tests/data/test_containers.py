@@ -147,6 +147,8 @@ FRAME = HEAD + bytes(413)
         (FRAME * 2 + b"\xff", 2),
         (b"ID3\4\0\0\0\0\1\2" + FRAME[:130] + FRAME * 3, 3),  # a tag of 130 bytes
         (b"ID3\4\0\0\0\0\1\2" + bytes(129) + b"\xff" + FRAME * 3, 3),
+        (b"ID3\4\0\0\0\0\6\x42" + FRAME * 5, 3),  # a tag of 834 bytes that look like two frames
+        (FRAME + b"ID3\4\0\0\0\0\6\x42" + FRAME * 4, 3),
         (b"noise" + FRAME * 3, 3),
         (b"noise" + HEAD + b"noise" + FRAME * 3, 3),  # looks like a frame, and none follows
         (b"noise" + FRAME, 1),  # nothing follows the last one

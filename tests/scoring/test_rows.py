@@ -159,3 +159,15 @@ def test_each_language_has_one_evaluator() -> None:
     assert evaluator_id([]) == dict.fromkeys(("norm_id", "asr_id", "sim_id", "gen_sha"), "")
     with pytest.raises(UserError, match=r"asr_id.*asr \(base\), third \(base\)"):
         evaluator_id([english, malay, make_row(asr_id="third")])
+
+
+@pytest.mark.parametrize(
+    ("field", "least"),
+    [("ref_words", 1), ("ref_chars", 1), ("word_hits", 0), ("char_insertions", 0), ("take", 0)],
+)
+def test_a_count_has_its_least(field: str, least: int) -> None:
+    assert (
+        getattr(ScoreRow.model_validate(make_row().model_dump() | {field: least}), field) == least
+    )
+    with pytest.raises(ValidationError):
+        ScoreRow.model_validate(make_row().model_dump() | {field: least - 1})
