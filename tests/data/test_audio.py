@@ -300,6 +300,12 @@ def test_a_flat_top_has_three_samples(run: int, peak: float, clipped: int) -> No
     assert clipped_share(-samples) == pytest.approx(clipped / 100)
 
 
+def test_a_flat_top_is_one_from_a_twentieth_of_full_scale() -> None:
+    samples = np.tile([0.01, -0.01], 50)
+    samples[20:23] = 0.05
+    assert clipped_share(samples) == 0.03
+
+
 def test_a_flat_top_is_flat_to_two_steps() -> None:
     for below, share in ((1.9, 0.03), (2.1, 0.0)):
         samples = np.zeros(100, np.float32)
