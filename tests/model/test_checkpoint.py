@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 
@@ -11,7 +12,13 @@ from safetensors.torch import load_file
 import fakes
 from voxadapt.core.compat import import_qwen_tts
 from voxadapt.core.errors import UserError
-from voxadapt.model.checkpoint import CODEC_EMBEDDING, export_checkpoint, publish, read_meta
+from voxadapt.model.checkpoint import (
+    CODEC_EMBEDDING,
+    export_checkpoint,
+    new_folder,
+    publish,
+    read_meta,
+)
 from voxadapt.model.forward import predict
 from voxadapt.model.layout import build_layout, collate
 from voxadapt.model.load import load_tts
@@ -186,3 +193,29 @@ def test_half_precision_weights_survive_the_round_trip_through_fp32(half_base):
     tts = load_tts(half_base)
     for name, tensor in tts.model.state_dict().items():
         assert np.array_equal(tensor.half().numpy(), base[name].numpy()), name
+
+
+@pytest.mark.parametrize(
+    ("there", "taken", "left"),
+    [(None, "old", "old"), ("new", "old", "new"), (None, None, None), ("new", None, "new")],
+)
+def test_what_a_killed_process_had_taken_away_is_put_back(tmp_path, there, taken, left):
+    """It dies between taking the old folder away and putting the new one in its place."""
+    out = tmp_path / "epoch-1"
+    old, part = tmp_path / ".epoch-1.abc.old", tmp_path / ".epoch-1.abc.part"
+    other = tmp_path / ".epoch-10.abc.old"
+    for folder in (old, part, other):
+        folder.mkdir()
+    for name, folder in ((there, out), (taken, old / "epoch-1")):
+        if name is not None:
+            folder.mkdir()
+            (folder / "name").write_text(name)
+    with contextlib.suppress(KeyError), new_folder(out):
+        assert not old.exists() and not part.exists() and other.exists()
+        assert ((out / "name").read_text() if out.exists() else None) == left
+        raise KeyError("it fails")
+    assert ((out / "name").read_text() if out.exists() else None) == left
+    with new_folder(out) as folder:
+        (folder / "name").write_text("newest")
+    assert (out / "name").read_text() == "newest"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "epoch-1"]

@@ -218,3 +218,13 @@ def test_speakers_have_their_gates_in_the_same_order() -> None:
     found = held(system, base=base)
     assert list(found) == ["Aria", "Bo"]
     assert list(found["Aria"]) == list(found["Bo"])
+
+
+@pytest.mark.parametrize(("high", "state"), [(0.0, "undecided"), (-1e-9, "failed")])
+def test_an_interval_that_ends_at_nothing_lost_shows_no_loss(
+    high: float, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = Interval(-0.01, -0.02, high, 20)
+    monkeypatch.setattr(SpeakerScores, "difference", lambda *_: lost)
+    found = held(two("epoch-1", 0.8, 0.8), kept=("Aria",), base=two("base", 0.8, 0.8))
+    assert found["Aria"]["kept_voice"].state == state
