@@ -551,6 +551,9 @@ def test_a_sound_at_its_limit_is_fine_and_one_beyond_is_told(
 def test_a_clip_with_too_little_speech_is_silent_and_no_more_is_said(said: Said) -> None:
     said.measured["clip"] = replace(FINE, speech_s=0.3, snr_db=-5.0)
     assert said.rules(make_raw("clip", text="a b")) == [[("noise", "warning")]]
+    said.band_db["clip"] = -90.0
+    found = said.rules(make_raw("clip", text="a b"))
+    assert found == [[("noise", "warning"), ("narrow_band", "warning")]]
     said.measured["clip"] = replace(FINE, speech_s=0.299, snr_db=-5.0)
     said.band_db["clip"] = -90.0
     assert said.rules() == [[("silent", "error")]]
