@@ -16,7 +16,7 @@ import whisper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_bytes, sha256_file
 
 CONFIG = "config.json"
@@ -69,11 +69,10 @@ def fetch(hub_id: str) -> Path:
         return folder
     except Exception as error:  # no network, no such model, no access: many classes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            Problem(f"asr.model: {hub_id}", "a Whisper model on the hub", reason,
-                    "Check the id, or set asr.model to a folder with config.json and "
-                    "model.safetensors."),
-            "The Whisper model could not be fetched.",
+        raise UserError.of(
+            f"asr.model: {hub_id}", "a Whisper model on the hub", reason,
+            "Check the id, or set asr.model to a folder with config.json and "
+            "model.safetensors.", "The Whisper model could not be fetched.",
         ) from None  # fmt: skip
 
 
@@ -87,7 +86,7 @@ def load_folder(folder: Path, device: str = "cpu") -> tuple[whisper.Whisper, str
     expected = f"{CONFIG} of a Whisper and {WEIGHTS[0]}"
 
     def refuse(found: str, fix: str) -> UserError:
-        return UserError(Problem(f"asr.model: {folder}", expected, found, fix), title)
+        return UserError.of(f"asr.model: {folder}", expected, found, fix, title)
 
     if (folder / "adapter_config.json").is_file() and not (folder / CONFIG).is_file():
         fix = "Merge it into its model (peft: merge_and_unload, save_pretrained), and name that."

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from voxadapt.asr import compare, letters, readings
 from voxadapt.asr.languages import SIGNS, rules_id
 from voxadapt.asr.letters import CHINESE_LANGUAGES, CONVERSION, is_unspaced_letter, plain
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.strict_yaml import read_yaml
 
@@ -93,7 +93,7 @@ class Substitutions(BaseModel):
             if isinstance(error, ValidationError):
                 first = error.errors()[0]
                 reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise UserError(Problem(str(path), expected, reason, fix)) from None
+            raise UserError.of(path, expected, reason, fix) from None
 
     @cached_property
     def id(self) -> str:

@@ -376,9 +376,8 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
     if not Path(name).is_file():
         known = ", ".join(whisper.available_models())
         expected = f"a checkpoint file, a Hugging Face folder or id, or one of {known}"
-        raise UserError(
-            Problem(f"asr.model: {name}", expected, "none of these", fix),
-            "There is no such Whisper model.",
+        raise UserError.of(
+            f"asr.model: {name}", expected, "none of these", fix, "There is no such Whisper model."
         )
     sha = sha256_file(name)
     try:
@@ -419,4 +418,4 @@ def _check_language(language: str, model: whisper.Whisper, name: str) -> None:
         fix = "Take large-v3 or large-v3-turbo (or a fine-tune of one) as asr.model" + (
             ", or set asr.language: zh." if language == "yue" else "."
         )
-    raise UserError(Problem("asr.language", expected, language, fix))
+    raise UserError.of("asr.language", expected, language, fix)

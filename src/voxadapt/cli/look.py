@@ -9,7 +9,7 @@ import typer
 
 from voxadapt.cli import options as opt
 from voxadapt.cli.terminal import print_table
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 
 
 def status(params_file: opt.ParamsFile = opt.PARAMS) -> None:
@@ -95,14 +95,12 @@ def listen(
     from voxadapt.pipeline import report
 
     if out is None and (pair is not None or sentences is not None):
-        raise UserError(
-            Problem(
-                "--out",
-                "a folder for pages that differ from params.yaml",
-                "nothing",
-                f"Say for example --out {(paths.REPORTS / 'listen-mine').as_posix()}, or change "
-                "report.listening_pairs.",
-            ),
+        raise UserError.of(
+            "--out",
+            "a folder for pages that differ from params.yaml",
+            "nothing",
+            f"Say for example --out {(paths.REPORTS / 'listen-mine').as_posix()}, or change "
+            "report.listening_pairs.",
             "The next run of the report would replace these pages, and their votes be lost.",
         )
     pairs = [pair] if pair else None
@@ -146,7 +144,7 @@ def evaluate(
     from voxadapt.tools import evaluate as evaluation
 
     if metric not in (None, "wer", "cer"):
-        raise UserError(Problem("--metric", "wer or cer", str(metric), "Change the option."))
+        raise UserError.of("--metric", "wer or cer", str(metric), "Change the option.")
     result = evaluation.evaluate(
         manifest,
         out,
@@ -195,9 +193,9 @@ def compare(
         print(found.sentence)
         return
     if candidates or language:
-        raise UserError(
-            Problem("--candidates, --language", "together with --experiments", "without it",
-                    "Add --experiments, or leave them out.")
+        raise UserError.of(
+            "--candidates, --language", "together with --experiments", "without it",
+            "Add --experiments, or leave them out.",
         )  # fmt: skip
     from voxadapt.pipeline.language import arms
 

@@ -87,13 +87,13 @@ def spoken_text(text: str | None, file: Path | None) -> str | Path:
     Raises:
         UserError: When there are both or none.
     """
-    from voxadapt.core.errors import Problem, UserError
+    from voxadapt.core.errors import UserError
 
     given = [item for item in (text, file) if item is not None]
     if len(given) != 1:
         found = "both" if given else "neither"
-        raise UserError(
-            Problem("what to say", "a text, or --file with the name of one", found, "Give one.")
+        raise UserError.of(
+            "what to say", "a text, or --file with the name of one", found, "Give one."
         )
     return given[0]
 

@@ -154,13 +154,11 @@ def use(
     if opt.PARAMS.exists() and not force:
         current = opt.PARAMS.read_bytes()
         if current not in [path.read_bytes() for path in PROFILES.glob("*.yaml")]:
-            raise UserError(
-                Problem(
-                    "params.yaml",
-                    "an unedited profile",
-                    "values of your own",
-                    "Keep a copy, then repeat with --force.",
-                ),
+            raise UserError.of(
+                "params.yaml",
+                "an unedited profile",
+                "values of your own",
+                "Keep a copy, then repeat with --force.",
                 "params.yaml was not changed.",
             )
     shutil.copyfile(source, opt.PARAMS)

@@ -116,7 +116,7 @@ def read_codes(
         index = {row["id"]: row for row in read_jsonl(index_path)}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(Problem(str(path), "codes and their index", reason, _FIX), title) from None
+        raise UserError.of(path, "codes and their index", reason, _FIX, title) from None
     problems: list[Problem] = []
     found = []
     for clip in clips:

@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 
 
 def resolve_device(device: str) -> torch.device:
@@ -27,12 +27,10 @@ def resolve_device(device: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if match and int(match[1] or 0) < count:
         return torch.device("cuda", int(match[1] or 0))
-    raise UserError(
-        Problem(
-            "model.device",
-            "auto, cpu, cuda, cuda:N or mps",
-            f"{device!r} on a machine with {count} usable CUDA device(s)"
-            f"{'' if device != 'mps' else ' and no Apple GPU that torch can use'}",
-            "Choose another device, or run `voxadapt doctor` to see what torch finds.",
-        )
+    raise UserError.of(
+        "model.device",
+        "auto, cpu, cuda, cuda:N or mps",
+        f"{device!r} on a machine with {count} usable CUDA device(s)"
+        f"{'' if device != 'mps' else ' and no Apple GPU that torch can use'}",
+        "Choose another device, or run `voxadapt doctor` to see what torch finds.",
     )

@@ -57,6 +57,11 @@ class UserError(ValueError):
         self.title = title
         super().__init__(str(self))
 
+    @classmethod
+    def of(cls, where: object, expected: str, found: str, fix: str, title: str = "") -> UserError:
+        """Make the error of a single problem."""
+        return cls(Problem(str(where), expected, found, fix), title)
+
     def __reduce__(self) -> tuple[object, ...]:  # a worker sends it with its notes
         return type(self), (self.problems, self.title), self.__dict__
 

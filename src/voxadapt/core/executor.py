@@ -154,14 +154,12 @@ def _answer(
         worker.join()
         code = worker.exitcode or 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise UserError(
-            Problem(
-                "executor.num_workers",
-                "worker processes that live until the work is done",
-                f"one that ended early ({how}); the system ends processes when memory runs out",
-                "Lower executor.num_workers (1: no workers) or the batch size, then repeat the "
-                "command: it goes on where it was.",
-            ),
+        raise UserError.of(
+            "executor.num_workers",
+            "worker processes that live until the work is done",
+            f"one that ended early ({how}); the system ends processes when memory runs out",
+            "Lower executor.num_workers (1: no workers) or the batch size, then repeat the "
+            "command: it goes on where it was.",
             "A worker process was lost.",
         ) from None
 
@@ -308,13 +306,11 @@ class RayData:
             import ray
             import ray.data
         except ImportError as error:
-            raise UserError(
-                Problem(
-                    "executor.kind: ray",
-                    "the package ray with its part for data",
-                    " ".join(str(error).split())[:160],
-                    'Run `pip install "voxadapt[ray]"`, or set executor.kind: local.',
-                )
+            raise UserError.of(
+                "executor.kind: ray",
+                "the package ray with its part for data",
+                " ".join(str(error).split())[:160],
+                'Run `pip install "voxadapt[ray]"`, or set executor.kind: local.',
             ) from None
         if ray.is_initialized():
             return ray
@@ -334,15 +330,12 @@ class RayData:
         try:
             ray.init(**options)
         except Exception as error:  # of many types: no answer, another version, no node here
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(
-                Problem(
-                    f"executor.address: {self.params.address}",
-                    "a Ray cluster that this machine belongs to",
-                    reason,
-                    "Start one with `ray start --head`, join it with `ray start --address=…`, and "
-                    "run this command on one of its machines; or set executor.address: null.",
-                ),
+            raise UserError.of(
+                f"executor.address: {self.params.address}",
+                "a Ray cluster that this machine belongs to",
+                " ".join(str(error).split())[:200] or type(error).__name__,
+                "Start one with `ray start --head`, join it with `ray start --address=…`, and "
+                "run this command on one of its machines; or set executor.address: null.",
                 "The cluster cannot be reached.",
             ) from None
         return ray
@@ -372,23 +365,19 @@ class RayData:
         reason = " ".join(text.split())
         lost = ("ActorDied", "ActorUnavailable", "WorkerCrashed", "NodeDied", "OwnerDied")
         if any(name in type(error).__name__ + text for name in (*lost, "The actor is dead")):
-            return UserError(
-                Problem(
-                    f"executor.max_losses: {self.params.max_losses}",
-                    f"no worker that is lost more than {self.params.max_losses} times",
-                    reason[-300:],
-                    "Look at the memory of the machines; lower the batch size or "
-                    "executor.num_workers. Then repeat the command: it goes on where it was.",
-                ),
+            return UserError.of(
+                f"executor.max_losses: {self.params.max_losses}",
+                f"no worker that is lost more than {self.params.max_losses} times",
+                reason[-300:],
+                "Look at the memory of the machines; lower the batch size or "
+                "executor.num_workers. Then repeat the command: it goes on where it was.",
                 "Workers were lost too often.",
             )
-        return UserError(
-            Problem(
-                "executor.kind: ray",
-                "a cluster that does its work",
-                reason[:400],
-                "Install the same versions on every machine; or set executor.kind: local.",
-            ),
+        return UserError.of(
+            "executor.kind: ray",
+            "a cluster that does its work",
+            reason[:400],
+            "Install the same versions on every machine; or set executor.kind: local.",
             "The cluster gave up.",
         )
 
@@ -410,13 +399,11 @@ def _enter(folder: str) -> None:
     try:
         os.chdir(folder)
     except OSError as error:
-        raise UserError(
-            Problem(
-                folder,
-                "the project folder, at the same path on every machine of the cluster",
-                str(error),
-                "Put the project on a file system that all of them mount.",
-            )
+        raise UserError.of(
+            folder,
+            "the project folder, at the same path on every machine of the cluster",
+            str(error),
+            "Put the project on a file system that all of them mount.",
         ) from None
 
 

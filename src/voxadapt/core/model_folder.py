@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.params import ModelParams
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -34,13 +34,11 @@ def resolve_model(params: ModelParams) -> Path:
         return folder
     hint = "Set model.base to a folder with config.json, model.safetensors and speech_tokenizer/."
     if not _HUB_ID.fullmatch(params.base):
-        raise UserError(
-            Problem(
-                "model.base",
-                "a model folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base",
-                f"{params.base} (no such folder)",
-                f"Restore it with `dvc pull`, or correct the path. {hint}",
-            ),
+        raise UserError.of(
+            "model.base",
+            "a model folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base",
+            f"{params.base} (no such folder)",
+            f"Restore it with `dvc pull`, or correct the path. {hint}",
             "The Base model was not found.",
         )
     from huggingface_hub import snapshot_download
@@ -50,13 +48,11 @@ def resolve_model(params: ModelParams) -> Path:
     except Exception as error:  # the hub client raises a dozen unrelated types
         at = f" at revision {params.revision}" if params.revision else ""
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            Problem(
-                "model.base",
-                f"the weights of {params.base}{at}, from https://huggingface.co/{params.base}",
-                f"no local copy, and the download failed ({type(error).__name__}: {reason})",
-                f"Check the network, or copy the files from another machine. {hint}",
-            ),
+        raise UserError.of(
+            "model.base",
+            f"the weights of {params.base}{at}, from https://huggingface.co/{params.base}",
+            f"no local copy, and the download failed ({type(error).__name__}: {reason})",
+            f"Check the network, or copy the files from another machine. {hint}",
             "The Base model could not be fetched.",
         ) from None
 
@@ -72,13 +68,11 @@ def refuse_code(where: str | Path, values: object) -> None:
         item = left.pop()
         left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
         if isinstance(item, dict) and "auto_map" in item:
-            raise UserError(
-                Problem(
-                    str(where),
-                    "a config of the stock classes",
-                    "auto_map, which names Python code in the model folder",
-                    "Remove that entry, or take another copy of the model: no such code is run.",
-                ),
+            raise UserError.of(
+                where,
+                "a config of the stock classes",
+                "auto_map, which names Python code in the model folder",
+                "Remove that entry, or take another copy of the model: no such code is run.",
                 "The model was not loaded.",
             )
 
@@ -94,22 +88,18 @@ def read_config(path: str | Path) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         kind = values.get("model_type")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError(
-            Problem(
-                str(file),
-                "the config of a Qwen3-TTS model",
-                " ".join(str(error).split()),
-                "Point model.base to a complete model folder.",
-            )
+        raise UserError.of(
+            file,
+            "the config of a Qwen3-TTS model",
+            " ".join(str(error).split()),
+            "Point model.base to a complete model folder.",
         ) from None
     if kind != "qwen3_tts" or values.get("tts_model_type") not in MODEL_TYPES:
-        raise UserError(
-            Problem(
-                str(file),
-                f"model_type qwen3_tts and a tts_model_type of {', '.join(MODEL_TYPES)}",
-                f"{kind!r} and {values.get('tts_model_type')!r}",
-                "Point model.base to a Qwen3-TTS model.",
-            )
+        raise UserError.of(
+            file,
+            f"model_type qwen3_tts and a tts_model_type of {', '.join(MODEL_TYPES)}",
+            f"{kind!r} and {values.get('tts_model_type')!r}",
+            "Point model.base to a Qwen3-TTS model.",
         )
     refuse_code(file, values)
     return values

@@ -637,9 +637,9 @@ def language_section(params: Params) -> LanguageParams:
         UserError: When there is none.
     """
     if params.language is None:
-        raise UserError(
-            Problem("params.yaml: language", "a section that names the language", "none",
-                    "Copy the one of profiles/miniature.yaml and change it.")
+        raise UserError.of(
+            "params.yaml: language", "a section that names the language", "none",
+            "Copy the one of profiles/miniature.yaml and change it.",
         )  # fmt: skip
     return params.language
 
@@ -656,15 +656,14 @@ def load_params(path: str | Path = "params.yaml") -> Params:
     try:
         values = read_yaml(path)
     except FileNotFoundError:
-        raise UserError(Problem(str(path), "a parameter file", "nothing", use), title) from None
+        raise UserError.of(path, "a parameter file", "nothing", use, title) from None
     except (OSError, ValueError) as error:  # a wrong byte is a ValueError too
         found = on_one_line(str(error))[:200]
         fix = "Mend it, or start again with `voxadapt use miniature`."
-        raise UserError(Problem(str(path), "readable YAML in UTF-8", found, fix), title) from None
+        raise UserError.of(path, "readable YAML in UTF-8", found, fix, title) from None
     if not isinstance(values, dict):
-        raise UserError(
-            Problem(str(path), "sections such as model: and train:", repr(values)[:60], "Mend it."),
-            title,
+        raise UserError.of(
+            path, "sections such as model: and train:", repr(values)[:60], "Mend it.", title
         )
     return check_params(values, path)
 

@@ -21,9 +21,9 @@ class _Stored(dict[str, Any]):
         self._path, self._command = path, command
 
     def __missing__(self, key: str) -> Any:
-        raise UserError(
-            Problem(str(self._path), f"{key}, as `voxadapt {self._command}` writes it",
-                    "no such key", f"Run `voxadapt {self._command}` again.")
+        raise UserError.of(
+            self._path, f"{key}, as `voxadapt {self._command}` writes it", "no such key",
+            f"Run `voxadapt {self._command}` again.",
         )  # fmt: skip
 
 
@@ -39,10 +39,9 @@ def read_record(path: Path, command: str) -> Record:
             raise ValueError(f"{type(record).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:
         found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
-        raise UserError(
-            Problem(str(path), f"what `voxadapt {command}` writes", found,
-                    f"Run `voxadapt {command}`.")
-        ) from None  # fmt: skip
+        raise UserError.of(
+            path, f"what `voxadapt {command}` writes", found, f"Run `voxadapt {command}`."
+        ) from None
     return _Stored(record, path, command)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import set_usual_mode, write_json
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.provenance import fingerprint
@@ -43,10 +43,10 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
            if (header := {name: entry for name, entry in read_header(file)[0].items()
                           if name.startswith(PREFIX)})}  # fmt: skip
     if not own or found != width:
-        raise UserError(
-            Problem("model.speaker_encoder", f"a Base whose speaker encoder has a width of {width}",
-                    f"{base}: {found if own else 'no such weights'}",
-                    "Name the Base of the same size, 0.6B or 1.7B.")
+        raise UserError.of(
+            "model.speaker_encoder", f"a Base whose speaker encoder has a width of {width}",
+            f"{base}: {found if own else 'no such weights'}",
+            "Name the Base of the same size, 0.6B or 1.7B.",
         )  # fmt: skip
     looks = [(str(file), file.stat().st_size, file.stat().st_mtime_ns)
              for folder in (model, base) for file in _files(folder)]  # fmt: skip

@@ -11,7 +11,6 @@ from typing import ParamSpec
 
 from voxadapt.core import launch, paths
 from voxadapt.core.errors import (
-    Problem,
     UserError,
     is_out_of_memory,
     missing_operation,
@@ -64,11 +63,10 @@ def stage(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> StageResult:
             given = signature.bind(*args, **kwargs).arguments
             if launch.num_processes() > 1 and name != "train":
-                raise UserError(
-                    Problem(f"the launch of {name}", "one process",
-                            f"{launch.num_processes()} processes",
-                            "Only `voxadapt train` shares its work; run this one without a "
-                            "launcher.")
+                raise UserError.of(
+                    f"the launch of {name}", "one process", f"{launch.num_processes()} processes",
+                    "Only `voxadapt train` shares its work; run this one without a "
+                    "launcher.",
                 )  # fmt: skip
             parts = [name]
             if "candidate" in given:

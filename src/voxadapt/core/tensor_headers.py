@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 
 METADATA = "__metadata__"
 
@@ -25,7 +25,7 @@ def read_header(file: Path) -> tuple[dict[str, Any], int]:
     except (OSError, ValueError, MemoryError, OverflowError) as error:
         reason = " ".join(str(error).split())[:160]
         fix = "Restore or download the folder again."
-        raise UserError(Problem(str(file), "a whole safetensors file", reason, fix)) from None
+        raise UserError.of(file, "a whole safetensors file", reason, fix) from None
     entries.pop(METADATA, None)
     return entries, 8 + size
 

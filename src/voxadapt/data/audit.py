@@ -222,8 +222,7 @@ def audit_corpus(
         title = f"{title}: {rows_have} errors." if count else f"{title}."
         raise UserError([*errors, *dropped], title)
     if not clips:
-        fix = "Give one clip a line."
-        raise UserError(Problem(str(manifest), "at least one row", "none", fix))
+        raise UserError.of(manifest, "at least one row", "none", "Give one clip a line.")
     if transcribe is not None:
         clips, deaf = _check_transcripts(clips, audit, transcribe, max_error)
         corpus += deaf

@@ -133,7 +133,7 @@ def read_recordings(path: str | Path) -> list[Recording]:
         ]
         if not found:
             wanted = f"files such as {', '.join(AUDIO_SUFFIXES)}"
-            raise UserError(Problem(str(path), wanted, "none", fix), "There is no reference.")
+            raise UserError.of(path, wanted, "none", fix, "There is no reference.")
         return found
     files = ManifestFiles(path.parent)
     problems: list[Problem] = []

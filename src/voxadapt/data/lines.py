@@ -50,8 +50,7 @@ def parse_object(where: str, line: str, shape: str) -> Record | Problem:
     try:
         values = json.loads(line, object_pairs_hook=_unique_object)
     except DuplicateKeyError as error:
-        found = f"{shown(str(error))} twice"
-        return Problem(where, "each key once", found, "Keep one of them.")
+        return Problem(where, "each key once", f"{shown(str(error))} twice", "Keep one of them.")
     except RecursionError:
         return Problem(where, shape, "deeply nested JSON", "Write one flat object.")
     except ValueError as error:  # also an integer of more digits than Python reads

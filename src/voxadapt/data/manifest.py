@@ -433,7 +433,7 @@ def read_manifest(path: str | Path) -> list[Utterance]:
                     problems.append(Problem(f"{path.name}:{number}", "an utterance", found, fix))
     except (OSError, UnicodeDecodeError) as error:
         found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
-        raise UserError(Problem(str(path), "the accepted manifest", found, fix)) from None
+        raise UserError.of(path, "the accepted manifest", found, fix) from None
     for name, count in Counter(u.id for u in utterances).items():
         if count > 1:
             problems.append(Problem(str(path), "unique ids", f"{name} {count} times", fix))

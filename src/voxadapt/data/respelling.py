@@ -191,15 +191,12 @@ class Respelling(BaseModel):
         """
         if unknown := self.unknown(texts):
             names = [f"{_visible(item)} ({count}×)" for item, count in unknown.most_common()]
-            shown = ", ".join(names[:MAX_SHOWN]) + (" …" if len(names) > MAX_SHOWN else "")
-            raise UserError(
-                Problem(
-                    where,
-                    f"letters and words that the respelling map of {self.language} knows",
-                    shown,
-                    "Write numbers and abbreviations as they are spoken; add letters to the map's "
-                    "graphemes, and words to its exceptions (language.respelling).",
-                ),
+            raise UserError.of(
+                where,
+                f"letters and words that the respelling map of {self.language} knows",
+                ", ".join(names[:MAX_SHOWN]) + (" …" if len(names) > MAX_SHOWN else ""),
+                "Write numbers and abbreviations as they are spoken; add letters to the map's "
+                "graphemes, and words to its exceptions (language.respelling).",
                 "The texts cannot be respelt.",
             )
 
@@ -310,18 +307,14 @@ def load_respelling(path: str | Path) -> Respelling:
         values = read_yaml(path)
     except FileNotFoundError:
         fix = "Check language.respelling; profiles/respelling/ has an example."
-        raise UserError(
-            Problem(str(path), "a respelling map", "no such file", fix), title
-        ) from None
+        raise UserError.of(path, "a respelling map", "no such file", fix, title) from None
     except (OSError, ValueError) as error:
         found = " ".join(str(error).split())[:200]
-        raise UserError(
-            Problem(str(path), "readable YAML in UTF-8", found, "Mend it."), title
-        ) from None
+        raise UserError.of(path, "readable YAML in UTF-8", found, "Mend it.", title) from None
     if not isinstance(values, dict):
         fix = "See profiles/respelling/ for an example."
         found = repr(values)[:60]
-        raise UserError(Problem(str(path), "language:, graphemes: …", found, fix), title)
+        raise UserError.of(path, "language:, graphemes: …", found, fix, title)
     try:
         return Respelling.model_validate(values)
     except ValidationError as error:

@@ -106,7 +106,7 @@ def read_texts(
                 lines.append(TextLine(f"text{number:04d}", values["text"], where))
     except OSError as error:
         found_text = f"nothing that can be read ({error.strerror or error})"
-        raise UserError(Problem(str(path), "a JSONL file", found_text, fix), title) from None
+        raise UserError.of(path, "a JSONL file", found_text, fix, title) from None
     if not lines and not problems:
         fix = f"Give one {_SHAPE} a line."
         problems.append(Problem(str(path), "at least one text", "an empty file", fix))
@@ -202,14 +202,13 @@ def audit_texts(
         findings = [item for item in findings if item[0] is None or item[0].where not in bad]
     if errors:
         have = "1 line has" if rejected == 1 else f"{rejected} lines have"
-        title = f"{path} cannot be used as it is: {have} errors."
-        raise UserError(errors, title)
+        raise UserError(errors, f"{path} cannot be used as it is: {have} errors.")
     accepted, left_out = _leave_out(lines, frozenset(held_out))
     findings += left_out
     if not accepted:
         fix = "Give sentences that are not among the held-out recordings (language.audio)."
         found_text = f"{len(lines)} that are all scored"
-        raise UserError(Problem(str(path), "texts to learn from", found_text, fix))
+        raise UserError.of(path, "texts to learn from", found_text, fix)
     if len(accepted) < RECOMMENDED_TEXTS:
         findings.append((None, Finding.of("few_texts", len(accepted), RECOMMENDED_TEXTS)))
     order = {line.id: number for number, line in enumerate(lines)}

@@ -38,7 +38,7 @@ def read_other_voices(path: str | Path) -> dict[str, list[Path]]:
     except OSError as error:
         found = f"nothing that can be read ({error.strerror or error})"
         where = f"data.other_voices: {path}"
-        raise UserError(Problem(where, "a JSONL file of other voices", found, fix)) from None
+        raise UserError.of(where, "a JSONL file of other voices", found, fix) from None
     if problems:
         raise UserError(problems, f"{path} cannot be used.")
     return voices

@@ -62,9 +62,7 @@ def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
     if candidate in (CHOSEN, RUNNER_UP):
         name = read_decision()[str(candidate).replace("-", "_")]
         if name is None:
-            raise UserError(
-                Problem("candidate", "a runner-up", "a single candidate", "Name an epoch.")
-            )
+            raise UserError.of("candidate", "a runner-up", "a single candidate", "Name an epoch.")
     else:
         fix = f"Name one of them, {CHOSEN}, {RUNNER_UP}, or a folder."
         name = check_name(candidate, params.candidate_names, fix=fix)

@@ -209,9 +209,9 @@ def _utterance(rows: list[Utterance], wanted: str | None) -> Utterance:
         wanted = first_by_hash(held_out or list(by_id), 1)[0]
     if wanted not in by_id:
         some = ", ".join(first_by_hash(list(by_id), 3))
-        raise UserError(
-            Problem("utterance", f"the id of an accepted clip, such as {some}", wanted,
-                    f"Ids are in {SPEAKER.manifest.as_posix()}.")
+        raise UserError.of(
+            "utterance", f"the id of an accepted clip, such as {some}", wanted,
+            f"Ids are in {SPEAKER.manifest.as_posix()}.",
         )  # fmt: skip
     return by_id[wanted]
 
@@ -222,9 +222,9 @@ def _speaker(tts: Qwen3TTSModel, ids: SpecialIds, row: Utterance, name: str) -> 
         return speaker_vector(tts, row.ref_audio)
     known = {speaker.lower(): number for speaker, number in ids.speakers.items()}
     if name.lower() not in known:
-        raise UserError(
-            Problem("train.speaker_name", f"one of {', '.join(known)}", name,
-                    "Use the name that the checkpoint was trained with.")
+        raise UserError.of(
+            "train.speaker_name", f"one of {', '.join(known)}", name,
+            "Use the name that the checkpoint was trained with.",
         )  # fmt: skip
     table: Tensor = tts.model.talker.get_input_embeddings().weight
     return table[known[name.lower()]]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.executor import LOCAL, Executor, as_it_is
 from voxadapt.core.files import TORN, write_atomic
 from voxadapt.core.progress import Progress
@@ -123,13 +123,11 @@ def read_aloud(
     """
     known = sorted(tts.get_supported_languages() or [])
     if known and language.lower() not in known:
-        raise UserError(
-            Problem(
-                "language.source.language",
-                f"one of {', '.join(known)}",
-                repr(language),
-                "Name a language that the Base knows.",
-            )
+        raise UserError.of(
+            "language.source.language",
+            f"one of {', '.join(known)}",
+            repr(language),
+            "Name a language that the Base knows.",
         )
     lengths = [_token_ids(tts, text).shape[1] for text in texts]
     order = sorted(range(len(texts)), key=lambda i: (lengths[i], texts[i], i))

@@ -119,13 +119,11 @@ def clone_voice(tts: Tts, ref_audio: str | Path, ref_text: str | None, mode: Pro
         mode: Speaker vector alone, or reference text and codes as well.
     """
     if mode == "icl" and not ref_text:
-        raise UserError(
-            Problem(
-                "score.base_prompt",
-                "the transcript of the reference clip, for icl and both",
-                "none",
-                "Set data.ref_text, give that clip a row in the manifest, or set x_vector.",
-            )
+        raise UserError.of(
+            "score.base_prompt",
+            "the transcript of the reference clip, for icl and both",
+            "none",
+            "Set data.ref_text, give that clip a row in the manifest, or set x_vector.",
         )
     items = tts.create_voice_clone_prompt(
         ref_audio=str(ref_audio),

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError, explain_storage
+from voxadapt.core.errors import UserError, explain_storage
 from voxadapt.core.files import read_json, set_usual_mode, sync, write_json
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.provenance import fingerprint
@@ -113,13 +113,11 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            Problem(
-                str(file),
-                "the meta.json of a checkpoint",
-                " ".join(str(error).split()),
-                "Run the train stage again.",
-            )
+        raise UserError.of(
+            file,
+            "the meta.json of a checkpoint",
+            " ".join(str(error).split()),
+            "Run the train stage again.",
         ) from None
     return meta
 
@@ -194,13 +192,11 @@ def require_finite(name: str, value: Tensor, fix: str) -> None:
         UserError: When a value is NaN or infinite.
     """
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise UserError(
-            Problem(
-                name,
-                f"weights that {str(value.dtype).removeprefix('torch.')} can hold",
-                "NaN or infinity",
-                fix,
-            ),
+        raise UserError.of(
+            name,
+            f"weights that {str(value.dtype).removeprefix('torch.')} can hold",
+            "NaN or infinity",
+            fix,
             "The checkpoint cannot be written.",
         )
 

@@ -464,13 +464,11 @@ def _check_base(base_dir: Path, delta_dir: Path, meta: Mapping[str, object]) -> 
     """Refuse a Base that the delta was not made for."""
     found = weights_sha256(base_dir)
     if found != meta.get("base_weights_sha256"):
-        raise UserError(
-            Problem(
-                str(delta_dir),
-                f"a delta of the Base in {base_dir} (weights {found[:12]})",
-                f"one of other weights ({str(meta.get('base_weights_sha256'))[:12]})",
-                "Give the Base that was adapted, or adapt this one.",
-            ),
+        raise UserError.of(
+            delta_dir,
+            f"a delta of the Base in {base_dir} (weights {found[:12]})",
+            f"one of other weights ({str(meta.get('base_weights_sha256'))[:12]})",
+            "Give the Base that was adapted, or adapt this one.",
             "The delta does not belong to this Base.",
         )
 
@@ -481,16 +479,14 @@ def _damaged(where: Path, expected: str, found: str) -> Problem:
 
 def _not_ours(out_dir: Path, expected: str) -> UserError:
     found = "other files" if out_dir.is_dir() else "a file"
-    return UserError(Problem(str(out_dir), expected, found, "Choose another output folder."))
+    return UserError.of(out_dir, expected, found, "Choose another output folder.")
 
 
 def _not_only_this_delta(checkpoint: Path, found: str) -> UserError:
-    return UserError(
-        Problem(
-            str(checkpoint),
-            "a checkpoint that differs from the Base by this delta only",
-            found,
-            "Materialise the delta again.",
-        ),
+    return UserError.of(
+        checkpoint,
+        "a checkpoint that differs from the Base by this delta only",
+        found,
+        "Materialise the delta again.",
         "The Base cannot be restored.",
     )

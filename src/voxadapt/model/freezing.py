@@ -73,10 +73,8 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]
         if parameter.requires_grad:
             trained[name] = parameter.numel()
     if not trained:
-        raise UserError(
-            Problem(
-                "train.frozen", "something left to train", "every module frozen", "Remove a prefix."
-            )
+        raise UserError.of(
+            "train.frozen", "something left to train", "every module frozen", "Remove a prefix."
         )
     return module_counts(sizes, trained)
 

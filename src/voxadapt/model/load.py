@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from voxadapt.core.compat import import_qwen_tts, keep_freed_memory
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.model_folder import read_config, refuse_code
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.model.stock import SpeechTokenizer, Tts
@@ -73,14 +73,12 @@ def load_tts(
             setattr(config.talker_config, field, {})
     if as_base:
         if not _has_speaker_encoder(path):
-            raise UserError(
-                Problem(
-                    str(path),
-                    "speaker_encoder weights, to clone voices or train further",
-                    "none",
-                    "Let model.speaker_encoder name the Base of the same size, or use a checkpoint "
-                    "that VoxAdapt exported, or a Base.",
-                ),
+            raise UserError.of(
+                path,
+                "speaker_encoder weights, to clone voices or train further",
+                "none",
+                "Let model.speaker_encoder name the Base of the same size, or use a checkpoint "
+                "that VoxAdapt exported, or a Base.",
                 "The checkpoint cannot be loaded as a Base model.",
             )
         config.tts_model_type = "base"
@@ -144,18 +142,16 @@ def speaker_vector(tts: Tts, ref_audio: str | Path) -> Tensor:
     try:
         samples, _ = read_mono(ref_audio, rate_hz)
     except AudioError as error:
-        raise UserError(
-            Problem(str(ref_audio), "readable audio", str(error), "Restore or re-encode the file.")
+        raise UserError.of(
+            ref_audio, "readable audio", str(error), "Restore or re-encode the file."
         ) from None
     vector = model.extract_speaker_embedding(audio=samples, sr=rate_hz).float()
     if not bool(torch.isfinite(vector).all()):
-        raise UserError(
-            Problem(
-                str(ref_audio),
-                "a recording with a finite speaker vector",
-                "NaN or infinity",
-                "Use another ref_audio: 3-10 s of clean speech.",
-            )
+        raise UserError.of(
+            ref_audio,
+            "a recording with a finite speaker vector",
+            "NaN or infinity",
+            "Use another ref_audio: 3-10 s of clean speech.",
         )
     return vector.clone()  # outside inference mode, so that autograd accepts it
 
@@ -176,13 +172,11 @@ def _refuse_code(folder: Path) -> None:
     """Refuse a folder whose weights are pickles, or whose configs bring code of their own."""
     pickles = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
     if pickles and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            Problem(
-                str(folder),
-                "weights as *.safetensors",
-                f"{', '.join(pickles[:4])}, which can run code when it is read",
-                "Take the model's safetensors, or convert it where nothing can be harmed.",
-            ),
+        raise UserError.of(
+            folder,
+            "weights as *.safetensors",
+            f"{', '.join(pickles[:4])}, which can run code when it is read",
+            "Take the model's safetensors, or convert it where nothing can be harmed.",
             "The model was not loaded.",
         )
     for file in sorted(folder.glob("*config.json")):
@@ -198,7 +192,7 @@ def _unloadable(
 ) -> UserError:
     reason = " ".join(str(error).split())[:300]
     fix = "Restore or download the folder again; `voxadapt doctor` checks the installation."
-    return UserError(Problem(str(path), expected, f"{type(error).__name__}: {reason}", fix), title)
+    return UserError.of(path, expected, f"{type(error).__name__}: {reason}", fix, title)
 
 
 def _has_speaker_encoder(path: Path) -> bool:
@@ -210,13 +204,11 @@ def _check_keys(path: Path, model: nn.Module) -> None:
     missing = sorted(set(model.state_dict()) - set(weight_files(path)))
     if missing:
         shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
-        raise UserError(
-            Problem(
-                str(path),
-                "weights for every parameter of the config",
-                f"{len(missing)} missing ({shown})",
-                "Restore or download the folder again; config and weights must belong together.",
-            ),
+        raise UserError.of(
+            path,
+            "weights for every parameter of the config",
+            f"{len(missing)} missing ({shown})",
+            "Restore or download the folder again; config and weights must belong together.",
             "The model is incomplete.",
         )
 

@@ -116,13 +116,11 @@ class SpecialIds:
         if language is None or language.lower() == "auto":
             return None
         if language.lower() not in self.languages:
-            raise UserError(
-                Problem(
-                    where,
-                    "auto or one of " + ", ".join(sorted(self.languages)),
-                    repr(language),
-                    "Choose a listed language, or auto.",
-                )
+            raise UserError.of(
+                where,
+                "auto or one of " + ", ".join(sorted(self.languages)),
+                repr(language),
+                "Choose a listed language, or auto.",
             )
         return self.languages[language.lower()]
 

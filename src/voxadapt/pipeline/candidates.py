@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_folder
 from voxadapt.core.lineage import check_made
 from voxadapt.core.model_folder import DELTA, read_config, resolve_model
@@ -81,9 +81,9 @@ def find_checkpoint(model: ModelParams, name: str) -> Candidate:
         return Candidate(name, base, base)
     folder = paths.CHECKPOINTS / name
     if not (folder / "meta.json").is_file():
-        raise UserError(
-            Problem(str(folder), f"the checkpoint of epoch {epoch_number(name)}", "nothing",
-                    "Run `voxadapt train` first.")
+        raise UserError.of(
+            folder, f"the checkpoint of epoch {epoch_number(name)}", "nothing",
+            "Run `voxadapt train` first.",
         )  # fmt: skip
     if (folder / DELTA).is_file():  # an adapter: train.method lora
         return Candidate(name, base, base, folder)
@@ -109,7 +109,7 @@ def find_delta(model: ModelParams, name: str, folder: Path | None = None) -> Can
         parent = paths.LANGUAGE_STAGE2 if in_stage2(name) else paths.LANGUAGE_STAGE1
         folder = parent / candidate_name(name).removeprefix(STAGE2)
     if not (folder / "meta.json").is_file():
-        raise UserError(Problem(str(folder), "a delta", "nothing", f"Run `voxadapt {command}`."))
+        raise UserError.of(folder, "a delta", "nothing", f"Run `voxadapt {command}`.")
     return Candidate(name, base, base, folder)
 
 
@@ -127,7 +127,7 @@ def check_name(
     """
     name = candidate_name(asked)
     if name not in listed:
-        raise UserError(Problem(where, f"one of {', '.join(listed)}", name, fix))
+        raise UserError.of(where, f"one of {', '.join(listed)}", name, fix)
     return name
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from voxadapt.asr.voice_prints import Audio
 from voxadapt.codec.extract import SpeechTokenizer, decode_codes, extract_codes
 from voxadapt.codec.store import Codes, write_codes
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_file, sha256_folder, write_json
 from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
@@ -225,9 +225,7 @@ def _coded_voices(
             info = probe(path)
         except AudioError as error:
             fix = "Mend the row, or set data.other_voices: null."
-            raise UserError(
-                Problem(str(path), "a clip of another voice", str(error), fix)
-            ) from None
+            raise UserError.of(path, "a clip of another voice", str(error), fix) from None
         clips.append(
             Utterance(
                 id=path.as_posix(), audio=path.as_posix(), text="-", ref_audio=path.as_posix(),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.paths import Corpus
 from voxadapt.core.records import read_record
 from voxadapt.data.speakers import Speaker
@@ -50,9 +50,9 @@ def read_voice(path: Path) -> VoiceReference:
     try:
         return VoiceReference.read(path)
     except (OSError, ValueError) as error:
-        raise UserError(
-            Problem(str(path), "the voice's embeddings", " ".join(str(error).split())[:160],
-                    "Run `voxadapt codes`, or `voxadapt language data`.")
+        raise UserError.of(
+            path, "the voice's embeddings", " ".join(str(error).split())[:160],
+            "Run `voxadapt codes`, or `voxadapt language data`.",
         ) from None  # fmt: skip
 
 

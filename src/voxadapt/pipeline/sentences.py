@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.params import AsrParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.text import fold_text
@@ -41,9 +41,9 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
     manifest = str(track.corpus.manifest)
     rows = [row for row in track.accepted() if row.split == split]
     if not rows:
-        raise UserError(
-            Problem(manifest, f"utterances of the {split} split", "none",
-                    f"Raise split.{split}_share, or add recordings.")
+        raise UserError.of(
+            manifest, f"utterances of the {split} split", "none",
+            f"Raise split.{split}_share, or add recordings.",
         )  # fmt: skip
     # A text that was recorded twice, or by several speakers, is one sentence: it is said once.
     rows = sorted(rows, key=lambda row: row.id)
@@ -57,10 +57,10 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
         for row in sorted(rows, key=lambda row: row.id)
     ]  # fmt: skip
     if all(item.slice != "ranked" for item in found):
-        raise UserError(
-            Problem(manifest, f"a sentence that ranks in the {split} split",
-                    f"{len(found)} with digits whose words are not known in this language",
-                    "Write numbers in words, as they are spoken, or raise score.max_sentences.")
+        raise UserError.of(
+            manifest, f"a sentence that ranks in the {split} split",
+            f"{len(found)} with digits whose words are not known in this language",
+            "Write numbers in words, as they are spoken, or raise score.max_sentences.",
         )  # fmt: skip
     return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.locks import file_lock
 from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.records import read_record
@@ -59,9 +59,9 @@ def load_speaking(
     cloned = _cloned(track, candidate, speakers)
     prompt = chosen_prompt(track) if cloned else "x_vector"
     if cloned and speakers[0].is_named and track.score.base_prompt != "x_vector":
-        raise UserError(
-            Problem("score.base_prompt", "x_vector with several speakers", track.score.base_prompt,
-                    "Set it: there is a transcript of one reference clip only.")
+        raise UserError.of(
+            "score.base_prompt", "x_vector with several speakers", track.score.base_prompt,
+            "Set it: there is a transcript of one reference clip only.",
         )  # fmt: skip
     by_name = [who for who in speakers if who not in cloned]
     for clones, members in ((False, by_name), (True, cloned)):
@@ -89,9 +89,9 @@ def chosen_prompt(track: Track) -> Prompt:
         return track.score.base_prompt
     found = read_record(paths.SCORES / BASE / "summary.json", "score base").get("base_prompt")
     if found is None:
-        raise UserError(
-            Problem("score.base_prompt: both", "scores of either way to clone", "of one of them",
-                    "Run `voxadapt score base` again.")
+        raise UserError.of(
+            "score.base_prompt: both", "scores of either way to clone", "of one of them",
+            "Run `voxadapt score base` again.",
         )  # fmt: skip
     chosen: Prompt = found["chosen"]
     return chosen

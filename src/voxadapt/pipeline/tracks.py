@@ -157,8 +157,7 @@ def check_recordings(track: Track) -> None:
             expected = "the recording that was audited"
             problems.append(Problem(row.audio, expected, "another, or none", again))
     if problems:
-        title = f"{len(problems)} recordings have changed since the audit."
-        raise UserError(problems, title)
+        raise UserError(problems, f"{len(problems)} recordings have changed since the audit.")
 
 
 def read_accepted(corpus: Corpus) -> list[Utterance]:
@@ -176,10 +175,9 @@ def read_accepted(corpus: Corpus) -> list[Utterance]:
         listed = {row["id"] for row in read_jsonl(corpus.clips)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         found = " ".join(str(error).split())
-        problem = Problem(str(corpus.clips), "every clip of the audit", found, fix)
-        raise UserError(problem) from None
+        raise UserError(Problem(str(corpus.clips), "every clip of the audit", found, fix)) from None
     if listed != {row.id for row in utterances}:
         expected = f"the {len(listed)} clips of {corpus.clips.name}"
         found = f"{len(utterances)} clips, or others"
-        raise UserError(Problem(str(corpus.manifest), expected, found, fix))
+        raise UserError.of(corpus.manifest, expected, found, fix)
     return utterances

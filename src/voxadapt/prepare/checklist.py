@@ -92,8 +92,7 @@ def _missing_of_recordings(
     low, _ = limits.recommended_total_minutes
     if minutes < low:
         least = limits.min_total_minutes
-        few = problem("few_minutes", "minutes", least=least, better=low, minutes=minutes)
-        found.append(few)
+        found.append(problem("few_minutes", "minutes", least=least, better=low, minutes=minutes))
     if result is not None:
         found += [f.as_problem("the clips") for f in result.corpus if f.rule != "total_minutes"]
         rules = Counter(f.rule for clip in result.clips for f in clip.findings)

@@ -57,8 +57,7 @@ def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> 
         UserError: When the layout or its columns are not known, or a file cannot be read.
     """
     if given is not None and given not in FORMATS:
-        problem = Problem("--format", f"one of {', '.join(FORMATS)}", given, "Correct it.")
-        raise UserError(problem)
+        raise UserError(Problem("--format", f"one of {', '.join(FORMATS)}", given, "Correct it."))
     kind, files = _find_files(source, given)
     home = source if source.is_dir() else source.parent
     checks = ManifestFiles(home)
@@ -86,7 +85,7 @@ def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> 
                     problems.append(item)
     except (OSError, EOFError) as error:
         found, fix = str(error) or "cut off", "Fetch the file again."
-        raise UserError(Problem(str(file), "a file that can be read", found, fix)) from None
+        raise UserError.of(file, "a file that can be read", found, fix) from None
     return Source(kind, tuple(files), tuple(rows), tuple(problems))
 
 
@@ -132,7 +131,7 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
             return "lhotse", [source]
         return _kind_of(source), [source]
     if not source.is_dir():
-        raise UserError(Problem(str(source), "a file or folder", "neither", "Name another."))
+        raise UserError.of(source, "a file or folder", "neither", "Name another.")
     names = sorted(path.name for path in source.iterdir() if path.is_file())
     cuts = [name for key in ("cuts", "supervisions") for name in names
             if key in name and LHOTSE.fullmatch(name)]  # fmt: skip
@@ -191,8 +190,7 @@ def _read_columns(
     names = arrow_names(file)
     sound = next((name for name in NAMES["audio"] if name in names), None)
     if sound is None:
-        found = ", ".join(names[:8])
-        raise UserError(Problem(str(file), "a column audio", found, "Rename the column."))
+        raise UserError.of(file, "a column audio", ", ".join(names[:8]), "Rename the column.")
     roles = dict(zip(names, of_header(str(file), names, wanted.text_column), strict=True))
     first = next(arrow_rows(file, [sound], batch_size=1), {sound: None})
     has_paths = isinstance(first[sound], str)
@@ -236,8 +234,8 @@ def _open_arrow(
         from pyarrow.parquet import ParquetFile
     except ImportError:
         fix = "pip install pyarrow; or write the data set as a folder with metadata.csv."
-        raise UserError(
-            Problem(str(file), "pyarrow, which reads this format", "it is not installed", fix)
+        raise UserError.of(
+            file, "pyarrow, which reads this format", "it is not installed", fix
         ) from None
     try:
         if file.suffix == ".arrow":
@@ -249,7 +247,7 @@ def _open_arrow(
     except Exception as error:  # pyarrow's own types, OSError, ValueError
         reason = " ".join(str(error).split())[:120]
         fix = "Fetch the file again."
-        raise UserError(Problem(str(file), "a file of pyarrow", reason, fix)) from None
+        raise UserError.of(file, "a file of pyarrow", reason, fix) from None
 
 
 def _read_cuts(file: Path) -> Iterator[Row | Problem]:
@@ -260,7 +258,7 @@ def _read_cuts(file: Path) -> Iterator[Row | Problem]:
         if not beside.is_file():
             fix = "Put recordings.jsonl.gz beside it, or import cuts."
             expected = "the recordings of the supervisions"
-            raise UserError(Problem(str(beside), expected, "nothing", fix))
+            raise UserError.of(beside, expected, "nothing", fix)
         for _, item in _objects(beside):
             if not isinstance(item, Problem):
                 recordings[str(item.get("id"))] = item
@@ -368,9 +366,8 @@ def of_speakers(
 
 
 def _ask_speaker(expected: str, found: str) -> None:
-    raise UserError(
-        Problem("--speaker", expected, found,
-                "Name one (the beginning will do), several by repeating it, or all of them: "
-                "--speaker all."),
-        "It is not clear whose recordings to import.",
+    raise UserError.of(
+        "--speaker", expected, found,
+        "Name one (the beginning will do), several by repeating it, or all of them: "
+        "--speaker all.", "It is not clear whose recordings to import.",
     )  # fmt: skip

@@ -114,7 +114,7 @@ def _text_lines(path: Path, fix: str) -> list[tuple[str, str]]:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "bytes of another encoding"
-        raise UserError(Problem(str(path), "text in UTF-8", str(reason), fix)) from None
+        raise UserError.of(path, "text in UTF-8", str(reason), fix) from None
     lines = [" ".join(line.split()) for line in content.splitlines()]
     return [
         (f"{path.name}:{number}", line)

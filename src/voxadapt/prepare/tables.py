@@ -82,7 +82,7 @@ class Wanted:
         repeated = [part for part in set(listed) - {"-"} if listed.count(part) > 1]
         if listed and (needed or repeated or set(listed) - set(ROLES)):
             expected = f"{', '.join(ROLES[:-1])}, each once, or - for another column"
-            raise UserError(Problem("--columns", expected, str(columns), "Name audio and text."))
+            raise UserError.of("--columns", expected, str(columns), "Name audio and text.")
         return cls(listed, text_column, kind == "ljspeech")
 
 
@@ -297,7 +297,7 @@ def _dialect(
             best = share, delimiter, fitting
     if best is None:
         fix = "Name a table, or a file of JSON objects; recordings go with `voxadapt init`."
-        raise UserError(Problem(where, "columns", shown(lines[0]), fix))
+        raise UserError.of(where, "columns", shown(lines[0]), fix)
     _, delimiter, sample = best
     ljspeech = [cells for line in lines[:SAMPLED] if len(cells := line.split("|")) == 3]
     if delimiter == "|" and len(sample[0]) == 2 and len(ljspeech) * 5 > len(lines[:SAMPLED]):
@@ -314,14 +314,13 @@ def _dialect(
         guessed = tuple("-" if role == "normalised" else role for role in guessed)
     elif wanted.text_column not in (None, "text", "normalised"):
         fix = "The file has no header: say --columns."
-        raise UserError(Problem("--text-column", "a column's name", wanted.text_column or "", fix))
+        raise UserError.of("--text-column", "a column's name", wanted.text_column or "", fix)
     column = [
         cells[guessed.index("text" if "text" in guessed else "normalised")] for cells in sample
     ]
     if sum(bool(_PHONEMES.search(text)) for text in column) > len(column) / 2:
         fix = "Give the sentences; the model reads letters."
-        raise UserError(Problem(where, "texts as one writes them", f"phonemes: {shown(column[0])}",
-                                fix))  # fmt: skip
+        raise UserError.of(where, "texts as one writes them", f"phonemes: {shown(column[0])}", fix)
     return delimiter, guessed, False
 
 
@@ -351,17 +350,17 @@ def of_header(where: str, names: Sequence[str], text_column: str | None) -> tupl
         there = [name for name in known if name in folded]
         if role == "text" and len(there) > 1 and text_column is None:
             fix = "Say which with --text-column."
-            raise UserError(Problem(where, "one column of texts", ", ".join(there), fix))
+            raise UserError.of(where, "one column of texts", ", ".join(there), fix)
         if there and folded.count(there[0]) > 1:
             fix = "Rename one of them, or say --columns."
-            raise UserError(Problem(where, f"one column {there[0]}", "several", fix))
+            raise UserError.of(where, f"one column {there[0]}", "several", fix)
         if there:
             roles[folded.index(there[0])] = role
     if text_column is not None:
         if _folded(text_column) not in folded:
             found = ", ".join(map(str, names))[:80]
-            raise UserError(
-                Problem(where, f"a column {text_column}", found, "Name it with --text-column.")
+            raise UserError.of(
+                where, f"a column {text_column}", found, "Name it with --text-column."
             )
         roles = ["-" if role in ("text", "normalised") else role for role in roles]
         roles[folded.index(_folded(text_column))] = "text"
@@ -371,8 +370,7 @@ def of_header(where: str, names: Sequence[str], text_column: str | None) -> tupl
     ):
         if not {role, "normalised" if role == "text" else role} & set(roles):
             found = ", ".join(map(str, names))[:80] or "nothing"
-            expected = f"a column {', '.join(NAMES[role][:6])}"
-            raise UserError(Problem(where, expected, found, fix))
+            raise UserError.of(where, f"a column {', '.join(NAMES[role][:6])}", found, fix)
     return tuple(roles)
 
 

@@ -64,8 +64,7 @@ def read_table(path: Path) -> dict[str, Entry]:
             cells.pop()
         if len(cells) > len(names):
             cell, count = shown(cells[-1], 30), len(cells)
-            wrong = problem("table_width", where, width=len(names), count=count, cell=cell)
-            problems.append(wrong)
+            problems.append(problem("table_width", where, width=len(names), count=count, cell=cell))
             continue
         cells += [""] * (len(names) - len(cells))
         row = {name: _plain(cell) for name, cell in zip(names, cells, strict=True)}

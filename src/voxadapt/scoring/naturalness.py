@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from voxadapt.core.compat import stand_in_for_torchaudio
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.data.audio import resample
 
 RATE_HZ = 16000
@@ -40,9 +40,9 @@ class MosPredictor:
         try:
             from distillmos import ConvTransformerSQAModel
         except ImportError:
-            raise UserError(
-                Problem("score.mos", "the package distillmos", "none",
-                        'Install it with pip install "voxadapt[mos]", or set score.mos: false.')
+            raise UserError.of(
+                "score.mos", "the package distillmos", "none",
+                'Install it with pip install "voxadapt[mos]", or set score.mos: false.',
             ) from None  # fmt: skip
         with contextlib.redirect_stdout(io.StringIO()):  # it says where its weights are
             self._model = ConvTransformerSQAModel().eval().to(device)

@@ -244,10 +244,9 @@ def ranked(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
     kept = [row for row in rows if row.slice == "ranked"]
     if rows and not kept:
         where = f"{rows[0].candidate}, {rows[0].split}"
-        raise UserError(
-            Problem(where, "sentences without digits", f"{len(rows)} rows of sentences with digits",
-                    "Write numbers in words, or add sentences."),
-            "There is nothing to rank by.",
+        raise UserError.of(
+            where, "sentences without digits", f"{len(rows)} rows of sentences with digits",
+            "Write numbers in words, or add sentences.", "There is nothing to rank by.",
         )  # fmt: skip
     return kept
 
@@ -311,7 +310,7 @@ def read_scores(
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
-        raise UserError(Problem(str(path), "score rows", found, fix), title) from None
+        raise UserError.of(path, "score rows", found, fix, title) from None
     rows, problems = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

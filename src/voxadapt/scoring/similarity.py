@@ -27,7 +27,7 @@ from safetensors.numpy import save
 
 from voxadapt.asr.normalise import characters, normalise
 from voxadapt.asr.voice_prints import RATE_HZ, Audio, Embedder, Wave
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_array, sha256_file, write_atomic, write_json
 from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
@@ -240,8 +240,7 @@ class SimilarityScale:
             except ValidationError as error:
                 first = error.errors()[0]
                 found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        fix = "Run `voxadapt codes` again."
-        raise UserError(Problem("similarity.json", SCHEMA, found, fix))
+        raise UserError.of("similarity.json", SCHEMA, found, "Run `voxadapt codes` again.")
 
     def write(self, path: str | Path) -> None:
         """Write the JSON record."""
@@ -343,13 +342,11 @@ def _reference(
     speech = {key: embedder.prepare(clips[key]) for key in sorted(clips)}
     speech = {key: wav for key, wav in speech.items() if len(wav) >= min_speech_s * RATE_HZ}
     if len(speech) < MIN_REFERENCE_CLIPS:
-        raise UserError(
-            Problem(
-                "held-out clips, as recorded and after the codec",
-                f"at least {MIN_REFERENCE_CLIPS} with {min_speech_s} s of speech each",
-                f"{len(speech)} of {num_clips}",
-                "Raise split.selection_share or split.confirmation_share, or add recordings.",
-            ),
+        raise UserError.of(
+            "held-out clips, as recorded and after the codec",
+            f"at least {MIN_REFERENCE_CLIPS} with {min_speech_s} s of speech each",
+            f"{len(speech)} of {num_clips}",
+            "Raise split.selection_share or split.confirmation_share, or add recordings.",
             "Similarity has no reference.",
         )
     prints = embedder.embed_speech(list(speech.values()))

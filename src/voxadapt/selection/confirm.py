@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import calibrated
@@ -206,8 +206,8 @@ def _earlier(selection: Record | None, name: str) -> Record:
     if selection is None:
         return {}
     if selection["schema"] != SCHEMA:
-        raise UserError(
-            Problem("selection", SCHEMA, str(selection["schema"]), "Run `voxadapt select` again.")
+        raise UserError.of(
+            "selection", SCHEMA, str(selection["schema"]), "Run `voxadapt select` again."
         )
     for item in selection["candidates"]:
         if item["name"] == name and item["vs_base"] is not None:

@@ -31,9 +31,7 @@ def check_pairs(
     """
     if not rows.get(start):
         which = "the zero-shot base" if start == BASE else start
-        raise UserError(
-            Problem("candidates", f"{which} with its rows", "none", f"Score {start} first.")
-        )
+        raise UserError.of("candidates", f"{which} with its rows", "none", f"Score {start} first.")
     expected = {row.key: (row.text, row.split) for row in rows[start]}
     problems = [
         problem for name in names for problem in _unpaired(name, rows[name], expected, start)
@@ -114,9 +112,9 @@ def comparable(
     for name in shared:
         other = {getattr(row, name) for row in kept} - set(evaluator[name].split(", "))
         if other:
-            raise UserError(
-                Problem(f"{kept[0].candidate}: {name}", evaluator[name], ", ".join(sorted(other)),
-                        "Run the codes stage again."),
+            raise UserError.of(
+                f"{kept[0].candidate}: {name}", evaluator[name], ", ".join(sorted(other)),
+                "Run the codes stage again.",
                 "Scores made by different evaluators cannot be compared.",
             )  # fmt: skip
     return kept
@@ -126,8 +124,7 @@ def check_scale(scale: Record | None, evaluator: Mapping[str, str]) -> None:
     """Refuse a ceiling and floor that were measured against another centroid than the rows."""
     found = None if scale is None else scale.get("sim_id")
     if found is not None and found != evaluator["sim_id"]:
-        raise UserError(
-            Problem("similarity.json: sim_id", evaluator["sim_id"], str(found),
-                    "Score all candidates anew."),
-            "Scores made by different evaluators cannot be compared.",
+        raise UserError.of(
+            "similarity.json: sim_id", evaluator["sim_id"], str(found),
+            "Score all candidates anew.", "Scores made by different evaluators cannot be compared.",
         )  # fmt: skip

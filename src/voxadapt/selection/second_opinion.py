@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample, error_rates
@@ -85,17 +85,15 @@ def _refuse(
     """Refuse one recogniser twice, or other clips."""
     title = "There is no second opinion."
     if identities[0] == identities[1]:
-        raise UserError(
-            Problem("asr.second", "another model than asr.model", identities[1], "Name another."),
-            title,
+        raise UserError.of(
+            "asr.second", "another model than asr.model", identities[1], "Name another.", title
         )
     clips = [[(row.candidate, *row.key, row.wav_sha256) for row in rows] for rows in (ours, theirs)]
     if clips[0] != clips[1]:
         differing = len(set(clips[0]) ^ set(clips[1]))
-        raise UserError(
-            Problem("asr.second", "the clips that the first recogniser heard",
-                    f"{differing} others", "Run the confirmation again."),
-            title,
+        raise UserError.of(
+            "asr.second", "the clips that the first recogniser heard", f"{differing} others",
+            "Run the confirmation again.", title,
         )  # fmt: skip
 
 

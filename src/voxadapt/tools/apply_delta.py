@@ -25,14 +25,12 @@ def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) ->
     """
     facts = read_facts(delta_dir)
     if facts["form"] != "delta":
-        raise UserError(
-            Problem(str(delta_dir), "a folder that `export --delta` wrote", "a whole model",
-                    "It can be used as it is.")
+        raise UserError.of(
+            delta_dir, "a folder that `export --delta` wrote", "a whole model",
+            "It can be used as it is.",
         )  # fmt: skip
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            Problem(str(out), "a new or empty folder", "other files", "Choose another folder.")
-        )
+        raise UserError.of(out, "a new or empty folder", "other files", "Choose another folder.")
     base_dir = resolve_model(ModelParams(base=base, revision=revision))
     is_low_rank = _check_fit(delta_dir, base_dir)
     with new_folder(out) as folder:
@@ -44,9 +42,8 @@ def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) ->
         own_files(folder)
         found, wanted = tensors_sha256(folder), facts["provenance"]["tensors_sha256"]
         if found != wanted and not is_low_rank:
-            raise UserError(
-                Problem(str(delta_dir), f"tensors {wanted[:12]}", found[:12],
-                        "Fetch the delta again."),
+            raise UserError.of(
+                delta_dir, f"tensors {wanted[:12]}", found[:12], "Fetch the delta again.",
                 "The result is not the model that was exported.",
             )  # fmt: skip
     exact = "bit for bit as it was exported"

@@ -81,11 +81,10 @@ def certify(
     other = f"{there['implementation']} on transformers {there['transformers']}"
     if different:
         first = different[0]
-        raise UserError(
-            Problem(first.name, "what we compute", first.detail or "something else",
-                    f"{len(different)} of {len(found)} parts differ: see {output}. Do not use the "
-                    "folder there before this is understood.")
-            , f"{other} computes something else."
+        raise UserError.of(
+            first.name, "what we compute", first.detail or "something else",
+            f"{len(different)} of {len(found)} parts differ: see {output}. Do not use the "
+            "folder there before this is understood.", f"{other} computes something else.",
         )  # fmt: skip
     return StageResult(
         f"{folder}: {other} computes the same: {len(found)} parts, furthest "
@@ -171,10 +170,10 @@ def _probe_there(
             raise UserError(problem) from None
         if ended.returncode:
             said = " ".join(ended.stderr.strip().splitlines()[-LAST_LINES:])[-400:]
-            raise UserError(
-                Problem(str(python), "an environment whose qwen_tts loads the folder and runs",
-                        " ".join(said.split()) or f"exit code {ended.returncode}",
-                        "Install qwen-tts, or a port of it, with a transformers that it knows.")
+            raise UserError.of(
+                python, "an environment whose qwen_tts loads the folder and runs",
+                " ".join(said.split()) or f"exit code {ended.returncode}",
+                "Install qwen-tts, or a port of it, with a transformers that it knows.",
             )  # fmt: skip
         with np.load(out, allow_pickle=False) as stored:
             facts = json.loads(stored["versions"].tobytes())

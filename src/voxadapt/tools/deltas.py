@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
@@ -47,5 +47,5 @@ def _adapted(params: Params, name: str, fix: str) -> tuple[Candidate, Path]:
     """Return a candidate and its delta; refuse the Base, which has none."""
     found = find_delta(params.model, name)
     if found.delta is None:
-        raise UserError(Problem("candidate", "an adapted model", "base", fix))
+        raise UserError.of("candidate", "an adapted model", "base", fix)
     return found, found.delta

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 
 if TYPE_CHECKING:
     from dvc.stage import Stage
@@ -59,7 +59,7 @@ def read_pipeline() -> Pipeline:
         elif isinstance(error, LockError):
             where, expected = ".dvc/tmp/lock", "no other DVC process at this moment"
             found, fix = "one holds the project", "Ask again in a few seconds."
-        raise UserError(Problem(where, expected, found, fix)) from None
+        raise UserError.of(where, expected, found, fix) from None
     pages = {
         name: path
         for name, written in outs.items()

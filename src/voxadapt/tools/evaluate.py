@@ -134,7 +134,7 @@ def _refuse_foreign(out: Path) -> None:
     if there and not is_ours:
         fix = "Choose another folder; nothing is overwritten."
         expected = "a new folder, or one that `evaluate` wrote"
-        raise UserError(Problem(f"--out {out}", expected, ", ".join(there), fix))
+        raise UserError.of(f"--out {out}", expected, ", ".join(there), fix)
 
 
 def _metric(
@@ -150,13 +150,13 @@ def _metric(
         own = clip.language or language
         texts.setdefault(own, []).append(normalise(clip.text, own))
         if not texts[own][-1]:
-            raise UserError(Problem(clip.text_id, "letters or digits", clip.text, "Mend the row."))
+            raise UserError.of(clip.text_id, "letters or digits", clip.text, "Mend the row.")
     metrics = {metric_for(own, found) for own, found in texts.items()}
     fitting: Literal["wer", "cer"] = "wer" if "wer" in metrics else "cer"
     if asked == "wer" and fitting == "cer":
-        raise UserError(
-            Problem("--metric", f"cer: {language} is written without spaces between words", "wer",
-                    "Leave the option out.")
+        raise UserError.of(
+            "--metric", f"cer: {language} is written without spaces between words", "wer",
+            "Leave the option out.",
         )  # fmt: skip
     return asked or fitting
 

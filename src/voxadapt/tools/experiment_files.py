@@ -107,10 +107,10 @@ def list_experiments(names: Sequence[str] | None) -> list[tuple[str, str | None,
                 except RevError:
                     unknown.append(name)
     except (DvcException, SCMError) as error:
-        raise UserError(
-            Problem(str(Path.cwd()), "a DVC project in a git repository with a commit",
-                    " ".join(str(error).split()) or type(error).__name__,
-                    "Run it in the project folder; see docs/sweeps.md.")
+        raise UserError.of(
+            Path.cwd(), "a DVC project in a git repository with a commit",
+            " ".join(str(error).split()) or type(error).__name__,
+            "Run it in the project folder; see docs/sweeps.md.",
         ) from None  # fmt: skip
     if unknown:
         expected = f"{WORKSPACE}, an experiment or a commit"

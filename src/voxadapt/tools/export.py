@@ -198,12 +198,12 @@ def _arm(arm: str, candidate: str | None) -> Record:
     listed = {item["name"]: item for item in arms}
     if arm not in listed or arm == "stages":
         known = ", ".join(name for name in listed if name != "stages")
-        raise UserError(
-            Problem("--arm", f"one of {known or 'none'}", arm, f"Run `voxadapt compare {arm}`.")
+        raise UserError.of(
+            "--arm", f"one of {known or 'none'}", arm, f"Run `voxadapt compare {arm}`."
         )
     if candidate is not None:
         fix = "Leave the candidate out."
-        raise UserError(Problem("candidate", "none with --arm: its best epoch", candidate, fix))
+        raise UserError.of("candidate", "none with --arm: its best epoch", candidate, fix)
     return listed[arm]
 
 
@@ -213,15 +213,15 @@ def _candidate(decision: Record, candidate: str | None, example: str) -> str:
     if name is None:
         name = decision["chosen"]
         if not decision.get("measurable", {"measurable": True})["measurable"]:
-            raise UserError(
-                Problem("the decision", "one that could be measured", decision["reason"],
-                        f"Mend that, or name an epoch all the same: `{example}`."),
+            raise UserError.of(
+                "the decision", "one that could be measured", decision["reason"],
+                f"Mend that, or name an epoch all the same: `{example}`.",
                 "There is nothing to export: it cannot be measured which model is the best.",
             )  # fmt: skip
         if name == "base":
-            raise UserError(
-                Problem("the decision", "an adapted model", f"base. {decision['reason']}",
-                        f"Use the Base as it is, or name an epoch all the same: `{example}`."),
+            raise UserError.of(
+                "the decision", "an adapted model", f"base. {decision['reason']}",
+                f"Use the Base as it is, or name an epoch all the same: `{example}`.",
                 "The measurements say: keep the Base. There is nothing to export.",
             )  # fmt: skip
     elif not in_stage2(name):
@@ -242,14 +242,10 @@ def _scores(decision: Record, name: str, record: Path, rows: Path, stage: str, s
     fix = f"Run `voxadapt {stage}` again."
     found = read_record(record, stage)
     if found["chosen"] != name:
-        raise UserError(
-            Problem(str(record), f"the confirmation of {name}", f"that of {found['chosen']}", fix)
-        )
+        raise UserError.of(record, f"the confirmation of {name}", f"that of {found['chosen']}", fix)
     heard = read_scores(rows, split=found["split"], checkpoint_sha=sha, fix=fix)
     if rows_sha(heard) != found["inputs"][name]:
-        raise UserError(
-            Problem(str(record), f"figures of the clips in {rows}", "figures of others", fix)
-        )
+        raise UserError.of(record, f"figures of the clips in {rows}", "figures of others", fix)
     return found
 
 
@@ -373,10 +369,10 @@ def _write_difference(base_dir: Path, source: Path, folder: Path) -> None:
         else:
             full[name] = value
     if differing or len(base) != len(list(iterate_weights(source))):
-        raise UserError(
-            Problem(str(source), "the tensors of the Base, of the same types and shapes",
-                    ", ".join(differing[:3]) or "other tensors",
-                    "Export the whole model: leave out --delta.")
+        raise UserError.of(
+            source, "the tensors of the Base, of the same types and shapes",
+            ", ".join(differing[:3]) or "other tensors",
+            "Export the whole model: leave out --delta.",
         )  # fmt: skip
     write_delta(folder, base_dir, Delta(rows, full), {"kind": "speaker"})
     set_usual_mode(folder / DELTA)
@@ -437,11 +433,10 @@ def _check_terms(terms: Terms) -> None:
 def _check_out(out: Path, force: bool) -> None:
     """Refuse to replace what `export` did not write."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UserError(Problem(str(out), "a folder", "a file or a link", "Choose another."))
+        raise UserError.of(out, "a folder", "a file or a link", "Choose another.")
     if force or not out.exists() or not any(out.iterdir()) or is_export(out):
         return
-    raise UserError(
-        Problem(str(out), "a new or empty folder, or one that export wrote", "other files",
-                "Choose another folder, or repeat with --force to replace it."),
-        "Nothing was written.",
+    raise UserError.of(
+        out, "a new or empty folder, or one that export wrote", "other files",
+        "Choose another folder, or repeat with --force to replace it.", "Nothing was written.",
     )  # fmt: skip

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json
 from voxadapt.core.model_folder import refuse_code
 from voxadapt.core.records import Record
@@ -50,10 +50,10 @@ def read_facts(folder: Path) -> Record:
         if isinstance(error, UserError):
             raise
         nothing = isinstance(error, FileNotFoundError)
-        raise UserError(
-            Problem(str(file), f"the record of an export ({SCHEMA})",
-                    "nothing" if nothing else f"{type(error).__name__}: {error}",
-                    "Write the folder with `voxadapt export`.")
+        raise UserError.of(
+            file, f"the record of an export ({SCHEMA})",
+            "nothing" if nothing else f"{type(error).__name__}: {error}",
+            "Write the folder with `voxadapt export`.",
         ) from None  # fmt: skip
     return found
 

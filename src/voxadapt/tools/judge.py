@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 
 from voxadapt.asr.normalise import normalise
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import Params, language_section
 from voxadapt.core.records import Record, read_record
@@ -73,9 +73,9 @@ def _spoken(
         for version in versions[item.text_id]:
             to_speak[f"{item.text_id}-{version.kind}"] = " ".join(version.wrong)
     if not any(versions.values()):
-        raise UserError(
-            Problem(str(track.corpus.manifest), "held-out sentences of two words and more", "none",
-                    "Raise split.selection_share, or add recordings.")
+        raise UserError.of(
+            track.corpus.manifest, "held-out sentences of two words and more", "none",
+            "Raise split.selection_share, or add recordings.",
         )  # fmt: skip
     context = open_context(params)
     clean, speaker = find_candidate(track, name), track.speakers()[0]

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.tools.notebook import NOTEBOOKS
 from voxadapt.tools.notebook_cleaner import clean_content
 
@@ -36,9 +36,9 @@ def open_lab(arguments: Sequence[str] = ()) -> None:
     """
     root = Path.cwd()
     if not (root / NOTEBOOKS).is_dir():
-        raise UserError(
-            Problem(str(root / NOTEBOOKS), "the notebooks of a project", "no such folder",
-                    "Go to the project's folder, or make one with `voxadapt new`.")
+        raise UserError.of(
+            root / NOTEBOOKS, "the notebooks of a project", "no such folder",
+            "Go to the project's folder, or make one with `voxadapt new`.",
         )  # fmt: skip
     from jupyterlab.labapp import LabApp
 

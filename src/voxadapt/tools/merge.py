@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_atomic
 
 LOCK = "dvc.lock"
@@ -51,9 +51,9 @@ def merge_lock() -> Merged:
 
     conflicts = set(_git("diff", "--name-only", "--diff-filter=U", "--relative").splitlines())
     if LOCK not in conflicts:
-        raise UserError(
-            Problem(LOCK, "a git merge that stopped at this file", "no conflict in it",
-                    "Run `git merge BRANCH` first; without a conflict there is nothing to do.")
+        raise UserError.of(
+            LOCK, "a git merge that stopped at this file", "no conflict in it",
+            "Run `git merge BRANCH` first; without a conflict there is nothing to do.",
         )  # fmt: skip
     merged = merge_entries(*(_entries(side) for side in (BASE, OURS, THEIRS)))
     write_atomic(LOCK, dumps_yaml({"schema": "2.0", "stages": merged.entries}))
@@ -80,9 +80,9 @@ def _entries(side: int) -> Entries:
     except (yaml.YAMLError, KeyError, TypeError) as error:
         found = " ".join(str(error).split())[:200]
         whose = {BASE: "the common commit", OURS: "this branch", THEIRS: "the other branch"}[side]
-        raise UserError(
-            Problem(f"{LOCK} of {whose}", "a lock of DVC", found,
-                    f"Take one side: `git checkout --ours {LOCK}`, then `dvc repro`.")
+        raise UserError.of(
+            f"{LOCK} of {whose}", "a lock of DVC", found,
+            f"Take one side: `git checkout --ours {LOCK}`, then `dvc repro`.",
         ) from None  # fmt: skip
     return stages
 
@@ -92,10 +92,10 @@ def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise UserError(Problem("git", "a command", str(error), "Install git.")) from None
+        raise UserError.of("git", "a command", str(error), "Install git.") from None
     if done.returncode:
         found = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(
-            Problem(f"git {arguments[0]}", "a git work tree", found, "Run this in the project.")
+        raise UserError.of(
+            f"git {arguments[0]}", "a git work tree", found, "Run this in the project."
         )
     return done.stdout

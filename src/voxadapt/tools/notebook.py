@@ -73,12 +73,12 @@ def declared_parameters(path: str | Path) -> tuple[str, ...]:
     ]
     expected = f"exactly one cell tagged `{PARAMETERS_TAG}`"
     if len(tagged) != 1:
-        raise UserError(Problem(str(path), expected, f"{len(tagged)} of them", "Tag one cell."))
+        raise UserError.of(path, expected, f"{len(tagged)} of them", "Tag one cell.")
     try:
         tree = ast.parse(source_of(tagged[0]))
     except SyntaxError as error:
-        raise UserError(
-            Problem(f"{path}, parameters cell", "valid Python", str(error), "Mend the cell.")
+        raise UserError.of(
+            f"{path}, parameters cell", "valid Python", str(error), "Mend the cell."
         ) from None
     targets = [
         target
@@ -100,9 +100,7 @@ def _read_notebook(path: str | Path) -> dict[str, Any]:
     else:
         found = "other JSON"
     if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
-        raise UserError(
-            Problem(str(path), "a notebook (nbformat 4)", found, "Restore it from git.")
-        )
+        raise UserError.of(path, "a notebook (nbformat 4)", found, "Restore it from git.")
     return nb
 
 
@@ -125,8 +123,8 @@ def run_notebook(
     path = Path(folder) / f"{name.removesuffix('.ipynb')}.ipynb"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.ipynb"))) or "none"
-        raise UserError(
-            Problem(f"notebook {name}", f"one of: {there}", "no such file", "Check the name.")
+        raise UserError.of(
+            f"notebook {name}", f"one of: {there}", "no such file", "Check the name."
         )
     declared = declared_parameters(path)
     known = [name for name in declared if name in SELECTORS]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.executor import num_cores
 from voxadapt.core.files import read_json, read_jsonl
 from voxadapt.core.model_folder import read_config
@@ -216,9 +216,7 @@ def _language(
 def largest_batch(clips: Sequence[Clip], batch_size: int) -> BatchShape:
     """Return the largest batch that training may see: clips of similar length share one."""
     if not clips:
-        raise UserError(
-            Problem("data.manifest", "clips to train on", "none", "Run `voxadapt audit`.")
-        )
+        raise UserError.of("data.manifest", "clips to train on", "none", "Run `voxadapt audit`.")
     longest = sorted(clips, key=lambda clip: -clip.num_positions)[:batch_size]
     frames = sum(clip.num_frames for clip in longest)
     return BatchShape(len(longest), longest[0].num_positions, frames)
@@ -272,9 +270,9 @@ def find_config(params: ModelParams) -> tuple[Record, Codec, Path | None]:
         for name, shape in SHAPES.items():
             if name.lower() in params.base.lower():
                 return config_values(shape), RELEASED_CODEC, None
-    raise UserError(
-        Problem("model.base", "a model folder, or the hub id of a model of 0.6B or 1.7B",
-                params.base, "Fetch the model, then plan again.")
+    raise UserError.of(
+        "model.base", "a model folder, or the hub id of a model of 0.6B or 1.7B", params.base,
+        "Fetch the model, then plan again.",
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def push(
     from huggingface_hub import HfApi, get_token
 
     if not HUB_ID.fullmatch(repo):
-        raise UserError(Problem("--repo", "owner/name", repr(repo), "Correct it."))
+        raise UserError.of("--repo", "owner/name", repr(repo), "Correct it.")
     facts, files = check_export(folder)
     sizes = {name: (folder / name).stat().st_size for name in files}
     total = f"{len(files)} files, {size_in_words(sum(sizes.values()))}"
@@ -101,30 +101,28 @@ def push(
         return StageResult("\n".join([head, *lines, *notes]), files)
     token = get_token()
     if token is None:
-        raise UserError(
-            Problem("the Hub", "a token that may write", "none",
-                    "Make one at https://huggingface.co/settings/tokens and set HF_TOKEN, or run "
-                    "`hf auth login`. --dry-run needs none."),
-            NOTHING,
+        raise UserError.of(
+            "the Hub", "a token that may write", "none",
+            "Make one at https://huggingface.co/settings/tokens and set HF_TOKEN, or run "
+            "`hf auth login`. --dry-run needs none.", NOTHING,
         )  # fmt: skip
     api = api or HfApi(token=token, library_name="voxadapt", library_version=__version__)
     message = f"{facts['name']}: {facts['candidate']}, by VoxAdapt {__version__}"
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         if private and not api.repo_info(repo).private:
-            raise UserError(
-                Problem(repo, "a private repository", "a public one",
-                        "Choose another name, or change its settings on the Hub."),
-                NOTHING,
+            raise UserError.of(
+                repo, "a private repository", "a public one",
+                "Choose another name, or change its settings on the Hub.", NOTHING,
             )  # fmt: skip
         done = api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message=message)
     except UserError:
         raise
     except Exception as error:  # the hub client raises a dozen unrelated types
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError(
-            Problem(repo, "a repository that takes the files", reason,
-                    "Check the name, the token's rights and the network; run it again to go on."),
+        raise UserError.of(
+            repo, "a repository that takes the files", reason,
+            "Check the name, the token's rights and the network; run it again to go on.",
             "The folder was not published, or not wholly.",
         ) from None  # fmt: skip
     return StageResult("\n".join([f"{done}: {total}.", *notes]), files)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from voxadapt.asr.normalise import normalise
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.lineage import check_made
@@ -94,7 +94,7 @@ def say(
     if output.suffix.lower() not in SOUND_FORMATS or output.is_dir():
         expected = f"a name that ends in {', '.join(SOUND_FORMATS)}"
         found = output.suffix or "no suffix"
-        raise UserError(Problem(f"-o {output}", expected, found, "Choose one of them."))
+        raise UserError.of(f"-o {output}", expected, found, "Choose one of them.")
     note = ""
     if candidate is None:
         decision, confirmed = (
@@ -144,12 +144,12 @@ def _passages(text: str | Path, language: str) -> list[Passage]:
     where, whole = ("text", text) if isinstance(text, str) else (str(text), read_text(text))
     if tokens := special_tokens(whole):
         expected, found = "text without special tokens", ", ".join(tokens[:4])
-        raise UserError(Problem(where, expected, found, "Remove them."))
+        raise UserError.of(where, expected, found, "Remove them.")
     passages = [Passage(whole, "paragraph")]
     if isinstance(text, Path):
         passages = split_passages(whole, language)
     if not any(normalise(passage.text, language) for passage in passages):
-        raise UserError(Problem(where, "something to say", repr(whole[:60]), "Give a sentence."))
+        raise UserError.of(where, "something to say", repr(whole[:60]), "Give a sentence.")
     return passages
 
 
@@ -225,7 +225,7 @@ class _Reader:
                     store_spoken(self._path(*item), [spoken])
             progress.advance(len(part))
         if len(messages) == len(asked):
-            raise UserError(Problem("text", "audio", messages[0], "Try another seed."))
+            raise UserError.of("text", "audio", messages[0], "Try another seed.")
 
     def pick(self, passages: Sequence[Passage]) -> tuple[list[int], str]:
         """Measure all takes as the pipeline measures; return the best of each, and what it gains.

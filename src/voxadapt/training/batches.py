@@ -107,10 +107,10 @@ def _checked_codes(name: str, codes: np.ndarray | None, ids: SpecialIds) -> np.n
     fix = "Run the codes stage again."
     if codes is None or codes.ndim != 2 or codes.shape[1] != ids.num_codebooks:
         found = "none" if codes is None else str(list(codes.shape))
-        raise UserError(Problem(name, f"codes [N, {ids.num_codebooks}]", found, fix))
+        raise UserError.of(name, f"codes [N, {ids.num_codebooks}]", found, fix)
     if len(codes) == 0 or codes.min() < 0 or codes.max() >= ids.codebook_size:
         found = f"{codes.min()} to {codes.max()}" if len(codes) else "no frame"
-        raise UserError(Problem(name, f"codes from 0 to {ids.codebook_size - 1}", found, fix))
+        raise UserError.of(name, f"codes from 0 to {ids.codebook_size - 1}", found, fix)
     return codes
 
 
@@ -123,15 +123,13 @@ def tokenize(tts: Tts, text: str, ids: SpecialIds, where: str) -> Tensor:
     """
     turn = tts._tokenize_texts([tts._build_assistant_text(text)])[0][0].cpu()
     if len(turn) <= NUM_ROLE_TOKENS + NUM_CLOSING_TOKENS:
-        raise UserError(Problem(where, "a text", repr(text), "Remove the clip or write its text."))
+        raise UserError.of(where, "a text", repr(text), "Remove the clip or write its text.")
     if turn[0] != ids.im_start or turn[-NUM_CLOSING_TOKENS] != ids.im_end:
-        raise UserError(
-            Problem(
-                where,
-                f"a turn of {NUM_ROLE_TOKENS} ids, the text, {NUM_CLOSING_TOKENS} ids",
-                f"{turn[:4].tolist()} … {turn[-6:].tolist()}",
-                "The text holds control tokens, or the tokenizer is not the model's own.",
-            )
+        raise UserError.of(
+            where,
+            f"a turn of {NUM_ROLE_TOKENS} ids, the text, {NUM_CLOSING_TOKENS} ids",
+            f"{turn[:4].tolist()} … {turn[-6:].tolist()}",
+            "The text holds control tokens, or the tokenizer is not the model's own.",
         )
     return turn[:-NUM_CLOSING_TOKENS]
 

@@ -73,14 +73,12 @@ def same_everywhere(accelerator: Accelerator, step: int, folder: str) -> None:
     found = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
     if len(set(found)) > 1:
         steps = ", ".join(str(value) for value in found)
-        raise UserError(
-            Problem(
-                folder,
-                "one folder for the processes of all machines",
-                f"states of steps {steps}",
-                "Put the project, or the folder that WORK_DIR names, on a file system that all "
-                "machines share.",
-            ),
+        raise UserError.of(
+            folder,
+            "one folder for the processes of all machines",
+            f"states of steps {steps}",
+            "Put the project, or the folder that WORK_DIR names, on a file system that all "
+            "machines share.",
             "The processes do not see the same run.",
         )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_atomic
 from voxadapt.core.params import TrainParams
 from voxadapt.core.sums import ordered_sum
@@ -113,13 +113,11 @@ def not_finite(
 ) -> UserError:
     """Name the step and clips of a NaN or infinite loss, and what is left."""
     kept = f"epoch-{last_good} is kept" if last_good else "no epoch was finished"
-    return UserError(
-        Problem(
-            f"epoch {epoch}, step {number + 1}: {', '.join(names)}",
-            "a finite loss and gradient",
-            f"loss {loss:.4g}, gradient norm {grad_norm:.4g}",
-            f"Lower train.lr or remove these clips; {kept}.",
-        ),
+    return UserError.of(
+        f"epoch {epoch}, step {number + 1}: {', '.join(names)}",
+        "a finite loss and gradient",
+        f"loss {loss:.4g}, gradient norm {grad_norm:.4g}",
+        f"Lower train.lr or remove these clips; {kept}.",
         "Training has diverged.",
     )
 
@@ -150,8 +148,8 @@ def explain_memory(
         else:
             where, expected = "train.batch_size", "a step that fits into memory"
             fix = _lower(params, examples, state)
-        raise UserError(
-            Problem(where, expected, reason, fix), "There is not enough memory to train."
+        raise UserError.of(
+            where, expected, reason, fix, "There is not enough memory to train."
         ) from None
 
 

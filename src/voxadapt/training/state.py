@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, replacing, set_aside, sha256_array, sha256_file
 from voxadapt.core.params import TrainParams
 from voxadapt.core.provenance import fingerprint
@@ -136,8 +136,8 @@ def load_state(folder: Path) -> SavedState | None:
         saved: SavedState = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            Problem(str(path), "resumable training state", reason, "Delete the file and run again.")
+        raise UserError.of(
+            path, "resumable training state", reason, "Delete the file and run again."
         ) from None
     epochs = [folder / f"epoch-{n}" for n in range(1, saved["loop"]["epoch"] + 1)]
     return saved if all(_is_whole(path) for path in epochs) else None

@@ -507,8 +507,8 @@ def _split(
     train_utterances = [row for row in utterances if row.split == "train"]
     selection_utterances = [row for row in utterances if row.split == "selection"]
     if not train_utterances:
-        raise UserError(
-            Problem("manifest", "utterances of the train split", "none", "Run the audit again.")
+        raise UserError.of(
+            "manifest", "utterances of the train split", "none", "Run the audit again."
         )
     missing = [row.id for row in (*train_utterances, *selection_utterances) if row.id not in codes]
     if missing:

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_atomic
 from voxadapt.core.records import Record
 
@@ -69,7 +69,7 @@ class Readings:
                 return cls(texts, codes, about["facts"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             reason = "nothing" if isinstance(error, FileNotFoundError) else str(error)
-            raise UserError(
-                Problem(str(path), "what the Base has read", " ".join(reason.split())[:200],
-                        "Run `voxadapt language readings`.")
+            raise UserError.of(
+                path, "what the Base has read", " ".join(reason.split())[:200],
+                "Run `voxadapt language readings`.",
             ) from None  # fmt: skip

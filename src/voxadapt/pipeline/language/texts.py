@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_jsonl
 from voxadapt.core.params import Params, language_section
 from voxadapt.core.provenance import fingerprint
@@ -26,10 +26,9 @@ def accepted_texts() -> list[TextLine]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         lines, found = [], "nothing" if isinstance(error, FileNotFoundError) else str(error)
     if len(lines) != wanted:
-        raise UserError(
-            Problem(str(paths.LANGUAGE_TEXTS), f"{wanted} accepted texts", found,
-                    "Run `voxadapt language data`.")
-        )  # fmt: skip
+        raise UserError.of(
+            paths.LANGUAGE_TEXTS, f"{wanted} accepted texts", found, "Run `voxadapt language data`."
+        )
     return lines
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_array, sha256_folder
 from voxadapt.core.params import LanguageParams
 from voxadapt.core.provenance import fingerprint
@@ -212,11 +212,9 @@ def _relative(now: Tensor, before: Tensor) -> float | None:
 
 
 def _other_language(folder: Path, found: object, wanted: tuple[str, int]) -> UserError:
-    return UserError(
-        Problem(
-            str(folder),
-            f"a delta of language {wanted[0]} in row {wanted[1]}",
-            repr(found),
-            "Run Stage 1 again with the same language section.",
-        )
+    return UserError.of(
+        folder,
+        f"a delta of language {wanted[0]} in row {wanted[1]}",
+        repr(found),
+        "Run Stage 1 again with the same language section.",
     )

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from torch import Tensor, nn
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 
 
 def add(
@@ -36,7 +36,7 @@ def add(
         from peft.tuners.lora import LoraLayer
     except ImportError:
         fix = "Install it with `pip install -c constraints.txt voxadapt[lora]`, or switch it off."
-        raise UserError(Problem(asked_by, "the package peft", "none", fix)) from None
+        raise UserError.of(asked_by, "the package peft", "none", fix) from None
     targets = [name for name, part in blocks.named_modules()
                if isinstance(part, nn.Linear) and name not in without]  # fmt: skip
     if not targets:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.params import TrainParams
 from voxadapt.model.checkpoint import CODEC_EMBEDDING, export_checkpoint
 from voxadapt.model.delta import Delta, write_delta
@@ -92,7 +92,7 @@ class SpeakerAdaptation:
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not trained:
             expected, fix = "blocks to put an adapter on", "Name others, or freeze less."
-            raise UserError(Problem("train.lora.targets", expected, "all are frozen", fix))
+            raise UserError.of("train.lora.targets", expected, "all are frozen", fix)
         speakers = {
             name.lower(): row.id for name, row in zip(self.speakers.names, rows, strict=True)
         }
