@@ -21,19 +21,12 @@ MAX_ROWS = 20  # more are told one row a reason
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that the user can mend.
+    """One thing that the user can mend."""
 
-    Attributes:
-        where: File and line (`train_raw.jsonl:12`), parameter (`train.lr`) or path.
-        expected: What a correct value looks like.
-        found: What is there.
-        fix: What to do next.
-    """
-
-    where: str
-    expected: str
-    found: str
-    fix: str
+    where: str  # file and line (`train_raw.jsonl:12`), parameter (`train.lr`) or path
+    expected: str  # what a correct value looks like
+    found: str  # what is there
+    fix: str  # what to do next
 
     def __str__(self) -> str:
         return f"{self.where}: expected {self.expected}; found {self.found}. {self.fix}"

@@ -78,14 +78,10 @@ class Local:
     A worker is a fork of this process, with the models that it has loaded. It is a fresh process,
     which loads its own, where a fork is not safe: torch's threads do not survive one, nor do
     macOS's libraries, and Windows has none.
-
-    Attributes:
-        num_workers: Processes; 1 is this one.
-        num_threads: Of torch, in each worker; other numbers may give other last bits.
     """
 
-    num_workers: int = 1
-    num_threads: int = 1
+    num_workers: int = 1  # processes; 1 is this one
+    num_threads: int = 1  # of torch, in each worker; other numbers may give other last bits
 
     def run(
         self,
@@ -233,16 +229,11 @@ class RayData:
     Reading is done by tasks, a processor each; a worker is an actor that holds the model. Shards
     stream through both, as many at a time as the cluster's object store takes. A worker that dies
     is replaced and its shards are done again.
-
-    Attributes:
-        params: Address, number of workers, how often one may be lost.
-        gpus_per_worker: 0 where the models run on processors.
-        num_threads: Of torch, in each worker; other numbers may give other last bits.
     """
 
-    params: ExecutorParams
-    gpus_per_worker: float = 0.0
-    num_threads: int = 1
+    params: ExecutorParams  # address, number of workers, how often one may be lost
+    gpus_per_worker: float = 0.0  # 0 where the models run on processors
+    num_threads: int = 1  # of torch, in each worker; other numbers may give other last bits
 
     @property
     def num_workers(self) -> int:

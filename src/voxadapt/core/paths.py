@@ -12,15 +12,10 @@ REPORTS = Path("reports")
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where the stages that every corpus goes through keep their files.
+    """Where the stages that every corpus goes through keep their files."""
 
-    Attributes:
-        artifacts: Folder of what stages hand to each other.
-        reports: Folder of what people read.
-    """
-
-    artifacts: Path
-    reports: Path
+    artifacts: Path  # folder of what stages hand to each other
+    reports: Path  # folder of what people read
 
     @property
     def manifest(self) -> Path:

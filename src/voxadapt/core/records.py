@@ -47,16 +47,12 @@ def read_record(path: Path, command: str) -> Record:
 
 @dataclass
 class Files:
-    """Reads files below a folder and remembers those that are missing or damaged.
+    """Reads files below a folder and remembers those that are missing or damaged."""
 
-    Attributes:
-        root: Project folder.
-        fix: What to do about a missing file; `{stage}` is the stage that writes it.
-        problems: One for each file that could not be read.
-    """
-
-    root: Path
+    root: Path  # project folder
+    #: What to do about a missing file; `{stage}` is the stage that writes it.
     fix: str = "Run `voxadapt {stage}` first."
+    #: One for each file that could not be read.
     problems: list[Problem] = field(default_factory=list)
 
     def read(

@@ -25,15 +25,10 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class StageResult:
-    """The outcome of a stage.
+    """The outcome of a stage."""
 
-    Attributes:
-        sentence: The outcome, for people.
-        values: The main record that was written.
-    """
-
-    sentence: str
-    values: object = None
+    sentence: str  # the outcome, for people
+    values: object = None  # the main record that was written
 
 
 Stage = Callable[P, StageResult]

@@ -34,15 +34,10 @@ def new_environment(templates: Path) -> Environment:
 
 @dataclass(frozen=True, slots=True)
 class Inline:
-    """A script or style sheet that a page holds.
+    """A script or style sheet that a page holds."""
 
-    Attributes:
-        code: Its text, exactly as between its tags.
-        allowance: The source expression that lets a content security policy allow it alone.
-    """
-
-    code: Markup
-    allowance: Markup
+    code: Markup  # its text, exactly as between its tags
+    allowance: Markup  # the source expression that lets a content security policy allow it alone
 
 
 def inline(*files: Path) -> Inline:

@@ -71,17 +71,11 @@ def token_limit(
 
 @dataclass(frozen=True)
 class Ending:
-    """How a row of the last batch ended.
+    """How a row of the last batch ended."""
 
-    Attributes:
-        num_frames: Frames of codes.
-        ended: The model chose the end; False where it was cut off.
-        rescued: It was cut off at its likeliest end; False where that was the limit.
-    """
-
-    num_frames: int
-    ended: bool
-    rescued: bool = False
+    num_frames: int  # frames of codes
+    ended: bool  # the model chose the end; False where it was cut off
+    rescued: bool = False  # it was cut off at its likeliest end; False where that was the limit
 
 
 class Decoding:
@@ -193,19 +187,12 @@ def generate_codes(
 
 @dataclass(frozen=True)
 class _Capacity:
-    """Sizes that a batch needs.
+    """Sizes that a batch needs."""
 
-    Attributes:
-        rows: B.
-        tokens: Of codebook 0.
-        positions: Of the prompt and of all tokens.
-        texts: Embeddings that are added to frames.
-    """
-
-    rows: int
-    tokens: int
-    positions: int
-    texts: int
+    rows: int  # B
+    tokens: int  # of codebook 0
+    positions: int  # of the prompt and of all tokens
+    texts: int  # embeddings that are added to frames
 
     def holds(self, other: _Capacity) -> bool:
         """Whether another batch fits in."""

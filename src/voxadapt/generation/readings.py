@@ -32,46 +32,30 @@ from voxadapt.model.stock import Tts
 
 @dataclass(frozen=True)
 class Reading:
-    """One text as the model read it.
+    """One text as the model read it."""
 
-    Attributes:
-        codes: `[N, K]` int64 on the CPU, without the end-of-speech frame; None when the model
-            ended at once.
-        ended: The model chose the end; False where the limit cut the reading off.
-    """
-
+    #: `[N, K]` int64 on the CPU, without the end-of-speech frame; None when the model ended at
+    #: once.
     codes: Tensor | None
-    ended: bool
+    ended: bool  # the model chose the end; False where the limit cut the reading off
 
 
 @dataclass(frozen=True)
 class _Manner:
-    """How texts are read: what is common to all batches.
+    """How texts are read: what is common to all batches."""
 
-    Attributes:
-        vector: Speaker vector `[D]`.
-        language: A language that the model lists, or auto.
-        options: Sampling arguments of the stock call.
-    """
-
-    vector: Tensor
-    language: str
-    options: Mapping[str, float]
+    vector: Tensor  # speaker vector `[D]`
+    language: str  # a language that the model lists, or auto
+    options: Mapping[str, float]  # sampling arguments of the stock call
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Texts that are read together.
+    """Texts that are read together."""
 
-    Attributes:
-        texts: In their fixed order.
-        seeds: Of each text's random stream.
-        limits: Where each text stops, in frames.
-    """
-
-    texts: tuple[str, ...]
-    seeds: tuple[int, ...]
-    limits: tuple[int, ...]
+    texts: tuple[str, ...]  # in their fixed order
+    seeds: tuple[int, ...]  # of each text's random stream
+    limits: tuple[int, ...]  # where each text stops, in frames
 
 
 def read_aloud(

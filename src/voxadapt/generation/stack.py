@@ -373,17 +373,11 @@ class Stack:
 
 @dataclass(frozen=True)
 class _DevicePosition:
-    """The next position of a stack, kept on the device.
+    """The next position of a stack, kept on the device."""
 
-    Attributes:
-        place_1: The next position.
-        padding_B: Positions on a row's left that hold nothing.
-        places_L: All positions.
-    """
-
-    place_1: Tensor
-    padding_B: Tensor
-    places_L: Tensor
+    place_1: Tensor  # the next position
+    padding_B: Tensor  # positions on a row's left that hold nothing
+    places_L: Tensor  # all positions
 
     @classmethod
     def of(cls, rows: int, length: int, device: torch.device) -> _DevicePosition:

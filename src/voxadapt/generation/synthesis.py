@@ -49,17 +49,12 @@ Prompt = Literal["x_vector", "icl"]
 
 @dataclass(frozen=True)
 class Voice:
-    """Which voice a model speaks with: a named speaker, or a cloning prompt.
+    """Which voice a model speaks with: a named speaker, or a cloning prompt."""
 
-    Attributes:
-        speaker: Name in a fine-tuned checkpoint.
-        prompt: What the Base's `create_voice_clone_prompt` returned, one item.
-        instruct: How a named speaker shall speak, in words.
-    """
-
-    speaker: str | None = None
+    speaker: str | None = None  # name in a fine-tuned checkpoint
+    #: What the Base's `create_voice_clone_prompt` returned, one item.
     prompt: ClonePrompt | None = None
-    instruct: str | None = None
+    instruct: str | None = None  # how a named speaker shall speak, in words
 
     def __post_init__(self) -> None:
         assert (self.speaker is None) != (self.prompt is None), "a speaker or a prompt, not both"
@@ -84,18 +79,12 @@ class Voice:
 
 @dataclass(frozen=True)
 class Batch:
-    """Sentences generated together, for one take.
+    """Sentences generated together, for one take."""
 
-    Attributes:
-        sentences: In their fixed order.
-        take: 0, 1, 2 …
-        seeds: Of each sentence's random stream.
-        max_new_tokens: Where each sentence stops; one more than the frames it can give.
-    """
-
-    sentences: tuple[Sentence, ...]
-    take: int
-    seeds: tuple[int, ...]
+    sentences: tuple[Sentence, ...]  # in their fixed order
+    take: int  # 0, 1, 2 …
+    seeds: tuple[int, ...]  # of each sentence's random stream
+    #: Where each sentence stops; one more than the frames it can give.
     max_new_tokens: tuple[int, ...]
 
 

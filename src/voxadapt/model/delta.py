@@ -46,22 +46,16 @@ _FIX_RATE = "Lower the learning rate; the weights have grown beyond what the Bas
 
 @dataclass(frozen=True)
 class Delta:
-    """Changes to a Base, by the names of its tensors.
+    """Changes to a Base, by the names of its tensors."""
 
-    Attributes:
-        rows: Row numbers `[R]` int64 and what these rows become, `[R, ...]`.
-        full: What whole tensors become.
-        lora: Factors `a` `[r, in]` and `b` `[out, r]`; the tensor grows by `lora_scale * b @ a`.
-        lora_scale: Factor of every low-rank change.
-        language: Language to list in the config, and its codec id.
-        speakers: Speakers to list in the config, and their codec ids: the model speaks by name.
-    """
-
+    #: Row numbers `[R]` int64 and what these rows become, `[R, ...]`.
     rows: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    full: Mapping[str, Tensor] = field(default_factory=dict)
+    full: Mapping[str, Tensor] = field(default_factory=dict)  # what whole tensors become
+    #: Factors `a` `[r, in]` and `b` `[out, r]`; the tensor grows by `lora_scale * b @ a`.
     lora: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    lora_scale: float = 1.0
-    language: tuple[str, int] | None = None
+    lora_scale: float = 1.0  # factor of every low-rank change
+    language: tuple[str, int] | None = None  # language to list in the config, and its codec id
+    #: Speakers to list in the config, and their codec ids: the model speaks by name.
     speakers: Mapping[str, int] = field(default_factory=dict)
 
     @property

@@ -17,19 +17,12 @@ from voxadapt.model.stock import Talker, TtsModel
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits beside what they must predict.
+    """Logits beside what they must predict."""
 
-    Attributes:
-        c0_logits: `[P, V]` talker logits.
-        c0_targets: `[P]` codec_0 ids: every frame's, and the end of speech of every row.
-        sub_logits: `[M, K-1, C]` code predictor logits; entry k predicts codebook k + 1.
-        sub_targets: `[M, K-1]`.
-    """
-
-    c0_logits: Tensor
-    c0_targets: Tensor
-    sub_logits: Tensor
-    sub_targets: Tensor
+    c0_logits: Tensor  # `[P, V]` talker logits
+    c0_targets: Tensor  # `[P]` codec_0 ids: every frame's, and the end of speech of every row
+    sub_logits: Tensor  # `[M, K-1, C]` code predictor logits; entry k predicts codebook k + 1
+    sub_targets: Tensor  # `[M, K-1]`
 
 
 def embed(

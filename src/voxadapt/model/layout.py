@@ -42,27 +42,17 @@ NUM_CLOSING_TOKENS = 5
 
 @dataclass(frozen=True)
 class Layout:
-    """One sequence: named spans and the ids that are known before the utterance is.
+    """One sequence: named spans and the ids that are known before the utterance is."""
 
-    Attributes:
-        num_text_tokens: T.
-        num_frames: N.
-        streaming: Text lies on the frame rows.
-        spans: Name to half-open range, in order, disjoint, covering all positions.
-        text_ids: Special text id of each position, or NONE.
-        text_index: Index into the utterance's role and text ids of each position, or NONE.
-        codec_ids: Special codec id of each position, or NONE.
-        frame_index: Frame of each position, or NONE.
-    """
-
-    num_text_tokens: int
-    num_frames: int
-    streaming: bool
-    spans: dict[str, range]
-    text_ids: tuple[int, ...]
+    num_text_tokens: int  # T
+    num_frames: int  # N
+    streaming: bool  # text lies on the frame rows
+    spans: dict[str, range]  # name to half-open range, in order, disjoint, covering all positions
+    text_ids: tuple[int, ...]  # special text id of each position, or NONE
+    #: Index into the utterance's role and text ids of each position, or NONE.
     text_index: tuple[int, ...]
-    codec_ids: tuple[int, ...]
-    frame_index: tuple[int, ...]
+    codec_ids: tuple[int, ...]  # special codec id of each position, or NONE
+    frame_index: tuple[int, ...]  # frame of each position, or NONE
 
     def __post_init__(self) -> None:
         assert self.num_text_tokens >= 1, "a sequence needs at least one text token"
@@ -169,30 +159,18 @@ class Batch:
     """Sequences padded on the right.
 
     Masks say where a stream contributes; under a false mask the id is 0 and means nothing.
-
-    Attributes:
-        names: Id of the utterance of each row, for messages.
-        text_ids: `[B, L]`.
-        text_mask: `[B, L]` bool.
-        codec_ids: `[B, L]` special ids; frames are in `codes`.
-        codec_mask: `[B, L]` bool.
-        codes: `[B, L, K]`.
-        frame_mask: `[B, L]` bool.
-        speaker_mask: `[B, L]` bool, at most one position a row.
-        labels: `[B, L]` codec_0 id *of* each target position, else IGNORE.
-        attention_mask: `[B, L]` 1 on real positions.
     """
 
-    names: tuple[str, ...]
-    text_ids: Tensor
-    text_mask: Tensor
-    codec_ids: Tensor
-    codec_mask: Tensor
-    codes: Tensor
-    frame_mask: Tensor
-    speaker_mask: Tensor
-    labels: Tensor
-    attention_mask: Tensor
+    names: tuple[str, ...]  # id of the utterance of each row, for messages
+    text_ids: Tensor  # `[B, L]`
+    text_mask: Tensor  # `[B, L]` bool
+    codec_ids: Tensor  # `[B, L]` special ids; frames are in `codes`
+    codec_mask: Tensor  # `[B, L]` bool
+    codes: Tensor  # `[B, L, K]`
+    frame_mask: Tensor  # `[B, L]` bool
+    speaker_mask: Tensor  # `[B, L]` bool, at most one position a row
+    labels: Tensor  # `[B, L]` codec_0 id *of* each target position, else IGNORE
+    attention_mask: Tensor  # `[B, L]` 1 on real positions
 
     @property
     def num_frames(self) -> int:

@@ -37,37 +37,21 @@ CODEBOOK_SIZE, NUM_CODEBOOKS = 2048, 16
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes in which models of the family differ; vocabularies and ids are the same in all.
+    """Sizes in which models of the family differ; vocabularies and ids are the same in all."""
 
-    Attributes:
-        size: `tts_model_size` in the config.
-        hidden: Width of the talker, and of the speaker vector.
-        intermediate: Width of its feed-forward layers.
-        num_layers: Its layers.
-        num_heads: Its attention heads.
-        num_kv_heads: Its key and value heads.
-        head_dim: Width of a head; a multiple of 16.
-        text_hidden: Width of the text embedding.
-        predictor_hidden: Width of the code predictor.
-        predictor_intermediate: Width of its feed-forward layers.
-        predictor_layers: Its layers.
-        text_vocab: Rows of the text embedding.
-        encoder_channels: Width of the speaker encoder's blocks.
-    """
-
-    size: str
-    hidden: int
-    intermediate: int
-    num_layers: int = 28
-    num_heads: int = 16
-    num_kv_heads: int = 8
-    head_dim: int = 128
-    text_hidden: int = 2048
-    predictor_hidden: int = 1024
-    predictor_intermediate: int = 3072
-    predictor_layers: int = 5
-    text_vocab: int = 151_936
-    encoder_channels: int = 512
+    size: str  # `tts_model_size` in the config
+    hidden: int  # width of the talker, and of the speaker vector
+    intermediate: int  # width of its feed-forward layers
+    num_layers: int = 28  # its layers
+    num_heads: int = 16  # its attention heads
+    num_kv_heads: int = 8  # its key and value heads
+    head_dim: int = 128  # width of a head; a multiple of 16
+    text_hidden: int = 2048  # width of the text embedding
+    predictor_hidden: int = 1024  # width of the code predictor
+    predictor_intermediate: int = 3072  # width of its feed-forward layers
+    predictor_layers: int = 5  # its layers
+    text_vocab: int = 151_936  # rows of the text embedding
+    encoder_channels: int = 512  # width of the speaker encoder's blocks
 
 
 #: The released models.

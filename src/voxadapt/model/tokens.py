@@ -28,45 +28,25 @@ _NEIGHBOURS = 16
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Every id and size that a training sequence needs.
+    """Every id and size that a training sequence needs."""
 
-    Attributes:
-        im_start: Text id that opens a turn.
-        im_end: Text id that closes a turn.
-        tts_pad: Text id on positions without text.
-        tts_bos: Text id before the text.
-        tts_eos: Text id after the text.
-        codec_pad: Codec id on positions without audio.
-        codec_bos: Codec id before the first frame.
-        codec_eos: Codec id after the last frame: end of speech.
-        think: Opens a language tag.
-        nothink: Stands for "no language tag".
-        think_bos: Second id of the tag.
-        think_eos: Last id of the tag.
-        num_codebooks: Codes in a frame (K).
-        codebook_size: Entries in one codebook.
-        codec_vocab_size: Rows of the codec embedding.
-        languages: Lower-case language name to codec id.
-        speakers: Speaker name as stored to codec id.
-    """
-
-    im_start: int
-    im_end: int
-    tts_pad: int
-    tts_bos: int
-    tts_eos: int
-    codec_pad: int
-    codec_bos: int
-    codec_eos: int
-    think: int
-    nothink: int
-    think_bos: int
-    think_eos: int
-    num_codebooks: int
-    codebook_size: int
-    codec_vocab_size: int
-    languages: Mapping[str, int]
-    speakers: Mapping[str, int]
+    im_start: int  # text id that opens a turn
+    im_end: int  # text id that closes a turn
+    tts_pad: int  # text id on positions without text
+    tts_bos: int  # text id before the text
+    tts_eos: int  # text id after the text
+    codec_pad: int  # codec id on positions without audio
+    codec_bos: int  # codec id before the first frame
+    codec_eos: int  # codec id after the last frame: end of speech
+    think: int  # opens a language tag
+    nothink: int  # stands for "no language tag"
+    think_bos: int  # second id of the tag
+    think_eos: int  # last id of the tag
+    num_codebooks: int  # codes in a frame (K)
+    codebook_size: int  # entries in one codebook
+    codec_vocab_size: int  # rows of the codec embedding
+    languages: Mapping[str, int]  # lower-case language name to codec id
+    speakers: Mapping[str, int]  # speaker name as stored to codec id
 
     @classmethod
     def from_config(cls, config: Config) -> SpecialIds:
@@ -127,19 +107,12 @@ class SpecialIds:
 
 @dataclass(frozen=True)
 class SpeakerRow:
-    """The row of the codec embedding that holds a fine-tuned speaker.
+    """The row of the codec embedding that holds a fine-tuned speaker."""
 
-    Attributes:
-        id: Row, and value in the config's `spk_id`.
-        reused: The config already had a speaker of this name.
-        norm_before: The row's norm before it is written.
-        code_norm: Median norm of the rows that hold codes, for comparison.
-    """
-
-    id: int
-    reused: bool
-    norm_before: float
-    code_norm: float
+    id: int  # row, and value in the config's `spk_id`
+    reused: bool  # the config already had a speaker of this name
+    norm_before: float  # the row's norm before it is written
+    code_norm: float  # median norm of the rows that hold codes, for comparison
 
     @property
     def near_zero(self) -> bool:
@@ -149,19 +122,12 @@ class SpeakerRow:
 
 @dataclass(frozen=True)
 class LanguageRow:
-    """The row of the codec embedding that holds the tag of a new language.
+    """The row of the codec embedding that holds the tag of a new language."""
 
-    Attributes:
-        id: Row, and value in the config's `codec_language_id`.
-        norm_before: The row's norm before it is written.
-        code_norm: Median norm of the rows that hold codes, for comparison.
-        source: Languages whose rows it begins as: `mean of english, german`, or `german`.
-    """
-
-    id: int
-    norm_before: float
-    code_norm: float
-    source: str
+    id: int  # row, and value in the config's `codec_language_id`
+    norm_before: float  # the row's norm before it is written
+    code_norm: float  # median norm of the rows that hold codes, for comparison
+    source: str  # languages whose rows it begins as: `mean of english, german`, or `german`
 
     @property
     def near_zero(self) -> bool:

@@ -23,19 +23,12 @@ BASE = "base"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that is scored.
+    """A model that is scored."""
 
-    Attributes:
-        name: `base`, `epoch-1`, …, or `stage2-epoch-1`, ….
-        base: Folder of the Base.
-        folder: Folder of the whole model; the Base's own for `base`.
-        delta: Folder of what is laid over the Base; None for a whole model.
-    """
-
-    name: str
-    base: Path
-    folder: Path
-    delta: Path | None = None
+    name: str  # `base`, `epoch-1`, …, or `stage2-epoch-1`, …
+    base: Path  # folder of the Base
+    folder: Path  # folder of the whole model; the Base's own for `base`
+    delta: Path | None = None  # folder of what is laid over the Base; None for a whole model
 
     @cached_property
     def sha(self) -> str:

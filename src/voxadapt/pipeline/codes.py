@@ -190,19 +190,12 @@ def encode_track(
 
 @dataclass(frozen=True)
 class _Measured:
-    """Recordings and round trips as they were measured.
+    """Recordings and round trips as they were measured."""
 
-    Attributes:
-        rows: Rows of `real` and `codec`, of all speakers together.
-        references: Reference of each speaker by name.
-        scale: Of all speakers together.
-        speakers: The speakers.
-    """
-
-    rows: dict[str, list[ScoreRow]]
-    references: dict[str, Reference]
-    scale: SimilarityScale
-    speakers: Sequence[Speaker]
+    rows: dict[str, list[ScoreRow]]  # rows of `real` and `codec`, of all speakers together
+    references: dict[str, Reference]  # reference of each speaker by name
+    scale: SimilarityScale  # of all speakers together
+    speakers: Sequence[Speaker]  # the speakers
 
 
 def _coded_voices(

@@ -18,17 +18,11 @@ ROOT = Path()
 
 @dataclass(frozen=True)
 class Context:
-    """Where a stage computes.
+    """Where a stage computes."""
 
-    Attributes:
-        device: Of the models that this process loads.
-        executor: What takes batches of extraction and scoring.
-        work_dir: Resumable state, which DVC does not track.
-    """
-
-    device: torch.device
-    executor: Executor
-    work_dir: Path
+    device: torch.device  # of the models that this process loads
+    executor: Executor  # what takes batches of extraction and scoring
+    work_dir: Path  # resumable state, which DVC does not track
 
     @property
     def worker_device(self) -> str:

@@ -18,19 +18,12 @@ from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
 
 @dataclass(frozen=True)
 class Measuring:
-    """The harness that every clip of a stage goes through.
+    """The harness that every clip of a stage goes through."""
 
-    Attributes:
-        context: Where it runs.
-        asr: Whisper, with the language that it is told to transcribe.
-        score: Thresholds of the flags.
-        root: Folder that the clips' paths are relative to.
-    """
-
-    context: Context
-    asr: AsrParams
-    score: ScoreParams
-    root: Path = ROOT
+    context: Context  # where it runs
+    asr: AsrParams  # whisper, with the language that it is told to transcribe
+    score: ScoreParams  # thresholds of the flags
+    root: Path = ROOT  # folder that the clips' paths are relative to
 
     @cached_property
     def transcriber(self) -> Transcriber:

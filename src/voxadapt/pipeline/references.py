@@ -15,15 +15,10 @@ from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
 
 @dataclass(frozen=True)
 class Reference:
-    """What a speaker's clips are compared with.
+    """What a speaker's clips are compared with."""
 
-    Attributes:
-        voice: Held-out recordings after the codec.
-        scale: Ceiling, floor and rate of speech.
-    """
-
-    voice: VoiceReference
-    scale: SimilarityScale
+    voice: VoiceReference  # held-out recordings after the codec
+    scale: SimilarityScale  # ceiling, floor and rate of speech
 
 
 def read_references(corpus: Corpus, speakers: Sequence[Speaker]) -> dict[str, Reference]:

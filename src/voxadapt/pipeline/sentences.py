@@ -16,17 +16,11 @@ from voxadapt.scoring.rows import Sentence, slice_of
 
 @dataclass(frozen=True)
 class SentenceSet:
-    """Sentences of a language, with how they are asked for and transcribed.
+    """Sentences of a language, with how they are asked for and transcribed."""
 
-    Attributes:
-        sentences: The same for all candidates.
-        asr: Whisper, with the language that it is told to transcribe.
-        tag: Language that the model is asked for, or auto.
-    """
-
-    sentences: list[Sentence]
-    asr: AsrParams
-    tag: str
+    sentences: list[Sentence]  # the same for all candidates
+    asr: AsrParams  # whisper, with the language that it is told to transcribe
+    tag: str  # language that the model is asked for, or auto
 
 
 def track_sentences(track: Track, split: str) -> list[Sentence]:

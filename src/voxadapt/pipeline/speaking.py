@@ -30,19 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Speaking:
-    """A loaded candidate that speaks as one of the speakers.
+    """A loaded candidate that speaks as one of the speakers."""
 
-    Attributes:
-        speaker: Whose voice it is.
-        tts: The model.
-        voice: A speaker's name, or a cloning prompt.
-        load: How a worker elsewhere loads the model to a device.
-    """
-
-    speaker: Speaker
-    tts: Qwen3TTSModel
-    voice: Voice
-    load: Callable[[str], Qwen3TTSModel]
+    speaker: Speaker  # whose voice it is
+    tts: Qwen3TTSModel  # the model
+    voice: Voice  # a speaker's name, or a cloning prompt
+    load: Callable[[str], Qwen3TTSModel]  # how a worker elsewhere loads the model to a device
 
 
 def load_speaking(

@@ -32,37 +32,21 @@ HELD_OUT = ("selection", "confirmation")
 
 @dataclass(frozen=True)
 class Track:
-    """What the stages need to know of the corpus that they work on.
+    """What the stages need to know of the corpus that they work on."""
 
-    Attributes:
-        corpus: Where its files are kept.
-        model: The Base.
-        data: Manifest of the recordings, transcript of the reference clip, other voices.
-        asr: Whisper, with the language that it is told to transcribe.
-        audit: Limits of the audit.
-        split: Shares and salt of the splits.
-        score: Sampling and scoring.
-        rule: How a candidate is chosen.
-        limits: Beyond which nothing can be measured.
-        candidates: Names of the candidates that are scored, the Base first.
-        speaker_name: Who speaks clips that name nobody.
-        tag: Language that adapted models are asked for.
-        codes_command: Which `voxadapt` command writes the corpus' codes and references.
-    """
-
-    corpus: Corpus
-    model: ModelParams
-    data: DataParams
-    asr: AsrParams
-    audit: AuditParams
-    split: SplitParams
-    score: ScoreParams
-    rule: SelectParams
-    limits: MeasurableParams
-    candidates: tuple[str, ...]
-    speaker_name: str
-    tag: str
-    codes_command: str
+    corpus: Corpus  # where its files are kept
+    model: ModelParams  # the Base
+    data: DataParams  # manifest of the recordings, transcript of the reference clip, other voices
+    asr: AsrParams  # whisper, with the language that it is told to transcribe
+    audit: AuditParams  # limits of the audit
+    split: SplitParams  # shares and salt of the splits
+    score: ScoreParams  # sampling and scoring
+    rule: SelectParams  # how a candidate is chosen
+    limits: MeasurableParams  # beyond which nothing can be measured
+    candidates: tuple[str, ...]  # names of the candidates that are scored, the Base first
+    speaker_name: str  # who speaks clips that name nobody
+    tag: str  # language that adapted models are asked for
+    codes_command: str  # which `voxadapt` command writes the corpus' codes and references
 
     def accepted(self) -> list[Utterance]:
         """Read the accepted utterances; see `read_accepted`."""

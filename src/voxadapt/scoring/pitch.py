@@ -32,20 +32,15 @@ PHRASE_GAP_FRAMES = 16  # 0.25 s without voice; F0 begins anew after it, in any 
 
 @dataclass(frozen=True, slots=True)
 class Pitch:
-    """The F0 of one clip; all None where too little of it is voiced.
+    """The F0 of one clip; all None where too little of it is voiced."""
 
-    Attributes:
-        median_hz: Median of the voiced frames.
-        range_st: From their 5th to their 95th percentile, in semitones.
-        final_st: Median of the last voiced frames over that of the clip, in semitones: below 0
-            where the voice falls at the end, above where it rises.
-        jump_st: Largest difference in medians between the 0.3 s of voice before and after a moment,
-            or between two phrases, in semitones; None where there is less voice.
-    """
-
-    median_hz: float | None = None
-    range_st: float | None = None
+    median_hz: float | None = None  # median of the voiced frames
+    range_st: float | None = None  # from their 5th to their 95th percentile, in semitones
+    #: Median of the last voiced frames over that of the clip, in semitones: below 0 where the voice
+    #: falls at the end, above where it rises.
     final_st: float | None = None
+    #: Largest difference in medians between the 0.3 s of voice before and after a moment, or
+    #: between two phrases, in semitones; None where there is less voice.
     jump_st: float | None = None
 
 

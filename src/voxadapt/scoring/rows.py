@@ -44,19 +44,15 @@ class _Record(BaseModel):
 
 
 class Sentence(_Record):
-    """A sentence that every candidate speaks.
-
-    Attributes:
-        tag: Language that the model is asked for, where it is not that of all others.
-        lang: Whisper's code of it.
-    """
+    """A sentence that every candidate speaks."""
 
     text_id: str
     text: str = Field(min_length=1)
     split: str
     slice: Slice = "ranked"
+    #: Language that the model is asked for, where it is not that of all others.
     tag: str | None = None
-    lang: str | None = None
+    lang: str | None = None  # whisper's code of it
 
 
 class EvalClip(_Record):

@@ -170,32 +170,24 @@ class OtherVoice(NamedTuple):
 
 @dataclass(frozen=True)
 class SimilarityScale:
-    """Ceiling, floor and rate of one speaker: what a similarity or a duration is compared with.
+    """Ceiling, floor and rate of one speaker: what a similarity or a duration is compared with."""
 
-    Attributes:
-        sim_id: Identity of encoder and reference.
-        reference_ids: The real clips in the centroid.
-        ceiling: Recordings against the centroid of the other recordings.
-        ceiling_by_duration: The upper end of the scale with speech cut to several lengths.
-        codec_ceiling: Codec round trips against the centroid of the other round trips; unknown
-            where the clips to be scored have passed no codec.
-        floor: Clips of other voices against the centroid, coded where the reference is.
-        separation: In which share of pairs a clip of the speaker is more like its others than a
-            clip of another voice is: 1 where no stranger comes near, .5 where nobody is told
-            apart. None where there are no other voices.
-        rate: The speaker's rate on real clips.
-        limits: What the speaker's own coded clips reach, for flags; None where it is not known.
-    """
-
-    sim_id: str
-    reference_ids: tuple[str, ...]
-    ceiling: Interval
+    sim_id: str  # identity of encoder and reference
+    reference_ids: tuple[str, ...]  # the real clips in the centroid
+    ceiling: Interval  # recordings against the centroid of the other recordings
+    #: The upper end of the scale with speech cut to several lengths.
     ceiling_by_duration: tuple[AtDuration, ...]
+    #: Codec round trips against the centroid of the other round trips; unknown where the clips to
+    #: be scored have passed no codec.
     codec_ceiling: Interval
-    floor: Interval
+    floor: Interval  # clips of other voices against the centroid, coded where the reference is
     floor_by_speaker: tuple[OtherVoice, ...]
+    #: In which share of pairs a clip of the speaker is more like its others than a clip of another
+    #: voice is: 1 where no stranger comes near, .5 where nobody is told apart. None where there are
+    #: no other voices.
     separation: float | None
-    rate: SpeechRate
+    rate: SpeechRate  # the speaker's rate on real clips
+    #: What the speaker's own coded clips reach, for flags; None where it is not known.
     limits: VoiceLimits | None = None
 
     @property

@@ -42,22 +42,15 @@ class VoiceLimits:
 
     The lowest of many seconds is lower than that of few, in any voice: for clips that are longer
     than the speaker's the limits give way by as much as the extremes of more normal deviates.
-
-    Attributes:
-        window_sim: Lowest similarity of a second to the speaker; None where it is not known.
-        window_sd: Standard deviation of a second's similarity.
-        f0_jump_st: Largest jump of F0 in semitones; None where F0 cannot be measured.
-        f0_jump_sd: Standard deviation of a clip's largest jump.
-        num_windows: Seconds of a clip, overlapping by half: the median of the speaker's clips.
-        n: Clips behind the limits.
     """
 
+    #: Lowest similarity of a second to the speaker; None where it is not known.
     window_sim: float | None
-    window_sd: float
-    f0_jump_st: float | None
-    f0_jump_sd: float
-    num_windows: int
-    n: int
+    window_sd: float  # standard deviation of a second's similarity
+    f0_jump_st: float | None  # largest jump of F0 in semitones; None where F0 cannot be measured
+    f0_jump_sd: float  # standard deviation of a clip's largest jump
+    num_windows: int  # seconds of a clip, overlapping by half: the median of the speaker's clips
+    n: int  # clips behind the limits
 
     def flags(self, sims: Sequence[float] | None, jump_st: float | None) -> tuple[str, ...]:
         """Name what is beyond the limits: a second's similarity, or a jump of F0 in semitones."""

@@ -25,24 +25,16 @@ SET_LEVEL = 0.25  # the set of step 2 holds the best in three of four runs at le
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """What the comparison of the candidates came to.
+    """What the comparison of the candidates came to."""
 
-    Attributes:
-        chosen: The one to take; the start where none is shown to be better.
-        best: First by the primary measure among those shown better, or among the eligible.
-        runner_up: First of the others that are eligible.
-        shown: Those that are eligible and shown to be better than the start.
-        tied: Those of them that remain after step 2.
-        clearest: Of these the one with the lowest error; None where the error is the primary.
-        p_values: Of being better than the start, family-wise, by candidate; without the start.
-    """
-
-    chosen: str
-    best: str
-    runner_up: str | None
-    shown: tuple[str, ...]
-    tied: tuple[str, ...]
+    chosen: str  # the one to take; the start where none is shown to be better
+    best: str  # first by the primary measure among those shown better, or among the eligible
+    runner_up: str | None  # first of the others that are eligible
+    shown: tuple[str, ...]  # those that are eligible and shown to be better than the start
+    tied: tuple[str, ...]  # those of them that remain after step 2
+    #: Of these the one with the lowest error; None where the error is the primary.
     clearest: str | None
+    #: Of being better than the start, family-wise, by candidate; without the start.
     p_values: Mapping[str, float]
 
 

@@ -38,19 +38,12 @@ class GeneratedUtterance:
 
 @dataclass(frozen=True)
 class Example:
-    """One utterance, ready to be batched.
+    """One utterance, ready to be batched."""
 
-    Attributes:
-        id: Id of the utterance.
-        layout: Where its tokens lie.
-        text_ids: Role and text ids `[3 + T]`.
-        codes: `[N, K]` int16.
-    """
-
-    id: str
-    layout: Layout
-    text_ids: Tensor
-    codes: Tensor
+    id: str  # id of the utterance
+    layout: Layout  # where its tokens lie
+    text_ids: Tensor  # role and text ids `[3 + T]`
+    codes: Tensor  # `[N, K]` int16
 
 
 def build_examples(
@@ -218,15 +211,11 @@ def balanced_epoch(
 
 @dataclass(frozen=True)
 class Share:
-    """The rows of a batch that one of several processes computes.
+    """The rows of a batch that one of several processes computes."""
 
-    Attributes:
-        rows: Places in the batch.
-        factor: What its loss is multiplied by, because processes average their gradients. 0 where
-            no row is left for it: all have to take part, so it computes a row of another process.
-    """
-
-    rows: list[int]
+    rows: list[int]  # places in the batch
+    #: What its loss is multiplied by, because processes average their gradients. 0 where no row is
+    #: left for it: all have to take part, so it computes a row of another process.
     factor: int
 
 

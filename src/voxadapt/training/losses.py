@@ -19,19 +19,12 @@ from voxadapt.model.forward import Predictions
 
 @dataclass(frozen=True)
 class LossSums:
-    """Summed cross-entropy in nats, and how many tokens it covers.
+    """Summed cross-entropy in nats, and how many tokens it covers."""
 
-    Attributes:
-        c0_sum: Scalar, over `num_labels` codec_0 targets.
-        sub_sums: `[K-1]`, one for each further codebook, over `num_frames` targets each.
-        num_labels: P.
-        num_frames: M.
-    """
-
-    c0_sum: Tensor
-    sub_sums: Tensor
-    num_labels: int
-    num_frames: int
+    c0_sum: Tensor  # scalar, over `num_labels` codec_0 targets
+    sub_sums: Tensor  # `[K-1]`, one for each further codebook, over `num_frames` targets each
+    num_labels: int  # P
+    num_frames: int  # M
 
 
 def loss_sums(predictions: Predictions) -> LossSums:
@@ -60,19 +53,12 @@ def total_loss(
 
 @dataclass
 class LossTotals:
-    """Running sums over batches, on the host, in float64.
+    """Running sums over batches, on the host, in float64."""
 
-    Attributes:
-        c0_sum: Nats over codec_0 targets.
-        sub_sums: Nats of each further codebook.
-        num_labels: codec_0 targets.
-        num_frames: Frames.
-    """
-
-    c0_sum: float = 0.0
-    sub_sums: tuple[float, ...] = ()
-    num_labels: int = 0
-    num_frames: int = 0
+    c0_sum: float = 0.0  # nats over codec_0 targets
+    sub_sums: tuple[float, ...] = ()  # nats of each further codebook
+    num_labels: int = 0  # codec_0 targets
+    num_frames: int = 0  # frames
 
     @classmethod
     def zeros(cls, num_codebooks: int) -> LossTotals:

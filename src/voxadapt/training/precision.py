@@ -13,18 +13,12 @@ from voxadapt.core.params import TrainParams
 
 @dataclass(frozen=True)
 class Precision:
-    """How a run computes.
+    """How a run computes."""
 
-    Attributes:
-        master: Type of the weights in memory, which the optimizer moves.
-        compute: Type of the forward pass.
-        low_memory: `CompactAdamW` keeps eight more bits of each weight.
-        adapter: Weights stay as they are, in the type of the forward pass; a float32 adapter moves.
-    """
-
-    master: torch.dtype
-    compute: torch.dtype
-    low_memory: bool
+    master: torch.dtype  # type of the weights in memory, which the optimizer moves
+    compute: torch.dtype  # type of the forward pass
+    low_memory: bool  # `CompactAdamW` keeps eight more bits of each weight
+    #: Weights stay as they are, in the type of the forward pass; a float32 adapter moves.
     adapter: bool = False
 
     @classmethod

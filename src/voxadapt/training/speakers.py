@@ -14,19 +14,12 @@ from voxadapt.training.batches import GeneratedUtterance
 
 @dataclass(frozen=True)
 class SpeakerIndex:
-    """The speakers of a corpus, one or several.
+    """The speakers of a corpus, one or several."""
 
-    Attributes:
-        names: Their names, in the order of their vectors.
-        references: Recording of each.
-        of_utterance: Place in `names` of the speaker of each utterance, by its id.
-        named: The caller has named them; False for the one speaker of `params.speaker_name`.
-    """
-
-    names: tuple[str, ...]
-    references: tuple[Path, ...]
-    of_utterance: Mapping[str, int]
-    named: bool
+    names: tuple[str, ...]  # their names, in the order of their vectors
+    references: tuple[Path, ...]  # recording of each
+    of_utterance: Mapping[str, int]  # place in `names` of the speaker of each utterance, by its id
+    named: bool  # the caller has named them; False for the one speaker of `params.speaker_name`
 
     @classmethod
     def build(

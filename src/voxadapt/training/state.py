@@ -29,21 +29,14 @@ STATE_FORMAT = 2  # part of every fingerprint; raise it when a saved state means
 
 @dataclass
 class LoopState:
-    """Where the loop stands, weights and optimizer aside.
+    """Where the loop stands, weights and optimizer aside."""
 
-    Attributes:
-        epoch: Epochs finished.
-        window: Optimizer steps finished in the epoch under way.
-        step: Optimizer steps finished in all.
-        rows: Log rows; the first, of step 0, holds the Base's loss on the selection split.
-        epochs: Summary of each finished epoch.
-    """
-
-    epoch: int = 0
-    window: int = 0
-    step: int = 0
+    epoch: int = 0  # epochs finished
+    window: int = 0  # optimizer steps finished in the epoch under way
+    step: int = 0  # optimizer steps finished in all
+    #: Log rows; the first, of step 0, holds the Base's loss on the selection split.
     rows: list[LogRow] = field(default_factory=list)
-    epochs: list[dict[str, object]] = field(default_factory=list)
+    epochs: list[dict[str, object]] = field(default_factory=list)  # summary of each finished epoch
 
 
 class SavedState(TypedDict):

@@ -80,20 +80,14 @@ Window = list[list[int]]  # an optimizer step: batches, each a list of examples 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a run has made.
+    """What a run has made."""
 
-    Attributes:
-        checkpoints: Folder of each epoch, in order.
-        metrics: JSON-like summary: precision, speaker row, module counts, epochs; only the main
-            process knows how far an epoch has moved weights.
-        rows: Rows of the log.
-        resumed_step: Step from which this call resumed; 0 for a fresh run.
-    """
-
-    checkpoints: tuple[Path, ...]
+    checkpoints: tuple[Path, ...]  # folder of each epoch, in order
+    #: JSON-like summary: precision, speaker row, module counts, epochs; only the main process knows
+    #: how far an epoch has moved weights.
     metrics: dict[str, object]
-    rows: tuple[LogRow, ...]
-    resumed_step: int
+    rows: tuple[LogRow, ...]  # rows of the log
+    resumed_step: int  # step from which this call resumed; 0 for a fresh run
 
 
 def train(

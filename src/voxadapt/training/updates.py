@@ -28,15 +28,10 @@ _CHUNK = 1 << 22  # values compared at once; they are held in float64
 
 @dataclass(frozen=True)
 class LostShare:
-    """Share of weights with a nonzero update that the update leaves unchanged.
+    """Share of weights with a nonzero update that the update leaves unchanged."""
 
-    Attributes:
-        stored: If the weights were kept in the 16-bit type of the checkpoint, without masters.
-        trained: In the type that the weights really have in training.
-    """
-
-    stored: float
-    trained: float
+    stored: float  # if the weights were kept in the 16-bit type of the checkpoint, without masters
+    trained: float  # in the type that the weights really have in training
 
 
 class UpdateProbe:
@@ -122,16 +117,12 @@ def _count_lost(
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a part of the model is from the Base.
+    """How far a part of the model is from the Base."""
 
-    Attributes:
-        relative: ||W - W_base|| / ||W_base||, over all tensors of the part; None for a part that
-            is zero in the Base.
-        changed_share: Share of weights whose stored value differs from the Base's.
-    """
-
+    #: ||W - W_base|| / ||W_base||, over all tensors of the part; None for a part that is zero in
+    #: the Base.
     relative: float | None
-    changed_share: float
+    changed_share: float  # share of weights whose stored value differs from the Base's
 
 
 def measure_drift(

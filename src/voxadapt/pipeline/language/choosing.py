@@ -25,17 +25,11 @@ from voxadapt.selection.usable import without_verdict
 
 @dataclass(frozen=True)
 class LanguageScores:
-    """Rows of candidates on the selection sentences.
+    """Rows of candidates on the selection sentences."""
 
-    Attributes:
-        params: All parameters.
-        target: Rows in the language, by candidate.
-        source: Rows in the source language, by candidate.
-    """
-
-    params: Params
-    target: dict[str, list[ScoreRow]]
-    source: dict[str, list[ScoreRow]]
+    params: Params  # all parameters
+    target: dict[str, list[ScoreRow]]  # rows in the language, by candidate
+    source: dict[str, list[ScoreRow]]  # rows in the source language, by candidate
 
     def choose(
         self,

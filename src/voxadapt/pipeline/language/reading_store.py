@@ -18,34 +18,21 @@ from voxadapt.core.records import Record
 
 @dataclass(frozen=True)
 class ReadText:
-    """One text that the Base has read.
+    """One text that the Base has read."""
 
-    Attributes:
-        id: Unique among the texts.
-        text: In the spelling that is learnt.
-        language: Its language.
-        is_source: A sentence of the source language, learnt so that it is not forgotten.
-    """
-
-    id: str
-    text: str
-    language: str
-    is_source: bool = False
+    id: str  # unique among the texts
+    text: str  # in the spelling that is learnt
+    language: str  # its language
+    is_source: bool = False  # a sentence of the source language, learnt so that it is not forgotten
 
 
 @dataclass(frozen=True)
 class Readings:
-    """What the Base has read.
+    """What the Base has read."""
 
-    Attributes:
-        texts: In the order in which they are learnt.
-        codes: Codes `[N, K]` int64 by id.
-        facts: Counts for the metrics of Stage 1.
-    """
-
-    texts: tuple[ReadText, ...] = ()
-    codes: Mapping[str, np.ndarray] = field(default_factory=dict)
-    facts: Record = field(default_factory=dict)
+    texts: tuple[ReadText, ...] = ()  # in the order in which they are learnt
+    codes: Mapping[str, np.ndarray] = field(default_factory=dict)  # codes `[N, K]` int64 by id
+    facts: Record = field(default_factory=dict)  # counts for the metrics of Stage 1
 
     def write(self, path: Path) -> None:
         """Write them as safetensors; equal readings give equal bytes."""

@@ -109,25 +109,15 @@ def read_texts(params: Params, language: LanguageParams) -> Readings:
 
 @dataclass(frozen=True)
 class _Reader:
-    """The frozen Base with the voice of the reference clip.
+    """The frozen Base with the voice of the reference clip."""
 
-    Attributes:
-        tts: The Base.
-        load: Loads it in a worker.
-        vector: Speaker vector `[D]`.
-        language: Language that the Base is told.
-        score: Sampling parameters.
-        context: Where it runs.
-        identity: What decides the readings beside texts and sampling.
-    """
-
-    tts: Tts
-    load: Callable[[], Tts]
-    vector: Tensor
-    language: str
-    score: ScoreParams
-    context: Context
-    identity: Sequence[str]
+    tts: Tts  # the Base
+    load: Callable[[], Tts]  # loads it in a worker
+    vector: Tensor  # speaker vector `[D]`
+    language: str  # language that the Base is told
+    score: ScoreParams  # sampling parameters
+    context: Context  # where it runs
+    identity: Sequence[str]  # what decides the readings beside texts and sampling
 
     @classmethod
     def open(cls, params: Params, ref_audio: str, language: str) -> _Reader:

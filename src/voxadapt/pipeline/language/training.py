@@ -29,31 +29,21 @@ from voxadapt.training.trainer import train
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run writes.
+    """Where a run writes."""
 
-    Attributes:
-        folder: Receives a delta for each epoch.
-        log: CSV of losses; None writes none.
-    """
-
-    folder: Path
-    log: Path | None = None
+    folder: Path  # receives a delta for each epoch
+    log: Path | None = None  # CSV of losses; None writes none
 
 
 @dataclass
 class TrainingData:
-    """What a run learns.
+    """What a run learns."""
 
-    Attributes:
-        ref_audio: Recording that gives the speaker vector.
-        rows: Utterances, and lines whose codes come from the Base.
-        codes: Codes `[N, K]` by id.
-        tags: Language of single rows by id; the others have the language's own.
-    """
-
-    ref_audio: str
+    ref_audio: str  # recording that gives the speaker vector
+    #: Utterances, and lines whose codes come from the Base.
     rows: list[Utterance | GeneratedUtterance]
-    codes: Mapping[str, np.ndarray]
+    codes: Mapping[str, np.ndarray]  # codes `[N, K]` by id
+    #: Language of single rows by id; the others have the language's own.
     tags: Mapping[str, str] = field(default_factory=dict)
 
 

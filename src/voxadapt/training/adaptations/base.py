@@ -17,27 +17,19 @@ from voxadapt.model.tokens import SpecialIds
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model that is ready to be trained.
+    """A model that is ready to be trained."""
 
-    Attributes:
-        ids: Special ids, with a language that the adaptation has added.
-        trained: Trained parameters by name.
-        counts: Parameters of each part of the model.
-        about: Facts for `meta.json` and the metrics.
-        export: Writes the checkpoint of an epoch, given its folder and the facts for `meta.json`.
-        describe: What is trained, for the log line.
-        stored: Type in which a checkpoint keeps parameters that the Base's files do not name.
-        changed: What a tensor of the Base, by name and value, has become; None for one that is as
-            it was, or trained as a whole.
-    """
-
-    ids: SpecialIds
-    trained: Mapping[str, nn.Parameter]
-    counts: tuple[ModuleCount, ...]
-    about: Mapping[str, object]
+    ids: SpecialIds  # special ids, with a language that the adaptation has added
+    trained: Mapping[str, nn.Parameter]  # trained parameters by name
+    counts: tuple[ModuleCount, ...]  # parameters of each part of the model
+    about: Mapping[str, object]  # facts for `meta.json` and the metrics
+    #: Writes the checkpoint of an epoch, given its folder and the facts for `meta.json`.
     export: Callable[[Path, Mapping[str, object]], object]
-    describe: str
+    describe: str  # what is trained, for the log line
+    #: Type in which a checkpoint keeps parameters that the Base's files do not name.
     stored: Mapping[str, torch.dtype] = field(default_factory=dict)
+    #: What a tensor of the Base, by name and value, has become; None for one that is as it was, or
+    #: trained as a whole.
     changed: Callable[[str, Tensor], Tensor | None] = lambda name, base: None
 
 

@@ -40,21 +40,13 @@ _KINDS: Mapping[str, Literal["text", "codec"]] = {TEXT_TABLE: "text", CODEC_TABL
 
 @dataclass(frozen=True)
 class TrainedParts:
-    """Which parameters a stage or an arm trains.
+    """Which parameters a stage or an arm trains."""
 
-    Attributes:
-        token_ids: Rows of the text embedding, sorted; none: no row.
-        modules: Prefixes of modules that are trained whole.
-        lora_rank: Rank of the adapter on the talker's layers; 0: no adapter.
-        start: Delta to begin from, whose rows stay as they are; None: the Base.
-        values: Rows `[R, D]` to begin with; None: the Base's.
-    """
-
-    token_ids: tuple[int, ...] = ()
-    modules: tuple[str, ...] = ()
-    lora_rank: int = 0
-    start: Path | None = None
-    values: Tensor | None = None
+    token_ids: tuple[int, ...] = ()  # rows of the text embedding, sorted; none: no row
+    modules: tuple[str, ...] = ()  # prefixes of modules that are trained whole
+    lora_rank: int = 0  # rank of the adapter on the talker's layers; 0: no adapter
+    start: Path | None = None  # delta to begin from, whose rows stay as they are; None: the Base
+    values: Tensor | None = None  # rows `[R, D]` to begin with; None: the Base's
 
     def identity(self) -> dict[str, object]:
         """Return what decides the result of a run."""
@@ -103,19 +95,12 @@ def respelled_rows(tts: Tts, token_ids: Sequence[int], respell: Callable[[str], 
 
 @dataclass(frozen=True)
 class LanguageAdaptation:
-    """Train parts of the Base for a language; epochs are deltas.
+    """Train parts of the Base for a language; epochs are deltas."""
 
-    Attributes:
-        language: The `language` section.
-        model_path: The Base.
-        what: What is trained.
-        label: For progress lines and reports.
-    """
-
-    language: LanguageParams
-    model_path: Path
-    what: TrainedParts
-    label: str
+    language: LanguageParams  # the `language` section
+    model_path: Path  # the Base
+    what: TrainedParts  # what is trained
+    label: str  # for progress lines and reports
 
     @property
     def identity(self) -> Mapping[str, object]:

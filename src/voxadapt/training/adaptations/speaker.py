@@ -26,17 +26,11 @@ from voxadapt.training.speakers import SpeakerIndex
 
 @dataclass(frozen=True)
 class SpeakerAdaptation:
-    """Train the model on the speakers of a corpus.
+    """Train the model on the speakers of a corpus."""
 
-    Attributes:
-        params: `train` section.
-        model_path: The Base.
-        speakers: Whom the corpus holds.
-    """
-
-    params: TrainParams
-    model_path: Path
-    speakers: SpeakerIndex
+    params: TrainParams  # `train` section
+    model_path: Path  # the Base
+    speakers: SpeakerIndex  # whom the corpus holds
 
     @property
     def label(self) -> str:
