@@ -129,10 +129,7 @@ def _reference(text: str, lang: str | None, own: Substitutions) -> readings.Read
 def normalise(text: str, lang: str | None = None, own: Substitutions = NOTHING) -> str:
     """Normalise a text for comparison: its words as they are said by default.
 
-    Args:
-        text: Any text.
-        lang: Whisper's code of its language; None: digits and spellings stay as written.
-        own: The user's substitutions.
+    `lang` is Whisper's code; without it digits and spellings stay as written.
 
     Returns:
         Words separated by single spaces. Applying it again changes nothing. Empty only when the

@@ -46,9 +46,7 @@ def ordinals(number: str, lang: str) -> list[str]:
 def number_readings(written: str, lang: str) -> list[str]:
     """Return what may be said for digits.
 
-    Args:
-        written: Digits, perhaps with separators: `1995`, `1,000`, `2.5`, `007`.
-        lang: Whisper's code of the language.
+    They may have separators: `1995`, `1,000`, `2.5`, `007`; `lang` is Whisper's code.
 
     Returns:
         Words, the default first; the digits as written last, alone where the language's numbers

@@ -76,10 +76,8 @@ def without_events(text: str) -> str:
 def read(text: str, lang: str | None, own: tuple[tuple[str, str], ...] = ()) -> Reading:
     """Divide a text into slots.
 
-    Args:
-        text: Any text without events.
-        lang: Whisper's code of its language; None: nothing has a second reading.
-        own: The user's substitutions, both sides normalised by `plain`.
+    The text has no events; without `lang`, Whisper's code, nothing has a second reading. Both sides
+    of the user's substitutions are normalised by `plain`.
     """
     found = _read(text, lang, own)
     for _ in range(4):  # a default reading may itself have another spelling

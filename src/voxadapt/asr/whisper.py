@@ -136,10 +136,7 @@ class Transcriber:
     ) -> list[Transcript]:
         """Transcribe clips.
 
-        Args:
-            paths: Audio files of any rate.
-            texts: Their references; only their length is used, to bound the transcript.
-            executor: Where they are read and transcribed.
+        Files have any rate. Of their texts only the length is used, to bound the transcript.
 
         Raises:
             OSError: When a file is not there.
@@ -192,8 +189,7 @@ class Transcriber:
     ) -> tuple[list[tuple[str, float, float, float]], str | None]:
         """Transcribe one window and place its words in time.
 
-        Args:
-            wave: Samples at 16 kHz, [N]; at most `window_samples` are read.
+        Of samples at 16 kHz, [N], at most `window_samples` are read.
 
         Returns:
             Words with start and end in seconds and probability; or none, and why there are none
@@ -305,9 +301,7 @@ def _transcribe_batch(
 def split_at_pauses(wav: NDArray[np.float32], window: int) -> list[NDArray[np.float32]]:
     """Divide a clip into pieces of at most `window` samples, at its quietest moments.
 
-    Args:
-        wav: Samples at 16 kHz, [N].
-        window: Samples that the encoder takes.
+    Samples are at 16 kHz, [N].
     """
     pieces = []
     seam = round(SEAM_S * SAMPLE_RATE)

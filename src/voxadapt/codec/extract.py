@@ -71,17 +71,9 @@ def extract_codes(
     """Encode every clip, resuming where an earlier run stopped.
 
     Each clip's codes are kept in `work_dir` under the hashes of its audio and of the codec, so a
-    clip that has not changed is never encoded twice.
-
-    Args:
-        utterances: Clips; `audio` is a path relative to `root`.
-        tokenizer: `qwen_tts.Qwen3TTSTokenizer`.
-        batch_seconds: Longest padded audio of a batch, in seconds; on a CPU at most 8.
-        work_dir: Folder for resumable state.
-        codec_sha256: Hash of the codec's folder.
-        root: Project folder.
-        executor: Where batches are read and encoded.
-        load: How a worker elsewhere loads the tokenizer; None sends it.
+    clip that has not changed is never encoded twice. A batch has at most `batch_seconds` of padded
+    audio, on a CPU 8. `load` loads the tokenizer in a worker elsewhere; without it `tokenizer` is
+    sent.
 
     Returns:
         Codes by clip id, in the order of `utterances`, read from `work_dir` where they are used.
@@ -122,13 +114,8 @@ def decode_codes(
     """Turn codes back into sound, clip by clip, as generated speech is.
 
     What the codec holds is then bounded by its own window, and a clip's samples do not depend on
-    its company. On a CPU it is faster than a batch.
-
-    Args:
-        codes: `[N, K]` by id.
-        tokenizer: `qwen_tts.Qwen3TTSTokenizer`.
-        executor: Where clips are decoded.
-        load: How a worker elsewhere loads the tokenizer; None sends it.
+    its company. On a CPU it is faster than a batch. Codes are `[N, K]` by id. `load` loads the
+    tokenizer in a worker elsewhere; without it `tokenizer` is sent.
 
     Returns:
         Mono float32 samples by id, at `tokenizer.get_output_sample_rate()` hertz, in the order

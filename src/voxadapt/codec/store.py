@@ -21,12 +21,7 @@ _FIX = "Run the codes stage again: `voxadapt codes`."
 
 
 class Codes(Mapping[str, np.ndarray]):
-    """Codes `[N, K]` int16 by clip id, each read when it is asked for.
-
-    Args:
-        names: Ids, in order.
-        read: Reads the codes of an id.
-    """
+    """Codes `[N, K]` int16 by clip id, each read when it is asked for."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], np.ndarray]) -> None:
         self._names, self._read = dict.fromkeys(names), read
@@ -55,12 +50,8 @@ def write_codes(
 ) -> None:
     """Write the codes of a corpus and their index, in the order of the clips.
 
-    Args:
-        path: safetensors file, `{id: int16 [N, K]}`.
-        index_path: JSONL, `{id, num_frames, audio_sha256, codec_sha256}`.
-        codes: Codes by clip id.
-        clips: The clips; each must have codes.
-        codec_sha256: Hash of the codec's folder.
+    The file is safetensors, `{id: int16 [N, K]}`; the index is JSONL, `{id, num_frames,
+    audio_sha256, codec_sha256}`.
     """
     clips = list(clips)
     shapes = {clip.id: codes[clip.id].shape for clip in clips}
@@ -95,13 +86,8 @@ def read_codes(
 ) -> Codes:
     """Read the codes of a corpus and check that they belong to it.
 
-    Args:
-        path: safetensors file.
-        index_path: Its index.
-        clips: The clips whose codes are wanted.
-        num_codebooks: K that the talker expects.
-        codebook_size: Codes must be below this.
-        codec_sha256: Hash of the codec in use; None skips that check.
+    `num_codebooks` is the K that the talker expects; codes must be below `codebook_size`. Without
+    `codec_sha256`, the hash of the codec in use, that is not checked.
 
     Returns:
         Codes `[N, K]` int16 by clip id.

@@ -39,9 +39,7 @@ class Problem:
 class UserError(ValueError):
     """One or more problems in what the user gave.
 
-    Args:
-        problems: The problems, in the order in which they should be read.
-        title: One sentence that says what could not be done because of them.
+    The title says in a sentence what could not be done because of them.
     """
 
     def __init__(self, problems: Problem | Sequence[Problem], title: str = "") -> None:
@@ -107,12 +105,9 @@ _FIXES = {
 def storage_problem(error: BaseException, where: str) -> Problem | None:
     """Say what to do about an error of the disk: full, read-only, over a quota, faulty.
 
-    Libraries that write for themselves tell the number only in their message (safetensors), or
-    that something was not written and nothing else (torch).
-
-    Args:
-        error: What was raised.
-        where: What was being written, where the error itself does not say.
+    Libraries that write for themselves tell the number only in their message (safetensors), or that
+    something was not written and nothing else (torch). `where` is told where the error itself names
+    no file.
 
     Returns:
         None when the error is not one of the disk.
@@ -164,11 +159,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def missing_operation(error: BaseException) -> UserError | None:
-    """Say which operation an Apple GPU lacks, if that is what an error tells.
-
-    Args:
-        error: What was raised.
-    """
+    """Say which operation an Apple GPU lacks, if that is what an error tells."""
     text = " ".join(str(error).split())
     if not isinstance(error, NotImplementedError | TypeError | RuntimeError) or "MPS" not in text:
         return None
@@ -183,12 +174,7 @@ def missing_operation(error: BaseException) -> UserError | None:
 
 
 def out_of_memory(error: BaseException, setting: str) -> UserError:
-    """Say which setting to lower.
-
-    Args:
-        error: What was raised.
-        setting: Parameter whose lower value needs less memory.
-    """
+    """Say which setting to lower."""
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     fix = f"Lower {setting}, or end what else uses the memory; then repeat the command."
     return UserError(Problem(setting, "a batch that fits into memory", reason, fix),

@@ -56,12 +56,7 @@ class Executor(Protocol):
     ) -> Iterator[tuple[int, Result]]:
         """Take every shard through both steps.
 
-        Args:
-            shards: What is to be done.
-            read: First step, without the model.
-            work: Second step.
-            model: What the second step works with, loaded here.
-            load: How a worker elsewhere loads it, once; None sends `model` itself.
+        `load` is how a worker elsewhere loads the model, once; without it `model` itself is sent.
 
         Yields:
             The position of a shard and its result, each once, in any order.

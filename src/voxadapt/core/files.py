@@ -83,9 +83,7 @@ def sha256_array(array: NDArray[Any]) -> str:
 def first_by_hash(texts: Iterable[str], limit: int | None = None) -> list[str]:
     """Sort texts by their hash and take the first: a fixed sample that nobody has picked.
 
-    Args:
-        texts: Texts or names; each counts once.
-        limit: How many; None: all.
+    Each text counts once; without a limit all are returned.
     """
     return sorted(set(texts), key=lambda text: sha256_bytes(text.encode()))[:limit]
 

@@ -33,9 +33,7 @@ def model_language(
 ) -> str | None:
     """Return a language as the model's configuration names it; None for one that it lacks.
 
-    Args:
-        name: Such as `German`, `de-AT`, `Mandarin` or `beijing_dialect`.
-        known: Languages of the model.
+    The name is such as `German`, `de-AT`, `Mandarin` or `beijing_dialect`.
     """
     key = "_".join(name.casefold().split())
     if key in known:
@@ -47,9 +45,8 @@ def model_language(
 def whisper_language(name: str) -> str:
     """Return Whisper's code of a language.
 
-    Args:
-        name: A code of two or three letters, perhaps with a region (`pt-BR`, `zsm`), or the
-            language's name in English or in itself: `Burmese`, `Mandarin`, `Deutsch`.
+    The name is a code of two or three letters, perhaps with a region (`pt-BR`, `zsm`), or the
+    language's in English or in itself: `Burmese`, `Mandarin`, `Deutsch`.
 
     Returns:
         Such as `my`; what nobody knows comes back as it was given.

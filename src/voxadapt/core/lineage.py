@@ -46,13 +46,9 @@ def sealed(
 ) -> Record:
     """Return a record with what it was made from, and its seal.
 
-    Args:
-        record: What the stage found; empty for a `made.json`.
-        command: The `voxadapt` command that makes it again.
-        files: Files that the stage wrote besides, or folders of them.
-        inputs: Records with seals that it read.
-        params: All parameters.
-        keys: Sections or keys of them that shaped the result, such as `score` or `asr.model`.
+    `command` is the `voxadapt` command that makes it again; `files` are those that the stage wrote
+    besides, or folders of them; `inputs` are the records with seals that it read; `keys` name the
+    sections or keys of `params` that shaped the result, such as `score` or `asr.model`.
     """
     values = {} if params is None else _flat(params.model_dump(mode="json"))
     made: Record = {
@@ -89,13 +85,8 @@ def check_made(
 ) -> None:
     """Refuse files that are not those that their stages wrote, or that do not fit each other.
 
-    Args:
-        paths: Records with a seal: `made.json` and the like.
-        params: All parameters; held to those that the records were made with.
-        within: Hash only the files below this folder.
-
-    Raises:
-        UserError: Naming each file or parameter, and the command that makes it again.
+    `params` are held to those that the records were made with; `within` hashes the files below a
+    folder alone.
     """
     problems = [problem for path in paths for problem in faults(path, params, within)]
     if problems:
@@ -107,11 +98,7 @@ def faults(
 ) -> Iterator[Problem]:
     """Yield what does not fit a record with a seal; arguments as of `check_made`.
 
-    Args:
-        path: The record.
-        params: All parameters.
-        within: Hash only the files below this folder.
-        strict: Miss inputs that are not there; they need not all be on this machine.
+    `strict` misses inputs that are not there; they need not all be on this machine.
     """
     try:
         record = read_json(path)

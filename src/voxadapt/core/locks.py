@@ -22,12 +22,8 @@ except ImportError:  # Windows: DVC's own locks remain
 def file_lock(folder: str | Path, name: str) -> Iterator[None]:
     """Hold a lock while the block runs; wait, and say for whom, while another process holds it.
 
-    The system gives a lock back when its process ends, however it ends: nothing is to be removed
-    by hand after a crash.
-
-    Args:
-        folder: Where the lock files are.
-        name: What is locked: a stage, or a stage and a candidate.
+    The system gives a lock back when its process ends, however it ends: nothing is to be removed by
+    hand after a crash. What is locked is named: a stage, or a stage and a candidate.
 
     Raises:
         UserError: When the lock file cannot be written.
@@ -63,12 +59,7 @@ def file_lock(folder: str | Path, name: str) -> Iterator[None]:
 
 
 def holder(folder: str | Path, name: str) -> int | None:
-    """Return the process that holds a lock, None if nobody does.
-
-    Args:
-        folder: Where the lock files are.
-        name: What is locked, as for `file_lock`.
-    """
+    """Return the process that holds a lock, None if nobody does."""
     path = _lock_file(folder, name)
     if fcntl is None or not path.is_file():
         return None

@@ -58,11 +58,7 @@ def resolve_model(params: ModelParams) -> Path:
 
 
 def refuse_code(where: str | Path, values: object) -> None:
-    """Refuse a config, or a record that becomes one, that names code of its own.
-
-    Raises:
-        UserError: When there is an `auto_map` in it, at any depth.
-    """
+    """Refuse a config, or a record that becomes one, that names code of its own."""
     left = [values]
     while left:
         item = left.pop()

@@ -22,14 +22,8 @@ class Progress:
     """Print `label: done/total unit, ETA …` at most every `interval_s` seconds.
 
     Lines go to stderr, one after another, so that logs stay readable. In CI (`CI` set) and in
-    papermill runs (`VOXADAPT_QUIET` set) only the closing line is printed.
-
-    Args:
-        label: What is being done.
-        total: How many units there are.
-        unit: What is counted: clips, steps, sentences.
-        interval_s: Least time between two lines.
-        clock: Monotonic time source, for tests.
+    papermill runs (`VOXADAPT_QUIET` set) only the closing line is printed. `unit` is what is
+    counted: clips, steps, sentences.
     """
 
     def __init__(

@@ -26,9 +26,7 @@ class Commit(TypedDict):
 def fingerprint(value: object, length: int = 16) -> str:
     """Hash a JSON-like value, independent of key order.
 
-    Args:
-        value: What `json.dumps` can write.
-        length: Characters kept.
+    `length` characters of the hash are kept.
     """
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return sha256_bytes(text.encode())[:length]

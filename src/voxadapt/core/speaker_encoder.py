@@ -27,10 +27,6 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
 
     It is made once, in the work folder. A model that has an encoder is returned as it is.
 
-    Args:
-        model: Folder of a CustomVoice model.
-        base: Folder of a Base.
-
     Raises:
         UserError: When the Base has no encoder, or one of another width.
     """

@@ -40,11 +40,8 @@ def stage(
     """Make a function a stage: one run at a time, and errors of the machine explained.
 
     A second run of the same stage (and candidate, where it has one) waits for the first; stages
-    that write other files run side by side.
-
-    Args:
-        name: Name of the stage in `dvc.yaml`; its lock is called so.
-        memory: Parameter whose lower value needs less memory.
+    that write other files run side by side. `name` is that of `dvc.yaml`, and of the lock; `memory`
+    is the parameter whose lower value needs less memory.
 
     Raises:
         UserError: By the stage, for a full disk, a lack of memory, or a launch on several

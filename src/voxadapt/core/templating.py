@@ -20,8 +20,7 @@ SHARED = Path(__file__).parent / "templates"
 def new_environment(templates: Path) -> Environment:
     """Return a Jinja environment: autoescape on, undefined names are errors.
 
-    Args:
-        templates: Folder of the package's templates; the shared ones are found as well.
+    Beside the package's templates the shared ones are found.
     """
     return Environment(
         loader=FileSystemLoader([templates, SHARED]),

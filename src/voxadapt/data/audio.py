@@ -152,10 +152,6 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
 def read_mono(path: str | Path, sample_rate_hz: int | None = None) -> tuple[np.ndarray, int]:
     """Read a file as one channel, resampled if a rate is given.
 
-    Args:
-        path: An audio file.
-        sample_rate_hz: Rate wanted; None keeps the file's own.
-
     Returns:
         Samples [num_samples] as float32 (channels averaged), and their rate in Hz.
 
@@ -174,10 +170,7 @@ def read_mono(path: str | Path, sample_rate_hz: int | None = None) -> tuple[np.n
 def encode(samples: np.ndarray, sample_rate_hz: int, container: str = "MP3") -> bytes:
     """Encode samples in memory; equal samples give equal bytes in MP3 and FLAC.
 
-    Args:
-        samples: [num_samples], full scale 1.0.
-        sample_rate_hz: Their rate; MP3 knows `MP3_RATES_HZ` only.
-        container: libsndfile's name of the file format.
+    Samples are [num_samples], full scale 1.0; MP3 knows `MP3_RATES_HZ` only.
     """
     buffer = io.BytesIO()
     sf.write(buffer, samples, sample_rate_hz, format=container)
@@ -211,9 +204,7 @@ def write_wav(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:
 def content_sha256(samples: np.ndarray, sample_rate_hz: int) -> str:
     """Hash what is heard: mono samples at 16 bits, so that a WAV and its FLAC copy are equal.
 
-    Args:
-        samples: [num_samples] or [num_samples, num_channels].
-        sample_rate_hz: Their rate.
+    Samples are [num_samples] or [num_samples, num_channels].
     """
     mono = np.nan_to_num(to_mono(samples), nan=0.0, posinf=1.0, neginf=-1.0)
     quantised = np.round(np.clip(mono, -1.0, 1.0) * 32767.0).astype("<i2")
@@ -223,9 +214,7 @@ def content_sha256(samples: np.ndarray, sample_rate_hz: int) -> str:
 def frame_levels_db(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """Return the level of each 25 ms frame, 10 ms apart, in dB of full scale.
 
-    Args:
-        samples: [num_samples].
-        sample_rate_hz: Their rate.
+    Samples are [num_samples].
 
     Returns:
         [num_frames], at least one, never below -100 dB. A constant offset is removed first.
@@ -261,10 +250,8 @@ def estimate_snr_db(levels_db: np.ndarray) -> float:
     """Estimate the signal-to-noise ratio of speech with pauses.
 
     Noise is the mean power of the quietest tenth of the frames; speech is the mean power of the
-    active ones minus that noise. Without any pause the estimate is too low, never too high.
-
-    Args:
-        levels_db: [num_frames] from `frame_levels_db`.
+    active ones minus that noise. Without any pause the estimate is too low, never too high. Levels
+    are those of `frame_levels_db`, [num_frames].
 
     Returns:
         Decibels, from -20 to 100.
@@ -284,9 +271,7 @@ def estimate_snr_db(levels_db: np.ndarray) -> float:
 def narrow_band_db(samples: np.ndarray, sample_rate_hz: int) -> float | None:
     """Return the level above the telephone's band against that in it.
 
-    Args:
-        samples: [num_samples].
-        sample_rate_hz: Their rate.
+    Samples are [num_samples].
 
     Returns:
         Decibels of 4.5 to 7.5 kHz against 0.3 to 3.4 kHz: -15 to -45 in speech, less than -60
@@ -330,9 +315,7 @@ def clipped_share(samples: np.ndarray) -> float:
 def measure(samples: np.ndarray, sample_rate_hz: int) -> Measurements:
     """Measure the quality of one clip.
 
-    Args:
-        samples: [num_samples] or [num_samples, num_channels], full scale 1.0.
-        sample_rate_hz: Their rate.
+    Samples are [num_samples] or [num_samples, num_channels], full scale 1.0.
     """
     bad = int((~np.isfinite(samples)).sum())
     mono = to_mono(np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0))

@@ -53,11 +53,9 @@ class Recording:
 def read_clips(path: str | Path, languages: Collection[str] | None = None) -> list[SpokenClip]:
     """Read a manifest of clips.
 
-    Args:
-        path: JSONL; in each line `audio` and `text`, optionally `id` (of the sentence; default:
-            by its text), `system`, `take` (default: counted), `reference`, one path or several,
-            and `language`. Paths are relative to the file's folder and stay below it.
-        languages: Codes that the recogniser knows; None: any.
+    It is JSONL; in each line `audio` and `text`, optionally `id` (of the sentence; default: by its
+    text), `system`, `take` (default: counted), `reference`, one path or several, and `language`, of
+    those that the recogniser knows. Paths are relative to the file's folder and stay below it.
 
     Raises:
         UserError: With one problem for each row that cannot be used.
@@ -116,9 +114,8 @@ def read_clips(path: str | Path, languages: Collection[str] | None = None) -> li
 def read_recordings(path: str | Path) -> list[Recording]:
     """Read recordings of the real speaker.
 
-    Args:
-        path: A folder of audio files, or a JSONL with `audio` and, optionally, `text` in each
-            line (other keys are let through, so that a corpus' manifest will do).
+    They are a folder of audio files, or a JSONL with `audio` and, optionally, `text` in each line
+    (other keys are let through, so that a corpus' manifest will do).
 
     Raises:
         UserError: When there are none, or with one problem for each row that cannot be used.

@@ -81,12 +81,10 @@ def read_raw_manifest(
 ) -> tuple[list[RawRow], list[Problem]]:
     """Read the user's manifest.
 
-    Args:
-        path: JSONL with `audio`, `text`, `ref_audio` and, optionally, `language`, `consent` and
-            `speaker` in each line; paths relative to its folder. A byte order mark, Windows line
-            ends and blank lines are accepted and noted on the first row.
-        languages: Those of the model, which a row's language must be one of, by any name of it;
-            None: any.
+    It is JSONL with `audio`, `text`, `ref_audio` and, optionally, `language`, `consent` and
+    `speaker` in each line; paths are relative to its folder. A byte order mark, Windows line ends
+    and blank lines are accepted and noted on the first row. A row's language must be one of
+    `languages`, those of the model, by any name of it.
 
     Returns:
         The sound rows in file order, and a problem for every other line. A file that cannot be
@@ -213,9 +211,8 @@ def check_text(where: str, text: str) -> list[Problem]:
 class ManifestFiles:
     """Checks the paths of one manifest; a path that many rows share is checked once.
 
-    Args:
-        folder: Where paths begin, and which they do not leave.
-        any_format: Whether files that libsndfile cannot read are let through.
+    Paths begin in a folder that they do not leave; `any_format` lets files through that libsndfile
+    cannot read.
     """
 
     def __init__(self, folder: Path, any_format: bool = False) -> None:

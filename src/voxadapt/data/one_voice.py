@@ -39,9 +39,7 @@ def compare_voices(
 ) -> OneVoice | None:
     """Compare each clip of a speaker with the others.
 
-    Args:
-        embeddings: Unit vectors, [N, 256].
-        speech_s: Speech behind each, seconds, [N].
+    Of unit vectors, [N, 256], and the seconds of speech behind each, [N].
 
     Returns:
         None where fewer than `MIN_CLIPS` are there.

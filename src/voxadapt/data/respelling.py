@@ -148,9 +148,8 @@ class Respelling(BaseModel):
     def respell_piece(self, piece: str) -> str:
         """Respell a piece of a text, such as a token, as if its letters were whole words.
 
-        Args:
-            piece: Any text. Consonants without a vowel are read as they are, without syllables;
-                what the map does not know stays.
+        Consonants without a vowel are read as they are, without syllables; what the map does not
+        know stays.
         """
         return self._word.sub(
             lambda found: found[0] if self._strange(found[0]) else self._respell_word(found[0]),
@@ -184,11 +183,7 @@ class Respelling(BaseModel):
         return found
 
     def check(self, texts: Iterable[str], where: str = "language.text") -> None:
-        """Refuse texts that the map cannot respell.
-
-        Raises:
-            UserError: With everything that the map does not know.
-        """
+        """Refuse texts that the map cannot respell."""
         if unknown := self.unknown(texts):
             names = [f"{_visible(item)} ({count}×)" for item, count in unknown.most_common()]
             raise UserError.of(

@@ -84,11 +84,8 @@ def read_texts(
 ) -> list[TextLine]:
     """Read a JSONL of texts.
 
-    Args:
-        path: One `{"text": "…"}` a line; blank lines are skipped.
-        any_field: Accept other keys, as the manifest of a corpus has them.
-        refused: Takes what is wrong with single lines, which are left out then; None: they are
-            an error.
+    One `{"text": "…"}` a line; `any_field` accepts other keys, as a manifest has them. `refused`
+    takes what is wrong with single lines, which are left out then; without it they are an error.
 
     Raises:
         UserError: With one problem for each line that cannot be used.
@@ -270,10 +267,7 @@ def write_texts(
 ) -> None:
     """Write the accepted texts, one JSON object a line, and the metrics.
 
-    Args:
-        audit: From `audit_texts`.
-        path: Where the texts go: `id`, `text`, `respelling` (or null) and `findings` in each line.
-        metrics: Where the metrics go.
+    A line has `id`, `text`, `respelling` (or null) and `findings`.
     """
     by_line: dict[str, list[Record]] = {}
     for line, finding in audit.findings:

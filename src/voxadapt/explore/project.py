@@ -17,11 +17,7 @@ CHOSEN, RUNNER_UP = "chosen", "runner-up"
 
 
 def require_files(files: Mapping[Path, str]) -> None:
-    """Refuse to go on without files, each named with the stage of DVC that writes it.
-
-    Raises:
-        UserError: With one problem for each file that is missing.
-    """
+    """Refuse to go on without files, each named with the stage of DVC that writes it."""
     problems = [
         Problem(path.as_posix(), f"what the stage {stage} writes", "nothing",
                 f"Run `dvc repro {stage}`; stages before it run as well.")

@@ -10,8 +10,7 @@ from typing import Any
 class Selects:
     """Selects by name, which cells below read, or which redraw one output.
 
-    Args:
-        options: The values of each select; the first one is selected.
+    The first value of each is selected.
     """
 
     def __init__(self, **options: Sequence[str]) -> None:

@@ -85,10 +85,8 @@ class Decoding:
             wavs, _ = tts.generate_custom_voice(text=[…, …], …)
         decoding.endings
 
-    Args:
-        model: Stock `Qwen3TTSForConditionalGeneration`.
-        seeds: Of each row's random stream.
-        max_new_tokens: Where each row stops; one more than the frames it can give.
+    `seeds` are those of each row's random stream; a row stops at its `max_new_tokens`, one more
+    than the frames it can give.
 
     Attributes:
         endings: One a row, once the call has returned.

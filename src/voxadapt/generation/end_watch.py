@@ -20,10 +20,6 @@ PLAUSIBLE = 0.5  # share of equal rows that ended in one frame, for which a row 
 class EndWatch:
     """What is known of the ends of rows; it stays on the device, and nothing is read back.
 
-    Args:
-        slots: Places at which rows are computed.
-        device: Where they are.
-
     Attributes:
         likeliest_S: Frame at which most rows equal to a slot's would have ended.
     """
@@ -42,10 +38,8 @@ class EndWatch:
     def observe(self, end_A: Tensor, active_A: Tensor, frame_1: Tensor) -> Tensor:
         """Take in how likely the end was; return which rows may go on, bool `[A]`.
 
-        Args:
-            end_A: Probability of the end in this frame.
-            active_A: Rows that were speaking before it; the others stay as they are.
-            frame_1: Number of this frame.
+        `end_A` is its probability in frame number `frame_1`; `active_A` are the rows that were
+        speaking before it, the others stay as they are.
         """
         A = len(end_A)
         speaking_A, share_A, likeliest_A = (

@@ -84,21 +84,14 @@ class Sampler:
                    options["subtalker_top_k"], options["subtalker_top_p"])  # fmt: skip
 
     def __call__(self, used_BV: Tensor | None, logits_BV: Tensor, uniform_B: Tensor) -> Tensor:
-        """Choose a code a row.
-
-        Args:
-            used_BV: Which codes the row has used; read only where repetition is penalised.
-            logits_BV: float32.
-            uniform_B: Draws in [0, BELOW_ONE].
-        """
+        """Choose a code a row."""
         return self.choose(self.scores(used_BV, logits_BV), uniform_B)
 
     def scores(self, used_BV: Tensor | None, logits_BV: Tensor) -> Tensor:
         """Return the logits that are chosen by: their softmax is what is drawn from.
 
-        Args:
-            used_BV: Which codes the row has used; read only where repetition is penalised.
-            logits_BV: float32.
+        Logits are float32; `used_BV`, the codes that a row has used, is read only where repetition
+        is penalised.
         """
         scores_BV = logits_BV
         if self.penalty is not None:
@@ -121,9 +114,7 @@ class Sampler:
     def choose(self, scores_BV: Tensor, uniform_B: Tensor) -> Tensor:
         """Choose the code whose stretch of the cumulated probability holds the draw.
 
-        Args:
-            scores_BV: By `scores`.
-            uniform_B: Draws in [0, BELOW_ONE].
+        Draws lie in [0, BELOW_ONE].
         """
         if not self._sample:
             return scores_BV.argmax(dim=-1)

@@ -24,11 +24,8 @@ PACKED_FROM = 2**16  # values of a weight; below, packing gains less than the ca
 class PackedLinear:
     """A linear layer for few rows whose weight is packed once.
 
-    On a CPU, a product of few rows otherwise spends much of its time packing the weight.
-
-    Args:
-        weight: `[outputs, inputs]`.
-        bias: `[outputs]` or None.
+    On a CPU, a product of few rows otherwise spends much of its time packing the weight. The weight
+    is `[outputs, inputs]`, the bias `[outputs]` or None.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
@@ -170,15 +167,7 @@ class _Layer:
 
 
 class _Cache:
-    """Keys and values of one layer.
-
-    Args:
-        like: A tensor of its device and type.
-        rows: Of the batch.
-        length: Positions a row can have.
-        key_heads: G.
-        size: S.
-    """
+    """Keys and values of one layer."""
 
     def __init__(self, like: Tensor, rows: int, length: int, key_heads: int, size: int) -> None:
         self._whole = like.new_empty(rows, length, 2 * key_heads, size)
@@ -415,9 +404,7 @@ def _floor(norm: RmsNorm) -> Tensor:
 def _rms_norm(values: Tensor, floor: Tensor) -> Tensor:
     """Scale the last dimension to length 1: an RMS norm without weight and `sqrt(D)`.
 
-    Args:
-        values: `[..., D]`.
-        floor: `sqrt(D eps)`, from `_floor`.
+    Values are `[..., D]`; `floor` is `sqrt(D eps)`, from `_floor`.
     """
     if values.dtype == torch.float32:
         length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)

@@ -101,11 +101,8 @@ class Spoken:
 def clone_voice(tts: Tts, ref_audio: str | Path, ref_text: str | None, mode: Prompt) -> Voice:
     """Make the Base's cloning prompt from the reference clip.
 
-    Args:
-        tts: Stock `Qwen3TTSModel` of a Base model.
-        ref_audio: The conditioning clip.
-        ref_text: Its transcript; needed for `icl`.
-        mode: Speaker vector alone, or reference text and codes as well.
+    `mode` is the speaker vector alone, or reference text and codes as well, which needs the clip's
+    text.
     """
     if mode == "icl" and not ref_text:
         raise UserError.of(
@@ -131,12 +128,6 @@ def generation_sha(
     of a product. The number of takes is not: takes are generated separately. Nor is the language
     tag: a model that was trained on a language is asked for it; the Base, which cannot be, is
     compared with it.
-
-    Args:
-        sentences: All that are spoken.
-        params: `score` section.
-        frames_per_s: Of the codec.
-        dtype: Of the weights that speak.
     """
     return fingerprint(
         {
@@ -204,14 +195,7 @@ def speak(
 ) -> list[Spoken]:
     """Generate one batch.
 
-    Args:
-        tts: Stock `Qwen3TTSModel`.
-        texts: What to say.
-        voice: Speaker or cloning prompt.
-        params: Sampling parameters.
-        seeds: Of each text's random stream.
-        max_new_tokens: Where each text stops.
-        language: Name of a language that the model lists, or Auto; or that of each text.
+    `language` is one that the model lists, or Auto; or that of each text.
 
     Returns:
         One clip a text. `hit_max_tokens` is set where the limit ended a clip, not the model.

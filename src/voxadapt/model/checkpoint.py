@@ -186,11 +186,7 @@ def own_files(folder: Path) -> None:
 
 
 def require_finite(name: str, value: Tensor, fix: str) -> None:
-    """Refuse weights that their type could not hold.
-
-    Raises:
-        UserError: When a value is NaN or infinite.
-    """
+    """Refuse weights that their type could not hold."""
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
         raise UserError.of(
             name,

@@ -167,11 +167,6 @@ def materialise(base_dir: str | Path, delta_dir: str | Path, out_dir: str | Path
     linked. The config lists the language in lower case and stays a Base's. A folder that is there
     and was made from the same delta is left as it is.
 
-    Args:
-        base_dir: The Base.
-        delta_dir: Folder of the delta.
-        out_dir: Folder to write; replaced if another delta was put into it.
-
     Raises:
         UserError: When the delta is damaged or belongs to another Base, or when `out_dir` holds
             something that this function did not write.
@@ -197,14 +192,9 @@ def restore(
     """Take a delta out of a checkpoint again, and prove that what remains is the Base.
 
     Only the values that the delta names, and its entry in the config, are taken from the Base;
-    everything else is the checkpoint's own. The result is written if its files equal the Base's,
-    by sha256 of every one.
-
-    Args:
-        checkpoint: Folder that `materialise` wrote.
-        delta_dir: The delta that it was made from.
-        base_dir: The Base that it was made from.
-        out_dir: New or empty folder.
+    everything else is the checkpoint's own. The result is written if its files equal the Base's, by
+    sha256 of every one. The checkpoint is a folder that `materialise` wrote; the output is a new or
+    empty folder.
 
     Raises:
         UserError: When a file differs from the Base's: the checkpoint was changed elsewhere too;

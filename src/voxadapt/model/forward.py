@@ -83,13 +83,9 @@ def talker_hidden(talker: Talker, inputs_BLD: Tensor) -> Tensor:
 def sub_talker_logits(talker: Talker, hidden_MD: Tensor, codes_MK: Tensor) -> Tensor:
     """Teacher-force the code predictor on single frames.
 
-    Its sequence is the talker's hidden state, then the embeddings of codebooks 0 … K-2; the
-    output on the embedding of codebook k is head k's and predicts codebook k + 1.
-
-    Args:
-        talker: `Qwen3TTSTalkerForConditionalGeneration`.
-        hidden_MD: The hidden state that produced codec_0 of each frame.
-        codes_MK: The frame's codes.
+    Its sequence is the talker's hidden state, then the embeddings of codebooks 0 … K-2; the output
+    on the embedding of codebook k is head k's and predicts codebook k + 1. `hidden_MD` is the state
+    that produced codec_0 of each frame.
 
     Returns:
         Logits `[M, K-1, C]`.

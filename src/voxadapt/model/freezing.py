@@ -42,9 +42,7 @@ def module_of(name: str) -> str:
 def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]:
     """Freeze the parameters under the given prefixes and make all others trainable.
 
-    Args:
-        model: nn.Module module; names are those of its `named_parameters`.
-        prefixes: Dotted prefixes such as `speaker_encoder` or `talker.model.text_embedding`.
+    Prefixes are dotted, such as `speaker_encoder` or `talker.model.text_embedding`.
 
     Returns:
         Counts for each part of the model that has parameters, in the order of `MODULES`.
@@ -82,9 +80,8 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]
 def module_counts(sizes: Mapping[str, int], trained: Mapping[str, int]) -> tuple[ModuleCount, ...]:
     """Sum parameters part by part.
 
-    Args:
-        sizes: Number of values of each parameter of the Base by name.
-        trained: The same of the trained parameters, also of those that the Base does not have.
+    Of the values of each parameter of the Base by name, and of the trained ones, also of those that
+    the Base does not have.
 
     Returns:
         Counts of the parts that the Base has, in the order of `MODULES`.

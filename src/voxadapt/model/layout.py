@@ -215,12 +215,7 @@ def collate(
 ) -> Batch:
     """Fill layouts with their utterances and pad them on the right.
 
-    Args:
-        names: Id of each utterance.
-        layouts: One layout each.
-        text_ids: Role and text ids `[3 + T]` each.
-        codes: Codes `[N, K]` each.
-        ids: Special ids of the model.
+    Of each: role and text ids `[3 + T]`, and codes `[N, K]`.
     """
     size, length = len(layouts), max(len(layout) for layout in layouts)
     text_BL = torch.full((size, length), NONE)

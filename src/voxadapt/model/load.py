@@ -23,12 +23,7 @@ PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
 
 
 def speaking_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Return the type of weights that speak: `auto` is bfloat16 on a GPU that has it.
-
-    Args:
-        wanted: `auto`, `float32` or `bfloat16`.
-        device: Where they speak.
-    """
+    """Return the type of weights that speak: `auto` is bfloat16 on a GPU that has it."""
     if wanted != "auto":
         return torch.bfloat16 if wanted == "bfloat16" else torch.float32
     has_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -127,10 +122,6 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
 
 def speaker_vector(tts: Tts, ref_audio: str | Path) -> Tensor:
     """Compute the speaker vector of a recording as stock voice cloning does, in float32.
-
-    Args:
-        tts: Base model loaded in float32.
-        ref_audio: Audio file.
 
     Returns:
         Vector `[D]`, float32, on the model's device.

@@ -86,9 +86,7 @@ class SpecialIds:
     def language_id(self, language: str | None, where: str = "train.language") -> int | None:
         """Return the codec id of a language, or None for `auto`.
 
-        Args:
-            language: Name in any case; `auto` and None mean a prefix without a tag.
-            where: Who names it, for the message.
+        `auto` and None mean a prefix without a tag; `where` says for the message who names it.
 
         Raises:
             UserError: When the model's config does not list the language.
@@ -142,11 +140,7 @@ def free_codec_row(weight: Tensor, ids: SpecialIds, speaker: str) -> SpeakerRow:
     inference never samples, that has no meaning in the config, and that does not lie among the
     languages (gaps there may hold languages that were trained and not released). Of those, the
     usual row 3000 is taken when it is near zero, else the one of least norm, the lowest id first.
-
-    Args:
-        weight: Codec embedding `[V, D]`.
-        ids: Special ids of the same model.
-        speaker: Name in any case.
+    The codec embedding is `[V, D]`.
 
     Raises:
         UserError: When no row is free.
@@ -204,10 +198,8 @@ def free_language_row(
 def initial_language_vector(weight: Tensor, ids: SpecialIds, init: str) -> Tensor:
     """Compute what a new language's row begins as.
 
-    Args:
-        weight: Codec embedding `[V, D]`.
-        ids: Special ids of the same model.
-        init: `mean` of the known languages' rows, or the name of one of them in any case.
+    The codec embedding is `[V, D]`; `init` is `mean`, of the known languages' rows, or the name of
+    one of them in any case.
 
     Returns:
         Vector `[D]`, float32, on the device of `weight`.

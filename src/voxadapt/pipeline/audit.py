@@ -25,11 +25,7 @@ EMBEDDED_AT_ONCE = 64  # clips
 
 @stage("audit", memory="asr.batch_size")
 def run(params: Params) -> StageResult:
-    """Check the speaker's corpus.
-
-    Raises:
-        UserError: With every error in the corpus.
-    """
+    """Check the speaker's corpus."""
     track = speaker_track(params)
     result = audit_track(params, track)
     record_audit(params, track, "audit", ("audit", "split", "asr.language"))
@@ -46,13 +42,8 @@ def record_audit(
 ) -> None:
     """Record what the audit of a corpus wrote, and from what.
 
-    Args:
-        params: All parameters.
-        track: The corpus.
-        command: The `voxadapt` command that audits it.
-        keys: Parameters of this corpus alone.
-        inputs: What was read besides its manifest and reference clips.
-        files: What was written besides the corpus' own files.
+    `keys` are parameters of this corpus alone; `inputs` and `files` are what was read and written
+    besides its own.
     """
     corpus = track.corpus
     spoken = {Path(row.ref_audio) for row in track.accepted()}
@@ -69,10 +60,7 @@ def record_audit(
 def audit_track(params: Params, track: Track, learnt: Sequence[str] = ()) -> StageResult:
     """Check a corpus, accept its clips and split them by text.
 
-    Args:
-        params: All parameters.
-        track: The corpus.
-        learnt: Languages that the model is to learn, besides its own.
+    `learnt` are languages that the model is to learn, besides its own.
 
     Raises:
         UserError: With every error in the corpus.

@@ -39,11 +39,7 @@ class Candidate:
 
 
 def check_weights(candidate: Candidate) -> None:
-    """Refuse weights that are not those that the training wrote.
-
-    Raises:
-        UserError: Naming each damaged file; it is restored or trained again.
-    """
+    """Refuse weights that are not those that the training wrote."""
     folder = candidate.delta or candidate.folder
     made = {
         paths.CHECKPOINTS: paths.MADE_BY_TRAIN,
@@ -86,10 +82,7 @@ def find_checkpoint(model: ModelParams, name: str) -> Candidate:
 def find_delta(model: ModelParams, name: str, folder: Path | None = None) -> Candidate:
     """Find an epoch of either stage of the language, or the Base.
 
-    Args:
-        model: `model` section.
-        name: Of the candidate.
-        folder: Of its delta, where it is an epoch of an arm.
+    An epoch of an arm has its delta in a `folder` of its own.
 
     Raises:
         UserError: When it has not been trained.

@@ -61,14 +61,8 @@ def encode_corpus(
 ) -> StageResult:
     """Extract a corpus' codes and measure its recordings, from what the audit left.
 
-    Args:
-        params: All parameters.
-        track: The corpus.
-        keys: Parameters of this corpus alone that shape what is measured.
-        graphemes: Groups of letters that are one sound of the language.
-
-    Raises:
-        UserError: As `encode_track`, or when recordings have changed since the audit.
+    `keys` are parameters of this corpus alone that shape what is measured; `graphemes` are groups
+    of letters that are one sound of the language.
     """
     corpus = track.corpus
     check_made([corpus.made_by_audit], params)
@@ -96,11 +90,7 @@ def encode_track(
 ) -> StageResult:
     """Extract a corpus' codes; score held-out recordings and their codec round trip.
 
-    Args:
-        track: The corpus.
-        context: Where it runs.
-        batch_seconds: Padded audio of a codec batch.
-        graphemes: Groups of letters that are one sound of the language.
+    A codec batch has at most `batch_seconds` of padded audio.
 
     Raises:
         UserError: When a clip cannot be encoded, or too few can measure similarity.
@@ -204,11 +194,7 @@ def _coded_voices(
     encode: Callable[[Sequence[Utterance]], Codes],
     decode: Callable[[Codes], Mapping[str, np.ndarray]],
 ) -> dict[str, Sequence[Audio]]:
-    """Send the clips of other voices through the codec, as all that they are compared with.
-
-    Raises:
-        UserError: When a clip cannot be encoded.
-    """
+    """Send the clips of other voices through the codec, as all that they are compared with."""
     if track.data.other_voices is None:
         return {}
     voices = read_other_voices(track.data.other_voices)

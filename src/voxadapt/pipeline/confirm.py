@@ -17,11 +17,7 @@ from voxadapt.pipeline.tracks import speaker_track
 
 @stage("confirm")
 def run(params: Params) -> StageResult:
-    """Compare the chosen candidate with the Base on the split that nothing has touched.
-
-    Raises:
-        UserError: When nothing has been chosen, or a checkpoint is gone.
-    """
+    """Compare the chosen candidate with the Base on the split that nothing has touched."""
     track = speaker_track(params)
     inputs = [paths.SELECTION, track.corpus.made_by_audit, track.corpus.made_reference]
     check_made(inputs, params)

@@ -39,12 +39,7 @@ def confirm_choice(
 ) -> Record:
     """Compare the choice with the Base on rows that chose nothing; say whether it is good enough.
 
-    Args:
-        track: Whose candidates they are.
-        context: Where it runs.
-        decision: The record of the choice.
-        folders: Where each finalist's scores of the confirmation split lie.
-        limits: What is good enough.
+    Each finalist's scores of the confirmation split lie in one of `folders`.
     """
     rows = {name: read_scores(folder, split="confirmation") for name, folder in folders.items()}
     chosen, can, scale = rows[decision["chosen"]], decision["measurable"], track.read_scale()

@@ -45,11 +45,7 @@ def language_records(params: Params) -> list[Path]:
 
 
 def check_finished(records: list[Path], params: Params) -> None:
-    """Refuse to report a run of which something was changed; weights are left to `verify`.
-
-    Raises:
-        UserError: Naming each file, and the command that makes it again.
-    """
+    """Refuse to report a run of which something was changed; weights are left to `verify`."""
     heavy = (paths.MADE_BY_TRAIN, paths.MADE_BY_STAGE1, SPEAKER.made_by_codes)
     check_made([path for path in records if path not in heavy], params)
     check_made([path for path in records if path in heavy], params, within=paths.REPORTS)

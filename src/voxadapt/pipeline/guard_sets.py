@@ -28,16 +28,10 @@ def guard_sentences(
 ) -> list[Sentence]:
     """Return the sentences of the sets that `score.sets` names, as many as may be spoken.
 
-    A set that has a file in the corpus' folder is read from it, any other is the shipped one of
-    the language. A set that is in neither, or of which nothing fits, is left out with a line that
-    says so.
-
-    Args:
-        score: Names the sets.
-        language: Whisper's code of the language.
-        corpus: The corpus' own sentences; what is among them is left out.
-        salt: Of the order in which sentences are taken.
-        folder: The corpus' folder; `sets/short.jsonl` in it is its own set of short sentences.
+    A set that has a file in the corpus' `folder`, such as `sets/short.jsonl`, is read from it, any
+    other is the shipped one of the language. A set that is in neither, or of which nothing fits, is
+    left out with a line that says so. What is among the corpus' own sentences is left out; `salt`
+    decides the order in which sentences are taken.
 
     Raises:
         UserError: When a user's own file cannot be read, or none of its sentences fits.

@@ -31,11 +31,7 @@ def listen(
 ) -> StageResult:
     """Write the blind listening pages and their key.
 
-    Args:
-        params: All parameters.
-        pairs: Whom to compare; the parameters' pairs when None.
-        num_sentences: How many sentences; the parameters' number when None.
-        out: Folder to write.
+    Pairs and number of sentences are the parameters' where they are not given.
     """
     key = write_listening(params, out=out, pairs=pairs, num_sentences=num_sentences)
     compared = ", ".join(f"{first} with {second}" for first, second in key.pairs)
@@ -48,13 +44,7 @@ def listen(
 
 
 def votes(params: Params, files: Sequence[Path], key: Path) -> StageResult:
-    """Read votes that listeners exported; show them in the report, where there is one.
-
-    Args:
-        params: All parameters.
-        files: Exported files.
-        key: The key that was written with the pages.
-    """
+    """Read votes that listeners exported; show them in the report, where there is one."""
     summary = write_votes(files, key, params.select.confidence)
     lines = [entry["sentence"] for entry in summary["comparisons"]]
     lines.append(

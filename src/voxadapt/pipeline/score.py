@@ -17,15 +17,7 @@ from voxadapt.scoring.wording import score_sentence
 
 @stage("score")
 def run(params: Params, candidate: str | int) -> StageResult:
-    """Speak the selection sentences with one candidate and measure every clip.
-
-    Args:
-        params: All parameters.
-        candidate: `base`, an epoch or its number.
-
-    Raises:
-        UserError: When there is no such candidate, or an earlier stage has not run.
-    """
+    """Speak the selection sentences with one candidate and measure every clip."""
     track = speaker_track(params)
     fix = "Name one of them, or add it to params."
     name = check_name(candidate, track.candidates, fix=fix)

@@ -25,11 +25,7 @@ from voxadapt.selection.usable import without_verdict
 
 @stage("select")
 def run(params: Params) -> StageResult:
-    """Choose the epoch by the rule in `params.select`, or keep the Base.
-
-    Raises:
-        UserError: When a candidate's scores are missing, stale or by another evaluator.
-    """
+    """Choose the epoch by the rule in `params.select`, or keep the Base."""
     track = speaker_track(params)
     set_aside_unlisted(track.candidates, paths.SCORES, paths.SCORE_METRICS)
     inputs = [

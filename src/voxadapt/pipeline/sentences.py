@@ -60,11 +60,7 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
 
 
 def selection_sentences(track: Track) -> list[Sentence]:
-    """Return what is spoken at selection: the corpus' sentences, and those of sets that guard.
-
-    Raises:
-        UserError: As `track_sentences`, or when a set cannot be had.
-    """
+    """Return what is spoken at selection: the corpus' sentences, and those of sets that guard."""
     corpus = track_sentences(track, "selection")
     folder = Path(track.data.manifest).parent
     guards = guard_sentences(track.score, track.asr.language, corpus, track.split.salt, folder)

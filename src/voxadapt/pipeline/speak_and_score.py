@@ -89,13 +89,8 @@ def speak_and_score(
 ) -> Record:
     """Have every speaker of a candidate speak sentences; measure the clips.
 
-    Args:
-        track: Corpus whose recordings are the reference for similarity and rate.
-        context: Where it runs.
-        candidate: Who speaks.
-        speaking: The candidate, loaded, with each speaker's voice.
-        sentences: What is spoken.
-        folder: Receives `rows.jsonl`, `wavs/` and `summary.json`.
+    The track's recordings are the reference for similarity and rate; the folder receives
+    `rows.jsonl`, `wavs/` and `summary.json`.
 
     Returns:
         The summary.

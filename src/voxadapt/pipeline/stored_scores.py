@@ -19,12 +19,8 @@ def read_selection_scores(
 ) -> list[ScoreRow]:
     """Read a candidate's rows on the selection sentences.
 
-    Args:
-        folder: Of the scores.
-        candidate: Who spoke; rows of other weights are stale.
-        sentences: What must have been spoken.
-        takes: How often, by all speakers together.
-        command: Which `voxadapt` command scores it again.
+    All of `sentences` must have been spoken, `takes` times by all speakers together, with the
+    candidate's present weights; `command` is what scores it again.
 
     Raises:
         UserError: When rows are missing, extra, double or stale.
@@ -44,11 +40,6 @@ def set_aside_unlisted(listed: Collection[str], scores: Path, metrics: Path) -> 
 
     A shorter list of candidates, or an experiment with fewer epochs, leaves the scores of the
     others behind. They would stand beside the new ones in `dvc metrics show`.
-
-    Args:
-        listed: Names of the candidates that are compared.
-        scores: Folder with one folder a candidate.
-        metrics: Folder with one JSON file a candidate.
     """
     unlisted = [path for path in scores.glob("*") if path.is_dir() and path.name not in listed]
     unlisted += [path for path in metrics.glob("*.json") if path.stem not in listed]

@@ -125,11 +125,7 @@ def language_track(params: Params) -> Track:
 
 
 def check_recordings(track: Track) -> None:
-    """Refuse recordings that are not those that the audit accepted.
-
-    Raises:
-        UserError: Naming each of them.
-    """
+    """Refuse recordings that are not those that the audit accepted."""
     again = "Run `voxadapt audit`, or `voxadapt language data`, again, or restore the file."
     problems = []
     for row in track.accepted():

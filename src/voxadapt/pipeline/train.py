@@ -24,12 +24,7 @@ from voxadapt.training.trainer import train
 def run(params: Params, num_epochs: int | None = None) -> StageResult:
     """Fine-tune the Base on the speaker; publish one checkpoint per epoch.
 
-    Args:
-        params: All parameters.
-        num_epochs: Epochs in all; the last candidate's when None.
-
-    Raises:
-        UserError: For data or parameters that cannot be trained.
+    Without a number of epochs it is that of the last candidate.
     """
     track, context = speaker_track(params), open_context(params)
     inputs = [track.corpus.made_by_audit, track.corpus.made_by_codes]
@@ -84,16 +79,7 @@ def run(params: Params, num_epochs: int | None = None) -> StageResult:
 def _trained_speakers(
     speakers: Sequence[Speaker], wanted: Sequence[str] | None, model_path: Path
 ) -> tuple[Speaker, ...]:
-    """List the speakers that are trained.
-
-    Args:
-        speakers: Of the corpus.
-        wanted: Names from the parameters; None: all.
-        model_path: The Base.
-
-    Raises:
-        UserError: When a speaker is neither trained nor in the model already.
-    """
+    """List the speakers that are trained."""
     trained = choose_speakers(speakers, wanted)
     there = speakers_of_model(model_path)
     missing = [who.name for who in speakers if who not in trained]

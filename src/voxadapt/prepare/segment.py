@@ -119,9 +119,7 @@ def windows(recording: Path, window_s: float) -> Iterator[Window]:
 def speech_spans(mono: Mono, rate_hz: int) -> list[Span]:
     """Return the spans of speech that pauses of `PAUSE_S` or more divide, in seconds.
 
-    Args:
-        mono: Samples, [num_samples].
-        rate_hz: Their rate.
+    Samples are [num_samples].
     """
     active = speech_frames(frame_levels_db(mono, rate_hz))
     spoken = np.flatnonzero(active)
@@ -174,11 +172,8 @@ def speech_of(recording: Path) -> list[Span]:
 def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str]) -> list[Segment]:
     """Divide a recording into clips.
 
-    Args:
-        recording: Its name, for messages.
-        spans: Its speech, from `speech_of`.
-        clip_s: Shortest and longest clip.
-        lines: What was read, one line a clip; nothing where that is not known.
+    `clip_s` is the shortest and the longest clip; `lines` are what was read, one a clip, if that is
+    known.
     """
     if not spans:
         return [Segment(0.0, 0.0, problem=problem("no_speech", recording))]

@@ -80,8 +80,7 @@ def read_lines(path: Path) -> list[str]:
 def usable_texts(path: Path | None) -> tuple[list[str], list[Problem]]:
     """Return the sentences of a file, each once, and what is wrong with the other lines.
 
-    Args:
-        path: Plain text, one sentence a line, or a JSONL with `text`; None: no sentences.
+    It is plain text, one sentence a line, or a JSONL with `text`.
 
     Raises:
         UserError: When no sentence is left.

@@ -30,10 +30,7 @@ CACHE = Path(".work") / "init"  # transcripts by content; may be deleted
 class LazyTranscriber:
     """A Whisper checkpoint that is loaded when it is first needed.
 
-    Args:
-        workspace: Where transcripts are kept.
-        options: Checkpoint, language, window and device, where the user gave them.
-        params: Checkpoint and language otherwise.
+    Checkpoint, language, window and device are the options', or else those of the parameters.
     """
 
     def __init__(self, workspace: Workspace, options: InitOptions, params: Params) -> None:

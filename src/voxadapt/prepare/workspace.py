@@ -204,9 +204,8 @@ def write_settings(workspace: Workspace, params: Params, options: InitOptions) -
 def with_values(text: str, values: Mapping[str, str]) -> str:
     """Replace values of a params.yaml, comments and order kept.
 
-    Args:
-        text: YAML of mappings, two blanks a level, one line a value.
-        values: By dotted key; one that is not there is passed over.
+    The text is YAML of mappings, two blanks a level, one line a value; a dotted key that is not
+    there is passed over.
     """
     lines, keys = text.splitlines(), [""] * 8
     for number, line in enumerate(lines):

@@ -28,9 +28,6 @@ RATE_HZ = 16000
 class MosPredictor:
     """DistillMOS with the weights of its wheel.
 
-    Args:
-        device: cpu, cuda or cuda:N.
-
     Raises:
         UserError: When the extra `mos` is not installed.
     """
@@ -54,11 +51,7 @@ class MosPredictor:
         return f"distillmos-{metadata.version('distillmos')}"
 
     def predict(self, waves: Sequence[tuple[NDArray[np.float32], int]]) -> list[float]:
-        """Predict the mean opinion of clips, from 1 (bad) to 5 (excellent).
-
-        Args:
-            waves: Samples with their rate.
-        """
+        """Predict the mean opinion of clips, from 1 (bad) to 5 (excellent)."""
         found = []
         for samples, rate_hz in waves:
             wave = torch.from_numpy(resample(samples, rate_hz, RATE_HZ))[None].to(self._device)

@@ -115,11 +115,8 @@ def plan_power(
 def paired_spread(clip_spread: float, takes: int, interaction: float = INTERACTION) -> float:
     """Return the SD over texts of the difference between two candidates' means of their takes.
 
-    Args:
-        clip_spread: SD of a single clip.
-        takes: Takes of each text.
-        interaction: Share of a clip's variance that is a candidate's way with a sentence;
-            `INTERACTION_BASE` between a trained model and the Base.
+    `clip_spread` is the SD of a single clip; `interaction` the share of a clip's variance that is a
+    candidate's way with a sentence, `INTERACTION_BASE` between a trained model and the Base.
     """
     take = (1.0 - SHARED - interaction) / takes
     return float(clip_spread * np.sqrt(2.0 * (interaction + take)))

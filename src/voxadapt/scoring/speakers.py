@@ -39,11 +39,7 @@ def rows_of(rows: Sequence[ScoreRow], speaker: str) -> list[ScoreRow]:
 
 
 def pooled_sim_id(sim_ids: Mapping[str, str]) -> str:
-    """Name the references of several speakers at once.
-
-    Args:
-        sim_ids: Identity of encoder and reference by speaker.
-    """
+    """Name the references of several speakers at once."""
     encoder = next(iter(sim_ids.values())).split("/")[0]
     return f"{encoder}/speakers-{fingerprint(dict(sim_ids), 8)}"
 

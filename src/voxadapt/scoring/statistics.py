@@ -101,11 +101,8 @@ def ratio_by_text(
 ) -> Ratio:
     """Sum a quantity of clips per text.
 
-    Args:
-        text_ids: The T texts, in the order of the resampling weights.
-        keys: Text of each clip.
-        numerators: Quantity of each clip.
-        denominators: Weight of each clip; 1 when absent.
+    Texts are in the order of the resampling weights; of each clip its text, its quantity and its
+    weight (1 when absent) are given.
     """
     position = {text_id: index for index, text_id in enumerate(text_ids)}
     index = np.array([position[key] for key in keys], dtype=np.intp)

@@ -55,9 +55,7 @@ def side(difference: Record) -> int:
 class Sentences:
     """The macros of `templates/sentences.j2` in a folder.
 
-    Args:
-        folder: Of a package.
-        names: What the templates may call beside the functions of this module.
+    `names` are what the templates may call beside the functions of this module.
     """
 
     def __init__(self, folder: Path, names: Mapping[str, Any] | None = None) -> None:

@@ -78,12 +78,7 @@ def check_candidates(
     params: SelectParams,
     start: str,
 ) -> str:
-    """Refuse rows that cannot be paired or measured so, and return their split.
-
-    Raises:
-        UserError: When the candidates did not speak the same clips, or the error metric cannot
-            measure the language.
-    """
+    """Refuse rows that cannot be paired or measured so, and return their split."""
     problems = check_pairs(rows, names, start)
     row = rows[start][0]
     fitting = metric_for(row.lang, [item.text_norm for item in rows[start]])

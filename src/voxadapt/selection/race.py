@@ -49,13 +49,9 @@ def run_race(
 ) -> Race:
     """Choose a candidate.
 
-    Args:
-        primary: What candidates are ranked by, in the order in which the earlier is preferred.
-        eligible: Those that passed every gate.
-        start: What is kept when nothing is shown to be better.
-        params: The rule.
-        means: Of several speakers, the primary measure of all together.
-        errors: Error rates, where they are not the primary measure.
+    `primary` is what candidates are ranked by, in the order in which the earlier is preferred;
+    `start` is kept when nothing is shown to be better. `means` are the primary measure of several
+    speakers together, `errors` the error rates where they are not the primary measure.
     """
     sign = 1.0 if params.primary == "similarity" else -1.0
     names = list(primary)

@@ -27,10 +27,7 @@ def verdict(confirm: Record) -> tuple[str, str]:
 def headline(confirm: Record, name: str, keep: str) -> str:
     """Say in a line what to do: only what is confirmed, and usable, is recommended.
 
-    Args:
-        confirm: `confirm.json`.
-        name: The chosen candidate for readers.
-        keep: What to say where the Base is kept.
+    `keep` is what to say where the Base is kept.
     """
     said = say("headline", confirm, name, keep)
     return said[:1].upper() + said[1:]

@@ -76,10 +76,8 @@ def probe(tts: Any, forced: Sequence[np.ndarray] | None = None, greedy: Greedy =
 ) -> Values:  # fmt: skip
     """Compute everything that is compared, in order.
 
-    Args:
-        tts: `Qwen3TTSModel`.
-        forced: Codes `[N, K]` of each text to be read; None reads the greedy ones.
-        greedy: How greedy codes are made.
+    Codes `[N, K]` of each text may be given to be read instead of the greedy ones, which `greedy`
+    makes.
     """
     values: Values = {}
     codes = [greedy(tts, text) for text in TEXTS]

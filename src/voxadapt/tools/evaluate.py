@@ -140,11 +140,7 @@ def _refuse_foreign(out: Path) -> None:
 def _metric(
     spoken: Sequence[SpokenClip], language: str, asked: Literal["wer", "cer"] | None
 ) -> Literal["wer", "cer"]:
-    """Return the error rate that is ranked on.
-
-    Raises:
-        UserError: For a text without letters, and for words where the script has no spaces.
-    """
+    """Return the error rate that is ranked on."""
     texts: dict[str, list[str]] = {}
     for clip in spoken:
         own = clip.language or language

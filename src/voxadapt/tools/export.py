@@ -136,9 +136,6 @@ def export_language(
 
     The candidate is an epoch of Stage 1 or `stage2-epoch-N`, without one what was kept, or the best
     epoch of an arm of `voxadapt compare`.
-
-    Raises:
-        UserError: As `export_speaker`.
     """
     language = language_section(params)
     decision = _begin(terms, out, force, paths.LANGUAGE_SELECTION, "language confirm")

@@ -67,14 +67,8 @@ def training_memory(
     Weights and optimizer state are always there. The pass back frees the activations of a layer
     when it has made its gradients; the peak is the largest sum on the way, or the moment of the
     update, or on a CPU that of an epoch's export. The codec is loaded with the model, in float32,
-    and let go before.
-
-    Args:
-        model: What is trained.
-        params: `train` section.
-        shape: The largest batch.
-        kind: `cpu` or `cuda`.
-        num_text_rows: Text tokens that occur in the corpus, at most; None: all that there are.
+    and let go before. The shape is that of the largest batch; `num_text_rows` are the text tokens
+    that occur in the corpus, at most.
     """
     precision = precision_of(params)
     weight_size = trained_size = 2 if precision == "bfloat16" else 4

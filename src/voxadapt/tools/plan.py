@@ -105,11 +105,8 @@ class Plan:
 def plan(params: Params, memory_gb: float | None = None, pipeline: Pipeline | None = None) -> Plan:
     """Predict every stage of a run.
 
-    Args:
-        params: All parameters.
-        memory_gb: Plan for a GPU of this memory, which need not be here; None: for this machine.
-        pipeline: From `voxadapt.tools.dvc_state.read_pipeline`, where it is for these parameters:
-            what runs, and how long it takes.
+    `memory_gb` plans for a GPU of this memory, which need not be here. `pipeline`, where it is for
+    these parameters, tells what runs, and how long it takes.
 
     Raises:
         UserError: When the model or the corpus cannot be found.

@@ -118,11 +118,7 @@ class Model:
     ) -> Model:
         """Count the parameters of a model.
 
-        Args:
-            values: Its `config.json`.
-            frozen: Module prefixes that are not trained.
-            codec: Its codec.
-            folder: Where its weights are; None builds it without weights, which takes seconds.
+        Without a folder of its weights it is built, which takes seconds.
         """
         sizes = _built_sizes(values) if folder is None else _stored_sizes(folder)
         prefixes = (*frozen, "speaker_encoder")
@@ -168,9 +164,7 @@ class Model:
     def updated(self, full: bool, num_text_rows: int | None) -> dict[str, int]:
         """Count by name what the optimizer holds.
 
-        Args:
-            full: Masters are float32; then only the rows of the text embedding that occur are held.
-            num_text_rows: How many occur at most; None: all.
+        With float32 masters (`full`) only the rows of the text embedding that occur are held.
         """
         held = {name: count for name, (count, trained) in self.counts.items() if trained}
         if full and num_text_rows is not None and TEXT_EMBEDDING in held:

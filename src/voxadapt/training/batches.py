@@ -92,11 +92,7 @@ def build_examples(
 
 
 def _checked_codes(name: str, codes: np.ndarray | None, ids: SpecialIds) -> np.ndarray:
-    """Return codes that fit the model, `[N, K]`.
-
-    Raises:
-        UserError: When they are missing, of another shape or beyond the codebooks.
-    """
+    """Return codes that fit the model, `[N, K]`."""
     fix = "Run the codes stage again."
     if codes is None or codes.ndim != 2 or codes.shape[1] != ids.num_codebooks:
         found = "none" if codes is None else str(list(codes.shape))
@@ -175,17 +171,11 @@ def balanced_epoch(
 ) -> list[int]:
     """Draw the clips of an epoch so that no speaker has many more frames than another.
 
-    A speaker with F frames in all gets a share of the epoch's frames that is proportional to
-    F ** (1 - balance): its own at 0, the same as every other one's at 1. An epoch holds about as
-    many frames as the corpus. A speaker's clips are drawn in shuffled rounds that go on from epoch
-    to epoch: all of them occur equally often, give or take once.
-
-    Args:
-        speakers: Who speaks each example.
-        frames: Frames of each example.
-        balance: From 0 to 1.
-        seed: Seed of the run.
-        epoch: Number of the epoch, from 1.
+    A speaker with F frames in all gets a share of the epoch's frames that is proportional to F **
+    (1 - balance): its own at 0, the same as every other one's at 1. An epoch holds about as many
+    frames as the corpus. A speaker's clips are drawn in shuffled rounds that go on from epoch to
+    epoch: all of them occur equally often, give or take once. `speakers` and `frames` are those of
+    each example; epochs are counted from 1.
 
     Returns:
         Indices of examples, some of them several times or not at all; as many in every epoch.
@@ -231,12 +221,8 @@ def draw_frame_keep_mask(num_rows: int, length: int, largest_share: float) -> Te
     With few utterances teacher forcing memorises frames from the frames before them; a talker that
     misses some of these has to read the text. Targets are untouched. A share between 0 and
     `largest_share` is hidden of each utterance. It is drawn from torch's random stream on the CPU,
-    which the training state keeps, and for a whole batch, whichever process computes its rows.
-
-    Args:
-        num_rows: Rows of the batch.
-        length: Positions of its longest row.
-        largest_share: 0 hides nothing and draws nothing.
+    which the training state keeps, and for a whole batch, whichever process computes its rows. A
+    largest share of 0 hides nothing and draws nothing.
 
     Returns:
         `[B, L]` bool on the CPU, or None when nothing is hidden.

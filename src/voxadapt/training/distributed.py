@@ -32,9 +32,7 @@ _SHARDED = {
 def start(params: TrainParams, device: torch.device) -> tuple[Accelerator, torch.device]:
     """Join the other processes of the run and wait until all are there.
 
-    Args:
-        params: `train` section.
-        device: Where a run of one process trains; of several, `cpu` keeps them off the GPUs.
+    Of several processes, `cpu` keeps them off the GPUs.
 
     Returns:
         The accelerator, and the device of this process.
@@ -61,11 +59,6 @@ def start(params: TrainParams, device: torch.device) -> tuple[Accelerator, torch
 
 def same_everywhere(accelerator: Accelerator, step: int, folder: str) -> None:
     """Check that all processes have read the same state.
-
-    Args:
-        accelerator: From `start`.
-        step: Optimizer step from which this process goes on.
-        folder: Where the state lies.
 
     Raises:
         UserError: In all processes, when they differ.

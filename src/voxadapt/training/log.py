@@ -130,10 +130,7 @@ def explain_memory(
 ) -> Iterator[None]:
     """Turn an out-of-memory error into a message that names the setting to lower.
 
-    Args:
-        params: `train` section; None while the model is being loaded.
-        examples: Examples of the run.
-        state: Where the loop stands, for the epochs that are kept.
+    `params` are None while the model is being loaded.
     """
     try:
         yield

@@ -41,11 +41,7 @@ def total_loss(
 ) -> Tensor:
     """Return this batch's part of `c0 + weight * sub`, each a mean over the whole window.
 
-    Args:
-        sums: Sums of one batch.
-        num_labels: codec_0 targets of the whole accumulation window.
-        num_frames: Frames of the whole accumulation window.
-        sub_talker_weight: Weight of the code predictor's mean over frames and codebooks.
+    Labels and frames are those of the whole accumulation window.
     """
     sub_mean = sums.sub_sums.sum() / (num_frames * len(sums.sub_sums))
     return sums.c0_sum / num_labels + sub_talker_weight * sub_mean

@@ -127,9 +127,7 @@ class CompactAdamW:
     def masters(self, parameter: nn.Parameter, index: Tensor) -> Tensor:
         """Return single weights with all of their 24 bits, as float32.
 
-        Args:
-            parameter: One of the parameters.
-            index: Places in the flattened parameter.
+        `index` are places in the flattened parameter.
         """
         weight = parameter.detach().view(-1)[index]
         state = self.state.get(parameter)
@@ -291,10 +289,7 @@ def _split(master: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def _encode(values: Tensor, levels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Round values stochastically to one of the two levels that enclose them.
 
-    Args:
-        values: `[C]` float32.
-        levels: Ascending, up to 1; a value below the first becomes the first.
-        generator: Of the values' device.
+    Values are `[C]` float32; levels ascend up to 1, and a value below the first becomes the first.
 
     Returns:
         Number of each value's level, `[C]` uint8, and the largest magnitude of each block.

@@ -11,14 +11,7 @@ def learning_rate(
     """Return the learning rate of an optimizer step.
 
     It rises linearly to `peak` over the warm-up, then stays (`constant`) or falls to zero along
-    half a cosine (`cosine`).
-
-    Args:
-        step: Step from 0.
-        peak: Highest rate.
-        schedule: `constant` or `cosine`.
-        warmup_steps: Steps of the warm-up.
-        total_steps: Steps of the whole run; a constant schedule does not depend on it.
+    half a cosine (`cosine`). Steps count from 0.
     """
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps

@@ -31,11 +31,8 @@ class SpeakerIndex:
     ) -> SpeakerIndex:
         """Find the speaker of each utterance.
 
-        Args:
-            utterances: All that are trained on or measured.
-            speaker_name: Speaker of the utterances that name none.
-            ref_audio: Recording of a single speaker.
-            recordings: Recordings of several speakers by name; None: a single speaker.
+        Who is named by no row is `speaker_name`; a single speaker has `ref_audio`, several have
+        `recordings` by name.
 
         Raises:
             UserError: When a speaker has no recording, or no utterance in the train split.

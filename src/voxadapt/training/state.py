@@ -170,12 +170,8 @@ def _is_whole(epoch: Path) -> bool:
 def clear_stale(out_dir: Path, run_folder: Path, num_epochs: int) -> None:
     """Take out epochs that another run wrote or that are no longer asked for.
 
-    No epoch is lost: one that is whole stays, or is put, under the folder of its own run.
-
-    Args:
-        out_dir: Published epochs.
-        run_folder: State and epochs of this run; those of other runs lie beside it.
-        num_epochs: Epochs that are asked for.
+    No epoch is lost: one that is whole stays, or is put, under the folder of its own run. State and
+    epochs of other runs lie beside `run_folder`.
     """
     for path in out_dir.glob("epoch-*"):
         number = path.name.removeprefix("epoch-")

@@ -341,11 +341,7 @@ class Trainer:
     def train_step(self, epoch: int, number: int, window: Window, last: bool) -> LogRow:
         """Take an optimizer step and return its log row.
 
-        Args:
-            epoch: From 1.
-            number: Of the step within the epoch, from 0.
-            window: The step's batches.
-            last: The epoch ends with it.
+        `epoch` counts from 1, `number`, of the step within it, from 0; with `last` the epoch ends.
 
         Raises:
             UserError: When loss or gradient are not finite.
@@ -472,10 +468,7 @@ class Trainer:
 class ForwardLoss(nn.Module):
     """Forward pass and loss in one call: the one to which processes attach their exchange.
 
-    Args:
-        model: `Qwen3TTSForConditionalGeneration`.
-        vectors: Speaker vectors `[S, D]`.
-        of_utterance: Which of them belongs to an utterance.
+    Speaker vectors are `[S, D]`; `of_utterance` says which of them belongs to an utterance.
     """
 
     def __init__(self, model: TtsModel, vectors: Tensor, of_utterance: Mapping[str, int]) -> None:
@@ -493,11 +486,7 @@ class ForwardLoss(nn.Module):
 def _split(
     utterances: Sequence[Utterance | GeneratedUtterance], codes: Mapping[str, np.ndarray]
 ) -> tuple[list[Utterance | GeneratedUtterance], list[Utterance | GeneratedUtterance]]:
-    """Return what is trained on and what is measured; both have codes.
-
-    Raises:
-        UserError: When there is nothing to train on, or codes are missing.
-    """
+    """Return what is trained on and what is measured; both have codes."""
     train_utterances = [row for row in utterances if row.split == "train"]
     selection_utterances = [row for row in utterances if row.split == "selection"]
     if not train_utterances:

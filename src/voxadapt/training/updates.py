@@ -41,10 +41,6 @@ class UpdateProbe:
     step's change computed in float32 from the optimizer's state. The sample takes up to 2,048
     evenly spaced values of each tensor; tensors weigh by the number of values that they stand
     for. `stored` uses each tensor's type in the Base's files, bfloat16 where that is float32.
-
-    Args:
-        named: Trained parameters by name.
-        stored: Type of each tensor in the Base's files.
     """
 
     def __init__(

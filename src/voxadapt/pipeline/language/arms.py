@@ -36,12 +36,7 @@ ARM_TITLES = {
 def run(params: Params, names: Sequence[str] | None = None) -> StageResult:
     """Train and score other parts of the model with the same harness; write one table.
 
-    Args:
-        params: All parameters.
-        names: Arms of `ARM_TITLES`; None: those that `language.arms` switches on.
-
-    Raises:
-        UserError: When there is no such arm, or an earlier stage has not run.
+    Without names they are those that `language.arms` switches on.
     """
     wanted = language_section(params).arms.enabled if names is None else tuple(names)
     problems = [

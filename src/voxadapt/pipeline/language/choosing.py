@@ -62,9 +62,7 @@ class LanguageScores:
 def read_language_scores(params: Params, candidates: Mapping[Path, Candidate]) -> LanguageScores:
     """Read candidates' rows in both languages and refuse what is not whole.
 
-    Args:
-        params: All parameters.
-        candidates: By the folder of their scores.
+    Candidates are given by the folder of their scores.
 
     Raises:
         UserError: When rows are missing, extra, double or stale.

@@ -20,11 +20,7 @@ from voxadapt.pipeline.tracks import language_track
 
 @stage("language_confirm")
 def run(params: Params) -> StageResult:
-    """Choose the model that is kept, and compare it with the Base on the untouched split.
-
-    Raises:
-        UserError: When a candidate's scores are missing, stale or by another evaluator.
-    """
+    """Choose the model that is kept, and compare it with the Base on the untouched split."""
     track = language_track(params)
     corpus = [track.corpus.made_by_audit, track.corpus.made_reference]
     inputs = [*corpus, paths.LANGUAGE_CHOICE1, paths.MADE_BY_STAGE1, paths.MADE_BY_STAGE2_SCORES]

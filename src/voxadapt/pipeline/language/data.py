@@ -23,22 +23,14 @@ from voxadapt.pipeline.tracks import language_track, read_accepted
 
 @stage("language_data")
 def run(params: Params) -> StageResult:
-    """Check the language's data, then extract codes and measure the ceiling of every score.
-
-    Raises:
-        UserError: With every error in recordings and texts.
-    """
+    """Check the language's data, then extract codes and measure the ceiling of every score."""
     checked = audit(params)
     coded = codes(params)
     return StageResult(f"{checked.sentence} {coded.sentence}", checked.values)
 
 
 def audit(params: Params) -> StageResult:
-    """Check the recordings and the texts of the language.
-
-    Raises:
-        UserError: With every error in either.
-    """
+    """Check the recordings and the texts of the language."""
     language = language_section(params)
     problems = _name_problems(params, language)
     recordings = texts = None

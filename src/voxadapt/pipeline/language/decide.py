@@ -16,11 +16,7 @@ from voxadapt.selection.stage2 import decide_stage2
 
 @stage("language_decide")
 def run(params: Params) -> StageResult:
-    """Choose the epoch of Stage 1 and decide about Stage 2 by the rules in the parameters.
-
-    Raises:
-        UserError: When a candidate's scores are missing, stale or by another evaluator.
-    """
+    """Choose the epoch of Stage 1 and decide about Stage 2 by the rules in the parameters."""
     track, language = language_track(params), language_section(params)
     set_aside_unlisted(track.candidates, paths.LANGUAGE_SCORES, paths.LANGUAGE_SCORE_METRICS)
     inputs = [

@@ -31,11 +31,7 @@ from voxadapt.pipeline.tracks import language_track
 
 @stage("language_readings")
 def run(params: Params) -> StageResult:
-    """Have the frozen Base read respelled texts of the language, and some of the source language.
-
-    Raises:
-        UserError: When the texts or the model cannot be had.
-    """
+    """Have the frozen Base read respelled texts of the language, and source sentences."""
     language = language_section(params)
     inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_by_codes]
     check_made(inputs, params)
@@ -60,9 +56,7 @@ def run(params: Params) -> StageResult:
 def read_texts(params: Params, language: LanguageParams) -> Readings:
     """Have the Base read what the objective of Stage 1 needs.
 
-    Args:
-        params: All parameters.
-        language: The `language` section, with the objective of this run.
+    `language` is the section with the objective of this run.
     """
     options, source = language.stage1, language.source
     from_audio = options.objective == "audio"

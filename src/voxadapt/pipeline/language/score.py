@@ -16,15 +16,7 @@ from voxadapt.scoring.score_clips import metrics_row
 
 @stage("language_score")
 def run(params: Params, candidate: str | int) -> StageResult:
-    """Speak held-out sentences of the language, and of the source language, with a candidate.
-
-    Args:
-        params: All parameters.
-        candidate: `base`, an epoch of Stage 1 or its number.
-
-    Raises:
-        UserError: When there is no such candidate, or an earlier stage has not run.
-    """
+    """Speak held-out sentences of the language, and of the source language, with a candidate."""
     track = language_track(params)
     name = check_name(candidate, track.candidates)
     inputs = [track.corpus.made_by_audit, track.corpus.made_reference]

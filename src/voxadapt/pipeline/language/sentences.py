@@ -13,13 +13,7 @@ TARGET, SOURCE = "target", "source"
 
 
 def target_sentences(params: Params, split: str, name: str = BASE) -> SentenceSet:
-    """Return the held-out sentences of a split; the Base, which does not know the tag, gets auto.
-
-    Args:
-        params: All parameters.
-        split: Whose sentences.
-        name: The candidate that is asked.
-    """
+    """Return the held-out sentences of a split; the Base, which lacks the tag, gets auto."""
     track = language_track(params)
     tag = "auto" if name == BASE else track.tag
     spoken = selection_sentences(track) if split == "selection" else track_sentences(track, split)

@@ -26,13 +26,7 @@ def score_languages(
 ) -> dict[str, Record]:
     """Speak and measure a candidate in the language, and in the source language.
 
-    Args:
-        params: All parameters.
-        context: Where it runs.
-        candidate: Who speaks.
-        split: Whose sentences of the language.
-        folder: Receives a folder of scores for each language.
-        with_source: Whether the source language is spoken too.
+    The folder receives a folder of scores for each language.
 
     Returns:
         The summaries by language.

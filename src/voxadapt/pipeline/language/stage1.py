@@ -45,11 +45,7 @@ if TYPE_CHECKING:
 
 @stage("language_stage1", memory="language.stage1.batch_size")
 def run(params: Params) -> StageResult:
-    """Adapt rows of the text embedding; publish one delta per epoch.
-
-    Raises:
-        UserError: For data or parameters that cannot be trained.
-    """
+    """Adapt rows of the text embedding; publish one delta per epoch."""
     language = language_section(params)
     inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_by_codes, paths.MADE_BY_READINGS]
     check_made(inputs, params)
@@ -82,11 +78,8 @@ def train_rows(
 ) -> Record:
     """Run Stage 1 by its objective.
 
-    Args:
-        params: All parameters.
-        language: The `language` section, with the objective and number of epochs of this run.
-        output: Where the run writes.
-        readings: What the Base has read for that objective.
+    `language` is the section with the objective and number of epochs of this run, `readings` what
+    the Base has read for that objective.
 
     Returns:
         Its metrics.

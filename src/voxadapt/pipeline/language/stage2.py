@@ -21,9 +21,6 @@ def run(params: Params) -> StageResult:
     """Adapt the code predictor from the best epoch of Stage 1, if the decision says so.
 
     Where it is not run, a record says why.
-
-    Raises:
-        UserError: When nothing was decided yet, or the epoch of Stage 1 is gone.
     """
     check_made([paths.LANGUAGE_DECISION], params)
     decision = read_record(paths.LANGUAGE_DECISION, "language decide")

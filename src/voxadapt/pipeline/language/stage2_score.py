@@ -19,11 +19,7 @@ from voxadapt.pipeline.tracks import language_track
 
 @stage("language_stage2_score")
 def run(params: Params) -> StageResult:
-    """Score every epoch of Stage 2; where it was not run, say so.
-
-    Raises:
-        UserError: When an earlier stage has not run.
-    """
+    """Score every epoch of Stage 2; where it was not run, say so."""
     inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_reference]
     check_made([*inputs, paths.MADE_BY_STAGE2], params)
     result = _score(params)

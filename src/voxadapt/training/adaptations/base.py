@@ -47,8 +47,5 @@ class Adaptation(Protocol):
     def prepare(self, tts: Tts, ids: SpecialIds, vectors: Tensor) -> Prepared:
         """Make a loaded Base ready to be trained.
 
-        Args:
-            tts: Stock model in the type of the master weights.
-            ids: Its special ids.
-            vectors: Speaker vectors `[S, D]`.
+        Its weights have the type of the masters; speaker vectors are `[S, D]`.
         """

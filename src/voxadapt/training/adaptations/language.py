@@ -73,11 +73,6 @@ def respelled_rows(tts: Tts, token_ids: Sequence[int], respell: Callable[[str], 
 
     A token whose respelling is itself, or empty, keeps its own row.
 
-    Args:
-        tts: Stock `Qwen3TTSModel`.
-        token_ids: Tokens, sorted.
-        respell: Respells a piece of a word.
-
     Returns:
         Rows `[R, D]`, float32.
     """

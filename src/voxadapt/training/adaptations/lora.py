@@ -19,12 +19,8 @@ def add(
 ) -> float:
     """Put the adapter in, in float32, as all that is trained of the blocks; return its scale.
 
-    Args:
-        blocks: Decoder layers.
-        rank: Of the change.
-        alpha: The change is `alpha / rank * B A`.
-        asked_by: Parameter that asks for it, for the message.
-        without: Names of linear layers within the blocks that get none.
+    The change is `alpha / rank * B A` of the linear layers within the blocks, but for those named
+    in `without`; `asked_by` is the parameter that asks for it, for the message.
 
     Raises:
         UserError: When `peft` is not installed.
