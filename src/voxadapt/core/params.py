@@ -91,18 +91,14 @@ class Section(BaseModel):
 class ModelParams(Section):
     """Which Base model is adapted, and where it runs."""
 
-    base: Filled = Field(description="Folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base.")
-    revision: str | None = Field(None, description="Commit on the hub; null for a folder.")
-    speaker_encoder: Filled | None = Field(
-        None, description="Where a CustomVoice model is adapted: the Base of its size, for cloning."
-    )
-    device: str = Field(
-        "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
-        description="auto, cpu, cuda, cuda:N or mps.",
-    )
+    base: Filled  # folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base
+    revision: str | None = None  # commit on the hub; null for a folder
+    # Where a CustomVoice model is adapted: the Base of its size, for cloning.
+    speaker_encoder: Filled | None = None
+    # auto, cpu, cuda, cuda:N or mps.
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    num_threads: int | None = Field(None, ge=1, description="CPU threads; null: torch decides.")
+    num_threads: int | None = Field(None, ge=1)  # CPU threads; null: torch decides
 
     @model_serializer(mode="wrap")
     def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
@@ -114,18 +110,12 @@ class ModelParams(Section):
 class AsrParams(Section):
     """Which Whisper model transcribes."""
 
-    model: Filled = Field(
-        description="Path of a checkpoint, a Hugging Face folder or id, or an openai-whisper name."
-    )
-    language: WhisperLanguage = Field(description="Code or name, always forced: en, Mandarin …")
+    model: Filled  # path of a checkpoint, a Hugging Face folder or id, or an openai-whisper name
+    language: WhisperLanguage  # code or name, always forced: en, Mandarin …
     batch_size: Count = 16
-    second: Filled | None = Field(
-        None,
-        description="Another one, of another size or family, that hears the two finalists too.",
-    )
-    substitutions: Filled | None = Field(
-        None, description="YAML of spellings that mean the same: words, letters."
-    )
+    # Another one, of another size or family, that hears the two finalists too.
+    second: Filled | None = None
+    substitutions: Filled | None = None  # YAML of spellings that mean the same: words, letters
 
     @model_validator(mode="after")
     def _two_models(self) -> AsrParams:
@@ -137,16 +127,11 @@ class AsrParams(Section):
 class DataParams(Section):
     """Where the speaker's corpus lies."""
 
-    manifest: Filled = Field(
-        description="JSONL with audio, text and ref_audio; paths relative to it."
-    )
-    ref_text: str | None = Field(
-        None,
-        description="Transcript of the reference clip, for score.base_prompt; null: its row's.",
-    )
-    other_voices: Filled | None = Field(
-        None, description="JSONL with audio, text and speaker: other voices, for the floor."
-    )
+    manifest: Filled  # JSONL with audio, text and ref_audio; paths relative to it
+    # Transcript of the reference clip, for score.base_prompt; null: its row's.
+    ref_text: str | None = None
+    # JSONL with audio, text and speaker: other voices, for the floor.
+    other_voices: Filled | None = None
 
 
 class AuditParams(Section):
@@ -161,12 +146,10 @@ class AuditParams(Section):
     min_snr_db: float = 20.0
     max_edge_silence_s: Positive = 0.7
     rate_outlier_mads: Positive = 4.0
-    max_disagreement: Positive = Field(
-        0.3, description="Character error rate of Whisper against the transcript that is reported."
-    )
-    on_error: Literal["drop", "stop"] = Field(
-        "drop", description="Clips and lines with an error: left out and listed, or none is used."
-    )
+    # Character error rate of Whisper against the transcript that is reported.
+    max_disagreement: Positive = 0.3
+    # Clips and lines with an error: left out and listed, or none is used.
+    on_error: Literal["drop", "stop"] = "drop"
 
 
 class SplitParams(Section):
@@ -186,9 +169,7 @@ class SplitParams(Section):
 class CodesParams(Section):
     """Codec extraction."""
 
-    batch_seconds: Positive = Field(
-        60.0, description="Padded audio per codec batch; on a CPU at most 8 s."
-    )
+    batch_seconds: Positive = 60.0  # padded audio per codec batch; on a CPU at most 8 s
 
 
 class LoraParams(Section):
@@ -199,12 +180,12 @@ class LoraParams(Section):
 
     rank: Count = 16
     alpha: Positive = 32.0
+    # Whose blocks it changes.
     targets: tuple[Literal["talker", "code_predictor"], ...] = Field(
-        ("talker", "code_predictor"), min_length=1, description="Whose blocks it changes."
+        ("talker", "code_predictor"), min_length=1
     )
-    export_scale: Positive = Field(
-        1.0, description="Part of the change that an epoch speaks with; another trains nothing new."
-    )
+    # Part of the change that an epoch speaks with; another trains nothing new.
+    export_scale: Positive = 1.0
 
     @property
     def export_factor(self) -> float:
@@ -216,7 +197,7 @@ class TrainParams(Section):
     """Speaker fine-tuning. The number of epochs is the last one listed in `candidates`."""
 
     speaker_name: str = Field(min_length=1, max_length=64)
-    language: str = Field("auto", description="Prefix: auto, or a language the model lists.")
+    language: str = "auto"  # prefix: auto, or a language the model lists
     batch_size: Count = 8
     gradient_accumulation_steps: Count = 1
     lr: Positive = 2.0e-6
@@ -224,41 +205,27 @@ class TrainParams(Section):
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0.0)
     max_grad_norm: Positive = 1.0
-    frame_dropout: Share = Field(
-        0.0, description="Largest share of input frames without codes, drawn for each utterance."
-    )
-    text_augmentation: Share = Field(
-        0.0,
-        description="Share of texts typed carelessly: no final stop, no punctuation, lower case.",
-    )
-    sub_talker_weight: Positive = Field(0.3, description="Weight of the code predictor's loss.")
-    compute_dtype: Literal["float32", "bfloat16"] = Field(
-        "float32", description="Autocast dtype; masters stay fp32 unless master_weights is false."
-    )
+    # Largest share of input frames without codes, drawn for each utterance.
+    frame_dropout: Share = 0.0
+    # Share of texts typed carelessly: no final stop, no punctuation, lower case.
+    text_augmentation: Share = 0.0
+    sub_talker_weight: Positive = 0.3  # weight of the code predictor's loss
+    # Autocast dtype; masters stay fp32 unless master_weights is false.
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
     master_weights: bool = True
-    method: Literal["full", "lora"] = Field(
-        "full", description="Train the weights, or a low-rank adapter (needs peft)."
-    )
+    # Train the weights, or a low-rank adapter (needs peft).
+    method: Literal["full", "lora"] = "full"
     lora: LoraParams = LoraParams()
-    low_memory: bool = Field(
-        False,
-        description="bfloat16 weights, 8 more bits and 8-bit moments: 7 bytes a weight, not 16.",
-    )
-    frozen: tuple[str, ...] = Field(
-        ("speaker_encoder",), description="Module prefixes that are not trained."
-    )
+    # bfloat16 weights, 8 more bits and 8-bit moments: 7 bytes a weight, not 16.
+    low_memory: bool = False
+    frozen: tuple[str, ...] = ("speaker_encoder",)  # module prefixes that are not trained
     gradient_checkpointing: bool = False
     seed: Seed = 0
-    speakers: tuple[str, ...] | None = Field(
-        None,
-        min_length=1,
-        description="Of several in the manifest, those that are learnt; null: all. The others must "
-        "be speakers of model.base; they are spoken and measured.",
-    )
-    balance: Share = Field(
-        0.0,
-        description="Several speakers: 0 takes every clip once an epoch, 1 as many frames of each.",
-    )
+    # Of several in the manifest, those that are learnt; null: all. The others must be speakers of
+    # model.base; they are spoken and measured.
+    speakers: tuple[str, ...] | None = Field(None, min_length=1)
+    # Several speakers: 0 takes every clip once an epoch, 1 as many frames of each.
+    balance: Share = 0.0
 
     @field_validator("speaker_name")
     @classmethod
@@ -291,35 +258,32 @@ class TrainParams(Section):
 class OwnSentences(Section):
     """A set of the sentences that this user will speak."""
 
-    own: Filled = Field(description="Text file, a sentence a line; or JSONL with text.")
+    own: Filled  # text file, a sentence a line; or JSONL with text
 
 
 class ScoreParams(Section):
     """Synthesis and scoring, the same for every candidate."""
 
-    takes: int = Field(3, ge=1, description="Takes per sentence; at least 3 for a decision.")
+    takes: int = Field(3, ge=1)  # takes per sentence; at least 3 for a decision
     batch_size: Count = 32
-    dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Weights that speak; auto: bfloat16 on a GPU that has it, or float32."
-    )
+    # Weights that speak; auto: bfloat16 on a GPU that has it, or float32.
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: Seed = 1
-    max_sentences: int | None = Field(None, ge=1, description="Per split; null scores all of them.")
+    max_sentences: int | None = Field(None, ge=1)  # per split; null scores all of them
+    # What is spoken at selection; only the corpus chooses.
     sets: tuple[
         Literal["corpus", "short", "long", "numbers", "names", "questions"] | OwnSentences, ...
-    ] = Field(("corpus",), description="What is spoken at selection; only the corpus chooses.")
-    base_prompt: Literal["x_vector", "icl", "both"] = Field(
-        "x_vector",
-        description="How the Base clones: speaker vector, reference text and codes too, or, for a "
-        "speaker, both: the better one is the bar.",
-    )
+    ] = ("corpus",)
+    # How the Base clones: speaker vector, reference text and codes too, or, for a speaker, both:
+    # the better one is the bar.
+    base_prompt: Literal["x_vector", "icl", "both"] = "x_vector"
     non_streaming_mode: bool = True
     temperature: Positive = 0.9
     top_k: Count = 50
     top_p: Share = 1.0
     repetition_penalty: Positive = 1.05
-    max_seconds_per_token: Positive = Field(
-        0.6, description="Cap on generated seconds per text token (plus 4 s): stops runaways."
-    )
+    # Cap on generated seconds per text token (plus 4 s): stops runaways.
+    max_seconds_per_token: Positive = 0.6
 
     @field_validator("sets")
     @classmethod
@@ -331,12 +295,10 @@ class ScoreParams(Section):
             raise ValueError("must begin with corpus, which chooses, and list each set once")
         return sets
 
-    min_speech_s: Positive = Field(1.0, description="Less speech than this: similarity is missing.")
-    rate_ratio: Range = Field((0.6, 1.7), description="Spoken / expected duration.")
+    min_speech_s: Positive = 1.0  # less speech than this: similarity is missing
+    rate_ratio: Range = (0.6, 1.7)  # spoken / expected duration
     max_silence_s: Positive = 1.0
-    mos: bool = Field(
-        False, description="Predict naturalness with DistillMOS (extra mos); it decides nothing."
-    )
+    mos: bool = False  # predict naturalness with DistillMOS (extra mos); it decides nothing
 
 
 class SelectParams(Section):
@@ -344,22 +306,17 @@ class SelectParams(Section):
 
     primary: Literal["similarity", "error"] = "similarity"
     error_metric: Literal["wer", "cer"] = "wer"
-    error_margin: Margin = Field(0.02, description="Error may exceed the Base's by this share,")
-    error_margin_relative: Share = Field(
-        0.1, description="or by this part of the Base's own error, whichever is more."
-    )
+    error_margin: Margin = 0.02  # error may exceed the Base's by this share,
+    error_margin_relative: Share = 0.1  # or by this part of the Base's own error, whichever is more
     failure_margin: Margin = 0.02
-    similarity_tie: float = Field(
-        0.005, ge=0.0, description="Similarities this close count as equal: nobody hears less."
-    )
+    # Similarities this close count as equal: nobody hears less.
+    similarity_tie: float = Field(0.005, ge=0.0)
     duration_ratio: Range = (0.8, 1.25)
     max_wrong_language: Share = 0.05
-    similarity_margin: Margin | None = Field(
-        None, description="Similarity may fall below the Base's by this; null: no gate."
-    )
-    min_f0_range_ratio: float | None = Field(
-        None, gt=0.0, le=1.0, description="Smallest F0 range over the recordings'; null: no gate."
-    )
+    # Similarity may fall below the Base's by this; null: no gate.
+    similarity_margin: Margin | None = None
+    # Smallest F0 range over the recordings'; null: no gate.
+    min_f0_range_ratio: float | None = Field(None, gt=0.0, le=1.0)
     num_bootstrap: Annotated[int, Field(ge=200)] = 4000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Seed = 2
@@ -368,35 +325,28 @@ class SelectParams(Section):
 class MeasurableParams(Section):
     """Limits beyond which the answer is that nothing can be measured here."""
 
-    max_error: Share = Field(
-        0.5, description="Of the recogniser on real recordings, as recorded and after the codec."
-    )
-    min_separation: Share = Field(
-        0.8, description="Pairs in which a coded recording is more like its speaker's than others'."
-    )
+    max_error: Share = 0.5  # of the recogniser on real recordings, as recorded and after the codec
+    # Pairs in which a coded recording is more like its speaker's than others'.
+    min_separation: Share = 0.8
 
 
 class UsableParams(Section):
     """What is good enough: ready within the first limit, not usable yet beyond the second."""
 
-    error_above_codec: Range = Field(
-        (0.05, 0.15), description="Error above that of the same sentences' recordings, coded."
-    )
-    similarity_lost: Range = Field(
-        (0.25, 0.6), description="Share of the way from the codec's ceiling to other voices."
-    )
+    # Error above that of the same sentences' recordings, coded.
+    error_above_codec: Range = (0.05, 0.15)
+    # Share of the way from the codec's ceiling to other voices.
+    similarity_lost: Range = (0.25, 0.6)
     failure_rate: Range = (0.02, 0.1)
-    wrong_language: Range = Field(
-        (0.1, 0.3), description="Clips heard as another language, above coded recordings."
-    )
+    wrong_language: Range = (0.1, 0.3)  # clips heard as another language, above coded recordings
 
 
 class SourceParams(Section):
     """Sentences of a language that the Base knows: what adaptation may make it forget."""
 
-    text: Filled = Field(description="JSONL with a text in each line; a corpus' manifest will do.")
-    language: str = Field("english", description="A language that the Base lists.")
-    asr_language: WhisperLanguage = Field("en", description="Whisper's code of it.")
+    text: Filled  # JSONL with a text in each line; a corpus' manifest will do
+    language: str = "english"  # one that the Base lists
+    asr_language: WhisperLanguage = "en"  # Whisper's code of it
     max_sentences: Count = 24
 
 
@@ -409,13 +359,10 @@ class Stage1Params(Section):
     """
 
     objective: Literal["respelling", "rows", "audio"] = "respelling"
-    init_rows: bool = Field(
-        False, description="Begin with the rows of the respelling instead of the Base's own."
-    )
-    readings: Count = Field(1, description="Times that the Base reads each respelled text.")
-    source_share: Share = Field(
-        0.25, description="Share of utterances that repeat the source language as the Base says it."
-    )
+    init_rows: bool = False  # begin with the rows of the respelling instead of the Base's own
+    readings: Count = 1  # times that the Base reads each respelled text
+    # Share of utterances that repeat the source language as the Base says it.
+    source_share: Share = 0.25
     lr: Positive = 1.0e-4
     batch_size: Count = 8
     gradient_accumulation_steps: Count = 1
@@ -429,13 +376,10 @@ class Stage2Params(Section):
     """Stage 2: `talker.code_predictor`, with the rows of the best Stage 1 epoch frozen."""
 
     mode: Literal["auto", "always", "never"] = "auto"
-    max_gap: Share = Field(
-        0.05,
-        description="Stage 2 runs when Stage 1's error exceeds the codec's round trip by more.",
-    )
-    if_undecided: Literal["run", "skip"] = Field(
-        "run", description="What to do when the interval of that gap contains max_gap."
-    )
+    # Stage 2 runs when Stage 1's error exceeds the codec's round trip by more.
+    max_gap: Share = 0.05
+    # What to do when the interval of that gap contains max_gap.
+    if_undecided: Literal["run", "skip"] = "run"
     num_epochs: Count = 3
     lr: Positive = 5.0e-5
     batch_size: Count = 8
@@ -454,14 +398,14 @@ class Stage2Params(Section):
 class ArmsParams(Section):
     """Other answers to "which part must learn a language"; each is trained on the recordings."""
 
-    audio_rows: bool = Field(False, description="Stage 1 with the objective `audio`.")
-    init_rows: bool = Field(False, description="Stage 1 with the objective `rows`.")
-    text_projection: bool = Field(False, description="talker.text_projection and language row.")
-    talker_lora: bool = Field(False, description="LoRA on the talker's layers (needs peft).")
-    full_talker: bool = Field(False, description="The talker without its code predictor.")
+    audio_rows: bool = False  # Stage 1 with the objective `audio`
+    init_rows: bool = False  # Stage 1 with the objective `rows`
+    text_projection: bool = False  # talker.text_projection and language row
+    talker_lora: bool = False  # LoRA on the talker's layers (needs peft)
+    full_talker: bool = False  # the talker without its code predictor
     lora_rank: Count = 8
     num_epochs: Count = 3
-    lr: Positive = Field(1.0e-4, description="Of arms that train modules; rows use stage1.lr.")
+    lr: Positive = 1.0e-4  # of arms that train modules; rows use stage1.lr
 
     @property
     def enabled(self) -> tuple[str, ...]:
@@ -472,23 +416,19 @@ class ArmsParams(Section):
 class LanguageParams(Section):
     """Adaptation to a language that the Base does not know."""
 
-    name: str = Field(description="Lower-case name, as inference will be asked for it.")
-    init: str = Field("mean", description="Language row: mean of the known ones, or a relative.")
-    row: int | None = Field(None, ge=0, description="Codec row of the tag; null: a free one.")
-    asr_language: WhisperLanguage = Field(description="Whisper's code of the language.")
-    text: Filled = Field(description='JSONL with {"text": …} lines: all that Stage 1 needs.')
-    audio: Filled = Field(description="Manifest of recordings: held-out sentences, voice, Stage 2.")
-    ref_text: str | None = Field(None, description="Transcript of the reference clip.")
-    respelling: Filled = Field(
-        description="Map of graphemes to an orthography that the Base reads."
-    )
+    name: str  # lower-case name, as inference will be asked for it
+    init: str = "mean"  # language row: mean of the known ones, or a relative
+    row: int | None = Field(None, ge=0)  # codec row of the tag; null: a free one
+    asr_language: WhisperLanguage  # Whisper's code of the language
+    text: Filled  # JSONL with {"text": …} lines: all that Stage 1 needs
+    audio: Filled  # manifest of recordings: held-out sentences, voice, Stage 2
+    ref_text: str | None = None  # transcript of the reference clip
+    respelling: Filled  # map of graphemes to an orthography that the Base reads
     source: SourceParams
     split: SplitParams = SplitParams()
     audit: AuditParams = AuditParams()
-    candidates: tuple[str, ...] = Field(
-        ("base", "epoch-1", "epoch-2", "epoch-3", "epoch-4"),
-        description="Stage 1 checkpoints that are scored: base, then epoch-1, epoch-2 …",
-    )
+    # Stage 1 checkpoints that are scored: base, then epoch-1, epoch-2 …
+    candidates: tuple[str, ...] = ("base", "epoch-1", "epoch-2", "epoch-3", "epoch-4")
     stage1: Stage1Params = Stage1Params()
     stage2: Stage2Params = Stage2Params()
     arms: ArmsParams = ArmsParams()
@@ -528,36 +468,24 @@ class ReportParams(Section):
 
     title: str = "Speaker fine-tuning"
     max_grid_sentences: Count = 12
-    listening_pairs: tuple[tuple[str, str], ...] = Field(
-        (("base", "chosen"),),
-        min_length=1,
-        description="Who is compared by ear: base, chosen, runner-up, or an epoch.",
-    )
-    listening_sentences: Count = Field(20, description="Of each pair; half as many are rated.")
+    # Who is compared by ear: base, chosen, runner-up, or an epoch.
+    listening_pairs: tuple[tuple[str, str], ...] = Field((("base", "chosen"),), min_length=1)
+    listening_sentences: Count = 20  # of each pair; half as many are rated
 
 
 class ExecutorParams(Section):
     """Where extraction and scoring run; the results are the same bytes, and no stage runs again."""
 
-    kind: Literal["local", "ray"] = Field(
-        "local", description="This machine, or workers of a Ray cluster (needs the extra ray)."
-    )
-    address: str | None = Field(
-        None,
-        pattern=r"^(auto|[A-Za-z0-9_.\-]+:[0-9]{1,5})$",
-        description="auto or host:port of a cluster that this machine is in; null starts one here.",
-    )
-    num_workers: Count | None = Field(
-        None,
-        description="Worker processes. local: at most cores / model.num_threads, which null means; "
-        "1 on a GPU. ray: models that are loaded at once, a processor each; null means 2.",
-    )
-    gpus_per_worker: Positive = Field(
-        1.0, description="Where model.device is a GPU; 0.5 puts two workers on one."
-    )
-    max_losses: int = Field(
-        3, ge=0, description="How often a worker may die and be replaced before the run stops."
-    )
+    # This machine, or workers of a Ray cluster (needs the extra ray).
+    kind: Literal["local", "ray"] = "local"
+    # auto or host:port of a cluster that this machine is in; null starts one here.
+    address: str | None = Field(None, pattern=r"^(auto|[A-Za-z0-9_.\-]+:[0-9]{1,5})$")
+    # Worker processes. local: at most cores / model.num_threads, which null means; 1 on a GPU. ray:
+    # models that are loaded at once, a processor each; null means 2.
+    num_workers: Count | None = None
+    gpus_per_worker: Positive = 1.0  # where model.device is a GPU; 0.5 puts two workers on one
+    # How often a worker may die and be replaced before the run stops.
+    max_losses: int = Field(3, ge=0)
 
 
 class Params(Section):
@@ -571,9 +499,8 @@ class Params(Section):
     split: SplitParams = SplitParams()
     codes: CodesParams = CodesParams()
     train: TrainParams
-    candidates: tuple[str, ...] = Field(
-        description="Scored checkpoints: base, then epoch-1, epoch-2 … in ascending order."
-    )
+    # Scored checkpoints: base, then epoch-1, epoch-2 … in ascending order.
+    candidates: tuple[str, ...]
     score: ScoreParams = ScoreParams()
     select: SelectParams = SelectParams()
     measurable: MeasurableParams = MeasurableParams()
