@@ -3,94 +3,33 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 ARTIFACTS = Path("artifacts")
 REPORTS = Path("reports")
 
 
-@dataclass(frozen=True)
 class Corpus:
     """Where the stages that every corpus goes through keep their files."""
 
-    artifacts: Path  # folder of what stages hand to each other
-    reports: Path  # folder of what people read
-
-    @property
-    def manifest(self) -> Path:
-        """Accepted utterances with their split."""
-        return self.artifacts / "audit" / "manifest.jsonl"
-
-    @property
-    def made_by_audit(self) -> Path:
-        """What the audit wrote, and from what; see `core.lineage`."""
-        return self.artifacts / "audit" / "made.json"
-
-    @property
-    def made_by_codes(self) -> Path:
-        """The same of the codes."""
-        return self.artifacts / "codes" / "made.json"
-
-    @property
-    def made_reference(self) -> Path:
-        """The same of scored recordings and similarity scale."""
-        return self.artifacts / "reference" / "made.json"
-
-    @property
-    def clips(self) -> Path:
-        """Every clip with its measurements and findings."""
-        return self.artifacts / "audit" / "clips.jsonl"
-
-    @property
-    def audit_metrics(self) -> Path:
-        """Summary of the audit."""
-        return self.reports / "metrics" / "audit.json"
-
-    @property
-    def codes(self) -> Path:
-        """Codes of every accepted utterance."""
-        return self.artifacts / "codes" / "codes.safetensors"
-
-    @property
-    def codes_index(self) -> Path:
-        """What each entry of the codes was made from."""
-        return self.artifacts / "codes" / "index.jsonl"
-
-    @property
-    def codes_metrics(self) -> Path:
-        """Summary of extraction and round trip."""
-        return self.reports / "metrics" / "codes.json"
-
-    @property
-    def planning(self) -> Path:
-        """Which differences the sentences can show, planned before training."""
-        return self.reports / "metrics" / "planning.json"
-
-    @property
-    def reference(self) -> Path:
-        """Scored recordings and codec round trips, and the similarity scale."""
-        return self.artifacts / "reference"
-
-    @property
-    def recogniser(self) -> Path:
-        """Which sounds the recogniser can tell apart, and which wrong texts it notices."""
-        return self.reference / "recogniser.json"
-
-    @property
-    def scale(self) -> Path:
-        """Ceiling and floor of similarity, rate of speech; of all speakers together."""
-        return self.reference / "similarity.json"
-
-    @property
-    def voice(self) -> Path:
-        """Embeddings that similarity is measured against, where there is one speaker."""
-        return self.reference / "voice.safetensors"
-
-    @property
-    def speakers(self) -> Path:
-        """What belongs to each of several speakers: a folder for each."""
-        return self.reference / "speakers"
+    def __init__(self, artifacts: Path, reports: Path) -> None:
+        self.artifacts = artifacts  # what stages hand to each other
+        self.reports = reports  # what people read
+        self.manifest = artifacts / "audit" / "manifest.jsonl"  # accepted utterances with split
+        self.clips = artifacts / "audit" / "clips.jsonl"  # each with measurements and findings
+        self.made_by_audit = artifacts / "audit" / "made.json"  # see `core.lineage`
+        self.audit_metrics = reports / "metrics" / "audit.json"
+        self.codes = artifacts / "codes" / "codes.safetensors"  # of every accepted utterance
+        self.codes_index = artifacts / "codes" / "index.jsonl"  # what each was made from
+        self.made_by_codes = artifacts / "codes" / "made.json"
+        self.codes_metrics = reports / "metrics" / "codes.json"  # extraction and round trip
+        self.planning = reports / "metrics" / "planning.json"  # what differences can be shown
+        self.reference = artifacts / "reference"  # recordings and codec round trips, scored
+        self.made_reference = self.reference / "made.json"
+        self.recogniser = self.reference / "recogniser.json"  # sounds that it can tell apart
+        self.scale = self.reference / "similarity.json"  # of all speakers together
+        self.voice = self.reference / "voice.safetensors"  # where there is one speaker
+        self.speakers = self.reference / "speakers"  # of several: a folder for each
 
     def voice_of(self, speaker: str) -> Path:
         """Embeddings of a speaker, named by its folder; of the only one, whose folder is empty."""
