@@ -320,19 +320,16 @@ def _join(decoded: Sequence[Decoded]) -> Transcript:
     results = [result for result, _, _ in decoded]
     text = " ".join(result.text.strip() for result in results if result.text.strip())
     _, lid, lid_p = max(decoded, key=lambda item: item[2] or 0.0)
+    silence = max(result.no_speech_prob for result in results)
     return Transcript(
         text=text,
         avg_logprob=round(float(min(result.avg_logprob for result in results)), 6),
         compression_ratio=round(float(whisper.utils.compression_ratio(text)), 6),
-        no_speech_prob=round(_finite(max(result.no_speech_prob for result in results)), 6),
+        no_speech_prob=round(float(silence), 6) if math.isfinite(silence) else 0.0,
         lid=lid,
         lid_p=None if lid_p is None else round(float(lid_p), 6),
         num_windows=len(results),
     )
-
-
-def _finite(value: float) -> float:
-    return float(value) if math.isfinite(value) else 0.0
 
 
 def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whisper, str, str]:

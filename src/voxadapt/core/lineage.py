@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import cached_sha256, read_json, write_json
 from voxadapt.core.provenance import fingerprint
-from voxadapt.core.records import Record
+from voxadapt.core.records import Record, flatten
 
 MADE = "made.json"
 SCHEMA = "voxadapt-made/1"
@@ -50,7 +50,7 @@ def sealed(
     besides, or folders of them; `inputs` are the records with seals that it read; `keys` name the
     sections or keys of `params` that shaped the result, such as `score` or `asr.model`.
     """
-    values = {} if params is None else _flat(params.model_dump(mode="json"))
+    values = {} if params is None else flatten(params.model_dump(mode="json"))
     made: Record = {
         "schema": SCHEMA,
         "command": command,
@@ -130,7 +130,7 @@ def faults(
             continue
         yield from _changed(name, sha, f"what {path.as_posix()} was made from", again)
     if params is not None:
-        now = _flat(params.model_dump(mode="json"))
+        now = flatten(params.model_dump(mode="json"))
         for name, value in values.items():
             if now.get(name) != value:
                 expected = f"{_shown(value)}, with which {path.as_posix()} was made"
@@ -160,15 +160,6 @@ def _files(paths: Iterable[Path]) -> list[Path]:
 def _seal(record: Record) -> str:
     made = {key: value for key, value in record["made"].items() if key != "seal"}
     return fingerprint(record | {"made": made}, 64)
-
-
-def _flat(tree: Record, prefix: str = "") -> Record:
-    """Return the leaves of nested sections by their dotted names."""
-    flat: Record = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat |= _flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _shown(value: object) -> str:

@@ -13,6 +13,15 @@ from voxadapt.core.files import read_json, read_jsonl
 Record = dict[str, Any]  # of a JSON file; its schema is that of the stage that wrote it
 
 
+def flatten(record: Record, prefix: str = "") -> Record:
+    """Flatten nested dictionaries to dotted keys; lists stay values."""
+    flat: Record = {}
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
 class _Stored(dict[str, Any]):
     """A record of which a key that is missing is an error of the user's, not a traceback."""
 

@@ -5,7 +5,6 @@ Reading goes through libsndfile only; nothing here needs ffmpeg or torch.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 from dataclasses import asdict, dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from voxadapt.core.files import write_atomic
+from voxadapt.core.files import sha256_bytes, write_atomic
 from voxadapt.data.containers import content_problem
 
 FRAME_S = 0.025
@@ -184,6 +183,11 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
 
 
+def to_pcm16(samples: np.ndarray) -> np.ndarray:
+    """Round samples, full scale 1.0, to 16 bits."""
+    return np.asarray(np.round(np.clip(samples, -1.0, 1.0) * 32767), np.int16)
+
+
 def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """Resample [num_samples] with soxr at high quality."""
     import librosa  # here, because importing it takes a second
@@ -207,8 +211,7 @@ def content_sha256(samples: np.ndarray, sample_rate_hz: int) -> str:
     Samples are [num_samples] or [num_samples, num_channels].
     """
     mono = np.nan_to_num(to_mono(samples), nan=0.0, posinf=1.0, neginf=-1.0)
-    quantised = np.round(np.clip(mono, -1.0, 1.0) * 32767.0).astype("<i2")
-    return hashlib.sha256(f"{sample_rate_hz}\0".encode() + quantised.tobytes()).hexdigest()
+    return sha256_bytes(f"{sample_rate_hz}\0".encode() + to_pcm16(mono).astype("<i2").tobytes())
 
 
 def frame_levels_db(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
@@ -289,11 +292,6 @@ def narrow_band_db(samples: np.ndarray, sample_rate_hz: int) -> float | None:
     return float(10.0 * np.log10(max(high, 1e-12) / max(low, 1e-12)))
 
 
-def _power_db(samples: np.ndarray) -> float:
-    power = float(np.mean(samples.astype(np.float64) ** 2))
-    return float(10.0 * np.log10(max(power, 10.0 ** (FLOOR_DB / 10.0))))
-
-
 def clipped_share(samples: np.ndarray) -> float:
     """Return the share of clipped samples in [num_samples].
 
@@ -328,6 +326,8 @@ def measure(samples: np.ndarray, sample_rate_hz: int) -> Measurements:
         lead_s = spoken[0] * HOP_S
         trail_s = max(0.0, total_s - spoken[-1] * HOP_S - FRAME_S)
         internal_s = float((np.diff(spoken) - 1).max(initial=0)) * HOP_S
+    end = mono[-max(1, round(END_S * sample_rate_hz)) :].astype(np.float64)
+    end_db = 10.0 * np.log10(max(float(np.mean(end**2)), 10.0 ** (FLOOR_DB / 10.0)))
     return Measurements(
         peak=float(np.abs(mono).max()),
         clipped_share=clipped_share(mono),
@@ -338,6 +338,5 @@ def measure(samples: np.ndarray, sample_rate_hz: int) -> Measurements:
         speech_s=float(active.sum()) * HOP_S,
         dc_offset=float(mono.mean(dtype=np.float64)),
         num_bad_samples=bad,
-        end_db=_power_db(mono[-max(1, round(END_S * sample_rate_hz)) :])
-        - float(np.percentile(levels_db, 95.0)),
+        end_db=float(end_db) - float(np.percentile(levels_db, 95.0)),
     )

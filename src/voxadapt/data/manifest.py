@@ -33,6 +33,7 @@ ROW = '{"audio": "…", "text": "…", "ref_audio": "…"}'
 MAX_TEXT_CHARACTERS = 2000
 MAX_CONSENT_CHARACTERS = 200
 MAX_PATH_CHARACTERS = 1024
+BASE64 = r"[A-Za-z0-9+/=_\s-]{201,}"
 
 
 class Utterance(BaseModel):
@@ -245,7 +246,7 @@ class ManifestFiles:
         copy = "Copy the file there and give its relative path."
         if not text.strip():
             return refuse(inside, "an empty path", "Give the path of a file.")
-        if text.lower().startswith("data:") or (len(text) > 200 and _looks_base64(text)):
+        if text.lower().startswith("data:") or re.fullmatch(BASE64, text):
             return refuse(inside, "embedded base64 audio", "Write it to a file; give its path.")
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
             return refuse(inside, f"the address {shown(text)}", "Download it and give its path.")
@@ -308,10 +309,6 @@ class ManifestFiles:
             reason = getattr(error, "strerror", None) or str(error)
             return refuse("a readable file", f"{shown(text)}: {reason}", "Check its permissions.")
         return path, None
-
-
-def _looks_base64(text: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9+/=_\s-]+", text) is not None and "." not in text
 
 
 def _refuse_repeated_audio(rows: list[RawRow]) -> tuple[list[RawRow], list[Problem]]:

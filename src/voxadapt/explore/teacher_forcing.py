@@ -257,7 +257,11 @@ def sequence(seen: ForcedRecording) -> Plot:
     layout = seen.layout
     figure, axes = _new_axes(2.5)
     for name, span in layout.spans.items():
-        for y, used in ((1, _has_text(layout, span)), (0, _has_codec(layout, span, name))):
+        has_text = any(layout.text_index[position] >= 0 for position in span)
+        has_codec = name in ("speaker", "frames") or (
+            name not in ("text", "tts_eos") and any(layout.codec_ids[at] >= 0 for at in span)
+        )
+        for y, used in ((1, has_text), (0, has_codec)):  # or padding alone
             axes.barh(
                 y, len(span), left=span.start, height=0.72, color=SPAN_COLOURS[name],
                 alpha=1.0 if used else 0.18, linewidth=0.5, edgecolor=LIGHT.card,
@@ -276,17 +280,6 @@ def sequence(seen: ForcedRecording) -> Plot:
     axes.set_xlim(0, len(layout))
     axes.set_xlabel("position in the sequence", fontsize=9)
     return figure
-
-
-def _has_text(layout: Layout, span: range) -> bool:
-    """Tell whether a span carries words on its text stream, not padding alone."""
-    return any(layout.text_index[position] >= 0 for position in span)
-
-
-def _has_codec(layout: Layout, span: range, name: str) -> bool:
-    return name in ("speaker", "frames") or any(
-        layout.codec_ids[position] >= 0 for position in span if name not in ("text", "tts_eos")
-    )
 
 
 def timeline(seen: ForcedRecording) -> Plot:

@@ -31,7 +31,7 @@ from voxadapt.core.files import TORN, sha256_array, write_atomic
 from voxadapt.core.params import ScoreParams
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
-from voxadapt.data.audio import write_wav
+from voxadapt.data.audio import to_pcm16, write_wav
 from voxadapt.generation.decoding import VERSION as DECODING_VERSION
 from voxadapt.generation.decoding import (
     Decoding,
@@ -219,7 +219,7 @@ def speak(
         if not len(wav) or not np.isfinite(wav).all():
             spoken.append(Spoken(None, message="the model gave no audio, or values that are none"))
             continue
-        samples = np.round(np.clip(wav, -1.0, 1.0) * 32767).astype(np.int16)
+        samples = to_pcm16(wav)
         spoken.append(Spoken(samples, ending.num_frames, not ending.ended))
     return spoken
 

@@ -67,7 +67,7 @@ def load_tts(
         if getattr(config.talker_config, field) is None:
             setattr(config.talker_config, field, {})
     if as_base:
-        if not _has_speaker_encoder(path):
+        if not any(name.startswith("speaker_encoder.") for name in weight_files(path)):
             raise UserError.of(
                 path,
                 "speaker_encoder weights, to clone voices or train further",
@@ -184,10 +184,6 @@ def _unloadable(
     reason = " ".join(str(error).split())[:300]
     fix = "Restore or download the folder again; `voxadapt doctor` checks the installation."
     return UserError.of(path, expected, f"{type(error).__name__}: {reason}", fix, title)
-
-
-def _has_speaker_encoder(path: Path) -> bool:
-    return any(name.startswith("speaker_encoder.") for name in weight_files(path))
 
 
 def _check_keys(path: Path, model: nn.Module) -> None:

@@ -24,7 +24,7 @@ from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
-from voxadapt.data.audio import AudioError, probe, write_wav
+from voxadapt.data.audio import AudioError, probe, to_pcm16, write_wav
 from voxadapt.data.manifest import Utterance
 from voxadapt.data.speakers import Speaker
 from voxadapt.data.voices import read_other_voices
@@ -124,7 +124,7 @@ def encode_track(
     codec = []
     for row in held_out:
         path = corpus.reference / "codec" / "wavs" / f"{row.id}.wav"
-        write_wav(path, _pcm16(waves[row.id]), rate_hz)
+        write_wav(path, to_pcm16(waves[row.id]), rate_hz)
         codec.append(_clip(track, row, "codec", path.as_posix()))
     voices = _coded_voices(track, tokenizer, encode, decode)
     found = _measure_voices(track, measuring, utterances, speakers, real, codec, voices)
@@ -366,8 +366,3 @@ def _clip(track: Track, row: Utterance, candidate: str, wav: str) -> EvalClip:
         slice=slice_of(row.text, track.code_of(row)),
         wav=wav,
     )
-
-
-def _pcm16(samples: np.ndarray) -> np.ndarray:
-    scaled: np.ndarray = np.round(np.clip(samples, -1.0, 1.0) * 32767)
-    return scaled.astype(np.int16)

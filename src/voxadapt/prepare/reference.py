@@ -86,7 +86,9 @@ def propose(candidates: Sequence[Candidate], limits: AuditParams) -> Proposal | 
             for start in range(len(candidates) - count + 1):
                 run = candidates[start : start + count]
                 length_s = sum(item.duration_s for item in run)
-                if not (low_s <= length_s <= high_s and _neighbours(run)):
+                places = [(item.recording, item.order) for item in run]
+                are_neighbours = all((a[0], a[1] + 1) == b for a, b in pairwise(places))
+                if not (low_s <= length_s <= high_s and are_neighbours):
                     continue
                 faults = _faults(run, level_db, pace, limits)
                 steps = int(min(item.found.snr_db for item in run) // SNR_STEP_DB)
@@ -97,10 +99,6 @@ def propose(candidates: Sequence[Candidate], limits: AuditParams) -> Proposal | 
             (*_, names), run, faults = min(ranked, key=lambda item: item[0])
             return Proposal(names, _why(run, level_db, pace, len(ranked)), faults)
     return None
-
-
-def _neighbours(run: Sequence[Candidate]) -> bool:
-    return all(a.recording == b.recording and a.order + 1 == b.order for a, b in pairwise(run))
 
 
 def _faults(

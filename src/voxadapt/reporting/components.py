@@ -20,11 +20,11 @@ from matplotlib.figure import Figure
 from voxadapt.asr.normalise import Substitutions
 from voxadapt.core.files import first_by_hash
 from voxadapt.core.params import Params
-from voxadapt.core.records import Record
+from voxadapt.core.records import Record, flatten
 from voxadapt.core.templating import inline, new_environment
 from voxadapt.reporting import figures, tables
 from voxadapt.reporting.players import diff_html, read_sound
-from voxadapt.reporting.records import PSEUDO, Records, flatten
+from voxadapt.reporting.records import PSEUDO, Records
 from voxadapt.scoring.rows import GUARDS
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -278,12 +278,3 @@ def _number(cell: str | None) -> float | None:
     except ValueError:
         return None
     return value if json.dumps(value) not in ("NaN", "Infinity", "-Infinity") else None
-
-
-def flatten(record: Record, prefix: str = "") -> Record:
-    """Flatten nested dictionaries to dotted keys; lists stay values."""
-    flat: Record = {}
-    for key, value in record.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat

@@ -16,9 +16,8 @@ import yaml
 from voxadapt.core import paths
 from voxadapt.core.files import read_json, write_atomic
 from voxadapt.core.params import Params
-from voxadapt.core.records import Record
+from voxadapt.core.records import Record, flatten
 from voxadapt.reporting import components
-from voxadapt.reporting.records import flatten
 
 MAX_COMMITS = 50  # looked through for an earlier table
 

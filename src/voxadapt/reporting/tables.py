@@ -12,8 +12,7 @@ from voxadapt.core import paths
 from voxadapt.core.files import read_json, read_jsonl
 from voxadapt.core.params import candidate_name
 from voxadapt.core.paths import SPEAKER, Corpus
-from voxadapt.core.records import Record
-from voxadapt.reporting.records import flatten
+from voxadapt.core.records import Record, flatten
 
 if TYPE_CHECKING:
     import pandas

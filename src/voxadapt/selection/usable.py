@@ -84,17 +84,14 @@ def usable(
             item = _judged(point, high, allowed[name])
             if speaker is not None:
                 item["speaker"] = speaker
-            measures[name] = max(measures.get(name, item), item, key=_rank)
+            worse = (measures.get(name, item), item)
+            measures[name] = max(worse, key=lambda m: (STATES.index(m["state"]), m["value"]))
     state = max((item["state"] for item in measures.values()), key=STATES.index)
     return {
         "state": state,
         "measures": measures,
         "sentence": _sentence(state, measures, rule.error_metric.upper()),
     }
-
-
-def _rank(item: Record) -> tuple[int, float]:
-    return STATES.index(item["state"]), item["value"]
 
 
 def _values(

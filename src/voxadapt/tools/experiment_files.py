@@ -21,8 +21,8 @@ from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
 from voxadapt.core.progress import Progress
-from voxadapt.core.records import Record
-from voxadapt.reporting.records import flatten, scores_folder
+from voxadapt.core.records import Record, flatten
+from voxadapt.reporting.records import scores_folder
 from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, read_scores, rows_sha
 
 WORKSPACE, BASE = "workspace", "base"

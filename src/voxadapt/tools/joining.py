@@ -10,7 +10,7 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from voxadapt.core.files import replacing
-from voxadapt.data.audio import HOP_S, frame_levels_db, speech_frames
+from voxadapt.data.audio import HOP_S, frame_levels_db, speech_frames, to_pcm16
 from voxadapt.tools.passages import Boundary
 
 PAUSE_S: dict[Boundary, float] = {"clause": 0.15, "sentence": 0.4, "paragraph": 0.9}
@@ -105,5 +105,4 @@ def _amplified(samples: Samples, gain_db: float) -> Wave:
     factor = 10.0 ** (np.clip(gain_db, -MAX_GAIN_DB, MAX_GAIN_DB) / 20.0)
     if peak * factor > 10.0 ** (PEAK_DBFS / 20.0):
         factor = min(factor, max(1.0, 10.0 ** (PEAK_DBFS / 20.0) / peak))
-    amplified: Wave = np.round(np.clip(samples * factor, -1.0, 1.0) * 32767).astype(np.int16)
-    return amplified
+    return to_pcm16(samples * factor)

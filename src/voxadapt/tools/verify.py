@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json
@@ -36,7 +34,7 @@ def verify(params: Params) -> StageResult:
             except UserError as error:
                 found += error.problems
         problems += found
-        num_files += sum(_num_files(path) for path in records if not found)
+        num_files += sum(len(read_json(path)["made"]["files"]) for path in records if not found)
         said.append(f"{len(records)} records of the {what}'s run")
     if problems:
         raise UserError(list(dict.fromkeys(problems)), TITLE)
@@ -46,7 +44,3 @@ def verify(params: Params) -> StageResult:
         f"{' and '.join(said)} with {num_files} files are what the stages wrote, and fit the "
         "recordings and the parameters."
     )
-
-
-def _num_files(path: Path) -> int:
-    return len(read_json(path)["made"]["files"])

@@ -161,9 +161,12 @@ class CompactAdamW:
         for group, options in zip(self.param_groups, saved["groups"], strict=True):
             group.update(options)  # type: ignore[typeddict-item]
         self.state = {
-            parameter: _on_device(saved["state"][number], parameter.device)
+            parameter: cast(
+                CompactState,
+                {k: v.to(parameter.device) if isinstance(v, Tensor) else v for k, v in own.items()},
+            )
             for number, parameter in enumerate(self._parameters())
-            if number in saved["state"]
+            if (own := saved["state"].get(number)) is not None
         }
 
     def _parameters(self) -> list[nn.Parameter]:
@@ -220,11 +223,6 @@ def sample_moments(
         state["exp_avg"].reshape(-1)[index].float(),
         state["exp_avg_sq"].reshape(-1)[index].float(),
     )
-
-
-def _on_device(state: CompactState, device: torch.device) -> CompactState:
-    moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in state.items()}
-    return cast(CompactState, moved)
 
 
 def _new_state(parameter: nn.Parameter) -> CompactState:

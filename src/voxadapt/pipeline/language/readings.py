@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -135,7 +136,7 @@ class _Reader:
         Readings are kept in the work folder, batch by batch, in one folder for each set of texts.
         """
         score = self.score
-        sampling = {
+        sampling: dict[str, Any] = {
             "temperature": score.temperature,
             "top_k": score.top_k,
             "top_p": score.top_p,
@@ -150,13 +151,7 @@ class _Reader:
             texts,
             self.vector,
             self.language,
-            temperature=score.temperature,
-            top_k=score.top_k,
-            top_p=score.top_p,
-            repetition_penalty=score.repetition_penalty,
-            seed=seed,
-            batch_size=score.batch_size,
-            max_seconds_per_token=score.max_seconds_per_token,
+            **sampling,
             frames_per_s=frame_rate_hz(self.tts),
             work_dir=self.context.work_dir / "readings" / fingerprint(identity),
             executor=self.context.executor,
