@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from voxadapt.tools.notebook_watch import _SETTINGS, kill_message, num_killed_for_memory
+from voxadapt.tools.notebook_watch import _SETTINGS, kill_message
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -42,7 +42,6 @@ def test_a_killed_process_is_explained(number: signal.Signals) -> None:
 
 
 def test_a_process_of_its_own_does_not_hide_it() -> None:
-    """It inherits the pipe, so that its end does not close with the parent."""
     done = run_block("os.fork() or __import__('time').sleep(4)\nos.kill(os.getpid(), 9)")
     assert done.returncode == -9
     assert done.stderr.count("lower score.batch_size") == 1
@@ -76,12 +75,10 @@ def test_no_process_is_left_behind() -> None:
     assert done.stdout == "none\n"
 
 
-def test_the_words_tell_memory_from_the_unknown() -> None:
-    sure, unsure = (kill_message("03_train_speaker", known) for known in (True, False))
-    assert "for lack of memory" in sure
-    assert "If nobody did it" in unsure
-    assert all("train.batch_size" in message for message in (sure, unsure))
-    assert "end what else uses memory" in kill_message("07_report", True)
+def test_the_words_say_what_to_lower() -> None:
+    assert "If nobody did it" in kill_message("03_train_speaker")
+    assert "train.batch_size" in kill_message("03_train_speaker")
+    assert "end what else uses memory" in kill_message("07_report")
 
 
 def test_the_settings_are_of_notebooks_that_exist_and_parameters_that_exist() -> None:
@@ -95,8 +92,3 @@ def test_the_settings_are_of_notebooks_that_exist_and_parameters_that_exist() ->
                 value: object = params
                 for part in word.split("."):
                     value = getattr(value, part)
-
-
-@pytest.mark.skipif(not Path("/proc/vmstat").is_file(), reason="Linux only")
-def test_the_system_counts() -> None:
-    assert num_killed_for_memory() is not None
