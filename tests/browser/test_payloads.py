@@ -109,7 +109,7 @@ def test_report(browser_page: Any, tmp_path: Path) -> None:
     params = make_params(4, max_grid_sentences=4)
     write_world(tmp_path, params)
     assert poison(tmp_path) > 500
-    write_consent(tmp_path, paths.AUDIT_METRICS)
+    write_consent(tmp_path, paths.SPEAKER.audit_metrics)
     html = shown(browser_page, page.write_report(poisoned(params), tmp_path))
     text = browser_page.inner_text("body")
     assert text.count("document.title='owned'") > 50, "the texts are there, as texts"
@@ -148,7 +148,7 @@ def test_notebook_pages(browser_page: Any, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     write_world(tmp_path, make_params())
     poison(tmp_path)
-    write_consent(tmp_path, paths.AUDIT_METRICS)
+    write_consent(tmp_path, paths.SPEAKER.audit_metrics)
     render = DisplayFormatter().format
     displays = [
         tables.findings(), tables.consent(), tables.splits(),

@@ -121,10 +121,12 @@ def test_loudness_and_bandwidth_do_not_tell_the_clips_apart(project: Path) -> No
     for wav in folder.glob("*.wav"):
         samples, rate_hz = soundfile.read(wav)
         soundfile.write(wav, 0.05 * samples, rate_hz)
-    for wav in (project / paths.REFERENCE / "real" / "wavs").glob("*.wav"):
+    for wav in (project / paths.SPEAKER.reference / "real" / "wavs").glob("*.wav"):
         samples, _ = soundfile.read(wav)
         soundfile.write(wav, samples[::3], 8000)
-    change_rows(project / paths.REFERENCE / "real", lambda row: row | {"sample_rate_hz": 8000})
+    change_rows(
+        project / paths.SPEAKER.reference / "real", lambda row: row | {"sample_rate_hz": 8000}
+    )
     key = listening.write_listening(PARAMS, project)
     assert key.sample_rate_hz == 8000
     for uri in definition(project, "mos")["audio"].values():

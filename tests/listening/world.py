@@ -27,7 +27,7 @@ def write_listening_world(
     """Write what `voxadapt listen` reads: the world, and clips of the confirmation split."""
     write_world(root, params or listening_params(), chosen=CHOSEN)
     folders = [paths.CONFIRMATION / name for name in ("base", CHOSEN)]
-    for folder in [*folders, paths.REFERENCE / "real"]:
+    for folder in [*folders, paths.SPEAKER.reference / "real"]:
         takes = 1 if folder.name == "real" else 3
         rows = write_rows(root, folder, folder.name, texts, takes)
         change_rows(root / folder, lambda row: row | {"split": "confirmation"})

@@ -306,7 +306,7 @@ def test_a_sentence_that_has_no_recording_is_heard_without_one(
     tmp_path: Path,
 ) -> None:
     write_world(tmp_path, make_params())
-    path = tmp_path / paths.REFERENCE / "real" / "rows.jsonl"
+    path = tmp_path / paths.SPEAKER.reference / "real" / "rows.jsonl"
     write_jsonl(path, [row for row in read_jsonl(path) if row["text_id"] == "utt-000"])
     records = load_records(make_params(), tmp_path)
     listed = decision.differences(records, "epoch-2", "wer")

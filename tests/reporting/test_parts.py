@@ -163,7 +163,7 @@ def test_notebook_tables_cover_all_candidates(inside: Path) -> None:
     assert len(tables.frames()) == len(tables.splits())
     assert len(tables.train_epochs()) == 4
     assert words(tables.similarity_scale().iloc[0]["similarity"]) == "0.880 (0.860 to 0.900)"
-    assert tables.record(paths.CODES_METRICS).loc["num clips", "value"] == 24
+    assert tables.record(paths.SPEAKER.codes_metrics).loc["num clips", "value"] == 24
 
 
 def test_notebook_players(inside: Path) -> None:

@@ -122,7 +122,7 @@ def test_sections_that_depend_on_a_record_appear_with_it(world: Path, tmp_path: 
               "chosen": interval(0.17), "difference": gap, "agrees": False,
               "sentence": "The second recogniser hears epoch-1 otherwise."}  # fmt: skip
     write_json(tmp_path / paths.CONFIRM, confirm | {"second_asr": second})
-    write_json(tmp_path / paths.PLANNING, {
+    write_json(tmp_path / paths.SPEAKER.planning, {
         "schema": "voxadapt-planning/1", "power": 0.8, "text": "You can see a difference of 0.012.",
         "assumptions": {"text": "Takes are alike."},
         "splits": {"selection": {"num_texts": 8, "takes": 3, "between_epochs": {
@@ -197,9 +197,9 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
         row |= {"text": PAYLOAD, "hyp_norm": PAYLOAD, "flags": [PAYLOAD], "message": PAYLOAD}
     rows[0] |= {"wav": "", "status": "failed"}
     write_jsonl(path, rows)
-    clips = read_jsonl(tmp_path / paths.CLIPS)
+    clips = read_jsonl(tmp_path / paths.SPEAKER.clips)
     clips[0]["findings"] = [{"severity": "warning", "rule": PAYLOAD, "message": PAYLOAD}]
-    write_jsonl(tmp_path / paths.CLIPS, clips)
+    write_jsonl(tmp_path / paths.SPEAKER.clips, clips)
     decision = make_selection(params, "epoch-1", "epoch-1") | {"reason": PAYLOAD}
     write_json(tmp_path / paths.SELECTION, decision)
     html = page.build_page(params, tmp_path)
@@ -309,7 +309,7 @@ def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
         for name in params.candidate_names
         if (path := tmp_path / paths.SCORES / name / "rows.jsonl")
     }
-    scale = read_json(tmp_path / paths.REFERENCE / "similarity.json")
+    scale = read_json(tmp_path / paths.SPEAKER.reference / "similarity.json")
     rule = params.select.model_copy(update={"num_bootstrap": 200})
     chosen = selection.select(rows, rule, scale=scale)
     write_json(tmp_path / paths.SELECTION, chosen)

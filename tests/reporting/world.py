@@ -315,7 +315,7 @@ def write_world(root: Path, params: Params, chosen: str = "epoch-2", best: str =
     write_log(root / paths.TRAIN_LOG)
     for name in ("real", "codec", *params.candidate_names):
         pseudo = name in ("real", "codec")
-        folder = (paths.REFERENCE if pseudo else paths.SCORES) / name
+        folder = (paths.SPEAKER.reference if pseudo else paths.SCORES) / name
         rows = write_rows(root, folder, name, TEXTS, 1 if pseudo else 3)
         write_json(root / folder / "summary.json", make_summary(name, rows))
     write_json(root / paths.SELECTION, make_selection(params, chosen, best))

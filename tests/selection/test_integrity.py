@@ -211,7 +211,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     )
     texts = {row.text_id: row.text for row in SYSTEMS["base"]}
     write_jsonl(
-        paths.MANIFEST,
+        paths.SPEAKER.manifest,
         [
             {
                 "id": text_id, "audio": f"clips/{text_id}.wav", "text": text,
@@ -226,7 +226,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         write_json(folder / "meta.json", {"epoch": name})
         score(name)
     for name in ("real", "codec"):
-        write_rows(paths.REFERENCE / name, make_system(name, NUM_TEXTS, takes=1))
+        write_rows(paths.SPEAKER.reference / name, make_system(name, NUM_TEXTS, takes=1))
     point = {"point": 0.5, "low": None, "high": None, "n": 3}
     write_json(
         paths.SPEAKER.scale,
@@ -247,8 +247,8 @@ def score(name: str, **fields: Any) -> None:
 def run(params: Params) -> None:
     """Choose from what is there, sealed as it is: what the rows themselves say counts as well."""
     corpus, keys = paths.SPEAKER, ("score",)
-    write_made(corpus.made_by_audit, "audit", [paths.MANIFEST])
-    write_made(corpus.made_reference, "codes", [paths.REFERENCE])
+    write_made(corpus.made_by_audit, "audit", [paths.SPEAKER.manifest])
+    write_made(corpus.made_reference, "codes", [paths.SPEAKER.reference])
     write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])
     for name in params.candidates:
         folder = paths.SCORES / name
@@ -314,6 +314,6 @@ def test_scores_by_another_evaluator_are_an_error(project: Params) -> None:
 
 
 def test_scores_of_texts_that_changed_are_an_error(project: Params) -> None:
-    text = paths.MANIFEST.read_text().replace(SYSTEMS["base"][0].text, "another text", 1)
-    paths.MANIFEST.write_text(text)
+    text = paths.SPEAKER.manifest.read_text().replace(SYSTEMS["base"][0].text, "another text", 1)
+    paths.SPEAKER.manifest.write_text(text)
     refused(project, "stale")

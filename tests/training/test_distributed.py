@@ -267,14 +267,16 @@ def make_project(world: World, folder: Path) -> Path:
     values["candidates"] = ["base", "epoch-1", "epoch-2"]
     (folder / "params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     (folder / "ref.wav").write_bytes(world.ref.read_bytes())
-    write_manifest(folder / paths.MANIFEST, world.utterances)
+    write_manifest(folder / paths.SPEAKER.manifest, world.utterances)
     write_codes(
-        folder / paths.CODES, folder / paths.CODES_INDEX, world.codes, world.utterances,
-        sha256_folder(world.base / "speech_tokenizer"),
+        folder / paths.SPEAKER.codes, folder / paths.SPEAKER.codes_index, world.codes,
+        world.utterances, sha256_folder(world.base / "speech_tokenizer"),
     )  # fmt: skip
     with contextlib.chdir(folder):
-        write_made(paths.SPEAKER.made_by_audit, "audit", [paths.MANIFEST])
-        write_made(paths.SPEAKER.made_by_codes, "codes", [paths.CODES, paths.CODES_INDEX])
+        write_made(paths.SPEAKER.made_by_audit, "audit", [paths.SPEAKER.manifest])
+        write_made(
+            paths.SPEAKER.made_by_codes, "codes", [paths.SPEAKER.codes, paths.SPEAKER.codes_index]
+        )
     return folder
 
 

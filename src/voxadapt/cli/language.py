@@ -9,9 +9,10 @@ import typer
 
 from voxadapt.cli import options as opt
 from voxadapt.cli.run import scoring_stage, stage
+from voxadapt.core.paths import LANGUAGE_TEXT_METRICS
 
 data = stage(
-    "language.data", "Check texts and recordings; extract codec codes.", "LANGUAGE_TEXT_METRICS"
+    "language.data", "Check texts and recordings; extract codec codes.", LANGUAGE_TEXT_METRICS
 )
 readings = stage("language.readings", "Have the Base read texts, as targets for Stage 1.")
 stage1 = stage("language.stage1", "Adapt text embedding rows; one small delta an epoch.")

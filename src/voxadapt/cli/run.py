@@ -15,6 +15,7 @@ from voxadapt.cli import options as opt
 from voxadapt.cli.problems import print_left_out
 from voxadapt.core import launch
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.paths import SPEAKER
 
 if TYPE_CHECKING:
     from voxadapt.core.params import Params
@@ -40,10 +41,10 @@ def run_by_dvc(name: str, params_file: Path) -> bool:
     return True
 
 
-def stage(module: str, text: str, record: str | None = None) -> Callable[..., None]:
+def stage(module: str, text: str, record: Path | None = None) -> Callable[..., None]:
     """Make the command of a stage of `voxadapt.pipeline` that needs nothing but parameters.
 
-    `record` names the record of `core.paths` that lists what the stage has left out.
+    `record` lists what the stage has left out.
     """
 
     def command(params_file: opt.ParamsFile = opt.PARAMS) -> None:
@@ -52,7 +53,7 @@ def stage(module: str, text: str, record: str | None = None) -> Callable[..., No
             return
         found = import_module(f"voxadapt.pipeline.{module}").run(params)
         if record is not None:
-            print_left_out(found.values, getattr(import_module("voxadapt.core.paths"), record))
+            print_left_out(found.values, record)
         print(found.sentence)
 
     command.__doc__ = text
@@ -78,7 +79,7 @@ def scoring_stage(module: str, text: str, candidates: str) -> Callable[..., None
     return command
 
 
-audit = stage("audit", "Check the corpus; write manifest and splits.", "AUDIT_METRICS")
+audit = stage("audit", "Check the corpus; write manifest and splits.", SPEAKER.audit_metrics)
 codes = stage("codes", "Extract codec codes; measure their round trip.")
 score = scoring_stage(
     "score", "Synthesise and score the selection sentences.", "base, or an epoch number."

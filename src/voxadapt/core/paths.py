@@ -43,18 +43,6 @@ class Corpus:
 SPEAKER = Corpus(ARTIFACTS, REPORTS)
 LANGUAGE = Corpus(ARTIFACTS / "language", REPORTS / "language")
 
-# audit
-MANIFEST = SPEAKER.manifest
-CLIPS = SPEAKER.clips
-AUDIT_METRICS = SPEAKER.audit_metrics
-
-# codes
-CODES = SPEAKER.codes
-CODES_INDEX = SPEAKER.codes_index
-REFERENCE = SPEAKER.reference
-CODES_METRICS = SPEAKER.codes_metrics
-PLANNING = SPEAKER.planning
-
 # train
 CHECKPOINTS = ARTIFACTS / "checkpoints"  # epoch-1/, epoch-2/, …
 MADE_BY_TRAIN = CHECKPOINTS / "made.json"

@@ -16,7 +16,6 @@ import jiwer
 import numpy as np
 from numpy.typing import NDArray
 
-from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_json, write_jsonl
 from voxadapt.core.params import AuditParams, SplitParams
@@ -256,10 +255,7 @@ def audit_clips(
 
 
 def write_audit(
-    result: AuditResult,
-    manifest: str | Path = paths.MANIFEST,
-    clips: str | Path = paths.CLIPS,
-    metrics: str | Path = paths.AUDIT_METRICS,
+    result: AuditResult, manifest: str | Path, clips: str | Path, metrics: str | Path
 ) -> None:
     """Write the accepted manifest, every clip with its findings, and the metrics."""
     write_manifest(manifest, result.utterances)

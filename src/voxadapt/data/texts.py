@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxadapt.core import paths
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_json, write_jsonl
 from voxadapt.core.provenance import fingerprint
@@ -260,11 +259,7 @@ def outside_vocabulary(tokenizer: Any, num_rows: int, text: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def write_texts(
-    audit: TextAudit,
-    path: str | Path = paths.LANGUAGE_TEXTS,
-    metrics: str | Path = paths.LANGUAGE_TEXT_METRICS,
-) -> None:
+def write_texts(audit: TextAudit, path: str | Path, metrics: str | Path) -> None:
     """Write the accepted texts, one JSON object a line, and the metrics.
 
     A line has `id`, `text`, `respelling` (or null) and `findings`.

@@ -161,12 +161,12 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
     listed = {name: files.rows(base / name, f"score {name}") for name in names}
     recordings = [
         row
-        for row in files.rows(paths.REFERENCE / "real", "codes")
+        for row in files.rows(paths.SPEAKER.reference / "real", "codes")
         if row["status"] == "ok" and row["wav"]
     ]
     if not files.problems and not recordings:
         fix = "Add recordings, or raise split.confirmation_share."
-        where = str(paths.REFERENCE / "real")
+        where = str(paths.SPEAKER.reference / "real")
         files.problems.append(Problem(where, "held-out recordings", "none", fix))
     if files.problems:
         raise UserError(files.problems, TITLE)

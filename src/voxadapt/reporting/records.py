@@ -61,7 +61,7 @@ def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
     """
     files = Files(Path(root))
     folders = {name: (paths.SCORES / name, f"score {name}") for name in params.candidate_names}
-    folders |= {name: (paths.REFERENCE / name, "codes") for name in PSEUDO}
+    folders |= {name: (paths.SPEAKER.reference / name, "codes") for name in PSEUDO}
     summaries, rows = _read_scores(files, folders)
     records = SpeakerRecords(
         root=files.root,

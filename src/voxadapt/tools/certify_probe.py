@@ -9,12 +9,14 @@ written in the order in which they are computed: the first that differs names wh
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import importlib.metadata
 import json
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 from unittest import mock
@@ -38,11 +40,7 @@ Greedy = Callable[[Any, str], torch.Tensor]
 
 
 class _Captured(Exception):
-    """Raised in place of generation, with what it was to begin from."""
-
-    def __init__(self, prompt: torch.Tensor, trailing: torch.Tensor, pad: torch.Tensor) -> None:
-        super().__init__()
-        self.prompt, self.trailing, self.pad = prompt, trailing, pad
+    """Raised in place of generation: prompt, trailing text and pad, which it was to begin from."""
 
 
 def call(tts: Any, text: str) -> None:
@@ -85,11 +83,10 @@ def probe(tts: Any, forced: Sequence[np.ndarray] | None = None, greedy: Greedy =
     for number, text in enumerate(TEXTS):
         name = f"text {number + 1}"
         values[f"{name}: token ids"] = np.asarray(tts.processor(text=[text])["input_ids"][0])
-        captured = _prefill(tts, text)
-        values[f"{name}: prefill embeddings"] = _array(captured.prompt)
+        start = _prefill(tts, text)
+        values[f"{name}: prefill embeddings"] = _array(start[0])
         read = codes[number] if forced is None else torch.from_numpy(forced[number])
-        read = read.to(talker.device)
-        _talker(talker, captured, read, name, values)
+        _talker(talker, start, read.to(talker.device), name, values)
     for number in range(len(TEXTS)):
         values[f"text {number + 1}: greedy codes"] = codes[number].numpy()
     read = codes[0] if forced is None else torch.from_numpy(forced[0])
@@ -97,8 +94,8 @@ def probe(tts: Any, forced: Sequence[np.ndarray] | None = None, greedy: Greedy =
     return values
 
 
-def _prefill(tts: Any, text: str) -> _Captured:
-    """Return what generation begins from."""
+def _prefill(tts: Any, text: str) -> tuple[torch.Tensor, ...]:
+    """Return what generation begins from: prompt, trailing text and pad."""
 
     def stop(inputs_embeds: Any, trailing_text_hidden: Any, tts_pad_embed: Any, **_: Any) -> None:
         raise _Captured(inputs_embeds, trailing_text_hidden, tts_pad_embed)
@@ -107,23 +104,27 @@ def _prefill(tts: Any, text: str) -> _Captured:
         with mock.patch.object(tts.model.talker, "generate", stop):
             call(tts, text)
     except _Captured as captured:
-        return captured
+        return captured.args
     raise RuntimeError("the stock call did not reach talker.generate")
 
 
 def _talker(
-    talker: Any, start: _Captured, codes_NK: torch.Tensor, name: str, values: Values
+    talker: Any,
+    start: tuple[torch.Tensor, ...],
+    codes_NK: torch.Tensor,
+    name: str,
+    values: Values,
 ) -> None:
     """Teacher-force talker and code predictor, every layer of them."""
-    predictor = talker.code_predictor
+    (prompt, trailing, pad), predictor = start, talker.code_predictor
     tables = [talker.get_input_embeddings(), *predictor.get_input_embeddings()]
     embedded = torch.stack(
         [table(codes_N) for table, codes_N in zip(tables, codes_NK.unbind(-1), strict=True)]
     )
-    pads = start.pad[0].expand(len(codes_NK), -1).clone()
-    count = min(len(codes_NK), start.trailing.shape[1])
-    pads[:count] = start.trailing[0, :count]
-    inputs = torch.cat([start.prompt, (embedded.sum(0) + pads)[None]], dim=1)
+    pads = pad[0].expand(len(codes_NK), -1).clone()
+    count = min(len(codes_NK), trailing.shape[1])
+    pads[:count] = trailing[0, :count]
+    inputs = torch.cat([prompt, (embedded.sum(0) + pads)[None]], dim=1)
     positions = torch.arange(inputs.shape[1], device=inputs.device).expand(3, 1, -1)
     with _seen(talker.model, f"{name}: talker", values):
         hidden = talker.model(
@@ -131,7 +132,7 @@ def _talker(
             position_ids=positions, use_cache=False,
         ).last_hidden_state  # fmt: skip
     values[f"{name}: talker logits"] = _array(talker.codec_head(hidden))
-    first = start.prompt.shape[1] - 1
+    first = prompt.shape[1] - 1
     states = hidden[0, first : first + len(codes_NK)]
     steps = torch.stack([states, *embedded[:-1]], dim=1)
     with _seen(predictor.model, f"{name}: code predictor", values):
@@ -143,30 +144,22 @@ def _talker(
     values[f"{name}: code predictor logits"] = _array(logits)
 
 
-class _seen:
+@contextlib.contextmanager
+def _seen(stack: Any, name: str, values: Values) -> Iterator[None]:
     """Keep what the rotary embedding, the layers and the last norm of a stack return."""
+    parts = {"rotary embedding": stack.rotary_emb}
+    parts |= {f"layer {number}": layer for number, layer in enumerate(stack.layers)}
+    parts |= {"norm": stack.norm}
 
-    def __init__(self, stack: Any, name: str, values: Values) -> None:
-        self._values, self._hooks = values, []
-        parts = [("rotary embedding", stack.rotary_emb)]
-        parts += [(f"layer {number}", layer) for number, layer in enumerate(stack.layers)]
-        for part, module in [*parts, ("norm", stack.norm)]:
-            self._hooks.append(module.register_forward_hook(self._keeper(f"{name} {part}")))
+    def keep(part: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if part == "rotary embedding":
+            output = torch.stack(list(output))
+        values[f"{name} {part}"] = _array(output[0] if isinstance(output, tuple) else output)
 
-    def _keeper(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def keep(module: nn.Module, inputs: Any, output: Any) -> None:
-            if "rotary" in name:
-                output = torch.stack(list(output))
-            self._values[name] = _array(output[0] if isinstance(output, tuple) else output)
-
-        return keep
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
+    hooks = [module.register_forward_hook(partial(keep, part)) for part, module in parts.items()]
+    yield
+    for hook in hooks:
+        hook.remove()
 
 
 def _codec(tts: Any, codes_NK: torch.Tensor, values: Values) -> None:

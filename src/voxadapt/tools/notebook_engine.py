@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from typing import Any, TextIO
+from unittest import mock
 
 from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
@@ -48,12 +49,6 @@ class _Stream(io.TextIOBase):
     def flush(self) -> None:
         if self._terminal is not None:
             self._terminal.flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def isatty(self) -> bool:
-        return False
 
     def fileno(self) -> int:
         if self._terminal is None:
@@ -162,10 +157,8 @@ def _run_cell(shell: _Shell, cell: Any) -> BaseException | None:
 def _shell() -> Iterator[_Shell]:
     """Give a fresh shell, the one that `get_ipython` returns meanwhile."""
     main = sys.modules["__main__"]
-    before = {key: os.environ.get(key) for key in ENVIRONMENT}
     caller = InteractiveShell._instance
-    os.environ.update(ENVIRONMENT)
-    with tempfile.TemporaryDirectory() as folder:
+    with mock.patch.dict(os.environ, ENVIRONMENT), tempfile.TemporaryDirectory() as folder:
         try:
             settings = Config({"HistoryManager": {"enabled": False}})
             shell = _Shell(
@@ -177,8 +170,3 @@ def _shell() -> Iterator[_Shell]:
         finally:
             InteractiveShell._instance = caller
             sys.modules["__main__"] = main
-            for key, value in before.items():
-                if value is None:
-                    os.environ.pop(key, None)
-                else:
-                    os.environ[key] = value
