@@ -38,7 +38,6 @@ SPEAKING_LANGUAGE = (
 def sealed(
     record: Record,
     command: str,
-    *,
     files: Iterable[Path] = (),
     inputs: Iterable[Path] = (),
     params: BaseModel | None = None,
@@ -76,8 +75,7 @@ def write_made(
 ) -> None:
     """Write the `made.json` of a stage that leaves a folder; arguments as of `sealed`."""
     path.unlink(missing_ok=True)
-    made = sealed({}, command, files=files, inputs=inputs, params=params, keys=keys)
-    write_json(path, made)
+    write_json(path, sealed({}, command, files, inputs, params, keys))
 
 
 def check_made(

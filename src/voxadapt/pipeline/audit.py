@@ -47,14 +47,9 @@ def record_audit(
     """
     corpus = track.corpus
     spoken = {Path(row.ref_audio) for row in track.accepted()}
-    write_made(
-        corpus.made_by_audit,
-        command,
-        [corpus.manifest.parent, corpus.audit_metrics, *files],
-        [Path(track.data.manifest), *sorted(spoken), *inputs],
-        params,
-        ("asr.model", *keys),
-    )
+    written = [corpus.manifest.parent, corpus.audit_metrics, *files]
+    read = [Path(track.data.manifest), *sorted(spoken), *inputs]
+    write_made(corpus.made_by_audit, command, written, read, params, ("asr.model", *keys))
 
 
 def audit_track(params: Params, track: Track, learnt: Sequence[str] = ()) -> StageResult:

@@ -99,13 +99,7 @@ def find_delta(model: ModelParams, name: str, folder: Path | None = None) -> Can
     return Candidate(name, base, base, folder)
 
 
-def check_name(
-    asked: str | int,
-    listed: Sequence[str],
-    *,
-    where: str = "candidate",
-    fix: str = "Name one of them.",
-) -> str:
+def check_name(asked: str | int, listed: Sequence[str], fix: str = "Name one of them.") -> str:
     """Return the name of a candidate as it is listed: 3 is epoch-3.
 
     Raises:
@@ -113,7 +107,7 @@ def check_name(
     """
     name = candidate_name(asked)
     if name not in listed:
-        raise UserError.of(where, f"one of {', '.join(listed)}", name, fix)
+        raise UserError.of("candidate", f"one of {', '.join(listed)}", name, fix)
     return name
 
 

@@ -70,18 +70,11 @@ def encode_corpus(
     result = encode_track(track, open_context(params), params.codes.batch_seconds, graphemes)
     voices = track.data.other_voices
     inputs = [corpus.made_by_audit, *([] if voices is None else [Path(voices)])]
-    for made, files, shaping in (
-        (corpus.made_by_codes, [corpus.codes.parent], ()),
-        (
-            corpus.made_reference,
-            [corpus.reference, corpus.codes_metrics, corpus.planning],
-            ("asr.model", "score.min_speech_s", "score.rate_ratio", "score.max_silence_s", *keys),
-        ),
-    ):
-        write_made(
-            made, track.codes_command, files, inputs, params,
-            ("model.base", "model.revision", *shaping),
-        )  # fmt: skip
+    base, command = ("model.base", "model.revision"), track.codes_command
+    write_made(corpus.made_by_codes, command, [corpus.codes.parent], inputs, params, base)
+    written = [corpus.reference, corpus.codes_metrics, corpus.planning]
+    shaping = ("asr.model", "score.min_speech_s", "score.rate_ratio", "score.max_silence_s")
+    write_made(corpus.made_reference, command, written, inputs, params, (*base, *shaping, *keys))
     return result
 
 

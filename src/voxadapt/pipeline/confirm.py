@@ -29,14 +29,8 @@ def run(params: Params) -> StageResult:
     for name, folder in folders.items():
         score_split(track, context, name, "confirmation", folder)
     record = confirm_choice(track, context, decision, folders, params.usable)
-    record = sealed(
-        record,
-        "confirm",
-        files=[paths.CONFIRMATION],
-        inputs=inputs,
-        params=params,
-        keys=(*SPEAKING, "asr.second", "usable"),
-    )
+    keys = (*SPEAKING, "asr.second", "usable")
+    record = sealed(record, "confirm", [paths.CONFIRMATION], inputs, params, keys)
     write_json(paths.CONFIRM, record)
     said = [record["sentence"], record["usable"]["sentence"]]
     return StageResult(" ".join(filter(None, said)), record)

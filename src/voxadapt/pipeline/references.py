@@ -27,13 +27,11 @@ def read_references(corpus: Corpus, speakers: Sequence[Speaker]) -> dict[str, Re
     Raises:
         UserError: When a file is absent or torn.
     """
-    return {
-        who.name: Reference(
-            read_voice(corpus.voice_of(who.folder)),
-            read_scale(corpus.scale_of(who.folder)),
-        )
-        for who in speakers
-    }
+    found = {}
+    for who in speakers:
+        voice, scale = corpus.voice_of(who.folder), corpus.scale_of(who.folder)
+        found[who.name] = Reference(read_voice(voice), read_scale(scale))
+    return found
 
 
 def read_voice(path: Path) -> VoiceReference:

@@ -19,18 +19,11 @@ from voxadapt.scoring.wording import score_sentence
 def run(params: Params, candidate: str | int) -> StageResult:
     """Speak the selection sentences with one candidate and measure every clip."""
     track = speaker_track(params)
-    fix = "Name one of them, or add it to params."
-    name = check_name(candidate, track.candidates, fix=fix)
+    name = check_name(candidate, track.candidates, "Name one of them, or add it to params.")
     inputs = [track.corpus.made_by_audit, track.corpus.made_reference]
     check_made(inputs, params)
-    summary = score_split(track, open_context(params), name, "selection", paths.SCORES / name)
-    write_json(paths.SCORE_METRICS / f"{name}.json", metrics_row(summary))
-    write_made(
-        paths.SCORES / name / MADE,
-        f"score {name}",
-        [paths.SCORES / name, paths.SCORE_METRICS / f"{name}.json"],
-        inputs,
-        params,
-        SPEAKING,
-    )
+    folder, metrics = paths.SCORES / name, paths.SCORE_METRICS / f"{name}.json"
+    summary = score_split(track, open_context(params), name, "selection", folder)
+    write_json(metrics, metrics_row(summary))
+    write_made(folder / MADE, f"score {name}", [folder, metrics], inputs, params, SPEAKING)
     return StageResult(score_sentence(name, summary), summary)

@@ -54,14 +54,8 @@ def run(params: Params) -> StageResult:
     decision = without_verdict(decision, what_can_be_measured(track))
     rows = [_epoch_row(item, decision["chosen"]) for item in decision["candidates"]]
     write_plot_table(paths.EPOCHS_TABLE, rows)
-    decision = sealed(
-        decision,
-        "select",
-        files=[paths.EPOCHS_TABLE],
-        inputs=inputs,
-        params=params,
-        keys=("select", "measurable"),
-    )
+    keys = ("select", "measurable")
+    decision = sealed(decision, "select", [paths.EPOCHS_TABLE], inputs, params, keys)
     write_json(paths.SELECTION, decision)
     return StageResult(decision["reason"], decision)
 
@@ -71,9 +65,7 @@ def _epoch_row(item: Record, chosen: str) -> Record:
     return {
         "candidate": item["name"],
         "epoch": epoch_number(item["name"]),
-        **interval_columns("wer", item["wer"]),
-        **interval_columns("cer", item["cer"]),
-        **interval_columns("sim", item["sim"]),
+        **{k: v for m in ("wer", "cer", "sim") for k, v in interval_columns(m, item[m]).items()},
         "duration_ratio": item["duration_ratio"]["point"],
         "failure_rate": item["failure_rate"]["point"],
         "p_best": item["p_best"],

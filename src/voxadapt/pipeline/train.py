@@ -58,14 +58,9 @@ def run(params: Params, num_epochs: int | None = None) -> StageResult:
             {"epoch": 0, "model": track.model.base, "base_sha256": base_sha256},
         )
         write_json(paths.TRAIN_METRICS, result.metrics)
-        write_made(
-            paths.MADE_BY_TRAIN,
-            "train",
-            [paths.CHECKPOINTS, paths.TRAIN_LOG, paths.TRAIN_METRICS],
-            inputs,
-            params,
-            ("model.base", "model.revision", "train"),
-        )
+        written = [paths.CHECKPOINTS, paths.TRAIN_LOG, paths.TRAIN_METRICS]
+        keys = ("model.base", "model.revision", "train")
+        write_made(paths.MADE_BY_TRAIN, "train", written, inputs, params, keys)
     launch.destroy_process_group()
     last = result.checkpoints[-1].name
     whose = ", ".join(who.name for who in speakers)

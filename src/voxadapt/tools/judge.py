@@ -41,7 +41,7 @@ def judge(
     record = read_record(track.corpus.recogniser, "language data" if language else "codes")
     if num_spoken:
         respelling = load_respelling(language_section(params).respelling) if language else None
-        name = check_name(candidate, track.candidates, fix="Name one of them.")
+        name = check_name(candidate, track.candidates)
         record = {**record, "spoken": _spoken(params, track, name, num_spoken, respelling)}
     folder = track.corpus.reports
     write_json(folder / "recogniser.json", record)

@@ -67,21 +67,13 @@ def read_language_scores(params: Params, candidates: Mapping[Path, Candidate]) -
     Raises:
         UserError: When rows are missing, extra, double or stale.
     """
-    rows: dict[str, dict[str, list[ScoreRow]]] = {}
-    for part, sentences in (
-        (TARGET, target_sentences(params, "selection").sentences),
-        (SOURCE, source_sentences(params, "selection").sentences),
-    ):
-        rows[part] = {
-            candidate.name: read_selection_scores(
-                folder / part,
-                candidate,
-                sentences,
-                params.score.takes,
-                "language stage2-score"
-                if in_stage2(candidate.name)
-                else f"language score {candidate.name}",
+    rows: dict[str, dict[str, list[ScoreRow]]] = {TARGET: {}, SOURCE: {}}
+    for part, of_part in ((TARGET, target_sentences), (SOURCE, source_sentences)):
+        sentences = of_part(params, "selection").sentences
+        for folder, candidate in candidates.items():
+            name, takes = candidate.name, params.score.takes
+            again = "language stage2-score" if in_stage2(name) else f"language score {name}"
+            rows[part][name] = read_selection_scores(
+                folder / part, candidate, sentences, takes, again
             )
-            for folder, candidate in candidates.items()
-        }
     return LanguageScores(params, rows[TARGET], rows[SOURCE])

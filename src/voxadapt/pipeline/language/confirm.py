@@ -28,14 +28,9 @@ def run(params: Params) -> StageResult:
     check_made(inputs, params)
     decision = _choose(params)
     _write_epochs_table(params, decision["stage2_ran"])
-    decision = sealed(
-        {key: value for key, value in decision.items() if key != "made"},
-        "language confirm",
-        files=[paths.LANGUAGE_EPOCHS_TABLE],
-        inputs=inputs,
-        params=params,
-        keys=("language.select", "measurable"),
-    )
+    decision = {key: value for key, value in decision.items() if key != "made"}
+    written, keys = [paths.LANGUAGE_EPOCHS_TABLE], ("language.select", "measurable")
+    decision = sealed(decision, "language confirm", written, inputs, params, keys)
     write_json(paths.LANGUAGE_SELECTION, decision)
     context, chosen = open_context(params), decision["chosen"]
     folders = {}
@@ -45,20 +40,13 @@ def run(params: Params) -> StageResult:
         score_languages(params, context, candidate, "confirmation", folder, with_source=False)
         folders[name] = folder / TARGET
     record = confirm_choice(track, context, decision, folders, params.usable)
-    record = sealed(
-        record,
-        "language confirm",
-        files=[paths.LANGUAGE_CONFIRMATION],
-        inputs=[paths.LANGUAGE_SELECTION, *corpus],
-        params=params,
-        keys=(*SPEAKING_LANGUAGE, "asr.second", "usable"),
-    )
+    inputs, written = [paths.LANGUAGE_SELECTION, *corpus], [paths.LANGUAGE_CONFIRMATION]
+    spoken_by = (*SPEAKING_LANGUAGE, "asr.second", "usable")
+    record = sealed(record, "language confirm", written, inputs, params, spoken_by)
     write_json(paths.LANGUAGE_CONFIRM, record)
-    warning = decision["forgetting"].get("warning")
-    said = " ".join(
-        filter(None, [decision["reason"], record["sentence"], record["usable"]["sentence"]])
-    )
-    return StageResult(said + (f" {warning}" if warning else ""), record)
+    said = [decision["reason"], record["sentence"], record["usable"]["sentence"]]
+    said.append(decision["forgetting"].get("warning"))
+    return StageResult(" ".join(filter(None, said)), record)
 
 
 def _choose(params: Params) -> Record:
@@ -96,14 +84,8 @@ def _write_epochs_table(params: Params, ran: bool) -> None:
             read_record(folder / part / "summary.json", "language score")
             for part in (TARGET, SOURCE)
         )
-        rows.append(
-            {
-                "candidate": name,
-                "order": order,
-                **interval_columns("cer", target["cer"]),
-                **interval_columns("wer", target["wer"]),
-                **interval_columns("sim", target["sim"]),
-                **interval_columns("source_cer", source["cer"]),
-            }
-        )
+        row: Record = {"candidate": name, "order": order}
+        for key in ("cer", "wer", "sim"):
+            row |= interval_columns(key, target[key])
+        rows.append(row | interval_columns("source_cer", source["cer"]))
     write_plot_table(paths.LANGUAGE_EPOCHS_TABLE, rows)

@@ -34,18 +34,14 @@ def run(params: Params) -> StageResult:
     chosen = choice["chosen"]
     choice["forgetting"] = scores.forgotten(chosen)
     keys = ("language.select", "measurable")
-    choice = sealed(choice, "language decide", inputs=inputs, params=params, keys=keys)
+    choice = sealed(choice, "language decide", (), inputs, params, keys)
     write_json(paths.LANGUAGE_CHOICE1, choice)
     codec = read_recordings(track, "codec")
     decision = decide_stage2(
         scores.target[chosen], codec, language.stage2, track.rule, choice["measurable"]
     )
-    decision = sealed(
-        decision,
-        "language decide",
-        inputs=[paths.LANGUAGE_CHOICE1],
-        params=params,
-        keys=("language.stage2.mode", "language.stage2.max_gap", "language.stage2.if_undecided"),
-    )
+    asked = ("language.stage2.mode", "language.stage2.max_gap", "language.stage2.if_undecided")
+    made_from = [paths.LANGUAGE_CHOICE1]
+    decision = sealed(decision, "language decide", (), made_from, params, asked)
     write_json(paths.LANGUAGE_DECISION, decision)
     return StageResult(f"{choice['reason']} {decision['reason']}", decision)

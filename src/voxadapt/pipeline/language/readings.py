@@ -38,14 +38,10 @@ def run(params: Params) -> StageResult:
     check_made(inputs, params)
     readings = read_texts(params, language)
     readings.write(paths.LANGUAGE_READINGS)
-    write_made(
-        paths.MADE_BY_READINGS,
-        "language readings",
-        [paths.LANGUAGE_READINGS],
-        inputs,
-        params,
-        ("model.base", "model.revision", "language.stage1.readings", "language.stage1.objective"),
-    )
+    keys = ["model.base", "model.revision"]
+    keys += ["language.stage1.readings", "language.stage1.objective"]
+    written = [paths.LANGUAGE_READINGS]
+    write_made(paths.MADE_BY_READINGS, "language readings", written, inputs, params, keys)
     num_source = sum(text.is_source for text in readings.texts)
     return StageResult(
         f"{len(readings.texts) - num_source} readings of texts in {language.name}, {num_source} in "

@@ -21,21 +21,10 @@ def run(params: Params, candidate: str | int) -> StageResult:
     name = check_name(candidate, track.candidates)
     inputs = [track.corpus.made_by_audit, track.corpus.made_reference]
     check_made(inputs, params)
-    summaries = score_languages(
-        params,
-        open_context(params),
-        find_candidate(track, name),
-        "selection",
-        paths.LANGUAGE_SCORES / name,
-    )
-    metrics = metrics_row(summaries["target"], summaries["source"])
-    write_json(paths.LANGUAGE_SCORE_METRICS / f"{name}.json", metrics)
-    write_made(
-        paths.LANGUAGE_SCORES / name / MADE,
-        f"language score {name}",
-        [paths.LANGUAGE_SCORES / name, paths.LANGUAGE_SCORE_METRICS / f"{name}.json"],
-        inputs,
-        params,
-        SPEAKING_LANGUAGE,
-    )
+    folder, metrics = paths.LANGUAGE_SCORES / name, paths.LANGUAGE_SCORE_METRICS / f"{name}.json"
+    candidate, context = find_candidate(track, name), open_context(params)
+    summaries = score_languages(params, context, candidate, "selection", folder)
+    write_json(metrics, metrics_row(summaries["target"], summaries["source"]))
+    command, written = f"language score {name}", [folder, metrics]
+    write_made(folder / MADE, command, written, inputs, params, SPEAKING_LANGUAGE)
     return StageResult(languages_sentence(params, name, summaries), summaries)

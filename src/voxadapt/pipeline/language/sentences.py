@@ -23,14 +23,9 @@ def target_sentences(params: Params, split: str, name: str = BASE) -> SentenceSe
 def source_sentences(params: Params, split: str) -> SentenceSet:
     """Return the sentences of the source language that are never learnt."""
     source = language_section(params).source
-    sentences = [
-        Sentence(
-            text_id=line.id,
-            text=line.text,
-            split=split,
-            slice=slice_of(line.text, source.asr_language),
-        )
-        for line in source_lines(params)[0]
-    ]
+    sentences = []
+    for line in source_lines(params)[0]:
+        kind = slice_of(line.text, source.asr_language)
+        sentences.append(Sentence(text_id=line.id, text=line.text, split=split, slice=kind))
     asr = params.asr.model_copy(update={"language": source.asr_language})
     return SentenceSet(sorted(sentences, key=lambda item: item.text_id), asr, source.language)

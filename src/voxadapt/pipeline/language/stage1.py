@@ -57,14 +57,9 @@ def run(params: Params) -> StageResult:
         {"epoch": 0, "model": params.model.base, "base_sha256": result["base_sha256"]},
     )
     written = [paths.LANGUAGE_STAGE1, paths.LANGUAGE_STAGE1_METRICS, paths.LANGUAGE_STAGE1_LOG]
-    write_made(
-        paths.MADE_BY_STAGE1,
-        "language stage1",
-        [path for path in written if path.exists()],
-        inputs,
-        params,
-        ("model.base", "model.revision", "language.stage1", "language.init", "language.row"),
-    )
+    written = [path for path in written if path.exists()]
+    keys = ("model.base", "model.revision", "language.stage1", "language.init", "language.row")
+    write_made(paths.MADE_BY_STAGE1, "language stage1", written, inputs, params, keys)
     return StageResult(
         f"Stage 1 ({language.stage1.objective}): {result['num_rows']} rows, "
         f"{result['num_trainable']:,} of {result['num_params']:,} parameters; "

@@ -24,19 +24,12 @@ def run(params: Params) -> StageResult:
     """
     check_made([paths.LANGUAGE_DECISION], params)
     decision = read_record(paths.LANGUAGE_DECISION, "language decide")
-    if decision["acts"] != "run":
-        result = _skip(decision)
-    else:
-        result = _adapt(params, decision)
+    result = _adapt(params, decision) if decision["acts"] == "run" else _skip(decision)
     # Another gap alone does not run this stage again: what it was made from is whether it acts.
-    write_made(
-        paths.MADE_BY_STAGE2,
-        "language stage2",
-        [paths.LANGUAGE_STAGE2, paths.LANGUAGE_STAGE2_METRICS, paths.LANGUAGE_STAGE2_LOG],
-        [LANGUAGE.made_by_audit, LANGUAGE.made_by_codes],
-        params,
-        ("model.base", "model.revision", "language.stage2.lr", "language.stage2.num_epochs"),
-    )
+    written = [paths.LANGUAGE_STAGE2, paths.LANGUAGE_STAGE2_METRICS, paths.LANGUAGE_STAGE2_LOG]
+    inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_by_codes]
+    keys = ("model.base", "model.revision", "language.stage2.lr", "language.stage2.num_epochs")
+    write_made(paths.MADE_BY_STAGE2, "language stage2", written, inputs, params, keys)
     return result
 
 

@@ -23,14 +23,8 @@ def run(params: Params) -> StageResult:
     inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_reference]
     check_made([*inputs, paths.MADE_BY_STAGE2], params)
     result = _score(params)
-    write_made(
-        paths.MADE_BY_STAGE2_SCORES,
-        "language stage2-score",
-        [paths.LANGUAGE_STAGE2_SCORES],
-        inputs,
-        params,
-        SPEAKING_LANGUAGE,
-    )
+    made, written = paths.MADE_BY_STAGE2_SCORES, [paths.LANGUAGE_STAGE2_SCORES]
+    write_made(made, "language stage2-score", written, inputs, params, SPEAKING_LANGUAGE)
     return result
 
 
