@@ -254,8 +254,7 @@ class RayData:
         context.print_on_execution_start = False
         context.enable_fallback_to_arrow_object_ext_type = True  # parcels are no Arrow values
         num_tasks = max(
-            len(shards) // SHARDS_PER_TASK,
-            min(len(shards), TASKS_PER_WORKER * self.num_workers),
+            len(shards) // SHARDS_PER_TASK, min(len(shards), TASKS_PER_WORKER * self.num_workers)
         )
         num_workers = min(self.num_workers, num_tasks)
         rows = [{"number": n, "parcel": _Parcel(shard)} for n, shard in enumerate(shards)]
@@ -328,10 +327,7 @@ class RayData:
 
     def _require_room(self, resources: Mapping[str, float]) -> None:
         """Refuse a cluster too small for the workers and one reader: it would wait forever."""
-        needed = {
-            "CPU": self.num_workers + 1.0,
-            "GPU": self.num_workers * self.gpus_per_worker,
-        }
+        needed = {"CPU": self.num_workers + 1.0, "GPU": self.num_workers * self.gpus_per_worker}
         problems = [
             Problem(
                 f"executor.num_workers: {self.num_workers}",

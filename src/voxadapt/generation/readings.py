@@ -20,13 +20,7 @@ from voxadapt.core.errors import UserError
 from voxadapt.core.executor import LOCAL, Executor, as_it_is
 from voxadapt.core.files import TORN, write_atomic
 from voxadapt.core.progress import Progress
-from voxadapt.generation.decoding import (
-    Decoding,
-    forget,
-    stream_seed,
-    text_tokens,
-    token_limit,
-)
+from voxadapt.generation.decoding import Decoding, forget, stream_seed, text_tokens, token_limit
 from voxadapt.model.stock import Tts
 
 

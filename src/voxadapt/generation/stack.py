@@ -337,11 +337,7 @@ class Stack:
         return self._through(states_ND, (start, end), rotary, mask)
 
     def _through(
-        self,
-        states_ND: Tensor,
-        place: Place,
-        rotary: Tensor,
-        mask: Tensor | None,
+        self, states_ND: Tensor, place: Place, rotary: Tensor, mask: Tensor | None
     ) -> Tensor:
         parts = rotary[:, :1], rotary[:, 1:]
         last = len(self._caches) - 1

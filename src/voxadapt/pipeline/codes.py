@@ -39,12 +39,7 @@ from voxadapt.scoring.planning import plan_power
 from voxadapt.scoring.recogniser import judge
 from voxadapt.scoring.rows import EvalClip, ScoreRow, ranked, slice_of, write_rows
 from voxadapt.scoring.score_clips import summarise
-from voxadapt.scoring.similarity import (
-    MeasuredVoice,
-    SimilarityScale,
-    build_scale,
-    pooled_scale,
-)
+from voxadapt.scoring.similarity import MeasuredVoice, SimilarityScale, build_scale, pooled_scale
 from voxadapt.scoring.speakers import confusion, pool, pooled_sim_id
 from voxadapt.scoring.statistics import NOTHING
 from voxadapt.scoring.wording import number, percent

@@ -34,14 +34,7 @@ from voxadapt.prepare.import_folder import (
     finish,
     readable_reference,
 )
-from voxadapt.prepare.sound import (
-    LENGTH_SLACK_S,
-    convert,
-    cut_clip,
-    load_cut,
-    needs_ffmpeg,
-    trim,
-)
+from voxadapt.prepare.sound import LENGTH_SLACK_S, convert, cut_clip, load_cut, needs_ffmpeg, trim
 from voxadapt.prepare.tables import Row, Wanted
 
 Placed = tuple[Row, Path]  # a row and its audio

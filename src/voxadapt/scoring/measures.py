@@ -40,10 +40,7 @@ class Sample:
     """
 
     def __init__(
-        self,
-        rows: Sequence[ScoreRow],
-        error_metric: Literal["wer", "cer"],
-        floor: float | None,
+        self, rows: Sequence[ScoreRow], error_metric: Literal["wer", "cer"], floor: float | None
     ) -> None:
         self.rows = sort_rows(rows)
         self.num_measured = sum(row.status == "ok" for row in self.rows)
@@ -69,11 +66,7 @@ class Sample:
         if not self.usable_error.denominator.any():
             self.usable_error = self.error
 
-    def _sum(
-        self,
-        numerator: Value,
-        denominator: Value = lambda row: 1.0,
-    ) -> Ratio:
+    def _sum(self, numerator: Value, denominator: Value = lambda row: 1.0) -> Ratio:
         return ratio_by_text(
             self.text_ids,
             self.keys,

@@ -141,10 +141,7 @@ def _aligned(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[
 
 
 def _pairs(
-    said: Sequence[str],
-    counts: NDArray[np.float64],
-    measured: Sequence[int],
-    params: SelectParams,
+    said: Sequence[str], counts: NDArray[np.float64], measured: Sequence[int], params: SelectParams
 ) -> list[Record]:
     """Return all pairs of measured sounds, those that are hardest to tell apart first."""
     if len(measured) < 2:

@@ -275,11 +275,7 @@ def _load(path: Path, count: int) -> list[Sound] | None:
 
 
 def retranscribe(
-    rows: Sequence[ScoreRow],
-    transcriber: Transcriber,
-    *,
-    root: Path,
-    executor: Executor = LOCAL,
+    rows: Sequence[ScoreRow], transcriber: Transcriber, *, root: Path, executor: Executor = LOCAL
 ) -> list[ScoreRow]:
     """Transcribe clips that are scored already with another recogniser, in canonical order.
 

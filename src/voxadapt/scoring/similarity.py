@@ -35,12 +35,7 @@ from voxadapt.data.audio import read_audio
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS
 from voxadapt.scoring.flags import measure_shape
 from voxadapt.scoring.rows import EvalClip, ScoreRow
-from voxadapt.scoring.statistics import (
-    NOTHING,
-    Interval,
-    mean_interval,
-    rounded,
-)
+from voxadapt.scoring.statistics import NOTHING, Interval, mean_interval, rounded
 from voxadapt.scoring.windows import VoiceLimits, voice_limits
 
 LABEL = "SIM-resemblyzer"

@@ -115,10 +115,7 @@ class SpeakerScores:
     """
 
     def __init__(
-        self,
-        rows: Mapping[str, Sequence[ScoreRow]],
-        scale: Record | None,
-        params: SelectParams,
+        self, rows: Mapping[str, Sequence[ScoreRow]], scale: Record | None, params: SelectParams
     ) -> None:
         self._scale, self._params = scale, params
         names = speakers_in([row for found in rows.values() for row in found])

@@ -14,10 +14,7 @@ from voxadapt.selection.gates import Gate, State, error_margin
 
 
 def guard_gates(
-    rows: Mapping[str, Sequence[ScoreRow]],
-    start: str,
-    scale: Record | None,
-    params: SelectParams,
+    rows: Mapping[str, Sequence[ScoreRow]], start: str, scale: Record | None, params: SelectParams
 ) -> dict[str, dict[str | None, list[Gate]]]:
     """Hold every candidate against the start on each set that guards, by candidate and speaker.
 

@@ -73,10 +73,7 @@ def _unpaired(
 
 
 def check_candidates(
-    rows: Mapping[str, Sequence[ScoreRow]],
-    names: Sequence[str],
-    params: SelectParams,
-    start: str,
+    rows: Mapping[str, Sequence[ScoreRow]], names: Sequence[str], params: SelectParams, start: str
 ) -> str:
     """Refuse rows that cannot be paired or measured so, and return their split."""
     problems = check_pairs(rows, names, start)

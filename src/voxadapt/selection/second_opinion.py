@@ -16,11 +16,7 @@ from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample, error_rates
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, sort_rows
-from voxadapt.scoring.statistics import (
-    paired_difference,
-    resample_weights,
-    rounded,
-)
+from voxadapt.scoring.statistics import paired_difference, resample_weights, rounded
 from voxadapt.scoring.wording import side
 from voxadapt.selection import wording
 

@@ -35,13 +35,7 @@ from voxadapt.selection.gates import Gate, all_gates, worst_gates
 from voxadapt.selection.guards import guard_gates
 from voxadapt.selection.melody import f0_range_gate, prosody_record
 from voxadapt.selection.outlook import find_outlook
-from voxadapt.selection.pairing import (
-    BASE,
-    check_candidates,
-    check_scale,
-    comparable,
-    in_order,
-)
+from voxadapt.selection.pairing import BASE, check_candidates, check_scale, comparable, in_order
 from voxadapt.selection.race import SET_LEVEL, Race, run_race, single_measure
 
 SCHEMA = "voxadapt-selection/2"
@@ -272,10 +266,7 @@ def _placed(
             primary[name], scores.worst(race.best), scores.weights, params.confidence
         )
         placed[name] = {
-            "vs_best": {
-                "difference": difference.as_dict(with_se=True),
-                "tied": name in race.tied,
-            },
+            "vs_best": {"difference": difference.as_dict(with_se=True), "tied": name in race.tied},
             "p_best": rounded(p_best[index]),
             "pareto": bool(pareto[index]),
             "pareto_probability": rounded(membership[index]),

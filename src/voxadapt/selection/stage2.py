@@ -15,11 +15,7 @@ from voxadapt.core.params import SelectParams, Stage2Params
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample, error_rates
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
-from voxadapt.scoring.statistics import (
-    paired_difference,
-    resample_weights,
-    rounded,
-)
+from voxadapt.scoring.statistics import paired_difference, resample_weights, rounded
 from voxadapt.selection import wording
 from voxadapt.selection.pairing import BASE, comparable
 

@@ -18,11 +18,7 @@ from voxadapt.scoring.speakers import SpeakerScores, rows_of, speakers_in
 from voxadapt.scoring.statistics import rounded
 
 STATES = ("ready", "with_care", "not_yet")
-OPENINGS = {
-    "ready": "Ready to use",
-    "with_care": "Usable with care",
-    "not_yet": "Not usable yet",
-}
+OPENINGS = {"ready": "Ready to use", "with_care": "Usable with care", "not_yet": "Not usable yet"}
 LABELS = {
     "error_above_codec": "{metric} {value:.0f} points above that of coded recordings",
     "similarity_lost": "{value:.0f} % of the way from the codec's ceiling to a stranger's voice",
@@ -131,12 +127,7 @@ def _judged(value: float, high: float | None, limits: tuple[float, float]) -> Re
         state = "not_yet"
     elif value <= limits[0] and (value if high is None else high) <= limits[1]:
         state = "ready"
-    return {
-        "value": rounded(value),
-        "high": rounded(high),
-        "limits": list(limits),
-        "state": state,
-    }
+    return {"value": rounded(value), "high": rounded(high), "limits": list(limits), "state": state}
 
 
 def _sentence(state: str, measures: Mapping[str, Record], metric: str) -> str:

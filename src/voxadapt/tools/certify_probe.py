@@ -109,11 +109,7 @@ def _prefill(tts: Any, text: str) -> tuple[torch.Tensor, ...]:
 
 
 def _talker(
-    talker: Any,
-    start: tuple[torch.Tensor, ...],
-    codes_NK: torch.Tensor,
-    name: str,
-    values: Values,
+    talker: Any, start: tuple[torch.Tensor, ...], codes_NK: torch.Tensor, name: str, values: Values
 ) -> None:
     """Teacher-force talker and code predictor, every layer of them."""
     (prompt, trailing, pad), predictor = start, talker.code_predictor

@@ -41,12 +41,7 @@ from voxadapt.scoring.rows import (
     write_rows,
 )
 from voxadapt.scoring.score_clips import NO_REFERENCE, score_clips, summarise
-from voxadapt.scoring.similarity import (
-    LABEL,
-    SimilarityScale,
-    VoiceReference,
-    build_scale,
-)
+from voxadapt.scoring.similarity import LABEL, SimilarityScale, VoiceReference, build_scale
 from voxadapt.scoring.wording import percent
 from voxadapt.selection.comparison import compare_systems
 

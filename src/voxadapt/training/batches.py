@@ -163,11 +163,7 @@ def epoch_windows(
 
 
 def balanced_epoch(
-    speakers: Sequence[str],
-    frames: Sequence[int],
-    balance: float,
-    seed: int,
-    epoch: int,
+    speakers: Sequence[str], frames: Sequence[int], balance: float, seed: int, epoch: int
 ) -> list[int]:
     """Draw the clips of an epoch so that no speaker has many more frames than another.
 

@@ -239,10 +239,7 @@ def _new_state(parameter: nn.Parameter) -> CompactState:
 
 
 def _move(
-    parameter: nn.Parameter,
-    state: CompactState,
-    group: ParamGroup,
-    generator: torch.Generator,
+    parameter: nn.Parameter, state: CompactState, group: ParamGroup, generator: torch.Generator
 ) -> None:
     """Take one step of a parameter, a chunk at a time."""
     assert parameter.grad is not None

@@ -23,12 +23,7 @@ from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.corpus_codes import read_corpus_codes
 from voxadapt.pipeline.language.reading_store import Readings
 from voxadapt.pipeline.language.texts import accepted_texts
-from voxadapt.pipeline.language.training import (
-    Output,
-    TrainingData,
-    run_training,
-    train_params,
-)
+from voxadapt.pipeline.language.training import Output, TrainingData, run_training, train_params
 from voxadapt.pipeline.tracks import language_track
 from voxadapt.training.adaptations.base import Adaptation
 from voxadapt.training.adaptations.language import (

@@ -11,11 +11,7 @@ from voxadapt.core.errors import UserError
 
 
 def add(
-    blocks: nn.Module,
-    rank: int,
-    alpha: float,
-    asked_by: str,
-    without: Collection[str] = (),
+    blocks: nn.Module, rank: int, alpha: float, asked_by: str, without: Collection[str] = ()
 ) -> float:
     """Put the adapter in, in float32, as all that is trained of the blocks; return its scale.
 
