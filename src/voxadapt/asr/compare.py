@@ -6,8 +6,6 @@ taken that leave the fewest edits. What is written differently and may be the sa
 error, whichever side a digit, an abbreviation or a hyphen stands on.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

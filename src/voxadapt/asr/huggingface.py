@@ -4,8 +4,6 @@ The weights are the same under other names. Only `config.json` and the weights a
 the folder runs, and pickled weights are read as tensors alone.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -7,8 +7,6 @@ language writes one sound with several code points or in several orders, `REPLAC
 by language name the one that stays. Letters are never merged otherwise.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable
 from functools import cache

@@ -5,8 +5,6 @@ most its reference length, so that one runaway cannot outweigh the rest. The *ra
 the usual WER or CER. The *mean of clips* weighs short and long sentences alike.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import jiwer

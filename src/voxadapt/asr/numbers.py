@@ -5,8 +5,6 @@ currencies, units and months are CLDR's names (babel). What people say instead, 
 seven, is data of the language.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import cache, lru_cache
 from itertools import product

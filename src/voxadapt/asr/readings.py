@@ -5,8 +5,6 @@ be two words or one. The first reading is the default. What stands between the s
 leaves it. Two texts say the same when they share a reading, on whichever side a digit stands.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

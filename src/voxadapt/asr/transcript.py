@@ -1,7 +1,5 @@
 """What a recogniser returns for a clip; separate from Whisper, so that flags need no torch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

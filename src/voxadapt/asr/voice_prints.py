@@ -6,8 +6,6 @@ at once, spectra are taken in one call a clip, and window and mel filters are bu
 remains is the LSTM's arithmetic at the processor's own limit: see benchmarks/RESULTS.md.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Notebooks run, cleaned and filtered; and the end of a git merge."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

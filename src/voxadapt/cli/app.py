@@ -5,8 +5,6 @@ A command is a function of a topic's module; `COMMANDS` gives it its name and it
 wrong option load neither torch nor pandas nor pydantic.
 """
 
-from __future__ import annotations
-
 import atexit
 import gc
 import sys

@@ -1,7 +1,5 @@
 """`voxadapt language`: the stages and tools of adapting the Base to a language."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

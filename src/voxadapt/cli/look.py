@@ -1,7 +1,5 @@
 """Commands that show what there is: status, speech, listening pages, scores, comparisons."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

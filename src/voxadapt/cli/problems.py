@@ -1,7 +1,5 @@
 """User errors as a table on stderr."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path

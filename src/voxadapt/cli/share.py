@@ -1,7 +1,5 @@
 """Commands that pass a model on: export, certify, apply, push."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """Commands to begin with: a project, its data, its parameters, this machine."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the terminal shows: text that it does not obey, and tables that fit it."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

@@ -13,8 +13,6 @@ that it is as little on a GPU, its convolutions keep all bits of float32, which 
 to ten.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

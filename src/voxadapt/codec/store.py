@@ -4,8 +4,6 @@ Neither side holds a corpus' codes in memory: they are written clip by clip, and
 used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 

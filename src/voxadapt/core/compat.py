@@ -13,8 +13,6 @@ takes its place; calling anything in it raises a clear error. So it is with onnx
 that tokenizer needs too.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import importlib

@@ -1,7 +1,5 @@
 """Which device the models run on."""
 
-from __future__ import annotations
-
 import re
 
 import torch

@@ -1,7 +1,5 @@
 """Names of languages: whatever people call one becomes Whisper's code."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from functools import cache

@@ -4,8 +4,6 @@
 environment. This is known before torch is imported.
 """
 
-from __future__ import annotations
-
 import os
 
 

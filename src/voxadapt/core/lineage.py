@@ -7,8 +7,6 @@ Whoever reads the files holds them to it first. This finds mistakes, mixed runs 
 no protection against somebody who makes the records anew.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

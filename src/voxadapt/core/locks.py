@@ -1,7 +1,5 @@
 """One writer at a time: a second run of the same stage waits for the first one."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

@@ -1,7 +1,5 @@
 """Where the Base model lies, and what its config says; nothing here loads weights."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

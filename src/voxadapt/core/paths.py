@@ -1,7 +1,5 @@
 """Every path that a stage writes, relative to the project folder; mirrors `dvc.yaml`."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

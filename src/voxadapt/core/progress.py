@@ -1,7 +1,5 @@
 """Progress as plain lines: readable in a terminal, quiet in notebooks and CI logs."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

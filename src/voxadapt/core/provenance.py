@@ -1,7 +1,5 @@
 """Where a result comes from: fingerprints, versions, commit."""
 
-from __future__ import annotations
-
 import json
 import platform
 import subprocess

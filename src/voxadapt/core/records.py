@@ -1,7 +1,5 @@
 """Reading what stages wrote, with every missing or damaged file noted."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -3,8 +3,6 @@
 Weights are not loaded: the model's files are linked, and the encoder's bytes are copied.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """What every stage has: a name, a lock, errors that say what to do, and a result."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable

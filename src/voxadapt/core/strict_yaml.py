@@ -1,7 +1,5 @@
 """YAML that a user wrote: plain values, no key twice, no surprises of the format."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Hashable
 from pathlib import Path

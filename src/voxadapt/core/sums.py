@@ -1,7 +1,5 @@
 """Sums of floats that are the same on every Python."""
 
-from __future__ import annotations
-
 import functools
 import operator
 from collections.abc import Iterable

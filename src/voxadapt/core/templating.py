@@ -4,8 +4,6 @@ Each package keeps its templates in a folder `templates`; the style sheet that a
 in the one beside this module.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from dataclasses import dataclass

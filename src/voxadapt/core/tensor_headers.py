@@ -1,7 +1,5 @@
 """Headers of safetensors files: where each tensor's bytes lie, without reading any of them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

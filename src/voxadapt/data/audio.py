@@ -3,8 +3,6 @@
 Reading goes through libsndfile only; nothing here needs ffmpeg or torch.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from dataclasses import asdict, dataclass

@@ -5,8 +5,6 @@ what would make figures wrong: unreadable rows, paths that leave the folder, one
 name for two sentences.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ libsndfile believes headers: of joined or cut-off files, and of MP3 files withou
 frames, it reads a part without a word. Here the frames and pages are counted.
 """
 
-from __future__ import annotations
-
 from mmap import mmap
 
 MPEG_KBIT_S = {

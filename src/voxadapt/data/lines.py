@@ -4,8 +4,6 @@ Nothing is raised for bad content: a line is an object with its number, or a pro
 file and line. What is accepted although it is unusual is noted.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections import Counter

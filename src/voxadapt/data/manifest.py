@@ -4,8 +4,6 @@ Reading never stops at the first problem and never raises for bad content: it re
 that are sound and one problem for everything else, each with file and line.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

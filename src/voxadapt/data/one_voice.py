@@ -5,8 +5,6 @@ lies near enough, until nothing changes. How near is measured on those clips the
 strangers do not widen it. Half a corpus of another voice is the most that can be told.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """What is wrong with what the user gave, in the words of `problems.yaml`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import cast
 

@@ -1,7 +1,5 @@
 """The speakers of a corpus: who speaks which clips, and what each is called."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Splits by hash: a text's split depends on the text alone, so adding clips moves nothing."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Literal
 

@@ -4,8 +4,6 @@ Everything here works on any language: it uses Unicode categories and character 
 lists except the few Latin abbreviations in `num_sentences`.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections import Counter

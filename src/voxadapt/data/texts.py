@@ -4,8 +4,6 @@ There is no audio here, so the rules concern what is written: its script, its le
 model's tokenizer and the respelling map know, and that no sentence is learnt that is also scored.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Clips of other voices, for the floor of speaker similarity."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError

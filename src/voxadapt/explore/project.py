@@ -1,7 +1,5 @@
 """What the exploring notebooks read of the project, and which command writes it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

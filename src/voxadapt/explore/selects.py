@@ -1,7 +1,5 @@
 """Plain selects in a notebook; where no widgets can be shown, each keeps its first value."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any

@@ -5,8 +5,6 @@ than they run. What is recorded must read and write the same memory each time, a
 value and let no shape depend on one.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 

@@ -8,8 +8,6 @@ with a probability below `STARVED`, whatever the model says; until then nothing 
 Shape legend: S slots, A slots in use.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ The stock cloning call decodes its codes to audio and returns only that. Trainin
 themselves, so the same prompt goes to the same stock `generate` here, without the codec.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ are the same for every candidate as well: the last bits of a matrix product depe
 the batch.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import math

@@ -6,8 +6,6 @@ speakers have an entry and a row each. Unlike a stock CustomVoice model it keeps
 encoder, so that it still clones voices and can be trained further.
 """
 
-from __future__ import annotations
-
 import glob
 import hashlib
 import json

@@ -7,8 +7,6 @@ the Base's type. Putting a delta in overwrites the bytes of these values in a co
 weight files and nothing else; taking it out therefore restores the Base bit for bit.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping

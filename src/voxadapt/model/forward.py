@@ -4,8 +4,6 @@ Shape legend: B rows, L positions, D talker width, K codebooks, P codec_0 target
 M frames in the batch, V codec vocabulary, C codebook size.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """Which parts of the model are trained, by module prefix."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

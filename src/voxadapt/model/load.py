@@ -1,7 +1,5 @@
 """Loading models: the stock classes, with checks and one clear message each."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Iterator

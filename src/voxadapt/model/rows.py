@@ -4,8 +4,6 @@ An optimizer that holds the whole table would carry moments for rows that never 
 values in the real model's text embedding. Here only the chosen rows are parameters.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

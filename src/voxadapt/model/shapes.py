@@ -1,7 +1,5 @@
 """Sizes and configs of the released models, for planning where their weights are not."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

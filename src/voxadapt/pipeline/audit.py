@@ -1,7 +1,5 @@
 """Stage `audit`: check the corpus, accept its clips and split them by text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

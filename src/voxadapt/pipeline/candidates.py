@@ -1,7 +1,5 @@
 """Candidates: which model folder, or which delta on the Base, a name means."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

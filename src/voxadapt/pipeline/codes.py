@@ -4,8 +4,6 @@ The round trip is the ceiling of everything that follows: no talker can sound be
 codec through which it speaks.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Stage `confirm`: compare the choice with the Base on the split that no decision has seen."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
 from voxadapt.core.lineage import SPEAKING, check_made, sealed

@@ -1,7 +1,5 @@
 """What a stage runs with: device, executor, work folder. Built once, at its start."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

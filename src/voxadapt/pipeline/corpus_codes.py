@@ -1,7 +1,5 @@
 """The codes of a corpus, held to the model that learns them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

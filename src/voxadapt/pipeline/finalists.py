@@ -1,7 +1,5 @@
 """The Base and the choice on sentences that chose nothing, by two recognisers."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The records of a finished run, each with the hash of what it was made from."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from voxadapt.core import paths

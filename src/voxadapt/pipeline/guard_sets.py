@@ -5,8 +5,6 @@ not taken. Together they have at most half as many characters as the corpus' sen
 scoring takes at most half as long again.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Measuring clips with Whisper and the speaker encoder, each loaded when it is first needed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """The tables that `dvc plots` draws: a row a candidate, each measure with its interval."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Sequence

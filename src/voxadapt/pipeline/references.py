@@ -1,7 +1,5 @@
 """What similarity is measured against: each speaker's recordings, and their scale."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Stage `report`: write the listening pages and the page that says what was chosen, and why."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Stage `score`: speak the selection sentences with one candidate and measure every clip."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
 from voxadapt.core.lineage import MADE, SPEAKING, check_made, write_made

@@ -1,7 +1,5 @@
 """Stage `select`: choose the epoch by the rule in the parameters, or keep the Base."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
 from voxadapt.core.lineage import MADE, check_made, sealed

@@ -1,7 +1,5 @@
 """The sentences that candidates are scored on."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

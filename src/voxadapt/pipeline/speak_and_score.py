@@ -1,7 +1,5 @@
 """Speaking sentences with a candidate and measuring every clip."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Reading scores that are to decide: whole, and of the models that are there now."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Both are audited, encoded, scored and chosen by the same code; what differs between them is here.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from voxadapt.core.errors import Problem, UserError

@@ -1,7 +1,5 @@
 """Stage `train`: fine-tune the Base on the speaker; one checkpoint an epoch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

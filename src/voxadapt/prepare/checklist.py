@@ -1,7 +1,5 @@
 """What is still to be done before the stages run, and how."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence

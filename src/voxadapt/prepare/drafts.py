@@ -1,7 +1,5 @@
 """Clips and their texts: cut once, transcribed once, joined with the table that is corrected."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -3,8 +3,6 @@
 Every reader gives one item for each row that the source has: a row, or what is wrong with it.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence

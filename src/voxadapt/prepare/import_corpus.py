@@ -4,8 +4,6 @@ Every row of the source ends as a clip, as a reference, as one of another speake
 of what was left out, with its reason; the audit's rules for single clips apply.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

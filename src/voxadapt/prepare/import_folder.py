@@ -4,8 +4,6 @@ It is written under a name that begins with a dot, where a repeated command goes
 when it is complete.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

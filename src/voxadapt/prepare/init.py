@@ -1,7 +1,5 @@
 """`voxadapt init`: makes a project's data of recordings and sentences, and says what is missing."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping, Sequence

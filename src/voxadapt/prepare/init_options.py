@@ -1,7 +1,5 @@
 """The options of `init`, checked, and its result."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

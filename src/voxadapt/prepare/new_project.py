@@ -4,8 +4,6 @@ The installed package brings the files along (`starter/`, filled by `setup.py` w
 built); a checkout takes them from where they are edited. There is one text of each.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -7,8 +7,6 @@ letter: each sound or pair counts one over the number of sentences that hold it,
 ones decide, and half of that each time that it has been taken.
 """
 
-from __future__ import annotations
-
 import csv
 import heapq
 import io

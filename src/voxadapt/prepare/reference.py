@@ -1,7 +1,5 @@
 """The reference clip: proposed by what the audit measures, with the reason."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

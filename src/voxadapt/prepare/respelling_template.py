@@ -1,7 +1,5 @@
 """A respelling map to fill in: what the texts are written with, how often, and where."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence

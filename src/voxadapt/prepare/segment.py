@@ -5,8 +5,6 @@ longest pauses; where the lines that were read are known, each line gets its par
 where Whisper has transcribed the recording, clips end with sentences.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

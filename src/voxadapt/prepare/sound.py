@@ -1,7 +1,5 @@
 """Sound of a source as clips: cut, converted by ffmpeg, loaded by lhotse, trimmed."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What the user gives to `init`: recordings, and the lines of texts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError

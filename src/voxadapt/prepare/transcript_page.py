@@ -1,7 +1,5 @@
 """The table of transcripts as a page: a player beside every text, saved as the table again."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 

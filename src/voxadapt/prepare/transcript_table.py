@@ -1,7 +1,5 @@
 """The table of transcripts: a CSV that opens in a spreadsheet, and comes back as one writes it."""
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Where the data of a project lie, the record of earlier runs, and the project's params.yaml."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

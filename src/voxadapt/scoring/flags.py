@@ -3,8 +3,6 @@
 Thresholds come from `params.score`; those that no user has reason to change are named below.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ and voice are known: what the recogniser mishears of them, as recorded and after
 often a coded recording is more like the speaker's others than a stranger's clip is.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from voxadapt.core.params import MeasurableParams

@@ -1,7 +1,5 @@
 """One candidate's rows as statistics: sums per text for errors, similarity and failures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal

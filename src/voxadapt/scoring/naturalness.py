@@ -6,8 +6,6 @@ voice and language; they cannot say that a language is spoken well, and they ris
 and slow speech.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Sequence

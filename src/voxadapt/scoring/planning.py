@@ -20,8 +20,6 @@ The shares are assumptions and are published with the plan; `selection.json` has
 measured in the end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Literal
 

@@ -4,8 +4,6 @@ Everything is computed from score rows. Where a sentence was recorded, the candi
 compared with that recording; sentences without one are measured and not compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

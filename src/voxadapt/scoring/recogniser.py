@@ -8,8 +8,6 @@ right show this without a word being spoken anew, for a text with the one sound 
 with the other is what a wrong pronunciation is.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

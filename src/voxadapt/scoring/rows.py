@@ -5,8 +5,6 @@ tool that measured it. Reading refuses what would make a comparison dishonest: a
 extra one, one made from another text, or rows of two evaluators.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

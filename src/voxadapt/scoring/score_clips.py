@@ -4,8 +4,6 @@ Candidates, held-out recordings (`real`) and their codec round trip (`codec`) go
 function. Nothing is dropped: a clip that could not be made or read keeps its row, with error 1.
 """
 
-from __future__ import annotations
-
 import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

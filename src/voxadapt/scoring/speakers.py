@@ -5,8 +5,6 @@ rows of all are those of one candidate: what a speaker says of a sentence counts
 of it, so that an average weighs all speakers alike and a sentence is redrawn with all who say it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -8,8 +8,6 @@ the sum of cosines over the number of clips.
 Shapes: T texts, B resamples, C candidates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache

@@ -6,8 +6,6 @@ speaker's own clips do, after the codec through which everything generated has p
 limits; nothing is tuned on the clips that are judged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

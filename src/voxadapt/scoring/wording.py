@@ -1,7 +1,5 @@
 """Sentences from templates, and how they write figures."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path

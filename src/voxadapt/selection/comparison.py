@@ -4,8 +4,6 @@ Differences are paired by text and share their resamples; their intervals hold f
 once, so that looking at many pairs does not find a difference by luck.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 

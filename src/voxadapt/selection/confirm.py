@@ -1,7 +1,5 @@
 """Confirmation: the chosen candidate beside the Base on sentences that chose nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 

@@ -6,8 +6,6 @@ interval lies above 0; *kept* when its upper bound is at most m; *undecided* whe
 reaches beyond m, because too few sentences were read to exclude a loss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from voxadapt.asr.normalise import metric_for

@@ -8,8 +8,6 @@ above a margin of .02, and dropping every such candidate would choose by luck. T
 the clips that did not fail: with few sentences a single failed one would decide both gates.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -1,7 +1,5 @@
 """Sets that guard: gates on failures and errors of short, long and other sentences."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from voxadapt.core.params import SelectParams

@@ -1,7 +1,5 @@
 """The gate on F0 range, and melody and pace in the record of a decision."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from voxadapt.core.params import SelectParams

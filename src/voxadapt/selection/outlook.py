@@ -5,8 +5,6 @@ a last epoch that leads by luck is no advice to train on. Where similarity choos
 looked at as well: a voice may be learnt while the words still get clearer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Which rows may be compared: the same clips, scored by the same evaluator."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 

@@ -5,8 +5,6 @@ candidates, another model transcribes the same clips: its difference is measured
 one's, on the same sentences with the same resamples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

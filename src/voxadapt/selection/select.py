@@ -6,8 +6,6 @@ equal inputs give equal bytes, in whatever order the rows come. Sentences with d
 checked like all others and decide nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations, product
 

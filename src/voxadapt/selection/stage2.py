@@ -5,8 +5,6 @@ it is all that Stage 2 may hope to win. The rule is fixed in `language.stage2` b
 scored, the verdict is the data's, and a mode that overrules it is recorded beside it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -6,8 +6,6 @@ measure and is shown to lie within the second, *not usable yet* where it lies be
 of any, and *usable with care* in between.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from voxadapt.core.params import SelectParams, UsableParams

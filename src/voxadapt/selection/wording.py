@@ -1,7 +1,5 @@
 """Every sentence that the decisions' records hold: `templates/sentences.j2` has the words."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from voxadapt.core.records import Record

@@ -1,7 +1,5 @@
 """The way back from an exported delta: the whole model, every tensor compared with the export's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from safetensors import safe_open

@@ -6,8 +6,6 @@ It imports nothing of VoxAdapt, so that any environment with a `qwen_tts` can ru
 written in the order in which they are computed: the first that differs names what is to blame.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import importlib

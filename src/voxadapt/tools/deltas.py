@@ -1,7 +1,5 @@
 """A language's delta laid over the Base as a whole model folder, and taken out again."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from voxadapt.core import paths

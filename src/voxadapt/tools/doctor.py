@@ -5,8 +5,6 @@ that the doctor works on the machines that need one. Nothing is downloaded, and 
 nothing outside the machine is asked.
 """
 
-from __future__ import annotations
-
 import configparser
 import contextlib
 import importlib

@@ -6,8 +6,6 @@ from. Reading it would show the baseline's scores under the experiment's paramet
 an experiment is a missing one.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence

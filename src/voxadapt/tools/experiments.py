@@ -3,8 +3,6 @@
 The rule that chooses an epoch chooses among the experiments' own choices as well.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ A folder that is exported holds what stock `qwen_tts` loads, a model card (`READ
 what differs from the Base; `apply_delta` makes the model of it again.
 """
 
-from __future__ import annotations
-
 import re
 import tempfile
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """An exported folder: its record `voxadapt.json`, and what its tools say about it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Spoken passages joined to one recording: even loudness, pauses by what a passage ends with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 

@@ -5,8 +5,6 @@ on purpose: words dropped, doubled, replaced, their endings cut, and sounds swap
 no language model would expect. That is what an adapted model gets wrong.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 from voxadapt.asr.normalise import normalise

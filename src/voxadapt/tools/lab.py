@@ -5,8 +5,6 @@ are a dependency of the first stage, so that a file with outputs would change `d
 editors save outputs; for these there is a filter of git, which cleans what git reads of a file.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shlex

@@ -9,8 +9,6 @@ Shape legend: B rows, L positions, M frames, D width, I feed-forward width, Q an
 query heads and of all key heads, K codebooks, C codebook size, V codec vocabulary.
 """
 
-from __future__ import annotations
-
 import math
 import pickletools
 import zipfile

@@ -1,7 +1,5 @@
 """Ending a git merge in `dvc.lock`, stage by stage."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The model card of an exported folder: metadata for the Hub, then Markdown."""
 
-from __future__ import annotations
-
 import json
 import re
 from html import escape

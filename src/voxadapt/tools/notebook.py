@@ -6,8 +6,6 @@ random ids, another kernel's name) is removed, so that equal runs give equal fil
 notebook does not train again.
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -5,8 +5,6 @@ standard output in that form, and anything else as it is. Git and DVC start it o
 notebook that they look into, so nothing but the standard library is imported.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ between the two. The cells run here as IPython runs them, and what they show is 
 would send it: streams, displayed objects, results and errors.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import io

@@ -4,8 +4,6 @@ A notebook runs in the process of the command. When the system takes it away for
 there is no exception and no table: a small process that waits beside it says what happened.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import time

@@ -5,8 +5,6 @@ separates by mistake is joined again here: a pause in the middle of a sentence i
 between two.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterator

@@ -5,8 +5,6 @@ here the last time (`voxadapt.tools.status`). Nothing is measured, and torch is 
 models that are here, so that the answer comes at once.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Sequence

@@ -3,8 +3,6 @@
 What has changed is DVC's own answer, and so is the order of the stages. Nothing is written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter

@@ -4,8 +4,6 @@ A run leaves a note in the folder of resumable state; no stage reads it, and not
 Nothing is measured for a prediction: what has not run here yet has none.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """`voxadapt verify`: is a finished run still what its stages wrote, and does it fit together?"""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json

@@ -1,7 +1,5 @@
 """Training texts as people type them: without the final stop, without punctuation, lower case."""
 
-from __future__ import annotations
-
 import random
 
 import regex

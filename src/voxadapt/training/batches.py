@@ -1,7 +1,5 @@
 """From utterances and their codes to batches, in an order that depends on the seed alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

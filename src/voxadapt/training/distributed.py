@@ -5,8 +5,6 @@ each process computes its share of every batch, gradients are summed, and all ta
 So the result does not depend on the number of processes, and a saved state suits any number.
 """
 
-from __future__ import annotations
-
 import os
 from datetime import timedelta
 

@@ -1,7 +1,5 @@
 """Log rows, epoch summaries, and the messages of divergence and lack of memory."""
 
-from __future__ import annotations
-
 import csv
 import io
 import os

@@ -13,8 +13,6 @@ rounding to the nearest would leave them unchanged for ever.
 Shape legend: N weights of a tensor, C weights of a chunk, S blocks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TypedDict, cast

@@ -1,7 +1,5 @@
 """The learning rate of each optimizer step."""
 
-from __future__ import annotations
-
 import math
 
 

@@ -1,7 +1,5 @@
 """Resumable state: written in one piece, read as tensors and plain values only."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field

@@ -5,8 +5,6 @@ they would cost a gradient, two moments and their arithmetic in every step: two 
 optimizer step at the 0.6B's text vocabulary, whose table is a third of the model.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

@@ -12,8 +12,6 @@ and ends with the same bytes (on a CPU, with as many processes); a run that is g
 under a constant schedule trains that epoch only.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import time

@@ -1,7 +1,5 @@
 """Do updates survive? What rounding takes from a step, and how far an epoch has moved weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What is written in several ways and heard as one, by language: data files and their reader."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from importlib import metadata, resources, util

@@ -1,7 +1,5 @@
 """`voxadapt compare`: other parts of the model, trained and scored with the same harness."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from pathlib import Path

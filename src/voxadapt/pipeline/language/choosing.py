@@ -1,7 +1,5 @@
 """Choosing among a language's candidates, and what each has forgotten of the source language."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

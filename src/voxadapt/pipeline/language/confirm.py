@@ -1,7 +1,5 @@
 """Stage `language_confirm`: choose the model that is kept; compare it with the Base."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
 from voxadapt.core.lineage import MADE, SPEAKING_LANGUAGE, check_made, sealed

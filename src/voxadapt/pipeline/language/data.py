@@ -1,7 +1,5 @@
 """Stage `language_data`: check texts and recordings; extract codes; measure their round trip."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from voxadapt.core import paths

@@ -1,7 +1,5 @@
 """Stage `language_decide`: choose the epoch of Stage 1; decide whether Stage 2 is run."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
 from voxadapt.core.lineage import MADE, check_made, sealed

@@ -1,7 +1,5 @@
 """Stage `language_report`: write the language's page."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.params import Params
 from voxadapt.core.stage import StageResult, stage

@@ -1,7 +1,5 @@
 """Stage `language_score`: speak and score both languages' sentences with one candidate."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
 from voxadapt.core.lineage import MADE, SPEAKING_LANGUAGE, check_made, write_made

@@ -1,7 +1,5 @@
 """What a language's candidates are scored on: its own sentences, and the source language's."""
 
-from __future__ import annotations
-
 from voxadapt.core.params import Params, language_section
 from voxadapt.pipeline.candidates import BASE
 from voxadapt.pipeline.language.texts import source_lines

@@ -1,7 +1,5 @@
 """Scoring a language's candidates: the same loaded model speaks both languages."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from voxadapt.core.params import Params, language_section

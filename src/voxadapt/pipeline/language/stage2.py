@@ -1,7 +1,5 @@
 """Stage `language_stage2`: adapt the code predictor, if the decision says so."""
 
-from __future__ import annotations
-
 import shutil
 
 from voxadapt.core import paths

@@ -1,7 +1,5 @@
 """Stage `language_stage2_score`: speak and score with every epoch of Stage 2, if it was run."""
 
-from __future__ import annotations
-
 import shutil
 
 from voxadapt.core import paths

@@ -1,7 +1,5 @@
 """The texts of a language and of the source language that the Base must not forget."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_jsonl

@@ -1,7 +1,5 @@
 """Training parts of the Base for a language: what both stages and the arms share."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

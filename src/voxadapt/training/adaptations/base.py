@@ -1,7 +1,5 @@
 """The interface of an adaptation: what is trained, and how an epoch is written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ An epoch is a delta against the Base: the rows of the tokens that occur, the lan
 the codec embedding, and whole tensors or low-rank factors where an arm trains those.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A low-rank adapter on the linear layers of decoder blocks, by `peft`."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from importlib import import_module
 

@@ -3,8 +3,6 @@
 An epoch is a CustomVoice folder; where an adapter is trained, the delta that makes one of the Base.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
