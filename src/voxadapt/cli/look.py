@@ -144,16 +144,9 @@ def evaluate(
     if metric not in (None, "wer", "cer"):
         raise UserError.of("--metric", "wer or cer", str(metric), "Change the option.")
     result = evaluation.evaluate(
-        manifest,
-        out,
-        language=language,
-        asr=asr,
-        reference=reference,
-        other_voices=other_voices,
-        metric=metric,  # type: ignore[arg-type]
-        device=device,
-        batch_size=batch_size,
-    )
+        manifest, out, language=language, asr=asr, reference=reference, other_voices=other_voices,
+        metric=metric, device=device, batch_size=batch_size,  # type: ignore[arg-type]
+    )  # fmt: skip
     print(result.sentence)
 
 

@@ -10,7 +10,7 @@ import typer
 from voxadapt.cli import options as opt
 from voxadapt.cli.problems import print_problems, print_rows
 from voxadapt.cli.terminal import print_table
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 
 PROFILES = Path("profiles")
 
@@ -143,22 +143,16 @@ def use(
     """Write params.yaml from a profile."""
     known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
     source = Path(profile) if profile.endswith(".yaml") else PROFILES / f"{profile}.yaml"
+    unchanged = "params.yaml was not changed."
     if not source.is_file():
-        raise UserError(
-            Problem("profile", f"one of {', '.join(known)}", profile, "Choose one of them."),
-            "params.yaml was not changed.",
-        )
+        expected = f"one of {', '.join(known)}"
+        raise UserError.of("profile", expected, profile, "Choose one of them.", unchanged)
     opt.load(source)  # a profile that cannot be used is not written
     if opt.PARAMS.exists() and not force:
         current = opt.PARAMS.read_bytes()
         if current not in [path.read_bytes() for path in PROFILES.glob("*.yaml")]:
-            raise UserError.of(
-                "params.yaml",
-                "an unedited profile",
-                "values of your own",
-                "Keep a copy, then repeat with --force.",
-                "params.yaml was not changed.",
-            )
+            expected, fix = "an unedited profile", "Keep a copy, then repeat with --force."
+            raise UserError.of("params.yaml", expected, "values of your own", fix, unchanged)
     shutil.copyfile(source, opt.PARAMS)
     print(f"params.yaml now holds {source}. Next: voxadapt doctor, then dvc repro.")
 

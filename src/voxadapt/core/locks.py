@@ -38,12 +38,8 @@ def file_lock(folder: str | Path, name: str) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(handle, 20, 0).decode(errors="replace").strip() or "unknown"
-            print(
-                f"{name}: process {holder} is doing the same; waiting until it has ended. "
-                "Ctrl-C stops waiting, not the other process.",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = f"{name}: process {holder} is doing the same; waiting until it has ended."
+            print(told, "Ctrl-C stops waiting, not the other process.", file=sys.stderr, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):

@@ -82,12 +82,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         kind = values.get("model_type")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise UserError.of(
-            file,
-            "the config of a Qwen3-TTS model",
-            " ".join(str(error).split()),
-            "Point model.base to a complete model folder.",
-        ) from None
+        found, fix = " ".join(str(error).split()), "Point model.base to a complete model folder."
+        raise UserError.of(file, "the config of a Qwen3-TTS model", found, fix) from None
     if kind != "qwen3_tts" or values.get("tts_model_type") not in MODEL_TYPES:
         raise UserError.of(
             file,

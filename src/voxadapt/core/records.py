@@ -91,14 +91,9 @@ def with_wav_paths(rows: list[Record], folder: Path, root: Path) -> list[Record]
 
     Recordings of the pseudo-candidate `real` lie in the corpus, generated clips beside their rows.
     """
-    return [
-        {
-            **row,
-            "wav": str(
-                folder / row["wav"] if (folder / row["wav"]).is_file() else root / row["wav"]
-            ),
-        }
-        if row.get("wav")
-        else row
-        for row in rows
-    ]
+    found = []
+    for row in rows:
+        if wav := row.get("wav"):
+            row = {**row, "wav": str((folder if (folder / wav).is_file() else root) / wav)}
+        found.append(row)
+    return found

@@ -110,15 +110,9 @@ def json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Proble
             if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
                 while (more := stream.readline(MAX_LINE_BYTES)) and not more.endswith(b"\n"):
                     pass
-                yield (
-                    number,
-                    Problem(
-                        where,
-                        f"a line of at most {MAX_LINE_BYTES} bytes",
-                        "a longer one",
-                        "Give one row a line, with paths instead of embedded audio.",
-                    ),
-                )
+                expected = f"a line of at most {MAX_LINE_BYTES} bytes"
+                fix = "Give one row a line, with paths instead of embedded audio."
+                yield number, Problem(where, expected, "a longer one", fix)
                 continue
             if raw.endswith(b"\r\n") and "line ends" not in "".join(notes):
                 notes.append("the manifest has Windows line ends; they were accepted")

@@ -266,18 +266,12 @@ def write_texts(audit: TextAudit, path: str | Path, metrics: str | Path) -> None
     for line, finding in audit.findings:
         if line is not None:
             by_line.setdefault(line.id, []).append(finding.as_dict())
-    write_jsonl(
-        path,
-        (
-            {
-                "id": line.id,
-                "text": line.text,
-                "respelling": audit.respelt.get(line.id),
-                "findings": by_line.get(line.id, []),
-            }
-            for line in audit.accepted
-        ),
-    )
+    rows = (
+        {"id": line.id, "text": line.text, "respelling": audit.respelt.get(line.id),
+         "findings": by_line.get(line.id, [])}
+        for line in audit.accepted
+    )  # fmt: skip
+    write_jsonl(path, rows)
     write_json(metrics, audit.metrics)
 
 

@@ -89,14 +89,9 @@ def encode_track(
     codec_sha256 = sha256_folder(model_path / "speech_tokenizer")
     load = partial(load_speech_tokenizer, model_path, context.worker_device)
     encode = partial(
-        extract_codes,
-        tokenizer=tokenizer,
-        batch_seconds=batch_seconds,
-        work_dir=context.work_dir,
-        codec_sha256=codec_sha256,
-        executor=context.executor,
-        load=load,
-    )
+        extract_codes, tokenizer=tokenizer, batch_seconds=batch_seconds,
+        work_dir=context.work_dir, codec_sha256=codec_sha256, executor=context.executor, load=load,
+    )  # fmt: skip
     arrays = encode(utterances)
     write_codes(corpus.codes, corpus.codes_index, arrays, utterances, codec_sha256)
 
@@ -232,23 +227,16 @@ def _measure_voices(
                 if other.name != who.name
             }
         try:
+            own = [clip for clip in real if clip.text_id in who.ids]
             found[who.name] = build_scale(
-                measuring.embedder,
-                [clip for clip in real if clip.text_id in who.ids],
-                others,
-                track.rule,
-                root=ROOT,
-                min_speech_s=track.score.min_speech_s,
-                excluded_sha256=excluded,
-                coded=coded,
-            )
+                measuring.embedder, own, others, track.rule, root=ROOT,
+                min_speech_s=track.score.min_speech_s, excluded_sha256=excluded, coded=coded,
+            )  # fmt: skip
         except UserError as error:
             if not who.is_named:
                 raise
-            problems = [
-                replace(problem, where=f"speaker {who.name}: {problem.where}")
-                for problem in error.problems
-            ]
+            whose = f"speaker {who.name}: "
+            problems = [replace(item, where=f"{whose}{item.where}") for item in error.problems]
             raise UserError(problems, error.title) from None
     return found
 
@@ -343,12 +331,8 @@ def _averages(summary: Record) -> Record:
 
 
 def _clip(track: Track, row: Utterance, candidate: str, wav: str) -> EvalClip:
+    lang = track.code_of(row)
     return EvalClip(
-        candidate=candidate,
-        split=row.split,
-        text_id=row.id,
-        lang=track.code_of(row),
-        text=row.text,
-        slice=slice_of(row.text, track.code_of(row)),
-        wav=wav,
-    )
+        candidate=candidate, split=row.split, text_id=row.id, lang=lang, text=row.text,
+        slice=slice_of(row.text, lang), wav=wav,
+    )  # fmt: skip

@@ -43,14 +43,6 @@ class Measuring:
     ) -> list[ScoreRow]:
         """Measure clips of one speaker; see `score_clips`."""
         return score_clips(
-            clips,
-            self.transcriber,
-            self.embedder,
-            voice,
-            scale,
-            self.score,
-            root=self.root,
-            others=others,
-            executor=self.context.executor,
-            work_dir=self.context.embeddings_dir,
-        )
+            clips, self.transcriber, self.embedder, voice, scale, self.score, root=self.root,
+            others=others, executor=self.context.executor, work_dir=self.context.embeddings_dir,
+        )  # fmt: skip

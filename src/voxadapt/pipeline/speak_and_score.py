@@ -100,21 +100,13 @@ def speak_and_score(
     rows: dict[str, list[ScoreRow]] = {}
     for one in speaking:
         who = one.speaker
+        name = f"{candidate.name}, {who.name}" if who.is_named else candidate.name
         clips = speak_candidate(
-            one.tts,
-            f"{candidate.name}, {who.name}" if who.is_named else candidate.name,
-            sentences.sentences,
-            one.voice,
-            track.score,
-            out_dir=folder / "wavs" / who.folder,
-            work_dir=context.work_dir / "speech",
-            root=ROOT,
-            checkpoint_sha=candidate.sha,
-            lang=sentences.asr.language,
-            language=sentences.tag,
-            executor=context.executor,
-            load=partial(one.load, context.worker_device),
-        )
+            one.tts, name, sentences.sentences, one.voice, track.score,
+            out_dir=folder / "wavs" / who.folder, work_dir=context.work_dir / "speech", root=ROOT,
+            checkpoint_sha=candidate.sha, lang=sentences.asr.language, language=sentences.tag,
+            executor=context.executor, load=partial(one.load, context.worker_device),
+        )  # fmt: skip
         clips = [clip.model_copy(update={"candidate": candidate.name}) for clip in clips]
         reference = references[who.name]
         rows[who.name] = measuring.rows(clips, reference.voice, reference.scale, others)

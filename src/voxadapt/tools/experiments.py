@@ -97,12 +97,11 @@ def compare(
         record = _compared(found, whole, systems, twins, rule, layout, language)
         of_label = {BASE: whole[0]} | {system.label: system.experiment for system in systems}
         rows = {BASE: whole[0].rows[BASE]} | {system.label: system.rows for system in systems}
-        html = build_page(
-            record,
-            rows,
-            lambda label, row: _clip(of_label[label], row, Path(scratch)),
-            value_in_words,
-        )
+
+        def clip(label: str, row: ScoreRow) -> str:
+            return _clip(of_label[label], row, Path(scratch))
+
+        html = build_page(record, rows, clip, value_in_words)
     write_json(TABLE, record)
     write_atomic(PAGE, html)
     lines = [record["reason"], record["disclosure"], *record["notes"]]
@@ -117,8 +116,9 @@ def compare(
 def _refuse_mixed(found: Sequence[Experiment]) -> None:
     """Refuse experiments that were not scored alike, with a problem for each thing that differs."""
     shaped = [
-        f"{key}: " + ", ".join(f"{value_in_words(value)} ({_names(who)})" for value, who in values)
-        for key, values in _differing(found).items()
+        f"{key}: "
+        + ", ".join(f"{value_in_words(value)} ({', '.join(who)})" for value, who in values)
+        for key, values in _grouped({item.name: item.params for item in found}).items()
         if key.startswith(tuple(f"{name}." for name in SHAPE_SCORES)) or key in SHAPE_SCORES
     ]
     hint = f" Parameters that differ and may be why: {'; '.join(shaped)}." if shaped else ""
@@ -126,7 +126,7 @@ def _refuse_mixed(found: Sequence[Experiment]) -> None:
         Problem(
             name,
             "the same in all experiments",
-            "; ".join(f"{value} ({_names(who)})" for value, who in values),
+            "; ".join(f"{value} ({', '.join(who)})" for value, who in values),
             "Name experiments that were scored alike, or queue the others again." + hint,
         )
         for name, values in _grouped({item.name: _scored_by(item) for item in found}).items()
@@ -153,11 +153,6 @@ def _scored_by(item: Experiment) -> Record:
         "takes": str(len({row.take for row in rows})),
         "seeds": f"sha {fingerprint(seeds, 8)}",
     }
-
-
-def _differing(found: Sequence[Experiment]) -> dict[str, list[tuple[object, list[str]]]]:
-    """Return the parameters that are not the same in all experiments: values and who has them."""
-    return _grouped({item.name: item.params for item in found})
 
 
 def _grouped(tables: Mapping[str, Record]) -> dict[str, list[tuple[object, list[str]]]]:
@@ -205,7 +200,7 @@ def _nothing_to_compare(found: Sequence[Experiment], any_system: bool) -> UserEr
         kept = "" if any_system else " Each of them keeps the Base."
         problems = [
             Problem("experiments", "two that can be compared",
-                    f"{_names([item.name for item in found])}.{kept}",
+                    f"{', '.join(item.name for item in found)}.{kept}",
                     "Queue some (docs/sweeps.md), or name those of another commit; "
                     "`dvc exp list --all-commits` lists them.")
         ]  # fmt: skip
@@ -234,28 +229,21 @@ def _compared(
     }
     rows = {BASE: start.rows[BASE]} | {system.label: system.rows for system in systems}
     scale = read_json_of(start.read, layout.corpus.scale)
-    made = selection.select(
-        {BASE: start.rows[BASE], **numbered},
-        rule,
-        what="take any of these experiments",
-        scale=scale,
-        setting=None,
-    )
+    what = "take any of these experiments"
+    numbered = {BASE: start.rows[BASE], **numbered}
+    made = selection.select(numbered, rule, what=what, scale=scale, setting=None)
     decision: Record = {key: _renamed(value, labels) for key, value in made.items()}
     power = decision["power"]
     power["text"] = power["text"].replace("two epochs", "two experiments")
     decision["inputs"] = {name: rows_sha(own) for name, own in rows.items()}
-    comparison = compare_systems(
-        rows,
-        rule,
-        floor=None if scale is None else scale["floor"]["point"],
-        with_similarity=any(row.sim is not None for row in start.rows[BASE]),
-    )
+    floor = None if scale is None else scale["floor"]["point"]
+    measured = any(row.sim is not None for row in start.rows[BASE])
+    comparison = compare_systems(rows, rule, floor=floor, with_similarity=measured)
     winner = next((item for item in systems if item.label == decision["chosen"]), None)
     confirm = None if winner is None else winner.experiment.confirm
     if confirm is not None and winner is not None and confirm["chosen"] != winner.candidate:
         confirm = None
-    differing = list(_differing(found))
+    differing = list(_grouped({item.name: item.params for item in found}))
     return {
         "schema": SCHEMA,
         "path": "language" if language else "speaker",
@@ -342,14 +330,14 @@ def _notes(
     for item in whole:
         bases.setdefault(item.rows[BASE][0].checkpoint_sha, []).append(item.name)
     if len(bases) > 1:
-        groups = "; ".join(_names(who) for who in bases.values())
+        groups = "; ".join(map(", ".join, bases.values()))
         notes.append(
             f"The experiments start from different Bases ({groups}): the gates and the Base's "
             f"figures are those of {whole[0].name}."
         )
     keep = [item.name for item in whole if (item.decision or {})["chosen"] == BASE]
     if keep:
-        notes.append(f"By its own selection the Base is kept: {_names(keep)}.")
+        notes.append(f"By its own selection the Base is kept: {', '.join(keep)}.")
     notes += [f"{label} has the scores of {same}, clip for clip." for label, same in twins.items()]
     tied = [system.candidate for system in systems if system.label in decision["tied"]]
     if len(set(tied)) < len(tied):
@@ -375,7 +363,7 @@ def _not_shown(decision: Record, comparison: Record) -> list[str]:
     measure = "similarity" if key == "sim" else decision["rule"]["error_metric"].upper()
     note = (
         f"The rule takes one, but the intervals for all pairs do not show that it has the better "
-        f"{measure} than: {_names(others)}."
+        f"{measure} than: {', '.join(others)}."
     )
     return [note] if others else []
 
@@ -389,10 +377,6 @@ def _renamed(value: object, labels: Mapping[str, str]) -> object:
     if isinstance(value, str):
         return re.sub(r"\bepoch-\d+\b", lambda match: labels.get(match[0], match[0]), value)
     return value
-
-
-def _names(listed: Sequence[str]) -> str:
-    return ", ".join(listed)
 
 
 def _clip(item: Experiment, row: ScoreRow, scratch: Path) -> str:

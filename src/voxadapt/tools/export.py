@@ -150,26 +150,21 @@ def export_language(
         found = find_delta(params.model, entry["epoch"], folder)
     base, source, sha = found.base, found.delta, found.sha
     assert source is not None, "the Base is refused"
-    meta = read_meta(source)
+    meta, lost = read_meta(source), decision["forgetting"]
     if entry is None:
-        scores = _scores(
-            decision, name, paths.LANGUAGE_CONFIRM, paths.LANGUAGE_CONFIRMATION / name / "target",
-            "language confirm", sha,
-        )  # fmt: skip
+        rows = paths.LANGUAGE_CONFIRMATION / name / "target"
+        scores = _scores(decision, name, paths.LANGUAGE_CONFIRM, rows, "language confirm", sha)
+        lost_by = lost["candidates"].get(name)
     else:
-        scores = _selected(decision, entry)
+        scores, lost_by = _selected(decision, entry), entry["forgetting"]
+    codes = (language.asr_language, language.source.asr_language)
     facts = _facts(params, terms, out, LANGUAGE, decision, name, language.select, scores, meta) | {
         "kind": "language",
         "form": "delta" if delta else "full",
         "language": language.name,
-        "languages": list(
-            dict.fromkeys(
-                HUB_CODES.get(code, code)
-                for code in (language.asr_language, language.source.asr_language)
-            )
-        ),
+        "languages": list(dict.fromkeys(HUB_CODES.get(code, code) for code in codes)),
         "source_language": language.source.language,
-        "forgetting": _forgetting(decision, name, entry),
+        "forgetting": {"num_texts": lost["num_texts"], "metric": lost["metric"], "entry": lost_by},
         "with_text": params.score.base_prompt == "icl",
     }
     with new_folder(out) as folder:
@@ -300,10 +295,7 @@ def _facts(
             "takes": scores["takes"],
             "confidence": rule.confidence,
             "measures": {
-                key: {
-                    part: scores["measures"][key].get(part)
-                    for part in ("base", "chosen", "difference")
-                }
+                key: {p: scores["measures"][key].get(p) for p in ("base", "chosen", "difference")}
                 for key, *_ in MEASURES
             },
             "scale": decision["scale"],
@@ -326,12 +318,6 @@ def _facts(
             "versions": versions(),
         },
     }
-
-
-def _forgetting(decision: Record, name: str, arm: Record | None) -> Record:
-    found = decision["forgetting"]
-    entry = found["candidates"].get(name) if arm is None else arm["forgetting"]
-    return {"num_texts": found["num_texts"], "metric": found["metric"], "entry": entry}
 
 
 def _write_delta(base: Path, source: Path, folder: Path, out: Path, delta: bool) -> str:

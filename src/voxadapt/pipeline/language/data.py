@@ -12,7 +12,13 @@ from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.text import dominant_script, fold_text
-from voxadapt.data.texts import audit_texts, outside_vocabulary, read_texts, write_texts
+from voxadapt.data.texts import (
+    TextLine,
+    audit_texts,
+    outside_vocabulary,
+    read_texts,
+    write_texts,
+)
 from voxadapt.model.tokens import language_name_problems
 from voxadapt.pipeline.audit import audit_track, record_audit
 from voxadapt.pipeline.codes import encode_corpus
@@ -30,7 +36,8 @@ def run(params: Params) -> StageResult:
 def audit(params: Params) -> StageResult:
     """Check the recordings and the texts of the language."""
     language = language_section(params)
-    problems = _name_problems(params, language)
+    talker = read_config(resolve_model(params.model))["talker_config"]
+    problems = language_name_problems(talker.get("codec_language_id") or {}, language.name)
     recordings = texts = None
     try:
         _check_texts(language)  # cheap, before anything is transcribed
@@ -49,14 +56,9 @@ def audit(params: Params) -> StageResult:
         problems += error.problems
     if problems or recordings is None or texts is None:
         raise UserError(problems, f"The data of {language.name} cannot be used.")
-    record_audit(
-        params,
-        language_track(params),
-        "language data",
-        ("language.audit", "language.split", "language.asr_language", "language.name"),
-        [Path(language.text), Path(language.respelling)],
-        [paths.LANGUAGE_TEXT_METRICS],
-    )
+    keys = ("language.audit", "language.split", "language.asr_language", "language.name")
+    read, written = [Path(language.text), Path(language.respelling)], [paths.LANGUAGE_TEXT_METRICS]
+    record_audit(params, language_track(params), "language data", keys, read, written)
     return StageResult(f"{recordings.sentence} {texts.sentence}", texts.values)
 
 
@@ -69,40 +71,31 @@ def _audit_recordings(params: Params) -> StageResult:
 def codes(params: Params) -> StageResult:
     """Extract codes of the recordings; score them and their codec round trip."""
     respelling = load_respelling(language_section(params).respelling)
-    return encode_corpus(
-        params,
-        language_track(params),
-        ("language.asr_language",),
-        [grapheme.letters for grapheme in respelling.graphemes],
-    )
-
-
-def _name_problems(params: Params, language: LanguageParams) -> list[Problem]:
-    """Say why the model cannot be given a language of this name."""
-    talker = read_config(resolve_model(params.model))["talker_config"]
-    return language_name_problems(talker.get("codec_language_id") or {}, language.name)
+    letters = [grapheme.letters for grapheme in respelling.graphemes]
+    return encode_corpus(params, language_track(params), ("language.asr_language",), letters)
 
 
 def _check_texts(language: LanguageParams) -> None:
     """Read the texts and their map; refuse what no recording and no model changes."""
-    refused: list[Problem] = []
-    lines = read_texts(language.text, refused=refused if _drops(language) else None)
+    lines, refused = _read_texts(language)
     audit_texts(
         lines, path=language.text, respelling=load_respelling(language.respelling),
         refused=refused, on_error=language.audit.on_error,
     )  # fmt: skip
 
 
-def _drops(language: LanguageParams) -> bool:
-    return language.audit.on_error == "drop"
+def _read_texts(language: LanguageParams) -> tuple[list[TextLine], list[Problem]]:
+    """Read the texts, and what is wrong with lines that are left out."""
+    refused: list[Problem] = []
+    drops = language.audit.on_error == "drop"
+    return read_texts(language.text, refused=refused if drops else None), refused
 
 
 def _audit_texts(params: Params, language: LanguageParams) -> StageResult:
     import_qwen_tts()  # before transformers, which then loads no more than speaking needs
     from transformers import AutoTokenizer
 
-    refused: list[Problem] = []
-    lines = read_texts(language.text, refused=refused if _drops(language) else None)
+    lines, refused = _read_texts(language)
     respelling = load_respelling(language.respelling)
     folder = resolve_model(params.model)
     talker = read_config(folder)["talker_config"]

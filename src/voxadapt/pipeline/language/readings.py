@@ -116,15 +116,9 @@ class _Reader:
         context, path = open_context(params), resolve_model(params.model)
         load = partial(load_tts, path, attention=params.model.attention, as_base=True)
         tts = load(device=context.device)
-        return cls(
-            tts,
-            partial(load, device=context.worker_device),
-            speaker_vector(tts, ref_audio),
-            language,
-            params.score,
-            context,
-            [language, sha256_file(ref_audio), sha256_folder(path)],
-        )
+        identity = [language, sha256_file(ref_audio), sha256_folder(path)]
+        vector, load = speaker_vector(tts, ref_audio), partial(load, device=context.worker_device)
+        return cls(tts, load, vector, language, params.score, context, identity)
 
     def read(self, texts: Sequence[str], seed: int) -> list[np.ndarray | None]:
         """Read texts; return codes `[N, K]` each, None where reading did not end.
