@@ -62,13 +62,9 @@ def speech_only(wav: Wave, sample_rate_hz: int) -> Wave:
         return np.zeros(0, np.float32)
     pcm = np.round(wav * 32767).astype(np.int16).tobytes()
     detector = webrtcvad.Vad(mode=3)
-    voiced = np.array(
-        [
-            detector.is_speech(pcm[start : start + 2 * window], sample_rate=RATE_HZ)
-            for start in range(0, len(pcm), 2 * window)
-        ],
-        dtype=float,
-    )
+    size = 2 * window  # bytes
+    frames = [pcm[start : start + size] for start in range(0, len(pcm), size)]
+    voiced = np.array([detector.is_speech(frame, RATE_HZ) for frame in frames], dtype=float)
     width = hparams.vad_moving_average_width
     padded = np.concatenate([np.zeros((width - 1) // 2), voiced, np.zeros(width // 2)])
     totals = np.cumsum(padded)

@@ -212,14 +212,9 @@ class Transcriber:
 
     def _mel(self, windows: Sequence[NDArray[np.float32]]) -> torch.Tensor:
         """Return what the encoder takes of windows, [B, num_mels, num_frames]."""
-        mel = torch.stack(
-            [
-                log_mel_spectrogram(
-                    pad_or_trim(window, self.window_samples), self._model.dims.n_mels
-                )
-                for window in windows
-            ]
-        ).to(self._model.device)
+        size, num_mels = self.window_samples, self._model.dims.n_mels
+        mel = torch.stack([log_mel_spectrogram(pad_or_trim(w, size), num_mels) for w in windows])
+        mel = mel.to(self._model.device)
         return mel.half() if self._fp16 else mel
 
     def _options(self, limit: int | None = None) -> whisper.DecodingOptions:

@@ -197,11 +197,9 @@ def front(found: Choice, clouds: int = 400) -> Plot:
         weights = found.weights[:clouds]
         axes.plot(sample.sim.draws(weights), 100 * sample.error.draws(weights), ".", color=colour,
                   markersize=2.5, alpha=0.25, zorder=1)  # fmt: skip
-        share = (
-            "gated out"
-            if not candidate["eligible"]
-            else percent(candidate["pareto_probability"], 0)
-        )
+        share = "gated out"
+        if candidate["eligible"]:
+            share = percent(candidate["pareto_probability"], 0)
         axes.plot(
             sample.sim.point, 100 * sample.error.point, "o", color=colour, zorder=3,
             markersize=10 if chosen else 7, label=f"{title(name)}, {share}",
@@ -231,13 +229,11 @@ def telling_sentences(
     if second is None:
         rivals = (record["best"], record["runner_up"], *found.samples)
         second = next(name for name in rivals if name not in (None, first))
-    problems = [
-        Problem("candidate", f"one of {', '.join(found.samples)}", str(name), "Name another.")
-        for name in (first, second)
-        if name not in found.samples
-    ]
-    if problems:
-        raise UserError(problems, "They cannot be compared.")
+    for name in (first, second):
+        if name not in found.samples:
+            known = f"one of {', '.join(found.samples)}"
+            title = "They cannot be compared."
+            raise UserError.of("candidate", known, str(name), "Name another.", title)
     ours, theirs = found.primary(first), found.primary(second)
     with np.errstate(invalid="ignore", divide="ignore"):
         gains = ours.numerator / ours.denominator - theirs.numerator / theirs.denominator

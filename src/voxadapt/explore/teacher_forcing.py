@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import first_by_hash
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
@@ -172,13 +172,9 @@ def _code_predictions(
     with torch.inference_mode():
         made = predict(tts.model, batch, vector)
         c0_logits = made.c0_logits.float()
-        surprise = torch.cat(
-            [
-                _surprise(c0_logits[:-1], made.c0_targets[:-1])[:, None],
-                _surprise(made.sub_logits.float(), made.sub_targets),
-            ],
-            dim=1,
-        )
+        first = _surprise(c0_logits[:-1], made.c0_targets[:-1])[:, None]
+        others = _surprise(made.sub_logits.float(), made.sub_targets)
+        surprise = torch.cat([first, others], dim=1)
         # Generation never samples the ids behind the codes, but for the end.
         allowed = torch.zeros_like(c0_logits)
         allowed[:, ids.first_unsampled_id :] = -torch.inf
@@ -361,13 +357,10 @@ def attention(seen: ForcedRecording, layer: int | None = None, head: int | None 
 
 def _check_head(seen: ForcedRecording, layer: int, head: int | None) -> None:
     num_layers, num_heads = seen.attention.shape[:2]
-    problems = [
-        Problem(name, f"0 to {count - 1}", str(value), "Name another.")
-        for name, value, count in (("layer", layer, num_layers), ("head", head or 0, num_heads))
-        if not 0 <= value < count
-    ]
-    if problems:
-        raise UserError(problems, "The candidate has no such head.")
+    for name, value, count in (("layer", layer, num_layers), ("head", head or 0, num_heads)):
+        if not 0 <= value < count:
+            title = "The candidate has no such head."
+            raise UserError.of(name, f"0 to {count - 1}", str(value), "Name another.", title)
 
 
 def surprise_table(*several: ForcedRecording) -> pandas.DataFrame:

@@ -112,17 +112,13 @@ def encode_track(
     measured = _measure_recordings(track, measuring, speakers, found, real, codec)
     speakers_record = _speakers_record(track, measured) if speakers[0].is_named else None
     summaries = _write_reference(track, measured, speakers_record)
-    planned = plan_power(
-        measured.rows["real"],
-        measured.rows["codec"],
-        {
-            split: sum(item.slice == "ranked" for item in track_sentences(track, split))
-            for split in HELD_OUT
-            if any(row.split == split for row in held_out)
-        },
-        track.score.takes * len(speakers),
-        track.rule,
-    )
+    num_ranked = {
+        split: sum(item.slice == "ranked" for item in track_sentences(track, split))
+        for split in HELD_OUT
+        if any(row.split == split for row in held_out)
+    }
+    takes, rows = track.score.takes * len(speakers), measured.rows
+    planned = plan_power(rows["real"], rows["codec"], num_ranked, takes, track.rule)
     write_json(corpus.planning, planned)
     judged = {
         name: judge(ranked(rows), track.rule, graphemes) for name, rows in measured.rows.items()

@@ -145,16 +145,8 @@ def choose_references(
         name = reference_name(speaker)
         write_sound(staging / name, *read_mono(staging / chosen.audio), "WAV", "PCM_16")
         rest += [clip for clip in own if clip is not chosen]
-        told_of = {"speaker": speaker, "file": name} if speaker else {}
-        found.append(
-            {
-                "from": chosen.audio,
-                "rule": RULE,
-                "why": proposal.why,
-                "text": chosen.text,
-                **told_of,
-            }
-        )
+        record = {"from": chosen.audio, "rule": RULE, "why": proposal.why, "text": chosen.text}
+        found.append(record | ({"speaker": speaker, "file": name} if speaker else {}))
     if not found:
         raise UserError(replace(problems[0], where="the reference"))
     kept = {clip.audio for clip in rest}

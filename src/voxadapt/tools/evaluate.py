@@ -285,18 +285,13 @@ class _Harness:
         return sort_rows(rows)
 
     def _spoken_clip(self, clip: SpokenClip) -> EvalClip:
+        lang = clip.language or self.language
         return EvalClip(
-            candidate=clip.system,
-            split=SPLIT,
-            text_id=clip.text_id,
-            take=clip.take,
-            lang=clip.language or self.language,
-            text=clip.text,
-            slice=slice_of(clip.text, clip.language or self.language),
-            wav=clip.audio,
+            candidate=clip.system, split=SPLIT, text_id=clip.text_id, take=clip.take, lang=lang,
+            text=clip.text, slice=slice_of(clip.text, lang), wav=clip.audio,
             status="ok" if clip.exists else "failed",
             message="" if clip.exists else f"there is no file {clip.audio}",
-        )
+        )  # fmt: skip
 
     def _rows(self, clips: Sequence[EvalClip], speaker: _Speaker) -> list[ScoreRow]:
         return score_clips(

@@ -180,15 +180,10 @@ def _language(
     def learning(part: str, how: Stage1Params | Stage2Params, seen: list[Clip]) -> Memory:
         """Predict training of one part of the model, all else frozen, with float32 masters."""
         counts = {name: (size, name.startswith(part)) for name, (size, _) in model.counts.items()}
-        train = params.train.model_copy(
-            update={
-                "batch_size": how.batch_size,
-                "gradient_accumulation_steps": how.gradient_accumulation_steps,
-                "master_weights": True,
-                "low_memory": False,
-                "method": "full",
-            }
-        )
+        changed = {"master_weights": True, "low_memory": False, "method": "full"} | {
+            key: getattr(how, key) for key in ("batch_size", "gradient_accumulation_steps")
+        }
+        train = params.train.model_copy(update=changed)
         batch = largest_batch(seen, how.batch_size)
         rows = text_rows(seen) if part == TEXT_EMBEDDING else None
         return training_memory(replace(model, counts=counts), train, batch, kind, rows)

@@ -110,7 +110,7 @@ def say(
         name = candidate
     else:
         fix = "Name one of them, or add it to params."
-        name = check_name(candidate, track.candidates, fix=fix)
+        name = check_name(candidate, track.candidates, fix)
     wanted = None if speaker is None else (speaker,)
     who = choose_speakers(track.speakers(), wanted, "--speaker")[0]
     asked = "auto" if language and name == BASE else track.tag
@@ -127,15 +127,10 @@ def say(
         chosen, gain = reader.pick(passages)
         written = [reader.write(passages, chosen, output, gain)]
     else:
-        several = takes.count > 1
-        written = [
-            reader.write(
-                passages,
-                [take] * len(passages),
-                output.with_stem(f"{output.stem}-{take + 1}") if several else output,
-            )
-            for take in range(takes.count)
-        ]
+        written = []
+        for take in range(takes.count):
+            path = output.with_stem(f"{output.stem}-{take + 1}") if takes.count > 1 else output
+            written.append(reader.write(passages, [take] * len(passages), path))
     return StageResult("\n".join(written) + note, output)
 
 
@@ -208,14 +203,9 @@ class _Reader:
         size, messages = self.track.score.batch_size, []
         for start in range(0, len(waiting), size):
             part = waiting[start : start + size]
-            batch = Batch(
-                sentences=tuple(
-                    Sentence(text_id=fingerprint(t), text=t, split=SPLIT) for t, _ in part
-                ),
-                take=0,
-                seeds=tuple(self.takes.seed + take for _, take in part),
-                max_new_tokens=tuple(self._limit(text) for text, _ in part),
-            )
+            said = [Sentence(text_id=fingerprint(t), text=t, split=SPLIT) for t, _ in part]
+            seeds = tuple(self.takes.seed + take for _, take in part)
+            batch = Batch(tuple(said), 0, seeds, tuple(self._limit(text) for text, _ in part))
             tts, voice = self.speaking.tts, self.speaking.voice
             found = speak_batch(tts, batch, voice, self.track.score, self.tag)
             for item, spoken in zip(part, found, strict=True):
@@ -328,14 +318,8 @@ class _Reader:
             (cut, "Cut off, because the model did not end"),
             (silent, "Not spoken, because the model gave no audio"),
         ):
-            if found:
-                lines.append(
-                    f"{why}: {_named(found)}. Another seed, or `--takes 3 --pick`, may mend that."
-                )
+            named = [repr(text if len(text) <= 60 else f"{text[:57]}…") for text in found[:SHOWN]]
+            named += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+            mend = "Another seed, or `--takes 3 --pick`, may mend that."
+            lines += [f"{why}: {'; '.join(named)}. {mend}"] if found else []
         return "\n".join(lines)
-
-
-def _named(texts: Sequence[str]) -> str:
-    """Name the first passages of a list."""
-    shown = "; ".join(repr(text if len(text) <= 60 else f"{text[:57]}…") for text in texts[:SHOWN])
-    return shown + (f"; and {len(texts) - SHOWN} more" if len(texts) > SHOWN else "")

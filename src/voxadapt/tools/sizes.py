@@ -60,13 +60,9 @@ class Stack:
     @classmethod
     def from_config(cls, config: Record) -> Stack:
         """Read them from a section of a `config.json`."""
-        return cls(
-            config["hidden_size"],
-            config["intermediate_size"],
-            config["num_hidden_layers"],
-            config["num_attention_heads"] * config["head_dim"],
-            config["num_key_value_heads"] * config["head_dim"],
-        )
+        sizes = (config[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+        heads = (config[key] for key in ("num_attention_heads", "num_key_value_heads"))
+        return cls(*sizes, *(num * config["head_dim"] for num in heads))
 
     @property
     def matrix_params(self) -> int:
@@ -128,16 +124,9 @@ class Model:
         }
         talker = values["talker_config"]
         predictor = talker["code_predictor_config"]
-        return cls(
-            Stack.from_config(talker),
-            Stack.from_config(predictor),
-            talker["num_code_groups"],
-            predictor["vocab_size"],
-            talker["vocab_size"],
-            talker["text_hidden_size"],
-            counts,
-            codec,
-        )
+        stacks = Stack.from_config(talker), Stack.from_config(predictor)
+        codes = talker["num_code_groups"], predictor["vocab_size"], talker["vocab_size"]
+        return cls(*stacks, *codes, talker["text_hidden_size"], counts, codec)
 
     @property
     def num_params(self) -> int:
