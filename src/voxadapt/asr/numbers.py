@@ -44,11 +44,8 @@ def ordinals(number: str, lang: str) -> list[str]:
 def number_readings(written: str, lang: str) -> list[str]:
     """Return what may be said for digits.
 
-    They may have separators: `1995`, `1,000`, `2.5`, `007`; `lang` is Whisper's code.
-
-    Returns:
-        Words, the default first; the digits as written last, alone where the language's numbers
-        are not known.
+    They may have separators: `1995`, `1,000`, `2.5`, `007`; `lang` is Whisper's code. The default
+    comes first, the digits as written last, alone where the language's numbers are not known.
     """
     return list(_number_readings(written, lang))
 

@@ -82,13 +82,10 @@ def read_codes(
     codebook_size: int,
     codec_sha256: str | None = None,
 ) -> Codes:
-    """Read the codes of a corpus and check that they belong to it.
+    """Read the codes of a corpus, `[N, K]` int16 by clip id, and check that they belong to it.
 
     `num_codebooks` is the K that the talker expects; codes must be below `codebook_size`. Without
     `codec_sha256`, the hash of the codec in use, that is not checked.
-
-    Returns:
-        Codes `[N, K]` int16 by clip id.
 
     Raises:
         UserError: With one problem for each clip whose codes are missing, stale or impossible.

@@ -107,10 +107,7 @@ def storage_problem(error: BaseException, where: str) -> Problem | None:
 
     Libraries that write for themselves tell the number only in their message (safetensors), or that
     something was not written and nothing else (torch). `where` is told where the error itself names
-    no file.
-
-    Returns:
-        None when the error is not one of the disk.
+    no file. None stands for an error that is not one of the disk.
     """
     text = " ".join(str(error).split())
     number = error.errno if isinstance(error, OSError) else None

@@ -44,10 +44,8 @@ def whisper_language(name: str) -> str:
     """Return Whisper's code of a language.
 
     The name is a code of two or three letters, perhaps with a region (`pt-BR`, `zsm`), or the
-    language's in English or in itself: `Burmese`, `Mandarin`, `Deutsch`.
-
-    Returns:
-        Such as `my`; what nobody knows comes back as it was given.
+    language's in English or in itself: `Burmese`, `Mandarin`, `Deutsch`. What nobody knows comes
+    back as it was given.
     """
     key = " ".join(name.casefold().split())
     if key in TO_WHISPER:

@@ -107,8 +107,7 @@ def _is_truncated(path: str | Path) -> bool:
 def decode(path: str | Path) -> tuple[np.ndarray, int]:
     """Read all samples of a file.
 
-    Returns:
-        Samples [num_samples, num_channels] as float32, full scale 1.0, and the rate in Hz.
+    They are [num_samples, num_channels] float32, full scale 1.0; with them comes the rate in Hz.
 
     Raises:
         AudioError: When decoding fails or yields nothing, or when the file holds another length
@@ -147,10 +146,7 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
 
 
 def read_mono(path: str | Path, sample_rate_hz: int | None = None) -> tuple[np.ndarray, int]:
-    """Read a file as one channel, resampled if a rate is given.
-
-    Returns:
-        Samples [num_samples] as float32 (channels averaged), and their rate in Hz.
+    """Read a file as one channel, resampled if a rate is given: [num_samples], and its rate in Hz.
 
     Raises:
         AudioError: When the file cannot be decoded or holds NaN or infinite samples.
@@ -215,10 +211,8 @@ def content_sha256(samples: np.ndarray, sample_rate_hz: int) -> str:
 def frame_levels_db(samples: np.ndarray, sample_rate_hz: int) -> np.ndarray:
     """Return the level of each 25 ms frame, 10 ms apart, in dB of full scale.
 
-    Samples are [num_samples].
-
-    Returns:
-        [num_frames], at least one, never below -100 dB. A constant offset is removed first.
+    Samples are [num_samples]. Of the levels, [num_frames], there is at least one, and none is below
+    -100 dB. A constant offset is removed first.
     """
     size, hop = max(1, round(FRAME_S * sample_rate_hz)), max(1, round(HOP_S * sample_rate_hz))
     centred = samples.astype(np.float64) - samples.mean(dtype=np.float64)
@@ -252,10 +246,7 @@ def estimate_snr_db(levels_db: np.ndarray) -> float:
 
     Noise is the mean power of the quietest tenth of the frames; speech is the mean power of the
     active ones minus that noise. Without any pause the estimate is too low, never too high. Levels
-    are those of `frame_levels_db`, [num_frames].
-
-    Returns:
-        Decibels, from -20 to 100.
+    are those of `frame_levels_db`, [num_frames]. The result lies between -20 and 100 dB.
     """
     power = 10.0 ** (levels_db / 10.0)
     quietest = np.sort(power)[: max(1, len(power) // 10)]

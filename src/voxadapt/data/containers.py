@@ -61,8 +61,7 @@ def _riff_problem(data: bytes | mmap) -> str | None:
 def mpeg_samples(data: bytes | mmap) -> tuple[int, int] | None:
     """Count the samples of an MPEG audio file by walking over its frames.
 
-    Returns:
-        Samples a channel in whole frames, and samples a frame; None where no frame is found.
+    Samples a channel in whole frames, and samples a frame; None where no frame is found.
     """
     at, total, per_frame, has_synced = 0, 0, 0, True
     while at + 4 <= len(data):

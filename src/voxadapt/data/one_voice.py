@@ -37,10 +37,8 @@ def compare_voices(
 ) -> OneVoice | None:
     """Compare each clip of a speaker with the others.
 
-    Of unit vectors, [N, 256], and the seconds of speech behind each, [N].
-
-    Returns:
-        None where fewer than `MIN_CLIPS` are there.
+    Of unit vectors, [N, 256], and the seconds of speech behind each, [N]. None where fewer than
+    `MIN_CLIPS` are there.
     """
     num = len(embeddings)
     if num < MIN_CLIPS:

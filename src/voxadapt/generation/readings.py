@@ -91,9 +91,6 @@ def read_aloud(
         executor: Where batches are read.
         load: How a worker elsewhere loads the model; None sends `tts`.
 
-    Returns:
-        One reading a text, in the order of the texts.
-
     Raises:
         UserError: When the model does not list the language.
     """

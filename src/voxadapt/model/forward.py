@@ -29,7 +29,7 @@ def embed(
     speaker_vector: Tensor | None,
     frame_keep_mask: Tensor | None = None,
 ) -> Tensor:
-    """Sum the text and codec embeddings of every position.
+    """Sum the text and codec embeddings of every position: `[B, L, D]`.
 
     The text passes through `text_projection`, which has a bias, so the mask is applied after it.
 
@@ -40,9 +40,6 @@ def embed(
             each row.
         frame_keep_mask: `[B, L]` bool; frames where it is false keep their place without their
             codes. None: all frames, as in generation.
-
-    Returns:
-        Input embeddings `[B, L, D]`.
     """
     text_BLD = talker.text_projection(talker.get_text_embeddings()(batch.text_ids))
     inputs_BLD: Tensor = text_BLD * batch.text_mask[..., None]
@@ -79,14 +76,11 @@ def talker_hidden(talker: Talker, inputs_BLD: Tensor) -> Tensor:
 
 
 def sub_talker_logits(talker: Talker, hidden_MD: Tensor, codes_MK: Tensor) -> Tensor:
-    """Teacher-force the code predictor on single frames.
+    """Teacher-force the code predictor on single frames: logits `[M, K-1, C]`.
 
     Its sequence is the talker's hidden state, then the embeddings of codebooks 0 … K-2; the output
     on the embedding of codebook k is head k's and predicts codebook k + 1. `hidden_MD` is the state
     that produced codec_0 of each frame.
-
-    Returns:
-        Logits `[M, K-1, C]`.
     """
     predictor = talker.code_predictor
     steps = [hidden_MD]

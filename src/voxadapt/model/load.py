@@ -119,11 +119,7 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
 
 
 def speaker_vector(tts: Tts, ref_audio: str | Path) -> Tensor:
-    """Compute the speaker vector of a recording as stock voice cloning does, in float32.
-
-    Returns:
-        Vector `[D]`, float32, on the model's device.
-    """
+    """Compute the speaker vector of a recording, `[D]` float32, as stock voice cloning does."""
     model = tts.model
     assert model.speaker_encoder is not None, "load the model with as_base=True"
     assert next(model.speaker_encoder.parameters()).dtype == torch.float32, "load it in float32"

@@ -196,13 +196,10 @@ def free_language_row(
 
 
 def initial_language_vector(weight: Tensor, ids: SpecialIds, init: str) -> Tensor:
-    """Compute what a new language's row begins as.
+    """Compute what a new language's row begins as: `[D]`, float32, where `weight` is.
 
     The codec embedding is `[V, D]`; `init` is `mean`, of the known languages' rows, or the name of
     one of them in any case.
-
-    Returns:
-        Vector `[D]`, float32, on the device of `weight`.
 
     Raises:
         UserError: When the model has no languages or does not list the one named.

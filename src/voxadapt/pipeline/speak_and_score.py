@@ -85,13 +85,10 @@ def speak_and_score(
     sentences: SentenceSet,
     folder: Path,
 ) -> Record:
-    """Have every speaker of a candidate speak sentences; measure the clips.
+    """Have every speaker of a candidate speak sentences; measure the clips and sum them up.
 
     The track's recordings are the reference for similarity and rate; the folder receives
     `rows.jsonl`, `wavs/` and `summary.json`.
-
-    Returns:
-        The summary.
     """
     speakers = track.speakers()
     references = read_references(track.corpus, speakers)

@@ -66,9 +66,8 @@ def read_recordings(track: Track, name: str) -> list[ScoreRow]:
 def blind_spots(track: Track) -> Record:
     """Return what the recogniser cannot tell apart, for the record of a decision.
 
-    Returns:
-        `recogniser`: pairs of sounds that it takes for one another (`blind`) in recordings, those
-        in their codec round trip, and a sentence; nothing where no recogniser was judged.
+    They are pairs of sounds that it takes for one another in recordings (`blind`), those in their
+    codec round trip, and a sentence; nothing where no recogniser was judged.
     """
     if not track.corpus.recogniser.is_file():
         return {}

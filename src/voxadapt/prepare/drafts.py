@@ -81,11 +81,7 @@ class ClipRow:
 def add_recordings(
     workspace: Workspace, options: InitOptions, record: InitRecord, whisper: LazyTranscriber
 ) -> list[Problem]:
-    """Cut recordings that are new; the record is written after each.
-
-    Returns:
-        Recordings, and parts of recordings, that cannot be used.
-    """
+    """Cut recordings that are new, noting each; return what of them cannot be used."""
     if options.audio is None:
         return []
     files, left_out = find_recordings(options.audio)

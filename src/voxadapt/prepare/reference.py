@@ -68,11 +68,7 @@ def measure_clip(root: Path, clip: str, recording: str, order: int, text: str) -
 
 
 def propose(candidates: Sequence[Candidate], limits: AuditParams) -> Proposal | None:
-    """Propose a reference by `RULE`.
-
-    Returns:
-        None where no clip, and no neighbours joined, are long enough.
-    """
+    """Propose a reference by `RULE`; None where no clip, and no neighbours, are long enough."""
     if not candidates:
         return None
     level_db = float(np.median([item.level_db for item in candidates]))

@@ -168,8 +168,7 @@ def write_sound(
 def trim(path: Path, target: Path) -> tuple[float, float]:
     """Write a clip without long silence at its edges as FLAC.
 
-    Returns:
-        Seconds taken away before and after the speech; nothing is written where there are none.
+    Seconds taken away before and after the speech are returned; nothing is written for none.
 
     Raises:
         AudioError: When it cannot be read.

@@ -281,7 +281,7 @@ def read_scores(
     checkpoint_sha: str | None = None,
     fix: str = "Run the score stage again for this candidate.",
 ) -> list[ScoreRow]:
-    """Read one candidate's rows and refuse a file that is not whole.
+    """Read one candidate's rows in canonical order, and refuse a file that is not whole.
 
     Args:
         folder: Folder with `rows.jsonl`, or the file itself.
@@ -290,9 +290,6 @@ def read_scores(
         split: The split that the rows must come from.
         checkpoint_sha: Hash of the checkpoint now; a row of another one is stale.
         fix: What to do, for the messages.
-
-    Returns:
-        The rows in canonical order.
 
     Raises:
         UserError: For a missing file, broken lines, and missing, extra, double or stale rows.

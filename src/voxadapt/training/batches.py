@@ -169,10 +169,8 @@ def balanced_epoch(
     (1 - balance): its own at 0, the same as every other one's at 1. An epoch holds about as many
     frames as the corpus. A speaker's clips are drawn in shuffled rounds that go on from epoch to
     epoch: all of them occur equally often, give or take once. `speakers` and `frames` are those of
-    each example; epochs are counted from 1.
-
-    Returns:
-        Indices of examples, some of them several times or not at all; as many in every epoch.
+    each example; epochs are counted from 1. Examples are indices, some of them several times or not
+    at all, as many in every epoch.
     """
     drawn: list[int] = []
     members: dict[str, list[int]] = {}
@@ -216,10 +214,8 @@ def draw_frame_keep_mask(num_rows: int, length: int, largest_share: float) -> Te
     misses some of these has to read the text. Targets are untouched. A share between 0 and
     `largest_share` is hidden of each utterance. It is drawn from torch's random stream on the CPU,
     which the training state keeps, and for a whole batch, whichever process computes its rows. A
-    largest share of 0 hides nothing and draws nothing.
-
-    Returns:
-        `[B, L]` bool on the CPU, or None when nothing is hidden.
+    largest share of 0 hides nothing and draws nothing. The mask is `[B, L]` bool on the CPU, or
+    None when nothing is hidden.
     """
     if largest_share == 0.0:
         return None

@@ -28,12 +28,9 @@ _SHARDED = {
 
 
 def start(params: TrainParams, device: torch.device) -> tuple[Accelerator, torch.device]:
-    """Join the other processes of the run and wait until all are there.
+    """Join the other processes; return the accelerator, and the device of this process.
 
     Of several processes, `cpu` keeps them off the GPUs.
-
-    Returns:
-        The accelerator, and the device of this process.
 
     Raises:
         UserError: When the run was launched in a way that cannot be trained.

@@ -49,8 +49,7 @@ def occurring_rows(
 ) -> TextRows | None:
     """Reduce a trained text embedding to the rows of a corpus.
 
-    Returns:
-        None when the text embedding is not trained as a whole in float32.
+    None when the text embedding is not trained as a whole in float32.
     """
     table = trained.get(TEXT_EMBEDDING)
     if table is None or table.dtype != torch.float32:

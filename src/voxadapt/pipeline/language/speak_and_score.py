@@ -22,12 +22,9 @@ def score_languages(
     *,
     with_source: bool = True,
 ) -> dict[str, Record]:
-    """Speak and measure a candidate in the language, and in the source language.
+    """Speak and measure a candidate in the language, and in the source language; sum both up.
 
     The folder receives a folder of scores for each language.
-
-    Returns:
-        The summaries by language.
     """
     track = language_track(params)
     speaking = list(load_speaking(track, candidate, track.speakers(), context))

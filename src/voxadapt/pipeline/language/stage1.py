@@ -66,13 +66,10 @@ def run(params: Params) -> StageResult:
 def train_rows(
     params: Params, language: LanguageParams, output: Output, readings: Readings
 ) -> Record:
-    """Run Stage 1 by its objective.
+    """Run Stage 1 by its objective and return its metrics.
 
     `language` is the section with the objective and number of epochs of this run, `readings` what
     the Base has read for that objective.
-
-    Returns:
-        Its metrics.
     """
     options = language.stage1
     model_path = resolve_model(params.model)

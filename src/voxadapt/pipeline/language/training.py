@@ -76,7 +76,7 @@ def train_on_recordings(
     with_rows: bool = False,
     start: Path | None = None,
 ) -> Record:
-    """Train on the recordings' codes.
+    """Train on the recordings' codes and return the metrics.
 
     Args:
         params: All parameters.
@@ -88,9 +88,6 @@ def train_on_recordings(
         lora_rank: Rank of the adapter on the talker's layers; 0: no adapter.
         with_rows: Train the text rows of the recordings' tokens too.
         start: Delta to begin from.
-
-    Returns:
-        The metrics.
     """
     track = language_track(params)
     model_path = resolve_model(track.model)

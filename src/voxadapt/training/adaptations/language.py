@@ -67,12 +67,9 @@ def occurring_tokens(tts: Tts, texts: Sequence[str]) -> tuple[int, ...]:
 
 
 def respelled_rows(tts: Tts, token_ids: Sequence[int], respell: Callable[[str], str]) -> Tensor:
-    """Make a row for each token from the rows of its respelling: their mean.
+    """Make a float32 row for each token from those of its respelling: their mean, `[R, D]`.
 
     A token whose respelling is itself, or empty, keeps its own row.
-
-    Returns:
-        Rows `[R, D]`, float32.
     """
     tokenizer = tts.processor.tokenizer
     table = tts.model.talker.model.text_embedding.weight.detach().float().cpu()
