@@ -3,7 +3,8 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+
+INTERVAL_S = 5.0
 
 
 def format_duration(seconds: float) -> str:
@@ -17,34 +18,26 @@ def format_duration(seconds: float) -> str:
 
 
 class Progress:
-    """Print `label: done/total unit, ETA …` at most every `interval_s` seconds.
+    """Print `label: done/total unit, ETA …` at most every `INTERVAL_S` seconds.
 
     Lines go to stderr, one after another, so that logs stay readable. In CI (`CI` set) and in
     papermill runs (`VOXADAPT_QUIET` set) only the closing line is printed. `unit` is what is
     counted: clips, steps, sentences.
     """
 
-    def __init__(
-        self,
-        label: str,
-        total: int,
-        unit: str = "clips",
-        interval_s: float = 5.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.label, self.total, self.unit, self.interval_s = label, total, unit, interval_s
-        self._clock = clock
-        self._start = self._last = clock()
+    def __init__(self, label: str, total: int, unit: str = "clips") -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self._start = self._last = time.monotonic()
         self.done = 0
         self._quiet = bool(os.environ.get("CI") or os.environ.get("VOXADAPT_QUIET"))
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count `count` more units done and print a line when one is due."""
         self.done += count
-        now = self._clock()
+        now = time.monotonic()
         elapsed = now - self._start
         finished = self.done >= self.total
-        if not finished and (self._quiet or now - self._last < self.interval_s):
+        if not finished and (self._quiet or now - self._last < INTERVAL_S):
             return
         self._last = now
         if finished:

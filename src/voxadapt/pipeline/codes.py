@@ -109,7 +109,7 @@ def encode_track(
         codec.append(_clip(track, row, "codec", path.as_posix()))
     voices = _coded_voices(track, tokenizer, encode, decode)
     found = _measure_voices(track, measuring, utterances, speakers, real, codec, voices)
-    measured = _measure_recordings(track, measuring, speakers, found, real, codec)
+    measured = _measure_recordings(measuring, speakers, found, real, codec)
     speakers_record = _speakers_record(track, measured) if speakers[0].is_named else None
     summaries = _write_reference(track, measured, speakers_record)
     num_ranked = {
@@ -238,7 +238,6 @@ def _measure_voices(
 
 
 def _measure_recordings(
-    track: Track,
     measuring: Measuring,
     speakers: Sequence[Speaker],
     voices: Mapping[str, MeasuredVoice],

@@ -48,9 +48,7 @@ def missing_of(
     if workspace.language is not None:
         found += _missing_of_language(workspace, params, record)
     if rows:
-        found += _missing_of_recordings(
-            workspace, record, rows, result, limits_of(params, workspace)
-        )
+        found += _missing_of_recordings(record, rows, result, limits_of(params, workspace))
         found += problems
     else:
         pages = any(workspace.scripts.glob("script-*.txt"))
@@ -63,11 +61,7 @@ def missing_of(
 
 
 def _missing_of_recordings(
-    workspace: Workspace,
-    record: InitRecord,
-    rows: Sequence[ClipRow],
-    result: AuditResult | None,
-    limits: AuditParams,
+    record: InitRecord, rows: Sequence[ClipRow], result: AuditResult | None, limits: AuditParams
 ) -> list[Problem]:
     """Say what the clips still need."""
     found: list[Problem] = []

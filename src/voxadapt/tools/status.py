@@ -15,6 +15,7 @@ from voxadapt.tools.timing import LAST_TIME, expected_seconds
 
 TRAINING = {"train": "candidates", "language_stage1": "language.candidates"}  # list of epochs
 COLUMNS = ("stage", "state", "took")
+SHOWN = 3  # reasons
 UP_TO_DATE, STALE, WAITS, RUNNING = "up to date", "stale", "waits", "running"
 
 
@@ -50,12 +51,12 @@ def status(pipeline: Pipeline) -> list[StageStatus]:
     return list(found.values())
 
 
-def explain(stage: StageStatus, num_reasons: int = 3) -> str:
+def explain(stage: StageStatus) -> str:
     """Say in words where a stage stands."""
     alike = all(reason.endswith(" changed") for reason in stage.reasons)
     reasons = [reason.removesuffix(" changed") if alike else reason for reason in stage.reasons]
-    more = [f"{len(reasons) - num_reasons} more"] if len(reasons) > num_reasons else []
-    why = ", ".join([*reasons[:num_reasons], *more]) + (" changed" if alike and reasons else "")
+    more = [f"{len(reasons) - SHOWN} more"] if len(reasons) > SHOWN else []
+    why = ", ".join([*reasons[:SHOWN], *more]) + (" changed" if alike and reasons else "")
     if stage.state == WAITS:
         return f"waits for {why}"
     return f"{stage.state}: {why}" if why else stage.state
