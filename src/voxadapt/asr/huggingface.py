@@ -67,11 +67,10 @@ def fetch(hub_id: str) -> Path:
         return folder
     except Exception as error:  # no network, no such model, no access: many classes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError.of(
-            f"asr.model: {hub_id}", "a Whisper model on the hub", reason,
-            "Check the id, or set asr.model to a folder with config.json and "
-            "model.safetensors.", "The Whisper model could not be fetched.",
-        ) from None  # fmt: skip
+        expected = "a Whisper model on the hub"
+        fix = "Check the id, or set asr.model to a folder with config.json and model.safetensors."
+        title = "The Whisper model could not be fetched."
+        raise UserError.of(f"asr.model: {hub_id}", expected, reason, fix, title) from None
 
 
 def load_folder(folder: Path, device: str = "cpu") -> tuple[whisper.Whisper, str]:

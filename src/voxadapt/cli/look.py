@@ -93,14 +93,13 @@ def listen(
     from voxadapt.pipeline import report
 
     if out is None and (pair is not None or sentences is not None):
-        raise UserError.of(
-            "--out",
-            "a folder for pages that differ from params.yaml",
-            "nothing",
+        expected = "a folder for pages that differ from params.yaml"
+        fix = (
             f"Say for example --out {(paths.REPORTS / 'listen-mine').as_posix()}, or change "
-            "report.listening_pairs.",
-            "The next run of the report would replace these pages, and their votes be lost.",
+            "report.listening_pairs."
         )
+        title = "The next run of the report would replace these pages, and their votes be lost."
+        raise UserError.of("--out", expected, "nothing", fix, title)
     pairs = [pair] if pair else None
     print(report.listen(opt.load(params_file), pairs, sentences, out or paths.LISTEN).sentence)
 

@@ -25,10 +25,9 @@ def resolve_device(device: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if match and int(match[1] or 0) < count:
         return torch.device("cuda", int(match[1] or 0))
-    raise UserError.of(
-        "model.device",
-        "auto, cpu, cuda, cuda:N or mps",
+    found = (
         f"{device!r} on a machine with {count} usable CUDA device(s)"
-        f"{'' if device != 'mps' else ' and no Apple GPU that torch can use'}",
-        "Choose another device, or run `voxadapt doctor` to see what torch finds.",
+        f"{'' if device != 'mps' else ' and no Apple GPU that torch can use'}"
     )
+    fix = "Choose another device, or run `voxadapt doctor` to see what torch finds."
+    raise UserError.of("model.device", "auto, cpu, cuda, cuda:N or mps", found, fix)

@@ -291,12 +291,10 @@ class RayData:
             import ray
             import ray.data
         except ImportError as error:
-            raise UserError.of(
-                "executor.kind: ray",
-                "the package ray with its part for data",
-                " ".join(str(error).split())[:160],
-                'Run `pip install "voxadapt[ray]"`, or set executor.kind: local.',
-            ) from None
+            expected = "the package ray with its part for data"
+            found = " ".join(str(error).split())[:160]
+            fix = 'Run `pip install "voxadapt[ray]"`, or set executor.kind: local.'
+            raise UserError.of("executor.kind: ray", expected, found, fix) from None
         if ray.is_initialized():
             return ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
@@ -355,13 +353,10 @@ class RayData:
                 "executor.num_workers. Then repeat the command: it goes on where it was.",
                 "Workers were lost too often.",
             )
-        return UserError.of(
-            "executor.kind: ray",
-            "a cluster that does its work",
-            reason[:400],
-            "Install the same versions on every machine; or set executor.kind: local.",
-            "The cluster gave up.",
-        )
+        expected = "a cluster that does its work"
+        found = reason[:400]
+        fix = "Install the same versions on every machine; or set executor.kind: local."
+        return UserError.of("executor.kind: ray", expected, found, fix, "The cluster gave up.")
 
 
 @dataclass(frozen=True)
@@ -381,12 +376,9 @@ def _enter(folder: str) -> None:
     try:
         os.chdir(folder)
     except OSError as error:
-        raise UserError.of(
-            folder,
-            "the project folder, at the same path on every machine of the cluster",
-            str(error),
-            "Put the project on a file system that all of them mount.",
-        ) from None
+        expected = "the project folder, at the same path on every machine of the cluster"
+        fix = "Put the project on a file system that all of them mount."
+        raise UserError.of(folder, expected, str(error), fix) from None
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,10 @@ def resolve_model(params: ModelParams) -> Path:
         return folder
     hint = "Set model.base to a folder with config.json, model.safetensors and speech_tokenizer/."
     if not _HUB_ID.fullmatch(params.base):
-        raise UserError.of(
-            "model.base",
-            "a model folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base",
-            f"{params.base} (no such folder)",
-            f"Restore it with `dvc pull`, or correct the path. {hint}",
-            "The Base model was not found.",
-        )
+        expected = "a model folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base"
+        found = f"{params.base} (no such folder)"
+        fix = f"Restore it with `dvc pull`, or correct the path. {hint}"
+        raise UserError.of("model.base", expected, found, fix, "The Base model was not found.")
     from huggingface_hub import snapshot_download
 
     try:
@@ -62,13 +59,10 @@ def refuse_code(where: str | Path, values: object) -> None:
         item = left.pop()
         left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
         if isinstance(item, dict) and "auto_map" in item:
-            raise UserError.of(
-                where,
-                "a config of the stock classes",
-                "auto_map, which names Python code in the model folder",
-                "Remove that entry, or take another copy of the model: no such code is run.",
-                "The model was not loaded.",
-            )
+            expected = "a config of the stock classes"
+            found = "auto_map, which names Python code in the model folder"
+            fix = "Remove that entry, or take another copy of the model: no such code is run."
+            raise UserError.of(where, expected, found, fix, "The model was not loaded.")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

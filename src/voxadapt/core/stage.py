@@ -53,11 +53,9 @@ def stage(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> StageResult:
             given = signature.bind(*args, **kwargs).arguments
             if launch.num_processes() > 1 and name != "train":
-                raise UserError.of(
-                    f"the launch of {name}", "one process", f"{launch.num_processes()} processes",
-                    "Only `voxadapt train` shares its work; run this one without a "
-                    "launcher.",
-                )  # fmt: skip
+                found = f"{launch.num_processes()} processes"
+                fix = "Only `voxadapt train` shares its work; run this one without a launcher."
+                raise UserError.of(f"the launch of {name}", "one process", found, fix)
             parts = [name]
             if "candidate" in given:
                 parts.append(candidate_name(given["candidate"]))

@@ -186,14 +186,13 @@ class Respelling(BaseModel):
         """Refuse texts that the map cannot respell."""
         if unknown := self.unknown(texts):
             names = [f"{_visible(item)} ({count}×)" for item, count in unknown.most_common()]
-            raise UserError.of(
-                where,
-                f"letters and words that the respelling map of {self.language} knows",
-                ", ".join(names[:MAX_SHOWN]) + (" …" if len(names) > MAX_SHOWN else ""),
+            expected = f"letters and words that the respelling map of {self.language} knows"
+            found = ", ".join(names[:MAX_SHOWN]) + (" …" if len(names) > MAX_SHOWN else "")
+            fix = (
                 "Write numbers and abbreviations as they are spoken; add letters to the map's "
-                "graphemes, and words to its exceptions (language.respelling).",
-                "The texts cannot be respelt.",
+                "graphemes, and words to its exceptions (language.respelling)."
             )
+            raise UserError.of(where, expected, found, fix, "The texts cannot be respelt.")
 
     def _strange(self, word: str) -> list[str]:
         """Return the letters of a word that no grapheme has."""

@@ -96,12 +96,9 @@ def read_aloud(
     """
     known = sorted(tts.get_supported_languages() or [])
     if known and language.lower() not in known:
-        raise UserError.of(
-            "language.source.language",
-            f"one of {', '.join(known)}",
-            repr(language),
-            "Name a language that the Base knows.",
-        )
+        expected = f"one of {', '.join(known)}"
+        fix = "Name a language that the Base knows."
+        raise UserError.of("language.source.language", expected, repr(language), fix)
     lengths = [_token_ids(tts, text).shape[1] for text in texts]
     order = sorted(range(len(texts)), key=lambda i: (lengths[i], texts[i], i))
     progress = Progress("Reading", len(texts), "texts")

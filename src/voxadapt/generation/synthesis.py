@@ -103,12 +103,9 @@ def clone_voice(tts: Tts, ref_audio: str | Path, ref_text: str | None, mode: Pro
     text.
     """
     if mode == "icl" and not ref_text:
-        raise UserError.of(
-            "score.base_prompt",
-            "the transcript of the reference clip, for icl and both",
-            "none",
-            "Set data.ref_text, give that clip a row in the manifest, or set x_vector.",
-        )
+        expected = "the transcript of the reference clip, for icl and both"
+        fix = "Set data.ref_text, give that clip a row in the manifest, or set x_vector."
+        raise UserError.of("score.base_prompt", expected, "none", fix)
     items = tts.create_voice_clone_prompt(
         ref_audio=str(ref_audio),
         ref_text=ref_text if mode == "icl" else None,

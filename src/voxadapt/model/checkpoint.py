@@ -111,12 +111,9 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError.of(
-            file,
-            "the meta.json of a checkpoint",
-            " ".join(str(error).split()),
-            "Run the train stage again.",
-        ) from None
+        expected = "the meta.json of a checkpoint"
+        found = " ".join(str(error).split())
+        raise UserError.of(file, expected, found, "Run the train stage again.") from None
     return meta
 
 
@@ -186,13 +183,9 @@ def own_files(folder: Path) -> None:
 def require_finite(name: str, value: Tensor, fix: str) -> None:
     """Refuse weights that their type could not hold."""
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise UserError.of(
-            name,
-            f"weights that {str(value.dtype).removeprefix('torch.')} can hold",
-            "NaN or infinity",
-            fix,
-            "The checkpoint cannot be written.",
-        )
+        expected = f"weights that {str(value.dtype).removeprefix('torch.')} can hold"
+        found = "NaN or infinity"
+        raise UserError.of(name, expected, found, fix, "The checkpoint cannot be written.")
 
 
 def iterate_weights(path: str | Path) -> Iterator[tuple[str, Tensor]]:

@@ -465,10 +465,6 @@ def _not_ours(out_dir: Path, expected: str) -> UserError:
 
 
 def _not_only_this_delta(checkpoint: Path, found: str) -> UserError:
-    return UserError.of(
-        checkpoint,
-        "a checkpoint that differs from the Base by this delta only",
-        found,
-        "Materialise the delta again.",
-        "The Base cannot be restored.",
-    )
+    expected = "a checkpoint that differs from the Base by this delta only"
+    fix = "Materialise the delta again."
+    return UserError.of(checkpoint, expected, found, fix, "The Base cannot be restored.")

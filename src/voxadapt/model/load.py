@@ -66,14 +66,13 @@ def load_tts(
             setattr(config.talker_config, field, {})
     if as_base:
         if not any(name.startswith("speaker_encoder.") for name in weight_files(path)):
-            raise UserError.of(
-                path,
-                "speaker_encoder weights, to clone voices or train further",
-                "none",
+            expected = "speaker_encoder weights, to clone voices or train further"
+            fix = (
                 "Let model.speaker_encoder name the Base of the same size, or use a checkpoint "
-                "that VoxAdapt exported, or a Base.",
-                "The checkpoint cannot be loaded as a Base model.",
+                "that VoxAdapt exported, or a Base."
             )
+            title = "The checkpoint cannot be loaded as a Base model."
+            raise UserError.of(path, expected, "none", fix, title)
         config.tts_model_type = "base"
     try:
         with _quiet():
@@ -132,12 +131,9 @@ def speaker_vector(tts: Tts, ref_audio: str | Path) -> Tensor:
         ) from None
     vector = model.extract_speaker_embedding(audio=samples, sr=rate_hz).float()
     if not bool(torch.isfinite(vector).all()):
-        raise UserError.of(
-            ref_audio,
-            "a recording with a finite speaker vector",
-            "NaN or infinity",
-            "Use another ref_audio: 3-10 s of clean speech.",
-        )
+        expected = "a recording with a finite speaker vector"
+        fix = "Use another ref_audio: 3-10 s of clean speech."
+        raise UserError.of(ref_audio, expected, "NaN or infinity", fix)
     return vector.clone()  # outside inference mode, so that autograd accepts it
 
 
@@ -157,13 +153,10 @@ def _refuse_code(folder: Path) -> None:
     """Refuse a folder whose weights are pickles, or whose configs bring code of their own."""
     pickles = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
     if pickles and not any(folder.glob("*.safetensors")):
-        raise UserError.of(
-            folder,
-            "weights as *.safetensors",
-            f"{', '.join(pickles[:4])}, which can run code when it is read",
-            "Take the model's safetensors, or convert it where nothing can be harmed.",
-            "The model was not loaded.",
-        )
+        expected = "weights as *.safetensors"
+        found = f"{', '.join(pickles[:4])}, which can run code when it is read"
+        fix = "Take the model's safetensors, or convert it where nothing can be harmed."
+        raise UserError.of(folder, expected, found, fix, "The model was not loaded.")
     for file in sorted(folder.glob("*config.json")):
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
@@ -185,13 +178,10 @@ def _check_keys(path: Path, model: nn.Module) -> None:
     missing = sorted(set(model.state_dict()) - set(weight_files(path)))
     if missing:
         shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
-        raise UserError.of(
-            path,
-            "weights for every parameter of the config",
-            f"{len(missing)} missing ({shown})",
-            "Restore or download the folder again; config and weights must belong together.",
-            "The model is incomplete.",
-        )
+        expected = "weights for every parameter of the config"
+        found = f"{len(missing)} missing ({shown})"
+        fix = "Restore or download the folder again; config and weights must belong together."
+        raise UserError.of(path, expected, found, fix, "The model is incomplete.")
 
 
 @contextmanager

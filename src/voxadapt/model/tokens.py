@@ -94,12 +94,9 @@ class SpecialIds:
         if language is None or language.lower() == "auto":
             return None
         if language.lower() not in self.languages:
-            raise UserError.of(
-                where,
-                "auto or one of " + ", ".join(sorted(self.languages)),
-                repr(language),
-                "Choose a listed language, or auto.",
-            )
+            expected = "auto or one of " + ", ".join(sorted(self.languages))
+            found = repr(language)
+            raise UserError.of(where, expected, found, "Choose a listed language, or auto.")
         return self.languages[language.lower()]
 
 

@@ -102,11 +102,10 @@ def comparable(
     for name in shared:
         other = {getattr(row, name) for row in kept} - set(evaluator[name].split(", "))
         if other:
-            raise UserError.of(
-                f"{kept[0].candidate}: {name}", evaluator[name], ", ".join(sorted(other)),
-                "Run the codes stage again.",
-                "Scores made by different evaluators cannot be compared.",
-            )  # fmt: skip
+            found = ", ".join(sorted(other))
+            fix = "Run the codes stage again."
+            title = "Scores made by different evaluators cannot be compared."
+            raise UserError.of(f"{kept[0].candidate}: {name}", evaluator[name], found, fix, title)
     return kept
 
 

@@ -203,11 +203,10 @@ def _candidate(decision: Record, candidate: str | None, example: str) -> str:
     if name is None:
         name = decision["chosen"]
         if not decision.get("measurable", {"measurable": True})["measurable"]:
-            raise UserError.of(
-                "the decision", "one that could be measured", decision["reason"],
-                f"Mend that, or name an epoch all the same: `{example}`.",
-                "There is nothing to export: it cannot be measured which model is the best.",
-            )  # fmt: skip
+            expected = "one that could be measured"
+            fix = f"Mend that, or name an epoch all the same: `{example}`."
+            title = "There is nothing to export: it cannot be measured which model is the best."
+            raise UserError.of("the decision", expected, decision["reason"], fix, title)
         if name == "base":
             raise UserError.of(
                 "the decision", "an adapted model", f"base. {decision['reason']}",
@@ -350,11 +349,9 @@ def _write_difference(base_dir: Path, source: Path, folder: Path) -> None:
         else:
             full[name] = value
     if differing or len(base) != len(list(iterate_weights(source))):
-        raise UserError.of(
-            source, "the tensors of the Base, of the same types and shapes",
-            ", ".join(differing[:3]) or "other tensors",
-            "Export the whole model: leave out --delta.",
-        )  # fmt: skip
+        expected = "the tensors of the Base, of the same types and shapes"
+        found = ", ".join(differing[:3]) or "other tensors"
+        raise UserError.of(source, expected, found, "Export the whole model: leave out --delta.")
     write_delta(folder, base_dir, Delta(rows, full), {"kind": "speaker"})
     set_usual_mode(folder / DELTA)
 

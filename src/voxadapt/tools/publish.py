@@ -120,9 +120,7 @@ def push(
         raise
     except Exception as error:  # the hub client raises a dozen unrelated types
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise UserError.of(
-            repo, "a repository that takes the files", reason,
-            "Check the name, the token's rights and the network; run it again to go on.",
-            "The folder was not published, or not wholly.",
-        ) from None  # fmt: skip
+        fix = "Check the name, the token's rights and the network; run it again to go on."
+        title = "The folder was not published, or not wholly."
+        raise UserError.of(repo, "a repository that takes the files", reason, fix, title) from None
     return StageResult("\n".join([f"{done}: {total}.", *notes]), files)

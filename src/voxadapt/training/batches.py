@@ -112,12 +112,9 @@ def tokenize(tts: Tts, text: str, ids: SpecialIds, where: str) -> Tensor:
     if len(turn) <= NUM_ROLE_TOKENS + NUM_CLOSING_TOKENS:
         raise UserError.of(where, "a text", repr(text), "Remove the clip or write its text.")
     if turn[0] != ids.im_start or turn[-NUM_CLOSING_TOKENS] != ids.im_end:
-        raise UserError.of(
-            where,
-            f"a turn of {NUM_ROLE_TOKENS} ids, the text, {NUM_CLOSING_TOKENS} ids",
-            f"{turn[:4].tolist()} … {turn[-6:].tolist()}",
-            "The text holds control tokens, or the tokenizer is not the model's own.",
-        )
+        expected = f"a turn of {NUM_ROLE_TOKENS} ids, the text, {NUM_CLOSING_TOKENS} ids"
+        fix = "The text holds control tokens, or the tokenizer is not the model's own."
+        raise UserError.of(where, expected, f"{turn[:4].tolist()} … {turn[-6:].tolist()}", fix)
     return turn[:-NUM_CLOSING_TOKENS]
 
 

@@ -61,14 +61,13 @@ def same_everywhere(accelerator: Accelerator, step: int, folder: str) -> None:
     found = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
     if len(set(found)) > 1:
         steps = ", ".join(str(value) for value in found)
-        raise UserError.of(
-            folder,
-            "one folder for the processes of all machines",
-            f"states of steps {steps}",
+        expected = "one folder for the processes of all machines"
+        fix = (
             "Put the project, or the folder that WORK_DIR names, on a file system that all "
-            "machines share.",
-            "The processes do not see the same run.",
+            "machines share."
         )
+        title = "The processes do not see the same run."
+        raise UserError.of(folder, expected, f"states of steps {steps}", fix, title)
 
 
 def total(accelerator: Accelerator, totals: LossTotals) -> LossTotals:

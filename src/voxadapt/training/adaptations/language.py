@@ -187,9 +187,6 @@ def _relative(now: Tensor, before: Tensor) -> float | None:
 
 
 def _other_language(folder: Path, found: object, wanted: tuple[str, int]) -> UserError:
-    return UserError.of(
-        folder,
-        f"a delta of language {wanted[0]} in row {wanted[1]}",
-        repr(found),
-        "Run Stage 1 again with the same language section.",
-    )
+    expected = f"a delta of language {wanted[0]} in row {wanted[1]}"
+    fix = "Run Stage 1 again with the same language section."
+    return UserError.of(folder, expected, repr(found), fix)
