@@ -177,14 +177,10 @@ def _read(
             )
             continue
         if len(samples) < hop:
-            problems.append(
-                Problem(
-                    f"{clip.id} ({clip.audio})",
-                    f"audio of at least one frame ({1000 * hop // rate_hz} ms)",
-                    f"{len(samples)} samples at {rate_hz} Hz",
-                    "Remove the clip from the corpus and run the audit again.",
-                )
-            )
+            expected = f"audio of at least one frame ({1000 * hop // rate_hz} ms)"
+            found = f"{len(samples)} samples at {rate_hz} Hz"
+            fix = "Remove the clip from the corpus and run the audit again."
+            problems.append(Problem(f"{clip.id} ({clip.audio})", expected, found, fix))
             continue
         waves.append((clip, whole_frames(samples, hop)))
     return waves, problems

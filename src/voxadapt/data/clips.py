@@ -86,10 +86,9 @@ def read_clips(path: str | Path, languages: Collection[str] | None = None) -> li
             take = taken[system, text_id]
         taken[system, text_id] += 1
         if texts.setdefault(text_id, text) != text:
-            problems.append(
-                Problem(where, f"the text of {text_id}: {shown(texts[text_id])}", shown(text),
-                        "Give another sentence another id.")
-            )  # fmt: skip
+            expected = f"the text of {text_id}: {shown(texts[text_id])}"
+            fix = "Give another sentence another id."
+            problems.append(Problem(where, expected, shown(text), fix))
         for key, what in (
             (("take", system, text_id, str(take)), f"take {take} of {text_id} once"),
             (("audio", system, str(place)), "each clip once"),

@@ -360,10 +360,8 @@ def _refuse_alike_speakers(rows: Sequence[RawRow]) -> list[Problem]:
         if other != speaker:
             whose = "rows without a speaker" if other is None else f"the speaker {other!r}"
             fix = "Give each speaker a clip of its own voice: it decides how the model hears it."
-            problems.append(
-                Problem(row.where, "a ref_audio of this speaker's own",
-                        f"{shown(row.ref_audio, 40)}, that of {whose}", fix)
-            )  # fmt: skip
+            found = f"{shown(row.ref_audio, 40)}, that of {whose}"
+            problems.append(Problem(row.where, "a ref_audio of this speaker's own", found, fix))
     return problems
 
 

@@ -38,11 +38,10 @@ def list_speakers(utterances: Sequence[Utterance], default: str) -> tuple[Speake
     unnamed = groups.pop(None, [])
     if unnamed:
         for name in [other for other in groups if other and other.lower() == default.lower()]:
-            problems.append(
-                Problem("train.speaker_name", f"another name than that of the speaker {name!r}",
-                        f"{default!r}, whom {len(unnamed)} clips without a speaker would be",
-                        "Name the speaker in every row of the manifest.")
-            )  # fmt: skip
+            expected = f"another name than that of the speaker {name!r}"
+            found = f"{default!r}, whom {len(unnamed)} clips without a speaker would be"
+            fix = "Name the speaker in every row of the manifest."
+            problems.append(Problem("train.speaker_name", expected, found, fix))
         groups[default] = unnamed
     if problems:
         raise UserError(problems, "The speakers cannot be told apart.")

@@ -229,12 +229,8 @@ def _free_rows(ids: SpecialIds) -> list[int]:
 
 def _none_free(ids: SpecialIds, what: str) -> Problem:
     last = ids.codec_vocab_size - 1
-    return Problem(
-        "model.base",
-        f"a free codec id from {ids.first_unsampled_id} to {last} for a {what}",
-        "none",
-        "Start from a model with fewer speakers.",
-    )
+    expected = f"a free codec id from {ids.first_unsampled_id} to {last} for a {what}"
+    return Problem("model.base", expected, "none", "Start from a model with fewer speakers.")
 
 
 def language_name_problems(known: Iterable[str], name: str) -> list[Problem]:

@@ -78,11 +78,9 @@ def check_candidates(
     row = rows[start][0]
     fitting = metric_for(row.lang, [item.text_norm for item in rows[start]])
     if params.error_metric == "wer" and fitting == "cer":
-        problems.append(
-            Problem("select.error_metric",
-                    f"cer: {row.lang} is written without spaces between words", "wer",
-                    "Set select.error_metric: cer.")
-        )  # fmt: skip
+        expected = f"cer: {row.lang} is written without spaces between words"
+        fix = "Set select.error_metric: cer."
+        problems.append(Problem("select.error_metric", expected, "wer", fix))
     if problems:
         raise UserError(problems[:50], "The candidates cannot be compared.")
     return row.split

@@ -94,15 +94,12 @@ def _check(params: TrainParams, device: torch.device) -> None:
                 )
             )
     if params.batch_size < count:
-        problems.append(
-            Problem(
-                "train.batch_size",
-                f"at least {count}, an example for each process",
-                str(params.batch_size),
-                "Raise it (and lower train.gradient_accumulation_steps by the same factor: the "
-                "result is the same), or launch fewer processes (num_processes).",
-            )
+        expected = f"at least {count}, an example for each process"
+        fix = (
+            "Raise it (and lower train.gradient_accumulation_steps by the same factor: the "
+            "result is the same), or launch fewer processes (num_processes)."
         )
+        problems.append(Problem("train.batch_size", expected, str(params.batch_size), fix))
     if count > 1 and device.type == "cuda":
         if device.index:
             problems.append(

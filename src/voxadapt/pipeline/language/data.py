@@ -12,13 +12,7 @@ from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.text import dominant_script, fold_text
-from voxadapt.data.texts import (
-    TextLine,
-    audit_texts,
-    outside_vocabulary,
-    read_texts,
-    write_texts,
-)
+from voxadapt.data.texts import TextLine, audit_texts, outside_vocabulary, read_texts, write_texts
 from voxadapt.model.tokens import language_name_problems
 from voxadapt.pipeline.audit import audit_track, record_audit
 from voxadapt.pipeline.codes import encode_corpus
