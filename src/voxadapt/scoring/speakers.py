@@ -235,11 +235,13 @@ def confusion(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     for asked in names:
         own = rows_of(rows, asked)
         nearest = [nearest_speaker(row) for row in own]
+        voiced = [(row.text_id, row.sim_to) for row in own if row.sim_to is not None]
+        similar = [[(text_id, to[name]) for text_id, to in voiced] for name in names]
         table.append(
             {
                 "speaker": asked,
                 "n": len(own),
-                "similarity": [_mean_similarity(own, name, params) for name in names],
+                "similarity": [mean_interval(found, params).as_dict() for found in similar],
                 "nearest": [nearest.count(name) for name in names],
                 "none": nearest.count(None),
                 "right": _share_right(own, params),
@@ -254,12 +256,6 @@ def nearest_speaker(row: ScoreRow) -> str | None:
         return None
     similar = row.sim_to
     return max(sorted(similar), key=lambda name: similar[name])
-
-
-def _mean_similarity(rows: Sequence[ScoreRow], name: str, params: SelectParams) -> Record:
-    """Return the mean similarity of clips with a voice to one speaker's recordings."""
-    voiced = [(row.text_id, row.sim_to[name]) for row in rows if row.sim_to is not None]
-    return mean_interval(voiced, params).as_dict()
 
 
 def _share_right(rows: Sequence[ScoreRow], params: SelectParams) -> Record:

@@ -114,7 +114,10 @@ class LanguageAdaptation:
         for name, parameter in model.named_parameters():
             if any(name.startswith(prefix + ".") for prefix in what.modules):
                 parameter.requires_grad_(True)
-        scale = self._adapter(model) if what.lora_rank else 0.0
+        scale, rank = 0.0, what.lora_rank
+        if rank:
+            asked_by = "language.arms.talker_lora"
+            scale = lora.add(model.talker.model.layers, rank, 2 * rank, asked_by)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         first = {name: module.rows.detach().clone() for name, module in rows.items()}
 
@@ -151,10 +154,6 @@ class LanguageAdaptation:
             for name, p in trained.items() if name not in base
         }  # fmt: skip
         return Prepared(ids, trained, counts, about, export, described, stored)
-
-    def _adapter(self, model: TtsModel) -> float:
-        rank = self.what.lora_rank
-        return lora.add(model.talker.model.layers, rank, 2 * rank, "language.arms.talker_lora")
 
     def _language_row(self, model: TtsModel, ids: SpecialIds) -> tuple[LanguageRow, Tensor]:
         """Find the language's row of the codec embedding; return what it begins as, `[1, D]`."""
