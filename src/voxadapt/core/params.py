@@ -45,6 +45,18 @@ def _no_coin_flip(margin: float) -> float:
     return margin
 
 
+def _base_then_epochs(listed: tuple[str, ...]) -> tuple[str, ...]:
+    if not listed or listed[0] != "base" or listed.count("base") != 1:
+        raise ValueError("must start with base, the zero-shot model, and list it once")
+    wrong = [item for item in listed[1:] if not re.fullmatch(r"epoch-[1-9][0-9]{0,3}", item)]
+    if wrong:
+        raise ValueError(f"must list epochs as epoch-1, epoch-2 …; {wrong[0]!r} is not one")
+    numbers = [epoch_number(item) for item in listed[1:]]
+    if not numbers or numbers != sorted(set(numbers)):
+        raise ValueError("must list at least one epoch, ascending, none twice")
+    return listed
+
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # By how much a candidate may be worse than the Base.
 Margin = Annotated[float, AfterValidator(_no_coin_flip)]
@@ -55,8 +67,10 @@ Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 Filled = Annotated[str, Field(min_length=1)]
 WhisperLanguage = Annotated[Filled, AfterValidator(whisper_language)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+CandidateNames = Annotated[tuple[str, ...], AfterValidator(_base_then_epochs)]
 
 MAX_SPEAKER_CHARACTERS = 64
+STAGE2 = "stage2-"
 
 
 def speaker_name_problem(name: str) -> str | None:
@@ -428,7 +442,7 @@ class LanguageParams(Section):
     split: SplitParams = SplitParams()
     audit: AuditParams = AuditParams()
     # Stage 1 checkpoints that are scored: base, then epoch-1, epoch-2 …
-    candidates: tuple[str, ...] = ("base", "epoch-1", "epoch-2", "epoch-3", "epoch-4")
+    candidates: CandidateNames = ("base", "epoch-1", "epoch-2", "epoch-3", "epoch-4")
     stage1: Stage1Params = Stage1Params()
     stage2: Stage2Params = Stage2Params()
     arms: ArmsParams = ArmsParams()
@@ -443,11 +457,6 @@ class LanguageParams(Section):
                 f"(write {name.lower()!r})"
             )
         return name
-
-    @field_validator("candidates")
-    @classmethod
-    def _base_then_epochs(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
-        return _checked_candidates(listed)
 
     @model_validator(mode="after")
     def _rows_are_one_epoch(self) -> LanguageParams:
@@ -500,7 +509,7 @@ class Params(Section):
     codes: CodesParams = CodesParams()
     train: TrainParams
     # Scored checkpoints: base, then epoch-1, epoch-2 … in ascending order.
-    candidates: tuple[str, ...]
+    candidates: CandidateNames
     score: ScoreParams = ScoreParams()
     select: SelectParams = SelectParams()
     measurable: MeasurableParams = MeasurableParams()
@@ -508,11 +517,6 @@ class Params(Section):
     report: ReportParams = ReportParams()
     executor: ExecutorParams = ExecutorParams()
     language: LanguageParams | None = None
-
-    @field_validator("candidates")
-    @classmethod
-    def _base_then_epochs(cls, listed: tuple[str, ...]) -> tuple[str, ...]:
-        return _checked_candidates(listed)
 
     @property
     def num_epochs(self) -> int:
@@ -523,22 +527,6 @@ class Params(Section):
     def candidate_names(self) -> tuple[str, ...]:
         """The candidates: `base`, `epoch-1`, …; also the names of their files."""
         return self.candidates
-
-
-_EPOCH = re.compile(r"epoch-[1-9][0-9]{0,3}")
-STAGE2 = "stage2-"
-
-
-def _checked_candidates(listed: tuple[str, ...]) -> tuple[str, ...]:
-    if not listed or listed[0] != "base" or listed.count("base") != 1:
-        raise ValueError("must start with base, the zero-shot model, and list it once")
-    wrong = [item for item in listed[1:] if not _EPOCH.fullmatch(item)]
-    if wrong:
-        raise ValueError(f"must list epochs as epoch-1, epoch-2 …; {wrong[0]!r} is not one")
-    numbers = [epoch_number(item) for item in listed[1:]]
-    if not numbers or numbers != sorted(set(numbers)):
-        raise ValueError("must list at least one epoch, ascending, none twice")
-    return listed
 
 
 def candidate_name(candidate: str | int) -> str:
