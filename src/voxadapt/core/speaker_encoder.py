@@ -1,20 +1,20 @@
 """A CustomVoice model with the speaker encoder of a Base of its size: what it lacks to be adapted.
 
-Weights are not loaded: the model's files are linked, and the encoder's bytes are copied.
+The model's files are linked, and the encoder's tensors are copied.
 """
 
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import set_usual_mode, write_json
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.provenance import fingerprint
-from voxadapt.core.tensor_headers import METADATA, header_bytes, read_header
+from voxadapt.core.tensor_headers import read_header
 
 PREFIX = "speaker_encoder."
 INDEX = "model.safetensors.index.json"
@@ -87,16 +87,10 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _copy_tensors(source: Path, entries: dict[str, Any], target: Path) -> None:
-    """Write tensors of a safetensors file, byte by byte, into one of their own."""
-    start, position = read_header(source)[1], 0
-    header: dict[str, Any] = {METADATA: {"format": "pt"}}
-    for name, entry in entries.items():
-        first, last = entry["data_offsets"]
-        header[name] = {**entry, "data_offsets": [position, position := position + last - first]}
-    with open(source, "rb") as read, open(target, "wb") as write:
-        write.write(header_bytes(header))
-        for entry in entries.values():
-            first, last = entry["data_offsets"]
-            read.seek(start + first)
-            write.write(read.read(last - first))
+def _copy_tensors(source: Path, names: Iterable[str], target: Path) -> None:
+    """Write tensors of a safetensors file into one of their own."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(source, "pt") as stored:
+        save_file({name: stored.get_tensor(name) for name in names}, target, {"format": "pt"})
