@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import read_jsonl, replacing, write_jsonl
 from voxadapt.core.tensor_headers import header_bytes
 from voxadapt.data.manifest import Utterance
@@ -120,6 +120,5 @@ def read_codes(
             problems.append(Problem(where, f"codes from 0 to {codebook_size - 1}", span, _FIX))
         else:
             found.append(clip.id)
-    if problems:
-        raise UserError(problems, title)
+    raise_problems(problems, title)
     return Codes(found, stored.get_tensor)

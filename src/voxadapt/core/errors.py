@@ -64,6 +64,12 @@ class UserError(ValueError):
         return "\n".join(lines + [str(problem) for problem in problems])
 
 
+def raise_problems(problems: Sequence[Problem], title: str = "") -> None:
+    """Raise what was collected, if anything was."""
+    if problems:
+        raise UserError(problems, title)
+
+
 def one_row_a_reason(problems: Sequence[Problem]) -> list[Problem]:
     """Put problems of one reason into one row, with the lines that have it."""
     groups: dict[tuple[str, str], list[Problem]] = {}

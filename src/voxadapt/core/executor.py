@@ -28,7 +28,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol, TypeVar
 
-from voxadapt.core.errors import Problem, UserError, is_out_of_memory
+from voxadapt.core.errors import Problem, UserError, is_out_of_memory, raise_problems
 from voxadapt.core.params import ExecutorParams
 
 Shard = TypeVar("Shard")
@@ -336,8 +336,7 @@ class RayData:
             for kind, amount in needed.items()
             if resources.get(kind, 0.0) < amount
         ]
-        if problems:
-            raise UserError(problems, "The cluster is too small.")
+        raise_problems(problems, "The cluster is too small.")
 
     def _explain(self, error: Exception) -> UserError:
         """Say what to do about an error of the cluster itself."""

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
@@ -103,8 +103,7 @@ def read_clips(path: str | Path, languages: Collection[str] | None = None) -> li
         )  # fmt: skip
     if not clips and not problems:
         problems.append(Problem(str(path), ROW, "no row", "Give one clip a line."))
-    if problems:
-        raise UserError(problems, f"{path} cannot be used.")
+    raise_problems(problems, f"{path} cannot be used.")
     return clips
 
 
@@ -142,8 +141,7 @@ def read_recordings(path: str | Path) -> list[Recording]:
             recordings.append(Recording(place, text if text and is_speakable(text) else None))
     if not recordings and not problems:
         problems.append(Problem(str(path), "recordings", "no row", fix))
-    if problems:
-        raise UserError(problems, f"{path} cannot be used.")
+    raise_problems(problems, f"{path} cannot be used.")
     return recordings
 
 

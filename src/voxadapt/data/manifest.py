@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import write_jsonl
 from voxadapt.core.languages import model_language
 from voxadapt.core.params import speaker_name_problem
@@ -427,6 +427,5 @@ def read_manifest(path: str | Path) -> list[Utterance]:
     for name, count in Counter(u.id for u in utterances).items():
         if count > 1:
             problems.append(Problem(str(path), "unique ids", f"{name} {count} times", fix))
-    if problems:
-        raise UserError(problems, f"{path} cannot be used.")
+    raise_problems(problems, f"{path} cannot be used.")
     return utterances

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.manifest import Utterance, by_speaker
 
@@ -43,8 +43,7 @@ def list_speakers(utterances: Sequence[Utterance], default: str) -> tuple[Speake
             fix = "Name the speaker in every row of the manifest."
             problems.append(Problem("train.speaker_name", expected, found, fix))
         groups[default] = unnamed
-    if problems:
-        raise UserError(problems, "The speakers cannot be told apart.")
+    raise_problems(problems, "The speakers cannot be told apart.")
     return tuple(
         Speaker(name, folder_name(name), rows[0].ref_audio, frozenset(row.id for row in rows))
         for name, rows in sorted((str(name), rows) for name, rows in groups.items())
@@ -73,6 +72,5 @@ def choose_speakers(
                 repr(name), "Write the name as the manifest does, or leave it out.")
         for name in wanted if name not in known
     ]  # fmt: skip
-    if problems:
-        raise UserError(problems, "The manifest does not have these speakers.")
+    raise_problems(problems, "The manifest does not have these speakers.")
     return tuple(known[name] for name in dict.fromkeys(wanted))

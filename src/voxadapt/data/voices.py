@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import ManifestFiles
 
@@ -37,6 +37,5 @@ def read_other_voices(path: str | Path) -> dict[str, list[Path]]:
         found = f"nothing that can be read ({error.strerror or error})"
         where = f"data.other_voices: {path}"
         raise UserError.of(where, "a JSONL file of other voices", found, fix) from None
-    if problems:
-        raise UserError(problems, f"{path} cannot be used.")
+    raise_problems(problems, f"{path} cannot be used.")
     return voices

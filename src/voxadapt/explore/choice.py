@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from pydantic import ValidationError
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.params import Params, SelectParams
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.explore.project import read_decision, require_files
@@ -96,8 +96,7 @@ def read_choice(params: Params) -> Choice:
         for name in names
         if rows_sha(rows[name]) != record["inputs"][name]
     ]  # fmt: skip
-    if stale:
-        raise UserError(stale, "The decision is older than the scores.")
+    raise_problems(stale, "The decision is older than the scores.")
     rule = SelectParams(**{k: v for k, v in record["rule"].items() if k != "text"})
     floor = None if record["scale"] is None else record["scale"]["floor"]
     samples = {name: Sample(ranked(rows[name]), rule.error_metric, floor) for name in names}

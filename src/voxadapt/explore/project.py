@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import read_json
 from voxadapt.core.params import Params
 from voxadapt.core.records import Record
@@ -22,8 +22,7 @@ def require_files(files: Mapping[Path, str]) -> None:
         for path, stage in files.items()
         if not path.exists()
     ]  # fmt: skip
-    if problems:
-        raise UserError(problems, "The pipeline has not come so far.")
+    raise_problems(problems, "The pipeline has not come so far.")
 
 
 def read_decision() -> Record:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from voxadapt.asr.normalise import normalise
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import sha256_folder
 from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
@@ -136,8 +136,7 @@ def speak(
         problems.append(Problem("text", expected, found, "Remove them."))
     if takes < 1:
         problems.append(Problem("takes", "1 or more", str(takes), "Give another number."))
-    if problems:
-        raise UserError(problems, "Nothing was said.")
+    raise_problems(problems, "Nothing was said.")
     require_files({SPEAKER.manifest: "audit", SPEAKER.scale: "codes", SPEAKER.voice: "codes"})
     folders = dict(find_candidate(params, candidate) for candidate in candidates)
     changed = {"takes": takes} | ({} if seed is None else {"seed": seed})

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError, is_out_of_memory, out_of_memory
+from voxadapt.core.errors import Problem, UserError, is_out_of_memory, out_of_memory, raise_problems
 from voxadapt.core.executor import LOCAL, Executor, as_it_is
 from voxadapt.core.files import TORN, sha256_array, write_atomic
 from voxadapt.core.params import ScoreParams
@@ -452,5 +452,4 @@ def check_voice(tts: Tts, voice: Voice, language: str) -> None:
         what = "a voice that is cloned" if voice.speaker is None else "a model of 0.6B"
         fix = "Leave --instruct out, or adapt the CustomVoice model of 1.7B."
         problems.append(Problem("--instruct", "a named speaker of a 1.7B", what, fix))
-    if problems:
-        raise UserError(problems, "The model cannot speak these sentences.")
+    raise_problems(problems, "The model cannot speak these sentences.")

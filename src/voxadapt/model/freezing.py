@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 
 #: Parts of the model that reports list one by one.
 MODULES = (
@@ -60,8 +60,7 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]
         for prefix in prefixes
         if not any(under(name, prefix) for name in names)
     ]
-    if problems:
-        raise UserError(problems, "The model cannot be frozen as asked.")
+    raise_problems(problems, "The model cannot be frozen as asked.")
     sizes, trained = {}, {}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not any(under(name, prefix) for prefix in prefixes))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.model.stock import Config
 
 #: Inference never samples the last ids of the codec vocabulary, the end of speech excepted.
@@ -202,8 +202,7 @@ def initial_language_vector(weight: Tensor, ids: SpecialIds, init: str) -> Tenso
         UserError: When the model has no languages or does not list the one named.
     """
     names, problems = _init_names(ids, init)
-    if problems:
-        raise UserError(problems, "The language cannot be added.")
+    raise_problems(problems, "The language cannot be added.")
     return weight.detach()[[ids.languages[name] for name in names]].float().mean(dim=0)
 
 

@@ -5,7 +5,7 @@ Both are audited, encoded, scored and chosen by the same code; what differs betw
 
 from dataclasses import dataclass
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import cached_sha256, read_jsonl
 from voxadapt.core.languages import MODEL_LANGUAGES, whisper_language
 from voxadapt.core.params import (
@@ -134,8 +134,7 @@ def check_recordings(track: Track) -> None:
         if not fine:
             expected = "the recording that was audited"
             problems.append(Problem(row.audio, expected, "another, or none", again))
-    if problems:
-        raise UserError(problems, f"{len(problems)} recordings have changed since the audit.")
+    raise_problems(problems, f"{len(problems)} recordings have changed since the audit.")
 
 
 def read_accepted(corpus: Corpus) -> list[Utterance]:

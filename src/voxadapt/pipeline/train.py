@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt.core import launch, paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import sha256_folder, write_json
 from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
@@ -82,6 +82,5 @@ def _trained_speakers(
                 "Add the name to train.speakers, or drop its rows from the manifest.")
         for name in missing if name.lower() not in there
     ]  # fmt: skip
-    if problems:
-        raise UserError(problems, "Not every speaker of the manifest can be spoken.")
+    raise_problems(problems, "Not every speaker of the manifest can be spoken.")
     return trained

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import sha256_file, write_json
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, probe
@@ -202,8 +202,7 @@ def corrections(workspace: Workspace, options: InitOptions, record: InitRecord) 
     for name, entry in entries.items():
         if entry.text and entry.use != "no":
             problems += check_text(f"{path.name}: {name}", entry.text)
-    if problems:
-        raise UserError(problems, f"{path} cannot be used; nothing was changed.")
+    raise_problems(problems, f"{path} cannot be used; nothing was changed.")
     return entries
 
 

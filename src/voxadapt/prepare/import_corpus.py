@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import replacing, sha256_file, write_atomic
 from voxadapt.core.languages import model_language
 from voxadapt.core.params import AuditParams, SplitParams, speaker_name_problem
@@ -139,8 +139,7 @@ def _of_one_or_several(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
         for name in names
         if folded[name.lower()] > 1
     ]
-    if problems:
-        raise UserError(problems, "These speakers cannot stand in one manifest.")
+    raise_problems(problems, "These speakers cannot stand in one manifest.")
     return list(rows)
 
 

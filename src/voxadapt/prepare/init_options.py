@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.data.problems import problem
 from voxadapt.prepare.import_folder import checked_consent, readable_reference
 
@@ -63,7 +63,6 @@ def check(options: InitOptions) -> None:
     for name, path in (("--ref", options.ref), ("--table", options.table)):
         if path is not None and not path.is_file():
             problems.append(problem("no_file", f"{name} {path}"))
-    if problems:
-        raise UserError(problems, "Nothing was written.")
+    raise_problems(problems, "Nothing was written.")
     if options.ref is not None:
         readable_reference(options.ref)

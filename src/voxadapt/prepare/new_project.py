@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 from voxadapt import __version__
-from voxadapt.core.errors import UserError
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import load_params
 from voxadapt.data.problems import problem
@@ -68,8 +68,7 @@ def new_project(folder: Path, profile: str) -> str:
     elif profile not in known:
         facts = {"known": ", ".join(known), "found": profile}
         problems.append(problem("unknown_profile", "--profile", **facts))
-    if problems:
-        raise UserError(problems, "No project was made.")
+    raise_problems(problems, "No project was made.")
     for pattern in COPIED:
         for path in sorted(source.glob(pattern)):
             write_atomic(folder / path.relative_to(source), path.read_bytes())

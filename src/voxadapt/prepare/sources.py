@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.data.audio import AudioError
 from voxadapt.data.audit import CONTAINERS
 from voxadapt.data.manifest import ManifestFiles, check_text
@@ -70,8 +70,7 @@ def read_lines(path: Path) -> list[str]:
     """
     lines = _text_lines(path, "Save it as plain text in UTF-8.")
     problems = [wrong for where, line in lines for wrong in check_text(where, line)]
-    if problems:
-        raise UserError(problems, f"{path} cannot be used.")
+    raise_problems(problems, f"{path} cannot be used.")
     return [line for _, line in lines]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import write_atomic
 from voxadapt.data.lines import shown
 from voxadapt.data.problems import problem
@@ -78,8 +78,7 @@ def read_table(path: Path) -> dict[str, Entry]:
         extra = {name: value for name, value in row.items() if name not in COLUMNS and name}
         text = " ".join(row["text"].split())
         entries[row["clip"]] = Entry(text, checked in YES, use or "yes", extra)
-    if problems:
-        raise UserError(problems, f"{path} cannot be used; nothing was changed.")
+    raise_problems(problems, f"{path} cannot be used; nothing was changed.")
     return entries
 
 

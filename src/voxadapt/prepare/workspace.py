@@ -10,7 +10,7 @@ from typing import NotRequired, TypedDict
 import yaml
 
 from voxadapt import __version__
-from voxadapt.core.errors import UserError
+from voxadapt.core.errors import UserError, raise_problems
 from voxadapt.core.files import read_jsonl, sha256_bytes, sha256_file, write_atomic, write_json
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import AuditParams, Params, load_params
@@ -141,8 +141,7 @@ def open_record(workspace: Workspace, options: InitOptions) -> InitRecord:
             if kind == "edited_file" and path == workspace.manifest:
                 kind = "edited_manifest"
             problems.append(problem(kind, path, table=TABLE))
-    if problems:
-        raise UserError(problems, "Nothing was written.")
+    raise_problems(problems, "Nothing was written.")
     record["voxadapt"] = __version__
     record["consent"] = options.consent or record.get("consent")
     record["asr_language"] = options.asr_language or record.get("asr_language")

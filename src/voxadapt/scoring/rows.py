@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from voxadapt.asr.metrics import EditCounts
 from voxadapt.asr.normalise import normalise
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import sha256_bytes, write_atomic
 from voxadapt.data.text import has_digit
 
@@ -223,8 +223,7 @@ def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
             )
         values = [value for _, found in sorted(by_language.items()) for value in found]
         identity[name] = ", ".join(dict.fromkeys(values))
-    if problems:
-        raise UserError(problems, "Scores made by different evaluators cannot be compared.")
+    raise_problems(problems, "Scores made by different evaluators cannot be compared.")
     return identity
 
 
@@ -315,8 +314,7 @@ def read_scores(
                 Problem(f"{path}:{number}", "a score row", f"{where}: {first['msg']}", fix)
             )
     problems += _integrity(path, rows, expected, texts, split, checkpoint_sha, fix)
-    if problems:
-        raise UserError(problems, title)
+    raise_problems(problems, title)
     evaluator_id(rows)
     return sort_rows(rows)
 

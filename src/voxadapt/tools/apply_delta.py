@@ -4,7 +4,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import write_json
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import ModelParams
@@ -75,6 +75,5 @@ def _check_fit(delta_dir: Path, base_dir: Path) -> bool:
                 Problem(f"{delta_dir}: {name}", f"a tensor of the Base ({shape})",
                         "a change of another shape", "Fetch the delta again.")
             )  # fmt: skip
-    if problems:
-        raise UserError(problems, "The delta does not fit its Base.")
+    raise_problems(problems, "The delta does not fit its Base.")
     return bool(delta.lora)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import Params, SelectParams, epoch_number, in_stage2, language_section
 from voxadapt.core.provenance import fingerprint, versions
@@ -131,8 +131,7 @@ def _refuse_mixed(found: Sequence[Experiment]) -> None:
         )
         for name, values in _grouped({item.name: _scored_by(item) for item in found}).items()
     ]
-    if problems:
-        raise UserError(problems, "These experiments cannot be compared.")
+    raise_problems(problems, "These experiments cannot be compared.")
 
 
 def _scored_by(item: Experiment) -> Record:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from voxadapt import __version__
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import set_usual_mode, sha256_file, write_atomic, write_json
 from voxadapt.core.lineage import check_made
 from voxadapt.core.model_folder import DELTA, read_config
@@ -404,8 +404,7 @@ def _check_terms(terms: Terms) -> None:
     for option, text in (("--name", terms.name), ("--data-license", terms.data_licence)):
         if text is not None and (not text.strip() or not text.isprintable()):
             problems.append(Problem(option, "one line of text", repr(text), "Correct it."))
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
 
 
 def _check_out(out: Path, force: bool) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import write_atomic
 from voxadapt.core.params import Params, load_params
 from voxadapt.core.paths import ARTIFACTS, work_dir
@@ -132,8 +132,7 @@ def run_notebook(
         for key in selectors
         if key not in known
     ]  # fmt: skip
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     output_html = Path(output_html)
     executed = work_dir() / "notebooks" / f"{output_html.stem}.ipynb"
     nb, failure = _execute(path, dict(selectors), executed)

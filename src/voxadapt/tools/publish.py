@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from voxadapt import __version__
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import sha256_file
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult
@@ -46,8 +46,7 @@ def check_export(folder: Path) -> tuple[Record, list[str]]:
     except Exception as error:  # yaml, the hub client's own checks, a file that is not there
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
         problems.append(Problem(CARD, "a model card with its metadata", reason, AGAIN))
-    if problems:
-        raise UserError(problems, f"{folder} is not published.")
+    raise_problems(problems, f"{folder} is not published.")
     return facts, found
 
 

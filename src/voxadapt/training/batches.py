@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.data.manifest import Utterance
 from voxadapt.model.layout import (
     NUM_CLOSING_TOKENS,
@@ -84,8 +84,7 @@ def build_examples(
         layout = build_layout(num_text_tokens, len(array), ids, tag, streaming)
         frames = torch.from_numpy(np.ascontiguousarray(array, dtype=np.int16))
         examples.append(Example(row.id, layout, text_ids, frames))
-    if problems:
-        raise UserError(problems, "Some utterances cannot be trained on.")
+    raise_problems(problems, "Some utterances cannot be trained on.")
     return examples
 
 

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from voxadapt.core import launch as processes
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.params import TrainParams
 from voxadapt.training.losses import LossTotals
 
@@ -120,5 +120,4 @@ def _check(params: TrainParams, device: torch.device) -> None:
                     "Lower it, or pass --num_processes.",
                 )
             )
-    if problems:
-        raise UserError(problems, "This launch cannot be trained.")
+    raise_problems(problems, "This launch cannot be trained.")

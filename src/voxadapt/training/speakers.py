@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import sha256_file
 from voxadapt.data.manifest import Utterance
 from voxadapt.training.batches import GeneratedUtterance
@@ -51,8 +51,7 @@ class SpeakerIndex:
                     "Add clips, or leave the speaker out of train.speakers.")
             for name in names if name not in in_train
         ]  # fmt: skip
-        if problems:
-            raise UserError(problems, "Not every speaker can be trained.")
+        raise_problems(problems, "Not every speaker can be trained.")
         index = {utterance: names.index(name) for utterance, name in speaker.items()}
         return cls(names, tuple(map(Path, recordings.values())), index, True)
 

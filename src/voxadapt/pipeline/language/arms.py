@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import write_json
 from voxadapt.core.params import Params, in_stage2, language_section
 from voxadapt.core.records import Record, read_record
@@ -42,8 +42,7 @@ def run(params: Params, names: Sequence[str] | None = None) -> StageResult:
         for name in wanted
         if name not in ARM_TITLES
     ]
-    if problems:
-        raise UserError(problems)
+    raise_problems(problems)
     if not wanted:
         return StageResult(
             f"No arm is switched on in language.arms, so {paths.LANGUAGE_ARMS_TABLE} stays as it "
