@@ -30,8 +30,7 @@ def run(params: Params) -> StageResult:
 def audit(params: Params) -> StageResult:
     """Check the recordings and the texts of the language."""
     language = language_section(params)
-    talker = read_config(resolve_model(params.model))["talker_config"]
-    problems = language_name_problems(talker.get("codec_language_id") or {}, language.name)
+    problems = _name_problems(params, language)
     recordings = texts = None
     try:
         _check_texts(language)  # cheap, before anything is transcribed
@@ -67,6 +66,12 @@ def codes(params: Params) -> StageResult:
     respelling = load_respelling(language_section(params).respelling)
     letters = [grapheme.letters for grapheme in respelling.graphemes]
     return encode_corpus(params, language_track(params), ("language.asr_language",), letters)
+
+
+def _name_problems(params: Params, language: LanguageParams) -> list[Problem]:
+    """Say why the model cannot be given a language of this name."""
+    talker = read_config(resolve_model(params.model))["talker_config"]
+    return language_name_problems(talker.get("codec_language_id") or {}, language.name)
 
 
 def _check_texts(language: LanguageParams) -> None:
