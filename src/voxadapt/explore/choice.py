@@ -228,11 +228,10 @@ def telling_sentences(
     if second is None:
         rivals = (record["best"], record["runner_up"], *found.samples)
         second = next(name for name in rivals if name not in (None, first))
-    for name in (first, second):
-        if name not in found.samples:
-            known = f"one of {', '.join(found.samples)}"
-            title = "They cannot be compared."
-            raise UserError.of("candidate", known, str(name), "Name another.", title)
+    known = f"one of {', '.join(found.samples)}"
+    problems = [Problem("candidate", known, str(name), "Name another.")
+                for name in (first, second) if name not in found.samples]  # fmt: skip
+    raise_problems(problems, "They cannot be compared.")
     ours, theirs = found.primary(first), found.primary(second)
     with np.errstate(invalid="ignore", divide="ignore"):
         gains = ours.numerator / ours.denominator - theirs.numerator / theirs.denominator

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from voxadapt.core.errors import UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import first_by_hash
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
@@ -357,10 +357,10 @@ def attention(seen: ForcedRecording, layer: int | None = None, head: int | None 
 
 def _check_head(seen: ForcedRecording, layer: int, head: int | None) -> None:
     num_layers, num_heads = seen.attention.shape[:2]
-    for name, value, count in (("layer", layer, num_layers), ("head", head or 0, num_heads)):
-        if not 0 <= value < count:
-            title = "The candidate has no such head."
-            raise UserError.of(name, f"0 to {count - 1}", str(value), "Name another.", title)
+    asked = (("layer", layer, num_layers), ("head", head or 0, num_heads))
+    problems = [Problem(name, f"0 to {count - 1}", str(value), "Name another.")
+                for name, value, count in asked if not 0 <= value < count]  # fmt: skip
+    raise_problems(problems, "The candidate has no such head.")
 
 
 def surprise_table(*several: ForcedRecording) -> pandas.DataFrame:

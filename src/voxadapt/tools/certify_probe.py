@@ -151,9 +151,11 @@ def _seen(stack: Any, name: str, values: Values) -> Iterator[None]:
         values[f"{name} {part}"] = _array(output[0] if isinstance(output, tuple) else output)
 
     hooks = [module.register_forward_hook(partial(keep, part)) for part, module in parts.items()]
-    yield
-    for hook in hooks:
-        hook.remove()
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _codec(tts: Any, codes_NK: torch.Tensor, values: Values) -> None:

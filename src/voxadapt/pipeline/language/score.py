@@ -20,8 +20,8 @@ def run(params: Params, candidate: str | int) -> StageResult:
     inputs = [track.corpus.made_by_audit, track.corpus.made_reference]
     check_made(inputs, params)
     folder, metrics = paths.LANGUAGE_SCORES / name, paths.LANGUAGE_SCORE_METRICS / f"{name}.json"
-    candidate, context = find_candidate(track, name), open_context(params)
-    summaries = score_languages(params, context, candidate, "selection", folder)
+    found, context = find_candidate(track, name), open_context(params)
+    summaries = score_languages(params, context, found, "selection", folder)
     write_json(metrics, metrics_row(summaries["target"], summaries["source"]))
     command, written = f"language score {name}", [folder, metrics]
     write_made(folder / MADE, command, written, inputs, params, SPEAKING_LANGUAGE)
