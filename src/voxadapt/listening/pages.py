@@ -6,8 +6,6 @@ the speaker among the clips. The pages know clips by opaque ids; `key.json` says
 stays at home. All clips have one sample rate and one loudness: neither may decide.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The page of `voxadapt compare`: experiments, their pairs and gates, and what they sound like."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 from voxadapt.core.files import first_by_hash

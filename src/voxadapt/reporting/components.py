@@ -5,8 +5,6 @@ and its figures, asks for nothing from any address (a content security policy fo
 escapes every text.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -156,9 +154,7 @@ def grid(
 
 
 def worst_clips(
-    rows: Mapping[str, Sequence[Record]],
-    wanted: Mapping[str, int],
-    metric: str,
+    rows: Mapping[str, Sequence[Record]], wanted: Mapping[str, int], metric: str
 ) -> list[Record]:
     """List the worst clips of some candidates, as many of each as asked for."""
     return [

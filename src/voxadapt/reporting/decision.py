@@ -1,7 +1,5 @@
 """What both reports say first: the verdict, how far it reaches, what was decided step by step."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

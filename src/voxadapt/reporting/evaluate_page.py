@@ -1,7 +1,5 @@
 """The page of `voxadapt evaluate`: clips of any systems, measured and heard side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Notebooks show them as PNG. The pages hold them as SVG whose colours are the pag
 whose text is text: one drawing serves light and dark paper and any zoom.
 """
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -394,10 +392,7 @@ def durations(theme: Theme = LIGHT, at: Corpus = SPEAKER) -> Plot:
 
 
 def histogram(
-    candidate: str,
-    theme: Theme = LIGHT,
-    folder: Path | None = None,
-    at: Corpus = SPEAKER,
+    candidate: str, theme: Theme = LIGHT, folder: Path | None = None, at: Corpus = SPEAKER
 ) -> Plot:
     """Draw a candidate's clips by similarity, with floor and ceiling; `folder` as in `summary`."""
     folder = folder or paths.SCORES / candidate_name(candidate)

@@ -1,7 +1,5 @@
 """The page of `voxadapt judge`: what the recogniser can tell, and what it cannot."""
 
-from __future__ import annotations
-
 from voxadapt.core.records import Record
 from voxadapt.reporting import components
 

@@ -6,8 +6,6 @@ that it can be read on light and on dark paper. Nothing here depends on an imagi
 next version might write other bytes.
 """
 
-from __future__ import annotations
-
 import base64
 import struct
 import zlib

@@ -4,8 +4,6 @@ Clips are embedded as MP3, whose bytes libsndfile writes deterministically (Ogg'
 Nothing is normalised: loudness and clipping stay audible.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 from collections.abc import Sequence
@@ -169,10 +167,7 @@ def round_trip(limit: int = 6, at: Corpus = SPEAKER) -> Html:
 
 
 def worst_clips(
-    candidate: str,
-    limit: int = 8,
-    folder: Path | None = None,
-    metric: str = "wer",
+    candidate: str, limit: int = 8, folder: Path | None = None, metric: str = "wer"
 ) -> Html:
     """Play a candidate's worst clips (`folder` as in `tables.summary`), failed ones first."""
     folder = folder or paths.SCORES / candidate_name(candidate)

@@ -1,7 +1,5 @@
 """What the stages wrote, read once for the report pages."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Iterable, Mapping

@@ -4,8 +4,6 @@ The report is the same wherever it is made, so that a clone of the repository ma
 for bit. This page is of one machine and one moment, and is neither committed nor an output.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import subprocess

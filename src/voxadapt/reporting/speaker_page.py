@@ -1,7 +1,5 @@
 """The report of a speaker: one page that says what was chosen, why, and how sure that is."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -42,10 +42,7 @@ def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
 
 
 def point(
-    value: Record | None,
-    share: bool = False,
-    sign: bool = False,
-    digits: int | None = None,
+    value: Record | None, share: bool = False, sign: bool = False, digits: int | None = None
 ) -> str:
     """Write the point of an interval: a share in per cent, a difference signed and in points.
 
@@ -58,10 +55,7 @@ def point(
 
 
 def ends(
-    value: Record | None,
-    share: bool = False,
-    sign: bool = False,
-    digits: int | None = None,
+    value: Record | None, share: bool = False, sign: bool = False, digits: int | None = None
 ) -> str:
     """Write the ends of an interval, without a unit; nothing where they are unknown."""
     if not value or value["low"] is None:

@@ -1,7 +1,5 @@
 """What listeners' votes say, for the report page."""
 
-from __future__ import annotations
-
 from voxadapt.core import paths
 from voxadapt.core.files import read_json
 from voxadapt.core.records import Record
