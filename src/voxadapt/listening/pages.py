@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import first_by_hash, read_json, sha256_bytes, write_atomic, write_json
 from voxadapt.core.lineage import sealed
 from voxadapt.core.params import Params, candidate_name
@@ -129,8 +129,7 @@ def resolve_pairs(pairs: Iterable[Sequence[str]], selection: Record) -> list[tup
         if first == second:
             problems.append(Problem(where, "two candidates", f"{first} twice", "Name another."))
         resolved.append((first, second))
-    if problems:
-        raise UserError(problems, TITLE)
+    raise_problems(problems, TITLE)
     return list(dict.fromkeys(resolved))
 
 
@@ -166,8 +165,7 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
         fix = "Add recordings, or raise split.confirmation_share."
         where = str(paths.SPEAKER.reference / "real")
         files.problems.append(Problem(where, "held-out recordings", "none", fix))
-    if files.problems:
-        raise UserError(files.problems, TITLE)
+    raise_problems(files.problems, TITLE)
     spoken = {
         name: {(row["text_id"], row["take"]): row["text"] for row in rows}
         for name, rows in listed.items()
@@ -183,8 +181,7 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
         for name in names
         if spoken[name] != spoken[names[0]]
     ]
-    if problems:
-        raise UserError(problems, TITLE)
+    raise_problems(problems, TITLE)
     chosen = first_by_hash(texts, num_sentences)
     takes = sorted({row["take"] for row in listed[names[0]]})
     take_of = {text_id: takes[int(fingerprint(text_id), 16) % len(takes)] for text_id in chosen}
@@ -232,8 +229,7 @@ def write_listening(
     root = Path(root)
     files = Files(root)
     selection = files.read(paths.SELECTION, "select")
-    if files.problems:
-        raise UserError(files.problems, TITLE)
+    raise_problems(files.problems, TITLE)
     resolved = resolve_pairs(pairs or params.report.listening_pairs, selection)
     names = list(dict.fromkeys(name for pair in resolved for name in pair))
     material = _material(root, names, num_sentences or params.report.listening_sentences)
@@ -254,8 +250,7 @@ def write_listening(
             sounds,
         ),
     }
-    if sounds.problems:
-        raise UserError(sounds.problems, TITLE)
+    raise_problems(sounds.problems, TITLE)
     pages: dict[Kind, KeyPage] = {}
     html: dict[str, str] = {}
     for kind, (trials, key_trials, unheard) in listed.items():

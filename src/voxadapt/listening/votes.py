@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scipy.special import expit
 from scipy.stats import t
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.records import Record
 from voxadapt.scoring.statistics import Interval, rounded
 
@@ -123,7 +123,7 @@ def read_key(path: str | Path) -> ListeningKey:
         found = "nothing"
     except (OSError, ValidationError) as error:
         found = _first(error)
-    raise UserError(Problem(str(path), "the key of the listening pages", found, fix), TITLE)
+    raise UserError.of(path, "the key of the listening pages", found, fix, TITLE)
 
 
 # --- votes -------------------------------------------------------------------------------------
@@ -212,8 +212,7 @@ def read_votes(files: Sequence[str | Path], key: ListeningKey) -> list[Votes]:
                 break
         problems += faults
         found.append(votes)
-    if problems:
-        raise UserError(problems, TITLE)
+    raise_problems(problems, TITLE)
     return sorted(found, key=lambda votes: (votes.kind, votes.person))
 
 

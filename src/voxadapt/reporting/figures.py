@@ -64,9 +64,7 @@ def png(figure: Figure) -> bytes:
 def svg(figure: Figure, prefix: str) -> str:
     """Render a figure as an `<svg>` element, equal for equal figures, as wide as its place.
 
-    Args:
-        figure: Drawn with the colours of `LIGHT`, which become variables.
-        prefix: Of its elements' ids, different for every figure of a page.
+    Colours of `LIGHT` become variables; ids begin with `prefix`, another one for every figure.
     """
     buffer = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

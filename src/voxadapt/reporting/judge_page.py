@@ -14,12 +14,7 @@ SOURCES = {"real": "recordings", "codec": "recordings, coded", "spoken": "spoken
 
 
 def build_page(record: Record, confidence: float) -> str:
-    """Build the page.
-
-    Args:
-        record: `recogniser.json` as `voxadapt judge` writes it.
-        confidence: Of its intervals.
-    """
+    """Build the page of `recogniser.json` as `voxadapt judge` writes it."""
     template = components.environment().get_template("judge.html.j2")
     heard = {name: record[name] for name in ("real", "codec")}
     kinds = [

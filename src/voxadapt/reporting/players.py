@@ -95,9 +95,8 @@ def diff_html(expected: str, heard: str) -> Html:
 def clip_list(items: Sequence[Record]) -> Html:
     """List clips with a player each.
 
-    Args:
-        items: Dictionaries with `title`, optional `text` and `note` (strings, escaped here),
-            optional `html` (already safe) and `audio`: a path, or a list of (label, path).
+    They have a `title`, and may have `text` and `note` (strings, escaped here), `html` (already
+    safe) and `audio`: a path, or a list of (label, path).
     """
     if not items:
         return Html("<p>None.</p>")

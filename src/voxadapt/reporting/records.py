@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import read_jsonl
 from voxadapt.core.params import LanguageParams, Params, epoch_number, in_stage2, language_section
 from voxadapt.core.paths import LANGUAGE, Corpus
@@ -73,8 +73,7 @@ def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
         rows=rows,
     )
     problems = files.problems or _disagreements(params, records)
-    if problems:
-        raise UserError(problems, TITLE)
+    raise_problems(problems, TITLE)
     return records
 
 
@@ -237,8 +236,7 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
         source_rows=source_rows,
     )
     problems = files.problems or _language_disagreements(language, records)
-    if problems:
-        raise UserError(problems, TITLE)
+    raise_problems(problems, TITLE)
     return records
 
 

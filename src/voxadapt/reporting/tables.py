@@ -319,10 +319,7 @@ def _main_measures(summary: Record) -> dict[str, str]:
 def summary(candidate: str, folder: Path | None = None, at: Corpus = SPEAKER) -> pandas.DataFrame:
     """Show a candidate's measures beside those of recordings and their codec round trip.
 
-    Args:
-        candidate: Name, or number of an epoch.
-        folder: Of its scores; None: with those of the speaker's candidates.
-        at: Corpus of the recordings.
+    Its scores are in `folder`, or with those of the speaker's candidates.
     """
     candidate = candidate_name(candidate)
     folders = {candidate: folder or paths.SCORES / candidate}

@@ -26,7 +26,7 @@ from voxadapt.asr.normalise import (
 from voxadapt.asr.transcript import Transcript
 from voxadapt.asr.voice_prints import Embedder, VoicePrint, Wave
 from voxadapt.asr.whisper import Transcriber
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.executor import LOCAL, Executor
 from voxadapt.core.files import TORN, sha256_file, write_atomic
 from voxadapt.core.params import ScoreParams, SelectParams
@@ -289,8 +289,7 @@ def retranscribe(
         for row in usable
         if sha256_file(root / row.wav) != row.wav_sha256
     ]
-    if problems:
-        raise UserError(problems[:50], "A second recogniser must hear the same clips.")
+    raise_problems(problems[:50], "A second recogniser must hear the same clips.")
     transcripts = transcriber.transcribe_each(
         [root / row.wav for row in usable],
         [row.text for row in usable],

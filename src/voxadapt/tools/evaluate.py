@@ -19,7 +19,7 @@ from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core import paths
 from voxadapt.core.device import resolve_device
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import read_json, sha256_file, write_json
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import ScoreParams, SelectParams
@@ -335,8 +335,7 @@ def _refuse_evaluated_references(
         for path in dict.fromkeys(listed)
         if (sha := sha256_file(path)) in scored
     ]  # fmt: skip
-    if problems:
-        raise UserError(problems[:50], "A clip cannot be its own reference.")
+    raise_problems(problems[:50], "A clip cannot be its own reference.")
 
 
 def _sentence(summary: Record, out: Path) -> str:

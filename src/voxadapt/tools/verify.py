@@ -1,7 +1,7 @@
 """`voxadapt verify`: is a finished run still what its stages wrote, and does it fit together?"""
 
 from voxadapt.core import paths
-from voxadapt.core.errors import UserError
+from voxadapt.core.errors import UserError, raise_problems
 from voxadapt.core.files import read_json
 from voxadapt.core.lineage import TITLE, faults
 from voxadapt.core.params import Params
@@ -34,8 +34,7 @@ def verify(params: Params) -> StageResult:
         problems += found
         num_files += sum(len(read_json(path)["made"]["files"]) for path in records if not found)
         said.append(f"{len(records)} records of the {what}'s run")
-    if problems:
-        raise UserError(list(dict.fromkeys(problems)), TITLE)
+    raise_problems(list(dict.fromkeys(problems)), TITLE)
     if not said:
         return StageResult("Nothing has been run here yet.", None)
     return StageResult(
