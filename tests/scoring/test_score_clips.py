@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from benchmarks.scale import Ears, Voices
 
 from rows import make_system
-from sounds import make_voice, make_whisper, silence, write
+from sounds import RATE_HZ, make_voice, make_whisper, silence, write
 from voxadapt.asr.transcript import Transcript
 from voxadapt.asr.voice_prints import Embedder, VoicePrint
 from voxadapt.asr.whisper import Transcriber
@@ -301,3 +302,13 @@ def test_a_candidate_in_two_languages_is_summed_up_in_each() -> None:
     twenty = make_system("epoch-1", num_texts=40, takes=1)
     worst = sorted(row.sim for row in twenty)[:2]  # type: ignore[type-var]
     assert summarise(twenty, SELECT)["sim_worst_5pct"] == pytest.approx(sum(worst) / 2, abs=1e-6)  # type: ignore[arg-type]
+
+
+def test_a_clip_with_a_sample_that_is_no_number_is_failed(clip_files: Path) -> None:
+    wave = make_voice(1.0, 120)
+    wave[7] = np.nan
+    soundfile.write(clip_files / "nan.wav", wave, RATE_HZ, subtype="FLOAT")
+    clips = [make_clip("t0", "nan.wav"), make_clip("t1", "c0.wav")]
+    bad, good = score_clips(clips, Hears({}), OneVoice(1.0), None, None, PARAMS, root=clip_files)
+    assert (bad.status, good.status) == ("failed", "ok")
+    assert bad.message == "nan.wav has samples that are no numbers" and bad.wav_sha256 == ""
