@@ -117,7 +117,7 @@ class WhisperRecipe:
     seed: int = 12
     steps: int = 4_500
     lr: float = 1.5e-3
-    tune_steps: int = 9_000
+    tune_steps: int = 24_000
     tune_lr: float = 1e-3
     batch: int = 24
     save_every: int = 250
