@@ -246,6 +246,7 @@ FIRST, INNER, LAST = page(2, 19), page(0, 255, 40), page(4, 7)
     [
         (FIRST + INNER * 3 + LAST, None),
         (FIRST + page(4), None),
+        (FIRST + INNER + page(1, 255, 30) + page(5, 9), None),  # pages that go on with a packet
         (FIRST + INNER, "cut off"),
         (FIRST + INNER + LAST[:-1], "cut off"),
         (FIRST + INNER + LAST[:26], "cut off"),
