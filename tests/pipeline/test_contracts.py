@@ -105,10 +105,8 @@ def test_every_path_of_the_package_is_an_output_and_the_other_way_round() -> Non
         if isinstance(value, Path) and key.isupper() and key not in outside
     }
     for corpus in (paths.SPEAKER, paths.LANGUAGE):
-        properties = (
-            key for key, value in vars(paths.Corpus).items() if isinstance(value, property)
-        )
-        named |= {getattr(corpus, key).as_posix() for key in properties}
+        parents = (corpus.artifacts, corpus.reports)
+        named |= {path.as_posix() for path in vars(corpus).values() if path not in parents}
     for path in named:
         inside = {path, *(parent.as_posix() for parent in PurePosixPath(path).parents)}
         holds = any(output.startswith(f"{path}/") for output in declared)
