@@ -54,6 +54,7 @@ def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:
     with (
         contextlib.chdir(folder),
         mock.patch.object(sys, "argv", ["voxadapt", *arguments]),
+        mock.patch.dict(os.environ, {"COLUMNS": "200"}),  # no sentence is broken
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(printed),
     ):
@@ -63,6 +64,12 @@ def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:
             given = stop.code
     assert given == code, f"voxadapt {' '.join(arguments)} gave {given}\n{printed.getvalue()}"
     return printed.getvalue()
+
+
+def without_dvc(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run a stage's command in this process, whatever DVC thinks of the stage."""
+    with mock.patch("voxadapt.cli.run.run_by_dvc", return_value=False):
+        return voxadapt(folder, *arguments, code=code)
 
 
 def _shown_lines() -> list[str]:

@@ -107,7 +107,7 @@ def test_bad_texts_and_names_give_one_table(project: Path, tmp_path: Path) -> No
             assert part in printed.replace("\n", ""), printed
 
 
-def test_commands_of_the_readme_run_without_dvc(project: Path) -> None:
+def test_commands_of_the_readme_run(project: Path) -> None:
     """Every command of the language that the README shows, in its order."""
     shown = [arguments for arguments in readme_commands() if is_of_language(arguments)]
     assert {arguments[1] for arguments in shown if arguments[1:]} >= {"stage1", "decide", "say"}
