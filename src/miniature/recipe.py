@@ -148,7 +148,7 @@ class TalkerRecipe:
     """
 
     seed: int = 13
-    steps: int = 11_000
+    steps: int = 24_000
     lr: float = 1e-3
     batch: int = 16
     save_every: int = 200
