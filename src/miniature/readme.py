@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from miniature.recipe import Recipe
 from miniature.speech import TEST_SETS
 from miniature.voices import BASE_VOICES, FLOOR_VOICES, KNOWN_VOICES, MALAY_VOICES
+from voxadapt.core.files import read_jsonl
 
 
 def _percent(value: float) -> str:
@@ -105,9 +105,9 @@ def curve_table(work: Path) -> str:
     """
     rows = []
     for what, folder, key in CURVES:
-        path = work / folder / "curve.jsonl"
+        lines = read_jsonl(work / folder / "curve.jsonl")
         # A run that was stopped writes the steps after its last checkpoint twice.
-        curve = {row["step"]: row[key] for row in map(json.loads, path.open()) if key in row}
+        curve = {row["step"]: row[key] for row in lines if key in row}
         steps = sorted(curve)
         at = [steps[max(0, round(share * len(steps)) - 1)] for share in SHARES]
         rows.append((what, str(steps[-1]), *(f"{curve[step]:.2f}" for step in at)))

@@ -161,14 +161,12 @@ def _joined(
     for first in rng.choice(pool, size=size).tolist():
         group, frames = [first], corpus.frames(first)
         for other in rng.choice(pool, size=int(rng.integers(4, 10))).tolist():
-            same = corpus.utterances[other].language == corpus.utterances[first].language
-            frames += corpus.frames(other) + 4
-            if frames > JOINED_FRAMES or len(group) == 4:
+            longer = frames + corpus.frames(other) + 4
+            if longer > JOINED_FRAMES or len(group) == 4:
                 break
-            if same:
+            if corpus.utterances[other].language == corpus.utterances[first].language:
                 group.append(other)
-            else:
-                frames -= corpus.frames(other) + 4
+                frames = longer
         groups.append(group)
     return groups
 
@@ -225,10 +223,10 @@ def train_whisper(
             groups = [[i] for i in alike(rng, pool, corpus.frames, size)]
         waves, items = [], []
         for group in groups:
-            gaps = [np.zeros(int(rng.integers(0, SAMPLE_RATE // 4)), np.float32) for _ in group[1:]]
             parts = [sound(group[0])]
-            for gap, i in zip(gaps, group[1:], strict=True):
-                parts += [gap, sound(i)]
+            for i in group[1:]:
+                gap = int(rng.integers(0, SAMPLE_RATE // 4))
+                parts += [np.zeros(gap, np.float32), sound(i)]
             wave = resample(np.concatenate(parts))
             waves.append(_augment(wave, rng, recipe.audio_ctx * 320 - len(wave)))
             items.append((" ".join(texts[i][0] for i in group), texts[group[0]][1]))

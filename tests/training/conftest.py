@@ -34,6 +34,17 @@ class World:
             },
         )  # fmt: skip
 
+    def train_with_a_pause(self, root: Path, **options: Any) -> tuple[TrainResult, bytes, bytes]:
+        """Train two epochs at once, and one after the other; return the weights of both."""
+        whole = self.train(root / "whole", 2, **options)
+        self.train(root / "paused", 1, **options)
+        self.train(root / "paused", 2, **options)
+        at_once, paused = (
+            (root / name / "out" / "epoch-2" / "model.safetensors").read_bytes()
+            for name in ("whole", "paused")
+        )
+        return whole, at_once, paused
+
 
 def make_world(root: Path, **shape: Any) -> World:
     fakes.make_tts(root / "base", fakes.TinyShape(**shape))

@@ -33,32 +33,13 @@ def row(step, epoch, **fields):
             "lost_update_share_trained": None, **fields}  # fmt: skip
 
 
+COMMON = {"loss": 6.0, "c0_loss": 5.0, "sub_loss": 4.0, "num_frames": 10}
 ROWS = [
     row(0, 0, heldout_loss=9.0),
     row(1, 1, loss=3.0, c0_loss=2.0, sub_loss=2.0, num_labels=10, num_frames=30, frames_per_s=5.0),
-    row(
-        2,
-        1,
-        loss=6.0,
-        c0_loss=5.0,
-        sub_loss=4.0,
-        num_labels=30,
-        num_frames=10,
-        lost_update_share=0.5,
-    )
-    | {"lost_update_share_trained": 0.1},
+    row(2, 1, **COMMON, num_labels=30, lost_update_share=0.5, lost_update_share_trained=0.1),
     row(3, 2, loss=1.0, c0_loss=9.0, sub_loss=9.0, num_labels=1, num_frames=1),
-    row(
-        4,
-        1,
-        loss=6.0,
-        c0_loss=5.0,
-        sub_loss=4.0,
-        num_labels=10,
-        num_frames=10,
-        lost_update_share=0.25,
-    )
-    | {"lost_update_share_trained": 0.3},
+    row(4, 1, **COMMON, num_labels=10, lost_update_share=0.25, lost_update_share_trained=0.3),
 ]
 
 

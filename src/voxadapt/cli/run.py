@@ -64,11 +64,12 @@ def scoring_stage(module: str, text: str, candidates: str) -> Callable[..., None
     """Make the command of a stage that scores one candidate; `candidates` says which there are."""
 
     def command(candidate: str, params_file: opt.ParamsFile = opt.PARAMS) -> None:
-        params = opt.load(params_file)
+        from voxadapt.core.params import candidate_name
+
+        params, which = opt.load(params_file), candidate_name(candidate)
         name = module.replace(".", "_")
         of_language = params.language.candidates if params.language else []
         tracked = of_language if name == "language_score" else params.candidates
-        which = f"epoch-{candidate}" if candidate.isdecimal() else candidate
         if which in tracked and run_by_dvc(f"{name}@{which}", params_file):
             return
         run = import_module(f"voxadapt.pipeline.{module}").run

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import cached_sha256, read_json, write_json
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record, flatten
@@ -85,8 +85,7 @@ def check_made(
     folder alone.
     """
     problems = [problem for path in paths for problem in faults(path, params, within)]
-    if problems:
-        raise UserError(list(dict.fromkeys(problems)), TITLE)
+    raise_problems(list(dict.fromkeys(problems)), TITLE)
 
 
 def faults(

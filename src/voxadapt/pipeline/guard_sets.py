@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt import data
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.params import OwnSentences, ScoreParams
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.strict_yaml import read_yaml
@@ -53,9 +53,9 @@ def guard_sentences(
         if taken:
             continue
         if name == "own":
-            problem = Problem("score.sets: own", "a sentence within half of the corpus' length",
-                              "none", "Take fewer sets, or add recordings.")  # fmt: skip
-            raise UserError(problem)
+            expected = "a sentence within half of the corpus' length"
+            fix = "Take fewer sets, or add recordings."
+            raise UserError.of("score.sets: own", expected, "none", fix)
         print(f"score.sets: no {name!r} sentence for {language!r} fits; the set is left out",
               file=sys.stderr)  # fmt: skip
     return found
@@ -74,17 +74,15 @@ def _own(path: str) -> list[str]:
     """Read a user's own sentences: lines of text, or JSONL with a text in each line."""
     if Path(path).suffix == ".jsonl":
         return [line.text for line in read_texts(path, any_field=True)]
+    where = f"score.sets: own: {path}"
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        found = " ".join(str(error).split())
-        problem = Problem(f"score.sets: own: {path}", "a text file, a sentence a line", found,
-                          "Check the path.")  # fmt: skip
-        raise UserError(problem) from None
+        found, expected = " ".join(str(error).split()), "a text file, a sentence a line"
+        raise UserError.of(where, expected, found, "Check the path.") from None
     if not any(lines):
-        problem = Problem(f"score.sets: own: {path}", "a sentence a line", "nothing",
-                          "Write the sentences that you will speak.")  # fmt: skip
-        raise UserError(problem)
+        fix = "Write the sentences that you will speak."
+        raise UserError.of(where, "a sentence a line", "nothing", fix)
     return [line for line in lines if line]
 
 

@@ -19,7 +19,7 @@ class Measuring:
     """The harness that every clip of a stage goes through."""
 
     context: Context  # where it runs
-    asr: AsrParams  # whisper, with the language that it is told to transcribe
+    asr: AsrParams  # Whisper, with the language that it is told to transcribe
     score: ScoreParams  # thresholds of the flags
     root: Path = ROOT  # folder that the clips' paths are relative to
 

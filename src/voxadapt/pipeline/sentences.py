@@ -17,7 +17,7 @@ class SentenceSet:
     """Sentences of a language, with how they are asked for and transcribed."""
 
     sentences: list[Sentence]  # the same for all candidates
-    asr: AsrParams  # whisper, with the language that it is told to transcribe
+    asr: AsrParams  # Whisper, with the language that it is told to transcribe
     tag: str  # language that the model is asked for, or auto
 
 

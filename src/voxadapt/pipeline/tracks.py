@@ -35,7 +35,7 @@ class Track:
     corpus: Corpus  # where its files are kept
     model: ModelParams  # the Base
     data: DataParams  # manifest of the recordings, transcript of the reference clip, other voices
-    asr: AsrParams  # whisper, with the language that it is told to transcribe
+    asr: AsrParams  # Whisper, with the language that it is told to transcribe
     audit: AuditParams  # limits of the audit
     split: SplitParams  # shares and salt of the splits
     score: ScoreParams  # sampling and scoring

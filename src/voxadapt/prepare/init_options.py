@@ -21,7 +21,7 @@ class InitOptions:
     source_text: Path | None = None
     ref: Path | None = None
     table: Path | None = None  # corrected table, where it is not in its place
-    asr: str | None = None  # whisper checkpoint, or a name
+    asr: str | None = None  # Whisper checkpoint, or a name
     asr_language: str | None = None  # Whisper's code of the language
     clip_s: tuple[float, float] = (1.0, 20.0)
     window_s: float = 30.0

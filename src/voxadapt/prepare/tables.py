@@ -160,8 +160,8 @@ def _json_list(file: Path) -> list[tuple[str, Any]] | None:
             raise ValueError(f"{type(values).__name__}")
     except (OSError, ValueError, RecursionError) as error:
         found = " ".join(str(error).split())[:80]
-        problem = Problem(str(file), "a list of objects, or one a line", found, "Mend the file.")
-        raise UserError(problem) from None
+        expected = "a list of objects, or one a line"
+        raise UserError.of(file, expected, found, "Mend the file.") from None
     return [
         (where, item if isinstance(item, dict)
          else Problem(where, "an object", shown(item, 40), "Mend the row."))

@@ -50,7 +50,7 @@ class Sentence(_Record):
     slice: Slice = "ranked"
     #: Language that the model is asked for, where it is not that of all others.
     tag: str | None = None
-    lang: str | None = None  # whisper's code of it
+    lang: str | None = None  # Whisper's code of it
 
 
 class EvalClip(_Record):

@@ -9,7 +9,7 @@ reaches beyond m, because too few sentences were read to exclude a loss.
 from collections.abc import Mapping, Sequence
 
 from voxadapt.asr.normalise import metric_for
-from voxadapt.core.errors import UserError
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
@@ -44,8 +44,7 @@ def forgetting(
     rows = {BASE: base_rows, **others}
     assert chosen in rows, "the chosen candidate's rows are missing"
     problems = check_pairs(rows, list(rows))
-    if problems:
-        raise UserError(problems[:50], "The scores of the source language cannot be compared.")
+    raise_problems(problems[:50], "The scores of the source language cannot be compared.")
     evaluator = evaluator_id(row for found in rows.values() for row in found)
     lang = base_rows[0].lang
     fitting = metric_for(lang, [row.text_norm for row in base_rows])

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from voxadapt.asr.normalise import metric_for
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.params import SelectParams, epoch_number, in_stage2
 from voxadapt.core.records import Record
 from voxadapt.scoring.rows import ScoreRow
@@ -81,8 +81,7 @@ def check_candidates(
         expected = f"cer: {row.lang} is written without spaces between words"
         fix = "Set select.error_metric: cer."
         problems.append(Problem("select.error_metric", expected, "wer", fix))
-    if problems:
-        raise UserError(problems[:50], "The candidates cannot be compared.")
+    raise_problems(problems[:50], "The candidates cannot be compared.")
     return row.split
 
 

@@ -8,7 +8,7 @@ scored, the verdict is the data's, and a mode that overrules it is recorded besi
 import math
 from collections.abc import Sequence
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.params import SelectParams, Stage2Params
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample, error_rates
@@ -100,8 +100,7 @@ def _paired(stage1: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> list[Score
     found += [(row.text_id, f"the text {texts[row.text_id]!r}", f"{row.text!r} (stale)")
               for row in kept if row.text != texts[row.text_id]]  # fmt: skip
     problems = [Problem(f"text {key}", wanted, there, fix) for key, wanted, there in found]
-    if problems:
-        raise UserError(problems[:50], "Stage 1 cannot be compared with the codec's round trip.")
+    raise_problems(problems[:50], "Stage 1 cannot be compared with the codec's round trip.")
     return kept
 
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_folder, write_json
 from voxadapt.core.stage import StageResult
 
@@ -166,8 +166,8 @@ def _probe_there(
             )  # fmt: skip
         except OSError as error:
             found = error.strerror or "it cannot be started"
-            problem = Problem(str(python), "a Python interpreter", found, "Name another one.")
-            raise UserError(problem) from None
+            expected, fix = "a Python interpreter", "Name another one."
+            raise UserError.of(python, expected, found, fix) from None
         if ended.returncode:
             said = " ".join(ended.stderr.strip().splitlines()[-LAST_LINES:])[-400:]
             raise UserError.of(
