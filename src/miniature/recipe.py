@@ -112,6 +112,8 @@ class WhisperRecipe:
         copied_share: Share of batches of codec copies where copies are given.
         joined_share: Share of batches of up to four clips one after the other: few sentences are
             long, and a recogniser that met few loses its place in them.
+        guide_weight: Weight of attention astray (:mod:`miniature.alignment`).
+        letters_weight: Weight of the letters that the encoder spells (CTC).
     """
 
     seed: int = 12
@@ -131,6 +133,8 @@ class WhisperRecipe:
     full_share: float = 0.15
     copied_share: float = 0.5
     joined_share: float = 0.5
+    guide_weight: float = 1.0
+    letters_weight: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ class TalkerRecipe:
         tagged_share: Share of rows with a language tag.
         streaming_share: Share of rows in the streaming layout.
         predictor_share: Share of frames that the code predictor learns from.
+        guide_weight: Weight of attention astray (:mod:`miniature.alignment`).
+        joined_share: Share of batches of up to four clips of a voice, one after the other.
     """
 
     seed: int = 13
@@ -168,6 +174,8 @@ class TalkerRecipe:
     streaming_share: float = 0.25
     predictor_share: float = 0.5
     sub_weight: float = 1.0
+    guide_weight: float = 1.0
+    joined_share: float = 0.3
     temperature: float = 0.6
     top_k: int = 30
     max_new_tokens: int = 170

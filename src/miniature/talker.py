@@ -15,12 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from miniature.alignment import letter_places, stray_cost
 from miniature.codec import Curve, one_cycle, save_state
 from miniature.recipe import SAMPLE_RATE, TalkerRecipe
 from miniature.speech import Corpus, alike, stable_seed
 from miniature.tokenizer import special_ids
 from voxadapt.core.compat import import_qwen_tts
 
+NEAR, WIDTH = 2, 4  # of stray_cost, in frames
+JOINED_FRAMES = 110  # the most that clips said one after the other have
 #: Offsets of the codec's special ids behind the codebook, those of the full-size model.
 OFFSETS = {
     "english": 2,
@@ -177,6 +180,8 @@ class TalkerBatch:
         codes: Codes, batch x frames x codebooks, padded with 0.
         keep: Frames whose code embeddings the talker sees, batch x frames.
         mels: Log-mel features of another clip of the same voice, batch x time x mel.
+        place: Frame at which the text of a position is about said, batch x length; NaN where
+            there is none.
     """
 
     text: Tensor
@@ -187,6 +192,7 @@ class TalkerBatch:
     codes: Tensor
     keep: Tensor
     mels: Tensor
+    place: Tensor
 
 
 def layout(
@@ -290,11 +296,21 @@ class TalkerTrainer(nn.Module):
         talker = self.model.talker
         x = self.embed(batch)
         length = x.shape[1]
+        depth = len(talker.model.layers)  # the first head of the middle ones is led to the text
+        guided = [y.self_attn for y in talker.model.layers[depth // 4 : depth * 3 // 4 + 1]]
+        inputs: list[tuple[Tensor, Any]] = []
+
+        def note(_: Any, __: Any, given: Any) -> None:
+            inputs.append((given["hidden_states"], given["position_embeddings"]))
+
+        hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in guided]
         hidden = talker.model(
             inputs_embeds=x,
             position_ids=torch.arange(length)[None].expand(len(x), -1),
             use_cache=False,
         ).last_hidden_state
+        for hook in hooks:
+            hook.remove()
         count = torch.arange(batch.codes.shape[1] + 1)[None]
         at = (batch.first[:, None] + count).clamp(max=length - 1)
         states = hidden.gather(1, at[..., None].expand(-1, -1, hidden.shape[-1]))
@@ -308,7 +324,14 @@ class TalkerTrainer(nn.Module):
         codes, past = batch.codes[picked], states[:, :-1][picked]
         rest = self.predict(codes, past)
         sub = F.cross_entropy(rest.flatten(0, 1).float(), codes[:, 1:].flatten())
-        return {"c0": first, "sub": sub, "total": first + self.recipe.sub_weight * sub}
+        cost = stray_cost(batch.place[:, None], count[..., None], NEAR, WIDTH)
+        heard = count < batch.frames[:, None]
+        stray = torch.stack([
+            (first_head(module, *given, at) * cost).sum(-1)[heard].mean()
+            for module, given in zip(guided, inputs, strict=True)
+        ]).mean()  # fmt: skip
+        total = first + self.recipe.sub_weight * sub + self.recipe.guide_weight * stray
+        return {"c0": first, "sub": sub, "stray": stray, "total": total}
 
     def predict(self, codes: Tensor, past: Tensor) -> Tensor:
         """Return the predictor's logits, frames x (codebooks - 1) x codes."""
@@ -322,6 +345,31 @@ class TalkerTrainer(nn.Module):
         # Position k + 1 has seen the state and codebooks 0..k; its head predicts k + 1.
         out = predictor.model(inputs_embeds=x, use_cache=False).last_hidden_state
         return torch.stack([head(out[:, k + 1]) for k, head in enumerate(predictor.lm_head)], 1)
+
+
+def first_head(attention: Any, x: Tensor, rotation: tuple[Tensor, Tensor], at: Tensor) -> Tensor:
+    """Return the weights of a talker's first attention head, batch x queries x length.
+
+    Args:
+        attention: A stock attention of the talker.
+        x: What it is given, batch x length x width.
+        rotation: Its rotary embeddings.
+        at: Positions of the queries, batch x queries.
+    """
+    from qwen_tts.core.models.modeling_qwen3_tts import apply_multimodal_rotary_pos_emb
+
+    size, scaling = attention.head_dim, attention.rope_scaling
+    q, k = apply_multimodal_rotary_pos_emb(
+        attention.q_norm(F.linear(x, attention.q_proj.weight[:size]))[:, None],
+        attention.k_norm(F.linear(x, attention.k_proj.weight[:size]))[:, None],
+        *rotation,
+        scaling["mrope_section"],
+        scaling["interleaved"],
+    )
+    q = q[:, 0].gather(1, at[..., None].expand(-1, -1, size))
+    scores = (q @ k[:, 0].transpose(1, 2)).float() * attention.scaling
+    later = torch.arange(x.shape[1]) > at[..., None]
+    return scores.masked_fill(later, float("-inf")).softmax(-1)
 
 
 class TalkerData:
@@ -340,8 +388,7 @@ class TalkerData:
 
         self.corpus, self.indices, self.codes = corpus, list(indices), codes
         self.recipe, self.ids = recipe, ids
-        tok = AutoTokenizer.from_pretrained(tokenizer)
-        self.text = {i: tok(assistant_text(corpus.utterances[i].text)).input_ids for i in indices}
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         self.by_voice: dict[str, list[int]] = {}
         for i in indices:
             self.by_voice.setdefault(corpus.utterances[i].voice, []).append(i)
@@ -351,13 +398,21 @@ class TalkerData:
         """Return the batch of a step."""
         r = self.recipe
         rng = np.random.default_rng(stable_seed(r.seed, "talker", step))
+        if rng.random() < r.joined_share:
+            groups = self.joined(rng, max(1, r.batch * 3 // 8))
+        else:
+            groups = [[i] for i in alike(rng, self.indices, lambda i: len(self.codes[i]), r.batch)]
         rows = []
-        for i in alike(rng, self.indices, lambda i: len(self.codes[i]), r.batch):
+        for group in groups:
             tagged = bool(rng.random() < r.tagged_share)
             streaming = bool(rng.random() < r.streaming_share)
-            rows.append((i, *layout(self.text[i], len(self.codes[i]), self.ids, tagged, streaming)))
+            own = np.concatenate([self.codes[i] for i in group])
+            said, places = self.said(group)
+            laid = layout(said, len(own), self.ids, tagged, streaming)
+            begin = laid[3] - (0 if streaming else len(places))
+            rows.append((group[0], *laid, own, begin, places))
         width = max(len(row[1]) for row in rows)
-        longest = max(len(self.codes[row[0]]) for row in rows)
+        longest = max(len(row[5]) for row in rows)
         size = len(rows)
         text = np.full((size, width), self.ids["tts_pad"])
         codec = np.full((size, width), -1)
@@ -365,9 +420,10 @@ class TalkerData:
         keep = np.zeros((size, longest), dtype=np.float32)
         crop = int(SAMPLE_RATE * rng.uniform(1.2, 2.4))
         waves = np.zeros((size, crop), dtype=np.float32)
-        for k, (i, texts, codecs, _, _) in enumerate(rows):
+        place = np.full((size, width), np.nan, dtype=np.float32)
+        for k, (i, texts, codecs, _, _, own, begin, places) in enumerate(rows):
             text[k, : len(texts)], codec[k, : len(codecs)] = texts, codecs
-            own = self.codes[i]
+            place[k, begin : begin + len(places)] = places[: width - begin]
             codes[k, : len(own)] = own
             share = rng.uniform(0, r.mask_share) if rng.random() < r.mask_chance else 0.0
             keep[k, : len(own)] = rng.random(len(own)) >= share
@@ -387,11 +443,40 @@ class TalkerData:
             codec=torch.from_numpy(codec),
             speaker=torch.tensor([row[3] for row in rows]),
             first=torch.tensor([row[4] for row in rows]),
-            frames=torch.tensor([len(self.codes[row[0]]) for row in rows]),
+            frames=torch.tensor([len(row[5]) for row in rows]),
             codes=torch.from_numpy(codes),
             keep=torch.from_numpy(keep),
             mels=mels,
+            place=torch.from_numpy(place),
         )
+
+    def joined(self, rng: np.random.Generator, size: int) -> list[list[int]]:
+        """Draw clips of a voice to be said one after the other, as long texts are."""
+        groups = []
+        for first in rng.choice(self.indices, size=size).tolist():
+            group, frames = [first], len(self.codes[first])
+            voice = self.by_voice[self.corpus.utterances[first].voice]
+            for other in rng.choice(voice, size=3).tolist():
+                frames += len(self.codes[other])
+                if frames > JOINED_FRAMES:
+                    break
+                group.append(other)
+            groups.append(group)
+        return groups
+
+    def said(self, group: Sequence[int]) -> tuple[list[int], list[float]]:
+        """Return the wrapped ids of clips said one after the other, and each body token's frame.
+
+        The last frame is that of the end of the text, which the layout puts behind the body.
+        """
+        ends = np.cumsum([len(self.codes[i]) for i in group]).tolist()
+        texts = [self.corpus.utterances[i].text for i in group]
+        letters = letter_places(list(zip(texts, [0, *ends[:-1]], ends, strict=True)))
+        wrapped = self.tokenizer(assistant_text(" ".join(texts)), return_offsets_mapping=True)
+        before = assistant_text("").index("<|im_end|>")
+        places = [float(np.mean(letters[a - before : b - before]))
+                  for a, b in wrapped.offset_mapping[3:-5]]  # fmt: skip
+        return wrapped.input_ids, [*places, float(ends[-1])]
 
 
 def assistant_text(text: str) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from miniature.alignment import letter_places, stray_cost
 from miniature.codec import Curve, one_cycle, save_state
 from miniature.grammar import spoken
 from miniature.recipe import SAMPLE_RATE, WhisperRecipe
@@ -21,7 +22,14 @@ from miniature.speech import Corpus, alike, stable_seed
 
 LANGUAGES = {"english": "en", "malay": "ms"}
 RATE = 16_000
+POSITION = SAMPLE_RATE // 50  # samples of a clip that an encoder position stands for
+LETTERS = " abcdefghijklmnopqrstuvwxyz"  # that the encoder spells
+NEAR, WIDTH = 10, 15  # of stray_cost, in encoder positions of 20 ms
 JOINED_FRAMES = 140  # the most that clips said one after the other have
+
+
+#: Text, language, and text, first and last encoder position of each clip it consists of.
+Item = tuple[str, str, list[tuple[str, float, float]]]
 
 
 def resample(wave: np.ndarray, rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -38,6 +46,22 @@ def prompt_and_text(text: str, language: str) -> tuple[list[int], list[int]]:
     tokenizer = get_tokenizer(True, language=LANGUAGES[language], task="transcribe")
     prompt = list(tokenizer.sot_sequence_including_notimestamps)
     return prompt, [*tokenizer.encode(" " + text), tokenizer.eot]
+
+
+def token_places(
+    tokens: Sequence[int], text: str, spans: Sequence[tuple[str, float, float]]
+) -> list[float]:
+    """Return the encoder position at which each text token, the end token last, is about said."""
+    from whisper.tokenizer import get_tokenizer
+
+    letters = zip(" " + text, [spans[0][1], *letter_places(spans)], strict=True)
+    by_byte = [place for letter, place in letters for _ in letter.encode()]
+    encoding, places, at = get_tokenizer(True).encoding, [], 0
+    for token in tokens[:-1]:
+        size = len(encoding.decode_single_token_bytes(token))
+        places.append(float(np.mean(by_byte[at : at + size])))
+        at += size
+    return [*places, spans[-1][2]]
 
 
 def new_whisper(recipe: WhisperRecipe) -> Any:
@@ -82,6 +106,7 @@ class WhisperTrainer(nn.Module):
         self.used = sorted(used)
         self.slot = {token: i for i, token in enumerate(self.used)}
         self.rows = nn.Parameter(torch.randn(len(self.used), recipe.state) * 0.05)
+        self.letters = nn.Linear(recipe.state, 1 + len(LETTERS))
         self.unused = 51_865 - len(self.used)
 
     @torch.no_grad()
@@ -106,26 +131,49 @@ class WhisperTrainer(nn.Module):
             x = block(x)
         return encoder.ln_post(x)
 
-    def forward(self, mel: Tensor, items: Sequence[tuple[str, str]]) -> Tensor:
-        """Return the mean cross-entropy of the text tokens and of the language token."""
-        rows, labels = [], []
-        for text, language in items:
+    def forward(self, mel: Tensor, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Return the loss and its parts: of tokens, of letters by the encoder, of attention."""
+        rows, labels, places = [], [], []
+        for text, language, spans in items:
             prompt, tokens = prompt_and_text(text, language)
             rows.append([self.slot[t] for t in (*prompt, *tokens[:-1])])
             labels.append([self.slot[prompt[1]], -100, -100] + [self.slot[t] for t in tokens])
+            places.append([np.nan] * 3 + token_places(tokens, text, spans))
         width = max(map(len, rows))
         ids = torch.tensor([r + [0] * (width - len(r)) for r in rows])
         target = torch.tensor([r + [-100] * (width - len(r)) for r in labels])
+        place = torch.tensor([r + [np.nan] * (width - len(r)) for r in places])
         decoder = self.model.decoder
         x = self.rows[ids] + decoder.positional_embedding[:width]
         audio = self.encode(mel)
+        cost = stray_cost(place[..., None], torch.arange(audio.shape[1]), NEAR, WIDTH)
+        said, stray = ~place.isnan(), audio.new_zeros(())
         for block in decoder.blocks:
-            x = block(x, audio, mask=decoder.mask)
+            x = x + block.attn(block.attn_ln(x), mask=decoder.mask)[0]
+            heard, weights = attend(block.cross_attn, block.cross_attn_ln(x), audio)
+            led = weights[:, : weights.shape[1] // 2].mean(1)
+            stray = stray + (led * cost).sum(-1)[said].mean() / len(decoder.blocks)
+            x = x + heard
+            x = x + block.mlp(block.mlp_ln(x))
         logits = decoder.ln(x) @ self.rows.T
         rest = logits.new_full((*logits.shape[:-1], 1), float(np.log(self.unused)))
         logits = torch.cat([logits, rest], -1)
         smooth = self.recipe.smoothing
-        return F.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smooth)
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smooth)
+        letters = self.spelled(audio[:, ::2], [text for text, _, _ in items])
+        total = loss + self.recipe.letters_weight * letters + self.recipe.guide_weight * stray
+        return {"loss": loss, "letters": letters, "stray": stray, "total": total}
+
+    def spelled(self, audio: Tensor, texts: Sequence[str]) -> Tensor:
+        """Return the CTC loss of the texts' letters."""
+        rows = [[1 + LETTERS.index(c) for c in words(text) if c in LETTERS] for text in texts]
+        return F.ctc_loss(
+            self.letters(audio).log_softmax(-1).transpose(0, 1),
+            torch.tensor([slot for row in rows for slot in row]),
+            torch.full((len(texts),), audio.shape[1]),
+            torch.tensor([len(row) for row in rows]),
+            zero_infinity=True,
+        )
 
     def finish(self) -> Any:
         """Write the trained rows into the model and return it."""
@@ -136,6 +184,17 @@ class WhisperTrainer(nn.Module):
         return self.model
 
 
+def attend(attention: Any, x: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what stock cross-attention does, and its weights by head, token and position."""
+
+    def heads(y: Tensor) -> Tensor:
+        return y.unflatten(-1, (attention.n_head, -1)).transpose(1, 2)
+
+    q, k, v = (heads(y) for y in (attention.query(x), attention.key(audio), attention.value(audio)))
+    weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(-1)
+    return attention.out((weights @ v).transpose(1, 2).flatten(2)), weights
+
+
 def features(waves: Sequence[np.ndarray], samples: int) -> Tensor:
     """Return log-mel features of 16 kHz clips padded to a length."""
     from whisper.audio import log_mel_spectrogram, pad_or_trim
@@ -144,13 +203,14 @@ def features(waves: Sequence[np.ndarray], samples: int) -> Tensor:
                         for w in waves])  # fmt: skip
 
 
-def _augment(wave: np.ndarray, rng: np.random.Generator, room: int) -> np.ndarray:
+def _augment(wave: np.ndarray, rng: np.random.Generator, room: int) -> tuple[np.ndarray, int]:
+    """Return a clip after silence, louder or softer, often noisy, and the silence's samples."""
     lead = int(rng.integers(0, max(1, min(room, RATE // 3))))
     out = np.concatenate([np.zeros(lead, np.float32), wave]) * 10 ** rng.uniform(-0.5, 0.0)
     if rng.random() < 0.6:
         level = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(15, 45) / 20)
         out = out + rng.normal(0, level, len(out))
-    return out.astype(np.float32)
+    return out.astype(np.float32), lead
 
 
 def _joined(
@@ -223,13 +283,21 @@ def train_whisper(
             groups = [[i] for i in alike(rng, pool, corpus.frames, size)]
         waves, items = [], []
         for group in groups:
-            parts = [sound(group[0])]
-            for i in group[1:]:
-                gap = int(rng.integers(0, SAMPLE_RATE // 4))
-                parts += [np.zeros(gap, np.float32), sound(i)]
-            wave = resample(np.concatenate(parts))
-            waves.append(_augment(wave, rng, recipe.audio_ctx * 320 - len(wave)))
-            items.append((" ".join(texts[i][0] for i in group), texts[group[0]][1]))
+            sounds: list[np.ndarray] = []
+            spans = []
+            for i in group:
+                gap = int(rng.integers(0, SAMPLE_RATE // 4)) if sounds else 0
+                sounds += [np.zeros(gap, np.float32), sound(i)]
+                end = sum(map(len, sounds))
+                spans.append((texts[i][0], end - len(sounds[-1]), end))
+            wave = resample(np.concatenate(sounds))
+            wave, lead = _augment(wave, rng, recipe.audio_ctx * 320 - len(wave))
+            late = lead * SAMPLE_RATE // RATE
+            places = [
+                (t, (late + a) / POSITION + 2, (late + b) / POSITION - 4) for t, a, b in spans
+            ]
+            waves.append(wave)
+            items.append((" ".join(texts[i][0] for i in group), texts[group[0]][1], places))
         longest = max(map(len, waves))
         context = -(-longest // 320) + int(rng.integers(0, 20))
         if full:
@@ -239,14 +307,14 @@ def train_whisper(
             for _ in range(int(rng.integers(0, 3))):
                 low, width = int(rng.integers(0, 80)), int(rng.integers(1, 10))
                 mel[row, low : low + width] = mel[row].mean()
-        loss = trainer(mel, items)
+        parts = trainer(mel, items)
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, recipe.steps, recipe.lr)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        parts["total"].backward()
         nn.utils.clip_grad_norm_(params, 1.0)
         optimizer.step()
-        curve.add(step + 1, {"loss": loss})
+        curve.add(step + 1, parts)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             save_state(path, model=trainer.state_dict(), optimizer=optimizer.state_dict(),
                        step=step + 1, recipe=asdict(recipe))  # fmt: skip

@@ -17,6 +17,7 @@ from miniature.talker import (
     TalkerTrainer,
     assistant_text,
     export_base,
+    first_head,
     layout,
     load_base,
     train_talker,
@@ -25,7 +26,10 @@ from miniature.tokenizer import special_ids, train_tokenizer
 from miniature.voices import BASE_VOICES
 from miniature.whisper import (
     WhisperTrainer,
+    attend,
     export_whisper,
+    prompt_and_text,
+    token_places,
     train_whisper,
     transcribe,
 )
@@ -190,13 +194,15 @@ def test_whisper_starts_from_a_shorter_one(corpus, tmp_path):
     torch.testing.assert_close(
         new.positional_embedding[:64], old.positional_embedding[:64], atol=1e-3, rtol=1e-3
     )
-    assert torch.isfinite(trainer(torch.zeros(1, 80, 160), [(TEXTS[0], "english")]))
+    item = (TEXTS[0], "english", [(TEXTS[0], 0.0, 70.0)])
+    assert torch.isfinite(trainer(torch.zeros(1, 80, 160), [item])["total"])
 
 
 def test_whisper_targets_are_the_text_after_four_prompt_tokens(corpus):
     trainer = WhisperTrainer(WHISPER, [(t, "english") for t in TEXTS])
-    loss = trainer(torch.zeros(2, 80, 100), [(TEXTS[0], "english"), (TEXTS[1], "english")])
-    assert torch.isfinite(loss)
+    items = [(text, "english", [(text, 0.0, 45.0)]) for text in TEXTS[:2]]
+    parts = trainer(torch.zeros(2, 80, 100), items)
+    assert all(torch.isfinite(part) for part in parts.values())
 
 
 def test_layout_equals_the_stock_prefill(tokenizer, monkeypatch):
@@ -248,7 +254,7 @@ def _batch(text, codec, speaker, first):
         text=torch.tensor([text]), codec=torch.tensor([codec]), speaker=torch.tensor([speaker]),
         first=torch.tensor([first]), frames=torch.tensor([3]),
         codes=torch.zeros(1, 3, TALKER.quantizers, dtype=torch.long), keep=torch.zeros(1, 3),
-        mels=torch.zeros(1, 20, 128),
+        mels=torch.zeros(1, 20, 128), place=torch.full((1, len(text)), torch.nan),
     )  # fmt: skip
 
 
@@ -333,3 +339,61 @@ def test_last_frame_predicts_the_end_in_every_row(corpus, tokenizer, monkeypatch
         expected += [*batch.codes[row, :frames, 0].tolist(), trainer.ids["eos"]]
     assert targets[0].tolist() == expected
     assert len(targets[1]) == int(batch.frames.sum()) * (TALKER.quantizers - 1)
+
+
+def test_clips_said_one_after_the_other_keep_their_places(corpus, tokenizer):
+    codes = {i: np.full((6 + i % 3, 8), i) for i in range(8)}
+    recipe = replace(TALKER, joined_share=1.0, batch=16, mask_chance=0.0)
+    data = TalkerData(
+        corpus, list(range(8)), codes, tokenizer, recipe, TalkerTrainer(TALKER, tokenizer).ids
+    )
+    batch = data.batch(0)
+    assert len(batch.frames) == 6 and batch.frames.max() > 8
+    for row, frames in enumerate(batch.frames.tolist()):
+        voices = {corpus.utterances[i].voice for i in batch.codes[row, :frames, 0].tolist()}
+        assert len(voices) == 1
+        places = batch.place[row][~batch.place[row].isnan()]
+        assert places[-1] == frames or len(places) == frames + 1
+        assert (places.diff() > 0).all() and places[0] < 2
+    clips = [1, 3]
+    ids, places = data.said(clips)
+    assert len(places) == len(ids) - 8 + 1
+    second = data.tokenizer(assistant_text(corpus.utterances[3].text)).input_ids[3:-5]
+    assert places[-1 - len(second)] >= len(codes[1]) - 1 and places[-1] == 7 + 6
+
+
+def test_first_head_is_that_of_stock_attention(tokenizer):
+    trainer = TalkerTrainer(TALKER, tokenizer).eval()
+    model = trainer.model.talker.model
+    attention = model.layers[0].self_attn
+    model.config._attn_implementation = attention.config._attn_implementation = "eager"
+    seen = {}
+
+    def note(module, args, kwargs, output):
+        seen.update(kwargs, weights=output[1])
+
+    attention.register_forward_hook(note, with_kwargs=True)
+    x = torch.randn(2, 9, TALKER.hidden)
+    model(inputs_embeds=x, position_ids=torch.arange(9)[None].expand(2, -1), use_cache=False)
+    at = torch.tensor([[2, 5, 8], [0, 1, 7]])
+    with torch.no_grad():
+        ours = first_head(attention, seen["hidden_states"], seen["position_embeddings"], at)
+    for row in range(2):
+        torch.testing.assert_close(ours[row], seen["weights"][row, 0, at[row]].detach())
+
+
+def test_led_attention_hears_what_stock_attention_hears():
+    attention = WhisperTrainer(WHISPER, [("A girl waited.", "english")]).model.decoder.blocks[0]
+    x, audio = torch.randn(2, 5, WHISPER.state), torch.randn(2, 9, WHISPER.state)
+    heard, weights = attend(attention.cross_attn, x, audio)
+    torch.testing.assert_close(heard, attention.cross_attn(x, audio)[0])
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, WHISPER.heads, 5))
+
+
+def test_each_token_has_its_place_in_its_clip():
+    text = "My hat was €7. A girl waited."
+    _, tokens = prompt_and_text(text, "english")
+    places = token_places(tokens, text, [("My hat was €7.", 0, 100), ("A girl waited.", 200, 300)])
+    assert len(places) == len(tokens) and places[-1] == 300
+    assert places == sorted(places)
+    assert not any(100 < place < 200 for place in places)
