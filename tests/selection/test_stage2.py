@@ -156,10 +156,12 @@ def test_equal_inputs_give_equal_bytes_in_any_order() -> None:
 def test_what_cannot_be_measured_decides_nothing(measurable: bool) -> None:
     rows = make_system("epoch-3", error=0.5), make_system("codec", takes=1, error=0.1)
     can = {"measurable": measurable, "sentence": "Nothing can be measured."}
-    record = decide_stage2(*rows, Stage2Params(if_undecided="skip"), SELECT, can)
+    record = decide_stage2(*rows, Stage2Params(if_undecided="run"), SELECT, can)
     assert record["decision"] == ("run" if measurable else "undecided")
     assert record["acts"] == ("run" if measurable else "skip")
     assert record["reason"].startswith("Nothing can be measured.") == (not measurable)
+    asked = decide_stage2(*rows, Stage2Params(mode="always"), SELECT, can)
+    assert asked["acts"] == "run" and "stage2.mode: always" in asked["reason"]
     assert record["num_texts_needed"] is None
     few = decide_stage2(rows[0][:18], rows[1], Stage2Params(max_gap=0.41), SELECT, can)
     assert (few["num_texts_needed"] is None) == (not measurable)

@@ -600,7 +600,8 @@ def _metrics(
     infos = [clip.info for clip in clips if clip.info]
     rates = [clip.characters_per_s for clip in clips if clip.characters_per_s]
     found = [finding for clip in clips for finding in clip.findings]
-    errors = [clip.disagreement for clip in clips if clip.disagreement is not None]
+    heard = [clip for clip in clips if clip.disagreement is not None]
+    errors = [clip.disagreement for clip in heard if clip.disagreement is not None]
     splits = {}
     for name in SPLITS:
         members = [clip for clip in clips if clip.split == name]
@@ -609,7 +610,9 @@ def _metrics(
     transcription = {
         "n": len(errors),
         "mean_cer": round(float(np.mean(errors)), 6) if errors else None,
-        "num_disagreeing": sum(f.rule == "disagreement" for f in found),
+        "num_disagreeing": sum(
+            any(finding.rule == "disagreement" for finding in clip.findings) for clip in heard
+        ),
     }
     consent = Counter(clip.row.consent for clip in clips if clip.row.consent)
     return {

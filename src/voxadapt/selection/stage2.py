@@ -29,8 +29,8 @@ def decide_stage2(
 
     Of the recordings' codec round trip, other splits and sentences that Stage 1's choice did not
     speak are left out. Where by `can` (see `measurable`) nothing can be measured, the data decide
-    nothing. In the content of `decision.json`, `decision` is what the data say, `acts` what is
-    done; errors and gaps are shares of the reference units.
+    nothing and so ask for no Stage 2. In the content of `decision.json`, `decision` is what the
+    data say, `acts` what is done; errors and gaps are shares of the reference units.
 
     Raises:
         UserError: When a sentence lacks its codec round trip, or was scored by another evaluator.
@@ -48,8 +48,9 @@ def decide_stage2(
     gap = found.as_dict(with_se=True)
     measurable = can is None or can["measurable"]
     decision = _decide(gap, params.max_gap) if measurable else "undecided"
+    undecided = params.if_undecided if measurable else "skip"
     acts = {
-        "auto": params.if_undecided if decision == "undecided" else decision,
+        "auto": undecided if decision == "undecided" else decision,
         "always": "run",
         "never": "skip",
     }[params.mode]

@@ -42,4 +42,5 @@ def run(params: Params) -> StageResult:
     made_from = [paths.LANGUAGE_CHOICE1]
     decision = sealed(decision, "language decide", (), made_from, params, asked)
     write_json(paths.LANGUAGE_DECISION, decision)
-    return StageResult(f"{choice['reason']} {decision['reason']}", decision)
+    why = decision["reason"].removeprefix(choice["measurable"]["sentence"]).strip()
+    return StageResult(f"{choice['reason']} {why}", decision)
