@@ -142,10 +142,17 @@ def test_sections_that_depend_on_a_record_appear_with_it(world: Path, tmp_path: 
             "failure_rate": interval(0.1),
         }
         write_json(path, read_json(path) | {"slices": {"digits": numbers}})  # fmt: skip
+    one = {"wer": interval(0.31), "sim": interval(0.71), "failure_rate": interval(0.1)}
+    two = {"wer": interval(0.32), "sim": interval(0.72), "failure_rate": interval(0.1)}
+    path = tmp_path / paths.SCORES / "base" / "summary.json"
+    ways = {"chosen": "icl", "x_vector": one, "icl": two}
+    write_json(path, read_json(path) | {"base_prompt": ways})
     full = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
     for words in ("A second recogniser", "It does not agree", "second+99",
                   "hears epoch 1 otherwise", "Planned before training", "0.005: 48 sentences",
-                  "Takes are alike", "Sentences with digits", "5 of 6"):  # fmt: skip
+                  "Takes are alike", "Sentences with digits", "5 of 6",
+                  "by its speaker vector the weaker way",
+                  "with the transcript the stronger way"):  # fmt: skip
         assert words in full
         assert words not in bare
     assert "Nobody has voted yet" in bare
