@@ -95,7 +95,9 @@ def import_data(
     source: Annotated[list[Path] | None, typer.Argument(help="Folder or file of a corpus.")] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--format", help="ljspeech, commonvoice, lhotse, hf, table or jsonl."),
+        typer.Option(
+            "--format", help="ljspeech, commonvoice, lhotse, kaldi, hf, table, jsonl or beside."
+        ),
     ] = None,
     speaker: Annotated[
         list[str] | None, typer.Option(help="Speaker, or how it begins; again for another; or all.")

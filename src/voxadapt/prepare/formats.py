@@ -14,6 +14,13 @@ from typing import Any
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.data.lines import json_lines, parse_object, shown
 from voxadapt.data.manifest import ManifestFiles
+from voxadapt.prepare.folders import (
+    is_kaldi,
+    kaldi_files,
+    read_beside,
+    read_kaldi,
+    texts_beside,
+)
 from voxadapt.prepare.tables import (
     NAMES,
     PLACES,
@@ -27,13 +34,14 @@ from voxadapt.prepare.tables import (
     row_of,
 )
 
-FORMATS = ("ljspeech", "commonvoice", "lhotse", "hf", "table", "jsonl")
+FORMATS = ("ljspeech", "commonvoice", "lhotse", "kaldi", "hf", "table", "jsonl", "beside")
 LHOTSE = re.compile(r".*(cuts|supervisions).*\.jsonl(\.gz)?")
 TABLE = re.compile(r"\.(csv|psv|list|jsonl|jsonl\.gz|json)$|(list|metadata|train).*\.txt$")
 NO_TABLES = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 LAYOUTS = (
     "metadata.csv (LJSpeech), a .tsv (Common Voice), cuts or supervisions .jsonl(.gz) (lhotse), "
-    "metadata.csv/.jsonl, .parquet or save_to_disk (Hugging Face), a .csv, .list, .txt or .jsonl"
+    "wav.scp and text (Kaldi), metadata.csv/.jsonl, .parquet or save_to_disk (Hugging Face), "
+    "a .csv, .list, .txt or .jsonl, or a text beside each recording"
 )
 ALL = "all"
 
@@ -67,24 +75,33 @@ def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> 
     rows: list[Row] = []
     problems: list[Problem] = []
     try:
-        for file in files:
-            if kind == "lhotse":
-                read = _read_cuts(file)
-            elif file.suffix in (".parquet", ".arrow"):
-                find = _finder(root, file.parent if file.is_relative_to(root) else root)
-                read = _read_columns(file, wanted, find)
+        for item in _items(kind, files, source, wanted, root):
+            if isinstance(item, Row):
+                rows.append(item)
             else:
-                find = _finder(root, file.parent if file.is_relative_to(root) else root)
-                read = iter(_plain(file, wanted, find))
-            for item in read:
-                if isinstance(item, Row):
-                    rows.append(item)
-                else:
-                    problems.append(item)
+                problems.append(item)
     except (OSError, EOFError) as error:
         found, fix = str(error) or "cut off", "Fetch the file again."
         raise UserError.of(file, "a file that can be read", found, fix) from None
     return Source(kind, tuple(files), tuple(rows), tuple(problems))
+
+
+def _items(
+    kind: str, files: Sequence[Path], source: Path, wanted: Wanted, root: Path
+) -> Iterator[Row | Problem]:
+    """Read the rows of all files of a source."""
+    if kind in ("kaldi", "beside"):
+        read = read_kaldi if kind == "kaldi" else read_beside
+        yield from read(source, _finder(root, source if source.is_relative_to(root) else root))
+        return
+    for file in files:
+        find = _finder(root, file.parent if file.is_relative_to(root) else root)
+        if kind == "lhotse":
+            yield from _read_cuts(file)
+        elif file.suffix in (".parquet", ".arrow"):
+            yield from _read_columns(file, wanted, find)
+        else:
+            yield from _plain(file, wanted, find)
 
 
 def _plain(file: Path, wanted: Wanted, find: Callable[[str], str]) -> Iterator[Row | Problem]:
@@ -143,6 +160,8 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
     listed = [name for name in names
               if TABLE.search(name) and name not in NO_TABLES
               ]  # fmt: skip
+    if given in (None, "kaldi") and is_kaldi(source):
+        return "kaldi", kaldi_files(source)
     if given in (None, "lhotse") and cuts:
         return "lhotse", [source / cuts[0]]
     if given in (None, "commonvoice") and tsv:
@@ -153,6 +172,8 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
         return "hf", packed
     if given in (None, "table", "jsonl", "ljspeech") and len(listed) == 1:
         return given or _kind_of(source / listed[0]), [source / listed[0]]
+    if given in (None, "beside") and (texts := texts_beside(source)):
+        return "beside", texts
     found = ", ".join((listed or names)[:5]) or "an empty folder"
     fix = (
         f"Name the file itself, or --format {'|'.join(FORMATS)}; "

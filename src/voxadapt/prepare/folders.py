@@ -1,0 +1,108 @@
+"""Corpora without one table: data directories of Kaldi, and texts beside clips."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from voxadapt.core.errors import Problem
+from voxadapt.data.lines import json_lines, shown
+from voxadapt.prepare.tables import SUFFIXES, Row, row_of
+
+KALDI = ("wav.scp", "text")
+KALDI_MAY_HAVE = ("segments", "utt2spk")
+TEXT_ENDINGS = (".normalized.txt", ".txt", ".lab")  # of LibriTTS, of many, of aligners
+
+
+def is_kaldi(folder: Path) -> bool:
+    """Say whether a folder is a data directory of Kaldi or ESPnet."""
+    return all((folder / name).is_file() for name in KALDI)
+
+
+def kaldi_files(folder: Path) -> list[Path]:
+    """Return the files of a data directory that are read."""
+    return [folder / name for name in (*KALDI, *KALDI_MAY_HAVE) if (folder / name).is_file()]
+
+
+def read_kaldi(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Problem]:
+    """Read the utterances of `text`, with their recordings, segments and speakers.
+
+    A recording that `wav.scp` makes with a command is not read: nothing is run.
+    """
+    problems: list[Problem] = []
+    recordings, speakers, segments = (
+        dict(_pairs(folder / name, problems)) for name in ("wav.scp", "utt2spk", "segments")
+    )
+    utterances = list(_pairs(folder / "text", problems))
+    yield from problems
+    for name, (where, text) in utterances:
+        values: dict[str, object] = {"text": text, "speaker": speakers.get(name, ("", None))[1]}
+        recording = name
+        if segments:
+            _, segment = segments.get(name, ("", ""))
+            recording, *ends = segment.split() or [""]
+            try:
+                start_s, end_s = (float(end) for end in ends)
+            except ValueError:
+                found = shown(segment) if segment else "none"
+                yield Problem(where, "a segment: recording, start and end", found, "Mend segments.")
+                continue
+            values |= {"offset": start_s, "duration": end_s - start_s}
+        _, audio = recordings.get(recording, ("", None))
+        if audio is not None and audio.endswith("|"):
+            expected, fix = "a file in wav.scp; commands are not run", "Write the sound to files."
+            yield Problem(where, expected, shown(audio), fix)
+            continue
+        row = row_of(where, {**values, "audio": audio}, find)
+        yield replace(row, name=name) if isinstance(row, Row) else row
+
+
+def _pairs(file: Path, problems: list[Problem]) -> Iterator[tuple[str, tuple[str, str]]]:
+    """Yield the key of each line of a table of Kaldi with where it stands and what follows."""
+    if not file.is_file():
+        return
+    seen: set[str] = set()
+    for number, line in json_lines(file, []):
+        where = f"{file.name}:{number}"
+        if isinstance(line, Problem):
+            problems.append(line)
+            continue
+        key, _, rest = line.strip().partition(" ")
+        if key in seen:
+            problems.append(Problem(where, "each key once", shown(key), "Remove one line."))
+            continue
+        seen.add(key)
+        yield key, (where, rest.strip())
+
+
+def texts_beside(folder: Path) -> list[Path]:
+    """Return the texts beside the recordings below a folder, if most recordings have one."""
+    sounds = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    texts = [text for path in sounds if (text := _text_beside(path))]
+    return texts if 2 * len(texts) > len(sounds) else []
+
+
+def read_beside(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Problem]:
+    """Read every recording below a folder with the text beside it.
+
+    Its speaker is the folder, of those directly below, in which it lies, as in LibriTTS.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            continue
+        where = path.relative_to(folder).as_posix()
+        text = _text_beside(path)
+        if text is None:
+            expected = f"a text beside it: {' or '.join(path.stem + e for e in TEXT_ENDINGS)}"
+            yield Problem(where, expected, "none", "Write it, or leave the clip out.")
+            continue
+        lines = [line for _, line in json_lines(text, [])]
+        wrong = next((line for line in lines if isinstance(line, Problem)), None)
+        speaker, *deeper = where.split("/")
+        said = " ".join(line.strip() for line in lines if isinstance(line, str))
+        values = {"audio": where, "text": said, "speaker": speaker if deeper else None}
+        yield wrong or row_of(where, values, find)
+
+
+def _text_beside(path: Path) -> Path | None:
+    texts = (path.with_name(path.stem + ending) for ending in TEXT_ENDINGS)
+    return next((text for text in texts if text.is_file()), None)

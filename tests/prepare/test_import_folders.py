@@ -1,0 +1,109 @@
+"""Kaldi's data directories and texts beside clips: every row comes in right, or with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from corpus import sentence, speech_like, write_clip
+from voxadapt.core.errors import UserError
+from voxadapt.core.files import read_jsonl
+from voxadapt.prepare.import_corpus import import_corpus
+
+NAMES = [f"{who}_{n}" for who in ("anna", "bob") for n in range(3)]
+TEXT = {name: sentence(n) for n, name in enumerate(NAMES)}
+
+
+def write_lines(file: Path, *lines: str) -> None:
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+@pytest.fixture
+def kaldi(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    for n, name in enumerate(NAMES):
+        write_clip(folder / "wavs" / f"{name}.wav", 3.0 + 0.2 * n, seed=n)
+    write_lines(folder / "wav.scp", *(f"{name} wavs/{name}.wav" for name in NAMES))
+    write_lines(folder / "text", *(f"{name} {TEXT[name]}" for name in NAMES))
+    write_lines(folder / "utt2spk", *(f"{name} {name.split('_')[0]}" for name in NAMES))
+    return folder
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    return read_jsonl(out / "train_raw.jsonl")
+
+
+def test_kaldi_names_recordings_texts_and_speakers(kaldi: Path, tmp_path: Path) -> None:
+    done = import_corpus([kaldi], tmp_path / "out", speaker="all")
+    rows = rows_of(tmp_path / "out")
+    assert done.left_out == () and done.record["format"] == "kaldi"
+    assert len(rows) == 4, "two are the references"
+    for row in rows:
+        name = Path(row["audio"]).stem
+        assert row["text"] == TEXT[name] and row["speaker"] == name.split("_")[0]
+
+
+def test_segments_are_parts_of_a_recording(kaldi: Path, tmp_path: Path) -> None:
+    sound = np.concatenate([speech_like(4.0, seed=n) for n in range(6)])
+    sf.write(kaldi / "long.wav", sound, 16_000)
+    write_lines(kaldi / "wav.scp", "long long.wav")
+    spans = [f"{name} long {4 * n:.2f} {4 * n + 4:.2f}" for n, name in enumerate(NAMES)]
+    write_lines(kaldi / "segments", *spans[:4], "bob_1 long 16 then", "bob_2 long 20 26")
+    done = import_corpus([kaldi], tmp_path / "out", speaker="all")
+    for row in rows_of(tmp_path / "out"):
+        n = NAMES.index(Path(row["audio"]).stem)
+        clip, _ = sf.read(tmp_path / "out" / row["audio"], dtype="float32")
+        assert np.abs(clip - sound[64_000 * n :][: len(clip)]).max() < 1e-3
+        assert len(clip) == 64_000
+    told = {problem.where: str(problem) for problem in done.left_out}
+    assert "16 then" in told["text:5"] and "text:6" in told, "this one ends after its recording"
+
+
+def test_nothing_of_wav_scp_is_run(kaldi: Path, tmp_path: Path) -> None:
+    lines = [f"{name} wavs/{name}.wav" for name in NAMES[:4]]
+    made = f"bob_1 touch {tmp_path}/ran |"
+    write_lines(kaldi / "wav.scp", *lines, made, lines[0])
+    done = import_corpus([kaldi], tmp_path / "out", speaker="all")
+    assert not (tmp_path / "ran").exists()
+    said = [str(problem) for problem in done.left_out]
+    assert any("commands are not run" in words for words in said)
+    assert any("wav.scp:6" in words for words in said)
+    assert any("text:6" in words and "none" in words for words in said), "bob_2 has no recording"
+
+
+@pytest.mark.parametrize("ending", [".normalized.txt", ".txt", ".lab"])
+def test_texts_beside_clips_at_any_depth(tmp_path: Path, ending: str) -> None:
+    source = tmp_path / "train-clean"
+    for n, name in enumerate(NAMES):
+        folder = source / name.split("_")[0] / "chapter"
+        write_clip(folder / f"{name}.wav", 3.0 + 0.2 * n, seed=n)
+        write_lines(folder / f"{name}.original.txt", "another writing")
+        write_lines(folder / f"{name}{ending}", *TEXT[name].split(" ", 1))
+    write_clip(source / "bob" / "silent.wav", 3.0, seed=9)
+    done = import_corpus([source], tmp_path / "out", speaker="bob")
+    rows = rows_of(tmp_path / "out")
+    assert {row["text"] for row in rows} < {TEXT[name] for name in NAMES[3:]} and len(rows) == 2
+    assert done.record["num_other_speakers"] == 3
+    (told,) = done.left_out
+    assert told.where == "bob/silent.wav" and "silent.normalized.txt" in told.expected
+
+
+def test_one_folder_is_one_voice(tmp_path: Path) -> None:
+    for n, name in enumerate(NAMES):
+        write_clip(tmp_path / "mine" / "wavs" / f"{name}.wav", 3.0 + 0.2 * n, seed=n)
+        write_lines(tmp_path / "mine" / "wavs" / f"{name}.txt", TEXT[name])
+    import_corpus([tmp_path / "mine"], tmp_path / "out")
+    assert len(rows_of(tmp_path / "out")) == 5
+    assert "speaker" not in rows_of(tmp_path / "out")[0]
+
+
+def test_few_texts_are_no_layout(tmp_path: Path) -> None:
+    for n, name in enumerate(NAMES):
+        write_clip(tmp_path / "mine" / f"{name}.wav", 3.0, seed=n)
+    write_lines(tmp_path / "mine" / "anna_0.txt", TEXT["anna_0"])
+    with pytest.raises(UserError) as stop:
+        import_corpus([tmp_path / "mine"], tmp_path / "out")
+    assert "a text beside each recording" in str(stop.value)
