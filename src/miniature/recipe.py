@@ -119,7 +119,7 @@ class WhisperRecipe:
     seed: int = 12
     steps: int = 4_500
     lr: float = 1.5e-3
-    tune_steps: int = 24_000
+    tune_steps: int = 20_000
     tune_lr: float = 1e-3
     batch: int = 24
     save_every: int = 250
@@ -128,7 +128,7 @@ class WhisperRecipe:
     text_ctx: int = 128
     state: int = 96
     heads: int = 4
-    audio_layers: int = 3
+    audio_layers: int = 5
     text_layers: int = 2
     full_share: float = 0.15
     copied_share: float = 0.5
@@ -154,7 +154,7 @@ class TalkerRecipe:
     """
 
     seed: int = 13
-    steps: int = 24_000
+    steps: int = 16_600
     lr: float = 1e-3
     batch: int = 16
     save_every: int = 200
@@ -176,7 +176,7 @@ class TalkerRecipe:
     sub_weight: float = 1.0
     guide_weight: float = 1.0
     joined_share: float = 0.3
-    temperature: float = 0.6
+    temperature: float = 0.2
     top_k: int = 30
     max_new_tokens: int = 170
 

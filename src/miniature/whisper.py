@@ -207,8 +207,8 @@ def _augment(wave: np.ndarray, rng: np.random.Generator, room: int) -> tuple[np.
     """Return a clip after silence, louder or softer, often noisy, and the silence's samples."""
     lead = int(rng.integers(0, max(1, min(room, RATE // 3))))
     out = np.concatenate([np.zeros(lead, np.float32), wave]) * 10 ** rng.uniform(-0.5, 0.0)
-    if rng.random() < 0.6:
-        level = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(15, 45) / 20)
+    if rng.random() < 0.15:
+        level = np.sqrt(np.mean(wave**2)) * 10 ** (-rng.uniform(25, 45) / 20)
         out = out + rng.normal(0, level, len(out))
     return out.astype(np.float32), lead
 
@@ -304,7 +304,7 @@ def train_whisper(
             context = recipe.audio_ctx
         mel = features(waves, min(context, recipe.audio_ctx) * 320)
         for row in range(len(mel)):
-            for _ in range(int(rng.integers(0, 3))):
+            for _ in range(int(rng.integers(0, 2))):
                 low, width = int(rng.integers(0, 80)), int(rng.integers(1, 10))
                 mel[row, low : low + width] = mel[row].mean()
         parts = trainer(mel, items)
