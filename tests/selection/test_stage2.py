@@ -165,3 +165,13 @@ def test_what_cannot_be_measured_decides_nothing(measurable: bool) -> None:
     assert record["num_texts_needed"] is None
     few = decide_stage2(rows[0][:18], rows[1], Stage2Params(max_gap=0.41), SELECT, can)
     assert (few["num_texts_needed"] is None) == (not measurable)
+
+
+def test_sets_that_guard_need_no_recordings() -> None:
+    stage1, codec = make_system("epoch-3", error=0.5), make_system("codec", takes=1, error=0.1)
+    plain = decide_stage2(stage1, codec, Stage2Params(), SELECT)
+    guard = [row.model_copy(update={"text_id": f"long-{row.text_id}", "slice": "long"})
+             for row in make_system("epoch-3", error=0.9)]  # fmt: skip
+    guarded = decide_stage2([*stage1, *guard], codec, Stage2Params(), SELECT)
+    assert guarded["gap"] == plain["gap"] and guarded["decision"] == plain["decision"]
+    assert guarded["inputs"] != plain["inputs"]

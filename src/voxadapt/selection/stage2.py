@@ -28,18 +28,20 @@ def decide_stage2(
     """Decide by the scores of Stage 1 whether the code predictor is to be trained.
 
     Of the recordings' codec round trip, other splits and sentences that Stage 1's choice did not
-    speak are left out. Where by `can` (see `measurable`) nothing can be measured, the data decide
-    nothing and so ask for no Stage 2. In the content of `decision.json`, `decision` is what the
-    data say, `acts` what is done; errors and gaps are shares of the reference units.
+    speak are left out, and so are the sets that guard, of which there are no recordings. Where by
+    `can` (see `measurable`) nothing can be measured, the data decide nothing and so ask for no
+    Stage 2. In the content of `decision.json`, `decision` is what the data say, `acts` what is
+    done; errors and gaps are shares of the reference units.
 
     Raises:
         UserError: When a sentence lacks its codec round trip, or was scored by another evaluator.
     """
     split, candidate = stage1_rows[0].split, stage1_rows[0].candidate
     evaluator = evaluator_id(stage1_rows)
-    codec_rows = _paired(stage1_rows, comparable(codec_rows, split, evaluator))
-    inputs = {candidate: rows_sha(stage1_rows), "codec": rows_sha(codec_rows)}
-    stage1_rows, codec_rows = ranked(stage1_rows), ranked(codec_rows)
+    inputs = {candidate: rows_sha(stage1_rows)}
+    stage1_rows = ranked(stage1_rows)  # without the sets that guard: nobody has recorded them
+    codec_rows = _paired(stage1_rows, ranked(comparable(codec_rows, split, evaluator)))
+    inputs["codec"] = rows_sha(codec_rows)
     ours, theirs = (Sample(rows, select.error_metric, None) for rows in (stage1_rows, codec_rows))
     num_texts, confidence = len(ours.text_ids), select.confidence
     weights = resample_weights(num_texts, select.num_bootstrap, select.seed)
