@@ -252,6 +252,9 @@ def test_longer_training_is_written_for_the_stage_that_it_is_of(records: Speaker
         (["epoch-1", "epoch-2", "epoch-3"], "similarity", "epoch-3",
          "Epoch 1 and epoch 3 are about as good: none is shown to beat the others in similarity; "
          "the earliest of those not shown to have a higher WER is taken."),
+        (["epoch-1", "epoch-2", "epoch-3", "epoch-4"], "error", None,
+         "Epoch 1, epoch 3 and epoch 4 are about as good: none is shown to beat the others in "
+         "WER; the earliest is taken."),
         (["epoch-2", "epoch-3"], "error", None,
          "Epoch 3 is about as good: none is shown to beat the others in WER; "
          "the earliest is taken."),
