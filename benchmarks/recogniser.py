@@ -33,7 +33,7 @@ from voxadapt.scoring.recogniser import MIN_HEARD, judge
 from voxadapt.scoring.rows import ScoreRow
 
 NUM_JUDGED, NUM_TAUGHT = 160, 320
-STEPS, BATCH, LEARNING_RATE = 80, 24, 1e-3
+STEPS, BATCH, LEARNING_RATE = 240, 24, 1e-3
 MIN_SAID = 3 * MIN_HEARD  # a sound must occur this often to be made one of a pair
 PARAMS = SelectParams()
 Item = tuple[torch.Tensor, str]  # what the encoder returns, and the text

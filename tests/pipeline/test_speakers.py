@@ -24,6 +24,7 @@ DATA = PROJECT / "data"
 SMALL: dict[str, Any] = {
     "candidates": ["base", "epoch-1"],
     "score__takes": 1,
+    "score__sets": ["corpus"],
     "score__max_sentences": 4,
     "select__num_bootstrap": 200,
     "report__listening_sentences": 2,

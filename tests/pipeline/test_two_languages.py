@@ -45,6 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Params]:
     manifest.write_text("".join(lines), "utf-8")
     params = make_params(
         DATA, manifest, model__base=str(base), candidates=["base", "epoch-1"], score__takes=1,
+        score__sets=["corpus"],
         select__num_bootstrap=200, report__listening_sentences=2, train__method="lora",
         train__lr=1e-3, train__text_augmentation=0.5, score__base_prompt="both",
         data__ref_text="A boy and the baker painted the hat today.", split__selection_share=0.4,

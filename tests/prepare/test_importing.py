@@ -248,7 +248,7 @@ def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"LJSpeech.*Common Voice.*lhotse.*Hugging Face"):
         import_corpus([tmp_path / "what"], tmp_path / "out")
     with pytest.raises(UserError, match="one of ljspeech"):
-        import_corpus([tmp_path / "what"], tmp_path / "out", kind="kaldi")
+        import_corpus([tmp_path / "what"], tmp_path / "out", kind="nemo")
     with pytest.raises(UserError, match="voxadapt init"):
         import_corpus([tmp_path / "nothing"], tmp_path / "out")
     (tmp_path / "what" / "validated.tsv").write_text("who\tpath\n")

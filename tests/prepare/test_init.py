@@ -299,7 +299,8 @@ def test_a_folder_becomes_a_project_and_corrections_are_taken_over(
     assert written == texts, "cut by lines, without a recogniser"
     rows = read_jsonl(home / "train_raw.jsonl")
     reference = [name for name, entry in table.items() if entry.use == "reference"]
-    assert len(rows) == 12 - len(reference) and 5.0 <= sf.info(home / "ref.wav").duration <= 10.0
+    num_read = sum("tuesday" in name for name in reference)
+    assert len(rows) == 12 - num_read and 5.0 <= sf.info(home / "ref.wav").duration <= 10.0
     record = read_json(home / "init.json")
     assert record["reference"]["clips"] == reference and "SNR" in record["reference"]["why"]
 
@@ -396,7 +397,7 @@ def test_whisper_drafts_and_checks_once_and_the_audit_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = speech(tmp_path / "rec" / "talk.wav", 0, 5)
-    read = speech(tmp_path / "rec" / "read.wav", 40, 4)
+    read = speech(tmp_path / "rec" / "read.wav", 6, 4)
     (tmp_path / "rec" / "read.txt").write_text("\n".join(read))
     ref = DATA / "speaker" / "ref.wav"
     folder = tmp_path / "my-voice"

@@ -205,7 +205,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
         update={
             "candidates": CANDIDATES,
             "select": RULE,
-            "score": params.score.model_copy(update={"takes": TAKES}),
+            "score": params.score.model_copy(update={"takes": TAKES, "sets": ("corpus",)}),
             "model": params.model.model_copy(update={"base": "base-model"}),
         }
     )

@@ -36,7 +36,9 @@ def settings(folder: Path, **changes: object) -> None:
     shutil.copyfile(PROJECT / "profiles" / "miniature.yaml", folder / "params.yaml")
     defaults: dict[str, object] = {
         "candidates": ["base", "epoch-1", "epoch-2"],
+        "train__lr": 2.0e-4,
         "score__takes": 2,
+        "score__sets": ["corpus"],
         "select__num_bootstrap": 400,
     }
     edit(folder, **{**defaults, **changes})
