@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -44,6 +45,24 @@ def test_kaldi_names_recordings_texts_and_speakers(kaldi: Path, tmp_path: Path) 
     for row in rows:
         name = Path(row["audio"]).stem
         assert row["text"] == TEXT[name] and row["speaker"] == name.split("_")[0]
+
+
+def test_columns_of_kaldi_may_be_parted_by_tabs(kaldi: Path, tmp_path: Path) -> None:
+    for name in ("wav.scp", "text", "utt2spk"):
+        (kaldi / name).write_text((kaldi / name).read_text().replace(" ", "\t", 6))
+    done = import_corpus([kaldi], tmp_path / "out", speaker="all")
+    assert done.left_out == () and len(rows_of(tmp_path / "out")) == 4
+
+
+def test_the_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        write_clip(tmp_path / "set" / folder / "u.wav", 3.0)
+        write_lines(tmp_path / "set" / folder / "metadata.csv", "file_name,text", "u.wav,Words.")
+    broken = mock.Mock(side_effect=[OSError("gone"), []])
+    with mock.patch("voxadapt.prepare.formats.read_table", broken):
+        with pytest.raises(UserError) as stop:
+            import_corpus([tmp_path / "set"], tmp_path / "out", kind="hf")
+    assert stop.value.problems[0].where.endswith("a/metadata.csv")
 
 
 def test_segments_are_parts_of_a_recording(kaldi: Path, tmp_path: Path) -> None:

@@ -66,19 +66,19 @@ def _pairs(file: Path, problems: list[Problem]) -> Iterator[tuple[str, tuple[str
         if isinstance(line, Problem):
             problems.append(line)
             continue
-        key, _, rest = line.strip().partition(" ")
+        key, *rest = line.split(maxsplit=1)
         if key in seen:
             problems.append(Problem(where, "each key once", shown(key), "Remove one line."))
             continue
         seen.add(key)
-        yield key, (where, rest.strip())
+        yield key, (where, rest[0].strip() if rest else "")
 
 
 def texts_beside(folder: Path) -> list[Path]:
     """Return the texts beside the recordings below a folder, if most recordings have one."""
-    sounds = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    texts = [text for path in sounds if (text := _text_beside(path))]
-    return texts if 2 * len(texts) > len(sounds) else []
+    found = [text for _, text in _clips(folder)]
+    texts = [text for text in found if text is not None]
+    return texts if 2 * len(texts) > len(found) else []
 
 
 def read_beside(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Problem]:
@@ -86,11 +86,8 @@ def read_beside(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Prob
 
     Its speaker is the folder, of those directly below, in which it lies, as in LibriTTS.
     """
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
+    for path, text in _clips(folder):
         where = path.relative_to(folder).as_posix()
-        text = _text_beside(path)
         if text is None:
             expected = f"a text beside it: {' or '.join(path.stem + e for e in TEXT_ENDINGS)}"
             yield Problem(where, expected, "none", "Write it, or leave the clip out.")
@@ -103,6 +100,9 @@ def read_beside(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Prob
         yield wrong or row_of(where, values, find)
 
 
-def _text_beside(path: Path) -> Path | None:
-    texts = (path.with_name(path.stem + ending) for ending in TEXT_ENDINGS)
-    return next((text for text in texts if text.is_file()), None)
+def _clips(folder: Path) -> Iterator[tuple[Path, Path | None]]:
+    """Yield the recordings below a folder, each with the text beside it."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            texts = (path.with_name(path.stem + ending) for ending in TEXT_ENDINGS)
+            yield path, next((text for text in texts if text.is_file()), None)

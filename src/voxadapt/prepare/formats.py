@@ -74,34 +74,35 @@ def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> 
                 raise UserError(refused)
     rows: list[Row] = []
     problems: list[Problem] = []
-    try:
-        for item in _items(kind, files, source, wanted, root):
-            if isinstance(item, Row):
-                rows.append(item)
-            else:
-                problems.append(item)
-    except (OSError, EOFError) as error:
-        found, fix = str(error) or "cut off", "Fetch the file again."
-        raise UserError.of(file, "a file that can be read", found, fix) from None
+    for file, items in _readings(kind, files, source, wanted, root):
+        try:
+            for item in items:
+                if isinstance(item, Row):
+                    rows.append(item)
+                else:
+                    problems.append(item)
+        except (OSError, EOFError) as error:
+            found, fix = str(error) or "cut off", "Fetch the file again."
+            raise UserError.of(file, "a file that can be read", found, fix) from None
     return Source(kind, tuple(files), tuple(rows), tuple(problems))
 
 
-def _items(
+def _readings(
     kind: str, files: Sequence[Path], source: Path, wanted: Wanted, root: Path
-) -> Iterator[Row | Problem]:
-    """Read the rows of all files of a source."""
+) -> Iterator[tuple[Path, Iterator[Row | Problem]]]:
+    """Yield what is read, a file or a whole folder, with its rows."""
     if kind in ("kaldi", "beside"):
         read = read_kaldi if kind == "kaldi" else read_beside
-        yield from read(source, _finder(root, source if source.is_relative_to(root) else root))
+        yield source, read(source, _finder(root, source if source.is_relative_to(root) else root))
         return
     for file in files:
         find = _finder(root, file.parent if file.is_relative_to(root) else root)
         if kind == "lhotse":
-            yield from _read_cuts(file)
+            yield file, _read_cuts(file)
         elif file.suffix in (".parquet", ".arrow"):
-            yield from _read_columns(file, wanted, find)
+            yield file, _read_columns(file, wanted, find)
         else:
-            yield from _plain(file, wanted, find)
+            yield file, _plain(file, wanted, find)
 
 
 def _plain(file: Path, wanted: Wanted, find: Callable[[str], str]) -> Iterator[Row | Problem]:
