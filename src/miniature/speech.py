@@ -68,6 +68,34 @@ def alike(
     return drawn[at : at + size]
 
 
+def one_after_the_other(
+    rng: np.random.Generator,
+    pools: Sequence[Sequence[int]],
+    length: Callable[[int], int],
+    size: int,
+    longest: int,
+) -> list[list[int]]:
+    """Draw groups of up to four clips to be joined, as the sentences of a long text are.
+
+    Args:
+        rng: Source of randomness.
+        pools: Clips that may stand in one group (of one voice, of one language).
+        length: Length of a clip.
+        size: Number of groups.
+        longest: The most that the clips of a group have together.
+
+    Returns:
+        Indices of the clips of each group.
+    """
+    weights = np.array([len(pool) for pool in pools]) / sum(map(len, pools))
+    groups = []
+    for pool in rng.choice(len(pools), size=size, p=weights).tolist():
+        drawn = rng.choice(pools[pool], size=4).tolist()
+        ends = np.cumsum([length(i) for i in drawn])
+        groups.append(drawn[: max(1, int((ends <= longest).sum()))])
+    return groups
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One sentence spoken by one voice.

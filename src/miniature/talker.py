@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from miniature.alignment import letter_places, stray_cost
 from miniature.codec import Curve, one_cycle, save_state
 from miniature.recipe import SAMPLE_RATE, TalkerRecipe
-from miniature.speech import Corpus, alike, stable_seed
+from miniature.speech import Corpus, alike, one_after_the_other, stable_seed
 from miniature.tokenizer import special_ids
 from voxadapt.core.compat import import_qwen_tts
 
@@ -399,9 +399,10 @@ class TalkerData:
         r = self.recipe
         rng = np.random.default_rng(stable_seed(r.seed, "talker", step))
         if rng.random() < r.joined_share:
-            groups = self.joined(rng, max(1, r.batch * 3 // 8))
+            voices, size = list(self.by_voice.values()), max(1, r.batch * 3 // 8)
+            groups = one_after_the_other(rng, voices, self.frames, size, JOINED_FRAMES)
         else:
-            groups = [[i] for i in alike(rng, self.indices, lambda i: len(self.codes[i]), r.batch)]
+            groups = [[i] for i in alike(rng, self.indices, self.frames, r.batch)]
         rows = []
         for group in groups:
             tagged = bool(rng.random() < r.tagged_share)
@@ -450,19 +451,9 @@ class TalkerData:
             place=torch.from_numpy(place),
         )
 
-    def joined(self, rng: np.random.Generator, size: int) -> list[list[int]]:
-        """Draw clips of a voice to be said one after the other, as long texts are."""
-        groups = []
-        for first in rng.choice(self.indices, size=size).tolist():
-            group, frames = [first], len(self.codes[first])
-            voice = self.by_voice[self.corpus.utterances[first].voice]
-            for other in rng.choice(voice, size=3).tolist():
-                frames += len(self.codes[other])
-                if frames > JOINED_FRAMES:
-                    break
-                group.append(other)
-            groups.append(group)
-        return groups
+    def frames(self, index: int) -> int:
+        """Return the length of one clip in codec frames."""
+        return len(self.codes[index])
 
     def said(self, group: Sequence[int]) -> tuple[list[int], list[float]]:
         """Return the wrapped ids of clips said one after the other, and each body token's frame.

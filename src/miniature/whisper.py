@@ -18,14 +18,14 @@ from miniature.alignment import letter_places, stray_cost
 from miniature.codec import Curve, one_cycle, save_state
 from miniature.grammar import spoken
 from miniature.recipe import SAMPLE_RATE, WhisperRecipe
-from miniature.speech import Corpus, alike, stable_seed
+from miniature.speech import Corpus, alike, one_after_the_other, stable_seed
 
 LANGUAGES = {"english": "en", "malay": "ms"}
 RATE = 16_000
 POSITION = SAMPLE_RATE // 50  # samples of a clip that an encoder position stands for
 LETTERS = " abcdefghijklmnopqrstuvwxyz"  # that the encoder spells
 NEAR, WIDTH = 10, 15  # of stray_cost, in encoder positions of 20 ms
-JOINED_FRAMES = 140  # the most that clips said one after the other have
+JOINED_FRAMES = 150  # the most that clips said one after the other have, without pauses
 
 
 #: Text, language, and text, first and last encoder position of each clip it consists of.
@@ -213,24 +213,6 @@ def _augment(wave: np.ndarray, rng: np.random.Generator, room: int) -> tuple[np.
     return out.astype(np.float32), lead
 
 
-def _joined(
-    rng: np.random.Generator, corpus: Corpus, pool: Sequence[int], size: int
-) -> list[list[int]]:
-    """Draw clips to be said one after the other, as the sentences of a long text are."""
-    groups = []
-    for first in rng.choice(pool, size=size).tolist():
-        group, frames = [first], corpus.frames(first)
-        for other in rng.choice(pool, size=int(rng.integers(4, 10))).tolist():
-            longer = frames + corpus.frames(other) + 4
-            if longer > JOINED_FRAMES or len(group) == 4:
-                break
-            if corpus.utterances[other].language == corpus.utterances[first].language:
-                group.append(other)
-                frames = longer
-        groups.append(group)
-    return groups
-
-
 def train_whisper(
     corpus: Corpus,
     indices: list[int],
@@ -270,23 +252,35 @@ def train_whisper(
         trainer.load_export(start)
     copies = copies or {}
     copied = sorted(copies)
+
+    def by_language(pool: Sequence[int]) -> list[list[int]]:
+        own = [[i for i in pool if texts[i][1] == language] for language in LANGUAGES]
+        return [clips for clips in own if clips]
+
+    languages = {False: by_language(indices), True: by_language(copied)}
     curve = Curve(work / name / "curve.jsonl", 50)
     for step in range(first_step, recipe.steps):
         rng = np.random.default_rng(stable_seed(recipe.seed, name, step))
         full = rng.random() < recipe.full_share
         size = max(1, recipe.batch // 4) if full else recipe.batch
-        pool = copied if copied and rng.random() < recipe.copied_share else indices
-        sound = copies.__getitem__ if pool is copied else corpus.clip
+        of_copies = bool(copied) and rng.random() < recipe.copied_share
+        sound = copies.__getitem__ if of_copies else corpus.clip
         if rng.random() < recipe.joined_share:
-            groups = _joined(rng, corpus, pool, max(1, size // 2))
+            groups = one_after_the_other(
+                rng, languages[of_copies], corpus.frames, max(1, size // 2), JOINED_FRAMES
+            )
         else:
+            pool = copied if of_copies else indices
             groups = [[i] for i in alike(rng, pool, corpus.frames, size)]
         waves, items = [], []
         for group in groups:
             sounds: list[np.ndarray] = []
             spans = []
+            spare = recipe.audio_ctx * POSITION - sum(len(sound(i)) for i in group)
             for i in group:
-                gap = int(rng.integers(0, SAMPLE_RATE // 4)) if sounds else 0
+                longest_gap = 2 * SAMPLE_RATE if rng.random() < 0.2 else SAMPLE_RATE // 4
+                gap = int(rng.integers(0, 1 + max(0, min(spare, longest_gap)))) if sounds else 0
+                spare -= gap
                 sounds += [np.zeros(gap, np.float32), sound(i)]
                 end = sum(map(len, sounds))
                 spans.append((texts[i][0], end - len(sounds[-1]), end))

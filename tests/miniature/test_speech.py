@@ -17,6 +17,7 @@ from miniature.speech import (
     TEST_SETS,
     MissingSynthesizerError,
     alike,
+    one_after_the_other,
     plan,
     require_synthesizers,
     sentence_key,
@@ -172,6 +173,18 @@ def test_a_batch_is_of_similar_length():
     drawn = alike(np.random.default_rng(1), range(1_000), lambda i: int(lengths[i]), 16)
     assert len(drawn) == 16
     assert np.ptp(lengths[drawn]) < 50
+
+
+def test_joined_clips_are_of_one_pool_and_fit():
+    lengths = np.random.default_rng(0).integers(5, 90, 1_000)
+    pools = [range(0, 900), range(900, 1_000)]
+    rng = np.random.default_rng(1)
+    groups = one_after_the_other(rng, pools, lambda i: int(lengths[i]), 600, 100)
+    assert len(groups) == 600 and {len(group) for group in groups} == {1, 2, 3, 4}
+    for group in groups:
+        assert lengths[group].sum() <= 100
+        assert len({i < 900 for i in group}) == 1
+    assert 0.05 < np.mean([group[0] >= 900 for group in groups]) < 0.15  # as many as the pool has
 
 
 def test_seeds_are_stable_across_processes():
