@@ -673,6 +673,9 @@ def test_a_named_speaker_has_three_clips_to_be_measured_by(
         else:
             result = audit_corpus([*others, *own], limits, SPLIT, "rows.jsonl")
             assert "held_out" not in [found.rule for found in result.corpus]
+    if told:
+        with pytest.raises(UserError, match="speaker Bo"):
+            audit_corpus([*others, own[0]], limits, SPLIT, "rows.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -753,6 +756,7 @@ def test_a_clip_in_another_speakers_voice_names_that_speaker(said: Said) -> None
     told = {clip.row.id: found for clip, found in result.warnings if clip and "voice" in found.rule}
     assert set(told) == {"a3", "a7"}
     assert "0.98 to the speaker Bo" in told["a3"].found and "Bo" not in told["a7"].found
+    assert result.sentence.startswith("20 clips of 2 speakers accepted")
     unmeasured = [clip.row.id for clip in result.clips if clip.voice_similarity is None]
     assert unmeasured == ["a9"], "it has too little speech"
     of_corpus = {found.rule: found for found in result.corpus}

@@ -91,3 +91,15 @@ def test_unreadable_reference_audio_is_a_user_error(tmp_path, models):
     (tmp_path / "ref.wav").write_text("no audio")
     with pytest.raises(UserError, match=r"ref\.wav"):
         speaker_vector(models[24], tmp_path / "ref.wav")
+
+
+def test_weights_that_could_run_code_are_named_and_not_loaded(tmp_path, base_dirs):
+    folder = tmp_path / "model"
+    shutil.copytree(base_dirs[24], folder)
+    (folder / "model.safetensors").unlink()
+    for name in ("pytorch_model.bin", "optimizer.pt"):
+        (folder / name).write_text("{}")
+    with pytest.raises(UserError) as caught:
+        load_tts(folder)
+    (problem,) = caught.value.problems
+    assert problem.found.startswith("optimizer.pt, pytorch_model.bin, which can run code")

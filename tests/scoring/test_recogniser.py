@@ -19,6 +19,7 @@ from voxadapt.scoring.recogniser import (
     judge,
     sound_class,
     split_sounds,
+    swap_sound,
 )
 from voxadapt.scoring.rows import ScoreRow
 
@@ -65,7 +66,7 @@ def test_a_confused_pair_is_named_in_twenty_of_twenty(how: str) -> None:
 def test_a_recogniser_that_hears_well_is_not_blamed() -> None:
     found = judge(transcripts(None, 1), PARAMS)
     assert found["blind"] == [] and "tells all" in found["text"]
-    assert found["pairs"][0]["told_apart"]["point"] > 0.8
+    assert found["pairs"][0]["told_apart"]["point"] > 0.8 and len(found["pairs"]) == 10
     assert 0.94 < found["sounds"]["t"]["heard"]["point"] < 1.0
     assert found["sounds"]["t"]["class"] == "plosives" and set(found["kinds"]) == set(KINDS)
     for kind in found["kinds"].values():
@@ -106,6 +107,7 @@ def test_what_is_written_for_a_sound_is_counted() -> None:
     [pair] = found["pairs"]  # a: half a, .2 lost, .3 e; o: .75 o, .25 e
     assert pair["told_apart"]["point"] == pytest.approx((0.5 + 0.2 + 0.05 + 0.75) / 2)
     assert pair["told_apart"]["n"] == 20 and found["blind"] == []
+    assert 0.5 < pair["told_apart"]["low"] < 0.75 < pair["told_apart"]["high"] <= 1.0
 
 
 @pytest.mark.parametrize(
@@ -153,6 +155,19 @@ def test_each_alteration_is_an_error_where_it_is_said_to_be() -> None:
             assert not has_error(words, words, item.right_span)
             assert not has_error(item.wrong, item.wrong, item.wrong_span)
     assert alterations(["one"], vocabulary, 0) == []
+
+
+def test_a_swapped_sound_is_one_other_sound_of_its_class() -> None:
+    words, graphemes = "nyanyian angin di pantai".split(), ("ng", "ny")
+    for seed in range(50):
+        swapped = swap_sound(words, graphemes, seed)
+        assert swapped is not None and swapped.right_span == swapped.wrong_span
+        at = swapped.right_span[0]
+        assert [*swapped.wrong[:at], *swapped.wrong[at + 1 :]] == [*words[:at], *words[at + 1 :]]
+        before, after = (split_sounds(text[at], graphemes) for text in (words, swapped.wrong))
+        [pair] = [(old, new) for old, new in zip(before, after, strict=True) if old != new]
+        assert sound_class(pair[0]) == sound_class(pair[1])
+    assert swap_sound(["a", "m"], (), 0) is None, "no other vowel, no other nasal"
 
 
 def test_equal_rows_give_equal_records() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.scoring import score_clips as score_clips_module
 from voxadapt.scoring.flags import FLAGS
 from voxadapt.scoring.rows import EvalClip, ScoreRow, read_scores, write_rows
-from voxadapt.scoring.score_clips import metrics_row, retranscribe, score_clips, summarise
+from voxadapt.scoring.score_clips import _load, metrics_row, retranscribe, score_clips, summarise
 from voxadapt.scoring.similarity import SimilarityScale, VoiceReference, build_scale
 
 PARAMS = ScoreParams(min_speech_s=0.5)
@@ -312,3 +313,13 @@ def test_a_clip_with_a_sample_that_is_no_number_is_failed(clip_files: Path) -> N
     bad, good = score_clips(clips, Hears({}), OneVoice(1.0), None, None, PARAMS, root=clip_files)
     assert (bad.status, good.status) == ("failed", "ok")
     assert bad.message == "nan.wav has samples that are no numbers" and bad.wav_sha256 == ""
+
+
+def test_kept_measurements_with_code_in_them_are_none(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "executed"),)
+
+    np.savez(tmp_path / "kept.npz", numbers=np.array([Evil()], object))
+    assert _load(tmp_path / "kept.npz", 1) is None
+    assert not (tmp_path / "executed").exists()

@@ -15,6 +15,7 @@ from voxadapt.core.params import SelectParams
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.scoring.statistics import Interval, texts_needed
 from voxadapt.selection.confirm import Cost, confirm, read_cost, read_verdict
+from voxadapt.selection.race import Candidates
 from voxadapt.selection.select import select
 
 PARAMS = SelectParams(num_bootstrap=400)
@@ -179,3 +180,18 @@ def test_of_several_speakers_none_is_left_behind(sims: tuple[float, float], verd
     aria = record["speakers"]["Aria"]["sim"]
     assert aria["chosen"]["point"] - aria["base"]["point"] == pytest.approx(0.1, abs=0.02)
     assert aria["difference"]["point"] == pytest.approx(0.1, abs=0.02)
+
+
+@pytest.mark.parametrize(("p", "verdict"), [(0.024, "confirmed"), (0.026, "not_confirmed")])
+def test_of_several_speakers_the_test_that_does_not_know_the_worst_decides(
+    monkeypatch: pytest.MonkeyPatch, p: float, verdict: str
+) -> None:
+    monkeypatch.setattr(Candidates, "p_better", lambda self, control: np.array([1.0, p]))
+    base, chosen = (
+        [row.model_copy(update={"speaker": who, "take": take})
+         for take, who in enumerate(("Aria", "Bo"))
+         for row in make_system(name, 60, 1, sim=sim, error=0.05, **UNSEEN)]
+        for name, sim in (("base", 0.7), ("epoch-1", 0.85))
+    )  # fmt: skip
+    rule = PARAMS.model_copy(update={"error_margin": 0.1})
+    assert confirm(base, chosen, rule)["verdict"] == verdict

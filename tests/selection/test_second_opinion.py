@@ -29,7 +29,8 @@ def test_two_that_hear_the_same_gain_agree() -> None:
         chosen="epoch-2",
     )  # fmt: skip
     assert record["agrees"] and record["verdict"] == record["first_verdict"] == "better"
-    assert record["asr_id"] == "whisper:small+bb" and record["metric"] == "wer"
+    assert (record["first_asr_id"], record["asr_id"]) == ("whisper:large+aa", "whisper:small+bb")
+    assert record["metric"] == "wer"
     assert record["base"]["point"] == pytest.approx(0.5, abs=0.1)
     assert record["difference"]["high"] < 0 and record["difference"]["n"] == 24
     assert record["correlation"] > 0.3 and record["num_clips"] == 144

@@ -469,3 +469,26 @@ def test_several_epochs_have_an_outlook() -> None:
     assert result["outlook"]["trend"] == "rising"
     assert "`candidates: [base, epoch-1, …, epoch-3]`" in result["outlook"]["sentence"]
     assert choose(base={}, epoch_1={})["outlook"] is None
+
+
+def test_what_a_set_could_show_is_said_of_two_sentences_and_more() -> None:
+    one, two = (
+        choose(base={"sim": 0.6, "num_texts": n}, epoch_1={"sim": 0.7, "num_texts": n})["power"]
+        for n in (1, 2)
+    )
+    assert one["se"] is None and one["texts_needed"] == [] and "single sentence" in one["text"]
+    assert two["se"] > 0.0 and two["num_texts"] == 2 and len(two["texts_needed"]) > 1
+
+
+def test_by_the_error_the_worse_of_two_speakers_counts() -> None:
+    systems = {
+        name: [row.model_copy(update={"speaker": who, "take": take})
+               for take, (who, error) in enumerate((("Aria", 0.1), ("Bo", bo)))
+               for row in make_system(name, takes=1, error=error)]
+        for name, bo in (("base", 0.6), ("epoch-1", 0.4))
+    }  # fmt: skip
+    found = of(select(systems, SelectParams(num_bootstrap=200, primary="error")), "epoch-1")
+    rows = [row for row in systems["epoch-1"] if row.speaker == "Bo"]
+    worse = sum(row.word_substitutions for row in rows) / (10 * len(rows))
+    assert found["primary"]["point"] == pytest.approx(worse, abs=1e-5)
+    assert found["wer"]["point"] < found["primary"]["point"]

@@ -22,3 +22,4 @@ def test_cosine_falls_from_the_peak_to_nothing():
     assert rates[60] == pytest.approx(0.5)
     assert 0 < rates[-1] < 0.001
     assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert learning_rate(150, 1.0, "cosine", 10, 110) == 0.0, "and stays there"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from voxadapt.core.files import write_json
-from voxadapt.training.state import clear_stale
+from voxadapt.training.state import clear_stale, load_state
 
 
 def epoch(folder: Path, run: str, value: float) -> Path:
@@ -57,3 +57,14 @@ def test_a_torn_or_foreign_record_is_no_way_out_of_the_folder(tmp_path, content)
         ["checkpoints"],
         ["checkpoints", "train"],
     )
+
+
+def test_a_state_is_taken_up_with_all_epochs_that_it_has_finished(tmp_path):
+    assert load_state(tmp_path) is None
+    torch.save({"loop": {"epoch": 2}}, tmp_path / "state.pt")
+    epoch(tmp_path / "epoch-2", "old", 2.0)
+    assert load_state(tmp_path) is None, "the first one is missing"
+    first = epoch(tmp_path / "epoch-1", "old", 1.0)
+    assert load_state(tmp_path) == {"loop": {"epoch": 2}}
+    (first / "meta.json").write_text("{")
+    assert load_state(tmp_path) is None, "the first one is torn"
