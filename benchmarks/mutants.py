@@ -36,7 +36,7 @@ from benchmarks.results import table, verdict, write_section
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.jsonl")
 FOLDERS = ("selection", "scoring", "training", "data", "model", "codec")
-CPU_S, WALL_S = 600, 3600.0  # of one mutant's tests, which may have to wait for a core
+CPU_S, WALL_S = 240, 3600.0  # of one mutant's tests, which may have to wait for a core
 SWAPS = {
     "<": ("<=", ">"), "<=": ("<", ">="), ">": (">=", "<"), ">=": (">", "<="), "==": ("!=",),
     "!=": ("==",), "is": ("is not",), "in": ("not in",), "not": ("",), "and": ("or",),
