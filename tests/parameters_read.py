@@ -18,6 +18,9 @@ from closure import SOURCE, closure, module_file
 WHOLE = ("model_dump", "model_dump_json")
 #: They only hand sections on; what is read of a track counts where it is read.
 BUILDERS = ("speaker_track", "language_track")
+LOOKED_AT = (
+    ast.FunctionDef, ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.Name, ast.Attribute, ast.Constant
+)  # fmt: skip
 TRACK_FIELDS = ("candidates", "speaker_name", "tag")
 
 
@@ -73,6 +76,21 @@ def _module(name: str) -> tuple[dict[str, Class], tuple[Function, ...]]:
     return classes, tuple(functions)
 
 
+@cache
+def _walk(node: ast.AST) -> tuple[ast.AST, ...]:
+    """Return what is looked at of a function's nodes."""
+    return tuple(inner for inner in ast.walk(node) if isinstance(inner, LOOKED_AT))
+
+
+@cache
+def _templates_of(node: ast.AST) -> tuple[str, ...]:
+    """Return the texts of the templates that a function names."""
+    constants = (n.value for n in _walk(node) if isinstance(n, ast.Constant))
+    names = {value for value in constants if str(value).endswith(".html.j2")}
+    files = sorted(SOURCE.rglob("*.html.j2")) if names else []
+    return tuple(file.read_text(encoding="utf-8") for file in files if file.name in names)
+
+
 class Reader:
     """Follows one stage through the functions of its import closure."""
 
@@ -101,7 +119,7 @@ class Reader:
             scope = self._scope(function)
             found |= set(self._reads_in(function, scope))
             found |= set(self._reads_of_templates(function))
-            for node in ast.walk(function.node):
+            for node in _walk(function.node):
                 called = node.id if isinstance(node, ast.Name) else getattr(node, "attr", None)
                 if isinstance(called, str):
                     owners: tuple[str | None, ...] | None = (None,)  # a name is no method's
@@ -119,7 +137,7 @@ class Reader:
     def _reads_in(
         self, function: Function, scope: dict[str, tuple[str, ...]]
     ) -> Iterator[tuple[str, ...]]:
-        for node in ast.walk(function.node):
+        for node in _walk(function.node):
             if not isinstance(node, ast.Attribute):
                 continue
             path = self._path(node.value, scope)
@@ -137,16 +155,12 @@ class Reader:
 
     def _reads_of_templates(self, function: Function) -> Iterator[tuple[str, ...]]:
         """Yield what the templates that a function names read of `params` and `language`."""
-        constants = (n.value for n in ast.walk(function.node) if isinstance(n, ast.Constant))
-        names = {value for value in constants if str(value).endswith(".html.j2")}
-        for file in sorted(SOURCE.rglob("*.html.j2")):
-            if file.name in names:
-                text = file.read_text(encoding="utf-8")
-                for variable, keys in re.findall(r"\b(params|language)((?:\.\w+)+)", text):
-                    owner = {"params": "Params", "language": "LanguageParams"}[variable]
-                    path = keys[1:].split(".")
-                    if path[0] in self.classes[owner].fields:
-                        yield (owner, *path)
+        for text in _templates_of(function.node):
+            for variable, keys in re.findall(r"\b(params|language)((?:\.\w+)+)", text):
+                owner = {"params": "Params", "language": "LanguageParams"}[variable]
+                path = keys[1:].split(".")
+                if path[0] in self.classes[owner].fields:
+                    yield (owner, *path)
 
     def _leaves(self, owner: str) -> Iterator[str]:
         for name, kind in self.classes[owner].fields.items():
@@ -175,13 +189,13 @@ class Reader:
                 scope[argument.arg] = (kind,)
         if function.owner is not None and arguments.args:
             scope.setdefault(arguments.args[0].arg, (function.owner,))
-        for inner in ast.walk(function.node):  # functions inside, and what is assigned
+        for inner in _walk(function.node):  # functions inside, and what is assigned
             if isinstance(inner, ast.FunctionDef) and inner is not function.node:
                 for argument in inner.args.args:
                     if self._known(kind := _simple(argument.annotation)):
                         scope[argument.arg] = (kind,)
         for _ in range(2):
-            for node in ast.walk(function.node):
+            for node in _walk(function.node):
                 if isinstance(node, ast.Assign):
                     self._assign(node.targets[0], node.value, scope)
                 elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ TRACK = {
 }  # fmt: skip
 
 
+@cache
 def read_keys(name: str) -> set[str]:
     """Return the keys of params.yaml that a stage's code reads."""
     [module] = stage_modules(NOTEBOOKS[name])
