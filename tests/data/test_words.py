@@ -8,22 +8,25 @@ from pathlib import Path
 
 import pytest
 
+from voxadapt.core.problems import words_of
 from voxadapt.data.findings import RULES
-from voxadapt.data.problems import WORDS
 
 SOURCE = Path(__file__).parents[2] / "src" / "voxadapt"
+PACKAGES = sorted(path.parent.name for path in SOURCE.glob("*/problems.yaml"))
+PROBLEMS = {f"{name}.{kind}": words for name in PACKAGES for kind, words in words_of(name).items()}
 GIVEN = {"value", "limit", "percent", "limit_percent"}
 
 
-def calls(name: str) -> list[tuple[str, ast.Call]]:
-    """Return the calls of `problem` or `Finding.of`, with where they are."""
-    module = {"problem": "voxadapt.data.problems", "Finding.of": "voxadapt.data.findings"}[name]
+def calls(*names: str) -> list[tuple[str, ast.Call]]:
+    """Return the calls of functions whose first argument names a kind, with where they are."""
     return [
         (f"{path.relative_to(SOURCE)}:{node.lineno}", node)
         for path in sorted(SOURCE.rglob("*.py"))
-        if f"from {module} import" in path.read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == name and node.args
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in names
+        and node.args
+        and isinstance(node.args[0], ast.Constant)
     ]
 
 
@@ -31,20 +34,48 @@ def fields(words: list[str]) -> set[str]:
     return {name for text in words for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
-@pytest.mark.parametrize(
-    ("name", "table", "given"), [("problem", WORDS, set()), ("Finding.of", RULES, GIVEN)]
-)
-def test_words_are_used_and_filled_in(
-    name: str, table: dict[str, list[str]], given: set[str]
-) -> None:
+def check(where: str, call: ast.Call, words: list[str], given: set[str]) -> None:
+    named = {keyword.arg for keyword in call.keywords}
+    needed = fields(words) - given
+    assert None in named or needed <= named, f"{where}: {needed - named}"
+    strange = named - needed - {None}
+    assert given is GIVEN or not strange, f"{where}: no words for {strange}"
+
+
+def used(kind: str) -> bool:
     source = "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
-    for kind, words in table.items():
-        assert f'"{kind}"' in source or kind.partition(".")[0] == "total_minutes", kind
-        assert len(words) == (3 if table is WORDS else 4), kind
-    for where, call in calls(name):
-        first = call.args[0]
-        if not isinstance(first, ast.Constant):
-            continue
-        named = {keyword.arg for keyword in call.keywords}
-        needed = fields(table[first.value]) - given
-        assert None in named or needed <= named, f"{where}: {needed - named}"
+    return f'"{kind}"' in source or kind.partition(".")[0] == "total_minutes"
+
+
+def test_words_of_findings_are_used_and_filled_in() -> None:
+    for kind, words in RULES.items():
+        assert used(kind), kind
+        assert len(words) == 4, kind
+    for where, call in calls("Finding.of"):
+        check(where, call, RULES[ast.literal_eval(call.args[0])], GIVEN)
+
+
+def test_words_of_problems_are_used_and_filled_in() -> None:
+    assert len(PACKAGES) >= 8
+    for kind, words in PROBLEMS.items():
+        assert used(kind.removeprefix("prepare.")), kind
+        assert 3 <= len(words) <= 4, kind
+    found = calls("problem", "user_error")
+    assert len(found) > 150
+    for where, call in found:
+        kind = ast.literal_eval(call.args[0])
+        kind = kind if "." in kind else f"prepare.{kind}"
+        check(
+            where,
+            call,
+            PROBLEMS[kind][: 3 if ast.unparse(call.func) == "problem" else 4],
+            {"where"},
+        )
+
+
+@pytest.mark.parametrize(("kind", "words"), PROBLEMS.items())
+def test_words_are_whole(kind: str, words: list[str]) -> None:
+    expected, found, fix, *title = words
+    assert expected and found and fix and all(title), kind
+    assert fix.endswith((".", "}", "?")), kind
+    assert not title or title[0].endswith("."), kind

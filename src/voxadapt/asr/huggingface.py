@@ -6,6 +6,7 @@ the folder runs, and pickled weights are read as tensors alone.
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,9 @@ import whisper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from voxadapt.core.errors import UserError
+from voxadapt.core.errors import reason
 from voxadapt.core.files import sha256_bytes, sha256_file
+from voxadapt.core.problems import user_error
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # or the index of their shards
@@ -66,11 +68,7 @@ def fetch(hub_id: str) -> Path:
             folder = Path(snapshot_download(hub_id, allow_patterns=[CONFIG, "pytorch_model*"]))
         return folder
     except Exception as error:  # no network, no such model, no access: many classes
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        expected = "a Whisper model on the hub"
-        fix = "Check the id, or set asr.model to a folder with config.json and model.safetensors."
-        title = "The Whisper model could not be fetched."
-        raise UserError.of(f"asr.model: {hub_id}", expected, reason, fix, title) from None
+        raise user_error("asr.no_hub_model", f"asr.model: {hub_id}", error=error) from None
 
 
 def load_folder(folder: Path, device: str = "cpu") -> tuple[whisper.Whisper, str]:
@@ -79,34 +77,26 @@ def load_folder(folder: Path, device: str = "cpu") -> tuple[whisper.Whisper, str
     Raises:
         UserError: When it is no Whisper, not whole, or an adapter without its model.
     """
-    title = "The Whisper folder cannot be read."
-    expected = f"{CONFIG} of a Whisper and {WEIGHTS[0]}"
-
-    def refuse(found: str, fix: str) -> UserError:
-        return UserError.of(f"asr.model: {folder}", expected, found, fix, title)
-
+    refuse = partial(user_error, "asr.no_folder", f"asr.model: {folder}")
     if (folder / "adapter_config.json").is_file() and not (folder / CONFIG).is_file():
-        fix = "Merge it into its model (peft: merge_and_unload, save_pretrained), and name that."
-        raise refuse("an adapter without its model", fix)
-    again = "Name the folder that save_pretrained wrote."
+        raise user_error("asr.adapter", f"asr.model: {folder}")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         dims = {ours: int(config[theirs]) for ours, theirs in DIMS.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise refuse(f"{CONFIG}: {type(error).__name__} {error}"[:160], again) from None
+        raise refuse(found=f"{CONFIG}: {type(error).__name__} {error}"[:160]) from None
     if config.get("model_type") != "whisper":
-        raise refuse(f"a model of type {config.get('model_type')!r}", again)
+        raise refuse(found=f"a model of type {config.get('model_type')!r}")
     files = _weight_files(folder)
     if not files:
-        raise refuse("no weights", again)
+        raise refuse(found="no weights")
     try:
         weights = {name: value for file in files for name, value in _read(file).items()}
         dims["n_vocab"] = min(dims["n_vocab"], NUM_TOKENS.get(dims["n_mels"], dims["n_vocab"]))
         model = whisper.Whisper(whisper.ModelDimensions(**dims))
         model.load_state_dict(_renamed(weights, dims["n_vocab"]))
     except Exception as error:  # any content that is no such checkpoint
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        raise refuse(reason, again) from None
+        raise refuse(found=f"{type(error).__name__}: {reason(error)}") from None
     sha = sha256_bytes("".join(sha256_file(file) for file in (folder / CONFIG, *files)).encode())
     return model.to(device), sha
 

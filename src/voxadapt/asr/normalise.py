@@ -16,12 +16,12 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from voxadapt.asr import compare, letters, readings
 from voxadapt.asr.languages import SIGNS, rules_id
 from voxadapt.asr.letters import CHINESE_LANGUAGES, CONVERSION, is_unspaced_letter, plain
-from voxadapt.core.errors import UserError
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.strict_yaml import read_yaml
 
@@ -84,16 +84,10 @@ class Substitutions(BaseModel):
         """
         if path is None:
             return cls()
-        expected = "words: {written: read instead}, letters: {…}"
-        fix = "Correct the file that asr.substitutions names."
         try:
             return cls.model_validate(read_yaml(path) or {})
         except (OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
-            if isinstance(error, ValidationError):
-                first = error.errors()[0]
-                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-            raise UserError.of(path, expected, reason, fix) from None
+            raise user_error("asr.no_substitutions", path, error=error) from None
 
     @cached_property
     def id(self) -> str:

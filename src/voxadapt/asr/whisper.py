@@ -30,11 +30,11 @@ from voxadapt.asr import huggingface
 from voxadapt.asr.normalise import NOTHING, Substitutions
 from voxadapt.asr.transcript import Transcript
 from voxadapt.core.compat import keep_freed_memory
-from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor, worker_device
 from voxadapt.core.files import sha256_file, write_atomic
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import AsrParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import read_audio, resample
@@ -337,22 +337,14 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
         UserError: What is missing, where it would come from, and how to use a local copy.
     """
     name = str(model)
-    fix = (
-        'Fetch it on a machine with access (python -c "import whisper; '
-        "whisper.load_model('large-v3')\" stores it in ~/.cache/whisper) and set asr.model to the "
-        "path of the .pt file."
-    )
+    where = f"asr.model: {name}"
     keep_freed_memory()
     if name in whisper.available_models():
         url = whisper._MODELS[name]
         try:
             return _load(name, device), name, url.split("/")[-2]
         except (OSError, RuntimeError) as error:  # URLError is an OSError
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(
-                Problem(f"asr.model: {name}", f"weights from {url}", reason, fix),
-                "The Whisper model could not be fetched.",
-            ) from None
+            raise user_error("asr.no_download", where, url=url, error=error) from None
     if huggingface.is_folder(name) or (
         huggingface.HUB_ID.fullmatch(name) and not Path(name).exists()
     ):
@@ -360,11 +352,7 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
         loaded, sha = huggingface.load_folder(folder, device)
         return loaded, Path(name).name, sha
     if not Path(name).is_file():
-        known = ", ".join(whisper.available_models())
-        expected = f"a checkpoint file, a Hugging Face folder or id, or one of {known}"
-        raise UserError.of(
-            f"asr.model: {name}", expected, "none of these", fix, "There is no such Whisper model."
-        )
+        raise user_error("asr.no_model", where, known=", ".join(whisper.available_models()))
     sha = sha256_file(name)
     try:
         loaded = _load(name, device)
@@ -373,11 +361,8 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
                 raise ValueError(f"{part} is not finite")
         return loaded, Path(name).stem, sha
     except Exception as error:  # any content that is no checkpoint: pickle, zip, keys, shapes
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        raise UserError(
-            Problem(f"asr.model: {name}", "{'dims', 'model_state_dict'}", reason, fix),
-            "The Whisper checkpoint cannot be read.",
-        ) from None
+        facts = {"kind": type(error).__name__, "error": error}
+        raise user_error("asr.no_checkpoint", where, **facts) from None
 
 
 def _load(name: str, device: str) -> whisper.Whisper:
@@ -395,13 +380,10 @@ def _check_language(language: str, model: whisper.Whisper, name: str) -> None:
     known = list(LANGUAGES)[: model.num_languages] if model.is_multilingual else ["en"]
     if language in known:
         return
-    expected, fix = "a Whisper language code such as en, ms, th, zh", "Change asr.language."
+    facts = {"found": language, "model": name, "count": len(known)}
     if not model.is_multilingual:
-        expected = f"en, the only language of {name}"
-        fix = "Change asr.language, or take a multilingual asr.model."
-    elif language in LANGUAGES:
-        expected = f"one of the {len(known)} languages of {name}"
-        fix = "Take large-v3 or large-v3-turbo (or a fine-tune of one) as asr.model" + (
-            ", or set asr.language: zh." if language == "yue" else "."
-        )
-    raise UserError.of("asr.language", expected, language, fix)
+        raise user_error("asr.one_language", "asr.language", **facts)
+    if language not in LANGUAGES:
+        raise user_error("asr.no_language", "asr.language", **facts)
+    also = ", or set asr.language: zh" if language == "yue" else ""
+    raise user_error("asr.younger_language", "asr.language", also=also, **facts)

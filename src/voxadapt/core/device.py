@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from voxadapt.core.errors import UserError
+from voxadapt.core.problems import user_error
 
 
 def resolve_device(device: str) -> torch.device:
@@ -25,9 +25,5 @@ def resolve_device(device: str) -> torch.device:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if match and int(match[1] or 0) < count:
         return torch.device("cuda", int(match[1] or 0))
-    found = (
-        f"{device!r} on a machine with {count} usable CUDA device(s)"
-        f"{'' if device != 'mps' else ' and no Apple GPU that torch can use'}"
-    )
-    fix = "Choose another device, or run `voxadapt doctor` to see what torch finds."
-    raise UserError.of("model.device", "auto, cpu, cuda, cuda:N or mps", found, fix)
+    also = " and no Apple GPU that torch can use" if device == "mps" else ""
+    raise user_error("core.no_device", "model.device", device=device, count=count, also=also)

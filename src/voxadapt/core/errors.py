@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 
+from pydantic_core import ValidationError
+
 MAX_LINES = 8  # of one reason, by number
 MAX_ROWS = 20  # more are told one row a reason
 
@@ -62,6 +64,19 @@ class UserError(ValueError):
         if len(problems) > MAX_ROWS:
             problems = one_row_a_reason(problems)
         return "\n".join(lines + [str(problem) for problem in problems])
+
+
+def reason(error: BaseException) -> str:
+    """Say in a line what an exception tells; `nothing` of a file that is not there."""
+    if isinstance(error, FileNotFoundError):
+        return "nothing"
+    text = str(error)
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    return " ".join(text.split())[:200] or type(error).__name__
 
 
 def raise_problems(problems: Sequence[Problem], title: str = "") -> None:

@@ -30,6 +30,7 @@ from typing import Any, Protocol, TypeVar
 
 from voxadapt.core.errors import Problem, UserError, is_out_of_memory, raise_problems
 from voxadapt.core.params import ExecutorParams
+from voxadapt.core.problems import problem, user_error
 
 Shard = TypeVar("Shard")
 Model = TypeVar("Model")
@@ -145,14 +146,7 @@ def _answer(
         worker.join()
         code = worker.exitcode or 0
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise UserError.of(
-            "executor.num_workers",
-            "worker processes that live until the work is done",
-            f"one that ended early ({how}); the system ends processes when memory runs out",
-            "Lower executor.num_workers (1: no workers) or the batch size, then repeat the "
-            "command: it goes on where it was.",
-            "A worker process was lost.",
-        ) from None
+        raise user_error("core.lost_worker", "executor.num_workers", how=how) from None
 
 
 def _serve(
@@ -291,10 +285,7 @@ class RayData:
             import ray
             import ray.data
         except ImportError as error:
-            expected = "the package ray with its part for data"
-            found = " ".join(str(error).split())[:160]
-            fix = 'Run `pip install "voxadapt[ray]"`, or set executor.kind: local.'
-            raise UserError.of("executor.kind: ray", expected, found, fix) from None
+            raise user_error("core.no_ray", "executor.kind: ray", error=error) from None
         if ray.is_initialized():
             return ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
@@ -313,29 +304,22 @@ class RayData:
         try:
             ray.init(**options)
         except Exception as error:  # of many types: no answer, another version, no node here
-            raise UserError.of(
-                f"executor.address: {self.params.address}",
-                "a Ray cluster that this machine belongs to",
-                " ".join(str(error).split())[:200] or type(error).__name__,
-                "Start one with `ray start --head`, join it with `ray start --address=…`, and "
-                "run this command on one of its machines; or set executor.address: null.",
-                "The cluster cannot be reached.",
-            ) from None
+            where = f"executor.address: {self.params.address}"
+            raise user_error("core.no_cluster", where, error=error) from None
         return ray
 
     def _require_room(self, resources: Mapping[str, float]) -> None:
         """Refuse a cluster too small for the workers and one reader: it would wait forever."""
         needed = {"CPU": self.num_workers + 1.0, "GPU": self.num_workers * self.gpus_per_worker}
         problems = [
-            Problem(
-                f"executor.num_workers: {self.num_workers}",
-                f"a cluster with {amount:g} {kind}" + (", one to read" if kind == "CPU" else ""),
-                f"{resources.get(kind, 0.0):g}",
-                "Lower executor.num_workers or executor.gpus_per_worker, or add machines.",
+            problem(
+                "core.small_cluster", f"executor.num_workers: {self.num_workers}", amount=amount,
+                kind=kind + (", one to read" if kind == "CPU" else ""),
+                found=resources.get(kind, 0.0),
             )
             for kind, amount in needed.items()
             if resources.get(kind, 0.0) < amount
-        ]
+        ]  # fmt: skip
         raise_problems(problems, "The cluster is too small.")
 
     def _explain(self, error: Exception) -> UserError:
@@ -344,18 +328,9 @@ class RayData:
         reason = " ".join(text.split())
         lost = ("ActorDied", "ActorUnavailable", "WorkerCrashed", "NodeDied", "OwnerDied")
         if any(name in type(error).__name__ + text for name in (*lost, "The actor is dead")):
-            return UserError.of(
-                f"executor.max_losses: {self.params.max_losses}",
-                f"no worker that is lost more than {self.params.max_losses} times",
-                reason[-300:],
-                "Look at the memory of the machines; lower the batch size or "
-                "executor.num_workers. Then repeat the command: it goes on where it was.",
-                "Workers were lost too often.",
-            )
-        expected = "a cluster that does its work"
-        found = reason[:400]
-        fix = "Install the same versions on every machine; or set executor.kind: local."
-        return UserError.of("executor.kind: ray", expected, found, fix, "The cluster gave up.")
+            where, count = f"executor.max_losses: {self.params.max_losses}", self.params.max_losses
+            return user_error("core.lost_too_often", where, count=count, found=reason[-300:])
+        return user_error("core.cluster_gave_up", "executor.kind: ray", found=reason[:400])
 
 
 @dataclass(frozen=True)
@@ -375,9 +350,7 @@ def _enter(folder: str) -> None:
     try:
         os.chdir(folder)
     except OSError as error:
-        expected = "the project folder, at the same path on every machine of the cluster"
-        fix = "Put the project on a file system that all of them mount."
-        raise UserError.of(folder, expected, str(error), fix) from None
+        raise user_error("core.no_project", folder, error=error) from None
 
 
 @dataclass(frozen=True)

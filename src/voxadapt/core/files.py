@@ -158,6 +158,14 @@ def set_aside(path: str | Path, to: str | Path) -> None:
     shutil.move(path, to)
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Link a file, or copy it to another file system, or to one without links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def set_usual_mode(path: Path) -> None:
     """Give a file or folder, which a library made for its owner alone, what the umask leaves."""
     mask = os.umask(0o077)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import Problem, raise_problems, reason
 from voxadapt.core.files import cached_sha256, read_json, write_json
+from voxadapt.core.problems import problem
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record, flatten
 
@@ -84,8 +85,8 @@ def check_made(
     `params` are held to those that the records were made with; `within` hashes the files below a
     folder alone.
     """
-    problems = [problem for path in paths for problem in faults(path, params, within)]
-    raise_problems(list(dict.fromkeys(problems)), TITLE)
+    found = [fault for path in paths for fault in faults(path, params, within)]
+    raise_problems(list(dict.fromkeys(found)), TITLE)
 
 
 def faults(
@@ -106,42 +107,37 @@ def faults(
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         nothing = isinstance(error, FileNotFoundError)
         found = "nothing" if nothing else f"no such record ({type(error).__name__})"
-        fix = "Run the stage that writes it again: `voxadapt status` names it, or `dvc repro`."
-        yield Problem(path.as_posix(), "a record of what its stage wrote", found, fix)
+        yield problem("core.no_made", path.as_posix(), found=found)
         return
-    again = f"Run `voxadapt {command}` again."
+    facts = {"made": path.as_posix(), "command": command}
     if _seal(record) != seal:
-        expected = f"what `voxadapt {command}` wrote"
-        yield Problem(path.as_posix(), expected, "something that was changed since", again)
+        yield problem("core.changed_record", path.as_posix(), command=command)
         return
+    fix = f"Run `voxadapt {command}` again."
+    if command.endswith(("train", "stage1", "stage2")):
+        fix = f"Restore it (`dvc checkout {path.parent.as_posix()}`), or train again."
     for name, sha in files.items():
         if within is None or Path(name).is_relative_to(within):
-            fix = again
-            if command.endswith(("train", "stage1", "stage2")):
-                fix = f"Restore it (`dvc checkout {path.parent.as_posix()}`), or train again."
-            yield from _changed(name, sha, f"what `voxadapt {command}` wrote", fix)
+            if change := _change(name, sha):
+                yield problem("core.changed_file", name, command=command, found=change, fix=fix)
     for name, sha in inputs.items():
-        if not strict and not Path(name).exists():
-            continue
-        yield from _changed(name, sha, f"what {path.as_posix()} was made from", again)
+        if strict or Path(name).exists():
+            if change := _change(name, sha):
+                yield problem("core.changed_input", name, found=change, **facts)
     if params is not None:
         now = flatten(params.model_dump(mode="json"))
         for name, value in values.items():
             if now.get(name) != value:
-                expected = f"{_shown(value)}, with which {path.as_posix()} was made"
-                fix = f"Run `voxadapt {command}` again, or set it back."
-                yield Problem(f"params.yaml: {name}", expected, _shown(now.get(name)), fix)
+                both = {"before": _shown(value), "now": _shown(now.get(name))}
+                yield problem("core.changed_parameter", f"params.yaml: {name}", **both, **facts)
 
 
-def _changed(name: str, sha: str, expected: str, fix: str) -> Iterator[Problem]:
+def _change(name: str, sha: str) -> str | None:
+    """Say what became of a file; None where it is as it was."""
     try:
-        found = cached_sha256(name)
+        return None if cached_sha256(name) == sha else "something that was changed since"
     except OSError as error:
-        what = "nothing" if isinstance(error, FileNotFoundError) else str(error.strerror)
-        yield Problem(name, expected, what, fix)
-        return
-    if found != sha:
-        yield Problem(name, expected, "something that was changed since", fix)
+        return reason(error)
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:

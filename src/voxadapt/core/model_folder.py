@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.params import ModelParams
+from voxadapt.core.problems import user_error
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DELTA = "delta.safetensors"  # in the folder of a delta
@@ -30,26 +30,16 @@ def resolve_model(params: ModelParams) -> Path:
     folder = Path(params.base)
     if folder.is_dir():
         return folder
-    hint = "Set model.base to a folder with config.json, model.safetensors and speech_tokenizer/."
     if not _HUB_ID.fullmatch(params.base):
-        expected = "a model folder, or a hub id such as Qwen/Qwen3-TTS-12Hz-1.7B-Base"
-        found = f"{params.base} (no such folder)"
-        fix = f"Restore it with `dvc pull`, or correct the path. {hint}"
-        raise UserError.of("model.base", expected, found, fix, "The Base model was not found.")
+        raise user_error("core.no_model", "model.base", base=params.base)
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(params.base, revision=params.revision))
     except Exception as error:  # the hub client raises a dozen unrelated types
         at = f" at revision {params.revision}" if params.revision else ""
-        reason = " ".join(str(error).split())[:200]
-        raise UserError.of(
-            "model.base",
-            f"the weights of {params.base}{at}, from https://huggingface.co/{params.base}",
-            f"no local copy, and the download failed ({type(error).__name__}: {reason})",
-            f"Check the network, or copy the files from another machine. {hint}",
-            "The Base model could not be fetched.",
-        ) from None
+        facts = {"base": params.base, "at": at, "kind": type(error).__name__, "error": error}
+        raise user_error("core.no_download", "model.base", **facts) from None
 
 
 def refuse_code(where: str | Path, values: object) -> None:
@@ -59,10 +49,7 @@ def refuse_code(where: str | Path, values: object) -> None:
         item = left.pop()
         left += item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
         if isinstance(item, dict) and "auto_map" in item:
-            expected = "a config of the stock classes"
-            found = "auto_map, which names Python code in the model folder"
-            fix = "Remove that entry, or take another copy of the model: no such code is run."
-            raise UserError.of(where, expected, found, fix, "The model was not loaded.")
+            raise user_error("core.own_code", where)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -76,14 +63,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         kind = values.get("model_type")
     except (OSError, ValueError, AttributeError, RecursionError) as error:
-        found, fix = " ".join(str(error).split()), "Point model.base to a complete model folder."
-        raise UserError.of(file, "the config of a Qwen3-TTS model", found, fix) from None
-    if kind != "qwen3_tts" or values.get("tts_model_type") not in MODEL_TYPES:
-        raise UserError.of(
-            file,
-            f"model_type qwen3_tts and a tts_model_type of {', '.join(MODEL_TYPES)}",
-            f"{kind!r} and {values.get('tts_model_type')!r}",
-            "Point model.base to a Qwen3-TTS model.",
-        )
+        raise user_error("core.no_config", file, error=error) from None
+    found = values.get("tts_model_type")
+    if kind != "qwen3_tts" or found not in MODEL_TYPES:
+        facts = {"known": ", ".join(MODEL_TYPES), "kind": kind, "found": found}
+        raise user_error("core.other_model", file, **facts)
     refuse_code(file, values)
     return values

@@ -27,6 +27,7 @@ from pydantic_core import ErrorDetails
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.languages import whisper_language
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.strict_yaml import on_one_line, read_yaml
 
 
@@ -552,10 +553,7 @@ def language_section(params: Params) -> LanguageParams:
         UserError: When there is none.
     """
     if params.language is None:
-        raise UserError.of(
-            "params.yaml: language", "a section that names the language", "none",
-            "Copy the one of profiles/miniature.yaml and change it.",
-        )  # fmt: skip
+        raise user_error("core.no_language", "params.yaml: language")
     return params.language
 
 
@@ -566,20 +564,14 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         UserError: With one problem for each parameter that is missing, unknown or wrong.
     """
     path = Path(path)
-    title = f"{path} cannot be used."
-    use = "Run `voxadapt use miniature`."
     try:
         values = read_yaml(path)
     except FileNotFoundError:
-        raise UserError.of(path, "a parameter file", "nothing", use, title) from None
+        raise user_error("core.no_params", path) from None
     except (OSError, ValueError) as error:  # a wrong byte is a ValueError too
-        found = on_one_line(str(error))[:200]
-        fix = "Mend it, or start again with `voxadapt use miniature`."
-        raise UserError.of(path, "readable YAML in UTF-8", found, fix, title) from None
+        raise user_error("core.unreadable_params", path, error=error) from None
     if not isinstance(values, dict):
-        raise UserError.of(
-            path, "sections such as model: and train:", repr(values)[:60], "Mend it.", title
-        )
+        raise user_error("core.no_sections", path, found=repr(values)[:60])
     return check_params(values, path)
 
 
@@ -602,11 +594,11 @@ def _problem(path: Path, item: ErrorDetails) -> Problem:
     name = ".".join(map(str, item["loc"]))
     where = f"{path.name}: {on_one_line(name)[:120] or 'candidates'}"
     if item["type"] == "extra_forbidden":
-        return Problem(where, "a known parameter", "an unknown one", "Check the spelling.")
+        return problem("core.unknown_parameter", where)
     if item["type"] == "missing":
-        return Problem(where, "a value", "nothing", "Add it; `profiles/` has examples.")
+        return problem("core.missing_parameter", where)
     found = on_one_line(repr(item.get("input")))
     found = found if len(found) <= 80 else found[:77] + "…"
-    is_number = "float" in item["type"]
-    hint = "Write a number such as 2.0e-5 (with the point)." if is_number else "Change it."
-    return Problem(where, item["msg"].removeprefix("Value error, "), found, hint)
+    kind = "core.no_number" if "float" in item["type"] else "core.wrong_parameter"
+    expected = item["msg"].removeprefix("Value error, ")
+    return problem(kind, where, expected=expected, found=found)

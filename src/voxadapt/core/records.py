@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, reason
 from voxadapt.core.files import read_json, read_jsonl
+from voxadapt.core.problems import user_error
 
 Record = dict[str, Any]  # of a JSON file; its schema is that of the stage that wrote it
 
@@ -28,10 +29,7 @@ class _Stored(dict[str, Any]):
         self._path, self._command = path, command
 
     def __missing__(self, key: str) -> Any:
-        raise UserError.of(
-            self._path, f"{key}, as `voxadapt {self._command}` writes it", "no such key",
-            f"Run `voxadapt {self._command}` again.",
-        )  # fmt: skip
+        raise user_error("core.no_record_key", self._path, key=key, command=self._command)
 
 
 def read_record(path: Path, command: str) -> Record:
@@ -45,10 +43,7 @@ def read_record(path: Path, command: str) -> Record:
         if not isinstance(record, dict):
             raise ValueError(f"{type(record).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:
-        found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
-        raise UserError.of(
-            path, f"what `voxadapt {command}` writes", found, f"Run `voxadapt {command}`."
-        ) from None
+        raise user_error("core.no_record", path, command=command, error=error) from None
     return _Stored(record, path, command)
 
 
@@ -68,10 +63,8 @@ class Files:
         """Read a file, or note the problem and return the default (an empty record if None)."""
         try:
             return reader(self.root / path)
-        except FileNotFoundError:
-            found = "nothing"
         except (OSError, ValueError) as error:
-            found = " ".join(str(error).split())[:120]
+            found = reason(error)
         fix = self.fix.format(stage=stage)
         self.problems.append(Problem(path.as_posix(), f"what `{stage}` writes", found, fix))
         return {} if default is None else default

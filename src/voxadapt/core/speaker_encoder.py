@@ -4,15 +4,14 @@ The model's files are linked, and the encoder's tensors are copied.
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import UserError
-from voxadapt.core.files import set_usual_mode, write_json
+from voxadapt.core.files import link_or_copy, set_usual_mode, write_json
 from voxadapt.core.model_folder import read_config
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.tensor_headers import read_header
 
@@ -37,11 +36,8 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
            if (header := {name: entry for name, entry in read_header(file)[0].items()
                           if name.startswith(PREFIX)})}  # fmt: skip
     if not own or found != width:
-        raise UserError.of(
-            "model.speaker_encoder", f"a Base whose speaker encoder has a width of {width}",
-            f"{base}: {found if own else 'no such weights'}",
-            "Name the Base of the same size, 0.6B or 1.7B.",
-        )  # fmt: skip
+        facts = {"width": width, "base": base, "found": found if own else "no such weights"}
+        raise user_error("core.other_width", "model.speaker_encoder", **facts)
     looks = [(str(file), file.stat().st_size, file.stat().st_mtime_ns)
              for folder in (model, base) for file in _files(folder)]  # fmt: skip
     target = paths.work_dir() / "with_encoder" / fingerprint(looks)
@@ -52,13 +48,15 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
         folder = Path(name) / "model"
         for file in _files(model):
             if file not in tensors and file not in (model / INDEX, model / "config.json"):
-                _link(file, folder / file.relative_to(model))
+                target_file = folder / file.relative_to(model)
+                target_file.parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(file.resolve(), target_file)
         shards = [*tensors, *own]
         weights: dict[str, str] = {}
         for number, shard in enumerate(shards, start=1):
             part = folder / f"model-{number:05}-of-{len(shards):05}.safetensors"
             if shard in tensors:
-                _link(shard, part)
+                link_or_copy(shard.resolve(), part)
             else:
                 _copy_tensors(shard, own[shard], part)
             weights |= dict.fromkeys(tensors.get(shard, own.get(shard, {})), part.name)
@@ -77,14 +75,6 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
 def _files(folder: Path) -> list[Path]:
     found = sorted(file for file in folder.rglob("*") if file.is_file())
     return [file for file in found if not file.relative_to(folder).parts[0].startswith(".")]
-
-
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(source, target)
 
 
 def _copy_tensors(source: Path, names: Iterable[str], target: Path) -> None:

@@ -17,6 +17,7 @@ from voxadapt.core.errors import (
 )
 from voxadapt.core.locks import file_lock
 from voxadapt.core.params import candidate_name
+from voxadapt.core.problems import user_error
 
 P = ParamSpec("P")
 
@@ -53,9 +54,8 @@ def stage(
         def guarded(*args: P.args, **kwargs: P.kwargs) -> StageResult:
             given = signature.bind(*args, **kwargs).arguments
             if launch.num_processes() > 1 and name != "train":
-                found = f"{launch.num_processes()} processes"
-                fix = "Only `voxadapt train` shares its work; run this one without a launcher."
-                raise UserError.of(f"the launch of {name}", "one process", found, fix)
+                where, count = f"the launch of {name}", launch.num_processes()
+                raise user_error("core.one_process", where, count=count)
             parts = [name]
             if "candidate" in given:
                 parts.append(candidate_name(given["candidate"]))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from voxadapt.core.errors import UserError
+from voxadapt.core.problems import user_error
 
 METADATA = "__metadata__"
 
@@ -21,9 +21,7 @@ def read_header(file: Path) -> tuple[dict[str, Any], int]:
             size = int.from_bytes(stream.read(8), "little")
             entries: dict[str, Any] = json.loads(stream.read(size))
     except (OSError, ValueError, MemoryError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:160]
-        fix = "Restore or download the folder again."
-        raise UserError.of(file, "a whole safetensors file", reason, fix) from None
+        raise user_error("core.torn_tensors", file, error=error) from None
     entries.pop(METADATA, None)
     return entries, 8 + size
 

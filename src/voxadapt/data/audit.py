@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_json, write_jsonl
 from voxadapt.core.params import AuditParams, SplitParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.progress import Progress
 from voxadapt.core.records import Record
 from voxadapt.data import one_voice
@@ -221,7 +222,7 @@ def audit_corpus(
         title = f"{title}: {rows_have} errors." if count else f"{title}."
         raise UserError([*errors, *dropped], title)
     if not clips:
-        raise UserError.of(manifest, "at least one row", "none", "Give one clip a line.")
+        raise user_error("data.no_clips", manifest)
     if transcribe is not None:
         clips, deaf = _check_transcripts(clips, audit, transcribe, max_error)
         corpus += deaf

@@ -10,8 +10,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.languages import whisper_language
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.lines import json_objects, shown
@@ -65,17 +66,17 @@ def read_clips(path: str | Path, languages: Collection[str] | None = None) -> li
     taken: Counter[tuple[str, str]] = Counter()
     texts: dict[str, str] = {}
     first_in: dict[tuple[str, ...], str] = {}
-    for where, values in _rows(path, problems):
+    for _, where, values in json_objects(path, ROW, problems):
         found = _row_problems(where, values, languages)
         if found:
             problems += found
             continue
-        place, problem = files.place(where, "audio", values["audio"])
+        place, wrong = files.place(where, "audio", values["audio"])
         given = values.get("reference") or []
         given = [given] if isinstance(given, str) else given
         wanted = [files.check(where, "reference", item, problems) for item in given]
-        if problem is not None or place is None:
-            problems += [problem] if problem else []
+        if place is None:
+            problems += [wrong] if wrong else []
             continue
         if None in wanted:
             continue
@@ -86,23 +87,22 @@ def read_clips(path: str | Path, languages: Collection[str] | None = None) -> li
             take = taken[system, text_id]
         taken[system, text_id] += 1
         if texts.setdefault(text_id, text) != text:
-            expected = f"the text of {text_id}: {shown(texts[text_id])}"
-            fix = "Give another sentence another id."
-            problems.append(Problem(where, expected, shown(text), fix))
+            facts = {"text_id": text_id, "text": shown(texts[text_id]), "found": shown(text)}
+            problems.append(problem("data.other_text", where, **facts))
         for key, what in (
             (("take", system, text_id, str(take)), f"take {take} of {text_id} once"),
             (("audio", system, str(place)), "each clip once"),
         ):
             if first_in.setdefault(key, where) != where:
-                found_text = f"again (first in {first_in[key]})"
-                problems.append(Problem(where, what, found_text, "Drop one of the rows."))
+                facts = {"what": what, "first": first_in[key]}
+                problems.append(problem("data.clip_again", where, **facts))
         clips.append(
             SpokenClip(system, text_id, take, text, values["audio"], place.is_file(),
                        tuple(item for item in wanted if item is not None),
                        whisper_language(values["language"]) if values.get("language") else None)
         )  # fmt: skip
     if not clips and not problems:
-        problems.append(Problem(str(path), ROW, "no row", "Give one clip a line."))
+        problems.append(problem("data.no_clip", path, shape=ROW))
     raise_problems(problems, f"{path} cannot be used.")
     return clips
 
@@ -117,7 +117,6 @@ def read_recordings(path: str | Path) -> list[Recording]:
         UserError: When there are none, or with one problem for each row that cannot be used.
     """
     path = Path(path)
-    fix = "Give a folder of recordings, or a JSONL of them."
     if path.is_dir():
         found = [
             Recording(file, None)
@@ -125,47 +124,36 @@ def read_recordings(path: str | Path) -> list[Recording]:
             if file.suffix.lower() in AUDIO_SUFFIXES and file.is_file()
         ]
         if not found:
-            wanted = f"files such as {', '.join(AUDIO_SUFFIXES)}"
-            raise UserError.of(path, wanted, "none", fix, "There is no reference.")
+            raise user_error("data.no_recordings", path, suffixes=", ".join(AUDIO_SUFFIXES))
         return found
     files = ManifestFiles(path.parent)
     problems: list[Problem] = []
     recordings = []
-    for where, values in _rows(path, problems):
+    for _, where, values in json_objects(path, ROW, problems):
         audio, text = values.get("audio"), values.get("text")
         if not isinstance(audio, str) or not (text is None or isinstance(text, str)):
-            problems.append(Problem(where, "audio, and perhaps text, as strings", "others", fix))
+            problems.append(problem("data.recording_row", where))
             continue
         place = files.check(where, "audio", audio, problems)
         if place is not None:
             recordings.append(Recording(place, text if text and is_speakable(text) else None))
     if not recordings and not problems:
-        problems.append(Problem(str(path), "recordings", "no row", fix))
+        problems.append(problem("data.no_recording_row", path))
     raise_problems(problems, f"{path} cannot be used.")
     return recordings
-
-
-def _rows(path: Path, problems: list[Problem]) -> list[tuple[str, Record]]:
-    """Return each line's object; what is none becomes a problem."""
-    try:
-        return [(where, values) for _, where, values in json_objects(path, ROW, problems)]
-    except OSError as error:
-        found = f"nothing that can be read ({error.strerror or error})"
-        problems.append(Problem(str(path), "a JSONL file", found, "Check the path."))
-        return []
 
 
 def _row_problems(where: str, values: Record, languages: Collection[str] | None) -> list[Problem]:
     """Check the keys and types of one row, and that its text can be spoken."""
     problems = [
-        Problem(where, f"only {', '.join(KEYS)}", f"unknown key {shown(key)}", "Drop it.")
+        problem("data.clip_key", where, known=", ".join(KEYS), key=shown(key))
         for key in values
         if key not in KEYS
     ]
 
     def wrong(key: str, expected: str) -> None:
         found = shown(values[key], 40) if key in values else "nothing"
-        problems.append(Problem(where, f"{key}: {expected}", found, "Mend the row."))
+        problems.append(problem("data.clip_row", where, key=key, expected=expected, found=found))
 
     for key in ("audio", "text"):
         if not isinstance(values.get(key), str):

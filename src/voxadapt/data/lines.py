@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from voxadapt.core.errors import Problem
+from voxadapt.core.problems import problem
 from voxadapt.core.records import Record
 
 MAX_LINE_BYTES = 1_000_000
@@ -23,43 +24,50 @@ class DuplicateKeyError(ValueError):
 
 
 def json_objects(
-    path: Path, shape: str, problems: list[Problem], notes: list[str] | None = None
+    path: Path,
+    shape: str,
+    problems: list[Problem],
+    notes: list[str] | None = None,
+    fix: str = "Check the path.",
 ) -> Iterator[tuple[int, str, Record]]:
-    """Yield the objects of a JSONL file; every other line becomes a problem.
+    """Yield the objects of a JSONL file; every other line, or a file unread, becomes a problem.
+
+    `fix` says what to do about a file that cannot be read.
 
     Yields:
         Line number from 1, `file.jsonl:12` for messages, and the object.
-
-    Raises:
-        OSError: When the file cannot be read.
     """
-    for number, line in json_lines(path, [] if notes is None else notes):
-        where = f"{path.name}:{number}"
-        values = line if isinstance(line, Problem) else parse_object(where, line, shape)
-        if isinstance(values, Problem):
-            problems.append(values)
-        else:
-            yield number, where, values
+    try:
+        for number, line in json_lines(path, [] if notes is None else notes):
+            where = f"{path.name}:{number}"
+            values = line if isinstance(line, Problem) else parse_object(where, line, shape)
+            if isinstance(values, Problem):
+                problems.append(values)
+            else:
+                yield number, where, values
+    except OSError as error:
+        told = error.strerror or error
+        problems.append(problem("data.unreadable_lines", path, error=told, fix=fix))
 
 
 def parse_object(where: str, line: str, shape: str) -> Record | Problem:
     """Return the object that a line holds, or what is wrong with the line."""
-    one = "Write one JSON object a line."
     try:
         values = json.loads(line, object_pairs_hook=_unique_object)
     except DuplicateKeyError as error:
-        return Problem(where, "each key once", f"{shown(str(error))} twice", "Keep one of them.")
+        return problem("data.repeated_key", where, key=shown(str(error)))
     except RecursionError:
-        return Problem(where, shape, "deeply nested JSON", "Write one flat object.")
+        return problem("data.deep_json", where, shape=shape)
     except ValueError as error:  # also an integer of more digits than Python reads
         reason = str(error)
         if isinstance(error, json.JSONDecodeError):
             reason = f"{error.msg} at column {error.colno}"
-        return Problem(where, shape, f"invalid JSON ({reason[:80]})", one)
+        return problem("data.no_json", where, shape=shape, reason=reason[:80])
     if _is_deeper(values, MAX_DEPTH):
-        return Problem(where, shape, "deeply nested JSON", "Write one flat object.")
+        return problem("data.deep_json", where, shape=shape)
     if not isinstance(values, dict):
-        return Problem(where, shape, f"{type(values).__name__} {shown(values, 40)}", one)
+        found = f"{type(values).__name__} {shown(values, 40)}"
+        return problem("data.no_object", where, shape=shape, found=found)
     return values
 
 
@@ -102,7 +110,7 @@ def json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Proble
             number += 1
             where = f"{path.name}:{number}"
             if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                yield 1, Problem(where, "UTF-8", "UTF-16", "Save the file as UTF-8.")
+                yield 1, problem("data.utf16", where)
                 return
             if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
                 raw = raw[3:]
@@ -110,17 +118,14 @@ def json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Proble
             if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
                 while (more := stream.readline(MAX_LINE_BYTES)) and not more.endswith(b"\n"):
                     pass
-                expected = f"a line of at most {MAX_LINE_BYTES} bytes"
-                fix = "Give one row a line, with paths instead of embedded audio."
-                yield number, Problem(where, expected, "a longer one", fix)
+                yield number, problem("data.long_line", where, limit=MAX_LINE_BYTES)
                 continue
             if raw.endswith(b"\r\n") and "line ends" not in "".join(notes):
                 notes.append("the manifest has Windows line ends; they were accepted")
             if not raw.strip():
                 num_blank += 1
                 if num_blank > MAX_BLANK_LINES:
-                    found = f"{num_blank - 1} blank lines"
-                    yield number, Problem(where, "rows", found, "Take another file.")
+                    yield number, problem("data.blank_lines", where, count=num_blank - 1)
                     return
                 if raw.endswith(b"\n") and "blank" not in "".join(notes):
                     notes.append("the manifest has blank lines; they were ignored")
@@ -128,5 +133,5 @@ def json_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, str | Proble
             try:
                 yield number, raw.decode("utf-8").strip("\r\n")
             except UnicodeDecodeError as error:
-                found = f"byte 0x{raw[error.start]:02x} at column {error.start + 1}"
-                yield number, Problem(where, "UTF-8", found, "Save the file as UTF-8.")
+                facts = {"byte": raw[error.start], "column": error.start + 1}
+                yield number, problem("data.no_utf8", where, **facts)

@@ -11,15 +11,17 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import write_jsonl
 from voxadapt.core.languages import model_language
 from voxadapt.core.params import speaker_name_problem
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.lines import json_objects, shown
@@ -95,46 +97,39 @@ def read_raw_manifest(
     problems: list[Problem] = []
     notes: list[str] = []
     files = ManifestFiles(folder)
-    try:
-        for number, where, values in json_objects(path, ROW, problems, notes):
-            found = row_problems(where, values)
-            language = values.get("language")
-            if languages is not None and isinstance(language, str):
-                known = model_language(language, languages)
-                if known is None and not found:
-                    fix = "Write one of them, or drop the key; new ones go with `voxadapt init`."
-                    expected = f"a language of the model: {', '.join(sorted(languages))}"
-                    found.append(Problem(where, expected, shown(language), fix))
-                language = known
-            problems.extend(found)
-            if not all(isinstance(values.get(key), str) for key in REQUIRED):
-                continue
-            audio_path = files.check(where, "audio", values["audio"], problems)
-            ref_path = files.check(where, "ref_audio", values["ref_audio"], problems)
-            if audio_path is None or ref_path is None or found:
-                continue
-            audio, text, ref = (values[key] for key in REQUIRED)
-            rows.append(
-                RawRow(where, number, "", audio, text, ref, language, audio_path, ref_path, (),
-                       values.get("consent"), values.get("speaker"))
-            )  # fmt: skip
-    except OSError as error:
-        fix = "Check data.manifest in params.yaml; `dvc pull` restores the embedded data."
-        found_text = f"nothing that can be read ({error.strerror or error})"
-        return [], [Problem(str(path), "a JSONL file", found_text, fix)]
-    rows, repeated = _refuse_repeated_audio(rows)
-    problems.extend(repeated)
+    fix = "Check data.manifest in params.yaml; `dvc pull` restores the embedded data."
+    for number, where, values in json_objects(path, ROW, problems, notes, fix):
+        found = row_problems(where, values)
+        language = values.get("language")
+        if languages is not None and isinstance(language, str):
+            known = model_language(language, languages)
+            if known is None and not found:
+                facts = {"known": ", ".join(sorted(languages)), "found": shown(language)}
+                found.append(problem("data.other_language", where, **facts))
+            language = known
+        problems.extend(found)
+        if not all(isinstance(values.get(key), str) for key in REQUIRED):
+            continue
+        audio_path = files.check(where, "audio", values["audio"], problems)
+        ref_path = files.check(where, "ref_audio", values["ref_audio"], problems)
+        if audio_path is None or ref_path is None or found:
+            continue
+        audio, text, ref = (values[key] for key in REQUIRED)
+        rows.append(
+            RawRow(where, number, "", audio, text, ref, language, audio_path, ref_path, (),
+                   values.get("consent"), values.get("speaker"))
+        )  # fmt: skip
+    rows = _without_repeated_audio(rows, problems)
     for members in by_speaker(rows).values():
         problems.extend(_refuse_second_reference(members))
     problems.extend(_refuse_alike_speakers(rows))
     if not rows and not problems:
-        fix = 'Give one {"audio": …, "text": …, "ref_audio": …} a line.'
-        problems.append(Problem(str(path), "at least one row", "an empty file", fix))
+        problems.append(problem("data.no_row", path))
     ids = _assign_ids([os.path.relpath(row.audio_path, folder) for row in rows])
     rows = [replace(row, id=name) for row, name in zip(rows, ids, strict=True)]
     if rows and notes:
         rows[0] = replace(rows[0], notes=tuple(notes))
-    return rows, sorted(problems, key=lambda problem: line_of(problem.where))
+    return rows, sorted(problems, key=lambda item: line_of(item.where))
 
 
 def line_of(where: str) -> int:
@@ -145,65 +140,48 @@ def line_of(where: str) -> int:
 
 def row_problems(where: str, values: Record) -> list[Problem]:
     """Check one row on its own; its paths are not looked at."""
-    problems = []
-    for key in values:
-        if key not in REQUIRED + OPTIONAL:
-            expected = f"only {', '.join(REQUIRED + OPTIONAL)}"
-            found, fix = f"unknown key {shown(key)}", "Check the spelling, or drop it."
-            problems.append(Problem(where, expected, found, fix))
-    problems += [
-        Problem(where, f"a key {key}", "none", f"Add {key}.")
-        for key in REQUIRED
-        if key not in values
+    known = REQUIRED + OPTIONAL
+    problems = [
+        problem("data.unknown_key", where, known=", ".join(known), key=shown(key))
+        for key in values
+        if key not in known
     ]
+    problems += [problem("data.missing_key", where, key=k) for k in REQUIRED if k not in values]
     for key, value in values.items():
         nullable = key in OPTIONAL and value is None
-        if key in REQUIRED + OPTIONAL and not isinstance(value, str) and not nullable:
+        if key in known and not isinstance(value, str) and not nullable:
             found = f"{type(value).__name__} {shown(value, 40)}"
-            problems.append(Problem(where, f"{key} as a string", found, "Put it in quotes."))
-    if isinstance(values.get("text"), str):
-        problems.extend(check_text(where, values["text"]))
-    if isinstance(values.get("language"), str):
-        language = values["language"]
-        if not re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,39}", language):
-            fix = "Name a language such as english or malay, or drop the key."
-            problems.append(Problem(where, "a language name", shown(language), fix))
-    if isinstance(values.get("consent"), str):
-        consent = values["consent"]
-        fits = len(consent) <= MAX_CONSENT_CHARACTERS
-        if not (consent.strip() and consent.isprintable() and fits):
-            fix = "Say who agreed to what, when, and who holds the record; or drop the key."
-            limit = f"consent in 1 to {MAX_CONSENT_CHARACTERS} printable characters"
-            problems.append(Problem(where, limit, shown(consent), fix))
-    if isinstance(values.get("speaker"), str):
-        if reason := speaker_name_problem(values["speaker"]):
-            fix = "Give the name by which the model is to be asked for this voice, or drop the key."
-            expected = f"a speaker's name, which {reason}"
-            problems.append(Problem(where, expected, shown(values["speaker"]), fix))
+            problems.append(problem("data.no_string", where, key=key, found=found))
+    given = {key: value for key, value in values.items() if isinstance(value, str)}
+    if "text" in given:
+        problems += check_text(where, given["text"])
+    language = given.get("language", "any")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z _-]{0,39}", language):
+        problems.append(problem("data.language_name", where, found=shown(language)))
+    consent, limit = given.get("consent", "none"), MAX_CONSENT_CHARACTERS
+    if not (consent.strip() and consent.isprintable() and len(consent) <= limit):
+        problems.append(problem("data.consent", where, limit=limit, found=shown(consent)))
+    if "speaker" in given and (reason := speaker_name_problem(given["speaker"])):
+        facts = {"reason": reason, "found": shown(given["speaker"])}
+        problems.append(problem("data.speaker_name", where, **facts))
     return problems
 
 
 def check_text(where: str, text: str) -> list[Problem]:
     """Check a transcript on its own."""
     if not text.strip():
-        return [
-            Problem(where, "a transcript", "empty text", "Write what is said, or drop the row.")
-        ]
+        return [problem("data.empty_text", where)]
     problems = []
     if controls := invisible_controls(text):
-        fix = "Replace them by blanks."
         found = ", ".join(dict.fromkeys(controls[:4]))
-        problems.append(Problem(where, "text without control characters", found, fix))
+        problems.append(problem("data.controls", where, found=found))
     if tokens := special_tokens(text):
-        fix = "Remove them; a model takes them for control."
-        problems.append(Problem(where, "text without special tokens", ", ".join(tokens[:4]), fix))
+        problems.append(problem("data.special_tokens", where, found=", ".join(tokens[:4])))
     if not has_letter(text) or not is_speakable(text):
-        fix = "Write what is said in words; numbers too."
-        problems.append(Problem(where, "text with at least one letter", shown(text, 40), fix))
+        problems.append(problem("data.no_letter", where, found=shown(text, 40)))
     if len(text) > MAX_TEXT_CHARACTERS:
-        fix = "Give one sentence a clip."
-        limit = f"text of at most {MAX_TEXT_CHARACTERS} characters"
-        problems.append(Problem(where, limit, f"{len(text)} characters", fix))
+        facts = {"limit": MAX_TEXT_CHARACTERS, "count": len(text)}
+        problems.append(problem("data.long_text", where, **facts))
     return problems
 
 
@@ -229,112 +207,93 @@ class ManifestFiles:
         """Return the file that a path names, or None after noting what is wrong with it."""
         if (key, text) not in self._seen:
             self._seen[key, text] = self._look(where, key, text)
-        path, problem = self._seen[key, text]
-        if problem is not None:
-            problems.append(replace(problem, where=where))
+        path, wrong = self._seen[key, text]
+        if wrong is not None:
+            problems.append(replace(wrong, where=where))
         return path
+
+    def _refuse(
+        self, kind: str, where: str, key: str, text: str, **facts: object
+    ) -> tuple[None, Problem]:
+        folder = self.folder.as_posix() or "."
+        return None, problem(kind, where, key=key, path=shown(text), folder=folder, **facts)
 
     def place(self, where: str, key: str, text: str) -> tuple[Path | None, Problem | None]:
         """Return where a path leads, whether or not a file is there, or what is wrong with it."""
-
-        def refuse(expected: str, found: str, fix: str) -> tuple[None, Problem]:
-            return None, Problem(where, f"{key}: {expected}", found, fix)
-
-        inside = f"a path below {self.folder.as_posix() or '.'}/"
-        copy = "Copy the file there and give its relative path."
+        refuse = partial(self._refuse, where=where, key=key, text=text)
         if not text.strip():
-            return refuse(inside, "an empty path", "Give the path of a file.")
+            return refuse("data.path_empty")
         if text.lower().startswith("data:") or re.fullmatch(BASE64, text):
-            return refuse(inside, "embedded base64 audio", "Write it to a file; give its path.")
+            return refuse("data.path_base64")
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
-            return refuse(inside, f"the address {shown(text)}", "Download it and give its path.")
+            return refuse("data.path_address")
         if invisible_controls(text) or len(text) > MAX_PATH_CHARACTERS:
-            return refuse(inside, f"a path that cannot exist: {shown(text)}", "Rename the file.")
-        windows = PureWindowsPath(text)
-        if text.startswith(("/", "\\", "~")) or windows.drive:
-            return refuse(inside, f"the absolute path {shown(text)}", copy)
+            return refuse("data.path_impossible")
+        if text.startswith(("/", "\\", "~")) or PureWindowsPath(text).drive:
+            return refuse("data.path_absolute")
         if "\\" in text:
-            return refuse("forward slashes", shown(text), "Write / instead of \\.")
+            return refuse("data.path_backslash")
         if ".." in PurePosixPath(text).parts:
-            return refuse(inside, f"{shown(text)}, which leaves the folder", copy)
+            return refuse("data.path_leaves")
         path = self.folder / text
         try:
             real = Path(os.path.realpath(path))
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            return refuse("a path", f"{shown(text)}: {reason}", "Rename the file.")
+            return refuse("data.path_refused", error=error)
         if not any(real.is_relative_to(home) for home in (self.root, *self.dvc_caches)):
-            return refuse(inside, f"{shown(text)}, a link that leaves the folder", copy)
+            return refuse("data.link_leaves")
         return path, None
 
     def _look(self, where: str, key: str, text: str) -> tuple[Path | None, Problem | None]:
-        def refuse(expected: str, found: str, fix: str) -> tuple[None, Problem]:
-            return None, Problem(where, f"{key}: {expected}", found, fix)
-
-        path, problem = self.place(where, key, text)
+        """Return the file that a path names, or what is wrong with the path or the file."""
+        refuse = partial(self._refuse, where=where, key=key, text=text)
+        path, wrong = self.place(where, key, text)
         if path is None:
-            return None, problem
+            return None, wrong
         try:
             if not os.path.lexists(path):
-                elsewhere = Path(text)
-                hint = "Check the name; paths are relative to the manifest's folder."
-                if elsewhere.is_file():
-                    hint = (
-                        "It exists relative to the working folder; paths here are relative to "
-                        "the manifest's folder: move the manifest, or change the path."
-                    )
                 for form in ("NFC", "NFD"):
                     if os.path.lexists(self.folder / unicodedata.normalize(form, text)):
-                        hint = (
-                            f"A file of that name is there, with its accents in {form}: write the "
-                            "name as the file system has it, or rename the file."
-                        )
-                return refuse("an existing file", f"no file {shown(text)}", hint)
+                        return refuse("data.file_accents", form=form)
+                there = Path(text).is_file()
+                return refuse("data.file_elsewhere" if there else "data.no_file")
             real = Path(os.path.realpath(path))
             if not real.exists():
-                fix = "Restore its target, or copy the file."
-                return refuse("an existing file", f"{shown(text)}, a link to nothing", fix)
+                return refuse("data.dead_link")
             if not real.is_file():
-                return refuse("a file", f"{shown(text)}, which is none", "Name an audio file.")
+                return refuse("data.not_a_file")
             if real.stat().st_size == 0:
-                return refuse("audio", f"{shown(text)}, a file of 0 bytes", "Replace the file.")
+                return refuse("data.empty_file")
             if not self.any_format:
                 probe(path)
         except AudioError as error:
-            fix = "Replace it by a WAV or FLAC file that plays."
-            return refuse("audio that can be read", f"{shown(text)}: {error}", fix)
+            return refuse("data.no_audio", error=error)
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            return refuse("a readable file", f"{shown(text)}: {reason}", "Check its permissions.")
+            return refuse("data.unreadable_file", error=error)
         return path, None
 
 
-def _refuse_repeated_audio(rows: list[RawRow]) -> tuple[list[RawRow], list[Problem]]:
-    """Keep the first row of each audio file."""
+def _without_repeated_audio(rows: list[RawRow], problems: list[Problem]) -> list[RawRow]:
+    """Keep the first row of each audio file; the others become problems."""
     first: dict[str, RawRow] = {}
-    kept, problems = [], []
     for row in rows:
-        name = os.path.realpath(row.audio_path)
-        if name in first:
-            found = f"{shown(row.audio)} again (first in line {first[name].line})"
-            problems.append(Problem(row.where, "each clip once", found, "Drop one of the rows."))
-        else:
-            first[name] = row
-            kept.append(row)
-    return kept, problems
+        same = first.setdefault(os.path.realpath(row.audio_path), row)
+        if same is not row:
+            facts = {"audio": shown(row.audio), "line": same.line}
+            problems.append(problem("data.repeated_audio", row.where, **facts))
+    return list(first.values())
 
 
 def _refuse_second_reference(rows: Sequence[RawRow]) -> list[Problem]:
     """Report rows whose reference differs from the most common one (the first, on a tie)."""
     names = [os.path.realpath(row.ref_path) for row in rows]
-    if len(set(names)) < 2:
-        return []
-    counts = Counter(names)
-    usual = max(counts, key=lambda name: counts[name])
-    expected = f"the same ref_audio in every row ({shown(rows[names.index(usual)].ref_audio, 40)})"
-    fix = "Use one reference: the voice becomes unstable otherwise."
-    others = [row for row, name in zip(rows, names, strict=True) if name != usual]
-    return [Problem(row.where, expected, shown(row.ref_audio, 40), fix) for row in others]
+    [(most, _)] = Counter(names).most_common(1)
+    usual = shown(rows[names.index(most)].ref_audio, 40)
+    others = [row for row, name in zip(rows, names, strict=True) if name != most]
+    return [
+        problem("data.second_reference", row.where, usual=usual, found=shown(row.ref_audio, 40))
+        for row in others
+    ]
 
 
 def by_speaker(rows: Iterable[T]) -> dict[str | None, list[T]]:
@@ -354,14 +313,13 @@ def _refuse_alike_speakers(rows: Sequence[RawRow]) -> list[Problem]:
         row = members[0]
         known = names.setdefault((speaker or "").lower(), speaker or "")
         if speaker is not None and known != speaker:
-            fix = "Write it alike in every row: the model knows a speaker in lower case."
-            problems.append(Problem(row.where, f"the speaker {known!r}", repr(speaker), fix))
+            facts = {"known": known, "speaker": speaker}
+            problems.append(problem("data.speaker_case", row.where, **facts))
         other = references.setdefault(os.path.realpath(row.ref_path), speaker)
         if other != speaker:
             whose = "rows without a speaker" if other is None else f"the speaker {other!r}"
-            fix = "Give each speaker a clip of its own voice: it decides how the model hears it."
-            found = f"{shown(row.ref_audio, 40)}, that of {whose}"
-            problems.append(Problem(row.where, "a ref_audio of this speaker's own", found, fix))
+            facts = {"ref": shown(row.ref_audio, 40), "whose": whose}
+            problems.append(problem("data.shared_reference", row.where, **facts))
     return problems
 
 
@@ -408,7 +366,6 @@ def read_manifest(path: str | Path) -> list[Utterance]:
         UserError: When it is absent, or does not hold what the audit writes.
     """
     path = Path(path)
-    fix = "Run `voxadapt audit` (or `dvc repro audit`)."
     utterances, problems = [], []
     try:
         with open(path, encoding="utf-8", newline="\n") as stream:
@@ -418,14 +375,12 @@ def read_manifest(path: str | Path) -> list[Utterance]:
                 try:
                     utterances.append(Utterance.model_validate_json(line))
                 except ValidationError as error:
-                    item = error.errors()[0]
-                    found = f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
-                    problems.append(Problem(f"{path.name}:{number}", "an utterance", found, fix))
+                    where = f"{path.name}:{number}"
+                    problems.append(problem("data.no_utterance", where, found=error))
     except (OSError, UnicodeDecodeError) as error:
-        found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
-        raise UserError.of(path, "the accepted manifest", found, fix) from None
+        raise user_error("data.no_manifest", path, error=error) from None
     for name, count in Counter(u.id for u in utterances).items():
         if count > 1:
-            problems.append(Problem(str(path), "unique ids", f"{name} {count} times", fix))
+            problems.append(problem("data.repeated_id", path, name=name, count=count))
     raise_problems(problems, f"{path} cannot be used.")
     return utterances

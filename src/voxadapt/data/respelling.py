@@ -13,11 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.strict_yaml import read_yaml
 
 _APOSTROPHES = "'\u2018\u2019\u02bc"
@@ -186,13 +187,8 @@ class Respelling(BaseModel):
         """Refuse texts that the map cannot respell."""
         if unknown := self.unknown(texts):
             names = [f"{_visible(item)} ({count}×)" for item, count in unknown.most_common()]
-            expected = f"letters and words that the respelling map of {self.language} knows"
             found = ", ".join(names[:MAX_SHOWN]) + (" …" if len(names) > MAX_SHOWN else "")
-            fix = (
-                "Write numbers and abbreviations as they are spoken; add letters to the map's "
-                "graphemes, and words to its exceptions (language.respelling)."
-            )
-            raise UserError.of(where, expected, found, fix, "The texts cannot be respelt.")
+            raise user_error("data.not_respelt", where, language=self.language, found=found)
 
     def _strange(self, word: str) -> list[str]:
         """Return the letters of a word that no grapheme has."""
@@ -296,38 +292,32 @@ def load_respelling(path: str | Path) -> Respelling:
         UserError: With one problem for each entry that is missing, unknown or wrong.
     """
     path = Path(path)
-    title = f"{path} cannot be used as a respelling map."
+    wrong: list[Problem] = []
     try:
-        values = read_yaml(path)
+        return Respelling.model_validate(read_yaml(path))
     except FileNotFoundError:
-        fix = "Check language.respelling; profiles/respelling/ has an example."
-        raise UserError.of(path, "a respelling map", "no such file", fix, title) from None
-    except (OSError, ValueError) as error:
-        found = " ".join(str(error).split())[:200]
-        raise UserError.of(path, "readable YAML in UTF-8", found, "Mend it.", title) from None
-    if not isinstance(values, dict):
-        fix = "See profiles/respelling/ for an example."
-        found = repr(values)[:60]
-        raise UserError.of(path, "language:, graphemes: …", found, fix, title)
-    try:
-        return Respelling.model_validate(values)
+        wrong.append(problem("data.no_map", path))
     except ValidationError as error:
-        raise UserError([_problem(path, item) for item in error.errors()], title) from None
+        wrong += [_problem(path, item) for item in error.errors()]
+    except (OSError, ValueError) as error:
+        wrong.append(problem("data.unreadable_map", path, error=error))
+    raise UserError(wrong, f"{path} cannot be used as a respelling map.")
 
 
-def _problem(path: Path, item: Any) -> Problem:
+def _problem(path: Path, item: ErrorDetails) -> Problem:
     """Turn one pydantic error into a problem that names the entry."""
-    name = ".".join(str(part) for part in item["loc"])
+    name = ".".join(map(str, item["loc"]))
     where = f"{path.name}: {name}" if name else path.name
     if item["type"] == "extra_forbidden":
-        return Problem(where, "a known key", "an unknown one", "Check the spelling.")
+        return problem("data.map_key", where)
     if item["type"] == "missing":
-        return Problem(where, "a value", "nothing", "See profiles/respelling/ for an example.")
+        return problem("data.map_value", where)
+    found = item["msg"].removeprefix("Value error, ")
+    if not item["loc"] and item["type"] != "value_error":
+        return problem("data.not_a_map", where, found=repr(item["input"])[:60])
     if item["type"] == "value_error":
-        found = item["msg"].removeprefix("Value error, ")
-        return Problem(where, "a map that agrees with itself", found, "Mend the entry.")
-    hint = 'Change it; put quotes around words that YAML reads otherwise, such as "no" or "on".'
-    return Problem(where, item["msg"], repr(item.get("input"))[:80], hint)
+        return problem("data.map_disagrees", where, found=found)
+    return problem("data.map_entry", where, expected=found, found=repr(item.get("input"))[:80])
 
 
 def _nfc(text: str) -> str:

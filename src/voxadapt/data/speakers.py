@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import raise_problems
+from voxadapt.core.problems import problem
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.manifest import Utterance, by_speaker
 
@@ -38,10 +39,8 @@ def list_speakers(utterances: Sequence[Utterance], default: str) -> tuple[Speake
     unnamed = groups.pop(None, [])
     if unnamed:
         for name in [other for other in groups if other and other.lower() == default.lower()]:
-            expected = f"another name than that of the speaker {name!r}"
-            found = f"{default!r}, whom {len(unnamed)} clips without a speaker would be"
-            fix = "Name the speaker in every row of the manifest."
-            problems.append(Problem("train.speaker_name", expected, found, fix))
+            facts = {"name": name, "default": default, "count": len(unnamed)}
+            problems.append(problem("data.unnamed_clips", "train.speaker_name", **facts))
         groups[default] = unnamed
     raise_problems(problems, "The speakers cannot be told apart.")
     return tuple(
@@ -67,10 +66,11 @@ def choose_speakers(
     if wanted is None:
         return tuple(speakers)
     known = {speaker.name: speaker for speaker in speakers}
+    listed = ", ".join(known) or "none"
     problems = [
-        Problem(where, f"speakers of the manifest: {', '.join(known) or 'none'}",
-                repr(name), "Write the name as the manifest does, or leave it out.")
-        for name in wanted if name not in known
-    ]  # fmt: skip
+        problem("data.unknown_speaker", where, known=listed, name=name)
+        for name in wanted
+        if name not in known
+    ]
     raise_problems(problems, "The manifest does not have these speakers.")
     return tuple(known[name] for name in dict.fromkeys(wanted))

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import write_json, write_jsonl
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.audit import MAX_DROPPED_SHARE
@@ -88,47 +89,37 @@ def read_texts(
         UserError: With one problem for each line that cannot be used.
     """
     path = Path(path)
-    title = f"{path} cannot be used."
     fix = "Check the path in params.yaml (language.text, language.source.text)."
     lines: list[TextLine] = []
     problems: list[Problem] = []
-    try:
-        for number, where, values in json_objects(path, _SHAPE, problems):
-            found = _row_problems(where, values, any_field)
-            problems += found
-            if not found:
-                lines.append(TextLine(f"text{number:04d}", values["text"], where))
-    except OSError as error:
-        found_text = f"nothing that can be read ({error.strerror or error})"
-        raise UserError.of(path, "a JSONL file", found_text, fix, title) from None
+    for number, where, values in json_objects(path, _SHAPE, problems, fix=fix):
+        found = _row_problems(where, values, any_field)
+        problems += found
+        if not found:
+            lines.append(TextLine(f"text{number:04d}", values["text"], where))
     if not lines and not problems:
-        fix = f"Give one {_SHAPE} a line."
-        problems.append(Problem(str(path), "at least one text", "an empty file", fix))
+        problems.append(problem("data.no_texts", path, shape=_SHAPE))
     if refused is not None and lines:
         refused += problems
-    elif problems:
-        raise UserError(problems, title)
+    else:
+        raise_problems(problems, f"{path} cannot be used.")
     return lines
 
 
 def _row_problems(where: str, values: Record, any_field: bool) -> list[Problem]:
     """Check one row."""
-    problems = [
-        Problem(where, "only text", f"unknown key {shown(key)}", "Check the spelling, or drop it.")
-        for key in values
-        if key != "text" and not any_field
-    ]
+    strange = [key for key in values if key != "text" and not any_field]
+    problems = [problem("data.text_key", where, key=shown(key)) for key in strange]
     text = values.get("text")
     if "text" not in values:
-        problems.append(Problem(where, "a key text", "none", "Add text."))
+        problems.append(problem("data.missing_key", where, key="text"))
     elif not isinstance(text, str):
         found = f"{type(text).__name__} {shown(text, 40)}"
-        problems.append(Problem(where, "text as a string", found, "Put it in quotes."))
+        problems.append(problem("data.no_string", where, key="text", found=found))
     else:
         problems += check_text(where, text)
         if has_markup(text):
-            fix = "Keep only what is said."
-            problems.append(Problem(where, "plain text", "tags or entities", fix))
+            problems.append(problem("data.markup", where))
     return problems
 
 
@@ -184,12 +175,12 @@ def audit_texts(
         if line is not None and finding.severity == "error"
     ]
     errors += refused
-    rejected = len({problem.where for problem in errors})
+    rejected = len({item.where for item in errors})
     dropped: list[Problem] = []
-    num_lines = len({line.where for line in lines} | {problem.where for problem in errors})
+    num_lines = len({line.where for line in lines} | {item.where for item in errors})
     if on_error == "drop" and rejected <= MAX_DROPPED_SHARE * num_lines:
         dropped, errors = errors, []
-        bad = {problem.where for problem in dropped}
+        bad = {item.where for item in dropped}
         both = zip(lines, lengths, strict=True)
         kept_lines = [(line, length) for line, length in both if line.where not in bad]
         lines, lengths = [line for line, _ in kept_lines], [length for _, length in kept_lines]
@@ -200,9 +191,7 @@ def audit_texts(
     accepted, left_out = _leave_out(lines, frozenset(held_out))
     findings += left_out
     if not accepted:
-        fix = "Give sentences that are not among the held-out recordings (language.audio)."
-        found_text = f"{len(lines)} that are all scored"
-        raise UserError.of(path, "texts to learn from", found_text, fix)
+        raise user_error("data.all_scored", path, count=len(lines))
     if len(accepted) < RECOMMENDED_TEXTS:
         findings.append((None, Finding.of("few_texts", len(accepted), RECOMMENDED_TEXTS)))
     order = {line.id: number for number, line in enumerate(lines)}

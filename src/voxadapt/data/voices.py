@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.problems import problem
 from voxadapt.data.lines import json_objects, shown
 from voxadapt.data.manifest import ManifestFiles
 
@@ -17,25 +18,17 @@ def read_other_voices(path: str | Path) -> dict[str, list[Path]]:
         UserError: With one problem for each row that cannot be used.
     """
     path = Path(path)
-    fix = "Mend the row, or set data.other_voices: null."
     files = ManifestFiles(path.parent)
     voices: dict[str, list[Path]] = {}
     problems: list[Problem] = []
-    try:
-        for _, where, row in json_objects(path, SHAPE, problems):
-            if not {"audio", "speaker"} <= set(row) <= FIELDS:
-                found = shown(", ".join(map(str, row)) or "no key")
-                problems.append(Problem(where, "audio, speaker and perhaps text", found, fix))
-                continue
-            if not isinstance(row["audio"], str) or not isinstance(row["speaker"], str):
-                problems.append(Problem(where, "text in audio and speaker", shown(row), fix))
-                continue
-            audio = files.check(where, "audio", row["audio"], problems)
-            if audio is not None:
-                voices.setdefault(row["speaker"], []).append(audio.resolve())
-    except OSError as error:
-        found = f"nothing that can be read ({error.strerror or error})"
-        where = f"data.other_voices: {path}"
-        raise UserError.of(where, "a JSONL file of other voices", found, fix) from None
+    fix = "Check the path, or set data.other_voices: null."
+    for _, where, row in json_objects(path, SHAPE, problems, fix=fix):
+        if not {"audio", "speaker"} <= set(row) <= FIELDS:
+            found = shown(", ".join(map(str, row)) or "no key")
+            problems.append(problem("data.voice_keys", where, found=found))
+        elif not isinstance(row["audio"], str) or not isinstance(row["speaker"], str):
+            problems.append(problem("data.voice_strings", where, found=shown(row)))
+        elif (audio := files.check(where, "audio", row["audio"], problems)) is not None:
+            voices.setdefault(row["speaker"], []).append(audio.resolve())
     raise_problems(problems, f"{path} cannot be used.")
     return voices

@@ -22,9 +22,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from voxadapt.core.errors import UserError, explain_storage
-from voxadapt.core.files import read_json, set_usual_mode, sync, write_json
+from voxadapt.core.errors import explain_storage
+from voxadapt.core.files import link_or_copy, read_json, set_usual_mode, sync, write_json
 from voxadapt.core.model_folder import read_config
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.model.load import weight_files
 from voxadapt.model.tokens import SpeakerRow
@@ -111,9 +112,7 @@ def read_meta(path: str | Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = read_json(file)
     except (OSError, ValueError, RecursionError) as error:
-        expected = "the meta.json of a checkpoint"
-        found = " ".join(str(error).split())
-        raise UserError.of(file, expected, found, "Run the train stage again.") from None
+        raise user_error("model.no_meta", file, error=error) from None
     return meta
 
 
@@ -157,13 +156,8 @@ def place_file(source: Path, target: Path) -> None:
     """Copy a file; link a large one where the file system can."""
     target.parent.mkdir(parents=True, exist_ok=True)
     source = source.resolve()  # hub snapshots are links into a cache
-    if source.stat().st_size >= _LINK_FROM_BYTES:
-        try:
-            os.link(source, target)
-            return
-        except OSError:
-            pass  # another file system, or one without links
-    shutil.copyfile(source, target)
+    place = link_or_copy if source.stat().st_size >= _LINK_FROM_BYTES else shutil.copyfile
+    place(source, target)
 
 
 def own_files(folder: Path) -> None:
@@ -183,9 +177,8 @@ def own_files(folder: Path) -> None:
 def require_finite(name: str, value: Tensor, fix: str) -> None:
     """Refuse weights that their type could not hold."""
     if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        expected = f"weights that {str(value.dtype).removeprefix('torch.')} can hold"
-        found = "NaN or infinity"
-        raise UserError.of(name, expected, found, fix, "The checkpoint cannot be written.")
+        dtype = str(value.dtype).removeprefix("torch.")
+        raise user_error("model.not_finite", name, dtype=dtype, fix=fix)
 
 
 def iterate_weights(path: str | Path) -> Iterator[tuple[str, Tensor]]:

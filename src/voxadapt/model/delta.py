@@ -21,9 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError, reason
 from voxadapt.core.files import sha256_file, write_json
 from voxadapt.core.model_folder import DELTA, read_config
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.tensor_headers import read_header
 from voxadapt.model.checkpoint import (
@@ -128,11 +129,10 @@ def read_delta(folder: str | Path) -> tuple[Delta, dict[str, Any]]:
     meta = read_meta(folder)
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         found = repr(meta.get("schema")) if isinstance(meta, dict) else type(meta).__name__
-        raise UserError(_damaged(folder / META, f"the facts about a delta ({SCHEMA})", found))
+        raise user_error("model.no_facts", folder / META, schema=SCHEMA, found=found)
     try:
         if sha256_file(file) != meta["delta_sha256"]:
-            expected = "the file that meta.json describes"
-            raise UserError(_damaged(file, expected, "another sha256"), "The delta is damaged.")
+            raise user_error("model.other_delta", file)
         with safe_open(file, framework="pt") as stream:
             stored = {key: stream.get_tensor(key) for key in stream.keys()}
         language = meta["language"]
@@ -145,9 +145,8 @@ def read_delta(folder: str | Path) -> tuple[Delta, dict[str, Any]]:
             OverflowError) as error:  # fmt: skip
         if isinstance(error, UserError):
             raise
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        problem = _damaged(file, "the changed values of a delta", reason)
-        raise UserError(problem, "The delta is damaged.") from None
+        facts = {"kind": type(error).__name__, "error": error}
+        raise user_error("model.damaged_delta", file, **facts) from None
     return delta, meta
 
 
@@ -175,7 +174,7 @@ def materialise(base_dir: str | Path, delta_dir: str | Path, out_dir: str | Path
     if _is_made_from(out_dir, base_dir, delta_dir):
         return out_dir
     if not _is_empty(out_dir) and not _has_delta(out_dir):
-        raise _not_ours(out_dir, "a new or empty folder, or one that a delta was put into")
+        raise _taken("model.taken_by_others", out_dir)
     config = _adapted_config(read_config(base_dir), delta)
     with new_folder(out_dir) as folder:
         _rebuild(base_dir, folder, delta, lambda name, base: _changed(name, base, delta), base_dir)
@@ -202,7 +201,7 @@ def restore(
     delta, meta = read_delta(delta_dir)
     _check_base(base_dir, Path(delta_dir), meta)
     if not _is_empty(out_dir):
-        raise _not_ours(out_dir, "a new or empty folder")
+        raise _taken("model.not_empty", out_dir)
     config = read_config(checkpoint)
     as_made = config == _adapted_config(read_config(base_dir), delta)
     with new_folder(out_dir) as folder:
@@ -211,15 +210,16 @@ def restore(
                 checkpoint, folder, delta, lambda name, base: _original(name, base, delta), base_dir
             )
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise _not_only_this_delta(checkpoint, reason) from None
+            found = f"{type(error).__name__}: {reason(error)}"
+            raise user_error("model.other_changes", checkpoint, found=found) from None
         shutil.copyfile((base_dir if as_made else checkpoint) / _CONFIG, folder / _CONFIG)
         if (base_dir / META).is_file():
             shutil.copyfile(base_dir / META, folder / META)
         different = _different_files(base_dir, folder)
         if different:
             shown = ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
-            raise _not_only_this_delta(checkpoint, f"other differences in {shown}")
+            found = f"other differences in {shown}"
+            raise user_error("model.other_changes", checkpoint, found=found)
     return out_dir
 
 
@@ -444,27 +444,11 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 def _check_base(base_dir: Path, delta_dir: Path, meta: Mapping[str, object]) -> None:
     """Refuse a Base that the delta was not made for."""
-    found = weights_sha256(base_dir)
-    if found != meta.get("base_weights_sha256"):
-        raise UserError.of(
-            delta_dir,
-            f"a delta of the Base in {base_dir} (weights {found[:12]})",
-            f"one of other weights ({str(meta.get('base_weights_sha256'))[:12]})",
-            "Give the Base that was adapted, or adapt this one.",
-            "The delta does not belong to this Base.",
-        )
+    found, wanted = weights_sha256(base_dir), str(meta.get("base_weights_sha256"))
+    if found != wanted:
+        facts = {"base": base_dir, "found": found[:12], "wanted": wanted[:12]}
+        raise user_error("model.other_base", delta_dir, **facts)
 
 
-def _damaged(where: Path, expected: str, found: str) -> Problem:
-    return Problem(str(where), expected, found, "Run the stage that wrote it again.")
-
-
-def _not_ours(out_dir: Path, expected: str) -> UserError:
-    found = "other files" if out_dir.is_dir() else "a file"
-    return UserError.of(out_dir, expected, found, "Choose another output folder.")
-
-
-def _not_only_this_delta(checkpoint: Path, found: str) -> UserError:
-    expected = "a checkpoint that differs from the Base by this delta only"
-    fix = "Materialise the delta again."
-    return UserError.of(checkpoint, expected, found, fix, "The Base cannot be restored.")
+def _taken(kind: str, out_dir: Path) -> UserError:
+    return user_error(kind, out_dir, found="other files" if out_dir.is_dir() else "a file")

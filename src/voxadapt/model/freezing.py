@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import raise_problems
+from voxadapt.core.problems import problem, user_error
 
 #: Parts of the model that reports list one by one.
 MODULES = (
@@ -51,12 +52,7 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]
     prefixes = tuple(prefixes)
     names = [name for name, _ in model.named_parameters()]
     problems = [
-        Problem(
-            "train.frozen",
-            "a module prefix such as " + ", ".join(MODULES),
-            repr(prefix),
-            "Correct or remove it.",
-        )
+        problem("model.no_module", "train.frozen", known=", ".join(MODULES), prefix=prefix)
         for prefix in prefixes
         if not any(under(name, prefix) for name in names)
     ]
@@ -68,9 +64,7 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]
         if parameter.requires_grad:
             trained[name] = parameter.numel()
     if not trained:
-        raise UserError.of(
-            "train.frozen", "something left to train", "every module frozen", "Remove a prefix."
-        )
+        raise user_error("model.all_frozen", "train.frozen")
     return module_counts(sizes, trained)
 
 

@@ -12,8 +12,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from voxadapt.core.compat import import_qwen_tts, keep_freed_memory
-from voxadapt.core.errors import UserError
 from voxadapt.core.model_folder import read_config, refuse_code
+from voxadapt.core.problems import user_error
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.model.stock import SpeechTokenizer, Tts
 
@@ -59,20 +59,14 @@ def load_tts(
     try:
         config = Qwen3TTSConfig(**config_json)
     except Exception as error:  # of any type: the class reads what it finds
-        raise _unloadable(path, "a config that qwen_tts understands", error) from None
+        raise _unloadable("model.unknown_config", path, error) from None
     for field in ("codec_language_id", "spk_id", "spk_is_dialect"):
         # The stock class iterates over these although its config allows null.
         if getattr(config.talker_config, field) is None:
             setattr(config.talker_config, field, {})
     if as_base:
         if not any(name.startswith("speaker_encoder.") for name in weight_files(path)):
-            expected = "speaker_encoder weights, to clone voices or train further"
-            fix = (
-                "Let model.speaker_encoder name the Base of the same size, or use a checkpoint "
-                "that VoxAdapt exported, or a Base."
-            )
-            title = "The checkpoint cannot be loaded as a Base model."
-            raise UserError.of(path, expected, "none", fix, title)
+            raise user_error("model.no_encoder", path)
         config.tts_model_type = "base"
     try:
         with _quiet():
@@ -85,9 +79,7 @@ def load_tts(
                 local_files_only=True,
             )
     except Exception as error:  # whatever a file of it holds that the stock classes did not expect
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            raise
-        raise _unloadable(path, "a model folder that qwen_tts can load", error) from None
+        raise _unloadable("model.unloadable", path, error) from None
     _check_keys(path, tts.model)
     return tts
 
@@ -108,10 +100,7 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
                 str(folder), dtype=torch.float32, device_map=str(device), local_files_only=True
             )
     except Exception as error:  # as above
-        if isinstance(error, torch.OutOfMemoryError | MemoryError):
-            raise
-        expected = "the codec: config.json, preprocessor_config.json and model.safetensors"
-        raise _unloadable(folder, expected, error, "The codec cannot be loaded.") from None
+        raise _unloadable("model.no_codec", folder, error) from None
     # Its encoder looks up 32 codebooks one after another, and only the first 16 are read.
     tokenizer.model.encoder.config.num_quantizers = tokenizer.model.encoder_valid_num_quantizers
     return cast(SpeechTokenizer, tokenizer)
@@ -126,14 +115,10 @@ def speaker_vector(tts: Tts, ref_audio: str | Path) -> Tensor:
     try:
         samples, _ = read_mono(ref_audio, rate_hz)
     except AudioError as error:
-        raise UserError.of(
-            ref_audio, "readable audio", str(error), "Restore or re-encode the file."
-        ) from None
+        raise user_error("model.unreadable_voice", ref_audio, error=error) from None
     vector = model.extract_speaker_embedding(audio=samples, sr=rate_hz).float()
     if not bool(torch.isfinite(vector).all()):
-        expected = "a recording with a finite speaker vector"
-        fix = "Use another ref_audio: 3-10 s of clean speech."
-        raise UserError.of(ref_audio, expected, "NaN or infinity", fix)
+        raise user_error("model.no_voice", ref_audio)
     return vector.clone()  # outside inference mode, so that autograd accepts it
 
 
@@ -145,7 +130,7 @@ def weight_files(path: str | Path) -> dict[str, Path]:
             with safe_open(file, framework="pt") as stream:
                 found.update(dict.fromkeys(stream.keys(), file))
         except (OSError, SafetensorError) as error:
-            raise _unloadable(file, "a whole safetensors file", error) from None
+            raise _unloadable("model.torn_weights", file, error) from None
     return found
 
 
@@ -153,10 +138,7 @@ def _refuse_code(folder: Path) -> None:
     """Refuse a folder whose weights are pickles, or whose configs bring code of their own."""
     pickles = sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES)
     if pickles and not any(folder.glob("*.safetensors")):
-        expected = "weights as *.safetensors"
-        found = f"{', '.join(pickles[:4])}, which can run code when it is read"
-        fix = "Take the model's safetensors, or convert it where nothing can be harmed."
-        raise UserError.of(folder, expected, found, fix, "The model was not loaded.")
+        raise user_error("model.pickles", folder, names=", ".join(pickles[:4]))
     for file in sorted(folder.glob("*config.json")):
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
@@ -165,12 +147,11 @@ def _refuse_code(folder: Path) -> None:
         refuse_code(file, values)
 
 
-def _unloadable(
-    path: Path, expected: str, error: Exception, title: str = "The model cannot be loaded."
-) -> UserError:
-    reason = " ".join(str(error).split())[:300]
-    fix = "Restore or download the folder again; `voxadapt doctor` checks the installation."
-    return UserError.of(path, expected, f"{type(error).__name__}: {reason}", fix, title)
+def _unloadable(kind: str, path: Path, error: Exception) -> Exception:
+    """Return what is raised for a folder that the stock classes refuse; a lack of memory stays."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return error
+    return user_error(kind, path, kind=type(error).__name__, error=error)
 
 
 def _check_keys(path: Path, model: nn.Module) -> None:
@@ -178,10 +159,7 @@ def _check_keys(path: Path, model: nn.Module) -> None:
     missing = sorted(set(model.state_dict()) - set(weight_files(path)))
     if missing:
         shown = ", ".join(missing[:4]) + (" …" if len(missing) > 4 else "")
-        expected = "weights for every parameter of the config"
-        found = f"{len(missing)} missing ({shown})"
-        fix = "Restore or download the folder again; config and weights must belong together."
-        raise UserError.of(path, expected, found, fix, "The model is incomplete.")
+        raise user_error("model.missing_weights", path, count=len(missing), shown=shown)
 
 
 @contextmanager

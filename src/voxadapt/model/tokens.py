@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.problems import problem, user_error
 from voxadapt.model.stock import Config
 
 #: Inference never samples the last ids of the codec vocabulary, the end of speech excepted.
@@ -94,9 +95,8 @@ class SpecialIds:
         if language is None or language.lower() == "auto":
             return None
         if language.lower() not in self.languages:
-            expected = "auto or one of " + ", ".join(sorted(self.languages))
-            found = repr(language)
-            raise UserError.of(where, expected, found, "Choose a listed language, or auto.")
+            known = ", ".join(sorted(self.languages))
+            raise user_error("model.unlisted_language", where, known=known, language=language)
         return self.languages[language.lower()]
 
 
@@ -227,32 +227,17 @@ def _free_rows(ids: SpecialIds) -> list[int]:
 
 
 def _none_free(ids: SpecialIds, what: str) -> Problem:
-    last = ids.codec_vocab_size - 1
-    expected = f"a free codec id from {ids.first_unsampled_id} to {last} for a {what}"
-    return Problem("model.base", expected, "none", "Start from a model with fewer speakers.")
+    facts = {"first": ids.first_unsampled_id, "last": ids.codec_vocab_size - 1}
+    return problem("model.no_free_id", "model.base", what=what, **facts)
 
 
 def language_name_problems(known: Iterable[str], name: str) -> list[Problem]:
     """Say why a language cannot have this name."""
     lower = name.lower()
     if any(other.lower() == lower for other in known):
-        return [
-            Problem(
-                "language.name",
-                "a language that the model does not list",
-                f"{name!r}; the model lists it already",
-                "Leave out the language section, or name another.",
-            )
-        ]
+        return [problem("model.listed_language", "language.name", name=name)]
     if lower == "auto" or "dialect" in lower:  # inference keeps both for itself
-        return [
-            Problem(
-                "language.name",
-                "a name other than auto, without the word dialect",
-                repr(name),
-                "Choose another; inference would not offer a language of this name.",
-            )
-        ]
+        return [problem("model.reserved_language", "language.name", name=name)]
     return []
 
 
@@ -263,35 +248,27 @@ def _row_problems(ids: SpecialIds, row: int, norms: Tensor, code_norm: float) ->
     holders |= {number: f"the speaker {name}" for name, number in ids.speakers.items()}
     holders |= dict.fromkeys(ids.special_codec_ids, "a special id")
     if row in holders:
-        reason = f"{row}, which is {holders[row]}"
+        reason = f"which is {holders[row]}"
     elif row < ids.codebook_size:
-        reason = f"{row}, which is a code of the audio"
+        reason = "which is a code of the audio"
     elif not first <= row <= last:
-        reason = f"{row}, which lies outside"
+        reason = "which lies outside"
     elif not _is_near_zero(float(norms[row]), code_norm):
-        reason = f"{row}, whose norm {float(norms[row]):.3g} says that it was trained"
+        reason = f"whose norm {float(norms[row]):.3g} says that it was trained"
     else:
         return []
-    limit = NEAR_ZERO_SHARE * code_norm
-    return [
-        Problem(
-            "language.row",
-            f"a free row from {first} to {last} with a norm of at most {limit:.3g}",
-            reason,
-            "Leave it out (null) to have a free row found.",
-        )
-    ]
+    facts = {"first": first, "last": last, "limit": NEAR_ZERO_SHARE * code_norm}
+    return [problem("model.taken_row", "language.row", row=row, reason=reason, **facts)]
 
 
 def _init_names(ids: SpecialIds, init: str) -> tuple[list[str], list[Problem]]:
     """Return the languages whose rows a new one begins as, and what is wrong with the request."""
     by_name = {name.lower(): name for name in ids.languages}
     if not by_name:
-        found, fix = "a model that lists no language", "Start from a Base model that has languages."
-        return [], [Problem("language.init", "known languages to begin from", found, fix)]
+        return [], [problem("model.no_languages", "language.init")]
     if init.lower() == "mean":
         return sorted(ids.languages), []
     if init.lower() not in by_name:
-        expected = "mean, or one of " + ", ".join(sorted(ids.languages))
-        return [], [Problem("language.init", expected, repr(init), "Choose one of those.")]
+        known = ", ".join(sorted(ids.languages))
+        return [], [problem("model.unknown_init", "language.init", known=known, init=init)]
     return [by_name[init.lower()]], []

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from voxadapt.core.errors import Problem
 from voxadapt.core.files import read_json
 from voxadapt.core.languages import MODEL_LANGUAGES
 from voxadapt.core.lineage import write_made
 from voxadapt.core.params import Params
 from voxadapt.core.paths import LANGUAGE
+from voxadapt.core.problems import problem
 from voxadapt.core.progress import Progress
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.audit import audit_corpus, write_audit
@@ -60,12 +60,8 @@ def audit_track(params: Params, track: Track, learnt: Sequence[str] = ()) -> Sta
     """
     rows, problems = read_raw_manifest(track.data.manifest, {*_model_languages(track), *learnt})
     if track.corpus is LANGUAGE:
-        problems += [
-            Problem(row.where, "recordings of one voice", f"the speaker {row.speaker!r}",
-                    "Drop the key: a language is measured with a single voice.")
-            for row in rows if row.speaker is not None
-        ]  # fmt: skip
-
+        named = [row for row in rows if row.speaker is not None]
+        problems += [problem("pipeline.several_voices", r.where, speaker=r.speaker) for r in named]
     published = MODEL_LANGUAGES.values()  # the recogniser's setting is for all others
     own = {row.audio_path: row.language for row in rows if row.language in published}
 

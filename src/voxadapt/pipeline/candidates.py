@@ -6,12 +6,12 @@ from functools import cached_property
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_folder
 from voxadapt.core.lineage import check_made
 from voxadapt.core.model_folder import DELTA, read_config, resolve_model
 from voxadapt.core.params import STAGE2, ModelParams, candidate_name, epoch_number, in_stage2
 from voxadapt.core.paths import LANGUAGE
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.speakers import Speaker
 from voxadapt.pipeline.tracks import Track
@@ -68,10 +68,7 @@ def find_checkpoint(model: ModelParams, name: str) -> Candidate:
         return Candidate(name, base, base)
     folder = paths.CHECKPOINTS / name
     if not (folder / "meta.json").is_file():
-        raise UserError.of(
-            folder, f"the checkpoint of epoch {epoch_number(name)}", "nothing",
-            "Run `voxadapt train` first.",
-        )  # fmt: skip
+        raise user_error("pipeline.no_checkpoint", folder, epoch=epoch_number(name))
     if (folder / DELTA).is_file():  # an adapter: train.method lora
         return Candidate(name, base, base, folder)
     return Candidate(name, base, folder)
@@ -88,12 +85,11 @@ def find_delta(model: ModelParams, name: str, folder: Path | None = None) -> Can
     base = resolve_model(model)
     if name == BASE:
         return Candidate(name, base, base)
-    command = f"language stage{'2' if in_stage2(name) else '1'}"
     if folder is None:
         parent = paths.LANGUAGE_STAGE2 if in_stage2(name) else paths.LANGUAGE_STAGE1
         folder = parent / candidate_name(name).removeprefix(STAGE2)
     if not (folder / "meta.json").is_file():
-        raise UserError.of(folder, "a delta", "nothing", f"Run `voxadapt {command}`.")
+        raise user_error("pipeline.no_delta", folder, stage=2 if in_stage2(name) else 1)
     return Candidate(name, base, base, folder)
 
 
@@ -105,7 +101,8 @@ def check_name(asked: str | int, listed: Sequence[str], fix: str = "Name one of 
     """
     name = candidate_name(asked)
     if name not in listed:
-        raise UserError.of("candidate", f"one of {', '.join(listed)}", name, fix)
+        facts = {"listed": ", ".join(listed), "name": name, "fix": fix}
+        raise user_error("pipeline.no_candidate", "candidate", **facts)
     return name
 
 

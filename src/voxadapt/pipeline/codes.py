@@ -20,6 +20,7 @@ from voxadapt.core.files import sha256_file, sha256_folder, write_json
 from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.audio import AudioError, probe, to_pcm16, write_wav
@@ -180,8 +181,7 @@ def _coded_voices(
         try:
             info = probe(path)
         except AudioError as error:
-            fix = "Mend the row, or set data.other_voices: null."
-            raise UserError.of(path, "a clip of another voice", str(error), fix) from None
+            raise user_error("pipeline.other_voice", path, error=error) from None
         clips.append(
             Utterance(
                 id=path.as_posix(), audio=path.as_posix(), text="-", ref_audio=path.as_posix(),

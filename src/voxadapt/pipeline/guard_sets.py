@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt import data
-from voxadapt.core.errors import UserError
 from voxadapt.core.params import OwnSentences, ScoreParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.strict_yaml import read_yaml
 from voxadapt.data.texts import read_texts
@@ -53,9 +53,7 @@ def guard_sentences(
         if taken:
             continue
         if name == "own":
-            expected = "a sentence within half of the corpus' length"
-            fix = "Take fewer sets, or add recordings."
-            raise UserError.of("score.sets: own", expected, "none", fix)
+            raise user_error("pipeline.long_sentences", "score.sets: own")
         print(f"score.sets: no {name!r} sentence for {language!r} fits; the set is left out",
               file=sys.stderr)  # fmt: skip
     return found
@@ -78,11 +76,9 @@ def _own(path: str) -> list[str]:
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        found, expected = " ".join(str(error).split()), "a text file, a sentence a line"
-        raise UserError.of(where, expected, found, "Check the path.") from None
+        raise user_error("pipeline.no_sentences", where, error=error) from None
     if not any(lines):
-        fix = "Write the sentences that you will speak."
-        raise UserError.of(where, "a sentence a line", "nothing", fix)
+        raise user_error("pipeline.empty_sentences", where)
     return [line for line in lines if line]
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.paths import Corpus
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import read_record
 from voxadapt.data.speakers import Speaker
 from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
@@ -41,10 +41,7 @@ def read_voice(path: Path) -> VoiceReference:
     try:
         return VoiceReference.read(path)
     except (OSError, ValueError) as error:
-        raise UserError.of(
-            path, "the voice's embeddings", " ".join(str(error).split())[:160],
-            "Run `voxadapt codes`, or `voxadapt language data`.",
-        ) from None  # fmt: skip
+        raise user_error("pipeline.no_voice", path, error=error) from None
 
 
 def read_scale(path: Path) -> SimilarityScale:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.params import AsrParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.text import fold_text
 from voxadapt.pipeline.guard_sets import guard_sentences
@@ -30,13 +30,10 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
     Raises:
         UserError: When the split has no utterances, or only sentences with digits.
     """
-    manifest = str(track.corpus.manifest)
+    manifest = track.corpus.manifest
     rows = [row for row in track.accepted() if row.split == split]
     if not rows:
-        raise UserError.of(
-            manifest, f"utterances of the {split} split", "none",
-            f"Raise split.{split}_share, or add recordings.",
-        )  # fmt: skip
+        raise user_error("pipeline.empty_split", manifest, split=split)
     # A text that was recorded twice, or by several speakers, is one sentence: it is said once.
     rows = sorted(rows, key=lambda row: row.id)
     rows = list({(fold_text(row.text), track.language_of(row)): row for row in rows}.values())
@@ -49,11 +46,7 @@ def track_sentences(track: Track, split: str) -> list[Sentence]:
         for row in sorted(rows, key=lambda row: row.id)
     ]  # fmt: skip
     if all(item.slice != "ranked" for item in found):
-        raise UserError.of(
-            manifest, f"a sentence that ranks in the {split} split",
-            f"{len(found)} with digits whose words are not known in this language",
-            "Write numbers in words, as they are spoken, or raise score.max_sentences.",
-        )  # fmt: skip
+        raise user_error("pipeline.nothing_ranks", manifest, split=split, count=len(found))
     return found
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from voxadapt.core import paths
-from voxadapt.core.errors import UserError
 from voxadapt.core.locks import file_lock
 from voxadapt.core.paths import LANGUAGE
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import read_record
 from voxadapt.data.speakers import Speaker
 from voxadapt.generation.synthesis import Prompt, Voice, clone_voice
@@ -52,10 +52,8 @@ def load_speaking(
     cloned = _cloned(track, candidate, speakers)
     prompt = chosen_prompt(track) if cloned else "x_vector"
     if cloned and speakers[0].is_named and track.score.base_prompt != "x_vector":
-        raise UserError.of(
-            "score.base_prompt", "x_vector with several speakers", track.score.base_prompt,
-            "Set it: there is a transcript of one reference clip only.",
-        )  # fmt: skip
+        found = track.score.base_prompt
+        raise user_error("pipeline.several_cloned", "score.base_prompt", found=found)
     by_name = [who for who in speakers if who not in cloned]
     for clones, members in ((False, by_name), (True, cloned)):
         if not members:
@@ -82,10 +80,7 @@ def chosen_prompt(track: Track) -> Prompt:
         return track.score.base_prompt
     found = read_record(paths.SCORES / BASE / "summary.json", "score base").get("base_prompt")
     if found is None:
-        raise UserError.of(
-            "score.base_prompt: both", "scores of either way to clone", "of one of them",
-            "Run `voxadapt score base` again.",
-        )  # fmt: skip
+        raise user_error("pipeline.one_prompt", "score.base_prompt: both")
     chosen: Prompt = found["chosen"]
     return chosen
 

@@ -5,7 +5,7 @@ Both are audited, encoded, scored and chosen by the same code; what differs betw
 
 from dataclasses import dataclass
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import cached_sha256, read_jsonl
 from voxadapt.core.languages import MODEL_LANGUAGES, whisper_language
 from voxadapt.core.params import (
@@ -21,6 +21,7 @@ from voxadapt.core.params import (
     language_section,
 )
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record, read_record
 from voxadapt.data.manifest import Utterance, read_manifest
 from voxadapt.data.speakers import Speaker, list_speakers
@@ -124,7 +125,6 @@ def language_track(params: Params) -> Track:
 
 def check_recordings(track: Track) -> None:
     """Refuse recordings that are not those that the audit accepted."""
-    again = "Run `voxadapt audit`, or `voxadapt language data`, again, or restore the file."
     problems = []
     for row in track.accepted():
         try:
@@ -132,8 +132,7 @@ def check_recordings(track: Track) -> None:
         except OSError:
             fine = False
         if not fine:
-            expected = "the recording that was audited"
-            problems.append(Problem(row.audio, expected, "another, or none", again))
+            problems.append(problem("pipeline.changed_recording", row.audio))
     raise_problems(problems, f"{len(problems)} recordings have changed since the audit.")
 
 
@@ -147,14 +146,11 @@ def read_accepted(corpus: Corpus) -> list[Utterance]:
     utterances = read_manifest(corpus.manifest)
     if not corpus.clips.is_file():
         return utterances
-    fix = "Run the audit again: `voxadapt audit`, or `voxadapt language data`."
     try:
         listed = {row["id"] for row in read_jsonl(corpus.clips)}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        found = " ".join(str(error).split())
-        raise UserError(Problem(str(corpus.clips), "every clip of the audit", found, fix)) from None
+        raise user_error("pipeline.torn_clips", corpus.clips, error=error) from None
     if listed != {row.id for row in utterances}:
-        expected = f"the {len(listed)} clips of {corpus.clips.name}"
-        found = f"{len(utterances)} clips, or others"
-        raise UserError.of(corpus.manifest, expected, found, fix)
+        facts = {"count": len(listed), "file": corpus.clips.name, "found": len(utterances)}
+        raise user_error("pipeline.other_clips", corpus.manifest, **facts)
     return utterances

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt.core import launch, paths
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import sha256_folder, write_json
 from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
+from voxadapt.core.problems import problem
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.speakers import Speaker, choose_speakers
 from voxadapt.pipeline.candidates import speakers_of_model
@@ -76,11 +77,11 @@ def _trained_speakers(
     trained = choose_speakers(speakers, wanted)
     there = speakers_of_model(model_path)
     missing = [who.name for who in speakers if who not in trained]
+    known = ", ".join(sorted(there)) or "no speakers"
     problems = [
-        Problem(f"speaker {name}", "a speaker that is learnt, or that model.base has",
-                f"a model with {', '.join(sorted(there)) or 'no speakers'}",
-                "Add the name to train.speakers, or drop its rows from the manifest.")
-        for name in missing if name.lower() not in there
-    ]  # fmt: skip
+        problem("pipeline.unspoken_speaker", f"speaker {name}", there=known)
+        for name in missing
+        if name.lower() not in there
+    ]
     raise_problems(problems, "Not every speaker of the manifest can be spoken.")
     return trained

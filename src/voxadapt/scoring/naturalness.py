@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from voxadapt.core.compat import stand_in_for_torchaudio
-from voxadapt.core.errors import UserError
+from voxadapt.core.problems import user_error
 from voxadapt.data.audio import resample
 
 RATE_HZ = 16000
@@ -35,10 +35,7 @@ class MosPredictor:
         try:
             from distillmos import ConvTransformerSQAModel
         except ImportError:
-            raise UserError.of(
-                "score.mos", "the package distillmos", "none",
-                'Install it with pip install "voxadapt[mos]", or set score.mos: false.',
-            ) from None  # fmt: skip
+            raise user_error("scoring.no_mos", "score.mos") from None
         with contextlib.redirect_stdout(io.StringIO()):  # it says where its weights are
             self._model = ConvTransformerSQAModel().eval().to(device)
         self._device = device

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from voxadapt.asr.metrics import EditCounts
 from voxadapt.asr.normalise import normalise
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import sha256_bytes, write_atomic
+from voxadapt.core.problems import problem, user_error
 from voxadapt.data.text import has_digit
 
 ROWS_FILE = "rows.jsonl"
@@ -218,9 +219,7 @@ def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
             if len(found) < 2:
                 continue
             listed = ", ".join(f"{value} ({candidate})" for value, candidate in found.items())
-            problems.append(
-                Problem(name, "one evaluator for all rows", listed, "Score all candidates anew.")
-            )
+            problems.append(problem("scoring.several_evaluators", name, found=listed))
         values = [value for _, found in sorted(by_language.items()) for value in found]
         identity[name] = ", ".join(dict.fromkeys(values))
     raise_problems(problems, "Scores made by different evaluators cannot be compared.")
@@ -237,10 +236,7 @@ def ranked(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
     kept = [row for row in rows if row.slice == "ranked"]
     if rows and not kept:
         where = f"{rows[0].candidate}, {rows[0].split}"
-        raise UserError.of(
-            where, "sentences without digits", f"{len(rows)} rows of sentences with digits",
-            "Write numbers in words, or add sentences.", "There is nothing to rank by.",
-        )  # fmt: skip
+        raise user_error("scoring.only_digits", where, count=len(rows))
     return kept
 
 
@@ -295,12 +291,10 @@ def read_scores(
     """
     path = Path(folder)
     path = path if path.suffix == ".jsonl" else path / ROWS_FILE
-    title = f"The scores in {path} cannot be used."
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        found = "nothing" if isinstance(error, FileNotFoundError) else str(error)
-        raise UserError.of(path, "score rows", found, fix, title) from None
+        raise user_error("scoring.no_rows", path, error=error, fix=fix) from None
     rows, problems = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -308,13 +302,10 @@ def read_scores(
         try:
             rows.append(ScoreRow.model_validate_json(line))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            problems.append(
-                Problem(f"{path}:{number}", "a score row", f"{where}: {first['msg']}", fix)
-            )
+            where = f"{path}:{number}"
+            problems.append(problem("scoring.no_row", where, error=error, fix=fix))
     problems += _integrity(path, rows, expected, texts, split, checkpoint_sha, fix)
-    raise_problems(problems, title)
+    raise_problems(problems, f"The scores in {path} cannot be used.")
     evaluator_id(rows)
     return sort_rows(rows)
 
@@ -330,30 +321,30 @@ def _integrity(
 ) -> Iterator[Problem]:
     """Find what makes the rows incomplete or stale."""
 
-    def problem(what: str, wanted: str, found: str) -> Problem:
+    def wrong(what: str, wanted: str, found: str) -> Problem:
         return Problem(f"{path}: {what}", wanted, found, fix)
 
     candidates = sorted({row.candidate for row in rows})
     if len(candidates) > 1:
-        yield problem("candidate", "one candidate", ", ".join(candidates))
+        yield wrong("candidate", "one candidate", ", ".join(candidates))
     keys = Counter(row.key for row in rows)
     for key in sorted(key for key, count in keys.items() if count > 1):
-        yield problem(_name(key), "one row", f"{keys[key]} rows")
+        yield wrong(_name(key), "one row", f"{keys[key]} rows")
     if expected is not None:
         wanted = set(expected)
         for key in sorted(wanted - set(keys)):
-            yield problem(_name(key), "a row", "none")
+            yield wrong(_name(key), "a row", "none")
         for key in sorted(set(keys) - wanted):
-            yield problem(_name(key), "no row", "one that does not belong to this comparison")
+            yield wrong(_name(key), "no row", "one that does not belong to this comparison")
     for row in rows:
         text = row.text if texts is None else texts.get(row.text_id, row.text)
         if row.text != text:
-            yield problem(_name(row.key), f"the text {text!r}", f"{row.text!r} (stale)")
+            yield wrong(_name(row.key), f"the text {text!r}", f"{row.text!r} (stale)")
         if split is not None and row.split != split:
-            yield problem(_name(row.key), f"split {split}", row.split)
+            yield wrong(_name(row.key), f"split {split}", row.split)
         if checkpoint_sha is not None and row.checkpoint_sha != checkpoint_sha:
             found = f"{row.checkpoint_sha[:12]} (stale)"
-            yield problem(_name(row.key), f"checkpoint {checkpoint_sha[:12]}", found)
+            yield wrong(_name(row.key), f"checkpoint {checkpoint_sha[:12]}", found)
 
 
 def _name(key: tuple[str, int]) -> str:

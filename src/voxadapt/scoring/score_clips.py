@@ -26,10 +26,11 @@ from voxadapt.asr.normalise import (
 from voxadapt.asr.transcript import Transcript
 from voxadapt.asr.voice_prints import Embedder, VoicePrint, Wave
 from voxadapt.asr.whisper import Transcriber
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.executor import LOCAL, Executor
 from voxadapt.core.files import TORN, sha256_file, write_atomic
 from voxadapt.core.params import ScoreParams, SelectParams
+from voxadapt.core.problems import problem
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, read_audio
@@ -285,7 +286,7 @@ def retranscribe(
     rows = sort_rows(rows)
     usable = [row for row in rows if row.status == "ok"]
     problems = [
-        Problem(row.wav, "the clip that was scored", "another", "Score this candidate again.")
+        problem("scoring.another_clip", row.wav)
         for row in usable
         if sha256_file(root / row.wav) != row.wav_sha256
     ]

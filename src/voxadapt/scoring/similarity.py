@@ -27,9 +27,9 @@ from safetensors.numpy import save
 
 from voxadapt.asr.normalise import characters, normalise
 from voxadapt.asr.voice_prints import RATE_HZ, Audio, Embedder, Wave
-from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_array, sha256_file, write_atomic, write_json
 from voxadapt.core.params import SelectParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record
 from voxadapt.data.audio import read_audio
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS
@@ -220,14 +220,13 @@ class SimilarityScale:
         Raises:
             UserError: When it is a record of another kind or version.
         """
-        found = str(values.get("schema"))
+        found: object = values.get("schema")
         if found == SCHEMA:
             try:
                 return TypeAdapter(cls).validate_python(values)
             except ValidationError as error:
-                first = error.errors()[0]
-                found = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise UserError.of("similarity.json", SCHEMA, found, "Run `voxadapt codes` again.")
+                found = error
+        raise user_error("scoring.other_scale", "similarity.json", schema=SCHEMA, found=found)
 
     def write(self, path: str | Path) -> None:
         """Write the JSON record."""
@@ -329,13 +328,9 @@ def _reference(
     speech = {key: embedder.prepare(clips[key]) for key in sorted(clips)}
     speech = {key: wav for key, wav in speech.items() if len(wav) >= min_speech_s * RATE_HZ}
     if len(speech) < MIN_REFERENCE_CLIPS:
-        raise UserError.of(
-            "held-out clips, as recorded and after the codec",
-            f"at least {MIN_REFERENCE_CLIPS} with {min_speech_s} s of speech each",
-            f"{len(speech)} of {num_clips}",
-            "Raise split.selection_share or split.confirmation_share, or add recordings.",
-            "Similarity has no reference.",
-        )
+        facts = {"least": MIN_REFERENCE_CLIPS, "seconds": min_speech_s, "count": len(speech)}
+        where = "held-out clips, as recorded and after the codec"
+        raise user_error("scoring.few_clips", where, total=num_clips, **facts)
     prints = embedder.embed_speech(list(speech.values()))
     vectors = np.stack([item.embedding for item in prints if item.embedding is not None])
     return VoiceReference(tuple(speech), vectors, embedder.id), speech

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import calibrated
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
@@ -204,9 +204,8 @@ def _earlier(selection: Record | None, name: str) -> Record:
     if selection is None:
         return {}
     if selection["schema"] != SCHEMA:
-        raise UserError.of(
-            "selection", SCHEMA, str(selection["schema"]), "Run `voxadapt select` again."
-        )
+        facts = {"schema": SCHEMA, "found": selection["schema"]}
+        raise user_error("selection.other_selection", "selection", **facts)
     for item in selection["candidates"]:
         if item["name"] == name and item["vs_base"] is not None:
             found = item["vs_base"]

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from voxadapt.asr.normalise import metric_for
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.params import SelectParams, epoch_number, in_stage2
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record
 from voxadapt.scoring.rows import ScoreRow
 
@@ -29,17 +30,15 @@ def check_pairs(
     """
     if not rows.get(start):
         which = "the zero-shot base" if start == BASE else start
-        raise UserError.of("candidates", f"{which} with its rows", "none", f"Score {start} first.")
+        raise user_error("selection.no_start", "candidates", which=which, start=start)
     expected = {row.key: (row.text, row.split) for row in rows[start]}
-    problems = [
-        problem for name in names for problem in _unpaired(name, rows[name], expected, start)
-    ]
+    problems = [item for name in names for item in _unpaired(name, rows[name], expected, start)]
     splits = sorted({split for _, split in expected.values()})
     if len(splits) > 1:
-        problems.append(Problem("split", "one split", ", ".join(splits), "Pass one split."))
+        problems.append(problem("selection.several_splits", "split", found=", ".join(splits)))
     takes = sorted(set(Counter(text_id for text_id, _ in expected).values()))
     if len(takes) > 1:
-        problems.append(Problem("takes", "as many takes of every text", str(takes), "Score again."))
+        problems.append(problem("selection.uneven_takes", "takes", found=takes))
     return problems
 
 
@@ -50,24 +49,23 @@ def _unpaired(
     start: str,
 ) -> Iterator[Problem]:
     """Find how one candidate's rows differ from the clips (text and split by key) of the start."""
-    again = "Score this candidate again."
     found: dict[tuple[str, int], tuple[str, str]] = {}
     for row in rows:
         if row.candidate != name:
-            yield Problem(name, f"rows of {name}", row.candidate, again)
+            yield problem("selection.other_candidate", name, name=name, found=row.candidate)
         if row.key in found:
-            yield Problem(f"{name}, text {row.text_id}", "one row a take", "two", "Score again.")
+            yield problem("selection.double_row", f"{name}, text {row.text_id}")
         found[row.key] = (row.text, row.split)
     models = sorted({row.checkpoint_sha for row in rows})
     if len(models) > 1:
         shown = ", ".join(model[:12] or "none" for model in models)
-        yield Problem(name, "rows of one checkpoint", shown, again)
+        yield problem("selection.several_checkpoints", name, found=shown)
     missing, extra = len(expected.keys() - found.keys()), len(found.keys() - expected.keys())
     if missing or extra:
-        wanted = f"the {len(expected)} clips of {start}"
-        yield Problem(name, wanted, f"{missing} missing, {extra} extra", again)
+        facts = {"count": len(expected), "missing": missing, "extra": extra}
+        yield problem("selection.other_clips", name, start=start, **facts)
     elif found != expected:
-        yield Problem(name, f"the texts of {start}", "other texts or splits", "Score it again.")
+        yield problem("selection.other_texts", name, start=start)
 
 
 def check_candidates(
@@ -78,9 +76,7 @@ def check_candidates(
     row = rows[start][0]
     fitting = metric_for(row.lang, [item.text_norm for item in rows[start]])
     if params.error_metric == "wer" and fitting == "cer":
-        expected = f"cer: {row.lang} is written without spaces between words"
-        fix = "Set select.error_metric: cer."
-        problems.append(Problem("select.error_metric", expected, "wer", fix))
+        problems.append(problem("selection.unspaced", "select.error_metric", lang=row.lang))
     raise_problems(problems[:50], "The candidates cannot be compared.")
     return row.split
 
@@ -99,10 +95,8 @@ def comparable(
     for name in shared:
         other = {getattr(row, name) for row in kept} - set(evaluator[name].split(", "))
         if other:
-            found = ", ".join(sorted(other))
-            fix = "Run the codes stage again."
-            title = "Scores made by different evaluators cannot be compared."
-            raise UserError.of(f"{kept[0].candidate}: {name}", evaluator[name], found, fix, title)
+            facts = {"expected": evaluator[name], "found": ", ".join(sorted(other))}
+            raise user_error("selection.other_evaluator", f"{kept[0].candidate}: {name}", **facts)
     return kept
 
 
@@ -110,7 +104,5 @@ def check_scale(scale: Record | None, evaluator: Mapping[str, str]) -> None:
     """Refuse a ceiling and floor that were measured against another centroid than the rows."""
     found = None if scale is None else scale.get("sim_id")
     if found is not None and found != evaluator["sim_id"]:
-        raise UserError.of(
-            "similarity.json: sim_id", evaluator["sim_id"], str(found),
-            "Score all candidates anew.", "Scores made by different evaluators cannot be compared.",
-        )  # fmt: skip
+        facts = {"expected": evaluator["sim_id"], "found": found}
+        raise user_error("selection.other_centroid", "similarity.json: sim_id", **facts)

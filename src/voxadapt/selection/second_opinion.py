@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample, error_rates
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, sort_rows
@@ -77,18 +77,12 @@ def _refuse(
     ours: Sequence[ScoreRow], theirs: Sequence[ScoreRow], identities: Sequence[str]
 ) -> None:
     """Refuse one recogniser twice, or other clips."""
-    title = "There is no second opinion."
     if identities[0] == identities[1]:
-        raise UserError.of(
-            "asr.second", "another model than asr.model", identities[1], "Name another.", title
-        )
+        raise user_error("selection.same_recogniser", "asr.second", found=identities[1])
     clips = [[(row.candidate, *row.key, row.wav_sha256) for row in rows] for rows in (ours, theirs)]
     if clips[0] != clips[1]:
         differing = len(set(clips[0]) ^ set(clips[1]))
-        raise UserError.of(
-            "asr.second", "the clips that the first recogniser heard", f"{differing} others",
-            "Run the confirmation again.", title,
-        )  # fmt: skip
+        raise user_error("selection.other_heard", "asr.second", count=differing)
 
 
 def _correlation(ours: np.ndarray, theirs: np.ndarray) -> float | None:

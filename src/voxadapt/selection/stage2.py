@@ -8,8 +8,9 @@ scored, the verdict is the data's, and a mode that overrules it is recorded besi
 import math
 from collections.abc import Sequence
 
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.params import SelectParams, Stage2Params
+from voxadapt.core.problems import problem
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample, error_rates
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
@@ -97,12 +98,12 @@ def _paired(stage1: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> list[Score
     """Keep the round trips of the sentences that Stage 1 spoke; each must be there."""
     texts = {row.text_id: row.text for row in stage1}
     kept = [row for row in codec if row.text_id in texts]
-    fix = "Run the codes stage of the language's recordings again."
-    found = [(key, "the codec's round trip of its recording", "none")
-             for key in sorted(texts.keys() - {row.text_id for row in kept})]  # fmt: skip
-    found += [(row.text_id, f"the text {texts[row.text_id]!r}", f"{row.text!r} (stale)")
-              for row in kept if row.text != texts[row.text_id]]  # fmt: skip
-    problems = [Problem(f"text {key}", wanted, there, fix) for key, wanted, there in found]
+    missing = sorted(texts.keys() - {row.text_id for row in kept})
+    problems = [problem("selection.no_round_trip", f"text {key}") for key in missing]
+    for row in kept:
+        if row.text != texts[row.text_id]:
+            facts = {"text": texts[row.text_id], "found": row.text}
+            problems.append(problem("selection.stale_round_trip", f"text {row.text_id}", **facts))
     raise_problems(problems[:50], "Stage 1 cannot be compared with the codec's round trip.")
     return kept
 

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import write_json
 from voxadapt.core.params import Params, in_stage2, language_section
+from voxadapt.core.problems import problem
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_delta
@@ -38,7 +39,7 @@ def run(params: Params, names: Sequence[str] | None = None) -> StageResult:
     """
     wanted = language_section(params).arms.enabled if names is None else tuple(names)
     problems = [
-        Problem("arm", f"one of {', '.join(ARM_TITLES)}", name, "Correct it.")
+        problem("pipeline.no_arm", "arm", known=", ".join(ARM_TITLES), name=name)
         for name in wanted
         if name not in ARM_TITLES
     ]

@@ -11,8 +11,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_atomic
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record
 
 
@@ -55,8 +55,4 @@ class Readings:
                 codes = {text.id: stored.get_tensor(text.id).astype(np.int64) for text in texts}
                 return cls(texts, codes, about["facts"])
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-            reason = "nothing" if isinstance(error, FileNotFoundError) else str(error)
-            raise UserError.of(
-                path, "what the Base has read", " ".join(reason.split())[:200],
-                "Run `voxadapt language readings`.",
-            ) from None  # fmt: skip
+            raise user_error("pipeline.no_readings", path, error=error) from None

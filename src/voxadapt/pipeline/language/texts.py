@@ -1,9 +1,10 @@
 """The texts of a language and of the source language that the Base must not forget."""
 
 from voxadapt.core import paths
-from voxadapt.core.errors import UserError
+from voxadapt.core.errors import reason
 from voxadapt.core.files import read_jsonl
 from voxadapt.core.params import Params, language_section
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import read_record
 from voxadapt.data.text import fold_text
@@ -22,11 +23,10 @@ def accepted_texts() -> list[TextLine]:
         lines = [TextLine(row["id"], row["text"], row["id"]) for row in rows]
         found = f"{len(lines)}"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        lines, found = [], "nothing" if isinstance(error, FileNotFoundError) else str(error)
+        lines, found = [], reason(error)
     if len(lines) != wanted:
-        raise UserError.of(
-            paths.LANGUAGE_TEXTS, f"{wanted} accepted texts", found, "Run `voxadapt language data`."
-        )
+        facts = {"wanted": wanted, "found": found}
+        raise user_error("pipeline.other_texts", paths.LANGUAGE_TEXTS, **facts)
     return lines
 
 
