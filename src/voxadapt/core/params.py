@@ -547,11 +547,7 @@ def epoch_number(candidate: str) -> int:
 
 
 def language_section(params: Params) -> LanguageParams:
-    """Return the `language` section.
-
-    Raises:
-        UserError: When there is none.
-    """
+    """Return the `language` section; raises `UserError` when there is none."""
     if params.language is None:
         raise user_error("core.no_language", "params.yaml: language")
     return params.language

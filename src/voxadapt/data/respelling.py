@@ -138,10 +138,6 @@ class Respelling(BaseModel):
         """Respell a text word by word.
 
         Capitals at the beginning of a word stay, and so does everything between words.
-
-        Raises:
-            UserError: When it holds a letter or digit that the map does not know, or a word
-                without a vowel.
         """
         self.check([text])
         return self._word.sub(lambda found: self._respell_word(found[0]), _nfc(text))

@@ -62,9 +62,6 @@ def export_checkpoint(
         dtype: Type of the stored weights; None keeps the Base's type, tensor by tensor.
         also: Further speakers by name, each with a row of its own and its vector. Speakers that
             the Base has are kept as they are.
-
-    Raises:
-        UserError: When a trained weight cannot be represented in the stored type.
     """
     out_dir, base_dir = Path(out_dir), Path(base_dir)
     speakers = {speaker_name: (speaker_row, speaker_vector), **(also or {})}

@@ -78,9 +78,6 @@ def write_delta(
         meta: JSON-like facts, written to `meta.json` beside those of the delta itself:
             `base_weights_sha256`, `delta_sha256`, `size_bytes`, `num_values`, `tensors`,
             `lora_scale`, `language` and `speaker_ids`.
-
-    Raises:
-        UserError: When a value cannot be represented in the stored type.
     """
     out_dir, base_dir = Path(out_dir), Path(base_dir)
     stored: dict[str, Tensor] = {}
@@ -256,11 +253,7 @@ def _known_sha256(file: Path, *_looks: int) -> str:
 
 
 def _parse(stored: Mapping[str, Tensor], scale: float, language: tuple[str, int] | None) -> Delta:
-    """Sort the stored tensors into a delta.
-
-    Raises:
-        KeyError: When a part is missing or has a name of another kind.
-    """
+    """Sort the stored tensors into a delta."""
     rows, full, lora = {}, {}, {}
     for key, value in stored.items():
         kind, _, name = key.partition(".")

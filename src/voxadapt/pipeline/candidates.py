@@ -49,11 +49,7 @@ def check_weights(candidate: Candidate) -> None:
 
 
 def find_candidate(track: Track, name: str) -> Candidate:
-    """Find a candidate of a track by its name.
-
-    Raises:
-        UserError: When it has not been trained.
-    """
+    """Find a candidate of a track by its name; raises `UserError` when it has not been trained."""
     return (find_delta if track.corpus is LANGUAGE else find_checkpoint)(track.model, name)
 
 

@@ -78,9 +78,6 @@ def encode_track(
     """Extract a corpus' codes; score held-out recordings and their codec round trip.
 
     A codec batch has at most `batch_seconds` of padded audio.
-
-    Raises:
-        UserError: When a clip cannot be encoded, or too few can measure similarity.
     """
     corpus = track.corpus
     utterances = track.accepted()

@@ -15,11 +15,7 @@ from voxadapt.data.manifest import Utterance
 def read_corpus_codes(
     model_path: Path, utterances: Sequence[Utterance], corpus: Corpus
 ) -> Mapping[str, np.ndarray]:
-    """Read codes `[N, K]` by utterance id.
-
-    Raises:
-        UserError: When the model has another codec, or other codebooks.
-    """
+    """Read codes `[N, K]` by utterance id."""
     talker = read_config(model_path)["talker_config"]
     return read_codes(
         corpus.codes,

@@ -20,11 +20,7 @@ class Reference:
 
 
 def read_references(corpus: Corpus, speakers: Sequence[Speaker]) -> dict[str, Reference]:
-    """Read the reference of each speaker, by name.
-
-    Raises:
-        UserError: When a file is absent or torn.
-    """
+    """Read the reference of each speaker, by name."""
     found = {}
     for who in speakers:
         voice, scale = corpus.voice_of(who.folder), corpus.scale_of(who.folder)
@@ -45,11 +41,7 @@ def read_voice(path: Path) -> VoiceReference:
 
 
 def read_scale(path: Path) -> SimilarityScale:
-    """Read a scale of similarity.
-
-    Raises:
-        UserError: When the file is absent or torn.
-    """
+    """Read a scale of similarity."""
     return SimilarityScale.from_dict(read_record(path, "codes"))
 
 

@@ -19,9 +19,6 @@ def read_selection_scores(
 
     All of `sentences` must have been spoken, `takes` times by all speakers together, with the
     candidate's present weights; `command` is what scores it again.
-
-    Raises:
-        UserError: When rows are missing, extra, double or stale.
     """
     return read_scores(
         folder,
@@ -54,11 +51,7 @@ def what_can_be_measured(track: Track) -> Record:
 
 
 def read_recordings(track: Track, name: str) -> list[ScoreRow]:
-    """Read the rows of the held-out recordings (`real`), or of their codec round trip (`codec`).
-
-    Raises:
-        UserError: When a held-out clip has no row, or a row no clip.
-    """
+    """Read the rows of the held-out recordings (`real`), or of their codec round trip (`codec`)."""
     expected = [(row.id, 0) for row in track.accepted() if row.split in HELD_OUT]
     return read_scores(track.corpus.reference / name, expected)
 

@@ -94,11 +94,7 @@ def speaker_track(params: Params) -> Track:
 
 
 def language_track(params: Params) -> Track:
-    """Return the track of the language's recordings.
-
-    Raises:
-        UserError: When there is no `language` section.
-    """
+    """Return the track of the language's recordings."""
     language, score = language_section(params), params.score
     if score.base_prompt == "both":  # all of a language's candidates clone: one way for all
         score = score.model_copy(update={"base_prompt": "x_vector"})

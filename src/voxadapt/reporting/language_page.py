@@ -44,11 +44,7 @@ VERDICTS = {  # of forgetting: (words, tone of a chip, class of a cell)
 
 
 def write_language_report(params: Params, root: str | Path = ".") -> Path:
-    """Build the page and write it to `reports/language/index.html`, whole or not at all.
-
-    Raises:
-        UserError: Naming each missing file and the stage that writes it.
-    """
+    """Build the page and write it to `reports/language/index.html`, whole or not at all."""
     path = Path(root) / paths.LANGUAGE_REPORT
     write_atomic(path, build_language_page(params, root))
     write_run_page(params, path.with_name("run.html"), root, language=True)

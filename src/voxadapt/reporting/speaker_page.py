@@ -17,11 +17,7 @@ KEEP = "Keep the Base: do not fine-tune."
 
 
 def build_page(params: Params, root: str | Path = ".") -> str:
-    """Build the report's HTML.
-
-    Raises:
-        UserError: Naming each missing file and the stage that writes it.
-    """
+    """Build the report's HTML."""
     records = load_records(params, root)
     selection = records.selection
     seeds = {

@@ -401,9 +401,6 @@ def summarise(
 
     What is ranked on is measured on sentences without digits alone; `slices` holds both kinds
     apart. Intervals resample texts with all their takes.
-
-    Raises:
-        UserError: When every sentence has digits.
     """
     everything = sort_rows(rows)
     assert everything and len({(row.candidate, row.split) for row in everything}) == 1

@@ -43,9 +43,6 @@ def compare_systems(
         fewer than two texts. Each pair holds, for `error`, `sim` and `failure_rate`, the paired
         `difference` (second minus first), its simultaneous interval and by that which of the two
         is `better`, or None.
-
-    Raises:
-        UserError: When the rows come from different evaluators.
     """
     names = sorted(rows)
     if len(names) < 2:

@@ -35,9 +35,6 @@ def second_opinion(
         `first_difference`, the `verdict` of each on the difference (better, worse, undecided: by
         the interval), `agrees` when both verdicts are the same, `correlation` of the clips'
         errors (None where one of the two never varies), and a `sentence`.
-
-    Raises:
-        UserError: When both are the same recogniser, or did not hear the same clips.
     """
     names = list(dict.fromkeys((base, chosen)))
     ours, theirs = (

@@ -33,9 +33,6 @@ def decide_stage2(
     `can` (see `measurable`) nothing can be measured, the data decide nothing and so ask for no
     Stage 2. In the content of `decision.json`, `decision` is what the data say, `acts` what is
     done; errors and gaps are shares of the reference units.
-
-    Raises:
-        UserError: When a sentence lacks its codec round trip, or was scored by another evaluator.
     """
     split, candidate = stage1_rows[0].split, stage1_rows[0].candidate
     evaluator = evaluator_id(stage1_rows)

@@ -61,9 +61,6 @@ def read_language_scores(params: Params, candidates: Mapping[Path, Candidate]) -
     """Read candidates' rows in both languages and refuse what is not whole.
 
     Candidates are given by the folder of their scores.
-
-    Raises:
-        UserError: When rows are missing, extra, double or stale.
     """
     rows: dict[str, dict[str, list[ScoreRow]]] = {TARGET: {}, SOURCE: {}}
     for part, of_part in ((TARGET, target_sentences), (SOURCE, source_sentences)):

@@ -43,11 +43,7 @@ class Readings:
 
     @classmethod
     def read(cls, path: Path) -> Readings:
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: When there is nothing, or another file.
-        """
+        """Read what `write` wrote; raises `UserError` when there is nothing, or another file."""
         try:
             with safe_open(path, "numpy") as stored:
                 about = json.loads((stored.metadata() or {})["readings"])
