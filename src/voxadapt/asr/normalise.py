@@ -121,13 +121,10 @@ def _reference(text: str, lang: str | None, own: Substitutions) -> readings.Read
 
 
 def normalise(text: str, lang: str | None = None, own: Substitutions = NOTHING) -> str:
-    """Normalise a text for comparison: its words as they are said by default.
+    """Normalise a text for comparison: its words as they are said by default, with single spaces.
 
-    `lang` is Whisper's code; without it digits and spellings stay as written.
-
-    Returns:
-        Words separated by single spaces. Applying it again changes nothing. Empty only when the
-        text has no letter, digit or mark that is kept.
+    Without `lang`, Whisper's code, digits and spellings stay as written. Applying it again changes
+    nothing. Empty only when the text has no letter, digit or mark that is kept.
     """
     return _reference(text, lang, own).text
 

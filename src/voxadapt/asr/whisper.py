@@ -50,13 +50,10 @@ SEAM_SHARE = 0.25  # … within this last share of a window
 class Transcriber:
     """A Whisper checkpoint with fixed decoding options.
 
-    Args:
-        model: Path of a checkpoint, a folder or hub id in Hugging Face form, or a name that
-            openai-whisper can download.
-        language: The language, always forced: Whisper's code, or a name of it.
-        device: cpu, cuda or cuda:N.
-        batch_size: Windows decoded at once; recorded, because near-ties can flip with it.
-        cache_dir: Folder for transcripts; None keeps none.
+    The model is the path of a checkpoint, a folder or hub id in Hugging Face form, or a name that
+    openai-whisper can download; the language, Whisper's code or a name of it, is always forced.
+    `batch_size` windows are decoded at once; it is recorded, because near-ties can flip with it.
+    Without `cache_dir` no transcripts are kept.
 
     Raises:
         UserError: When the checkpoint cannot be had or read, or the language is unknown to it.
@@ -189,11 +186,8 @@ class Transcriber:
     ) -> tuple[list[tuple[str, float, float, float]], str | None]:
         """Transcribe one window and place its words in time.
 
-        Of samples at 16 kHz, [N], at most `window_samples` are read.
-
-        Returns:
-            Words with start and end in seconds and probability; or none, and why there are none
-            to be trusted.
+        Of samples at 16 kHz, [N], at most `window_samples` are read. Words have start and end in
+        seconds and a probability; where there are none to be trusted, it is said why.
         """
         mel = self._mel([wave])[0]
         result = whisper.decode(self._model, mel, self._options())
@@ -328,10 +322,7 @@ def _join(decoded: Sequence[Decoded]) -> Transcript:
 
 
 def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whisper, str, str]:
-    """Load a Whisper checkpoint by path or name.
-
-    Returns:
-        The model, its name (`large-v3`, or the file's name) and the sha256 of its files.
+    """Load a Whisper checkpoint: the model, its name and the sha256 of its files.
 
     Raises:
         UserError: What is missing, where it would come from, and how to use a local copy.

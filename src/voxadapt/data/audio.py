@@ -261,13 +261,10 @@ def estimate_snr_db(levels_db: np.ndarray) -> float:
 
 
 def narrow_band_db(samples: np.ndarray, sample_rate_hz: int) -> float | None:
-    """Return the level above the telephone's band against that in it.
+    """Return the level above the telephone's band against that in it, in decibels.
 
-    Samples are [num_samples].
-
-    Returns:
-        Decibels of 4.5 to 7.5 kHz against 0.3 to 3.4 kHz: -15 to -45 in speech, less than -60
-        where speech of 8 kHz was resampled. None where the rate leaves no such band.
+    That is 4.5 to 7.5 kHz against 0.3 to 3.4 kHz: -15 to -45 in speech, less than -60 where speech
+    of 8 kHz was resampled. None where the rate leaves no such band. Samples are [num_samples].
     """
     size = 512 if sample_rate_hz <= 24000 else 1024
     count = len(samples) // size

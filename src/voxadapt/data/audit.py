@@ -177,17 +177,12 @@ def audit_corpus(
 ) -> AuditResult:
     """Check a corpus against every rule.
 
-    Args:
-        rows: Sound rows from `read_raw_manifest`.
-        audit: Limits.
-        split: Shares and salt.
-        manifest: Path of the user's manifest, for messages.
-        problems: What `read_raw_manifest` refused; shown together with the audit's errors.
-        transcribe: Takes clips and their transcripts, returns the transcript of each (None for a
-            clip that failed). Only asked once there is no error; None leaves the rule out.
-        max_error: Mean character error of the transcripts, from where on the recogniser hears
-            nothing of this corpus: that is then the warning, instead of one for every clip.
-        embed: Returns the voice of each clip; None leaves out whether somebody else speaks.
+    `problems` are what the reading of the manifest has refused, shown together with the audit's
+    errors. `transcribe` returns the transcript of each clip, given their texts (None for a clip
+    that failed), and is only asked once there is no error. From a mean character error of
+    `max_error` on the recogniser hears nothing of this corpus: that is then the warning, instead of
+    one for every clip. `embed` returns the voice of each clip. Without either its rules are left
+    out.
 
     Raises:
         UserError: With every error of the reading and of the audit, in file order; with

@@ -138,18 +138,10 @@ def audit_texts(
 ) -> TextAudit:
     """Check texts against every rule, and leave out what is repeated or scored.
 
-    Args:
-        lines: From `read_texts`.
-        path: The file, for messages that concern all of it.
-        script: Script that the texts shall have, such as that of the recordings' transcripts;
-            None: the one of most letters.
-        held_out: Folded texts (`fold_text`) of the sentences that candidates are scored on.
-        max_tokens: Most text tokens that leave room for speech in the model's context.
-        count_tokens: Counts the text tokens of a text; needed for `max_tokens`.
-        unknown: Returns what the tokenizer cannot represent in a text.
-        respelling: Map that must know every text.
-        refused: What `read_texts` says of lines that are not among these.
-        on_error: Lines with an error are dropped and listed, or stop the audit.
+    `script` is that of the texts, None: that of most letters; `held_out` are folded texts that
+    candidates are scored on; at most `max_tokens`, by `count_tokens`, leave room for speech.
+    `unknown` returns what the tokenizer cannot represent in a text; `refused` is what `read_texts`
+    says of other lines. Lines with an error are dropped and listed, or stop the audit.
 
     Raises:
         UserError: With every error, in file order.

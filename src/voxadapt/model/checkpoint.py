@@ -49,19 +49,11 @@ def export_checkpoint(
 ) -> Path:
     """Write a checkpoint folder in one piece: it is whole, or it is not there.
 
-    Tensors that `state` does not hold are copied from the Base bit by bit.
-
-    Args:
-        out_dir: Folder to write; replaced if it exists.
-        base_dir: Folder of the model that was trained.
-        state: Trained tensors by name, any float type.
-        speaker_name: Name as the user writes it; stored in lower case, as inference asks for it.
-        speaker_row: Row of the codec embedding for the speaker.
-        speaker_vector: `[D]`, what the model was conditioned on in training.
-        meta: JSON-like facts about the checkpoint, written to `meta.json`.
-        dtype: Type of the stored weights; None keeps the Base's type, tensor by tensor.
-        also: Further speakers by name, each with a row of its own and its vector. Speakers that
-            the Base has are kept as they are.
+    Trained tensors in `state`, of any float type, are stored as `dtype`, or as the Base has them;
+    all others are the Base's, bit by bit. The speaker's name is stored in lower case, as inference
+    asks for it; the vector, `[D]`, is what the model was conditioned on in training. Further
+    speakers, `also`, have a row and a vector each; those that the Base has are kept. `meta` becomes
+    `meta.json`.
     """
     out_dir, base_dir = Path(out_dir), Path(base_dir)
     speakers = {speaker_name: (speaker_row, speaker_vector), **(also or {})}

@@ -68,16 +68,9 @@ def write_delta(
 ) -> Path:
     """Write a delta folder in one piece.
 
-    Values are stored in the Base's type, low-rank factors in float32. Rows and tensors that equal
-    the Base's bit for bit are left out.
-
-    Args:
-        out_dir: Folder to write; replaced if it exists.
-        base_dir: Folder of the model that was adapted.
-        delta: The changes, any float type.
-        meta: JSON-like facts, written to `meta.json` beside those of the delta itself:
-            `base_weights_sha256`, `delta_sha256`, `size_bytes`, `num_values`, `tensors`,
-            `lora_scale`, `language` and `speaker_ids`.
+    Values, of any float type, are stored in the Base's, low-rank factors in float32. Rows and
+    tensors that equal the Base's bit for bit are left out. `meta.json` has the facts of `meta`
+    beside those of the delta itself.
     """
     out_dir, base_dir = Path(out_dir), Path(base_dir)
     stored: dict[str, Tensor] = {}
@@ -113,10 +106,7 @@ def write_delta(
 
 
 def read_delta(folder: str | Path) -> tuple[Delta, dict[str, Any]]:
-    """Read a delta folder.
-
-    Returns:
-        The delta, tensors on the CPU, and the facts in its `meta.json`.
+    """Read a delta folder: the delta, tensors on the CPU, and the facts in its `meta.json`.
 
     Raises:
         UserError: When it is missing, incomplete or not as it was written.

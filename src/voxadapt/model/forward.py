@@ -32,14 +32,9 @@ def embed(
     """Sum the text and codec embeddings of every position: `[B, L, D]`.
 
     The text passes through `text_projection`, which has a bias, so the mask is applied after it.
-
-    Args:
-        talker: `Qwen3TTSTalkerForConditionalGeneration`.
-        batch: Right-padded batch.
-        speaker_vector: `[D]`, placed on the speaker position of every row, or `[B, 1, D]`: that of
-            each row.
-        frame_keep_mask: `[B, L]` bool; frames where it is false keep their place without their
-            codes. None: all frames, as in generation.
+    The speaker vector, `[D]` or for each row `[B, 1, D]`, goes to the speaker positions. Frames
+    where `frame_keep_mask`, `[B, L]` bool, is false keep their place without their codes; None: all
+    are kept, as in generation.
     """
     text_BLD = talker.text_projection(talker.get_text_embeddings()(batch.text_ids))
     inputs_BLD: Tensor = text_BLD * batch.text_mask[..., None]
@@ -100,12 +95,8 @@ def predict(
 ) -> Predictions:
     """Run talker and code predictor on a batch, at supervised positions only.
 
-    Args:
-        model: `Qwen3TTSForConditionalGeneration`.
-        batch: Right-padded batch on the model's device.
-        speaker_vector: `[D]`, or `[B, 1, D]`; None for sequences without a speaker.
-        frame_keep_mask: `[B, L]` bool: frames whose codes the talker gets as input; targets stay.
-            None: all.
+    Speaker vector and `frame_keep_mask` are those of `embed`: targets stay where the talker gets no
+    codes as input.
     """
     talker = model.talker
     inputs_BLD = embed(talker, batch, speaker_vector, frame_keep_mask)

@@ -41,10 +41,8 @@ def module_of(name: str) -> str:
 def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]:
     """Freeze the parameters under the given prefixes and make all others trainable.
 
-    Prefixes are dotted, such as `speaker_encoder` or `talker.model.text_embedding`.
-
-    Returns:
-        Counts for each part of the model that has parameters, in the order of `MODULES`.
+    Prefixes are dotted, such as `speaker_encoder`. Counts are returned for each part of the model
+    that has parameters, in the order of `MODULES`.
 
     Raises:
         UserError: For each prefix that names nothing, or when nothing is left to train.
@@ -69,13 +67,9 @@ def freeze(model: nn.Module, prefixes: Iterable[str]) -> tuple[ModuleCount, ...]
 
 
 def module_counts(sizes: Mapping[str, int], trained: Mapping[str, int]) -> tuple[ModuleCount, ...]:
-    """Sum parameters part by part.
+    """Sum parameters of the Base, and trained ones, part by part, in the order of `MODULES`.
 
-    Of the values of each parameter of the Base by name, and of the trained ones, also of those that
-    the Base does not have.
-
-    Returns:
-        Counts of the parts that the Base has, in the order of `MODULES`.
+    Trained parameters that the Base does not have count as well.
     """
     totals: dict[str, list[int]] = {}
     for column, named in enumerate((sizes, trained)):

@@ -91,15 +91,10 @@ def build_layout(
     streaming: bool = False,
     has_speaker: bool = True,
 ) -> Layout:
-    """Lay out one sequence.
+    """Lay out one sequence of T text tokens, without role and closing ones, and N frames.
 
-    Args:
-        num_text_tokens: T, without role and closing tokens.
-        num_frames: N.
-        ids: Special ids of the model.
-        language_id: Codec id of the language tag; None lays out the Auto prefix.
-        streaming: Spread the text over the frame rows instead of placing it before them.
-        has_speaker: Reserve a position for the speaker vector.
+    Without the codec id of a language it has the Auto prefix. In a streaming sequence the text is
+    spread over the frame rows, instead of placed before them.
     """
     spans: dict[str, range] = {}
     text_ids: list[int] = []

@@ -37,13 +37,8 @@ def load_tts(
 ) -> Tts:
     """Load a model folder with the stock class.
 
-    Args:
-        path: Folder in the layout of `qwen_tts`.
-        device: Where the weights go.
-        dtype: Type of the weights in memory.
-        attention: `sdpa`, `eager` or `flash_attention_2`.
-        as_base: Load a fine-tuned checkpoint as the Base model it came from, with its speaker
-            encoder, so that it clones voices and can be trained further.
+    A fine-tuned checkpoint is loaded `as_base`, as the Base model it came from, to clone voices or
+    be trained further. Attention is `sdpa`, `eager` or `flash_attention_2`.
 
     Raises:
         UserError: When the folder is incomplete or does not fit its config.

@@ -19,18 +19,12 @@ _ATTRIBUTES = {"text": "text_embedding", "codec": "codec_embedding"}
 class RowEmbedding(nn.Module):
     """An embedding of which some rows are trained, in float32.
 
-    Stands in for the `nn.Embedding` that it wraps wherever that is called or its `weight` read.
+    Stands in for the `nn.Embedding` that it wraps, and freezes, wherever that is called or its
+    `weight` read. `ids` are the trained rows, ascending, none twice: `[R]` int64. `rows` are their
+    values, `[R, D]` float32, the one parameter that gets gradients; they begin as `values`, or as
+    the table's.
 
     Shape legend: V rows of the table, R trained rows, D width.
-
-    Args:
-        table: Embedding `[V, D]`; kept as the submodule `table` and frozen.
-        ids: The trained rows, ascending, none twice.
-        values: What they begin as, `[R, D]`; None: the table's rows.
-
-    Attributes:
-        ids: The trained rows, `[R]` int64.
-        rows: Their values, `[R, D]` float32: the one parameter that gets gradients.
     """
 
     ids: Tensor
@@ -86,13 +80,7 @@ def install_rows(
     """Let a model train some rows of its text or codec embedding; the table's others are frozen.
 
     What `get_text_embeddings()` and `get_input_embeddings()` of the talker return is the new
-    module, so training and stock generation use it alike. The rest of the model is left as it is.
-
-    Args:
-        model: `Qwen3TTSForConditionalGeneration`.
-        table: `text`: `talker.model.text_embedding`; `codec`: `talker.model.codec_embedding`.
-        ids: Rows, ascending, none twice.
-        values: What they begin as, `[R, D]`; None: the table's rows.
+    module, so training and stock generation use it alike. `ids` and `values` as of `RowEmbedding`.
     """
     attribute = _ATTRIBUTES[table]
     module = RowEmbedding(getattr(model.talker.model, attribute), ids, values)

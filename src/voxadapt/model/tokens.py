@@ -159,17 +159,10 @@ def free_codec_row(weight: Tensor, ids: SpecialIds, speaker: str) -> SpeakerRow:
 def free_language_row(
     weight: Tensor, ids: SpecialIds, name: str, row: int | None = None, init: str = "mean"
 ) -> LanguageRow:
-    """Find the row of the codec embedding that a new language shall occupy.
+    """Find the row of the codec embedding, `[V, D]`, that a new language shall occupy.
 
-    A row that is asked for is checked. Otherwise the free row of least norm is taken, the lowest
-    id first; row 3000 is left to a speaker.
-
-    Args:
-        weight: Codec embedding `[V, D]`.
-        ids: Special ids of the same model.
-        name: Name of the language in any case.
-        row: Row that the user asks for; None: a free one.
-        init: What the row begins as, see `initial_language_vector`.
+    A row that is asked for is checked. Otherwise the free row of least norm is taken, the lowest id
+    first; row 3000 is left to a speaker. `init` is that of `initial_language_vector`.
 
     Raises:
         UserError: When the model lists the language, when the row is not free, when no row is, or
