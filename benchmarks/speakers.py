@@ -124,7 +124,7 @@ def run(folder: Path, params: Params) -> tuple[dict[str, Any], list[dict[str, An
     """
     folder.mkdir(parents=True, exist_ok=True)
     steps = [audit.run, codes.run, train.run]
-    steps += [partial(score.run, candidate=name) for name in params.candidate_names]
+    steps += [partial(score.run, candidate=name) for name in params.candidates]
     with contextlib.chdir(folder):
         for step in (*steps, select.run):
             print(step(params).sentence, flush=True)

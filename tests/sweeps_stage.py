@@ -51,7 +51,7 @@ def rows_of(params: Params, name: str, **fields: Any) -> list[ScoreRow]:
 
 def write_results(root: Path, params: Params, **fields: Any) -> None:
     """Write scores with a little sound, and the decision made from them."""
-    rows = {name: rows_of(params, name, **fields) for name in params.candidate_names}
+    rows = {name: rows_of(params, name, **fields) for name in params.candidates}
     for name, found in rows.items():
         folder = root / "artifacts" / "scores" / name
         write_rows(folder, found)

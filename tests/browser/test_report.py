@@ -22,7 +22,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report whose texts, transcripts, flags and reasons try to run scripts."""
     params = make_params(4, title=PAYLOAD, max_grid_sentences=6)
     root = write_world(tmp_path_factory.mktemp("report"), params)
-    for name in params.candidate_names:
+    for name in params.candidates:
         path = root / paths.SCORES / name / "rows.jsonl"
         rows = read_jsonl(path)
         for row in rows:

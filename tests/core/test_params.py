@@ -171,7 +171,7 @@ def test_candidate_names() -> None:
     assert candidate_name(3) == candidate_name("3") == candidate_name("epoch-3") == "epoch-3"
     tree = changed("candidates", ["base", "epoch-1", "epoch-4", "epoch-10"])
     params = Params.model_validate(tree)
-    assert params.candidate_names == ("base", "epoch-1", "epoch-4", "epoch-10")
+    assert params.candidates == ("base", "epoch-1", "epoch-4", "epoch-10")
     assert params.num_epochs == epoch_number("epoch-10") == 10
     assert epoch_number("base") == 0
 

@@ -16,7 +16,7 @@ from voxadapt.selection.select import select
 def write_choice(root: Path, params: Params) -> dict[str, Any]:
     """Write score rows, clips and the decision that the rule makes of them; return it."""
     rows = {}
-    for name in params.candidate_names:
+    for name in params.candidates:
         write_rows(root, paths.SCORES / name, name, TEXTS, 3)
         rows[name] = read_scores(root / paths.SCORES / name)
     scale = {key: {"point": value} for key, value in SCALE.items()}

@@ -131,7 +131,7 @@ def test_a_voice_is_added_to_a_checkpoint_that_keeps_the_others(
         audit.run(params)
         codes.run(params)
         train.run(params)
-        for name in params.candidate_names:
+        for name in params.candidates:
             score.run(params, name)
         select.run(params)
         say(params, "Good morning.", Path("said.wav"), "epoch-1", speaker=SECOND)

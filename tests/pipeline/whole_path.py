@@ -8,7 +8,7 @@ def run_speaker_path(params: Params) -> None:
     """Run every stage, one after another."""
     for stage in (audit, codes, train):
         stage.run(params)
-    for name in params.candidate_names:
+    for name in params.candidates:
         score.run(params, name)
     for last in (select, confirm, report):
         last.run(params)

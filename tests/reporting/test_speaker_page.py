@@ -130,7 +130,7 @@ def test_sections_that_depend_on_a_record_appear_with_it(world: Path, tmp_path: 
                     "texts_needed": [{"difference": 0.005, "num_texts": 48}]},
             "wer": {"se": None, "detectable_difference": None, "texts_needed": []}}}},
     })  # fmt: skip
-    for name in params.candidate_names:
+    for name in params.candidates:
         path = tmp_path / paths.SCORES / name / "summary.json"
         numbers = {
             "num_texts": 2,
@@ -313,7 +313,7 @@ def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
     write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
     rows = {
         name: [ScoreRow.model_validate_json(json.dumps(row)) for row in read_jsonl(path)]
-        for name in params.candidate_names
+        for name in params.candidates
         if (path := tmp_path / paths.SCORES / name / "rows.jsonl")
     }
     scale = read_json(tmp_path / paths.SPEAKER.reference / "similarity.json")

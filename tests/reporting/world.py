@@ -149,7 +149,7 @@ def make_summary(candidate: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def make_selection(params: Params, chosen: str, best: str) -> dict[str, Any]:
     """Make a decision record."""
-    names = params.candidate_names
+    names = params.candidates
     p_best = {"base": 0.0, "epoch-1": 0.01, "epoch-2": 0.38, "epoch-3": 0.61, "epoch-4": 0.0}
     candidates = []
     for index, name in enumerate(names):
@@ -313,7 +313,7 @@ def write_world(root: Path, params: Params, chosen: str = "epoch-2", best: str =
     write_corpus(root, SPEAKER, TEXTS, "data/speaker")
     write_json(root / paths.TRAIN_METRICS, make_train_metrics(params))
     write_log(root / paths.TRAIN_LOG)
-    for name in ("real", "codec", *params.candidate_names):
+    for name in ("real", "codec", *params.candidates):
         pseudo = name in ("real", "codec")
         folder = (paths.SPEAKER.reference if pseudo else paths.SCORES) / name
         rows = write_rows(root, folder, name, TEXTS, 1 if pseudo else 3)

@@ -251,7 +251,7 @@ def test_nothing_to_compare_is_said(world: World) -> None:
 def test_bases_that_differ_are_disclosed(world: World) -> None:
     folder = world.add("big", train__lr=3.0e-4)
     params = load_params(folder / "params.yaml")
-    rows = {name: rows_of(params, name) for name in params.candidate_names}
+    rows = {name: rows_of(params, name) for name in params.candidates}
     rows["base"] = [row.model_copy(update={"checkpoint_sha": "1.7B"}) for row in rows["base"]]
     for name, found in rows.items():
         write_rows(folder / "artifacts/scores" / name, found)

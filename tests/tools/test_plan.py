@@ -249,7 +249,7 @@ def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
         "audit", "codes", "train", "select", "confirm", "language_data", "language_readings",
         "language_stage1", "language_stage2", "language_stage2_score", "language_confirm",
     ]  # fmt: skip
-    scores = [f"score@{name}" for name in given.candidate_names]
+    scores = [f"score@{name}" for name in given.candidates]
     scores += [f"language_score@{name}" for name in given.language.candidates]
     before = {name: () for name in (*families, *scores)} | {"confirm": ("score@epoch-6",)}
     pages = {name: f"{name}.html" for name in before}
@@ -261,7 +261,7 @@ def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
     found = {stage.name: stage for stage in plan.stages}
     assert found["audit"].state == found["language score"].state == "up to date"
     assert found["train"].state == "stale"
-    assert found["score"].state == f"stale: 1 of {len(given.candidate_names)}"
+    assert found["score"].state == f"stale: 1 of {len(given.candidates)}"
     assert found["confirm"].state == "waits"
     assert (found["train"].seconds, found["score"].seconds) == (120.0, 10.0)
     assert found["confirm"].seconds is None and found["audit"].seconds == 0.0

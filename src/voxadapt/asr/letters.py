@@ -33,15 +33,10 @@ TURKIC_LETTERS: Final = {"I": "\u0131", "\u0130": "i"}
 CHINESE_LANGUAGES: Final = ("yue", "zh")
 CONVERSION: Final = "t2s"
 UNSPACED: Final = (
-    (0x0E00, 0x0EFF),  # Thai, Lao
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x3005, 0x3007),
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x3400, 0x4DBF),  # Han
-    (0x4E00, 0x9FFF),
-    (0x20000, 0x3FFFF),
-)
+    (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF),  # Thai and Lao, Myanmar, Khmer
+    (0x3005, 0x3007), (0x3040, 0x30FF),  # Hiragana, Katakana
+    (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0x20000, 0x3FFFF),  # Han
+)  # fmt: skip
 
 
 def _homorganic(block: int) -> tuple[str, str]:

@@ -524,11 +524,6 @@ class Params(Section):
         """How many epochs are trained: the last one that is scored."""
         return epoch_number(self.candidates[-1])
 
-    @property
-    def candidate_names(self) -> tuple[str, ...]:
-        """The candidates: `base`, `epoch-1`, …; also the names of their files."""
-        return self.candidates
-
 
 def candidate_name(candidate: str | int) -> str:
     """Name a candidate as `params.yaml` does: `base` stays, `3` becomes `epoch-3`."""

@@ -61,14 +61,9 @@ MIN_RATE_SPREAD = 0.02  # of the log rate: equal clips are no outliers of each o
 MIN_HELD_OUT_TEXTS = 8
 MAX_DROPPED_SHARE = 0.5  # more rows with errors than this concern the corpus as a whole
 CONTAINERS = {
-    ".wav": {"WAV", "WAVEX", "RF64"},
-    ".flac": {"FLAC"},
-    ".mp3": {"MP3"},
-    ".ogg": {"OGG"},
-    ".opus": {"OGG"},
-    ".aiff": {"AIFF"},
-    ".aif": {"AIFF"},
-}
+    ".wav": {"WAV", "WAVEX", "RF64"}, ".flac": {"FLAC"}, ".mp3": {"MP3"}, ".ogg": {"OGG"},
+    ".opus": {"OGG"}, ".aiff": {"AIFF"}, ".aif": {"AIFF"},
+}  # fmt: skip
 
 Transcribe = Callable[[list[Path], list[str]], Sequence[str | None]]
 #: Unit vectors [N, 256] of clips, zeros where there is no speech, and seconds of speech [N].

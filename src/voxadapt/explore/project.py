@@ -38,7 +38,7 @@ def read_decision() -> Record:
 
 def select_candidates(params: Params, **first: str) -> Selects:
     """Return selects of candidates, each with what stands first in it."""
-    known = [CHOSEN, RUNNER_UP, *params.candidate_names]
+    known = [CHOSEN, RUNNER_UP, *params.candidates]
     return Selects(**{name: list(dict.fromkeys([value, *known])) for name, value in first.items()})
 
 
@@ -58,7 +58,7 @@ def find_candidate(params: Params, candidate: str | int) -> tuple[str, Path]:
             raise UserError.of("candidate", "a runner-up", "a single candidate", "Name an epoch.")
     else:
         fix = f"Name one of them, {CHOSEN}, {RUNNER_UP}, or a folder."
-        name = check_name(candidate, params.candidate_names, fix=fix)
+        name = check_name(candidate, params.candidates, fix=fix)
     found = find_checkpoint(params.model, name)
     if found.delta is None:
         return name, found.folder

@@ -113,7 +113,7 @@ def select_recording(params: Params, utterance: str | None, candidate: str) -> S
     rows = speaker_track(params).accepted()
     first = _utterance(rows, utterance).id
     held_out = [row.id for row in rows if row.split in HELD_OUT]
-    candidates = [candidate, CHOSEN, RUNNER_UP, *params.candidate_names]
+    candidates = [candidate, CHOSEN, RUNNER_UP, *params.candidates]
     return Selects(utterance=list(dict.fromkeys([first, *held_out])),
                    candidate=list(dict.fromkeys(candidates)))  # fmt: skip
 

@@ -10,15 +10,10 @@ from voxadapt.core.problems import problem, user_error
 
 #: Parts of the model that reports list one by one.
 MODULES = (
-    "talker.model.text_embedding",
-    "talker.model.codec_embedding",
-    "talker.model.layers",
-    "talker.model.norm",
-    "talker.text_projection",
-    "talker.codec_head",
-    "talker.code_predictor",
+    "talker.model.text_embedding", "talker.model.codec_embedding", "talker.model.layers",
+    "talker.model.norm", "talker.text_projection", "talker.codec_head", "talker.code_predictor",
     "speaker_encoder",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,14 @@ import torch
 
 #: Text tokens by id, as in the vocabulary of the released models.
 TEXT_IDS = {
-    "assistant": 77091,
-    "<|endoftext|>": 151643,
-    "<|im_start|>": 151644,
-    "<|im_end|>": 151645,
-    "<tts_pad>": 151671,
-    "<tts_text_bos>": 151672,
-    "<tts_text_eod>": 151673,
-}
+    "assistant": 77091, "<|endoftext|>": 151643, "<|im_start|>": 151644, "<|im_end|>": 151645,
+    "<tts_pad>": 151671, "<tts_text_bos>": 151672, "<tts_text_eod>": 151673,
+}  # fmt: skip
 CODEC_IDS = {
-    "codec_pad_id": 2148,
-    "codec_bos_id": 2149,
-    "codec_eos_token_id": 2150,
-    "codec_think_id": 2154,
-    "codec_nothink_id": 2155,
-    "codec_think_bos_id": 2156,
+    "codec_pad_id": 2148, "codec_bos_id": 2149, "codec_eos_token_id": 2150,
+    "codec_think_id": 2154, "codec_nothink_id": 2155, "codec_think_bos_id": 2156,
     "codec_think_eos_id": 2157,
-}
+}  # fmt: skip
 LANGUAGES = {
     "english": 2050, "german": 2053, "spanish": 2054, "chinese": 2055, "japanese": 2058,
     "french": 2061, "korean": 2064, "russian": 2069, "italian": 2070, "portuguese": 2071,

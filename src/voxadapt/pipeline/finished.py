@@ -15,7 +15,7 @@ def speaker_records(params: Params) -> list[Path]:
         SPEAKER.made_by_codes,
         SPEAKER.made_reference,
         paths.MADE_BY_TRAIN,
-        *(paths.SCORES / name / MADE for name in params.candidate_names),
+        *(paths.SCORES / name / MADE for name in params.candidates),
         paths.SELECTION,
         paths.CONFIRM,
         *(path for path in (paths.LISTEN / "votes.json",) if path.is_file()),

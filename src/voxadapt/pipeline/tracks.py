@@ -86,7 +86,7 @@ def speaker_track(params: Params) -> Track:
         score=params.score,
         rule=params.select,
         limits=params.measurable,
-        candidates=params.candidate_names,
+        candidates=params.candidates,
         speaker_name=params.train.speaker_name,
         tag=params.train.language,
         codes_command="codes",

@@ -58,12 +58,12 @@ def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
             writes it.
     """
     files = Files(Path(root))
-    folders = {name: (paths.SCORES / name, f"score {name}") for name in params.candidate_names}
+    folders = {name: (paths.SCORES / name, f"score {name}") for name in params.candidates}
     folders |= {name: (paths.SPEAKER.reference / name, "codes") for name in PSEUDO}
     summaries, rows = _read_scores(files, folders)
     records = SpeakerRecords(
         root=files.root,
-        names=params.candidate_names,
+        names=params.candidates,
         **_read_corpus(files, paths.SPEAKER, "audit", "codes"),
         train=files.read(paths.TRAIN_METRICS, "train"),
         train_log=files.read(paths.TRAIN_LOG, "train", read_log, []),
@@ -108,8 +108,8 @@ def _disagreements(params: Params, records: SpeakerRecords) -> list[Problem]:
     selected = [candidate["name"] for candidate in records.selection["candidates"]]
     chosen, confirmed = records.selection["chosen"], records.confirm["chosen"]
     return _disagreeing(
-        (paths.SELECTION, f"the candidates of params.yaml: {', '.join(params.candidate_names)}",
-         ", ".join(selected), selected == list(params.candidate_names)),
+        (paths.SELECTION, f"the candidates of params.yaml: {', '.join(params.candidates)}",
+         ", ".join(selected), selected == list(params.candidates)),
         (paths.CONFIRM, f"a confirmation of {chosen}, which is chosen", f"one of {confirmed}",
          confirmed == chosen),
     )  # fmt: skip

@@ -15,26 +15,11 @@ from voxadapt.asr.transcript import Transcript
 from voxadapt.core.params import ScoreParams
 
 FLAGS = (
-    "hit_max_tokens",
-    "empty_transcript",
-    "wrong_language",
-    "rate_low",
-    "rate_high",
-    "leading_silence",
-    "trailing_silence",
-    "internal_silence",
-    "abrupt_end",
-    "clipping",
-    "repeated_ngram",
-    "truncated_tail",
-    "too_little_speech",
-    "high_compression",
-    "low_logprob",
-    "no_speech",
-    "long_clip",
-    "other_voice",
-    "pitch_jump",
-)
+    "hit_max_tokens", "empty_transcript", "wrong_language", "rate_low", "rate_high",
+    "leading_silence", "trailing_silence", "internal_silence", "abrupt_end", "clipping",
+    "repeated_ngram", "truncated_tail", "too_little_speech", "high_compression", "low_logprob",
+    "no_speech", "long_clip", "other_voice", "pitch_jump",
+)  # fmt: skip
 
 MIN_PAUSE_S = 0.15  # shorter silences are those of plosives
 FRAME_S = 0.02  # energy is measured in frames of this length
