@@ -14,6 +14,7 @@ import torch
 
 from voxadapt.core.compat import import_qwen_tts
 from voxadapt.data.manifest import Utterance
+from voxadapt.model.checkpoint import iterate_weights
 from voxadapt.model.tokens import SpecialIds
 
 HIDDEN = 32
@@ -267,3 +268,16 @@ def _text_tokenizer() -> Any:
     return Qwen2TokenizerFast(
         tokenizer_object=core, pad_token="<|im_end|>", eos_token="<|im_end|>", unk_token=None
     )
+
+
+def changed_tensors(base_dir: str | Path, other_dir: str | Path) -> list[str]:
+    """List the tensors that differ between two model folders in type, shape or any bit, by name."""
+
+    def looks(folder: str | Path) -> dict[str, tuple[object, ...]]:
+        return {
+            name: (value.dtype, value.shape, value.reshape(-1).view(torch.uint8).tolist())
+            for name, value in iterate_weights(folder)
+        }
+
+    ours, theirs = looks(base_dir), looks(other_dir)
+    return sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))

@@ -17,7 +17,6 @@ from voxadapt.model.checkpoint import iterate_weights
 from voxadapt.model.delta import (
     DELTA,
     Delta,
-    changed_tensors,
     materialise,
     read_delta,
     restore,
@@ -151,7 +150,7 @@ def test_a_delta_of_nothing_can_be_written_put_in_and_taken_out(base, tmp_path):
     folder = write_delta(tmp_path / "delta", base, Delta(), {})
     assert read_delta(folder)[0].names == frozenset()
     full = materialise(base, folder, tmp_path / "full")
-    assert changed_tensors(base, full) == []
+    assert fakes.changed_tensors(base, full) == []
     restore(full, folder, base, tmp_path / "again")
 
 
@@ -219,7 +218,7 @@ def test_materialised_folder_differs_by_the_delta_and_nothing_else(any_base, tmp
     stored, _ = read_delta(folder)
     before = weights_sha256(any_base)
     full = materialise(any_base, folder, tmp_path / "full")
-    assert changed_tensors(any_base, full) == sorted([TEXT, CODEC, WHOLE, LAYER])
+    assert fakes.changed_tensors(any_base, full) == sorted([TEXT, CODEC, WHOLE, LAYER])
     old, new = dict(iterate_weights(any_base)), dict(iterate_weights(full))
     for name, (index, values) in stored.rows.items():
         assert torch.equal(new[name][index], values)
@@ -265,7 +264,7 @@ def test_a_folder_made_from_the_same_delta_is_left_alone(base, tmp_path):
     assert (full / "model.safetensors").stat().st_ino == inode
     other = write_delta(tmp_path / "other", base, make_delta(base, lora=False), {})
     materialise(base, other, full)
-    assert changed_tensors(base, full) == sorted([TEXT, CODEC, WHOLE])
+    assert fakes.changed_tensors(base, full) == sorted([TEXT, CODEC, WHOLE])
     (full / "vocab.json").unlink()  # somebody cleaned up
     materialise(base, other, full)
     assert (full / "vocab.json").is_file()
@@ -377,12 +376,12 @@ def test_changed_tensors_sees_bits_types_and_missing_tensors(base, tmp_path):
     del tensors[LAYER]
     tensors["more"] = torch.ones(1)
     save_file(tensors, other / "model.safetensors")
-    assert changed_tensors(base, other) == sorted([WHOLE, LAYER, "more"])
-    assert changed_tensors(base, base) == []
+    assert fakes.changed_tensors(base, other) == sorted([WHOLE, LAYER, "more"])
+    assert fakes.changed_tensors(base, base) == []
     save_file({"zero": torch.tensor([0.0, float("nan")])}, other / "model.safetensors")
     again = tmp_path / "again"
     again.mkdir()
     save_file({"zero": torch.tensor([0.0, float("nan")])}, again / "model.safetensors")
-    assert changed_tensors(other, again) == []
+    assert fakes.changed_tensors(other, again) == []
     save_file({"zero": torch.tensor([-0.0, float("nan")])}, again / "model.safetensors")
-    assert changed_tensors(other, again) == ["zero"]
+    assert fakes.changed_tensors(other, again) == ["zero"]

@@ -56,7 +56,8 @@ def test_stage_2_is_skipped_when_the_gap_may_be_this_wide(project: Path) -> None
 
 def test_stage_1_changes_rows_alone_and_comes_out_again(project: Path, tmp_path: Path) -> None:
     """Frozen tensors are bit-identical; without its delta the model is the Base again."""
-    from voxadapt.model.delta import changed_tensors, read_delta
+    from fakes import changed_tensors
+    from voxadapt.model.delta import read_delta
     from voxadapt.training.adaptations.language import CODEC_TABLE, TEXT_TABLE
 
     base, full, back = project / "data" / "models" / "base", tmp_path / "full", tmp_path / "back"
@@ -134,7 +135,7 @@ def test_a_narrower_gap_opens_stage_2(project: Path) -> None:
 
 
 def test_stage_2_changes_the_code_predictor_alone(project: Path, tmp_path: Path) -> None:
-    from voxadapt.model.delta import changed_tensors
+    from fakes import changed_tensors
 
     base, full, back = project / "data" / "models" / "base", tmp_path / "full", tmp_path / "back"
     voxadapt(project, "language", "materialise", "--candidate", "stage2-epoch-1", "-o", str(full))

@@ -33,7 +33,7 @@ def test_an_opinion_is_between_one_and_five_and_the_same_twice(
     if importlib.util.find_spec("distillmos") is None:
         pytest.skip("the extra mos is not installed")
     predictor = MosPredictor()
-    assert capsys.readouterr().out == "" and predictor.id.startswith("distillmos-")
+    assert capsys.readouterr().out == ""
     voice = make_voice(2.0)
     noisy = voice + np.random.default_rng(0).normal(0, 0.1, len(voice)).astype(np.float32)
     first, worse = predictor.predict([(voice, RATE_HZ), (noisy, RATE_HZ)])

@@ -32,7 +32,7 @@ from voxadapt.core.paths import LANGUAGE, SPEAKER
 from voxadapt.core.provenance import fingerprint
 from voxadapt.explore.project import find_candidate
 from voxadapt.model.checkpoint import export_checkpoint, iterate_weights, tensors_sha256
-from voxadapt.model.delta import Delta, changed_tensors, materialise, write_delta
+from voxadapt.model.delta import Delta, materialise, write_delta
 from voxadapt.model.load import load_tts
 from voxadapt.model.tokens import SpecialIds, free_codec_row
 from voxadapt.pipeline.candidates import find_checkpoint
@@ -224,14 +224,14 @@ def test_a_delta_makes_the_model_again_bit_for_bit(project: Path, params: Any, k
     assert names == {"README.md", "delta.safetensors", "meta.json", "voxadapt.json"}
     assert "voxadapt apply" in card(project / "delta")[1]
     apply(project / "delta", str(base), project / "again")
-    assert changed_tensors(whole, project / "again") == []
+    assert fakes.changed_tensors(whole, project / "again") == []
     assert tensors_sha256(whole) == tensors_sha256(project / "again")
     for file in ("config.json", "meta.json"):
         assert (project / "again" / file).read_bytes() == (whole / file).read_bytes()
     assert sha256_folder(project / "again" / "speech_tokenizer") == sha256_folder(
         base / "speech_tokenizer"
     )
-    assert changed_tensors(base, project / "again") != []
+    assert fakes.changed_tensors(base, project / "again") != []
 
 
 def test_a_low_rank_arm_is_a_delta_too(project: Path, params: Any) -> None:
@@ -261,7 +261,7 @@ def test_a_low_rank_arm_is_a_delta_too(project: Path, params: Any) -> None:
     assert "English is forgotten." in body
     done = apply(project / "delta", str(base), project / "again")
     assert "bit for bit" in done.sentence, "the same machine multiplies alike"
-    assert changed_tensors(base, project / "again") == [WHOLE]
+    assert fakes.changed_tensors(base, project / "again") == [WHOLE]
 
 
 def test_a_delta_that_was_changed_or_is_of_another_base_is_refused(
@@ -519,12 +519,12 @@ def test_an_epoch_that_is_an_adapter_is_exported_whole_or_as_it_is(
     write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])
     whole = materialise(base, folder, project / "whole")
     assert find_candidate(params, 1)[1].name == find_checkpoint(params.model, "epoch-1").sha[:16]
-    assert not changed_tensors(find_candidate(params, 1)[1], whole)
+    assert not fakes.changed_tensors(find_candidate(params, 1)[1], whole)
     export_speaker(params, project / "full", "epoch-1")
-    assert not changed_tensors(project / "full", whole)
+    assert not fakes.changed_tensors(project / "full", whole)
     assert set(load_tts(project / "full").get_supported_speakers() or []) == {"aria", "bo"}
     export_speaker(params, project / "delta", "epoch-1", delta=True)
     assert (project / "delta" / "delta.safetensors").stat().st_size < 100_000
     apply(project / "delta", str(base), project / "again")
-    assert not changed_tensors(project / "again", whole)
+    assert not fakes.changed_tensors(project / "again", whole)
     assert read_json(project / "again" / "config.json") == read_json(whole / "config.json")

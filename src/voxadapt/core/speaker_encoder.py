@@ -46,6 +46,7 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         folder = Path(name) / "model"
+        folder.mkdir()
         for file in _files(model):
             if file not in tensors and file not in (model / INDEX, model / "config.json"):
                 target_file = folder / file.relative_to(model)

@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from voxadapt.core.errors import UserError, reason
-from voxadapt.core.files import sha256_file, write_json
+from voxadapt.core.files import cached_sha256, sha256_file, write_json
 from voxadapt.core.model_folder import DELTA, read_config
 from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
@@ -210,36 +209,10 @@ def restore(
     return out_dir
 
 
-def changed_tensors(base_dir: str | Path, other_dir: str | Path) -> list[str]:
-    """List the tensors that differ between two model folders in type, shape or any bit, by name.
-
-    A tensor that only one of them holds differs.
-    """
-    ours, theirs = weight_files(base_dir), weight_files(other_dir)
-    return sorted(
-        name
-        for name in {*ours, *theirs}
-        if name not in ours
-        or name not in theirs
-        or not _same_bits(_tensor(ours[name], name), _tensor(theirs[name], name))
-    )
-
-
 def weights_sha256(folder: str | Path) -> str:
     """Hash the weight files of a model folder by name and content, without the codec's."""
     files = sorted(Path(folder).glob("*.safetensors"))
-    return fingerprint({file.name: _file_sha256(file.resolve()) for file in files}, 64)
-
-
-def _file_sha256(file: Path) -> str:
-    stat = file.stat()
-    return _known_sha256(file, stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=64)
-def _known_sha256(file: Path, *_looks: int) -> str:
-    """Hash a file once for as long as it looks the same: a Base is gigabytes."""
-    return sha256_file(file)
+    return fingerprint({file.name: cached_sha256(file.resolve()) for file in files}, 64)
 
 
 def _parse(stored: Mapping[str, Tensor], scale: float, language: tuple[str, int] | None) -> Delta:
@@ -269,7 +242,7 @@ def _stored(name: str, base: Tensor, delta: Delta) -> dict[str, Tensor]:
         value = delta.full[name].detach().to("cpu", base.dtype).contiguous()
         assert value.shape == base.shape, f"{name}: {tuple(value.shape)}, not {tuple(base.shape)}"
         require_finite(name, value, _FIX_RATE)
-        return {} if _same_bits(value, base) else {f"full.{name}": value}
+        return {} if torch.equal(_bits(value), _bits(base)) else {f"full.{name}": value}
     index, values = (part.detach().cpu() for part in delta.rows[name])
     index, order = index.to(torch.int64).sort()
     assert len(index.unique()) == len(index) and 0 <= int(index[0]) <= int(index[-1]) < len(base)
@@ -418,11 +391,6 @@ def _tensor(file: Path, name: str) -> Tensor:
 def _bits(value: Tensor) -> Tensor:
     """Return the bytes of a tensor, flat: equality that tells zeros and NaNs apart."""
     return value.detach().contiguous().reshape(-1).view(torch.uint8)
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    alike = one.dtype == other.dtype and one.shape == other.shape
-    return alike and torch.equal(_bits(one), _bits(other))
 
 
 def _check_base(base_dir: Path, delta_dir: Path, meta: Mapping[str, object]) -> None:

@@ -101,11 +101,10 @@ class SpecialIds:
 
 
 @dataclass(frozen=True)
-class SpeakerRow:
-    """The row of the codec embedding that holds a fine-tuned speaker."""
+class CodecRow:
+    """A row of the codec embedding that was free, or is written anew."""
 
-    id: int  # row, and value in the config's `spk_id`
-    reused: bool  # the config already had a speaker of this name
+    id: int  # row, and value in the config
     norm_before: float  # the row's norm before it is written
     code_norm: float  # median norm of the rows that hold codes, for comparison
 
@@ -116,18 +115,17 @@ class SpeakerRow:
 
 
 @dataclass(frozen=True)
-class LanguageRow:
-    """The row of the codec embedding that holds the tag of a new language."""
+class SpeakerRow(CodecRow):
+    """The row that holds a fine-tuned speaker."""
 
-    id: int  # row, and value in the config's `codec_language_id`
-    norm_before: float  # the row's norm before it is written
-    code_norm: float  # median norm of the rows that hold codes, for comparison
+    reused: bool  # the config already had a speaker of this name
+
+
+@dataclass(frozen=True)
+class LanguageRow(CodecRow):
+    """The row that holds the tag of a new language."""
+
     source: str  # languages whose rows it begins as: `mean of english, german`, or `german`
-
-    @property
-    def near_zero(self) -> bool:
-        """Whether the row looks untrained."""
-        return _is_near_zero(self.norm_before, self.code_norm)
 
 
 def free_codec_row(weight: Tensor, ids: SpecialIds, speaker: str) -> SpeakerRow:
@@ -145,7 +143,7 @@ def free_codec_row(weight: Tensor, ids: SpecialIds, speaker: str) -> SpeakerRow:
     norms, code_norm = _row_norms(weight, ids)
     for name, row in ids.speakers.items():
         if name.lower() == speaker.lower():
-            return SpeakerRow(int(row), True, float(norms[row]), code_norm)
+            return SpeakerRow(int(row), float(norms[row]), code_norm, reused=True)
     free = _free_rows(ids)
     if not free:
         raise UserError(_none_free(ids, "speaker"))
@@ -153,7 +151,7 @@ def free_codec_row(weight: Tensor, ids: SpecialIds, speaker: str) -> SpeakerRow:
     usual = USUAL_SPEAKER_ROW
     if usual in free and _is_near_zero(float(norms[usual]), code_norm):
         best = usual
-    return SpeakerRow(best, False, float(norms[best]), code_norm)
+    return SpeakerRow(best, float(norms[best]), code_norm, reused=False)
 
 
 def free_language_row(

@@ -42,15 +42,11 @@ def open_context(params: Params) -> Context:
     if params.model.num_threads is not None:
         torch.set_num_threads(params.model.num_threads)
     device, num_threads = resolve_device(params.model.device), torch.get_num_threads()
-    if params.executor.kind == "local":
-        return Context(device, _local(params, device, num_threads), paths.work_dir())
-    gpus = params.executor.gpus_per_worker if device.type == "cuda" else 0.0
-    return Context(device, RayData(params.executor, gpus, num_threads), paths.work_dir())
-
-
-def _local(params: Params, device: torch.device, num_threads: int) -> Local:
-    """Use as many workers as the processors carry; one GPU is best used by one process."""
-    if device.type != "cpu":
-        return Local()
-    most = max(1, num_cores() // num_threads)
-    return Local(min(params.executor.num_workers or most, most), num_threads)
+    executor: Executor = Local()  # one GPU is best used by one process
+    if params.executor.kind == "ray":
+        gpus = params.executor.gpus_per_worker if device.type == "cuda" else 0.0
+        executor = RayData(params.executor, gpus, num_threads)
+    elif device.type == "cpu":  # as many workers as the processors carry
+        most = max(1, num_cores() // num_threads)
+        executor = Local(min(params.executor.num_workers or most, most), num_threads)
+    return Context(device, executor, paths.work_dir())

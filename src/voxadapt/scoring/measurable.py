@@ -6,9 +6,11 @@ often a coded recording is more like the speaker's others than a stranger's clip
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from voxadapt.core.params import MeasurableParams
 from voxadapt.core.records import Record
+from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked
 from voxadapt.scoring.statistics import rounded
 from voxadapt.scoring.wording import say
@@ -17,7 +19,7 @@ from voxadapt.scoring.wording import say
 def measurable(
     recordings: Mapping[str, Sequence[ScoreRow]],
     separation: float | None,
-    metric: str,
+    metric: Literal["wer", "cer"],
     limits: MeasurableParams,
 ) -> Record:
     """Judge recogniser and reference by rows of the speaker's recordings, `real` and `codec`.
@@ -30,7 +32,9 @@ def measurable(
         well. Errors are shares of the reference units, capped at 1 a clip.
     """
     rows = {name: ranked(found) for name, found in recordings.items()}
-    errors = {name: _error(found, metric) for name, found in rows.items() if found}
+    errors = {
+        name: Sample(found, metric, None).error.point for name, found in rows.items() if found
+    }
     deaf = [name for name, error in errors.items() if error > limits.max_error]
     other = _heard_as_other(rows.get("real", ()))
     apart = None if separation is None else separation >= limits.min_separation
@@ -52,13 +56,6 @@ def measurable(
         },
         "sentence": sentence,
     }
-
-
-def _error(rows: Sequence[ScoreRow], metric: str) -> float:
-    """Return edits, at most all units of a clip, over reference units."""
-    if metric == "wer":
-        return sum(r.words.capped_edits for r in rows) / sum(r.ref_words for r in rows)
-    return sum(r.chars.capped_edits for r in rows) / sum(r.ref_chars for r in rows)
 
 
 def _heard_as_other(rows: Sequence[ScoreRow]) -> float | None:

@@ -9,8 +9,6 @@ and slow speech.
 import contextlib
 import io
 from collections.abc import Sequence
-from functools import cached_property
-from importlib import metadata
 
 import numpy as np
 import torch
@@ -39,11 +37,6 @@ class MosPredictor:
         with contextlib.redirect_stdout(io.StringIO()):  # it says where its weights are
             self._model = ConvTransformerSQAModel().eval().to(device)
         self._device = device
-
-    @cached_property
-    def id(self) -> str:
-        """Library and version."""
-        return f"distillmos-{metadata.version('distillmos')}"
 
     def predict(self, waves: Sequence[tuple[NDArray[np.float32], int]]) -> list[float]:
         """Predict the mean opinion of clips, from 1 (bad) to 5 (excellent)."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -46,11 +45,6 @@ class Pitch:
 
 class PitchTracker:
     """SwiftF0 on one thread."""
-
-    @cached_property
-    def id(self) -> str:
-        """Library and version."""
-        return f"swift-f0-{metadata.version('swift-f0')}"
 
     def f0_hz(self, wav: NDArray[np.float32], sample_rate_hz: int) -> NDArray[np.float64]:
         """Return F0 of each frame of 16 ms of mono samples, [N], in Hz; nan where not voiced."""

@@ -278,13 +278,9 @@ def read_scores(
 ) -> list[ScoreRow]:
     """Read one candidate's rows in canonical order, and refuse a file that is not whole.
 
-    Args:
-        folder: Folder with `rows.jsonl`, or the file itself.
-        expected: Every (text_id, take) that must be there, and nothing else; None skips this.
-        texts: Text of each text_id now; a row made from another text is stale.
-        split: The split that the rows must come from.
-        checkpoint_sha: Hash of the checkpoint now; a row of another one is stale.
-        fix: What to do, for the messages.
+    Every (text_id, take) that is `expected` must be there, and nothing else. Rows of another split
+    are refused, and as stale those of another text (`texts` by text_id) or checkpoint than now.
+    None skips a check; `fix` says for the messages what to do.
 
     Raises:
         UserError: For a missing file, broken lines, and missing, extra, double or stale rows.

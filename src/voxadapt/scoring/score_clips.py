@@ -82,21 +82,11 @@ def score_clips(
 ) -> list[ScoreRow]:
     """Measure clips of one or several candidates, each heard in its own language.
 
-    One row a clip, in canonical order. Samples are read in groups; what is held does not grow
-    with their number.
-
-    Args:
-        clips: For `real` and `codec`, whose text_id names a recording in the reference, that
-            recording is left out of the centroid.
-        transcriber: The ASR, in any language.
-        embedder: The speaker encoder.
-        reference: The speaker's held-out real clips; None leaves similarity unknown.
-        scale: The speaker's rate comes from here; None leaves the duration ratio unknown.
-        params: Thresholds of the flags.
-        root: Folder that relative paths start from.
-        others: References of several speakers, to each of which a clip is compared.
-        executor: Where clips are read, embedded and transcribed.
-        work_dir: Folder for embeddings, which a stopped run goes on from; None keeps none.
+    One row a clip, in canonical order. Samples are read in groups; what is held does not grow with
+    their number. Without the speaker's reference similarity is unknown, without its scale the
+    duration ratio; `real` and `codec` clips are compared without the recording of the same
+    sentence. Each clip is compared to each of the `others`, references of several speakers. Paths
+    start from `root`; a stopped run goes on from what `work_dir` keeps.
     """
     assert reference is None or reference.encoder_id == embedder.id, "another encoder's reference"
     failed: dict[int, str] = {

@@ -221,15 +221,8 @@ def error_interval(
     A failed clip outweighs many words; a bootstrap of sentences of which none happens to fail does
     not know of any. What usable clips add has the interval of `ratio_interval`, the share of failed
     clips Jeffreys' (of fewer trials where failures come together in a sentence), and both are
-    joined as independent parts (Zou and Donner 2008, doi:10.1002/sim.3095).
-
-    Args:
-        usable: Errors of the clips that did not fail, over the units of all clips.
-        failed: Errors of those that failed, over the same.
-        failures: Clips that failed, over all clips.
-        weights: Resampling weights, [B, T].
-        n: Clips.
-        confidence: Such as .95.
+    joined as independent parts (Zou and Donner 2008, doi:10.1002/sim.3095). Errors, of usable and
+    of failed clips, are over the units of all clips, `failures` over all n clips.
     """
     heard = ratio_interval(usable, weights, n, confidence)
     if heard.point is None or heard.low is None or heard.high is None:
@@ -302,14 +295,9 @@ def all_pairs_critical(draws: Array, points: Array, num_blocks: int, confidence:
     """Return c such that +- c * se covers the differences of every pair of candidates at once.
 
     It serves the differences against whichever candidate the same data show to be the best; the
-    critical value for a reference that was fixed beforehand would be too small for that.
-    Candidates that do not differ at all take no part.
-
-    Args:
-        draws: The candidates' statistics in each resample, [B, C].
-        points: The statistics themselves, [C].
-        num_blocks: Texts resampled.
-        confidence: Joint confidence.
+    critical value for a reference that was fixed beforehand would be too small for that. Candidates
+    that do not differ at all take no part. Draws are the candidates' statistics in each resample,
+    [B, C], points the statistics themselves, [C].
     """
     first, second = np.triu_indices(len(points), k=1)
     differences, true = draws[:, first] - draws[:, second], points[first] - points[second]
@@ -344,21 +332,14 @@ def text_values(statistic: Statistic) -> Array:
 def p_better(values: Array, control: int, flipped_means: Array) -> Array:
     """Test of each candidate whether it is better than a control, all candidates at once.
 
-    The studentised sign-flip test of the texts' paired differences: where candidate and control
-    are alike a difference could as well have had the other sign, whatever its distribution, so
-    that the test holds its level with few texts and with heavy tails. One sign serves a text's
-    differences of all candidates, which keeps their correlation; the p-values are one-sided and
-    adjusted by the step-down maximum (Westfall and Young 1993; Romano and Wolf 2005,
-    doi:10.1198/016214504000000539): the chance of calling any candidate better that is not is at
-    most the level.
-
-    Args:
-        values: What each text says of each candidate, higher is better, [T, C].
-        control: Position of the one that the others are held against.
-        flipped_means: Means of the values under each of B sign flips, [B, C].
-
-    Returns:
-        The adjusted p-values, [C]; 1 for the control itself.
+    The studentised sign-flip test of the texts' paired differences: where candidate and control are
+    alike a difference could as well have had the other sign, whatever its distribution, so that the
+    test holds its level with few texts and with heavy tails. One sign serves a text's differences
+    of all candidates, which keeps their correlation; the p-values, [C] and 1 for the control
+    itself, are one-sided and adjusted by the step-down maximum (Westfall and Young 1993; Romano and
+    Wolf 2005, doi:10.1198/016214504000000539): the chance of calling any candidate better that is
+    not is at most the level. Values are what each text says of each candidate, higher is better,
+    [T, C]; flipped means are theirs under each of B sign flips, [B, C].
     """
     others = np.delete(np.arange(values.shape[1]), control)
     differences = values[:, others] - values[:, [control]]
@@ -386,17 +367,13 @@ def probability_best(
 ) -> Array:
     """Return the probability that each candidate is the best; ties are split.
 
-    A share of resamples alone is too sure of the leader, which leads partly by luck (winner's
-    curse). The candidates are therefore taken for a sample of a normal population, or for points
-    of a smooth curve where they come in an order, with unknown spread (half-Cauchy); this draws
-    them together as far as their differences could be chance: a hierarchical model on top of the
-    bootstrap's covariance, averaged over spreads and kinds by how well they explain the figures.
-
-    Args:
-        draws: The measure in each resample, [B, C].
-        higher_is_better: False for an error rate.
-        apart: Positions of those that are no member of that population: the untrained Base.
-        ordered: Whether the others are steps of one training, in their order.
+    A share of resamples, [B, C], alone is too sure of the leader, which leads partly by luck
+    (winner's curse). The candidates are therefore taken for a sample of a normal population, or for
+    points of a smooth curve where they are `ordered`, steps of one training, with unknown spread
+    (half-Cauchy); this draws them together as far as their differences could be chance: a
+    hierarchical model on top of the bootstrap's covariance, averaged over spreads and kinds by how
+    well they explain the figures. Candidates at the positions `apart`, such as the untrained Base,
+    are no members of that population.
     """
     values = (draws if higher_is_better else -draws).astype(np.float64)
     alike = [index for index in range(values.shape[1]) if index not in apart]

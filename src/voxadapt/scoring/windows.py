@@ -91,23 +91,6 @@ def _beyond(values: Sequence[float], num_sd: float) -> float:
     return round(float(np.mean(values) + num_sd * np.std(values, ddof=1)), DIGITS)
 
 
-def onset_sim(row: ScoreRow) -> float | None:
-    """Return the similarity of a clip's first second; None for a clip of less than two."""
-    return row.window_sims[0] if row.window_sims and len(row.window_sims) > 2 else None
-
-
-def rest_sim(row: ScoreRow) -> float | None:
-    """Return the mean similarity of what follows the first second; None for a short clip."""
-    if not row.window_sims or len(row.window_sims) <= 2:
-        return None
-    return float(np.mean(row.window_sims[2:]))  # windows overlap by half
-
-
-def last_sim(row: ScoreRow) -> float | None:
-    """Return the similarity of a clip's last second; None for a clip of less than two."""
-    return row.window_sims[-1] if row.window_sims and len(row.window_sims) > 2 else None
-
-
 def by_window(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     """Measure a candidate's voice and words along its clips.
 
@@ -120,14 +103,18 @@ def by_window(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     text_ids = sorted({row.text_id for row in rows})
     weights = resample_weights(len(text_ids), params.num_bootstrap, params.seed)
 
-    def mean(value: Callable[[ScoreRow], float | None]) -> Ratio:
-        found = [(row.text_id, number) for row in rows if (number := value(row)) is not None]
-        return ratio_by_text(text_ids, [key for key, _ in found], [v for _, v in found])
+    long = [(row.text_id, sims) for row in rows if len(sims := row.window_sims or ()) > 2]
 
-    sims = {"onset": mean(onset_sim), "rest": mean(rest_sim), "last": mean(last_sim)}
-    count = sum(onset_sim(row) is not None for row in rows)
+    def mean(value: Callable[[Sequence[float]], float]) -> Ratio:
+        return ratio_by_text(text_ids, [key for key, _ in long], [value(sims) for _, sims in long])
+
+    sims = {
+        "onset": mean(lambda sims: sims[0]),
+        "rest": mean(lambda sims: float(np.mean(sims[2:]))),  # windows overlap by half
+        "last": mean(lambda sims: sims[-1]),
+    }
     record: Record = {
-        name: ratio_interval(ratio, weights, count, params.confidence).as_dict()
+        name: ratio_interval(ratio, weights, len(long), params.confidence).as_dict()
         for name, ratio in sims.items()
     }
     for name, ours, theirs in (("onset_minus_rest", "onset", "rest"), ("drift", "last", "onset")):

@@ -58,28 +58,25 @@ def select(
     kept: Collection[str] = (),
     setting: str | None = "candidates",
 ) -> Record:
-    """Choose a candidate by the rule in the parameters.
+    """Choose a candidate by the rule in the parameters; return the content of `selection.json`.
 
     Every gate must hold for each speaker, and candidates are ranked by their worst speaker (of
-    several: the one that is furthest below its own ceiling), then by the mean of all speakers.
+    several: the one that is furthest below its own ceiling), then by the mean of all speakers. The
+    start, `base` or the choice of the stage before, is what the gates compare with and what is kept
+    when nothing does better. Where it is not the Base, the record has `start` and `keep_start`, and
+    each candidate `vs_start`; `vs_base` is None where the Base has no scores.
 
     Args:
         rows: Rows of the selection split by candidate: the start, and what it is held against.
         params: The rule.
-        start: What the gates compare with and what is kept when nothing does better: `base`, or
-            the choice of the stage before.
+        start: Name of the start.
         what: What was tried, as "Keep the Base, do not …" ends.
         scale: `similarity.json` as read, for ceiling and floor.
         real: Rows of the held-out recordings, for the ASR floor; any split is filtered.
         codec: Rows of their codec round trip.
-        kept: Of several speakers, those whom the start's model had already: a further gate asks
-            that their voices are not lost.
+        kept: Speakers whom the start's model had already, whose voices a gate asks to be kept.
         setting: The parameter that says how many epochs are trained, for the outlook; None where
             the candidates are no epochs of one training.
-
-    Returns:
-        The content of `selection.json`. Where the start is not the Base it holds `start` and
-        `keep_start`, and each candidate `vs_start`; `vs_base` is None where the Base has no scores.
 
     Raises:
         UserError: When candidates were not scored on the same clips by the same evaluator, or

@@ -76,18 +76,11 @@ def train_on_recordings(
     with_rows: bool = False,
     start: Path | None = None,
 ) -> Record:
-    """Train on the recordings' codes and return the metrics.
+    """Train modules, or an adapter on the talker's layers, on the recordings; return the metrics.
 
-    Args:
-        params: All parameters.
-        options: Of the trainer.
-        label: For progress lines; part of the run's identity.
-        num_epochs: Epochs that shall exist at the end.
-        output: Where the run writes.
-        modules: Prefixes of modules that are trained whole.
-        lora_rank: Rank of the adapter on the talker's layers; 0: no adapter.
-        with_rows: Train the text rows of the recordings' tokens too.
-        start: Delta to begin from.
+    `label` is part of the run's identity. `modules` are prefixes of those that are trained whole;
+    an adapter has a rank above 0; `with_rows` trains the text rows of the recordings' tokens too.
+    `start` is the delta to begin from.
     """
     track = language_track(params)
     model_path = resolve_model(track.model)
