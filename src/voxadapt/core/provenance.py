@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import TypedDict
 
 from voxadapt.core.files import sha256_bytes
@@ -41,18 +42,18 @@ def versions() -> dict[str, str]:
     return found
 
 
+def git(*arguments: str, root: str | Path = ".") -> str:
+    """Return what git says of a project; nothing where it cannot."""
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
 def git_commit() -> Commit:
     """Return the commit of the project folder and whether its files differ from it."""
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *arguments], capture_output=True, text=True, timeout=20, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
     changed = git("status", "--porcelain", "--", "src", "notebooks", "params.yaml", "dvc.yaml")
-    return {"commit": commit or "unknown", "modified": bool(changed)}
+    commit = git("rev-parse", "HEAD").strip()
+    return {"commit": commit or "unknown", "modified": bool(changed.strip())}

@@ -35,7 +35,7 @@ from voxadapt.data.audio import (
     to_mono,
 )
 from voxadapt.data.findings import Finding, named
-from voxadapt.data.manifest import RawRow, Utterance, line_of, write_manifest
+from voxadapt.data.manifest import RawRow, Utterance, divide_errors, line_of, write_manifest
 from voxadapt.data.one_voice import OneVoice
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS, SPLITS, Split, assign_split
 from voxadapt.data.text import (
@@ -59,7 +59,6 @@ MIN_CLIPS_FOR_RATE = 8
 MAD_TO_SD = 1.4826
 MIN_RATE_SPREAD = 0.02  # of the log rate: equal clips are no outliers of each other
 MIN_HELD_OUT_TEXTS = 8
-MAX_DROPPED_SHARE = 0.5  # more rows with errors than this concern the corpus as a whole
 CONTAINERS = {
     ".wav": {"WAV", "WAVEX", "RF64"}, ".flac": {"FLAC"}, ".mp3": {"MP3"}, ".ogg": {"OGG"},
     ".opus": {"OGG"}, ".aiff": {"AIFF"}, ".aif": {"AIFF"},
@@ -188,15 +187,10 @@ def audit_corpus(
     errors = list(problems)
     for clip in clips:
         errors += [f.as_problem(clip.row.where) for f in clip.findings if f.severity == "error"]
-    errors.sort(key=lambda problem: line_of(problem.where))
-    rejected = {problem.where for problem in errors if line_of(problem.where)}
-    dropped: list[Problem] = []
-    if audit.on_error == "drop" and len(rejected) <= MAX_DROPPED_SHARE * (
-        len(rejected | {row.where for row in rows})
-    ):
-        dropped = [problem for problem in errors if problem.where in rejected]
-        errors = [problem for problem in errors if problem.where not in rejected]
-        clips = [clip for clip in clips if clip.row.where not in rejected]
+    errors.sort(key=lambda item: line_of(item.where))
+    dropped, errors = divide_errors(errors, {row.where for row in rows}, audit.on_error)
+    rejected = {item.where for item in dropped}
+    clips = [clip for clip in clips if clip.row.where not in rejected]
     groups = _groups(clips)
     corpus = [found for group in groups for found in _named(group, _check_minutes(group, audit))]
     corpus += _check_splits(clips) if clips else []
@@ -206,7 +200,7 @@ def audit_corpus(
     if clips:
         errors += [f.as_problem(manifest.name) for f in corpus if f.severity == "error"]
     if errors:
-        count = len({problem.where for problem in errors if line_of(problem.where)})
+        count = len({item.where for item in errors if line_of(item.where)})
         rows_have = "1 row has" if count == 1 else f"{count} rows have"
         title = f"{manifest} cannot be used as it is"
         title = f"{title}: {rows_have} errors." if count else f"{title}."
@@ -225,7 +219,7 @@ def audit_corpus(
         metrics |= {
             "num_rows": len(clips) + len(rejected),
             "num_dropped": len(rejected),
-            "dropped": [problem.as_dict() for problem in dropped],
+            "dropped": [item.as_dict() for item in dropped],
         }
     return AuditResult(tuple(clips), tuple(corpus), utterances, metrics, tuple(dropped))
 

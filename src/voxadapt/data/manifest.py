@@ -31,6 +31,7 @@ REQUIRED = ("audio", "text", "ref_audio")
 OPTIONAL = ("language", "consent", "speaker")
 ROW = '{"audio": "…", "text": "…", "ref_audio": "…"}'
 MAX_TEXT_CHARACTERS = 2000
+MAX_DROPPED_SHARE = 0.5  # of rows with errors
 MAX_CONSENT_CHARACTERS = 200
 MAX_PATH_CHARACTERS = 1024
 BASE64 = r"[A-Za-z0-9+/=_\s-]{201,}"
@@ -136,6 +137,21 @@ def line_of(where: str) -> int:
     """Return the line number in `file.jsonl:12`, or 0 for a whole file."""
     tail = where.rsplit(":", 1)[-1]
     return int(tail) if tail.isdigit() else 0
+
+
+def divide_errors(
+    errors: Sequence[Problem], rows: Iterable[str], on_error: Literal["drop", "stop"]
+) -> tuple[list[Problem], list[Problem]]:
+    """Divide errors into those of single rows, which are left out, and those that stop an audit.
+
+    `rows` are the places of all rows, such as `file.jsonl:12`. Where more than half have errors,
+    these concern the corpus as a whole.
+    """
+    rejected = {item.where for item in errors if line_of(item.where)}
+    if on_error == "stop" or len(rejected) > MAX_DROPPED_SHARE * len(rejected.union(rows)):
+        return [], list(errors)
+    dropped = [item for item in errors if item.where in rejected]
+    return dropped, [item for item in errors if item.where not in rejected]
 
 
 def row_problems(where: str, values: Record) -> list[Problem]:

@@ -18,10 +18,9 @@ from voxadapt.core.files import write_json, write_jsonl
 from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
-from voxadapt.data.audit import MAX_DROPPED_SHARE
 from voxadapt.data.findings import Finding, named
 from voxadapt.data.lines import json_objects, shown
-from voxadapt.data.manifest import check_text
+from voxadapt.data.manifest import check_text, divide_errors
 from voxadapt.data.respelling import Respelling
 from voxadapt.data.text import (
     dominant_script,
@@ -149,12 +148,12 @@ def audit_texts(
     assert lines, "read_texts refuses an empty file"
     assert max_tokens is None or count_tokens is not None, "max_tokens needs count_tokens"
     script = script or dominant_script(line.text for line in lines)
-    lengths = [count_tokens(line.text) if count_tokens else 0 for line in lines]
+    lengths = {line.id: count_tokens(line.text) if count_tokens else 0 for line in lines}
     findings: list[tuple[TextLine | None, Finding]] = []
-    for line, length in zip(lines, lengths, strict=True):
+    for line in lines:
         found = list(_text_findings(line.text, script))
-        if max_tokens is not None and length > max_tokens:
-            found.append(Finding.of("too_long.tokens", length, max_tokens))
+        if max_tokens is not None and lengths[line.id] > max_tokens:
+            found.append(Finding.of("too_long.tokens", lengths[line.id], max_tokens))
         if unknown is not None and (outside := unknown(line.text)):
             found.append(Finding.of("vocabulary", len(outside), 0, found=_shown(outside)))
         if respelling is not None and (strange := respelling.unknown([line.text])):
@@ -167,19 +166,14 @@ def audit_texts(
         if line is not None and finding.severity == "error"
     ]
     errors += refused
-    rejected = len({item.where for item in errors})
-    dropped: list[Problem] = []
-    num_lines = len({line.where for line in lines} | {item.where for item in errors})
-    if on_error == "drop" and rejected <= MAX_DROPPED_SHARE * num_lines:
-        dropped, errors = errors, []
-        bad = {item.where for item in dropped}
-        both = zip(lines, lengths, strict=True)
-        kept_lines = [(line, length) for line, length in both if line.where not in bad]
-        lines, lengths = [line for line, _ in kept_lines], [length for _, length in kept_lines]
-        findings = [item for item in findings if item[0] is None or item[0].where not in bad]
+    dropped, errors = divide_errors(errors, {line.where for line in lines}, on_error)
     if errors:
-        have = "1 line has" if rejected == 1 else f"{rejected} lines have"
+        count = len({item.where for item in errors})
+        have = "1 line has" if count == 1 else f"{count} lines have"
         raise UserError(errors, f"{path} cannot be used as it is: {have} errors.")
+    rejected = {item.where for item in dropped}
+    lines = [line for line in lines if line.where not in rejected]
+    findings = [(line, found) for line, found in findings if line and line.where not in rejected]
     accepted, left_out = _leave_out(lines, frozenset(held_out))
     findings += left_out
     if not accepted:
@@ -188,12 +182,11 @@ def audit_texts(
         findings.append((None, Finding.of("few_texts", len(accepted), RECOMMENDED_TEXTS)))
     order = {line.id: number for number, line in enumerate(lines)}
     findings.sort(key=lambda item: order[item[0].id] if item[0] else -1)
-    kept = {line.id for line in accepted}
-    tokens = [n for line, n in zip(lines, lengths, strict=True) if line.id in kept]
+    tokens = [lengths[line.id] for line in accepted]
     rules = Counter(finding.rule for _, finding in findings)
     folded = [fold_text(line.text).split() for line in accepted]
     metrics = {
-        "num_lines": len(lines) + rejected,
+        "num_lines": len(lines) + len(rejected),
         "num_accepted": len(accepted),
         "num_duplicates": rules["duplicate_text"],
         "num_held_out": rules["held_out"],
@@ -210,7 +203,8 @@ def audit_texts(
         "texts_sha256": fingerprint([line.text for line in accepted], 64),
     }
     if dropped:
-        metrics |= {"num_dropped": rejected, "dropped": [item.as_dict() for item in dropped]}
+        told = [item.as_dict() for item in dropped]
+        metrics |= {"num_dropped": len(rejected), "dropped": told}
     respelt = {line.id: respelling.respell(line.text) for line in accepted} if respelling else {}
     return TextAudit(tuple(accepted), tuple(findings), respelt, metrics)
 

@@ -6,7 +6,6 @@ for bit. This page is of one machine and one moment, and is neither committed no
 
 import csv
 import io
-import subprocess
 from pathlib import Path
 
 import yaml
@@ -14,6 +13,7 @@ import yaml
 from voxadapt.core import paths
 from voxadapt.core.files import read_json, write_atomic
 from voxadapt.core.params import Params
+from voxadapt.core.provenance import git
 from voxadapt.core.records import Record, flatten
 from voxadapt.reporting import components
 
@@ -33,16 +33,6 @@ def write_run_page(
     write_atomic(path, page)
 
 
-def _git(root: Path, *arguments: str) -> str:
-    """Return what git says; nothing where it cannot."""
-    command = ["git", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
-
-
 def _since(root: Path, table: Path) -> Record | None:
     """Compare the table of epochs and `params.yaml` with the last commit that had another table."""
     try:
@@ -50,13 +40,14 @@ def _since(root: Path, table: Path) -> Record | None:
         params = (root / "params.yaml").read_text(encoding="utf-8")
     except OSError:
         return None
-    log = _git(root, "log", f"-{MAX_COMMITS}", "--format=%h %cs %s", "--", table.as_posix())
+    asked = ("log", f"-{MAX_COMMITS}", "--format=%h %cs %s", "--", table.as_posix())
+    log = git(*asked, root=root)
     for line in log.splitlines():
         commit = line.partition(" ")[0]
-        before = _git(root, "show", f"{commit}:./{table.as_posix()}")
+        before = git("show", f"{commit}:./{table.as_posix()}", root=root)
         if before and before != now:
             old, new = (_rows(text) for text in (before, now))
-            then = _flat(_git(root, "show", f"{commit}:./params.yaml"))
+            then = _flat(git("show", f"{commit}:./params.yaml", root=root))
             today = _flat(params)
             return {
                 "commit": line,

@@ -94,25 +94,9 @@ def select(
     guards = guard_gates({name: rows[name] for name in names}, start, scale, params)
     rows = {name: ranked(rows[name]) for name in names}
     scores = SpeakerScores(rows, scale, params)
-    wrong_language = None
-    if recordings["real"]:
-        sample = Sample(recordings["real"], params.error_metric, None)
-        wrong_language = sample.wrong_language_rate.point
-    gates = {name: all_gates(scores, name, start, params, wrong_language, kept) for name in names}
-    if params.min_f0_range_ratio is not None:
-        for name, speaker in product(names, scores.speakers):
-            gates[name][speaker].append(
-                f0_range_gate(
-                    scores.samples[name][speaker].rows,
-                    recordings["real"],
-                    recordings["codec"],
-                    params.min_f0_range_ratio,
-                    params,
-                )
-            )
-    for name, by_speaker in guards.items():
-        for speaker, found in by_speaker.items():
-            gates[name][speaker] += found
+    gates = _all_gates(scores, names, start, params, recordings, kept)
+    for name, speaker in product(names, scores.speakers):
+        gates[name][speaker] += guards[name].get(speaker, [])
     worst = {name: worst_gates(gates[name]) for name in names}
     eligible = [name for name in names if all(gate.state != "failed" for gate in worst[name])]
     race = run_race(
@@ -175,6 +159,26 @@ def select(
         _add_speakers(result, scores, gates, rows, {"real": real, "codec": codec}, params, kept)
     result["reason"] = wording.say("selection_reason", result, start, what)
     return result
+
+
+def _all_gates(
+    scores: SpeakerScores,
+    names: Sequence[str],
+    start: str,
+    params: SelectParams,
+    recordings: Mapping[str, Sequence[ScoreRow]],
+    kept: Collection[str],
+) -> dict[str, dict[str | None, list[Gate]]]:
+    """Hold every candidate against the gates of ranked sentences, by speaker."""
+    real, codec, wrong_language = recordings["real"], recordings["codec"], None
+    if real:
+        wrong_language = Sample(real, params.error_metric, None).wrong_language_rate.point
+    gates = {name: all_gates(scores, name, start, params, wrong_language, kept) for name in names}
+    if (limit := params.min_f0_range_ratio) is not None:
+        for name, speaker in product(names, scores.speakers):
+            rows = scores.samples[name][speaker].rows
+            gates[name][speaker].append(f0_range_gate(rows, real, codec, limit, params))
+    return gates
 
 
 def _candidate(scores: SpeakerScores, name: str, start: str, params: SelectParams) -> Record:

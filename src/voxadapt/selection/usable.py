@@ -6,7 +6,7 @@ measure and is shown to lie within the second, *not usable yet* where it lies be
 of any, and *usable with care* in between.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from voxadapt.core.params import SelectParams, UsableParams
 from voxadapt.core.records import Record
@@ -14,15 +14,9 @@ from voxadapt.scoring.measures import calibrated
 from voxadapt.scoring.rows import ScoreRow, ranked
 from voxadapt.scoring.speakers import SpeakerScores, rows_of, speakers_in
 from voxadapt.scoring.statistics import rounded
+from voxadapt.selection import wording
 
 STATES = ("ready", "with_care", "not_yet")
-OPENINGS = {"ready": "Ready to use", "with_care": "Usable with care", "not_yet": "Not usable yet"}
-LABELS = {
-    "error_above_codec": "{metric} {value:.0f} points above that of coded recordings",
-    "similarity_lost": "{value:.0f} % of the way from the codec's ceiling to a stranger's voice",
-    "failure_rate": "{value:.1f} % failed clips",
-    "wrong_language": "{value:.0f} points more clips than recordings heard as another language",
-}
 MOSTLY = 0.5
 
 
@@ -67,7 +61,6 @@ def usable(
     texts = {row.text_id for row in ranked(chosen)}
     recorded = [row for row in ranked(codec) if row.text_id in texts]
     told = can["recogniser"]["heard_as_other_language"]
-    allowed = {name: getattr(limits, name) for name in LABELS}
     measures: dict[str, Record] = {}
     for speaker in speakers_in(chosen) or (None,):
         rows = ranked(chosen) if speaker is None else rows_of(ranked(chosen), speaker)
@@ -75,7 +68,7 @@ def usable(
         if told is None or told > MOSTLY:
             found.pop("wrong_language")  # recordings are heard as another language too
         for name, (point, high) in found.items():
-            item = _judged(point, high, allowed[name])
+            item = _judged(point, high, getattr(limits, name))
             if speaker is not None:
                 item["speaker"] = speaker
             worse = (measures.get(name, item), item)
@@ -84,7 +77,7 @@ def usable(
     return {
         "state": state,
         "measures": measures,
-        "sentence": _sentence(state, measures, rule.error_metric.upper()),
+        "sentence": wording.say("usable", state, measures, rule.error_metric.upper()),
     }
 
 
@@ -126,17 +119,3 @@ def _judged(value: float, high: float | None, limits: tuple[float, float]) -> Re
     elif value <= limits[0] and (value if high is None else high) <= limits[1]:
         state = "ready"
     return {"value": rounded(value), "high": rounded(high), "limits": list(limits), "state": state}
-
-
-def _sentence(state: str, measures: Mapping[str, Record], metric: str) -> str:
-    """Say how good it is, and which measures keep it from being ready."""
-    worst = [
-        f"{LABELS[name].format(metric=metric, value=100 * item['value'])} (at most {100 * limit:g})"
-        for name, item in measures.items()
-        if item["state"] == state and state != "ready"
-        for limit in [item["limits"][1 if state == "not_yet" else 0]]
-    ]
-    reasons = f": {'; '.join(worst)}" if worst else ""
-    if state == "with_care":
-        reasons = f": not shown to be within every limit: {'; '.join(worst)}"
-    return f"{OPENINGS[state]}{reasons}."
