@@ -103,15 +103,15 @@ def by_window(rows: Sequence[ScoreRow], params: SelectParams) -> Record:
     text_ids = sorted({row.text_id for row in rows})
     weights = resample_weights(len(text_ids), params.num_bootstrap, params.seed)
 
-    long = [(row.text_id, sims) for row in rows if len(sims := row.window_sims or ()) > 2]
+    long = [(row.text_id, own) for row in rows if len(own := row.window_sims or ()) > 2]
 
     def mean(value: Callable[[Sequence[float]], float]) -> Ratio:
-        return ratio_by_text(text_ids, [key for key, _ in long], [value(sims) for _, sims in long])
+        return ratio_by_text(text_ids, [key for key, _ in long], [value(own) for _, own in long])
 
     sims = {
-        "onset": mean(lambda sims: sims[0]),
-        "rest": mean(lambda sims: float(np.mean(sims[2:]))),  # windows overlap by half
-        "last": mean(lambda sims: sims[-1]),
+        "onset": mean(lambda own: own[0]),
+        "rest": mean(lambda own: float(np.mean(own[2:]))),  # windows overlap by half
+        "last": mean(lambda own: own[-1]),
     }
     record: Record = {
         name: ratio_interval(ratio, weights, len(long), params.confidence).as_dict()
