@@ -55,11 +55,7 @@ def is_folder(model: str) -> bool:
 
 
 def fetch(hub_id: str) -> Path:
-    """Return the folder of a model on the hub, from its cache where it is there.
-
-    Raises:
-        UserError: When it cannot be had.
-    """
+    """Return the folder of a model on the hub; raises `UserError` when it cannot be had."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -72,11 +68,7 @@ def fetch(hub_id: str) -> Path:
 
 
 def load_folder(folder: Path, device: str = "cpu") -> tuple[whisper.Whisper, str]:
-    """Load a folder in Hugging Face form.
-
-    Raises:
-        UserError: When it is no Whisper, not whole, or an adapter without its model.
-    """
+    """Load a Whisper in Hugging Face form; raises `UserError` for what is no whole one."""
     refuse = partial(user_error, "asr.no_folder", f"asr.model: {folder}")
     if (folder / "adapter_config.json").is_file() and not (folder / CONFIG).is_file():
         raise user_error("asr.adapter", f"asr.model: {folder}")

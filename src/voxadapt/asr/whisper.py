@@ -106,11 +106,7 @@ class Transcriber:
         self._reload = partial(self._load, language=language, batch_size=self.batch_size)
 
     def in_language(self, language: str) -> Transcriber:
-        """Return the same checkpoint for another language.
-
-        Raises:
-            UserError: When the language is unknown to it.
-        """
+        """Return the same checkpoint for another language, or raise `UserError`."""
         if whisper_language(language) == self.language:
             return self
         other = copy(self)

@@ -147,11 +147,7 @@ def storage_problem(error: BaseException, where: str) -> Problem | None:
 
 @contextmanager
 def explain_storage(path: str | PathLike[str]) -> Iterator[None]:
-    """Turn an error of the disk into a message that says what to do.
-
-    Raises:
-        UserError: When the disk is full, read-only or faulty.
-    """
+    """Turn an error of the disk, such as a full one, into a `UserError` that says what to do."""
     try:
         yield
     except UserError:

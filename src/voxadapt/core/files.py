@@ -89,11 +89,7 @@ def first_by_hash(texts: Iterable[str], limit: int | None = None) -> list[str]:
 
 
 def write_atomic(path: str | Path, data: str | bytes) -> None:
-    """Write a file so that it is either whole or absent.
-
-    Raises:
-        UserError: When the disk is full, read-only or faulty.
-    """
+    """Write a file whole or not at all; raises `UserError` where the disk does not take it."""
     with replacing(path) as part:
         part.write_bytes(data.encode() if isinstance(data, str) else data)
 

@@ -53,11 +53,7 @@ def refuse_code(where: str | Path, values: object) -> None:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read and check the config.json of a model folder.
-
-    Raises:
-        UserError: When it is missing, unreadable, of another kind of model, or names code.
-    """
+    """Read the config.json of a model folder; raises `UserError` for another kind of model."""
     file = Path(path) / "config.json"
     try:
         values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -549,11 +549,7 @@ def language_section(params: Params) -> LanguageParams:
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read and check a parameter file.
-
-    Raises:
-        UserError: With one problem for each parameter that is missing, unknown or wrong.
-    """
+    """Read a parameter file; raises `UserError` with a problem for each parameter that is wrong."""
     path = Path(path)
     try:
         values = read_yaml(path)
@@ -567,11 +563,7 @@ def load_params(path: str | Path = "params.yaml") -> Params:
 
 
 def check_params(values: Mapping[str, object], path: str | Path) -> Params:
-    """Check what a parameter file holds.
-
-    Raises:
-        UserError: With one problem for each parameter that is missing, unknown or wrong.
-    """
+    """Check what a parameter file holds; errors as of `load_params`."""
     path = Path(path)
     try:
         return Params.model_validate(values)

@@ -33,11 +33,7 @@ class _Stored(dict[str, Any]):
 
 
 def read_record(path: Path, command: str) -> Record:
-    """Read a JSON record that an earlier stage wrote.
-
-    Raises:
-        UserError: When it is absent or damaged.
-    """
+    """Read a JSON record of an earlier stage; raises `UserError` when it is absent or damaged."""
     try:
         record = read_json(path)
         if not isinstance(record, dict):

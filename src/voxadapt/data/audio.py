@@ -67,11 +67,7 @@ class Measurements:
 
 
 def probe(path: str | Path) -> AudioInfo:
-    """Read a file's header.
-
-    Raises:
-        AudioError: When it is no audio file that libsndfile reads, or has no samples.
-    """
+    """Read a file's header; raises `AudioError` for what libsndfile cannot read, or no samples."""
     try:
         info = sf.info(str(path))
     except Exception as error:  # LibsndfileError, RuntimeError, TypeError (headerless), OSError
@@ -126,11 +122,7 @@ def decode(path: str | Path) -> tuple[np.ndarray, int]:
 
 
 def refuse_part(path: str | Path, info: AudioInfo, num_decoded: int) -> None:
-    """Refuse a file that holds another length of sound than libsndfile reads of it.
-
-    Raises:
-        AudioError: When it is joined, cut off, or its header wrong.
-    """
+    """Raise `AudioError` for a file that is joined, cut off, or has a wrong header."""
     with open(path, "rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
         problem = content_problem(
             data, info.container, info.num_samples, num_decoded, info.sample_rate_hz

@@ -376,11 +376,7 @@ def write_manifest(path: str | Path, utterances: Iterable[Utterance]) -> None:
 
 
 def read_manifest(path: str | Path) -> list[Utterance]:
-    """Read the accepted manifest that the audit wrote.
-
-    Raises:
-        UserError: When it is absent, or does not hold what the audit writes.
-    """
+    """Read the manifest that the audit wrote; raises `UserError` where it holds something else."""
     path = Path(path)
     utterances, problems = [], []
     try:

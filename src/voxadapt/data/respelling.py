@@ -282,11 +282,7 @@ class Respelling(BaseModel):
 
 
 def load_respelling(path: str | Path) -> Respelling:
-    """Read and check a respelling map.
-
-    Raises:
-        UserError: With one problem for each entry that is missing, unknown or wrong.
-    """
+    """Read a respelling map; raises `UserError` with a problem for each entry that is wrong."""
     path = Path(path)
     wrong: list[Problem] = []
     try:

@@ -58,11 +58,7 @@ def folder_name(name: str) -> str:
 def choose_speakers(
     speakers: Sequence[Speaker], wanted: Sequence[str] | None, where: str = "train.speakers"
 ) -> tuple[Speaker, ...]:
-    """Return the speakers that are asked for; all of them where none is.
-
-    Raises:
-        UserError: When the manifest has no such speaker.
-    """
+    """Return the speakers that are asked for, all where none is; raises `UserError` for others."""
     if wanted is None:
         return tuple(speakers)
     known = {speaker.name: speaker for speaker in speakers}

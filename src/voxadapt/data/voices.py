@@ -12,11 +12,7 @@ SHAPE = '{"audio": "…", "speaker": "…"}'
 
 
 def read_other_voices(path: str | Path) -> dict[str, list[Path]]:
-    """Read a JSONL of other voices.
-
-    Raises:
-        UserError: With one problem for each row that cannot be used.
-    """
+    """Read a JSONL of other voices; raises `UserError` with a problem for each wrong row."""
     path = Path(path)
     files = ManifestFiles(path.parent)
     voices: dict[str, list[Path]] = {}

@@ -92,11 +92,7 @@ def publish(source: str | Path, out_dir: str | Path) -> Path:
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
-    """Read the facts about an exported checkpoint.
-
-    Raises:
-        UserError: When the folder is not a checkpoint.
-    """
+    """Read the facts about an exported checkpoint; raises `UserError` for another folder."""
     file = Path(path) / META
     try:
         meta: dict[str, Any] = read_json(file)

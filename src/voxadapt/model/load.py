@@ -80,11 +80,7 @@ def load_tts(
 
 
 def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") -> SpeechTokenizer:
-    """Load the codec of a model folder in float32.
-
-    Raises:
-        UserError: When it is missing or unreadable.
-    """
+    """Load a model folder's codec in float32; raises `UserError` when it cannot be read."""
     folder = Path(path) / "speech_tokenizer"
     _refuse_code(folder)
     keep_freed_memory()

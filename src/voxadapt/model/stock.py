@@ -115,17 +115,10 @@ class CodePredictor(nn.Module):
     get_output_embeddings: Callable[[], Sequence[nn.Linear]]
 
 
-class GenerationConfig(Protocol):
-    """`transformers.GenerationConfig`."""
-
-    pad_token_id: int
-
-
 class Talker(nn.Module):
     """`Qwen3TTSTalkerForConditionalGeneration`."""
 
     config: TalkerConfig
-    generation_config: GenerationConfig
     device: torch.device
     model: Decoder
     text_projection: nn.Module
@@ -174,8 +167,6 @@ class ClonePrompt(Protocol):
     """One item of `create_voice_clone_prompt`."""
 
     ref_text: str | None
-    ref_code: Tensor | None
-    ref_spk_embedding: Tensor | None
     x_vector_only_mode: bool
 
 

@@ -54,11 +54,7 @@ def find_candidate(track: Track, name: str) -> Candidate:
 
 
 def find_checkpoint(model: ModelParams, name: str) -> Candidate:
-    """Find an epoch of the speaker's, or the Base.
-
-    Raises:
-        UserError: When it has not been trained.
-    """
+    """Find an epoch of the speaker's, or the Base; raises `UserError` when it is not trained."""
     base = resolve_model(model)
     if name == BASE:
         return Candidate(name, base, base)
@@ -90,11 +86,7 @@ def find_delta(model: ModelParams, name: str, folder: Path | None = None) -> Can
 
 
 def check_name(asked: str | int, listed: Sequence[str], fix: str = "Name one of them.") -> str:
-    """Return the name of a candidate as it is listed: 3 is epoch-3.
-
-    Raises:
-        UserError: When it is not listed.
-    """
+    """Return a candidate's name as it is listed (3 is epoch-3), or raise `UserError`."""
     name = candidate_name(asked)
     if name not in listed:
         facts = {"listed": ", ".join(listed), "name": name, "fix": fix}

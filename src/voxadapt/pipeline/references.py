@@ -29,11 +29,7 @@ def read_references(corpus: Corpus, speakers: Sequence[Speaker]) -> dict[str, Re
 
 
 def read_voice(path: Path) -> VoiceReference:
-    """Read embeddings that similarity is measured against.
-
-    Raises:
-        UserError: When the file is absent or torn.
-    """
+    """Read what similarity is measured against; raises `UserError` for an absent or torn file."""
     try:
         return VoiceReference.read(path)
     except (OSError, ValueError) as error:

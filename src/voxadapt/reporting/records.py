@@ -51,12 +51,7 @@ class SpeakerRecords(Records):
 
 
 def load_records(params: Params, root: str | Path = ".") -> SpeakerRecords:
-    """Read the files that the report of a speaker needs.
-
-    Raises:
-        UserError: Naming every file that is missing or cannot be read, and the stage that
-            writes it.
-    """
+    """Read what a speaker's report needs; raises `UserError` that names every missing file."""
     files = Files(Path(root))
     folders = {name: (paths.SCORES / name, f"score {name}") for name in params.candidates}
     folders |= {name: (paths.SPEAKER.reference / name, "codes") for name in PSEUDO}
@@ -183,12 +178,7 @@ def candidate_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def load_language_records(params: Params, root: str | Path = ".") -> LanguageRecords:
-    """Read the files that the report of a language needs.
-
-    Raises:
-        UserError: Naming every file that is missing or cannot be read, and the stage that
-            writes it.
-    """
+    """Read what a language's report needs; raises `UserError` that names every missing file."""
     language = language_section(params)
     files = Files(Path(root))
     choice1 = files.read(paths.LANGUAGE_CHOICE1, "language decide")

@@ -22,11 +22,7 @@ RATE_HZ = 16000
 
 
 class MosPredictor:
-    """DistillMOS with the weights of its wheel.
-
-    Raises:
-        UserError: When the extra `mos` is not installed.
-    """
+    """DistillMOS with the weights of its wheel; a `UserError` where the extra `mos` is missing."""
 
     def __init__(self, device: str = "cpu") -> None:
         stand_in_for_torchaudio()

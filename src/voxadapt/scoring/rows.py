@@ -227,11 +227,7 @@ def evaluator_id(rows: Iterable[ScoreRow]) -> dict[str, str]:
 
 
 def ranked(rows: Iterable[ScoreRow]) -> list[ScoreRow]:
-    """Keep the rows that may decide, in the order given; none at all are let through.
-
-    Raises:
-        UserError: When there are rows, but none of them may decide.
-    """
+    """Keep the rows that may decide, in their order; raises `UserError` where none of them may."""
     rows = list(rows)
     kept = [row for row in rows if row.slice == "ranked"]
     if rows and not kept:

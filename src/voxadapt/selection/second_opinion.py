@@ -17,6 +17,7 @@ from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, sort_rows
 from voxadapt.scoring.statistics import paired_difference, resample_weights, rounded
 from voxadapt.scoring.wording import side
 from voxadapt.selection import wording
+from voxadapt.selection.pairing import BASE
 
 
 def second_opinion(
@@ -25,7 +26,6 @@ def second_opinion(
     params: SelectParams,
     *,
     chosen: str,
-    base: str = "base",
 ) -> Record:
     """Compare the Base and the candidate that is kept by two recognisers that heard the same clips.
 
@@ -36,7 +36,7 @@ def second_opinion(
         the interval), `agrees` when both verdicts are the same, `correlation` of the clips'
         errors (None where one of the two never varies), and a `sentence`.
     """
-    names = list(dict.fromkeys((base, chosen)))
+    names = list(dict.fromkeys((BASE, chosen)))
     ours, theirs = (
         [row for name in names for row in sort_rows(ranked(rows[name]))] for rows in (first, second)
     )
@@ -45,7 +45,7 @@ def second_opinion(
     difference = []
     for rows in (first, second):
         mine, other = (
-            Sample(ranked(rows[name]), params.error_metric, None).error for name in (chosen, base)
+            Sample(ranked(rows[name]), params.error_metric, None).error for name in (chosen, BASE)
         )
         weights = resample_weights(len(mine.numerator), params.num_bootstrap, params.seed)
         found, _ = paired_difference(mine, other, weights, params.confidence)
@@ -57,7 +57,7 @@ def second_opinion(
         "asr_id": identities[1],
         "first_asr_id": identities[0],
         "metric": metric,
-        "base": error_rates(ranked(second[base]), params)[metric],
+        "base": error_rates(ranked(second[BASE]), params)[metric],
         "chosen": error_rates(ranked(second[chosen]), params)[metric],
         "difference": difference[1],
         "first_difference": difference[0],
@@ -67,7 +67,7 @@ def second_opinion(
         "correlation": _correlation(*errors),
         "num_clips": len(ours),
     }
-    return record | {"sentence": wording.say("second_opinion", record, chosen, base)}
+    return record | {"sentence": wording.say("second_opinion", record, chosen, BASE)}
 
 
 def _refuse(

@@ -12,11 +12,7 @@ from voxadapt.data.texts import TextLine, read_texts
 
 
 def accepted_texts() -> list[TextLine]:
-    """Read the texts that the audit has accepted.
-
-    Raises:
-        UserError: When they are not as many as the audit says.
-    """
+    """Read the accepted texts; raises `UserError` when they are not as many as the audit says."""
     wanted = read_record(paths.LANGUAGE_TEXT_METRICS, "language data")["num_accepted"]
     try:
         rows = read_jsonl(paths.LANGUAGE_TEXTS)
