@@ -384,7 +384,7 @@ def test_the_report_of_the_pipeline_is_five_screens_and_four_pages(
         pytest.skip("no report: `make repro` has not been run here")
     browser_page.set_viewport_size({"width": 1440, "height": 900})
     browser_page.goto(path.as_uri())
-    assert browser_page.evaluate("document.documentElement.scrollHeight") <= 5.7 * 900
+    assert browser_page.evaluate("document.documentElement.scrollHeight") <= 5.5 * 900
     pdf = browser_page.pdf(format="A4")
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 4
 

@@ -32,13 +32,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table = tmp_path / paths.EPOCHS_TABLE
     table.parent.mkdir(parents=True)
     table.write_text(HEAD + "base,0,0.4,0.3,0.7,1\nepoch-1,1,0.5,0.4,0.8,0\n")
-    (tmp_path / "params.yaml").write_text("train: {lr: 0.1, seed: 1}\n")
+    (tmp_path / "params.yaml").write_text("train: {lr: 0.1, seed: 1}\ncandidates: [base]\n")
     return tmp_path
 
 
 def test_without_a_history_nothing_is_made_up(project: Path) -> None:
     found = page(project)
-    assert "holds no earlier table of epochs" in found
+    assert "No earlier commit holds figures that differ" in found
     assert "No stage has noted its time here." in found
 
 
@@ -48,7 +48,7 @@ def test_the_last_other_table_is_what_is_compared_with(project: Path) -> None:
     git(project, "commit", "-qm", "first <run>")
     table = project / paths.EPOCHS_TABLE
     table.write_text(HEAD + "base,0,0.4,0.3,0.7,0\nepoch-1,1,0.25,0.2,0.8,1\n")
-    (project / "params.yaml").write_text("train: {lr: 0.2, seed: 1}\n")
+    (project / "params.yaml").write_text("train: {lr: 0.2, seed: 1}\ncandidates: [base, epoch-1]\n")
     before = page(project)
     git(project, "add", "reports/plots", "params.yaml")
     git(project, "commit", "-qm", "second")
@@ -57,6 +57,9 @@ def test_the_last_other_table_is_what_is_compared_with(project: Path) -> None:
     assert "50.0 %" in before and "25.0 %" in before
     assert "Base (chosen before)" in before and "Epoch 1 (chosen)" in before
     assert "train.lr" in before and "train.seed" not in before
+    assert ">base, epoch-1</td>" in before and "cannot be compared" not in before
+    (project / "data.dvc").write_text("outs: []\n")
+    assert "cannot be compared" in page(project)
 
 
 def test_costs_are_those_that_were_noted(project: Path) -> None:

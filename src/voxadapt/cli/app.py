@@ -124,7 +124,8 @@ def _add_group(name: str, panel: str, text: str, commands: Commands) -> None:
 
 app = typer.Typer(
     cls=Group,
-    help="Adapt Qwen3-TTS to a speaker; score every epoch; let the measurements decide.",
+    help="Adapt Qwen3-TTS to a speaker or a language; every epoch is scored, measurements choose. "
+    "`dvc repro` runs every stage that is out of date; `voxadapt plan` says how long that takes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -17,7 +17,9 @@ def status(params_file: opt.ParamsFile = opt.PARAMS) -> None:
 
     params = opt.load(params_file)
     found = states.status(read_pipeline())
-    print_table(states.rows(found, params.train.schedule), states.COLUMNS)
+    table = states.rows(found, params.train.schedule)
+    width = 3 if any(cost for *_, cost in table) else 2
+    print_table([row[:width] for row in table], states.COLUMNS[:width])
     print("\n" + "\n".join(states.summary(found)))
 
 

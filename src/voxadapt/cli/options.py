@@ -64,7 +64,7 @@ NumTakes = Annotated[
 Pick = Annotated[
     bool, typer.Option("--pick", help="Keep the best take of each passage, as scoring measures.")
 ]
-Seed = Annotated[int, typer.Option()]
+Seed = Annotated[int, typer.Option(help="Of the random numbers; another one speaks otherwise.")]
 Chosen = Annotated[str | None, typer.Option(help="Default: the chosen one.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Consent = Annotated[

@@ -195,7 +195,7 @@ def audit_facts(audit: Record, clips: Sequence[Record]) -> Record:
     }
 
 
-def stamp(params: Params, records: Records) -> list[tuple[str, str]]:
+def stamp(records: Records) -> list[tuple[str, str]]:
     """List what a reader of the first screen must know to quote the figures."""
     evaluator = records.selection["evaluator"]
     measured, expected = (
@@ -207,7 +207,6 @@ def stamp(params: Params, records: Records) -> list[tuple[str, str]]:
         ("recogniser", evaluator["asr_id"]),
         ("normaliser", evaluator["norm_id"]),
         ("similarity", evaluator["sim_id"]),
-        ("profile", params.profile),
     ]
 
 

@@ -15,7 +15,7 @@ from voxadapt.reporting import components, tables
 from voxadapt.reporting.components import make_cell, sentence
 from voxadapt.reporting.records import PSEUDO, LanguageRecords, Records
 from voxadapt.reporting.tables import number, percent, title
-from voxadapt.scoring.rows import GUARDS, ScoreRow
+from voxadapt.scoring.rows import GUARDS, ScoreRow, ranked
 from voxadapt.scoring.wording import Sentences, side
 from voxadapt.selection import wording
 from voxadapt.selection.select import select
@@ -80,7 +80,7 @@ def shared_parts(
         "metric": metric,
         "verdict": wording.verdict(records.confirm),
         "summaries": records.summaries,
-        "stamp": components.stamp(params, records),
+        "stamp": components.stamp(records),
         "sentences": components.grid(
             records.rows, (*PSEUDO, *names), params.report.max_grid_sentences, metric, chosen
         ),
@@ -229,7 +229,10 @@ def ladders(records: Records, metric: str) -> list[Record]:
                share=True),
     ]  # fmt: skip
     if found[0] and (voice["ceiling"]["point"] or 1.0) < (voice["codec_ceiling"]["point"] or 0.0):
-        found[0]["note"] = "compared with their own kind; the codec evens out differences of clips"
+        found[0]["below"] = (
+            "Recordings are compared with recordings, coded ones with coded ones: coding makes "
+            "clips more alike."
+        )
     return [item for item in found if item]
 
 
@@ -250,7 +253,7 @@ def steps(selection: Record) -> list[Record]:
         stages.append((f"{'the clearest, then ' if similar else ''}the earliest",
                        [selection["chosen"]]))  # fmt: skip
     else:
-        stages.append((f"none is shown to be better: {title(start)} stays", [selection["chosen"]]))
+        stages.append(("none is shown to be better; kept", [selection["chosen"]]))
     left = [c["name"] for c in listed]
     rows = [{"step": "candidates", "count": len(left), "left": left, "went": []}]
     for step, kept in stages:
@@ -274,13 +277,16 @@ def decide_again(
 
 
 def halves(records: Records, selection: Record) -> str:
-    """Decide again on random halves of the sentences; nothing of several speakers, or too few."""
+    """Decide again on random halves of the sentences; nothing for several speakers, or too few.
+
+    Sets that guard stay whole.
+    """
     names = [candidate["name"] for candidate in selection["candidates"]]
     rows = {
         name: [ScoreRow.model_validate(row) for row in records.rows.get(name, ())]
         for name in (*names, *PSEUDO)
     }
-    texts = sorted({row.text_id for row in rows["base"]})
+    texts = sorted({row.text_id for row in ranked(rows["base"])})
     if len(texts) < MIN_HALVED or selection.get("speakers"):  # each speaker has a scale of its own
         return ""
     values = {key: value for key, value in selection["rule"].items() if key != "text"}
@@ -289,7 +295,10 @@ def halves(records: Records, selection: Record) -> str:
     counts: Counter[str] = Counter()
     for _ in range(HALVES):
         part = set(generator.choice(texts, len(texts) // 2, replace=False))
-        drawn = {n: [row for row in found if row.text_id in part] for n, found in rows.items()}
+        drawn = {
+            name: [row for row in found if row.text_id in part or row.slice in GUARDS]
+            for name, found in rows.items()
+        }
         real, codec = (drawn.pop(name) for name in PSEUDO)
         counts[decide_again(selection, drawn, rule, real, codec)["chosen"]] += 1
     same = counts.pop(selection["chosen"], 0)
@@ -371,8 +380,8 @@ def hear(records: Records, listed: Sequence[Record], metric: str) -> list[Record
               for entry in with_recording]  # fmt: skip
     clear = [e for e, error in zip(with_recording, errors, strict=True) if error == min(errors)]
     worst = max(listed, key=lambda e: (tables.error_of(e["rows"][chosen], metric), e["change"]))
-    picked = [(clear[(len(clear) - 1) // 2], "a typical sentence: the median difference"),
-              (worst, "the worst of the choice")]  # fmt: skip
+    picked = [(clear[(len(clear) - 1) // 2], "typical: its difference from the Base is the median"),
+              (worst, f"the worst of {tables.named(chosen)}")]  # fmt: skip
     found = []
     for entry, why in picked:
         names = [name for name in ("real", "base", chosen) if entry["rows"][name]]
@@ -385,7 +394,7 @@ def hear(records: Records, listed: Sequence[Record], metric: str) -> list[Record
 
 
 def remedies(records: Records, epochs: Mapping[str, int]) -> list[Record]:
-    """Say what may mend what the figures lack: `title`, `why`, `how` and `code` to copy of each.
+    """Say what may mend what the figures lack: `title`, `why`, `how`, `code` to copy, `link`.
 
     `epochs` says how many are trained, by the last word of the parameter that says so.
     """
@@ -397,8 +406,8 @@ def remedies(records: Records, epochs: Mapping[str, int]) -> list[Record]:
     found: list[Record] = []
 
     def add(which: str, code: str = "", **values: object) -> None:
-        texts = [text.format(**values) for text in REMEDIES[which]]
-        found.append(dict(zip(("title", "why", "how"), texts, strict=True)) | {"code": code})
+        texts = (text.format(**values) for text in REMEDIES[which])
+        found.append(dict(zip(("title", "why", "how", "link"), texts, strict=False), code=code))
 
     if verdict == "not_measurable":
         return found

@@ -81,12 +81,12 @@ def build_language_page(params: Params, root: str | Path = ".") -> str:
     memory, forgotten = remembered(choice1, selection), selection["forgetting"]["metric"]
     own = [] if chosen == "base" else [("chosen", title(chosen), memory[chosen][forgotten])]
     third = decision.ladder(
-        f"{source}, which is to stay: {forgotten.upper()}",
+        f"{source}, to be kept: {forgotten.upper()}",
         [("base", "Base", memory["base"][forgotten]), *own],
         share=True,
     )
     if third:
-        note = f"on {selection['forgetting']['num_texts']} sentences that chose"
+        note = f"on {selection['forgetting']['num_texts']} sentences of the choice"
         shared["ladders"].append(third | {"note": note})
     if shared["said"][0][0] != "Measured":
         shared["said"].insert(2, (source, cost(language, records)))
@@ -249,7 +249,7 @@ def _curves(
             for epoch in metrics["epochs"]
         }
         panels += [similar, figures.Panel("held-out loss", {"": losses})] if losses else [similar]
-    failed = [name for name, entry in ranked.items() if not entry["eligible"]]
+    failed = [name for name, entry in ranked.items() if not (entry["eligible"] or name == "base")]
     return figures.curves(panels, names, last["chosen"], failed, theme)
 
 

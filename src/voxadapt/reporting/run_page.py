@@ -35,22 +35,22 @@ def write_run_page(
 
 def _since(root: Path, table: Path) -> Record | None:
     """Compare the table of epochs and `params.yaml` with the last commit that had another table."""
-    try:
-        now = (root / table).read_text(encoding="utf-8")
-        params = (root / "params.yaml").read_text(encoding="utf-8")
-    except OSError:
-        return None
+    now, params, data = (
+        path.read_text(encoding="utf-8") if path.is_file() else ""
+        for path in (root / table, root / "params.yaml", root / "data.dvc")
+    )
     asked = ("log", f"-{MAX_COMMITS}", "--format=%h %cs %s", "--", table.as_posix())
     log = git(*asked, root=root)
     for line in log.splitlines():
         commit = line.partition(" ")[0]
         before = git("show", f"{commit}:./{table.as_posix()}", root=root)
-        if before and before != now:
+        if before and now and before != now:
             old, new = (_rows(text) for text in (before, now))
             then = _flat(git("show", f"{commit}:./params.yaml", root=root))
             today = _flat(params)
             return {
                 "commit": line,
+                "other_data": data != git("show", f"{commit}:./data.dvc", root=root),
                 "rows": [
                     {"name": name, "now": new.get(name, {}), "before": old.get(name, {})}
                     for name in dict.fromkeys([*new, *old])
@@ -76,12 +76,15 @@ def _rows(table: str) -> dict[str, dict[str, float | str | None]]:
 
 
 def _flat(text: str) -> Record:
-    """Read parameters with dotted names."""
+    """Read parameters with dotted names, lists as words."""
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError:
         return {}
-    return flatten(found) if isinstance(found, dict) else {}
+    return {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for key, value in flatten(found if isinstance(found, dict) else {}).items()
+    }
 
 
 def _stages(root: Path, language: bool) -> list[Record]:

@@ -108,9 +108,11 @@ def _typeset(text: str) -> str:
         shares = [number(100 * float(value), 1, sign=True) for value in found.groups()[1:]]
         return f"{found[1]} {shares[0]} points [{shares[1]}, {shares[2]}]"
 
-    text = re.sub(r"\b(WER|CER) (0\.\d{3})\b", lambda m: f"{m[1]} {percent(float(m[2]))}", text)
     value = r"([+-]\d*\.\d+)"
-    text = re.sub(rf"\b(WER|CER) {value} \[{value}, {value}\]", points, named(text))
+    bounds = rf"{value} \[{value}, {value}\]"
+    text = re.sub(rf"(\b(?:WER|CER) 0\.\d{{3}} [^:]*:) {bounds}", points, text)
+    text = re.sub(r"\b(WER|CER) (0\.\d{3})\b", lambda m: f"{m[1]} {percent(float(m[2]))}", text)
+    text = re.sub(rf"\b(WER|CER) {bounds}", points, named(text))
     text = re.sub(r"\[([+−-]?[\d.]+), ([+−-]?[\d.]+)\]", r"(\1 to \2)", text)
     text = re.sub(r"(?<![\w-])[+-](?=0(?:\.0+)?(?!\.?\d))", "", text)
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text.replace("SIM-resemblyzer", "similarity"))
