@@ -38,7 +38,7 @@ def test_the_steps_lead_from_all_candidates_to_the_chosen_one(found: choice.Choi
     assert len(left[0]) == 5 and left[-1] == {f"Epoch {found.record['chosen'][-1]}"}
     went = {name for names in table["went"] for name in names.split(", ") if name != "–"}
     assert went | left[-1] == left[0]
-    assert found.sentence.startswith(f"{found.record['chosen']} is chosen")
+    assert found.sentence.startswith(f"Epoch {found.record['chosen'][-1]} is chosen")
 
 
 def test_the_rule_as_written_decides_the_same_again(found: choice.Choice) -> None:

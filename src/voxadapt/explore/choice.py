@@ -24,7 +24,7 @@ from voxadapt.explore.selects import Selects
 from voxadapt.reporting import decision
 from voxadapt.reporting.figures import LIGHT, Plot, draw_front, remove_frame
 from voxadapt.reporting.players import Html, clip_list, diff_html
-from voxadapt.reporting.tables import NONE, frame, number, percent, title
+from voxadapt.reporting.tables import NONE, frame, number, percent, title, typeset
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked, read_scores, rows_sha
 from voxadapt.scoring.statistics import Array, Ratio, resample_weights
@@ -39,6 +39,7 @@ PAIRED = {  # gates on a difference to the Base: key in the record, label, facto
     "similarity": ("similarity minus the Base's", 1.0),
     "duration_ratio": ("spoken / expected duration", 1.0),
 }
+MARKERS = "sovD^P<X>"  # of candidates, the Base's first
 FEWER_BOOTSTRAP = 400  # resamples of each decision on fewer sentences
 
 
@@ -60,7 +61,7 @@ class Choice:
     @property
     def sentence(self) -> str:
         """The decision in words."""
-        return str(self.record["reason"])
+        return typeset(str(self.record["reason"]))
 
     @property
     def measure(self) -> str:
@@ -200,7 +201,7 @@ def front(found: Choice, clouds: int = 400) -> Plot:
         if candidate["eligible"]:
             share = percent(candidate["pareto_probability"], 0)
         axes.plot(
-            sample.sim.point, 100 * sample.error.point, "o", color=colour, zorder=3,
+            sample.sim.point, 100 * sample.error.point, MARKERS[index % 9], color=colour, zorder=3,
             markersize=10 if chosen else 7, label=f"{title(name)}, {share}",
             markerfacecolor=colour if candidate["eligible"] else LIGHT.card,
         )  # fmt: skip
