@@ -242,10 +242,12 @@ def telling_sentences(
     items = []
     for index in picked:
         clips = [_middle(found, name, texts[index]) for name in (first, second)]
-        gain = gains[index] * (1 if found.measure == "similarity" else 100)
+        similar = found.measure == "similarity"
+        gain = number(gains[index] if similar else 100 * gains[index], 3 if similar else 1, True)
         items.append(
             {
-                "title": f"{texts[index]}: {found.measure} {number(gain, 3, sign=True)}",
+                "title": f"{clips[0]['text']} {texts[index]}: {found.measure} {gain}"
+                + ("" if similar else " points"),
                 "html": "<br>".join(
                     f"{title(name)}: {diff_html(clip['text_norm'], clip['hyp_norm'])}"
                     for name, clip in zip((first, second), clips, strict=True)
@@ -274,8 +276,8 @@ def hear_any(found: Choice) -> None:
         facts = [f"WER {percent(row.wer, 0)}", f"CER {percent(row.cer, 0)}",
                  f"similarity {number(row.sim)}", *row.flags]  # fmt: skip
         item = {"title": f"{utterance}, take {take}, {title(candidate)}", "text": row.text,
-                "html": diff_html(row.text_norm, row.hyp_norm), "note": "; ".join(facts),
-                "audio": clip.get("wav")}  # fmt: skip
+                "html": diff_html(row.text_norm, row.hyp_norm),
+                "note": "; ".join(facts).replace("_", " "), "audio": clip.get("wav")}  # fmt: skip
         return clip_list([item])
 
     Selects(

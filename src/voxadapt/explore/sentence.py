@@ -72,7 +72,8 @@ class SpokenSentence:
             picture = "width: 100%; height: 72px; image-rendering: pixelated"
             shown.append(f"<img alt='spectrogram' style='{picture}' src='{sound.mel_uri}'>")
         shown.append(str(diff_html(row.text_norm, row.hyp_norm)))
-        facts = [f"WER {percent(row.wer, 0)}", f"similarity {number(row.sim)}", *row.flags]
+        flags = [flag.replace("_", " ") for flag in row.flags]
+        facts = [f"WER {percent(row.wer, 0)}", f"similarity {number(row.sim)}", *flags]
         shown.append(f"<small>{escape('; '.join([*facts, *filter(None, [row.message])]))}</small>")
         return "<br>".join(shown)
 
@@ -89,7 +90,7 @@ class SpokenSentence:
                     "from floor (0) to ceiling (1)": number(self.scale.normalise(row.sim), 2),
                     "seconds": number(row.duration_s, 1),
                     "spoken / expected": number(row.dur_ratio, 2),
-                    "flags": ", ".join(row.flags) or NONE,
+                    "flags": ", ".join(row.flags).replace("_", " ") or NONE,
                     "heard": row.hyp,
                 }
                 for name in self.names
