@@ -9,7 +9,7 @@ import pytest
 
 from corpus import write_clip
 from voxadapt.core.errors import UserError
-from voxadapt.data.voices import read_other_voices
+from voxadapt.data.clips import read_other_voices
 
 ROWS = [
     {"audio": "a.wav", "speaker": "Cleo"},

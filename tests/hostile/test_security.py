@@ -16,8 +16,8 @@ from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import UserError
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import load_params
+from voxadapt.data.clips import read_other_voices
 from voxadapt.data.manifest import read_raw_manifest
-from voxadapt.data.voices import read_other_voices
 from voxadapt.model.load import load_speech_tokenizer, load_tts
 
 PROJECT = Path(__file__).parents[2]

@@ -15,11 +15,10 @@ from voxadapt.asr.normalise import normalise
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import load_params
 from voxadapt.data.audio import AudioError, read_audio
-from voxadapt.data.clips import read_clips, read_recordings
+from voxadapt.data.clips import read_clips, read_other_voices, read_recordings
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.texts import audit_texts, read_texts
-from voxadapt.data.voices import read_other_voices
 
 PROFILES = Path(__file__).parents[2] / "profiles"
 PROFILE = (PROFILES / "miniature.yaml").read_text(encoding="utf-8")

@@ -9,8 +9,9 @@ import pytest
 
 from rows import make_row
 from voxadapt.core.params import SelectParams
+from voxadapt.scoring.prosody import prosody_record
 from voxadapt.scoring.rows import ScoreRow
-from voxadapt.selection.melody import f0_range_gate, prosody_record
+from voxadapt.selection.gates import f0_range_gate
 from voxadapt.selection.select import select
 
 PARAMS = SelectParams(num_bootstrap=300)

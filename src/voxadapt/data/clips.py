@@ -21,6 +21,7 @@ from voxadapt.data.text import fold_text, invisible_controls, is_speakable, spec
 
 ROW = '{"audio": "…", "text": "…"} and perhaps id, system, take, reference, language'
 KEYS = ("audio", "text", "id", "system", "take", "reference", "language")
+VOICE, VOICE_KEYS = '{"audio": "…", "speaker": "…"}', {"audio", "text", "speaker"}
 SYSTEM = "system"  # of a manifest that names none
 RESERVED = ("real", "codec")
 MAX_NAME_CHARACTERS = 80
@@ -141,6 +142,25 @@ def read_recordings(path: str | Path) -> list[Recording]:
         problems.append(problem("data.no_recording_row", path))
     raise_problems(problems, f"{path} cannot be used.")
     return recordings
+
+
+def read_other_voices(path: str | Path) -> dict[str, list[Path]]:
+    """Read a JSONL of other voices; raises `UserError` with a problem for each wrong row."""
+    path = Path(path)
+    files = ManifestFiles(path.parent)
+    voices: dict[str, list[Path]] = {}
+    problems: list[Problem] = []
+    fix = "Check the path, or set data.other_voices: null."
+    for _, where, row in json_objects(path, VOICE, problems, fix=fix):
+        if not {"audio", "speaker"} <= set(row) <= VOICE_KEYS:
+            found = shown(", ".join(map(str, row)) or "no key")
+            problems.append(problem("data.voice_keys", where, found=found))
+        elif not isinstance(row["audio"], str) or not isinstance(row["speaker"], str):
+            problems.append(problem("data.voice_strings", where, found=shown(row)))
+        elif (audio := files.check(where, "audio", row["audio"], problems)) is not None:
+            voices.setdefault(row["speaker"], []).append(audio.resolve())
+    raise_problems(problems, f"{path} cannot be used.")
+    return voices
 
 
 def _row_problems(where: str, values: Record, languages: Collection[str] | None) -> list[Problem]:

@@ -24,9 +24,9 @@ from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.data.audio import AudioError, probe, to_pcm16, write_wav
+from voxadapt.data.clips import read_other_voices
 from voxadapt.data.manifest import Utterance
 from voxadapt.data.speakers import Speaker
-from voxadapt.data.voices import read_other_voices
 from voxadapt.model.load import load_speech_tokenizer
 from voxadapt.pipeline.context import ROOT, Context, open_context
 from voxadapt.pipeline.measuring import Measuring

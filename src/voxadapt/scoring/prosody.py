@@ -85,6 +85,19 @@ def prosody(
     return found
 
 
+def prosody_record(
+    rows: Sequence[ScoreRow],
+    real: Sequence[ScoreRow],
+    codec: Sequence[ScoreRow],
+    params: SelectParams,
+) -> Record:
+    """Return what `prosody` says, and `f0_measurable`; without F0 where that is false."""
+    measurable = is_measurable(real, codec)
+    found = prosody(rows, real, params)
+    kept = {name: value for name, value in found.items() if measurable or name[:2] != "f0"}
+    return {"f0_measurable": measurable, **kept}
+
+
 def compare(
     rows: Sequence[ScoreRow], recordings: Sequence[ScoreRow], name: str, params: SelectParams
 ) -> Interval | None:

@@ -16,8 +16,10 @@ import numpy as np
 
 from voxadapt.core.params import SelectParams
 from voxadapt.core.records import Record
+from voxadapt.scoring.prosody import compare, is_measurable
+from voxadapt.scoring.rows import GUARDS, ScoreRow
 from voxadapt.scoring.speakers import SpeakerScores
-from voxadapt.scoring.statistics import Interval, rounded
+from voxadapt.scoring.statistics import NOTHING, Interval, rounded
 from voxadapt.selection import wording
 
 State = Literal["passed", "undecided", "failed"]
@@ -92,8 +94,7 @@ def all_gates(
             difference = scores.difference("sim", name, start, speaker)
             gates.append(_kept_voice(difference, params.similarity_tie))
         elif kept:
-            nothing = Interval(None, None, None, 0)
-            gates.append(Gate("kept_voice", "passed", nothing, 0.0, "A new voice."))
+            gates.append(Gate("kept_voice", "passed", NOTHING, 0.0, "A new voice."))
         found[speaker] = gates
     return found
 
@@ -170,3 +171,61 @@ def _kept_voice(found: Interval, tie: float) -> Gate:
     return Gate(
         "kept_voice", state, found, -tie, wording.say("kept_voice_gate", found.as_dict(), state)
     )
+
+
+def f0_range_gate(
+    rows: Sequence[ScoreRow],
+    real: Sequence[ScoreRow],
+    codec: Sequence[ScoreRow],
+    limit: float,
+    params: SelectParams,
+) -> Gate:
+    """Ask that a candidate's F0 range is not below a share of the speaker's own.
+
+    Passed where the whole interval is above the limit, failed where the ratio itself is below. The
+    codec's round trips say whether F0 survives the codec.
+    """
+    measurable = is_measurable(real, codec)
+    found = (compare(rows, real, "f0_range_st", params) if measurable else None) or NOTHING
+    lower = found.point if found.low is None else found.low
+    state: State = "undecided"
+    if found.point is not None and lower is not None:
+        state = "passed" if lower >= limit else "failed" if found.point < limit else "undecided"
+    text = wording.say("f0_range_gate", measurable, found, lower, limit)
+    return Gate("f0_range", state, found, limit, text)
+
+
+def guard_gates(
+    rows: Mapping[str, Sequence[ScoreRow]], start: str, scale: Record | None, params: SelectParams
+) -> dict[str, dict[str | None, list[Gate]]]:
+    """Hold every candidate against the start on each set that guards, by candidate and speaker.
+
+    A set has few sentences, so that a point estimate above the margin is often luck: a gate fails
+    where the candidate is shown to be worse by more than the margin, with the whole interval.
+    """
+    found: dict[str, dict[str | None, list[Gate]]] = {name: {} for name in rows}
+    for part in GUARDS:
+        kept = {name: [row for row in all_ if row.slice == part] for name, all_ in rows.items()}
+        if not kept[start]:
+            continue
+        scores = SpeakerScores(kept, scale, params)
+        for name in rows:
+            for speaker in scores.speakers:
+                allowed = error_margin(params, scores.samples[start][speaker].error.point)
+                for key, label, margin in (
+                    ("failure_rate", "failure rate", params.failure_margin),
+                    ("error", params.error_metric.upper(), allowed),
+                ):
+                    difference = scores.difference(key, name, start, speaker)
+                    gate = _guard_gate(f"{part}_{key}", part, label, difference, margin)
+                    found[name].setdefault(speaker, []).append(gate)
+    return found
+
+
+def _guard_gate(name: str, part: str, label: str, difference: Interval, margin: float) -> Gate:
+    point, low, high = difference.point, difference.low, difference.high
+    assert point is not None
+    low, high = point if low is None else low, point if high is None else high
+    state: State = "failed" if low > margin else "passed" if high <= margin else "undecided"
+    text = wording.say("guard_gate", part, label, point, low, high, margin)
+    return Gate(name, state, difference, margin, text)

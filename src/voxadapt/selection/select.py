@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from voxadapt.core.params import SelectParams, epoch_number
 from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample, error_rates
+from voxadapt.scoring.prosody import prosody_record
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.scoring.speakers import SpeakerScores, confusion
 from voxadapt.scoring.statistics import (
@@ -29,9 +30,7 @@ from voxadapt.scoring.statistics import (
     texts_needed,
 )
 from voxadapt.selection import wording
-from voxadapt.selection.gates import Gate, all_gates, worst_gates
-from voxadapt.selection.guards import guard_gates
-from voxadapt.selection.melody import f0_range_gate, prosody_record
+from voxadapt.selection.gates import Gate, all_gates, f0_range_gate, guard_gates, worst_gates
 from voxadapt.selection.outlook import find_outlook
 from voxadapt.selection.pairing import BASE, check_candidates, check_scale, comparable, in_order
 from voxadapt.selection.race import SET_LEVEL, Race, run_race, single_measure

@@ -26,9 +26,14 @@ from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult
-from voxadapt.data.clips import Recording, SpokenClip, read_clips, read_recordings
+from voxadapt.data.clips import (
+    Recording,
+    SpokenClip,
+    read_clips,
+    read_other_voices,
+    read_recordings,
+)
 from voxadapt.data.splits import MIN_REFERENCE_CLIPS
-from voxadapt.data.voices import read_other_voices
 from voxadapt.reporting.evaluate_page import write_page
 from voxadapt.scoring.rows import (
     EvalClip,
