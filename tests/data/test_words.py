@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import string
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,13 @@ def check(where: str, call: ast.Call, words: list[str], given: set[str]) -> None
     assert given is GIVEN or not strange, f"{where}: no words for {strange}"
 
 
+@cache
+def source() -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
+
+
 def used(kind: str) -> bool:
-    source = "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
-    return f'"{kind}"' in source or kind.partition(".")[0] == "total_minutes"
+    return f'"{kind}"' in source() or kind.partition(".")[0] == "total_minutes"
 
 
 def test_words_of_findings_are_used_and_filled_in() -> None:
