@@ -14,6 +14,7 @@ from voxadapt.core.records import Record
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked
 from voxadapt.scoring.statistics import (
+    Array,
     Ratio,
     all_pairs_critical,
     paired_difference,
@@ -83,24 +84,29 @@ def compare_systems(
             name: rounded(float(share)) for name, share in zip(names, best, strict=True)
         }
         for first, second in pairs:
-            found, differences = paired_difference(
-                ratios[second], ratios[first], weights, params.confidence
-            )
-            assert found.point is not None
-            se = standard_error(differences, len(shared))
-            reach = critical * (se if np.isfinite(se) else 0.0)
-            low, high = rounded(found.point - reach), rounded(found.point + reach)
-            assert low is not None and high is not None
-            better = None
-            if low > 0 or high < 0:
-                better = first if (low > 0) == LOWER_IS_BETTER[measure] else second
-            pairs[first, second][measure] = {
-                "difference": found.as_dict(with_se=True),
-                "simultaneous_low": low,
-                "simultaneous_high": high,
-                "better": better,
-            }
+            both = ratios[first], ratios[second]
+            found = _compare(*both, weights, critical, params.confidence)
+            if found["simultaneous_low"] > 0 or found["simultaneous_high"] < 0:
+                is_first = (found["simultaneous_low"] > 0) == LOWER_IS_BETTER[measure]
+                found["better"] = first if is_first else second
+            pairs[first, second][measure] = found
     record["pairs"] = [
         {"first": first, "second": second, **found} for (first, second), found in pairs.items()
     ]
     return record | {"text": wording.say("comparison", record)}
+
+
+def _compare(
+    first: Ratio, second: Ratio, weights: Array, critical: float, confidence: float
+) -> Record:
+    """Return the second minus the first, with an interval that holds for all pairs at once."""
+    found, differences = paired_difference(second, first, weights, confidence)
+    assert found.point is not None
+    se = standard_error(differences, weights.shape[1])
+    reach = critical * (se if np.isfinite(se) else 0.0)
+    return {
+        "difference": found.as_dict(with_se=True),
+        "simultaneous_low": rounded(found.point - reach),
+        "simultaneous_high": rounded(found.point + reach),
+        "better": None,
+    }
