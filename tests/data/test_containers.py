@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from corpus import speech_like
 from voxadapt.data.audio import AudioError, decode, encode, probe
@@ -37,6 +39,26 @@ def vbr_without_table() -> bytes:
     return data[frame[0] :]
 
 
+def written(kind: str, subtype: str = "PCM_16", **options: str) -> bytes:
+    buffer = io.BytesIO()
+    sf.write(buffer, SOUND, HZ, format=kind, subtype=subtype, **options)
+    return buffer.getvalue()
+
+
+def flac_of(num_samples: int) -> bytes:
+    """6 s of FLAC whose header announces another length."""
+    data = encoded("FLAC")
+    return data[:22] + num_samples.to_bytes(4, "big") + data[26:]
+
+
+def ogg_without_a_page(kind: str) -> bytes:
+    pages = encoded(kind).split(b"OggS")
+    return b"OggS".join(pages[:4] + pages[5:])
+
+
+TAG = b"ID3\4\0\0\0\0\0\5hello"
+
+
 def with_sizes(whole: int | None, sound: int) -> bytes:
     """A WAV whose header announces a part: the sizes of the file, and of its sound."""
     data = encoded("WAV")
@@ -52,6 +74,17 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes]]] = {
     "variable rate without a table": ("MP3", vbr_without_table),
     "a header for a part of the file": ("WAV", lambda: with_sizes(48036, 48000)),
     "a header for a part of the sound": ("WAV", lambda: with_sizes(None, 48000)),
+    **{f"{how} {kind}": (kind, lambda kind=kind, cut=cut: written(kind)[:cut] * (1 if cut else 2))
+       for kind in ("AU", "W64", "CAF", "NIST", "VOC", "RF64")
+       for how, cut in (("joined", None), ("cut off", -100_000))},
+    "joined, big-endian": ("WAV", lambda: written("WAV", endian="BIG") * 2),
+    "cut off, big-endian": ("WAV", lambda: written("WAV", endian="BIG")[:-100_000]),
+    "joined, tagged FLAC": ("FLAC", lambda: (TAG + encoded("FLAC")) * 2),
+    "a header for a part of a FLAC": ("FLAC", lambda: flac_of(3 * HZ)),
+    "a header for more than a FLAC": ("FLAC", lambda: flac_of(12 * HZ)),
+    "a FLAC without a length": ("FLAC", lambda: flac_of(0)),
+    "a page of OGG missing": ("OGG", lambda: ogg_without_a_page("OGG")),
+    "a page of OPUS missing": ("OPUS", lambda: ogg_without_a_page("OPUS")),
     "joined, with a tag between": ("MP3", lambda: encoded("MP3") + b"ID3\4\0\0\0\0\0\5hello"
                                    + encoded("MP3")),
 }  # fmt: skip
@@ -74,13 +107,36 @@ def test_a_part_is_never_taken_for_the_whole(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("kind", ["MP3", "OGG", "OPUS", "FLAC", "WAV", "AIFF"])
 def test_whole_files_are_read(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"clip.{kind.lower()}"
-    for data in (encoded(kind), encoded(kind) + b"TAG" + b"x" * 125):
-        if kind in ("OGG", "OPUS") and data.endswith(b"x"):
-            continue  # nothing follows the pages of an Ogg file
+    variants = [encoded(kind)]
+    if kind not in ("OGG", "OPUS"):  # nothing follows the pages of an Ogg file
+        variants.append(encoded(kind) + b"TAG" + b"x" * 125)
+    if kind == "FLAC":
+        variants.append(TAG + encoded(kind))
+    if kind == "WAV":
+        variants += [written("RF64"), written("WAV", endian="BIG"), written("WAV", "PCM_24")]
+    for data in variants:
         path.write_bytes(data)
         samples, rate_hz = decode(path)
         assert abs(len(samples) / rate_hz - 6.0) < 0.1
         assert not probe(path).is_truncated
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    num_samples=st.integers(16, 40_000),
+    rate_hz=st.sampled_from([8000, 16000, 22050, 44100, 48000]),
+    subtype=st.sampled_from(["PCM_16", "PCM_24"]),
+    level=st.sampled_from([0.0, 0.5]),
+)
+def test_the_length_of_any_flac_is_found_in_its_last_frame(
+    num_samples: int, rate_hz: int, subtype: str, level: float
+) -> None:
+    noise = level * np.random.default_rng(num_samples).uniform(-1, 1, num_samples)
+    buffer = io.BytesIO()
+    sf.write(buffer, noise, rate_hz, format="FLAC", subtype=subtype)
+    data = buffer.getvalue()
+    assert content_problem(data, "FLAC", num_samples, num_samples, rate_hz) is None
+    assert content_problem(data, "FLAC", num_samples - 1, 0, rate_hz) is not None
 
 
 def test_frames_are_counted_in_every_version_of_mpeg() -> None:
@@ -160,7 +216,8 @@ FRAME = HEAD + bytes(413)
     ],
 )
 def test_frames_are_walked_over(data: bytes, frames: int) -> None:
-    assert mpeg_samples(data) == (1152 * frames, 1152)
+    counted = mpeg_samples(data)
+    assert counted is not None and counted[:2] == (1152 * frames, 1152)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"ID3\4\0\0\0\0\0", FRAME[:-1], b"\xff" * 9])
@@ -184,6 +241,17 @@ def test_a_length_may_differ_by_a_decoders_delay(
     found = content_problem(FRAME * 10, "MP3", announced, decoded, 44100)
     assert (found is None) if problem is None else (found is not None and problem in found)
     assert content_problem(FRAME * 10, "AIFF", announced, decoded, 44100) is None
+
+
+def test_a_file_without_a_table_that_ends_amid_a_frame_is_cut_off() -> None:
+    for data, problem in (
+        (FRAME * 9, None),
+        (FRAME * 9 + b"TAG" + bytes(125), None),
+        (FRAME * 9 + b"APETAGEX" + HEAD + bytes(40), None),  # in a tag that looks like a frame
+        (FRAME * 9 + FRAME[:200], "cut off: it ends amid a frame"),
+        (FRAME * 9 + FRAME[:-1], "cut off: it ends amid a frame"),
+    ):
+        assert content_problem(data, "MP3", 9 * 1152, 9 * 1152, 44100) == problem
 
 
 def riff(*chunks: tuple[bytes, bytes], after: bytes = b"") -> bytes:
@@ -238,6 +306,13 @@ def page(flags: int, *segments: int) -> bytes:
     )
 
 
+def numbered(data: bytes) -> bytes:
+    """Number the pages of a file from 0 on."""
+    first, *pages = data.split(b"OggS")
+    done = [page[:14] + n.to_bytes(4, "little") + page[18:] for n, page in enumerate(pages)]
+    return b"OggS".join([first, *done])
+
+
 FIRST, INNER, LAST = page(2, 19), page(0, 255, 40), page(4, 7)
 
 
@@ -259,8 +334,14 @@ FIRST, INNER, LAST = page(2, 19), page(0, 255, 40), page(4, 7)
     ],
 )
 def test_pages_of_an_ogg_file_are_walked_over(data: bytes, problem: str | None) -> None:
-    found = content_problem(data, "OGG", 0, 0, 8000)
+    found = content_problem(numbered(data), "OGG", 0, 0, 8000)
     assert (found is None) if problem is None else (found is not None and problem in found)
+
+
+def test_a_page_that_is_missing_is_named() -> None:
+    data = numbered(FIRST + INNER * 3 + LAST)
+    without = data.replace(data[len(FIRST) :][: len(INNER)], b"")
+    assert "page 1 is missing" in str(content_problem(without, "OGG", 0, 0, 8000))
 
 
 @pytest.mark.parametrize("last", [b"\0", b"\x80"])

@@ -13,7 +13,7 @@ import numpy as np
 import soundfile as sf
 
 from voxadapt.core.files import sha256_bytes, write_atomic
-from voxadapt.data.containers import content_problem
+from voxadapt.data.containers import announced_bytes, content_problem
 
 FRAME_S = 0.025
 HOP_S = 0.010
@@ -22,6 +22,7 @@ MAX_SNR_DB = 100.0
 MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FLOOR_DB = -100.0  # digital silence
 SPEECH_FLOOR_DB = -65.0  # quieter than this is never speech
+MAX_FRAMES = 2**40  # of a file; what libsndfile says of a FLAC without a length is more
 MIN_SPEECH_RUN_FRAMES = 5  # a click of one sample already fills three overlapping frames
 
 
@@ -76,6 +77,8 @@ def probe(path: str | Path) -> AudioInfo:
         raise AudioError(f"a header with {info.samplerate} Hz and {info.channels} channels")
     if info.frames < 1:
         raise AudioError("a file without samples")
+    if info.frames > MAX_FRAMES:
+        raise AudioError("no length in its header, as of a program that streams: write it again")
     return AudioInfo(info.samplerate, info.channels, info.frames, info.format, _is_truncated(path))
 
 
@@ -86,18 +89,14 @@ def _reason(error: Exception) -> str:
 
 
 def _is_truncated(path: str | Path) -> bool:
-    """Say whether a RIFF or AIFF header announces more bytes than the file has.
+    """Say whether a header announces more bytes than the file has.
 
-    libsndfile reads such a file as a shorter one without a word. Sizes of 0 and 2^32-1 stand for
-    'unknown' (written by programs that stream) and are left alone.
+    libsndfile reads such a file as a shorter one without a word.
     """
     with open(path, "rb") as stream:
-        head = stream.read(12)
+        announced = announced_bytes(stream.read(28))
         size = os.fstat(stream.fileno()).st_size
-    if (head[:4], head[8:11]) not in ((b"RIFF", b"WAV"), (b"FORM", b"AIF")):
-        return False
-    announced = int.from_bytes(head[4:8], "big" if head[:4] == b"FORM" else "little")
-    return announced not in (0, 2**32 - 1) and announced + 8 > size + 1  # +1: a pad byte left out
+    return announced is not None and announced > size + 1  # +1: a pad byte left out
 
 
 def decode(path: str | Path) -> tuple[np.ndarray, int]:

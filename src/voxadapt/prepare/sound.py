@@ -4,6 +4,7 @@ import io
 import shutil
 import subprocess
 from collections.abc import Mapping
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import replacing, write_atomic
 from voxadapt.data.audio import HOP_S, AudioError, decode, measure, probe, refuse_part, to_mono
+from voxadapt.data.containers import JOINED, joined_movies
 from voxadapt.data.problems import problem
 
 #: Formats that ffmpeg may read: no playlists, which name other files.
@@ -23,7 +25,9 @@ FFMPEG_FORMATS = (
 OTHER_CONTAINERS = {
     ".m4a", ".aac", ".wma", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".amr", ".caf", ".3gp",
 }  # fmt: skip
-LIBSNDFILE = (b"RIFF", b"FORM", b"fLaC", b"RF64")  # what it refuses here, ffmpeg reads in part
+#: What libsndfile refuses of these, ffmpeg reads in part.
+LIBSNDFILE = (b"RIFF", b"RIFX", b"FORM", b"fLaC", b"RF64")
+CONTAINERS = ("MP3", "OGG")  # of which ffmpeg reads what libsndfile does not
 NO_FFMPEG = "ffmpeg, which reads it, is not installed"
 LENGTH_SLACK_S = 0.1
 TRIM_FROM_S = 0.3  # a longer silence at an edge is trimmed
@@ -36,8 +40,10 @@ def needs_ffmpeg(path: Path) -> bool:
     Raises:
         AudioError: When the file is broken or no audio, or when there is no ffmpeg.
     """
+    container = CONTAINERS[0]
     try:
         info = probe(path)
+        container = info.container
         if info.is_truncated:
             raise AudioError("cut off: fewer bytes than its header announces")
         refuse_part(path, info, info.num_samples)  # recordings of hours are not decoded for it
@@ -45,7 +51,7 @@ def needs_ffmpeg(path: Path) -> bool:
     except AudioError as error:
         with open(path, "rb") as stream:
             magic = stream.read(4)
-        if "cut off" in str(error) or magic in LIBSNDFILE:
+        if "cut off" in str(error) or magic in LIBSNDFILE or container not in CONTAINERS:
             raise
         if shutil.which("ffmpeg") is None:
             raise AudioError(f"libsndfile cannot read it whole; {NO_FFMPEG}") from None
@@ -60,6 +66,9 @@ def convert(source: Path, target: Path) -> None:
     Raises:
         AudioError: When ffmpeg cannot read the file whole.
     """
+    with open(source, "rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
+        if joined_movies(data):
+            raise AudioError(JOINED)
     with replacing(target) as part:
         command = [
             "ffmpeg", "-nostdin", "-v", "error", "-xerror", "-y", "-protocol_whitelist", "file",
