@@ -110,6 +110,26 @@ def test_texts_beside_clips_at_any_depth(tmp_path: Path, ending: str) -> None:
     assert told.where == "bob/silent.wav" and "silent.normalized.txt" in told.expected
 
 
+@pytest.mark.parametrize("line", ["0 500000 sil", "0.000000\t1.500000\thello", "0 46797 She had"])
+def test_labels_with_times_are_no_transcripts(tmp_path: Path, line: str) -> None:
+    """Of HTS, Audacity and TIMIT."""
+    for n in range(4):
+        write_clip(tmp_path / "set" / f"u{n}.wav", 3.0 + 0.2 * n, seed=n)
+        write_lines(tmp_path / "set" / f"u{n}.lab", line if n == 3 else TEXT[NAMES[n]])
+    (told,) = import_corpus([tmp_path / "set"], tmp_path / "out").left_out
+    assert told.where == "u3.lab" and "labels" in told.found
+
+
+def test_speakers_and_languages_of_kaldi(kaldi: Path, tmp_path: Path) -> None:
+    (kaldi / "utt2spk").unlink()
+    write_lines(kaldi / "spk2utt", *(f"{who} {who}_0 {who}_1 {who}_2" for who in ("anna", "bob")))
+    write_lines(kaldi / "utt2lang", *(f"{name} de" for name in NAMES))
+    import_corpus([kaldi], tmp_path / "out", speaker="all")
+    for row in rows_of(tmp_path / "out"):
+        assert row["speaker"] == Path(row["audio"]).stem.split("_")[0]
+        assert row["language"] == "german"
+
+
 def test_one_folder_is_one_voice(tmp_path: Path) -> None:
     for n, name in enumerate(NAMES):
         write_clip(tmp_path / "mine" / "wavs" / f"{name}.wav", 3.0 + 0.2 * n, seed=n)

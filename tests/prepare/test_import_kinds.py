@@ -88,6 +88,18 @@ KINDS: dict[str, tuple[str, str, set[str]]] = {
                          {"anna", "bob"}),
     "a list": ("data.json", json.dumps([{"audio": f"wavs/u{n}.wav", "text": TEXT[n]}
                                         for n in range(4)]), set()),
+    **{f"speakers as {name}": ("corpus.csv", f"audio,text,{name}\n" + lines("{u}.wav,{text},{who}"),
+                               {"anna", "bob"})
+       for name in ("voice", "SpeakerID", "speaker_label", "narrator", "reader_id", "Spk Name")},
+    "camel case": ("corpus.csv", "audioPath;Txt;speakerName\n" + lines("{u}.wav;{text};{who}"),
+                   {"anna", "bob"}),
+    "WeNet": ("data.list", objects(key="u{n}", wav="wavs/u{n}.wav", txt="{text}"), set()),
+    "for a spreadsheet": ("corpus.csv", "sep=;\naudio;text\n" + lines("{u}.wav;{text}"), set()),
+    "lengths": ("corpus.csv", "audio,duration,text\n" + lines("wavs/{u}.wav,3.{n},{text}"), set()),
+    "rounded lengths": ("corpus.csv", "audio,duration,text\n" + lines("wavs/{u}.wav,3,{text}"),
+                        set()),
+    "times of a longer recording": ("corpus.csv", "audio,start,end,text\n"
+                                    + lines("wavs/{u}.wav,7.0,10.{n},{text}"), set()),
     "Windows": ("metadata.csv", "\ufeff" + lines("{u}|{text}").replace("\n", "\r\n"), set()),
 }  # fmt: skip
 
@@ -135,6 +147,15 @@ UNCLEAR = {
     "a name twice": ("corpus.csv", "audio,text,text\n" + lines("{u}.wav,{text},{text}")),
     "two names of texts": ("corpus.csv", "audio,text,sentence\n" + lines("{u}.wav,{text},{text}")),
     "no name of a text": ("corpus.csv", "audio,label\n" + lines("{u}.wav,{text}")),
+    "times without a header": ("corpus.csv", lines("long.wav,{n}.0,3.5,{text}")),
+    "times in milliseconds": (
+        "corpus.csv",
+        "audio,start_ms,end_ms,text\n" + lines("{u}.wav,0,3000,{text}"),
+    ),
+    "an unknown name of speakers": (
+        "corpus.csv",
+        "audio,text,name of speaker\n" + lines("{u}.wav,{text},{who}"),
+    ),
     "phonemes": ("train_list.txt", lines("wavs/{u}.wav|ðə kˈændəl ænd ðə wˈɪndoʊ {n}|0")),
 }
 
@@ -274,6 +295,67 @@ def test_stretches_and_lengths_of_a_manifest_are_held_against_the_file(
         assert part in told, part
 
 
+STRETCHES = {  # of `long.wav`, 4 s each
+    "start, end": ("corpus.csv", "audio,start,end,text\n", "long.wav,{at},{end},{text}\n"),
+    "start_time, end_time": ("corpus.tsv", "path\tstart_time\tend_time\tsentence\n",
+                             "long.wav\t{at}\t{end}\t{text}\n"),
+    "offset, duration": ("corpus.csv", "audio_filepath,offset,duration,text\n",
+                         "long.wav,{at},4.0,{text}\n"),
+    "objects": ("data.jsonl", "", '{{"audio": "long.wav", "start": {at}, "end": {end}, '
+                '"text": "{text}"}}\n'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRETCHES)
+def test_stretches_are_cut_as_their_columns_say(source: Path, tmp_path: Path, name: str) -> None:
+    sound = np.concatenate([speech_like(4.0, seed=n) for n in range(4)])
+    sf.write(source / "long.wav", sound, 16000)
+    file, head, row = STRETCHES[name]
+    made = [row.format(at=4.0 * n, end=4.0 * n + 4.0, text=TEXT[n]) for n in range(4)]
+    bad = row.format(at="'soon'" if name != "objects" else '"soon"', end=20, text=TEXT[5])
+    (source / file).write_text(head + "".join(made) + bad)
+    done = import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
+    (told,) = done.left_out
+    assert "soon" in told.found and "seconds" in told.expected
+    for row_ in rows_of(tmp_path / "out").values():
+        n = TEXT.index(row_["text"])
+        clip, _ = sf.read(tmp_path / "out" / row_["audio"], dtype="float32")
+        assert np.abs(clip - sound[64000 * n :][:64000]).max() < 1e-3 and len(clip) == 64000
+
+
+def test_what_a_table_says_of_languages_is_kept(source: Path, tmp_path: Path) -> None:
+    for name, said in (("locale", "de-AT"), ("lang_code", "de"), ("Language", "German")):
+        (source / "corpus.csv").write_text(f"audio,text,{name}\n" + lines("{u}.wav,{text}," + said))
+        import_corpus([source], tmp_path / name)
+        assert {row["language"] for row in rows_of(tmp_path / name).values()} == {"german"}
+
+
+def test_columns_name_the_keys_of_objects(source: Path, tmp_path: Path) -> None:
+    made = objects(key="u{n}", source="wavs/u{n}.wav", target="{text}")
+    (source / "data.jsonl").write_text(made)
+    with pytest.raises(UserError, match="say --columns"):
+        import_corpus([source], tmp_path / "out")
+    import_corpus([source], tmp_path / "out", columns="-,audio,text")
+    for stem, row in rows_of(tmp_path / "out").items():
+        assert row["text"] == TEXT[int(stem[1:])]
+
+
+def test_a_dialogue_of_several_turns_has_no_one_text(source: Path, tmp_path: Path) -> None:
+    turns = [("user", "<audio>What is said?"), ("assistant", "The words."),
+             ("user", "Is it a man?"), ("assistant", "Yes, it is.")]  # fmt: skip
+    several = json.dumps({"messages": [{"role": who, "content": said} for who, said in turns],
+                          "audios": ["wavs/u5.wav"]})  # fmt: skip
+    (source / "data.jsonl").write_text(dialogue("<audio>", "{text}") + several + "\n")
+    (told,) = import_corpus([source], tmp_path / "out").left_out
+    assert told.where == "data.jsonl:5" and "What is said" in told.found
+
+
+def test_an_object_of_objects_is_no_list(source: Path, tmp_path: Path) -> None:
+    (source / "data.json").write_text(json.dumps({"data": [{"audio": "a.wav"}]}, indent=1))
+    with pytest.raises(UserError, match="a list of objects, or one a line; found dict"):
+        import_corpus([source], tmp_path / "out")
+
+
 LHOTSE: dict[str, tuple[dict[str, Any], str]] = {
     "a channel that is not there": ({"channel": 7, "supervision": {"channel": 7}}, "channel 7"),
     "another length of the recording": ({"recording": {"duration": 9.0, "num_samples": 144000}},
@@ -390,7 +472,8 @@ def test_places_that_are_no_folder_to_write(source: Path, monkeypatch: Any) -> N
 
 
 def test_files_without_rows_end_with_a_sentence(source: Path, tmp_path: Path) -> None:
-    for content in (b"", b"\n" * 1_100_000, b"\0" * 5000, b"\xff\xfea\0", b"[]", b"one word"):
+    for content in (b"", b"\n" * 1_100_000, b"\0" * 5000, b"\xff\xfea\0", b"[]", b"one word",
+                    b"audio,text\ru0.wav,Words.\r"):  # fmt: skip
         (source / "metadata.csv").write_bytes(content)
         with pytest.raises(UserError) as caught:
             import_corpus([source], tmp_path / "out")

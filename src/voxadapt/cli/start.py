@@ -104,7 +104,9 @@ def import_data(
     ] = None,
     columns: Annotated[
         str | None,
-        typer.Option(help="Audio, text, normalised, speaker, language or - for each column."),
+        typer.Option(
+            help="Audio, text, normalised, speaker, language, offset, end, duration or - for each."
+        ),
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column that holds the text.")] = None,
     audio_root: Annotated[

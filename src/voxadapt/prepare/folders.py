@@ -1,5 +1,6 @@
 """Corpora without one table: data directories of Kaldi, and texts beside clips."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,11 @@ from voxadapt.data.lines import json_lines, shown
 from voxadapt.prepare.tables import SUFFIXES, Row, row_of
 
 KALDI = ("wav.scp", "text")
-KALDI_MAY_HAVE = ("segments", "utt2spk")
+KALDI_MAY_HAVE = ("segments", "utt2spk", "spk2utt", "utt2lang")
 TEXT_ENDINGS = (".normalized.txt", ".txt", ".lab")  # of LibriTTS, of many, of aligners
+
+
+_LABEL = re.compile(r"\s*\d+(?:\.\d+)?\s+\d+(?:\.\d+)?\s")  # start, end, and what is there
 
 
 def is_kaldi(folder: Path) -> bool:
@@ -29,13 +33,18 @@ def read_kaldi(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Probl
     A recording that `wav.scp` makes with a command is not read: nothing is run.
     """
     problems: list[Problem] = []
-    recordings, speakers, segments = (
-        dict(_pairs(folder / name, problems)) for name in ("wav.scp", "utt2spk", "segments")
+    recordings, speakers, segments, languages = (
+        dict(_pairs(folder / name, problems))
+        for name in ("wav.scp", "utt2spk", "segments", "utt2lang")
     )
+    if not speakers:
+        for speaker, (where, named) in _pairs(folder / "spk2utt", problems):
+            speakers |= dict.fromkeys(named.split(), (where, speaker))
     utterances = list(_pairs(folder / "text", problems))
     yield from problems
     for name, (where, text) in utterances:
-        values: dict[str, object] = {"text": text, "speaker": speakers.get(name, ("", None))[1]}
+        values: dict[str, object] = {"text": text, "speaker": speakers.get(name, ("", None))[1],
+                                     "language": languages.get(name, ("", None))[1]}  # fmt: skip
         recording = name
         if segments:
             _, segment = segments.get(name, ("", ""))
@@ -97,6 +106,9 @@ def read_beside(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Prob
         speaker, *deeper = where.split("/")
         said = " ".join(line.strip() for line in lines if isinstance(line, str))
         values = {"audio": where, "text": said, "speaker": speaker if deeper else None}
+        if said and all(_LABEL.match(line) for line in lines if isinstance(line, str)):
+            fix = "Write the words alone; cut recordings with several: docs/import.md."
+            wrong = wrong or Problem(text.name, "words", f"labels: {shown(said, 40)}", fix)
         yield wrong or row_of(where, values, find)
 
 

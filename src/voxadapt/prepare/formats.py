@@ -22,15 +22,13 @@ from voxadapt.prepare.folders import (
     texts_beside,
 )
 from voxadapt.prepare.tables import (
-    NAMES,
     PLACES,
     SUFFIXES,
-    Item,
     Row,
     Wanted,
-    of_header,
     read_objects,
     read_table,
+    roles_of,
     row_of,
 )
 
@@ -107,13 +105,17 @@ def _readings(
 
 def _plain(file: Path, wanted: Wanted, find: Callable[[str], str]) -> Iterator[Row | Problem]:
     """Read a table, or JSON objects."""
-    items: list[Item]
-    if ".json" in file.suffixes or ".jsonl" in file.suffixes:
-        items = read_objects(file, wanted)
-    else:
-        items = read_table(file, wanted, find)
+    items = read_objects(file, wanted) if _is_json(file) else read_table(file, wanted, find)
     for where, values in items:
         yield row_of(where, values, find)
+
+
+def _is_json(file: Path) -> bool:
+    """Say whether a file holds JSON, by its name or by how it begins."""
+    if {".json", ".jsonl"} & set(file.suffixes):
+        return True
+    first = next((line for _, line in json_lines(file, []) if isinstance(line, str)), "")
+    return first.lstrip().startswith("{")
 
 
 def _finder(root: Path, folder: Path) -> Callable[[str], str]:
@@ -190,7 +192,7 @@ def _kind_of(file: Path) -> str:
     """Name the layout of a file by its name and first line."""
     if file.suffix in (".parquet", ".arrow"):
         return "hf"
-    if ".jsonl" in file.suffixes or file.suffix == ".json":
+    if _is_json(file):
         return "hf" if file.name == "metadata.jsonl" else "jsonl"
     first = next((line for _, line in json_lines(file, []) if isinstance(line, str)), "")
     if "client_id" in first:
@@ -207,14 +209,14 @@ def _read_columns(
     file: Path, wanted: Wanted, find: Callable[[str], str]
 ) -> Iterator[Row | Problem]:
     """Read everything but the audio of a parquet or arrow file; or the paths that it holds."""
-    names = arrow_names(file)
-    sound = next((name for name in NAMES["audio"] if name in names), None)
-    if sound is None:
-        raise UserError.of(file, "a column audio", ", ".join(names[:8]), "Rename the column.")
-    roles = dict(zip(names, of_header(str(file), names, wanted.text_column), strict=True))
+    names = list(_open_arrow(file)[0])
+    roles = dict(zip(names, roles_of(str(file), names, wanted), strict=True))
+    sound = next(name for name in names if roles[name] == "audio")
     first = next(arrow_rows(file, [sound], batch_size=1), {sound: None})
     has_paths = isinstance(first[sound], str)
-    read = [name for name in names if roles[name] not in ("-", *([] if has_paths else ["audio"]))]
+    # of audio that is packed, times are those of the recording that it was cut from
+    own = () if has_paths else ("audio", "offset", "end", "duration")
+    read = [name for name in names if roles[name] not in ("-", *own)]
     for number, values in enumerate(arrow_rows(file, read)):
         where = f"{file.name}:{number + 1}"
         known = {roles[name]: value for name, value in values.items()}
@@ -222,18 +224,7 @@ def _read_columns(
             yield row_of(where, known, find)
             continue
         row = row_of(where, {**known, "audio": f"{file.stem}-{number:06d}"}, str)
-        yield replace(row, audio="", packed=(file, number)) if isinstance(row, Row) else row
-
-
-def arrow_names(file: Path) -> list[str]:
-    """Return the columns of a parquet or arrow file."""
-    return list(_open_arrow(file)[0])
-
-
-def audio_column(file: Path) -> str:
-    """Return the column of a parquet or arrow file that holds the audio."""
-    names = arrow_names(file)
-    return next(name for name in NAMES["audio"] if name in names)
+        yield replace(row, audio="", packed=(file, sound, number)) if isinstance(row, Row) else row
 
 
 def arrow_rows(

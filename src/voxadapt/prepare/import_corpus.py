@@ -23,7 +23,7 @@ from voxadapt.data.audit import audit_clips
 from voxadapt.data.lines import shown
 from voxadapt.data.manifest import ManifestFiles, RawRow, check_text
 from voxadapt.data.problems import problem
-from voxadapt.prepare.formats import arrow_rows, audio_column, of_speakers, read_source
+from voxadapt.prepare.formats import arrow_rows, of_speakers, read_source
 from voxadapt.prepare.import_folder import (
     ImportedClip,
     ImportResult,
@@ -183,17 +183,17 @@ def _name_below(audio: str, root: Path) -> str:
 def _unpack(placed: Sequence[Placed], staging: Path) -> tuple[list[Placed], list[Problem]]:
     """Write the audio that lies in files of pyarrow as files."""
     packed = {row.packed: row for row, _ in placed if row.packed is not None}
-    found: dict[tuple[Path, int], Path | Problem] = {}
-    for file in dict.fromkeys(file for file, _ in packed):
-        column = audio_column(file)
+    found: dict[tuple[Path, str, int], Path | Problem] = {}
+    for file, column in dict.fromkeys((file, column) for file, column, _ in packed):
         for number, values in enumerate(arrow_rows(file, [column], batch_size=16)):
-            row = packed.get((file, number))
+            key = file, column, number
+            row = packed.get(key)
             if row is None:
                 continue
             audio = values[column]
             data = audio.get("bytes") if isinstance(audio, dict) else None
             if not isinstance(audio, dict) or not isinstance(data, bytes) or not data:
-                found[file, number] = problem("no_packed_audio", row.where)
+                found[key] = problem("no_packed_audio", row.where)
                 continue
             suffix = Path(str(audio.get("path") or "")).suffix.lower()
             suffix = suffix if re.fullmatch(r"\.[a-z0-9]{2,5}", suffix) else ".wav"
@@ -201,7 +201,7 @@ def _unpack(placed: Sequence[Placed], staging: Path) -> tuple[list[Placed], list
             path = staging / "unpacked" / folder / f"{number:06d}{suffix}"
             if not path.is_file():
                 write_atomic(path, data)
-            found[file, number] = path
+            found[key] = path
     rows: list[Placed] = []
     problems: list[Problem] = []
     for row, path in placed:
@@ -257,10 +257,13 @@ def _write_clip(row: Row, source: Path, staging: Path, stem: str) -> str:
         if not whole.is_file():
             convert(source, whole)
         source = whole
-    if row.length_s is not None:
-        seconds = probe(source).duration_s
-        if abs(seconds - row.length_s) > LENGTH_SLACK_S + 0.01 * row.length_s:
-            raise AudioError(f"{seconds:.2f} s; the row says {row.length_s:.2f} s")
+    if row.length_s is not None or row.span_s is not None:
+        seconds, stated_s = probe(source).duration_s, row.length_s or (row.span_s or (0, 0))[1]
+        is_all = abs(seconds - stated_s) <= LENGTH_SLACK_S + 0.01 * stated_s
+        if row.span_s is not None and is_all:  # cut already: these are times of the whole recording
+            row = replace(row, span_s=None)
+        elif row.length_s is not None and not is_all and round(seconds) != stated_s:
+            raise AudioError(f"{seconds:.2f} s; the row says {stated_s:.2f} s")
     if row.cut is None and row.span_s is None:
         target = target.with_suffix(source.suffix.lower())
     if not target.is_file():

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,18 +25,29 @@ from voxadapt.data.text import num_spoken_characters
 
 Span = tuple[float, float]  # start and length, seconds
 LJSPEECH = ("audio", "text", "normalised")
-ROLES = ("audio", "text", "normalised", "speaker", "language", "-")
-#: Names of columns in headers, the first that is there counts.
+ROLES = ("audio", "text", "normalised", "speaker", "language", "offset", "end", "duration", "-")
+#: Names of columns in headers, as `_folded` writes them: the first that is there counts.
 NAMES: Mapping[str, tuple[str, ...]] = {
-    "audio": ("audio", "audio_file", "audio_filepath", "audio_filename", "audio_path", "audios",
-              "file_name", "filename", "file", "file_path", "filepath", "path", "wav", "wav_path",
-              "wav_file", "wav_filename", "clip", "utterance_id", "utt_id", "id"),
-    "text": ("text", "transcription", "transcript", "sentence", "text_original", "raw_text"),
-    "normalised": ("normalized_text", "normalised_text", "text_normalized", "text_normalised",
-                   "normalized_transcription", "normalized", "normalised"),
-    "speaker": ("speaker", "speaker_id", "client_id", "speaker_name", "spk", "spk_id"),
-    "language": ("language", "lang"),
-}  # fmt: skip
+    "audio": tuple(
+        "audio audiofile audiofilepath audiofilename audiopath audios filename file filepath path "
+        "wav wavpath wavfile wavfilename clip recording utteranceid uttid id".split()
+    ),
+    "text": tuple("text transcription transcript sentence textoriginal rawtext txt".split()),
+    "normalised": tuple(
+        "normalizedtext normalisedtext textnormalized textnormalised normalizedtranscription "
+        "normalized normalised".split()
+    ),
+    "speaker": tuple(
+        "speaker speakerid clientid speakername speakerlabel spk spkid spkname voice voiceid "
+        "voicename narrator reader readerid userid actor".split()
+    ),
+    "language": tuple("language lang locale languageid langid languagecode langcode".split()),
+    "offset": tuple("offset start starts starttime startsec begin begintime".split()),
+    "end": tuple("end ends endtime endsec stop stoptime".split()),
+    "duration": tuple("duration durations durationsec".split()),
+}
+#: Names that hold what `NAMES` may not pass over, in other words or units.
+_NOT_KNOWN = {"speaker": "speaker|spk", "offset": "(start|begin|offset|end)(ms|msec|millis|sample)"}
 PLACES = ("", "wavs/", "clips/", "wav/", "audio/")
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 LANGUAGES = frozenset(
@@ -60,8 +71,8 @@ class Row:
     language: str | None = None  # as the source names it
     span_s: Span | None = None  # start and length in the file, seconds; None for the whole file
     length_s: float | None = None  # length that the source states, to be held against the file
-    #: File of pyarrow's and row in it that hold the audio itself.
-    packed: tuple[Path, int] | None = None
+    #: File of pyarrow's, column and row in it that hold the audio itself.
+    packed: tuple[Path, str, int] | None = None
     cut: Mapping[str, Any] | None = None  # lhotse's cut of one supervision, as its JSON has it
 
 
@@ -100,6 +111,11 @@ def read_table(file: Path, wanted: Wanted, find: Callable[[str], str]) -> list[I
     if not readable:
         problems = [line for _, line in lines if isinstance(line, Problem)]
         raise UserError(problems or Problem(str(file), "rows", "none", "Name another file."))
+    if len(lines) == 1 and "\r" in readable[0][1]:
+        fix = "Save it with the line ends of Unix or Windows."
+        raise UserError.of(file, "lines that end in a line feed", "carriage returns alone", fix)
+    if re.fullmatch(r'"?sep=.?"?', readable[0][1].strip()):  # for a spreadsheet
+        readable = readable[1:] or readable
     delimiter, roles, has_header = _dialect(file, [line for _, line in readable], wanted, find)
     items: list[Item] = [(line.where, line) for _, line in lines if isinstance(line, Problem)]
     audio_at, width = roles.index("audio"), len(roles)
@@ -131,21 +147,24 @@ def read_objects(file: Path, wanted: Wanted) -> list[Item]:
             for number, line in json_lines(file, [])
         ]  # fmt: skip
     items: list[Item] = []
+    given: dict[str, str] = {}
     for where, values in found:
         if isinstance(values, Problem):
             items.append((where, values))
             continue
+        if wanted.columns and not given:  # in the order of the first object's keys
+            given = dict(zip(values, roles_of(where, list(values), wanted), strict=True))
         if "audios" in values or "messages" in values:
             values = _of_messages(values)
         names = [key for key, value in values.items() if value is not None]
         try:
-            roles = of_header(where, names, wanted.text_column)
+            roles = [given.get(name, "-") for name in names] if given else (
+                of_header(where, names, wanted.text_column))  # fmt: skip
         except UserError as error:
             items.append((where, error.problems[0]))
             continue
         known = {role: values[name] for name, role in zip(names, roles, strict=True) if role != "-"}
-        timing = {key: values[key] for key in ("offset", "duration") if key in values}
-        items.append((where, {**known, **timing}))
+        items.append((where, known))
     return items
 
 
@@ -153,9 +172,12 @@ def _json_list(file: Path) -> list[tuple[str, Any]] | None:
     """Read a JSON file that holds one list of objects; None: it has objects line by line."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
-        if text.lstrip().startswith("{"):
-            return None
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except ValueError:
+            if text.lstrip().startswith("{"):
+                return None
+            raise
         if not isinstance(values, list):
             raise ValueError(f"{type(values).__name__}")
     except (OSError, ValueError, RecursionError) as error:
@@ -178,12 +200,14 @@ def _of_messages(values: Record) -> Record:
         known["audio"] = audios[0]
     elif audios is not None:
         known["audio"] = audios
-    said = {
-        item.get("role"): item["content"]
-        for item in (messages if isinstance(messages, list) else [])
-        if isinstance(item, dict) and isinstance(item.get("content"), str)
-    }
-    answer, asked = said.get("assistant", ""), said.get("user", "")
+    said: dict[object, list[str]] = {}
+    for item in messages if isinstance(messages, list) else []:
+        if isinstance(item, dict) and isinstance(item.get("content"), str):
+            said.setdefault(item.get("role"), []).append(item["content"])
+    answers, questions = said.get("assistant", [""]), said.get("user", [""])
+    if len(answers) > 1 or len(questions) > 1:
+        return {**known, "text": [*questions, *answers]}
+    (answer,), (asked,) = answers, questions
     if text := (answer if "<audio>" not in answer else asked).replace("<audio>", "").strip():
         known["text"] = text
     return known
@@ -210,17 +234,40 @@ def row_of(where: str, values: Record | Problem, find: Callable[[str], str]) -> 
     if isinstance(values.get("speaker"), int):
         speaker = str(values["speaker"])
     assert isinstance(audio, str) and isinstance(text, str)
-    timing = [values.get("offset"), values.get("duration")]
-    for value in timing:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            return Problem(where, "offset and duration in seconds", shown(value), "Mend the row.")
-    offset, duration = timing
-    if (duration is None and offset is not None) or (duration or 1) <= 0 or (offset or 0) < 0:
-        return Problem(where, "an offset with a duration", shown(timing), "Mend the row.")
+    try:
+        start_s, end_s, length_s = (
+            seconds(values.get(key)) for key in ("offset", "end", "duration")
+        )
+    except ValueError as error:
+        return Problem(where, "times in seconds", str(error), "Mend the row, or say --columns.")
     row = Row(where, Path(audio.strip()).stem, find(audio.strip()), text, speaker, language)
-    if offset is not None and duration is not None:
-        return replace(row, span_s=(float(offset), float(duration)))
-    return row if duration is None else replace(row, length_s=float(duration))
+    if start_s is None and end_s is None:
+        return row if length_s is None else replace(row, length_s=length_s)
+    if start_s is not None and end_s is not None:
+        length_s = end_s - start_s
+    if start_s is None or length_s is None or length_s <= 0:
+        told = shown({"offset": start_s, "end": end_s, "duration": length_s})
+        return Problem(where, "an offset with a duration or an end", told, "Mend the row.")
+    return replace(row, span_s=(start_s, length_s))
+
+
+def seconds(value: object) -> float | None:
+    """Read a time: a number, or one in a cell; None for none.
+
+    Raises:
+        ValueError: When it is none of these, or negative.
+    """
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(shown(value, 40))
+    try:
+        found = float(value)
+    except ValueError:
+        raise ValueError(shown(value, 40)) from None
+    if not isfinite(found) or found < 0:
+        raise ValueError(shown(value, 40))
+    return found
 
 
 def _plain_number(value: object) -> object:
@@ -279,14 +326,13 @@ def _dialect(
     """Return delimiter, role of each column, and whether the first line is a header."""
     where = f"{file.name}:1"
     for delimiter in "|\t;,":
-        names = [_folded(name) for name in _cells(lines[0], delimiter) or []]
-        known = {role for role in NAMES if set(names) & set(NAMES[role])}
-        is_header = len(known) > 1 or (known and all(re.fullmatch(r"\S+", name) for name in names))
+        names = _cells(lines[0], delimiter) or []
+        known = {role for role in NAMES if set(map(_folded, names)) & set(NAMES[role])}
+        is_header = known & {"audio", "text", "normalised"} and (
+            len(known) > 1 or all(re.fullmatch(r"\S+", name) for name in names)
+        )
         if is_header and len(names) > 1 and not any(Path(name).suffix for name in names):
-            roles = wanted.columns or of_header(where, names, wanted.text_column)
-            if len(roles) != len(names):
-                _ask(where, lines[0], len(names))
-            return delimiter, tuple(roles), True
+            return delimiter, roles_of(where, names, wanted), True
     best: tuple[float, str, list[list[str]]] | None = None
     for delimiter in "|\t;,":
         parsed = [_cells(line, delimiter) or line.split(delimiter) for line in lines[:SAMPLED]]
@@ -339,7 +385,14 @@ def _ask(where: str, line: str, count: int) -> None:
 
 def _folded(name: object) -> str:
     """Write the name of a column as `NAMES` has it."""
-    return re.sub(r"[\s-]+", "_", str(name).strip().casefold())
+    return re.sub(r"[\W_]+", "", str(name).casefold())
+
+
+def roles_of(where: str, names: Sequence[str], wanted: Wanted) -> tuple[str, ...]:
+    """Return the role of each named column, as the user or the names say."""
+    if wanted.columns and len(wanted.columns) != len(names):
+        _ask(where, ", ".join(names), len(names))
+    return wanted.columns or of_header(where, names, wanted.text_column)
 
 
 def of_header(where: str, names: Sequence[str], text_column: str | None) -> tuple[str, ...]:
@@ -364,6 +417,14 @@ def of_header(where: str, names: Sequence[str], text_column: str | None) -> tupl
             )
         roles = ["-" if role in ("text", "normalised") else role for role in roles]
         roles[folded.index(_folded(text_column))] = "text"
+    for role, pattern in _NOT_KNOWN.items():
+        odd = [name for name in folded if re.search(pattern, name)]
+        if odd and role not in roles:
+            first = names[folded.index(odd[0])]
+            fix = f"Rename {shown(first)}, or say --columns (- passes one over)."
+            expected = f"a column {', '.join(NAMES[role][:4])}"
+            expected += ", in seconds" if role == "offset" else ""
+            raise UserError.of(where, expected, ", ".join(map(str, names))[:80], fix)
     for role, fix in (
         ("audio", "Name it audio, or say --columns."),
         ("text", "Name it with --text-column."),
