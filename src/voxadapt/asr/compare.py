@@ -114,7 +114,12 @@ def heard_as(reference: Reading, heard: Reading) -> str:
                 continue
             cost = best[at][node][0]
             for after, reading in jumps[at]:
-                for end in graph.ends(node, reading):
+                found = (
+                    graph.ends_of_letters(node, "".join(reading), 1)
+                    if least == 1
+                    else graph.ends(node, reading)
+                )
+                for end in found:
                     if (after, end) != (at, node):
                         reach(after, end, cost, (at, node, tuple(expected[at:after])))
             for after in range(at + 1, min(at + MAX_JOINED, len(expected)) + 1):

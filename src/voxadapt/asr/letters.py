@@ -60,10 +60,11 @@ REPLACED: Final[tuple[tuple[str, str], ...]] = (
     # Malayalam chillu and Bengali khanda ta: the letter with a virama
     *zip("\u0d7a\u0d7b\u0d7c\u0d7d\u0d7e\u0d7f\u0d54\u0d55\u0d56",
          (f"{letter}\u0d4d" for letter in "ണനരലളകമയഴ"), strict=True),
-    ("\u09ce", "\u09a4\u09cd"),
+    ("\u0d4d\u0d4d", "\u0d4d"), ("\u09ce", "\u09a4\u09cd"),
+    ("\u05f0", "\u05d5\u05d5"), ("\u05f1", "\u05d5\u05d9"), ("\u05f2", "\u05d9\u05d9"),  # Yiddish
     # Hindi and its neighbours: anusvara for any nasal before its stop, and for chandrabindu
     *(_homorganic(block) for block in (0x900, 0xA80, 0xB00, 0xC00, 0xC80)),
-    ("\u0901", "\u0902"), ("\u0a81", "\u0a82"), ("\u0a71", "\u0a70"), ("\u0a01", "\u0a02"),
+    ("\u0901", "\u0902"), ("\u0a81", "\u0a82"), ("\u0a02", "\u0a70"), ("\u0a01", "\u0a70"),
     # Thai and Lao as typed: two sara e, vowel after tone, the parts of sara am
     ("\u0e40\u0e40", "\u0e41"), ("\u0ec0\u0ec0", "\u0ec1"),
     (f"({_TONE})([\u0e31\u0e34-\u0e3a])", r"\2\1"),
@@ -74,10 +75,22 @@ REPLACED: Final[tuple[tuple[str, str], ...]] = (
     # Khmer vowels of two parts
     ("\u17c1\u17b8", "\u17be"), ("\u17c1\u17b6", "\u17c4"),
 )  # fmt: skip
-_PERSIAN = (("[\u064a\u0649]", "\u06cc"), ("\u0643", "\u06a9"), ("\u06c0|\u0647\u0654", "\u0647"))
+_PERSIAN = (
+    ("\u0624", "\u0648"),
+    ("[\u0623\u0625]", "\u0627"),
+    ("[\u064a\u0649]", "\u06cc"),
+    ("\u0643", "\u06a9"),
+    ("\u06c0|\u0647\u0654", "\u0647"),
+)
 _CYRILLIC = dict(
     zip("абвгдђежзијклљмнњопрстћуфхцчџш",
         "a b v g d đ e ž z i j k l lj m n nj o p r s t ć u f h c č dž š".split(), strict=True)
+)  # fmt: skip
+#: The series of Amharic letters that sound alike, each of seven vowels: first letters.
+_AMHARIC = tuple(
+    (chr(ord(other) + vowel), chr(ord(first) + vowel))
+    for first, others in {"ሀ": "ሐኀ", "ሰ": "ሠ", "አ": "ዐ", "ጸ": "ፀ"}.items()
+    for other in others for vowel in range(7)
 )  # fmt: skip
 _SERBIAN = tuple(_CYRILLIC.items())
 BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
@@ -85,7 +98,13 @@ BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("\u0671", "\u0627"), ("\u06cc", "\u064a"), ("\u06a9", "\u0643"),
         ("[\u06be\u06c1]", "\u0647"),
     ),
+    "am": (*_AMHARIC, ("ኣ", "አ"), ("ሃ", "ሀ")),
     "az": (("ǝ", "ə"),),
+    # borrowed accents: café, résumé
+    "en": tuple((f"[{letters}]", letter) for letter, letters in (
+        ("a", "àáâãäå"), ("c", "ç"), ("e", "èéêë"), ("i", "ìíîï"), ("n", "ñ"), ("o", "òóôõö"),
+        ("u", "ùúûü"),
+    )),
     "fa": _PERSIAN,
     # since 1990 written with or without circumflex; œ as typed
     "fr": (("\u00ee", "i"), ("\u00fb", "u"), ("\u0153", "oe")),
@@ -93,6 +112,9 @@ BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
            ("(?<=\\p{L}\\p{M}*)\u092f\u0940(?!\\p{L}|\\p{M})", "\u0908")),
     "it": (("\u00e9", "\u00e8"),),
     "hy": (("եւ", "եվ"),),
+    # kana for a foreign v
+    "ja": (("ヴァ", "バ"), ("ヴィ", "ビ"), ("ヴェ", "ベ"), ("ヴォ", "ボ"), ("ヴ", "ブ")),
+    "lo": (("ຫລ", "ຫຼ"),),
     "mr": (("\u0931\u094d", "\u0930\u094d"),),
     "ta": (("\u0bb6\u0bcd\u0bb0\u0bc0", "\u0bb8\u0bcd\u0bb0\u0bc0"),),
     "ps": (*_PERSIAN, ("\u06d0|\u06cd", "\u06cc")),

@@ -38,7 +38,7 @@ def cardinals(number: str, lang: str) -> list[str]:
 
 def ordinals(number: str, lang: str) -> list[str]:
     """Return the words of an ordinal, in every gender and case."""
-    return _spelt(number, lang, lambda name: "ordinal" in name)
+    return _changed(_spelt(number, lang, lambda name: "ordinal" in name), lang)
 
 
 def number_readings(written: str, lang: str) -> list[str]:
@@ -65,6 +65,7 @@ def _number_readings(written: str, lang: str) -> tuple[str, ...]:
         if "." in value:
             found += _decimals(value, lang) + spelt
             whole, _, fraction = value.partition(".")
+            found += _with_zeros(value, lang)
             if len(values) == 1 and not fraction.startswith("0"):
                 found += _combined("{a} {b}", a=cardinals(whole, lang), b=cardinals(fraction, lang))
             continue
@@ -72,6 +73,8 @@ def _number_readings(written: str, lang: str) -> tuple[str, ...]:
         if written == value and int(value) in YEARS:
             as_ordinal = ordinals(value, lang) if lang in ORDINAL_YEARS else []
             year = _changed(years(value, lang) + as_ordinal, lang)
+        elif lang in YEAR_FIRST and int(value) in range(1100, 10_000, 100):
+            spelt += years(value, lang)  # fifteen hundred
         found += [*year, *spelt] if lang in YEAR_FIRST else [*spelt, *year]
         if written.isdecimal():
             if 2 <= len(value) <= MAX_SPELT:
@@ -90,6 +93,24 @@ def _decimals(value: str, lang: str) -> list[str]:
     templates = templates + rules(lang).decimals.get("." + "0" * len(fraction), [])
     parts = cardinals(fraction.lstrip("0") or "0", lang)
     return _filled(templates, w=cardinals(whole, lang), f=parts)
+
+
+def _with_zeros(value: str, lang: str) -> list[str]:
+    """Return the readings of a decimal number that ends with zeros, which CLDR leaves out."""
+    if not value.endswith("0"):
+        return []
+    longer = ((said, one) for said in cardinals(f"{value}1", lang) for one in cardinals("1", lang))
+    return [said.removesuffix(one).strip() for said, one in longer if said.endswith(one)]
+
+
+def parts(number: str, lang: str) -> list[str]:
+    """Return the words of the lower part of a fraction, such as `eighths`."""
+    return [
+        regex.sub(pattern, ending, word, count=1)
+        for pattern, ending in rules(lang).parts
+        for word in ordinals(number, lang)
+        if regex.search(pattern, word)
+    ]
 
 
 def years(number: str, lang: str) -> list[str]:
@@ -122,7 +143,7 @@ def money_readings(sign: str, amount: str, magnitude: str, lang: str) -> list[st
             parts = _changed(cardinals(hundredths.lstrip("0"), lang), lang)
             cents = known.cents.get(sign, known.cents.get(SIGNS.sign_of.get(sign, ""), []))
             sets = {"w": _changed(cardinals(whole, lang), lang), "c": parts, "name": names}
-            sets |= {"cent": cents, "joiner": [known.joiner]}
+            sets |= {"cent": cents, "joiner": known.joiner.split("|")}
             for template in MONEY:
                 readings += _combined(template, **sets)
             if whole == "0":
@@ -144,6 +165,8 @@ def unit_readings(sign: str, amount: str, lang: str) -> list[str]:
     found = locale(lang)
     if found is not None:
         templates += _unit_templates(SIGNS.units[sign], _values(amount, lang)[0], found)
+    if sign in ("°C", "℃", "°F", "℉"):  # of degrees nobody has to say which
+        templates += [f"{{n}} {word}" for word in rules(lang).symbols.get("°", [])]
     letters = [sign.replace("°", " "), " ".join(sign)]
     return _filled([*templates, *(f"{{n}} {letter}" for letter in letters)], n=numbers)
 
@@ -187,6 +210,8 @@ def date_readings(day: int, month: int, year: str, lang: str) -> list[str]:
         found.months[use]["wide"][month] for use in ("format", "stand-alone")
     ]  # fmt: skip
     numbers = {"d": cardinals(str(day), lang), "m": cardinals(str(month), lang)}
+    if known.dotted_dates:
+        numbers = {"d": days, "m": numbers["m"] + ordinals(str(month), lang)}
     names = [name for name in names if not any(c.isdecimal() for c in name)] or numbers["m"]
     dates = _filled(known.date or ["{day} {month}"], day=days, month=names, **numbers)
     if year:

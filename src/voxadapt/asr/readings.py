@@ -24,6 +24,14 @@ _S = r"\p{Latin}\p{Greek}\p{Cyrillic}"
 _W = r"\p{L}\p{M}\p{N}"
 _APOSTROPHE = f"[{regex.escape(JOINERS)}]"
 _HYPHEN = "[-\u2010\u2011\u2043\u058a\u05be\u30fb]"
+#: What stands before a single I that is a numeral: a noun, or a name.
+_NUMBERED = (
+    r"\b(?:War|Part|Chapter|Act|Scene|Volume|Book|Phase|Type|Class|Level|Stage|Grade|Division"
+    r"|Elizabeth|Charles|James|George|William|Peter|Nicholas|Napoleon|Alexander|Mary|Francis)\s"
+)
+_NAMED = r"\p{Lu}\p{Ll}+\s"
+PARTS_FIRST = ("分之", "分の", "분의")  # what stands between the lower and the upper number
+REDUPLICATES = ("id", "ms")  # whose `rumah2` is rumah-rumah
 EVENTS = tuple(SIGNS.events.split())
 _BRACKETED = regex.compile(
     r"\[[^\[\]]*\]|【[^【】]*】|［[^［］]*］|</?[\p{L}_][^<>]*>|<\|[^<>|]*\|>"
@@ -98,7 +106,10 @@ def _read(text: str, lang: str | None, own: tuple[tuple[str, str], ...]) -> Read
         pieces += _gap(text, position, start, tag, pieces)
         kept = _slot(tuple(readings), lang)
         default = joined(list(kept.readings[0]))
-        pieces.append((default, [kept], _is_apart(text, start)))
+        is_apart = (
+            text[start - 1 : start].isspace() if start == position else _is_apart(text, start)
+        )
+        pieces.append((default, [kept], is_apart))
         position = end
     pieces += _gap(text, position, len(text), tag, pieces)
     whole, slots = "", []
@@ -115,11 +126,12 @@ def _prepared(text: str, lang: str | None) -> str:
     text = text.encode("utf-8", "replace").decode()
     text = unicodedata.normalize("NFC", text)
     text = regex.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
+    text = regex.sub(r"(?<!\S)(?=\.\d)", "0", text)
     if lang in ("az", "tr"):
         text = text.replace("I", "ı").replace("İ", "i")
     made = []
     for character in text:
-        if character in "²³℃℉ºª":
+        if character in "²³℃℉ºª№":
             made.append(character)
         elif unicodedata.category(character) == "Nd":
             made.append(str(unicodedata.decimal(character)))
@@ -210,6 +222,7 @@ def _grammar(
     hourly = "|".join(filter(None, (known.clock_mark, known.clock_word))) or r"(?!)"
     mark = rf"(?::|\s?[{known.clock_mark}]\s?)" if known.clock_mark else ":"
     of = r"(?:\s(?:of|de|di|do|del|ke))?"
+    one_before = _NUMBERED if lang == "en" else _NAMED
     groups: dict[str, tuple[str, Callable[[regex.Match[str], str], list[str]]]] = {
         "own": (_own_pattern(own), lambda m, _: [dict(own)[plain(m[0], lang or None)]]),
         "money": (
@@ -222,7 +235,9 @@ def _grammar(
         ),
         "date": (
             r"(?<![\d.,/:-])(?:(?P<d_y>\d{4})(?P<d_s>[-./])(?P<d_m>\d{1,2})(?P=d_s)(?P<d_d>\d{1,2})"
-            r"|(?P<d_1>\d{1,2})(?P<d_t>[-./])(?P<d_2>\d{1,2})(?P=d_t)(?P<d_z>\d{4}|\d\d))(?![\d/:-])",
+            r"|(?P<d_1>\d{1,2})(?P<d_t>[-./])(?P<d_2>\d{1,2})(?P=d_t)(?P<d_z>\d{4}|\d\d)"
+            + (r"|(?P<d_e>[0-3]?\d)\.\s?(?P<d_n>[01]?\d)\." if known.dotted_dates else "")
+            + r")(?![\d/:-])",
             _date,
         ),
         "clock": (
@@ -231,22 +246,24 @@ def _grammar(
             rf"|{start}(?P<t_o>[01]?\d|2[0-4])\s?(?:{hourly})(?![{_W}])",
             _clock,
         ),
-        "fraction": (rf"{start}(?:(?P<f_w>\d+)\s)?(?P<f>\d/\d)(?![\d/])", _fraction),
+        "fraction": (rf"{start}(?:(?P<f_w>\d+)\s)?(?P<f>\d\d?/\d\d?)(?![\d/])", _fraction),
         "percent": (rf"{start}{num('p')}\s?[%٪％]|[%٪％]\s?{num('p_after')}{end}",
                     lambda m, _: numbers.percent_readings(m["p"] or m["p_after"], lang)),
         "decade": (r"(?<!\w)['’]?(?P<dec>\d{4}|\d0)['’]?s\b" if known.decades else "",
                    lambda m, _: [*numbers.decade_readings(m["dec"], lang), m["dec"] + "s"]),
+        "myriad": (rf"{num('w')}(?P<w_l>[万億亿만억])", _myriad),
         "unit": (rf"{start}{num('u')}\s?(?P<u_sign>{unit})(?![{_W}²³])",
                  lambda m, _: numbers.unit_readings(m["u_sign"], m["u"], lang)),
         "ordinal": (
             "|".join(rf"(?<![{_S}\d])(?:{o})(?![{_S}\d])" for o in known.ordinal), _ordinal,
         ),
         "day": (
-            rf"{start}(?P<day_a>[1-9]|[12]\d|3[01])(?=\.?{of}\s?(?:{months})(?![{_W}]))\.?"
-            rf"|(?<=(?:{months})\.?\s)(?P<day_b>[1-9]|[12]\d|3[01])(?![\d.,:]\d|[{_S}])",
+            rf"{start}(?P<day_a>3[01]|[12]\d|[1-9])(?=\.?{of}\s?(?:{months})(?![{_W}]))\.?"
+            rf"|(?<=(?:{months})\.?\s)(?P<day_b>3[01]|[12]\d|[1-9])(?!\d|[.,:]\d|[{_S}])",
             _day,
         ),
-        "minus": (r"(?<![\p{L}\p{N})\]]|\p{N} )[-−–](?=[$€£]?\d)", lambda m, _: [*known.minus, ""]),
+        "minus": (r"(?<![\p{L}\p{N})\]]|\p{N} )[-−–](?=[$€£]?\d)",
+                  lambda m, _: known.minus + [""] * (m[0] == "–")),
         "between": (
             rf"(?<=\d)\s?[{regex.escape(''.join(known.between))}−–]\s?(?=\d)"
             rf"|(?<=\p{{L}})[./](?=\p{{L}})",
@@ -265,8 +282,9 @@ def _grammar(
             rf"|{_APOSTROPHE}[{_W}]+|[{_W}]++{_APOSTROPHE}(?![{_W}]))", _compound,
         ),
         "roman": (
-            r"(?<![\p{L}\p{N}])(?=[IVX])X{0,3}(?:IX|IV|V?I{0,3})(?<=..)"
-            r"(?P<r_end>e|è?me|th|st|nd|rd)?(?![\p{L}\p{N}])", _roman,
+            rf"(?<![\p{{L}}\p{{N}}])(?:(?=[IVX]{{2}})|(?<={_NAMED})(?=[VX])|(?<={one_before})(?=I))"
+            r"X{0,3}(?:IX|IV|V?I{0,3})"
+            r"(?P<r_end>e|è?me|er|re|th|st|nd|rd)?(?![\p{L}\p{N}])", _roman,
         ),
         "capitals": (r"(?<![\p{L}\p{N}])\p{Lu}{2,5}(?![\p{L}\p{N}])", _capitals),
         "symbol": (
@@ -279,9 +297,20 @@ def _grammar(
     return regex.compile(pattern), kept
 
 
+def _myriad(match: regex.Match[str], lang: str) -> list[str]:
+    """Read `1.2万`: the number as it is written, and the whole one that it stands for."""
+    large = match["w_l"]
+    said = _product([numbers.number_readings(match["w"], lang), [large]])
+    value = float(match["w"].replace(",", "")) * (10**4 if large in "万만" else 10**8)
+    whole = numbers.number_readings(str(round(value)), lang) if value == round(value) else []
+    return [reading.replace(" ", "") for reading in said] + said + whole
+
+
 def _date(match: regex.Match[str], lang: str) -> list[str]:
     if match["d_y"]:
         parts = [(int(match["d_d"]), int(match["d_m"]), match["d_y"])]
+    elif "d_e" in match.groupdict() and match["d_e"]:
+        parts = [(int(match["d_e"]), int(match["d_n"]), "")]
     else:
         first, second, year = int(match["d_1"]), int(match["d_2"]), match["d_z"]
         parts = [(first, second, year), (second, first, year)]
@@ -315,18 +344,21 @@ def _clock(match: regex.Match[str], lang: str) -> list[str]:
 def _fraction(match: regex.Match[str], lang: str) -> list[str]:
     said = numbers.fraction_readings(match["f"], lang)
     over, under = (numbers.number_readings(part, lang) for part in match["f"].split("/"))
-    said += [
-        r for word in rules(lang).between.get("/", [""]) for r in _product([over, [word], under])
-    ]
+    said += _product([over[:2], numbers.parts(match["f"].split("/")[1], lang)])
+    for word in rules(lang).between.get("/", [""]):
+        order = [under, [word], over] if word in PARTS_FIRST else [over, [word], under]
+        said += _product(order)
     if not match["f_w"]:
         return said
     whole = numbers.number_readings(match["f_w"], lang)
-    return _product([whole, [rules(lang).joiner, ""], said])
+    return _product([whole, [*rules(lang).joiner.split("|"), ""], said])
 
 
 def _ordinal(match: regex.Match[str], lang: str) -> list[str]:
     digits = regex.sub(r"\D", "", match[0])
     said = numbers.ordinals(digits, lang)
+    if before := match[0].partition(digits)[0]:  # 第3, ke-5
+        said += [before + word for word in numbers.cardinals(digits, lang)]
     if said and match[0] != f"{digits}.":
         return [*said, match[0]]
     return said + numbers.number_readings(digits, lang)  # a full stop may be no more than that
@@ -336,7 +368,15 @@ def _day(match: regex.Match[str], lang: str) -> list[str]:
     day = match["day_a"] or match["day_b"]
     kinds = [numbers.ordinals(day, lang), numbers.number_readings(day, lang)]
     first, second = kinds if match["day_b"] else kinds[::-1]
-    return first + second
+    is_after = bool(match["day_b"])
+    forms = [
+        form.replace("{month}", "").strip()
+        for form in rules(lang).date
+        if "{month}" in form and (form.index("{month}") < form.index("{day}")) == is_after
+    ]
+    return (
+        first + second + [form.format(day=word, d="", m="") for form in forms for word in kinds[0]]
+    )
 
 
 def _mixed(match: regex.Match[str], lang: str) -> list[str]:
@@ -347,8 +387,12 @@ def _mixed(match: regex.Match[str], lang: str) -> list[str]:
             parts.append(numbers.number_readings(part, lang))
         else:
             letters = [part, " ".join(part)] if len(part) <= 4 else [part]
+            letters = _same_reading(part, lang) + letters
             parts.append(letters[::-1] if part.isupper() else letters)
-    return [*_product(parts), match[0]]
+    said = [*_product(parts), match[0]]
+    if lang in REDUPLICATES and (word := regex.fullmatch(r"(\p{L}{3,})2", match[0])):
+        said.insert(0, f"{word[1]} {word[1]}")
+    return said
 
 
 def _initials(match: regex.Match[str], lang: str) -> list[str]:
@@ -386,7 +430,7 @@ def _roman(match: regex.Match[str], lang: str) -> list[str]:
     values = [ROMAN[letter] for letter in numeral]
     signed = zip(values, [*values[1:], 0], strict=True)
     value = str(sum(-v if v < after else v for v, after in signed))
-    the = [f"the {word}" for word in numbers.ordinals(value, lang)] if lang == "en" else []
+    the = [f"{a} {word}" for a in rules(lang).articles for word in numbers.ordinals(value, lang)]
     if match["r_end"]:
         return [*numbers.ordinals(value, lang), match[0]]
     said = numbers.cardinals(value, lang) + numbers.ordinals(value, lang) + the

@@ -26,7 +26,7 @@ class Rules(BaseModel):
     abbreviations: dict[str, list[str]] = {}
     #: Pattern of a word with an apostrophe, and what it may stand for.
     contractions: list[tuple[str, list[str]]] = []
-    joiner: str = ""  # `and`, between dollars and cents
+    joiner: str = ""  # `and`, between dollars and cents; several between bars
     numbers: list[tuple[str, str]] = []  # pattern in a number's words, and what may be said instead
     #: Readings of a decimal number by its fraction (`.5`), its value (`1.5`) or its decimals (`.0`,
     #: `.00`): whole `{w}`, fraction `{f}`.
@@ -49,6 +49,10 @@ class Rules(BaseModel):
     clock_word: str = ""  # what may follow a time and belongs to it
     units: dict[str, list[str]] = {}  # words by sign, beside those of CLDR
     date: list[str] = []  # readings of a date: `{day}`, `{month}`; `{d}` and `{m}` are numbers
+    dotted_dates: bool = False  # whether `3.10.` is a date
+    articles: list[str] = []  # before the ordinal of `Henry VIII`
+    #: How an ordinal ends that is the lower part of a fraction: pattern and ending.
+    parts: list[tuple[str, str]] = []
     date_year: list[str] = ["{date} {year}"]  # readings of a `{date}` with its `{year}`
     decades: list[tuple[str, str]] = []  # how the last word of `1990s` ends: pattern and ending
 
