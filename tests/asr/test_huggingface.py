@@ -87,6 +87,11 @@ def config(path: Path, **changed: object) -> None:
     (path / "config.json").write_text(json.dumps(values | changed))
 
 
+def index(path: Path, content: str) -> None:
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors.index.json").write_text(content)
+
+
 def drop_a_weight(path: Path) -> None:
     weights = load_file(path / "model.safetensors")
     weights.pop(next(name for name in weights if "fc1" in name))
@@ -99,6 +104,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "config of no model": (lambda path: (path / "config.json").write_text("[]"), "config.json"),
     "a size missing": (lambda path: config(path, d_model=None), "config.json"),
     "no weights": (lambda path: (path / "model.safetensors").unlink(), "no weights"),
+    "torn index": (lambda path: index(path, "{"), "index"),
+    "index of nothing": (lambda path: index(path, "[]"), "index"),
+    "index of other shards": (lambda path: index(path, '{"weight_map": {"a": "b.bin"}}'), "Error"),
     "torn weights": (lambda path: (path / "model.safetensors").write_bytes(b"x" * 50), "Error"),
     "other sizes": (lambda path: config(path, d_model=32), "Error"),
     "a weight missing": (drop_a_weight, "Missing key"),

@@ -153,6 +153,16 @@ def test_every_command_finds_the_project_from_a_sub_folder(project: Path) -> Non
     assert (below / "made" / "train_raw.jsonl").is_file(), "a path that is typed keeps its place"
 
 
+def test_a_place_that_cannot_be_written_is_named(project: Path) -> None:
+    for n in range(3):
+        write_clip(project / "corpus" / f"u{n}.wav", 3.0 + n / 10, seed=n)
+        (project / "corpus" / f"u{n}.txt").write_text(f"The words of clip {n} go here.")
+    for out in ("/proc/nowhere/x", "params.yaml/x", "x" * 300):
+        done = run(project, "import", "corpus", "-o", out)
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert "Correct the path." in " ".join(done.stderr.split())
+
+
 def test_control_characters_of_names_are_shown_and_not_obeyed(project: Path) -> None:
     name = "\x1b[31mred\x1b]0;title\x07"
     (project / name).mkdir()

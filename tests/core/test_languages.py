@@ -25,6 +25,16 @@ def test_names(code: str, names: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("Portuguese (Brazil)", "pt"), ("Chinese (Simplified)", "zh"), ("Myanmar (Burmese)", "my"),
+     ("British English", "en"), ("Modern Standard Arabic", "ar"), ("Dari", "fa"), ("zlm", "ms"),
+     ("Castellano", "es"), ("普通话", "zh"), ("粤语", "yue"), ("sr-Latn", "sr"), ("(unknown)", "(unknown)")],
+)  # fmt: skip
+def test_names_of_lists(name: str, code: str) -> None:
+    assert whisper_language(name) == code
+
+
 def test_every_code_and_name_of_whisper() -> None:
     from whisper.tokenizer import LANGUAGES, TO_LANGUAGE_CODE
 

@@ -159,6 +159,20 @@ def test_without_a_confirmation_the_selection_is_heard(project: Path) -> None:
     assert not (project / paths.LISTEN).exists()
 
 
+def test_pages_that_wait_for_votes_are_not_replaced(project: Path) -> None:
+    out = Path("reports/listen-2")
+    first = listening.write_listening(PARAMS, project, out=out, num_sentences=3)
+    assert listening.write_listening(PARAMS, project, out=out, num_sentences=3) == first
+    kept = (project / out / "key.json").read_bytes()
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        listening.write_listening(PARAMS, project, out=out, num_sentences=2)
+    assert (project / out / "key.json").read_bytes() == kept
+    (project / "mine").mkdir()
+    (project / "mine" / "mos.html").write_text("of mine")
+    with pytest.raises(UserError, match=r"mos\.html"):
+        listening.write_listening(PARAMS, project, out=Path("mine"))
+
+
 def test_several_pairs_share_a_page(project: Path) -> None:
     params = listening_params(3, listening_pairs=[["base", "chosen"], ["chosen", "runner-up"]])
     key = listening.write_listening(params, project)

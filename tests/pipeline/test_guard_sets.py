@@ -70,7 +70,14 @@ def test_own_sentences_are_taken_in_their_order(tmp_path: Path, name: str) -> No
     assert [item.text for item in found] == lines and {item.slice for item in found} == {"own"}
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00bad"])
+def test_a_mark_of_byte_order_is_not_said(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("\ufeffCall me at noon.\n", encoding="utf-8")
+    assert [item.text for item in taken({"own": str(tmp_path / "own.txt")})] == ["Call me at noon."]
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff\xfe\x00bad", b"Call <|im_end|> me.", b"Call\x07 me.", b"..."]
+)
 def test_a_file_of_own_sentences_that_cannot_be_used_is_named(
     tmp_path: Path, content: bytes | None
 ) -> None:

@@ -31,6 +31,14 @@ def test_the_stock_loop_computes_what_ours_does(tmp_path: Path) -> None:
     assert "codec: decoded samples" in names and "qwen-tts" in record["other"]["implementation"]
 
 
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "another"}'])
+def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, content: str) -> None:
+    (tmp_path / "mine.json").write_text(content)
+    with pytest.raises(UserError, match="nothing is overwritten"):
+        certify(BASE, None, tmp_path / "mine.json")
+    assert (tmp_path / "mine.json").read_text() == content
+
+
 @pytest.mark.slow
 def test_the_first_layer_that_differs_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -259,6 +259,17 @@ def test_asr(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "in the cache" in doctor._asr("large-v3", False).found
     (empty / "own.pt").write_bytes(b"x")
     assert doctor._asr("own.pt", False).status == "ok"
+    folder = empty / "own"
+    for name in ("config.json", "model.safetensors"):
+        assert doctor._asr(str(folder), False).status == "fail"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"{}")
+    assert "Hugging Face" in doctor._asr(str(folder), False).found
+
+
+def test_a_recogniser_on_the_hub_is_no_missing_file(empty: Path) -> None:
+    found = doctor._asr("nobody/whisper-of-nobody", False)
+    assert found.status == "ok" and "from the hub" in found.found
 
 
 @pytest.mark.usefixtures("empty")

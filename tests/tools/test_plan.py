@@ -282,6 +282,16 @@ def test_a_model_that_is_here_is_counted_without_building_it(project):
     assert memory._whisper(str(whisper)) == (size / 1e6, dims["n_text_layer"], dims["n_text_state"])
 
 
+def test_a_recogniser_of_another_form_is_counted_too(tmp_path):
+    folder = tmp_path / "whisper-of-mine"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"decoder_layers": 3, "d_model": 64}')
+    (folder / "model.safetensors").write_bytes(bytes(4_000_000))
+    assert memory._whisper(str(folder)) == (1.0, 3, 64)
+    (tmp_path / "other.bin").write_bytes(b"ggml")
+    assert memory._whisper(str(tmp_path / "other.bin")) == memory._WHISPER["large"]
+
+
 def test_plan_of_a_card_that_is_too_small_says_what_to_lower(project):
     plan = budget.plan(load_params("profiles/qwen3-tts-1.7b.yaml"), memory_gb=16.0)
     assert not plan.fits

@@ -79,7 +79,10 @@ def load_folder(folder: Path, device: str = "cpu") -> tuple[whisper.Whisper, str
         raise refuse(found=f"{CONFIG}: {type(error).__name__} {error}"[:160]) from None
     if config.get("model_type") != "whisper":
         raise refuse(found=f"a model of type {config.get('model_type')!r}")
-    files = _weight_files(folder)
+    try:
+        files = _weight_files(folder)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise refuse(found=f"the index of the weights: {type(error).__name__}") from None
     if not files:
         raise refuse(found="no weights")
     try:

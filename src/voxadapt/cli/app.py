@@ -20,7 +20,7 @@ from voxadapt.cli import advanced, language, look, run, share, start
 from voxadapt.cli import options as opt
 from voxadapt.cli.problems import print_problems
 from voxadapt.cli.terminal import printable
-from voxadapt.core.errors import UserError, storage_problem
+from voxadapt.core.errors import Problem, UserError, storage_problem
 
 Commands = Mapping[str, Callable[..., None]]
 
@@ -169,8 +169,12 @@ def main() -> None:
         if hasattr(error, "format_message"):  # click's usage errors
             print(f"Error: {printable(error.format_message())}", file=sys.stderr)
             sys.exit(2)
-        problem = storage_problem(error, str(getattr(error, "filename", None) or "the disk"))
+        where = str(getattr(error, "filename", None) or "the disk")
+        problem = storage_problem(error, where)
+        if problem is None and isinstance(error, OSError) and error.filename and error.strerror:
+            expected = "a path that can be read or written"
+            problem = Problem(where, expected, error.strerror, "Correct the path.")
         if problem is None:
             raise
-        print_problems(UserError(problem, "A file could not be written."))
+        print_problems(UserError(problem, "A file could not be read or written."))
         sys.exit(2)

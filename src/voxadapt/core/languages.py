@@ -15,6 +15,7 @@ TO_WHISPER: Final = {
     "bahasa indonesia": "id", "bahasa melayu": "ms", "bahasa malaysia": "ms", "malaysian": "ms",
     "maori": "mi", "bengali": "bn", "bangla": "bn", "nynorsk": "nn",
     "bokmål": "no", "odia": "or", "uighur": "ug", "kirghiz": "ky",
+    "zlm": "ms", "castellano": "es", "粤语": "yue", "普通话": "zh", "國語": "zh", "国语": "zh",
     "greek": "el", "modern greek": "el", "brazilian": "pt", "brazilian portuguese": "pt",
 }  # fmt: skip
 
@@ -48,6 +49,8 @@ def whisper_language(name: str) -> str:
     back as it was given.
     """
     key = " ".join(name.casefold().split())
+    if key not in TO_WHISPER:  # Portuguese (Brazil)
+        key = " ".join(re.sub(r"\([^()]*\)", " ", key).split()) or key
     if key in TO_WHISPER:
         return TO_WHISPER[key]
     if re.fullmatch(r"[a-z]{2}", key) and key not in ("iw", "in", "ji", "sh"):
@@ -60,7 +63,7 @@ def whisper_language(name: str) -> str:
     short = code[1] if code is not None else key
     found = str(get_global("language_aliases").get(short, short)).split("_")[0]
     if code is None or len(found) > 3 or (len(short) == 3 and found == short != "yue"):
-        found = _names().get(key, found)
+        found = _names().get(key, found).split("_")[0]
     if code is None and found == key:
         return name
     return TO_WHISPER.get(found, found)

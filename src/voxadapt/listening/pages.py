@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import first_by_hash, read_json, sha256_bytes, write_atomic, write_json
 from voxadapt.core.lineage import sealed
 from voxadapt.core.params import Params, candidate_name
@@ -274,10 +274,26 @@ def write_listening(
         level_dbfs=LEVEL_DBFS,
         pages=pages,
     )
+    made = key.model_dump(mode="json", by_alias=True)
+    if Path(out) != paths.LISTEN:  # the report's own pages follow its parameters
+        _refuse_other(root / out, [*html, KEY_FILE], made)
     for name, text in html.items():
         write_atomic(root / out / name, text)
-    write_json(root / out / KEY_FILE, key.model_dump(mode="json", by_alias=True))
+    write_json(root / out / KEY_FILE, made)
     return key
+
+
+def _refuse_other(out: Path, names: Sequence[str], key: Record) -> None:
+    """Refuse a folder with files of others, or with pages whose votes this key could not read."""
+    there = [name for name in names if (out / name).exists() or (out / name).is_symlink()]
+    try:
+        is_same = read_json(out / KEY_FILE) == key
+    except (OSError, ValueError):
+        is_same = False
+    if there and not is_same:
+        expected = "a new folder, or one with these very pages"
+        fix = "Choose another folder; nothing is overwritten."
+        raise UserError.of(f"--out {out}", expected, ", ".join(there), fix)
 
 
 def _has_clip(row: Record) -> bool:

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from voxadapt import data
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.params import OwnSentences, ScoreParams
 from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.strict_yaml import read_yaml
+from voxadapt.data.manifest import check_text
 from voxadapt.data.texts import read_texts
 from voxadapt.scoring.rows import Guard, Sentence
 
@@ -74,12 +76,14 @@ def _own(path: str) -> list[str]:
         return [line.text for line in read_texts(path, any_field=True)]
     where = f"score.sets: own: {path}"
     try:
-        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise user_error("pipeline.no_sentences", where, error=error) from None
-    if not any(lines):
+    texts = {f"{path}:{n}": line.strip() for n, line in enumerate(lines, 1) if line.strip()}
+    if not texts:
         raise user_error("pipeline.empty_sentences", where)
-    return [line for line in lines if line]
+    raise_problems([wrong for at, text in texts.items() for wrong in check_text(at, text)], where)
+    return list(texts.values())
 
 
 def _shipped(name: str, language: str) -> list[str]:

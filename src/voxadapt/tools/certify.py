@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxadapt.core.errors import UserError
-from voxadapt.core.files import sha256_folder, write_json
+from voxadapt.core.files import read_json, sha256_folder, write_json
 from voxadapt.core.stage import StageResult
 
 if TYPE_CHECKING:
@@ -48,6 +48,14 @@ class Comparison:
     detail: str = ""
 
 
+def _is_ours(path: Path) -> bool:
+    """Say whether a file is a certificate of an earlier run."""
+    try:
+        return bool(read_json(path)["schema"] == SCHEMA)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def certify(
     folder: Path, python: Path | None = None, output: Path = Path("certificate.json")
 ) -> StageResult:
@@ -61,6 +69,9 @@ def certify(
     from voxadapt.core.model_folder import read_config
 
     read_config(folder)
+    if output.exists() and not _is_ours(output):
+        fix = "Choose another file; nothing is overwritten."
+        raise UserError.of(f"-o {output}", "a new file, or a certificate", "another file", fix)
     ours, here = _probe_here(folder)
     theirs, there = _probe_there(folder, python or Path(sys.executable), ours)
     found = compare(ours, theirs)

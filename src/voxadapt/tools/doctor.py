@@ -327,6 +327,20 @@ def _model(params: Params, online: bool) -> Check:
 def _asr(model: str, online: bool) -> Check:
     if Path(model).is_file():
         return Check("ok", f"{model}, {Path(model).stat().st_size / 2**20:.0f} MiB")
+    if Path(model).is_dir():
+        names = [file.name for file in Path(model).iterdir()]
+        has_weights = any(
+            re.match(r"(model|pytorch_model).*\.(safetensors|bin)$", n) for n in names
+        )
+        if "config.json" in names and has_weights:
+            return Check("ok", f"{model}, in Hugging Face form")
+        fix = "Name the folder that save_pretrained wrote."
+        return Check("fail", f"{model} lacks config.json or the weights", fix)
+    if is_hub_id(model) and not model.endswith((".pt", ".pth", ".bin")):
+        hub = _import("huggingface_hub")
+        kept = isinstance(hub.try_to_load_from_cache(model, "config.json"), str)
+        told = "is in the cache" if kept else "will be downloaded from the hub (not asked)"
+        return Check("ok", f"{model} {told}")
     if model.endswith(".pt") or "/" in model or "\\" in model:
         fix = f"{PULL}, or name an openai-whisper model such as large-v3."
         return Check("fail", f"no file {model}", fix)

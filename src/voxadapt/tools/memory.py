@@ -13,9 +13,11 @@ import math
 import pickletools
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from voxadapt.core.files import read_json
 from voxadapt.core.params import Params, TrainParams
 from voxadapt.tools.sizes import FRAME_RATE_HZ, BatchShape, Clip, Model, Precision, precision_of
 
@@ -38,6 +40,7 @@ _WHISPER = {
     "tiny": (39, 4, 384), "base": (74, 6, 512), "small": (244, 12, 768), "medium": (769, 24, 1024),
     "large": (1550, 32, 1280), "turbo": (809, 4, 1280),
 }  # fmt: skip
+WEIGHTS = (".safetensors", ".bin")
 _WHISPER_POSITIONS = 1500
 
 
@@ -241,8 +244,15 @@ def _limits(clips: Sequence[Clip], params: Params) -> list[int]:
 
 def _whisper(model: str) -> tuple[float, int, int]:
     """Return the millions of parameters, decoder layers and width of a Whisper model."""
-    if Path(model).is_file():
-        return _whisper_file(Path(model))
+    path = Path(model)
+    with suppress(OSError, ValueError, KeyError, StopIteration, zipfile.BadZipFile):
+        if path.is_file():
+            return _whisper_file(path)
+        if path.is_dir():
+            config = read_json(path / "config.json")
+            num_bytes = sum(f.stat().st_size for f in path.iterdir() if f.suffix in WEIGHTS)
+            size = 2 if config.get("torch_dtype", config.get("dtype")) == "float16" else 4
+            return num_bytes / size / 1e6, int(config["decoder_layers"]), int(config["d_model"])
     name = model.removesuffix(".en")
     return _WHISPER.get(name) or _WHISPER["turbo" if "turbo" in name else "large"]
 

@@ -91,6 +91,7 @@ def say(
         asr = track.asr.model_copy(update={"language": whisper_language(tag)})
         track = replace(track, asr=asr, tag=tag)
     passages = _passages(text, track.asr.language)
+    _refuse_tokens("--instruct", instruct or "")
     if output.suffix.lower() not in SOUND_FORMATS or output.is_dir():
         expected = f"a name that ends in {', '.join(SOUND_FORMATS)}"
         found = output.suffix or "no suffix"
@@ -137,15 +138,20 @@ def say(
 def _passages(text: str | Path, language: str) -> list[Passage]:
     """Split a file; leave a text whole; refuse what cannot be spoken."""
     where, whole = ("text", text) if isinstance(text, str) else (str(text), read_text(text))
-    if tokens := special_tokens(whole):
-        expected, found = "text without special tokens", ", ".join(tokens[:4])
-        raise UserError.of(where, expected, found, "Remove them.")
+    _refuse_tokens(where, whole)
     passages = [Passage(whole, "paragraph")]
     if isinstance(text, Path):
         passages = split_passages(whole, language)
     if not any(normalise(passage.text, language) for passage in passages):
         raise UserError.of(where, "something to say", repr(whole[:60]), "Give a sentence.")
     return passages
+
+
+def _refuse_tokens(where: str, text: str) -> None:
+    """Refuse what the model would take for control."""
+    if tokens := special_tokens(text):
+        expected, found = "text without special tokens", ", ".join(tokens[:4])
+        raise UserError.of(where, expected, found, "Remove them.")
 
 
 @dataclass(frozen=True)
