@@ -299,6 +299,25 @@ def test_the_hostile_cases_add_up() -> None:
     counts = re.findall(r"^\| [^|]+ \| (\d+)\b", table, re.MULTILINE)
     assert len(counts) == 14
     assert int(told.split()[-1]) == sum(map(int, counts))
+    from asr import test_huggingface as folders
+    from data import test_containers as containers
+    from hostile import test_audio_and_rows as rows
+    from hostile import test_checkpoints as models
+    from hostile import test_texts_and_params as texts
+    from prepare import test_import_kinds as kinds
+    from prepare import test_init as init
+    from tools import test_export as export
+
+    sources = (kinds.KINDS, kinds.UNCLEAR, kinds.ROWS, kinds.STRETCHES, kinds.LHOTSE)
+    for number, groups, others in (
+        (0, sources, 0), (1, (containers.BROKEN,), 0), (2, (init.PAIRINGS,), 0),
+        (3, (export.RECORDS, export.METAS), 2), (5, (rows.AUDIO,), 3),
+        (6, (rows.LINES, rows.REPAIRS), 0), (7, (texts.TEXTS,), 0), (8, 3 * (texts.OTHERS,), 1),
+        (9, (texts.PARAMS,), 1), (10, (texts.MAPS,), 0), (11, (models.MODELS,), 10),
+        (12, (models.WHISPERS, folders.BROKEN), 1),
+    ):  # fmt: skip
+        assert int(counts[number]) == sum(map(len, groups)) + others, table.splitlines()[number + 3]
+    assert f" {len(kinds.KINDS)} layouts, {len(kinds.UNCLEAR)} that are not clear" in table
 
 
 def test_figures_of_speed_are_those_of_the_benchmarks() -> None:
