@@ -364,3 +364,22 @@ def test_what_averages_hide_stands_beside_them(world: Path) -> None:
     )
     assert "F0 cannot be measured" not in text
     assert "Sets of sentences" in text and "43.2" in text
+
+
+def test_gates_of_the_choice_and_failed_ones_are_told_and_the_rest_is_folded(
+    tmp_path: Path,
+) -> None:
+    params = make_params()
+    write_world(tmp_path, params)
+    record = read_json(tmp_path / paths.SELECTION)
+    for candidate in record["candidates"]:
+        gate = next(item for item in candidate["gates"] if item["name"] == "failure_rate")
+        gate |= {"state": "undecided", "text": f"undecided for {candidate['name']}."}
+    write_json(tmp_path / paths.SELECTION, record)
+    told = Reader(page.build_page(params, tmp_path)).text
+    shown, _, folded = told.partition("What is undecided for the others")
+    assert "Undecided for epoch 2." in shown and "Undecided for epoch 2." not in folded
+    assert "error: failed" in shown.replace("Error", "error")
+    assert all(f"Undecided for epoch {number}." in folded for number in (1, 3, 4))
+    assert "undecided +3.1 points" in shown.replace("\u00a0", " ")
+    assert "passed 3.1 %" in shown.replace("\u00a0", " ")  # of clips there are, of languages

@@ -116,6 +116,7 @@ def _typeset(text: str) -> str:
     text = re.sub(r"\[([+−-]?[\d.]+), ([+−-]?[\d.]+)\]", r"(\1 to \2)", text)
     text = re.sub(r"(?<![\w-])[+-](?=0(?:\.0+)?(?!\.?\d))", "", text)
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text.replace("SIM-resemblyzer", "similarity"))
+    text = re.sub(r" x (?=\d)", " × ", text)
     return re.sub(r"(?<=\d) (%|points?\b|to [+−]?\d)", "\u00a0\\1", text)
 
 
