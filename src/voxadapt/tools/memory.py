@@ -123,7 +123,7 @@ def training_memory(
         "weights": 4.0 * model.num_params,
     }
     parts = _largest([{**fixed, **_largest(moments)}, loading])
-    return Memory({**parts, "holes": _HOLES[kind] * sum(parts.values())})
+    return Memory({**parts, "fragmentation": _HOLES[kind] * sum(parts.values())})
 
 
 def _kept(

@@ -338,7 +338,8 @@ def describe_device(params: ModelParams) -> tuple[str, float, str]:
             return properties.name, float(properties.total_memory), "cuda"
     cores = num_cores()
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    name = f"CPU, {params.num_threads or cores} threads"
+    threads = params.num_threads or cores
+    name = f"CPU, {threads} thread{'s' if threads > 1 else ''}"
     if params.device == "mps":
         name = "Apple GPU, which shares the machine's memory"
     return name, float(pages * size), "cpu"
