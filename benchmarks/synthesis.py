@@ -54,7 +54,10 @@ def speak_with(tts: Any, prompt: Any, texts: list[str], ours: bool) -> dict[str,
             with Decoding(tts.model, range(len(texts)), [LIMIT] * len(texts)), one_by_one(codec):
                 tts.generate_voice_clone(**call)
         else:
-            tts.generate_voice_clone(**call)
+            decoder = codec.model.decoder
+            layers = type(decoder).forward.__get__(decoder)
+            with mock.patch.object(decoder, "forward", layers):
+                tts.generate_voice_clone(**call)
         spent["tokens"] = time.process_time() - start - spent["codec"]
     return spent
 
@@ -153,7 +156,7 @@ def main() -> None:
         what = f"Batch {size}, times faster"
         limit = statistics.median(r[0] / r[2] for r in stock) / products
         cause = f"The products alone would give {limit:.1f}; the rest is what lies between them."
-        said.append(verdict(f"{what}, the loop", statistics.median(ratios), 3.0, cause))
+        said.append(verdict(f"{what}, the loop", statistics.median(ratios), 4.0, cause))
         said.append(verdict(f"{what}, loop and codec", statistics.median(whole), 3.0, cause))
     header = [
         "batch", "stock loop", "our loop", "times faster", "limit", "codec, default allocator",

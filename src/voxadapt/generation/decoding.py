@@ -37,7 +37,7 @@ from voxadapt.generation.sampling import GenerateOptions, Sampler, uniform
 from voxadapt.generation.stack import PackedLinear, Stack, Weights
 from voxadapt.model.stock import Talker, Tts, TtsModel
 
-VERSION = 5  # raised when a seed gives other speech: part of every key of generated speech
+VERSION = 6  # raised when a seed gives other speech: part of every key of generated speech
 SPARE_S = 4.0  # added to a text's limit, for short texts
 SHRINK_AT = 0.75  # rows that have ended are taken out when this share, or fewer, are active
 ROUND = 256  # positions that a recording has room for are a multiple of this

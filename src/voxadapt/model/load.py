@@ -15,6 +15,7 @@ from voxadapt.core.compat import import_qwen_tts, keep_freed_memory
 from voxadapt.core.model_folder import read_config, refuse_code
 from voxadapt.core.problems import user_error
 from voxadapt.data.audio import AudioError, read_mono
+from voxadapt.model.codec_decoder import speed_up
 from voxadapt.model.stock import SpeechTokenizer, Tts
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
@@ -76,6 +77,7 @@ def load_tts(
     except Exception as error:  # whatever a file of it holds that the stock classes did not expect
         raise _unloadable("model.unloadable", path, error) from None
     _check_keys(path, tts.model)
+    speed_up(tts.model.speech_tokenizer.model.decoder)
     return tts
 
 
@@ -94,6 +96,7 @@ def load_speech_tokenizer(path: str | Path, device: torch.device | str = "cpu") 
         raise _unloadable("model.no_codec", folder, error) from None
     # Its encoder looks up 32 codebooks one after another, and only the first 16 are read.
     tokenizer.model.encoder.config.num_quantizers = tokenizer.model.encoder_valid_num_quantizers
+    speed_up(tokenizer.model.decoder)
     return cast(SpeechTokenizer, tokenizer)
 
 

@@ -195,9 +195,16 @@ class Encoded(Protocol):
     audio_codes: list[Tensor]  # `[N, K]` of each clip
 
 
+class Codec(nn.Module):
+    """`Qwen3TTSTokenizerV2Model`."""
+
+    decoder: nn.Module
+
+
 class SpeechTokenizer(Protocol):
     """`Qwen3TTSTokenizer`, the codec."""
 
+    model: Codec
     device: torch.device
     decode: Callable[[Sequence[Mapping[str, Tensor]]], Sound]
 
