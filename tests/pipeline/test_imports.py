@@ -18,7 +18,7 @@ STAGES = {
     "train": MEASURING | PLOTS | {"scipy"},
     "language.readings": MEASURING | PLOTS | {"scipy"},
     "language.stage2": MEASURING | PLOTS | {"scipy"},
-    "score": PLOTS,
+    "score": PLOTS | {"scipy.signal", "scipy.stats", "librosa.core"},
     "select": TRAINING | MEASURING | PLOTS | {"librosa"},
     "language.decide": TRAINING | MEASURING | PLOTS | {"librosa"},
     "report": TRAINING | {"whisper", "resemblyzer", "numba", "librosa", "pandas"},

@@ -4,6 +4,7 @@ Reading goes through libsndfile only; nothing here needs ffmpeg or torch.
 """
 
 import io
+import math
 import os
 from dataclasses import asdict, dataclass
 from mmap import ACCESS_READ, mmap
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+import soxr
 
 from voxadapt.core.files import sha256_bytes, write_atomic
 from voxadapt.data.containers import announced_bytes, content_problem
@@ -175,11 +177,11 @@ def to_pcm16(samples: np.ndarray) -> np.ndarray:
 
 def resample(samples: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     """Resample [num_samples] with soxr at high quality."""
-    import librosa  # here, because importing it takes a second
-
     if from_hz == to_hz:
         return samples.astype(np.float32, copy=False)
-    changed = librosa.resample(samples, orig_sr=from_hz, target_sr=to_hz, res_type="soxr_hq")
+    changed = soxr.resample(samples, from_hz, to_hz, "HQ")
+    count = math.ceil(len(samples) * (to_hz / from_hz))
+    changed = np.pad(changed[:count], (0, max(0, count - len(changed))))
     return np.ascontiguousarray(changed, dtype=np.float32)
 
 
