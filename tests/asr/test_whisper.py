@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import whisper
 
 from sounds import make_voice, make_whisper, write
@@ -58,6 +59,35 @@ def test_one_encoder_pass_serves_language_and_text(checkpoint: Path, clips: list
     encoder.register_forward_hook(lambda module, given, made: passes.append(len(made)))
     transcriber.transcribe(clips, ["one two three"] * 4)
     assert passes == [2, 2]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.337, 4.99, 5.0, 7.0])
+def test_silence_behind_a_clip_is_as_if_it_were_transformed(
+    checkpoint: Path, seconds: float
+) -> None:
+    transcriber = Transcriber(checkpoint, "en")
+    wave = make_voice(seconds, 120)[: round(seconds * 16_000)].astype(np.float32)
+    size = transcriber.window_samples
+    padded = whisper.pad_or_trim(wave, size)
+    assert torch.equal(transcriber._mel([wave])[0], whisper.log_mel_spectrogram(padded))
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_text_decoder_gives_the_stock_logits(checkpoint: Path, steps: int) -> None:
+    model, stock = Transcriber(checkpoint, "en")._model, whisper.load_model(str(checkpoint))
+    generator = torch.Generator().manual_seed(0)
+    audio = torch.randn(3, model.dims.n_audio_ctx, model.dims.n_audio_state, generator=generator)
+    tokens = torch.randint(0, 50_000, (3, 5), generator=generator)
+    found = []
+    for one in (model, stock.eval()):
+        cache, hooks = one.install_kv_cache_hooks()
+        with torch.no_grad():
+            parts = [tokens[:, :steps], *tokens[:, steps:].split(1, dim=1)]
+            found.append(torch.cat([one.decoder(part, audio, cache) for part in parts], dim=1))
+        for hook in hooks:
+            hook.remove()
+    assert found[0].shape == (3, 5, model.dims.n_vocab)
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("num_audio_ctx", [50, 400])

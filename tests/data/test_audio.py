@@ -197,6 +197,16 @@ def test_not_a_number_is_refused_when_read_for_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow  # importing librosa takes seconds
+@pytest.mark.parametrize("num_samples", [1, 7, 24001])
+@pytest.mark.parametrize("hz", [(24000, 16000), (22050, 16000), (16000, 24000), (48000, 24000)])
+def test_resampling_is_that_of_librosa(num_samples: int, hz: tuple[int, int]) -> None:
+    import librosa
+
+    samples = np.random.default_rng(0).standard_normal(num_samples).astype(np.float32)
+    expected = librosa.resample(samples, orig_sr=hz[0], target_sr=hz[1], res_type="soxr_hq")
+    assert np.array_equal(resample(samples, *hz), expected)
+
+
 def test_resampling(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.wav", 1.0, 16000)
     samples, hz = read_mono(path, 24000)

@@ -383,7 +383,7 @@ def _speed_up(model: whisper.Whisper) -> None:
         return
 
     def by_head(_: object, __: object, states_BTD: torch.Tensor) -> torch.Tensor:
-        heads = states_BTD.unflatten(-1, (model.dims.n_text_head, -1)).transpose(1, 2)
+        heads: torch.Tensor = states_BTD.unflatten(-1, (model.dims.n_text_head, -1)).transpose(1, 2)
         return heads.contiguous().transpose(1, 2)
 
     for block in decoder.blocks:
