@@ -125,6 +125,10 @@ def test_numbers_are_written_with_units_and_signs() -> None:
         ("its CER 0.599 of 5 %; -0.003 [-0.007, +0.000]; -2.7 points [-5.1, -0.4]",
          "Its CER 59.9 % of 5 %; −0.003 (−0.007 to 0.000); −2.7 points (−5.1 to −0.4)"),
         ("max-t at 10-20, stage2-epoch-1", "Max-t at 10-20, epoch 1 of Stage 2"),
+        ("With 60 sentences x 2 takes a true difference of 0.054 in CER between two epochs is "
+         "found; a difference of 0.01 needs about 1720 sentences; for 1 points, 2.1 points.",
+         "With 60 sentences × 2 takes a true difference of 5.4 points in CER between two epochs is "
+         "found; a difference of 1 point needs about 1720 sentences; for 1 point, 2.1 points."),
         ("its CER 0.359 is one of 2 (to the best, epoch-3: +0.004 [-0.035, +0.044]), and",
          "Its CER 35.9 % is one of 2 (to the best, epoch 3: +0.4 points (−3.5 to +4.4)), and"),
         ("its SIM-resemblyzer 0.930 is one of 2 (to the best, epoch-5: -0.003 [-0.007, +0.001])",

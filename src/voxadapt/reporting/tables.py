@@ -116,7 +116,10 @@ def _typeset(text: str) -> str:
     text = re.sub(r"\[([+−-]?[\d.]+), ([+−-]?[\d.]+)\]", r"(\1 to \2)", text)
     text = re.sub(r"(?<![\w-])[+-](?=0(?:\.0+)?(?!\.?\d))", "", text)
     text = re.sub(r"(?<![\w-])-(?=\d)", "−", text.replace("SIM-resemblyzer", "similarity"))
-    text = re.sub(r" x (?=\d)", " × ", text)
+    if re.search(r"difference of 0\.\d+ in (WER|CER)", text):
+        text = re.sub(r"(?<=difference of )0\.\d+",
+                      lambda found: f"{100 * float(found[0]):g} points", text)  # fmt: skip
+    text = re.sub(r"(?<![\d.])1 points", "1 point", re.sub(r" x (?=\d)", " × ", text))
     return re.sub(r"(?<=\d) (%|points?\b|to [+−]?\d)", "\u00a0\\1", text)
 
 
