@@ -15,6 +15,7 @@ from pathlib import Path
 import jiwer
 import numpy as np
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import sha256_file, write_json, write_jsonl
@@ -51,6 +52,8 @@ from voxadapt.data.text import (
 MAX_DC_OFFSET = 0.02
 MAX_END_DB = -12.0  # the last 20 ms against the loud frames: louder ones are cut sounds
 MIN_END_SILENCE_S = 0.04
+MAX_LOST_LETTERS = 20  # at a cut end; what is heard before them has …
+MIN_HEARD_LETTERS = 3  # … as many letters in common
 MIN_SPEECH_S = 0.3  # a clip with less speech than this is empty
 MAX_CHARACTERS_PER_S = 60.0  # nobody speaks faster: text and audio do not belong together
 MAX_SAMPLES = 32_000_000  # of all channels: 40 s in stereo at 384 kHz; more fills the memory
@@ -516,19 +519,30 @@ def _check_transcripts(
             heard = " ".join(hypothesis.split())[:80] or "nothing"
             found = Finding.of("disagreement", error, audit.max_disagreement, heard=heard)
             clip = clip.add(found)
-        if _loses_its_end(clip, fold_text(hypothesis)):
+        is_found = any(finding.rule == "cut_off" for finding in clip.findings)
+        heard = fold_text(hypothesis)
+        if not is_found and clip.measured and loses_its_end(clip.measured, clip.text_norm, heard):
             heard = " ".join(hypothesis.split())[-40:]
             clip = clip.add(Finding.of("cut_off.heard", heard=heard))
         checked.append(clip)
     return checked, [Finding.of("recogniser", mean, max_error)] if deaf else []
 
 
-def _loses_its_end(clip: AuditedClip, heard: str) -> bool:
-    """Say whether a clip that ends without silence is heard as its text, but for the end."""
-    m, text, heard = clip.measured, clip.text_norm.replace(" ", ""), heard.replace(" ", "")
-    is_found = any(finding.rule == "cut_off" for finding in clip.findings)
-    ends_early = m is not None and m.trail_silence_s < MIN_END_SILENCE_S and not is_found
-    return ends_early and 0 < len(heard) < len(text) and text.startswith(heard)
+def loses_its_end(measured: Measurements, text: str, heard: str) -> bool:
+    """Say whether a clip that ends without silence is heard as its text, but for the end.
+
+    Of folded texts: no way of reading the one as the other has fewer edits than that in which the
+    text's last letters were not heard, and those before them were heard last.
+    """
+    text, heard = text.replace(" ", ""), heard.replace(" ", "")
+    if measured.trail_silence_s >= MIN_END_SILENCE_S or not heard:
+        return False
+    edits = Levenshtein.distance(text, heard)
+    return any(
+        heard.endswith(text[:end][-MIN_HEARD_LETTERS:])
+        and Levenshtein.distance(text[:end], heard) == edits - (len(text) - end)
+        for end in range(max(MIN_HEARD_LETTERS, len(text) - MAX_LOST_LETTERS), len(text))
+    )
 
 
 def _check_voices(
