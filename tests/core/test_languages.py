@@ -29,7 +29,8 @@ def test_names(code: str, names: str) -> None:
     ("name", "code"),
     [("Portuguese (Brazil)", "pt"), ("Chinese (Simplified)", "zh"), ("Myanmar (Burmese)", "my"),
      ("British English", "en"), ("Modern Standard Arabic", "ar"), ("Dari", "fa"), ("zlm", "ms"),
-     ("Castellano", "es"), ("普通话", "zh"), ("粤语", "yue"), ("sr-Latn", "sr"), ("(unknown)", "(unknown)")],
+     ("Castellano", "es"), ("普通话", "zh"), ("粤语", "yue"), ("sr-Latn", "sr"),
+     ("(unknown)", "(unknown)")],
 )  # fmt: skip
 def test_names_of_lists(name: str, code: str) -> None:
     assert whisper_language(name) == code

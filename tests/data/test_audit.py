@@ -22,6 +22,7 @@ from voxadapt.data.audit import (
     audit_clips,
     audit_corpus,
     disagreement,
+    loses_its_end,
     write_audit,
 )
 from voxadapt.data.findings import Finding
@@ -443,6 +444,24 @@ def test_a_clip_that_ends_within_a_sound_is_told(
     found = _of_rule(audit(path, transcribe=transcribe), "cut_off")
     assert {line for line, finding in found} == {3, 6}
     assert "the last that is heard" in dict(found)[6].message
+
+
+@pytest.mark.parametrize(
+    ("text", "heard", "loses"),
+    [
+        ("where is our green basket", "where is our green bas", True),
+        ("where is our green basket", "were is hour green", True),  # misheard before
+        ("where is our green basket", "where is our green basket", False),
+        ("where is our green basket", "where is our green hat", False),  # another word
+        ("where is our green basket", "", False),
+        ("where is our green basket", "green", False),
+        ("ja", "j", False),
+        ("今天天气很好", "今天天气", True),
+    ],
+)
+def test_a_transcript_may_lack_the_end(text: str, heard: str, loses: bool) -> None:
+    assert loses_its_end(replace(FINE, trail_silence_s=0.0), text, heard) == loses
+    assert not loses_its_end(FINE, text, heard), "it ends with silence"
 
 
 def _of_rule(result: AuditResult, rule: str) -> list[tuple[int, Finding]]:

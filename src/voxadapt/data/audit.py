@@ -535,9 +535,9 @@ def loses_its_end(measured: Measurements, text: str, heard: str) -> bool:
     text's last letters were not heard, and those before them were heard last.
     """
     text, heard = text.replace(" ", ""), heard.replace(" ", "")
-    if measured.trail_silence_s >= MIN_END_SILENCE_S or not heard:
-        return False
     edits = Levenshtein.distance(text, heard)
+    if measured.trail_silence_s >= MIN_END_SILENCE_S or 2 * edits > len(text):
+        return False
     return any(
         heard.endswith(text[:end][-MIN_HEARD_LETTERS:])
         and Levenshtein.distance(text[:end], heard) == edits - (len(text) - end)
