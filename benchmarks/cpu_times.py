@@ -1,6 +1,6 @@
 """What each test costs in CPU time, its processes included; a busy machine changes it little.
 
-    python -m pytest -p benchmarks.cpu_times -m "not slow"
+    python -m pytest -n 0 -p benchmarks.cpu_times -m "not slow"
 
 Prints the thirty dearest tests, fixtures counted where they are made, and the sum of each file.
 """

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 import soundfile
 from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+MOST_S = 8.0  # of a test that is not slow; ten times what the dearest one takes
 # The same examples every time and no deadlines: a slow machine is no failure.
 settings.register_profile("voxadapt", deadline=None, derandomize=True, database=None)
 settings.load_profile("voxadapt")
@@ -22,6 +26,43 @@ def _no_wait_for_the_disk() -> Iterator[None]:
         patch.setattr(os, "fsync", lambda handle: None)
         patch.setattr(soundfile.SoundFile, "flush", lambda sound: None)  # closing writes as well
         yield
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run on two cores where no files are named and nobody wants to look in."""
+    if hasattr(config, "workerinput"):  # one of the two
+        return
+    option = config.option
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    looks_in = option.usepdb or option.collectonly or option.capture == "no"
+    if whole and not looks_in and option.numprocesses is None and (os.cpu_count() or 1) > 1:
+        option.numprocesses, option.dist = 2, "loadfile"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import nothing of a file that is slow as a whole when the slow ones are left out."""
+    if config.getoption("-m") != "not slow" or not collection_path.match("test_*.py"):
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    whole = re.search(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", text, flags=re.MULTILINE)
+    return True if whole or collection_path.parent.name == "browser" else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that takes long and is not marked so: the loop while one works stays short."""
+    before = _spent_s()
+    result = yield
+    if item.get_closest_marker("slow") is None and _spent_s() - before > MOST_S:
+        pytest.fail(f"took {_spent_s() - before:.1f} s of CPU time: mark it slow", pytrace=False)
+    return result
+
+
+def _spent_s() -> float:
+    """Return the CPU time of this process and of its children that have ended."""
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses

@@ -6,16 +6,16 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import soundfile as sf
-import torch
 
 from voxadapt.core.compat import import_qwen_tts
 from voxadapt.data.manifest import Utterance
-from voxadapt.model.checkpoint import iterate_weights
-from voxadapt.model.tokens import SpecialIds
+
+if TYPE_CHECKING:
+    from voxadapt.model.tokens import SpecialIds
 
 HIDDEN = 32
 CODEBOOK_SIZE = 32
@@ -45,6 +45,8 @@ class TinyShape:
 
 def make_tts(folder: Path, shape: TinyShape = TinyShape(), seed: int = 0) -> Path:
     """Write a tiny random Base model with codec and text tokenizer, and return its folder."""
+    import torch
+
     folder = Path(folder)
     tokenizer = _text_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -146,6 +148,8 @@ def tts_config(shape: TinyShape, tokenizer: Any) -> Any:
 
 def make_ids() -> SpecialIds:
     """Return special ids without building a model."""
+    from voxadapt.model.tokens import SpecialIds
+
     return SpecialIds(
         im_start=300, im_end=301, tts_pad=302, tts_bos=303, tts_eos=304,
         codec_pad=132, codec_bos=133, codec_eos=134, think=135, nothink=136,
@@ -156,6 +160,8 @@ def make_ids() -> SpecialIds:
 
 def make_codec(folder: Path, seed: int = 0) -> Path:
     """Write a tiny random codec with codes that differ between frames."""
+    import torch
+
     import_qwen_tts()
     from qwen_tts.core import Qwen3TTSTokenizerV2Config, Qwen3TTSTokenizerV2Model
     from transformers import EncodecFeatureExtractor
@@ -272,6 +278,10 @@ def _text_tokenizer() -> Any:
 
 def changed_tensors(base_dir: str | Path, other_dir: str | Path) -> list[str]:
     """List the tensors that differ between two model folders in type, shape or any bit, by name."""
+
+    import torch
+
+    from voxadapt.model.checkpoint import iterate_weights
 
     def looks(folder: str | Path) -> dict[str, tuple[object, ...]]:
         return {

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile as sf
-import torch
 from numpy.typing import NDArray
-from whisper.model import ModelDimensions, Whisper
 
 RATE_HZ = 24_000
 Wave = NDArray[np.float32]
@@ -48,6 +46,9 @@ def make_whisper(
     path: Path, seed: int = 0, num_vocab: int = 51865, num_audio_ctx: int = 250
 ) -> Path:
     """Write a tiny random Whisper checkpoint (5 s window), as openai-whisper reads it."""
+    import torch
+    from whisper.model import ModelDimensions, Whisper
+
     torch.manual_seed(seed)
     dims = ModelDimensions(
         n_mels=80, n_audio_ctx=num_audio_ctx, n_audio_state=16, n_audio_head=2, n_audio_layer=1,

@@ -166,6 +166,7 @@ def test_a_command_that_does_not_exist_is_noticed() -> None:
     assert refusal(["voxadapt", "score"], False) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_tests_that_a_page_names_exist(name: str) -> None:
     for path, test in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", read(name)):
@@ -194,6 +195,7 @@ def test_every_trouble_has_a_cause_a_detection_and_a_remedy() -> None:
 # --- what scripts write --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_api_reference_is_current() -> None:
     made = runpy.run_path(str(DOCS / "make_api.py"))["page"]()
     assert (DOCS / "api.md").read_text(encoding="utf-8") == made, "run python docs/make_api.py"
@@ -201,6 +203,7 @@ def test_the_api_reference_is_current() -> None:
     assert "| `_" not in made
 
 
+@pytest.mark.slow
 def test_the_figure_is_what_the_script_draws() -> None:
     script = runpy.run_path(str(DOCS / "figures" / "shift.py"))
     found = script["align"]()

@@ -35,6 +35,7 @@ def edits(lang: str, reference: str, transcript: str) -> tuple[int, int]:
     return word_counts(text, heard).edits, char_counts(text, heard).edits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lang", "one", "other"), CASES["same"])
 def test_one_sound_is_no_error(lang: str, one: str, other: str) -> None:
     assert edits(lang, one, other) == (0, 0) and edits(lang, other, one) == (0, 0)
@@ -49,6 +50,7 @@ def test_the_table_is_large_enough() -> None:
     assert len(CASES["same"]) >= 200 and len(CASES["different"]) >= 70
 
 
+@pytest.mark.slow
 @PROPERTIES
 @given(TEXTS, TEXTS, st.sampled_from([*SPOKEN, None]))
 def test_readings_only_take_edits_away(one: str, other: str, lang: str | None) -> None:
@@ -59,6 +61,7 @@ def test_readings_only_take_edits_away(one: str, other: str, lang: str | None) -
     assert normalise(text, lang) == text
 
 
+@pytest.mark.slow
 @PROPERTIES
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(SPOKEN))
 def test_a_number_is_itself_and_no_other(one: int, other: int, lang: str) -> None:
@@ -68,6 +71,7 @@ def test_a_number_is_itself_and_no_other(one: int, other: int, lang: str) -> Non
         assert edits(lang, words, str(other))[0] > 0 and edits(lang, str(other), words)[0] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lang", SPOKEN)
 def test_no_two_times_of_the_day_are_one(lang: str) -> None:
     times = [(hour, minute) for hour in range(1, 13) for minute in (0, 5, 13, 15, 30, 45, 50)]
@@ -81,6 +85,7 @@ def test_no_two_times_of_the_day_are_one(lang: str) -> None:
                 assert not said[one] & said[other], (one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lang", SPOKEN)
 def test_spellings_lead_to_one_form(lang: str) -> None:
     for first, others in rules(lang).spelling.items():
@@ -96,6 +101,7 @@ HOSTILE = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lang", [*SPOKEN, "ar", "th", "vi", "haw", "xx", None])
 def test_what_is_no_number_is_read_as_well(lang: str | None) -> None:
     for text in HOSTILE:

@@ -47,6 +47,7 @@ def same_logits(theirs: torch.nn.Module, ours: whisper.Whisper, num_mel_bins: in
     torch.testing.assert_close(found, expected[..., : found.shape[-1]], atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mels", [80, 128])
 @pytest.mark.parametrize("added", [0, 7])
 def test_the_same_logits(tmp_path: Path, mels: int, added: int) -> None:
@@ -74,6 +75,7 @@ def test_shards_halves_and_pickled_tensors(tmp_path: Path, folder: Path) -> None
     assert load_folder(half)[0].decoder.token_embedding.weight.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_it_transcribes(tmp_path: Path, folder: Path) -> None:
     clip = write(tmp_path / "clip.wav", make_voice(1.0, 120, 1))
     transcriber = Transcriber(folder, "Mandarin")

@@ -77,6 +77,7 @@ def test_the_cases_cover_the_scripts() -> None:
     assert covered >= set("ar de el en fr he hi ja ko ms ru th tr vi zh".split())
 
 
+@pytest.mark.slow
 @PROPERTIES
 @given(st.text(max_size=40), LANGUAGES)
 def test_applying_it_again_changes_nothing(text: str, lang: str | None) -> None:
@@ -85,6 +86,7 @@ def test_applying_it_again_changes_nothing(text: str, lang: str | None) -> None:
     assert once == " ".join(once.split())
 
 
+@pytest.mark.slow
 @PROPERTIES
 @given(st.text(max_size=40), LANGUAGES)
 def test_only_punctuation_and_symbols_vanish(text: str, lang: str | None) -> None:
@@ -94,6 +96,7 @@ def test_only_punctuation_and_symbols_vanish(text: str, lang: str | None) -> Non
         assert result
 
 
+@pytest.mark.slow
 @PROPERTIES
 @given(st.text(max_size=40), LANGUAGES)
 def test_composition_makes_no_difference(text: str, lang: str | None) -> None:
@@ -101,6 +104,7 @@ def test_composition_makes_no_difference(text: str, lang: str | None) -> None:
     assert len(forms) == 1
 
 
+@pytest.mark.slow
 @PROPERTIES
 @given(
     st.lists(st.text(st.characters(categories=["Lu", "Ll", "Lo", "Nd"]), min_size=1), min_size=1),
@@ -112,6 +116,7 @@ def test_punctuation_between_words_is_a_space(words: list[str], marks: list[str]
     assert normalise(joined) == normalise(" ".join(words))
 
 
+@pytest.mark.slow
 @PROPERTIES
 @given(st.text(st.sampled_from("abcdefgh\u00e9\u0434\u05d0\u0628 "), max_size=30))
 def test_case_makes_no_difference(text: str) -> None:

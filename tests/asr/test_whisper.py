@@ -29,6 +29,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+@pytest.mark.slow
 def test_batched_equals_stock_one_by_one(checkpoint: Path, clips: list[Path]) -> None:
     transcriber = Transcriber(checkpoint, "en", batch_size=4)
     found = transcriber.transcribe(clips, TEXTS)
@@ -100,6 +101,7 @@ def test_any_window_will_do(tmp_path: Path, clips: list[Path], num_audio_ctx: in
     assert found.num_windows >= 3.1 / seconds and found.lid is not None
 
 
+@pytest.mark.slow
 def test_transcripts_are_cached_by_content(
     checkpoint: Path, clips: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +130,7 @@ def test_the_identity_names_weights_and_options(checkpoint: Path, tmp_path: Path
     assert len({ours, *others}) == 4
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_read_in_windows(checkpoint: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "long.wav", make_voice(11.0))
     found = Transcriber(checkpoint, "en").transcribe([path], ["a long text"])[0]
@@ -179,6 +182,7 @@ def test_languages_that_the_model_lacks_are_refused(checkpoint: Path, tmp_path: 
         Transcriber(english, "ms")
 
 
+@pytest.mark.slow
 def test_a_language_that_the_checkpoint_lacks_is_a_table(checkpoint: Path) -> None:
     with pytest.raises(UserError) as caught:
         Transcriber(checkpoint, "Cantonese")
@@ -188,6 +192,7 @@ def test_a_language_that_the_checkpoint_lacks_is_a_table(checkpoint: Path) -> No
     assert Transcriber(checkpoint, "Burmese").language == "my"
 
 
+@pytest.mark.slow
 def test_each_clip_is_read_in_its_own_language(checkpoint: Path, clips: list[Path]) -> None:
     texts = ["some words"] * len(clips)
     whisper = Transcriber(checkpoint, "en")

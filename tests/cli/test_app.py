@@ -111,6 +111,7 @@ def test_wrong_options_exit_with_2(project: Path, arguments: tuple[str, ...]) ->
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_option_outside_its_range_names_the_option(project: Path) -> None:
     done = run(project, "train", "--dtype", "int8")
     assert done.returncode == 2
@@ -118,6 +119,7 @@ def test_option_outside_its_range_names_the_option(project: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_use_writes_a_profile_and_keeps_edited_params(project: Path) -> None:
     done = run(project, "use", "qwen3-tts-0.6b")
     assert done.returncode == 0, done.stderr
@@ -163,6 +165,7 @@ def test_a_place_that_cannot_be_written_is_named(project: Path) -> None:
         assert "Correct the path." in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_control_characters_of_names_are_shown_and_not_obeyed(project: Path) -> None:
     name = "\x1b[31mred\x1b]0;title\x07"
     (project / name).mkdir()
@@ -199,6 +202,7 @@ def test_what_a_stage_leaves_out_is_printed(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["npu", "gpu", "xpu", "cuda:x", "CPU", ""])
 def test_a_device_that_a_stage_refuses_is_refused_at_once(project: Path, device: str) -> None:
     text = (project / "params.yaml").read_text()

@@ -55,6 +55,7 @@ def test_codes_are_the_same_alone_and_in_any_batch(corpus, tokenizer, tmp_path):
         assert np.array_equal(array, together[name]), name
 
 
+@pytest.mark.slow
 def test_batches_on_a_cpu_stay_in_its_caches(corpus, tokenizer, tmp_path, monkeypatch):
     root, rows = corpus
     many = [
@@ -141,6 +142,7 @@ def test_every_clip_that_cannot_be_encoded_is_a_problem(corpus, tokenizer, tmp_p
     assert [p.where.split()[0] for p in caught.value.problems] == list(names)
 
 
+@pytest.mark.slow
 def test_clips_are_decoded_one_by_one(corpus, tokenizer, tmp_path, monkeypatch):
     codes = extract(corpus, tokenizer, tmp_path)
     decode, sizes = tokenizer.decode, []
@@ -157,6 +159,7 @@ def test_clips_are_decoded_one_by_one(corpus, tokenizer, tmp_path, monkeypatch):
         assert np.array_equal(waves[name], alone) and len(alone) == len(array) * fakes.HOP
 
 
+@pytest.mark.slow
 def test_codebooks_that_nobody_reads_are_not_looked_up(corpus, tmp_path):
     """The real codec's encoder has 32 codebooks, of which the model reads 16."""
     folder = fakes.make_codec(tmp_path / "speech_tokenizer")

@@ -140,6 +140,7 @@ def _imports(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
         yield from _imports(node)
 
 
+@pytest.mark.slow
 def test_qwen_tts_is_imported_through_the_guard_only() -> None:
     """Every module that imports qwen_tts also calls the guard, whose call comes first."""
     offenders = []

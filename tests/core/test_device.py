@@ -84,12 +84,14 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> set[torch.dtype]:
     return seen
 
 
+@pytest.mark.slow
 def test_training_holds_nothing_in_float64_there(kinds: set[torch.dtype]) -> None:
     given = {"compute_dtype": "float32", "batch_size": 2, "lr": 1e-4}
     counted.train(SHAPE, given, num_frames=12, codec=False)
     assert torch.float32 in kinds and torch.float64 not in kinds
 
 
+@pytest.mark.slow
 def test_speaking_holds_nothing_in_float64_there(kinds: set[torch.dtype]) -> None:
     options: Any = {
         "do_sample": True, "temperature": 0.9, "top_k": 8, "top_p": 0.9,

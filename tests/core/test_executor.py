@@ -148,6 +148,7 @@ def two() -> int:
     return 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_threads", [1, 2], ids=["forked", "fresh"])
 def test_workers_give_each_shard_once(num_threads: int) -> None:
     workers = Local(2, num_threads)
@@ -223,6 +224,7 @@ def ended(pids: list[int]) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes in /proc")
 def test_no_worker_outlives_a_run_that_is_left_or_killed(tmp_path: Path) -> None:
     running = Local(2).run([1, 2, 3, 4], as_it_is, times, 2)
@@ -248,6 +250,7 @@ def test_no_worker_outlives_a_run_that_is_left_or_killed(tmp_path: Path) -> None
     assert ended([int(line) for line in lines(notes)])
 
 
+@pytest.mark.slow
 def test_workers_make_the_same_codes_and_sound(tmp_path: Path) -> None:
     fakes.make_codec(tmp_path / "speech_tokenizer")
     rows, codec = make_corpus(tmp_path, 9), load_speech_tokenizer(tmp_path)
@@ -322,6 +325,7 @@ def test_what_a_step_raises_is_told_as_it_was(tmp_path: Path) -> None:
 # --- on a cluster --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'voxadapt[ray]'")
     ray.shutdown()
@@ -330,6 +334,7 @@ def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
         list(cluster(address="auto").run([1], abs, lambda model, value: value, None))
 
 
+@pytest.mark.slow
 def test_codes_are_the_same_bytes_though_a_worker_is_killed(
     workers: RayData, tmp_path: Path
 ) -> None:
@@ -363,6 +368,7 @@ def test_codes_are_the_same_bytes_though_a_worker_is_killed(
     assert len(loads) == len(set(loads)) >= 2  # a process loads once, the replacement too
 
 
+@pytest.mark.slow
 def test_workers_that_die_too_often_end_the_run_and_the_next_goes_on(
     workers: RayData, tmp_path: Path
 ) -> None:
@@ -384,6 +390,7 @@ def test_workers_that_die_too_often_end_the_run_and_the_next_goes_on(
     assert files(tmp_path / "lost") == files(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_bad_clips_on_a_cluster_are_named_together(workers: RayData, tmp_path: Path) -> None:
     rows = make_corpus(tmp_path, 6)
     for number in (1, 4):
@@ -396,6 +403,7 @@ def test_bad_clips_on_a_cluster_are_named_together(workers: RayData, tmp_path: P
     assert [p.where.split()[0] for p in caught.value.problems] == ["c1", "c4"]
 
 
+@pytest.mark.slow
 def test_speech_and_scores_are_the_same_bytes(workers: RayData, tmp_path: Path) -> None:
     one = cluster(num_workers=1)
     shape = fakes.TinyShape(speakers=(("aria", 950),))
@@ -475,6 +483,7 @@ def ray_commands() -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_ray_takes_the_commands_of_the_page() -> None:
     commands = ray_commands()
     assert {words[0] for words in commands} == {"start", "stop", "symmetric-run"}

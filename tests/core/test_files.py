@@ -56,6 +56,7 @@ def test_atomic_write_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
     assert [file.name for file in path.parent.iterdir()] == ["file.json"], "no litter"
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     path = tmp_path_factory.getbasetemp() / "value.json"
@@ -66,6 +67,7 @@ def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, value: object
     assert path.read_bytes() == first
 
 
+@pytest.mark.slow
 @given(st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=3), max_size=4))
 def test_jsonl_round_trip(tmp_path_factory: pytest.TempPathFactory, rows: list[dict]) -> None:
     path = tmp_path_factory.getbasetemp() / "rows.jsonl"

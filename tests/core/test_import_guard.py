@@ -26,6 +26,7 @@ def at_import(node: ast.AST) -> list[str]:
     return found + [name for child in ast.iter_child_nodes(node) for name in at_import(child)]
 
 
+@pytest.mark.slow
 def test_no_module_imports_a_guarded_package_at_import() -> None:
     files = sorted(PACKAGE.rglob("*.py"))
     found = {

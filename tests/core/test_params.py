@@ -191,6 +191,7 @@ LEAVES = [
 ]
 
 
+@pytest.mark.slow
 @given(st.sampled_from([*LEAVES, *MINIATURE]), VALUES)
 def test_any_value_is_taken_or_named(tmp_path_factory: Any, name: str, value: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzzed.yaml"

@@ -20,6 +20,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=5))
 def test_fingerprint_ignores_the_order_of_keys(value: dict) -> None:
     backwards = dict(reversed(list(value.items())))

@@ -83,6 +83,7 @@ def test_a_voice_is_the_same_on_every_python(tmp_path: Path) -> None:
     assert hashlib.sha256(data).hexdigest() == VOICE_SHA256
 
 
+@pytest.mark.slow
 def test_only_resumable_state_is_kept_in_archives() -> None:
     """A zip archive holds the version of Python that wrote it, and numpy's holds such headers."""
     found = set()

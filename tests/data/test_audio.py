@@ -109,6 +109,7 @@ def test_offset_and_bad_samples() -> None:
     assert measure(samples, RATE_HZ).num_bad_samples == 2
 
 
+@pytest.mark.slow
 @given(
     st.integers(1, 3000), st.sampled_from([8000, 16000, 24000, 44100]), st.floats(0.0, 1.0),
     st.integers(0, 99),

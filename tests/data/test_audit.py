@@ -234,6 +234,7 @@ def test_text_that_cannot_fit_the_clip(corpus: tuple[Path, list[dict[str, Any]]]
     assert "characters/s" in str(refused(path)[0])
 
 
+@pytest.mark.slow
 def test_speech_of_a_telephone_and_several_languages_are_warned_of(
     corpus: tuple[Path, list[dict[str, Any]]],
 ) -> None:
@@ -697,6 +698,7 @@ def test_a_named_speaker_has_three_clips_to_be_measured_by(
             audit_corpus([*others, own[0]], limits, SPLIT, "rows.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("minutes", "told"),
     [(4.99, "error"), (5.0, "few"), (9.99, "few"), (10.0, None), (30.0, None), (30.05, "many")],

@@ -79,6 +79,7 @@ def test_sound_rows_are_read_in_order(folder: Path) -> None:
     assert rows[0].notes == ()
 
 
+@pytest.mark.slow
 def test_a_language_is_one_of_the_model(folder: Path) -> None:
     given = ["German", "de-AT", "Mandarin", "beijing dialect", "malay", "klingon", "auto", "ms"]
     path = write_rows(folder / "rows.jsonl", [GOOD | {"language": name} for name in given])
@@ -294,6 +295,7 @@ LINE = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.lists(LINE, max_size=6), st.sampled_from([b"\n", b"\r\n", b"\r", b"\n\n"]))
 def test_any_bytes_give_rows_or_problems(folder: Path, lines: list[bytes], end: bytes) -> None:

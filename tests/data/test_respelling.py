@@ -90,6 +90,7 @@ def test_words_become_syllables_of_the_map(word: str) -> None:
         assert MAP.syllable.fullmatch(part), (word, part)
 
 
+@pytest.mark.slow
 @given(st.text(LETTERS + LETTERS.upper() + " .,!?-'’…\n", max_size=40))
 def test_texts_of_known_letters(text: str) -> None:
     unknown = MAP.unknown([text])

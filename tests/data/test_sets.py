@@ -44,6 +44,7 @@ def test_each_language_has_every_set(language: str) -> None:
     assert len(set(whole)) == len(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_each_set_is_what_its_name_says(language: str) -> None:
     rate = CHARACTERS_PER_S.get(language, 12.0)

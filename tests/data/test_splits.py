@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from voxadapt.data.text import fold_text
 SHARES = st.floats(0.0, 0.44)
 
 
+@pytest.mark.slow
 @given(st.text(), SHARES, SHARES, st.from_regex(r"[\w. -]{0,5}", fullmatch=True))
 def test_a_text_is_always_in_the_same_split(
     text: str, selection: float, confirmation: float, salt: str

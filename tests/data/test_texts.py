@@ -251,6 +251,7 @@ def test_what_a_tokenizer_cannot_represent() -> None:
     assert "~" in outside_vocabulary(words, 5, "saya~beli")
 
 
+@pytest.mark.slow
 def test_bytes_spell_anything() -> None:
     tokenizer = fakes._text_tokenizer()
     rows = len(tokenizer)

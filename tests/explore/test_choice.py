@@ -31,6 +31,7 @@ def found(original: Path, monkeypatch: pytest.MonkeyPatch) -> choice.Choice:
     return choice.read_choice(PARAMS)
 
 
+@pytest.mark.slow
 def test_the_steps_lead_from_all_candidates_to_the_chosen_one(found: choice.Choice) -> None:
     table = choice.steps(found)
     left = [set(names.split(", ")) for names in table["left"]]
@@ -115,6 +116,7 @@ def test_what_is_missing_or_stale_is_named_with_its_command(
         choice.read_choice(PARAMS)
 
 
+@pytest.mark.slow
 def test_where_the_base_is_kept_it_is_held_against_the_best_of_the_others(
     original: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

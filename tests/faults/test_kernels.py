@@ -37,6 +37,7 @@ def write_notebook(folder: Path, *sources: str) -> None:
     (folder / "notebooks" / "tiny.ipynb").write_text(json.dumps(nb), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_killed_notebook_is_its_process_killed(project: Path) -> None:
     """A notebook runs in the process of its stage, whose death DVC tells; the cells so far stay."""
     write_notebook(project, "print('before')", "import os; os.kill(os.getpid(), 9)")
@@ -49,6 +50,7 @@ def test_a_killed_notebook_is_its_process_killed(project: Path) -> None:
     assert "before" in kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_stopping_the_command_stops_the_notebook(project: Path, number: signal.Signals) -> None:
     """Ctrl-C ends with one line and 130; after a SIGKILL nothing goes on writing."""

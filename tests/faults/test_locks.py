@@ -45,6 +45,7 @@ def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_a_second_run_of_a_stage_says_that_it_waits_and_ctrl_c_ends_it_cleanly(
     project: Path,
 ) -> None:

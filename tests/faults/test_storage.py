@@ -170,6 +170,7 @@ def test_other_errors_are_not_taken_for_the_disk() -> None:
         assert not is_out_of_memory(error)
 
 
+@pytest.mark.slow
 def test_two_writers_of_one_file_never_mix_their_bytes(tmp_path: Path) -> None:
     """Many processes write the same file with different contents: each state of it is whole."""
     path = tmp_path / "shared"

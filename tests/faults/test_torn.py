@@ -163,6 +163,7 @@ def test_voice_and_records() -> None:
     is_noticed(Path("epoch-1/meta.json"), lambda: read_meta("epoch-1"), lambda f: f == record)
 
 
+@pytest.mark.slow
 def test_training_state_weights_and_published_epochs(tmp_path: Path) -> None:
     """Whatever is cut, the run refuses it by name or ends with the files of a whole run."""
     world = make_world(tmp_path / "world")

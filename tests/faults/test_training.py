@@ -27,6 +27,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "value"),
     [("loss", math.nan), ("loss", math.inf), ("gradient", math.nan), ("gradient", math.inf)],
@@ -67,6 +68,7 @@ def test_divergence_names_batch_and_clips_keeps_the_last_epoch_and_can_go_on(
         assert files(tmp_path / "out")[name] == content
 
 
+@pytest.mark.slow
 def test_a_clock_that_jumps_and_files_of_another_century_change_nothing(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

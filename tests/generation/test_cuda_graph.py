@@ -86,6 +86,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True], ids=["text first", "streaming"])
 def test_greedy_codes_of_a_recording_equal_the_stock_loop(
     tts: Any, streaming: bool, recorded: list[int], monkeypatch: pytest.MonkeyPatch
@@ -98,6 +99,7 @@ def test_greedy_codes_of_a_recording_equal_the_stock_loop(
     decoding.forget()
 
 
+@pytest.mark.slow
 def test_a_recording_says_what_the_loop_says_and_serves_later_batches(
     recorded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +124,7 @@ def test_a_recording_says_what_the_loop_says_and_serves_later_batches(
     assert len(recorded) == 4
 
 
+@pytest.mark.slow
 def test_other_weights_and_other_sampling_are_recorded_anew(
     tts: Any, recorded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +193,7 @@ def test_what_was_recorded_is_freed_at_once(
         gc.enable()
 
 
+@pytest.mark.slow
 def test_a_frame_on_a_gpu_mixes_no_devices_and_waits_for_nothing() -> None:
     shape = Shape(
         "0b6", hidden=64, intermediate=96, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16,

@@ -25,6 +25,7 @@ from voxadapt.model.load import load_tts
 MINIATURE = Path(__file__).parents[2] / "data/models/base"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streaming", [False, True], ids=["text first", "streaming"])
 def test_greedy_codes_equal_the_stock_loop(
     tts: Any, streaming: bool, monkeypatch: pytest.MonkeyPatch
@@ -36,6 +37,7 @@ def test_greedy_codes_equal_the_stock_loop(
     assert max(len(item) for item in ours) == 23  # tiny random weights seldom end
 
 
+@pytest.mark.slow
 def test_greedy_codes_equal_the_stock_loop_where_rows_end(monkeypatch: pytest.MonkeyPatch) -> None:
     tts = load_tts(MINIATURE)  # trained: it ends by itself, at different places
     texts = [
@@ -119,6 +121,7 @@ def test_sampler_never_draws_what_is_impossible() -> None:
         assert first in (1, 2) and second in (0, 2)
 
 
+@pytest.mark.slow
 def test_sampled_codes_are_distributed_as_in_the_stock_loop(
     models: dict[int, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

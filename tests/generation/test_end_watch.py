@@ -40,6 +40,7 @@ def watch_rows(ends_TS: torch.Tensor) -> tuple[EndWatch, torch.Tensor, torch.Ten
     return watch, active_S, frames_S
 
 
+@pytest.mark.slow
 @given(PROBABILITIES)
 @settings(deadline=None)
 def test_the_cut_lies_where_most_equal_rows_would_have_ended(ends: list[float]) -> None:
@@ -59,6 +60,7 @@ def test_the_cut_lies_where_most_equal_rows_would_have_ended(ends: list[float]) 
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hazard", ["even", "a peak and a drop", "certain", "rising"])
 def test_rows_that_are_free_to_end_are_cut_as_seldom_as_promised(hazard: str) -> None:
     rows, length = 400_000, 200
@@ -100,6 +102,7 @@ def speak(base: Any, texts: list[str] = TEXTS, **fields: Any) -> list[endings.Cl
     return endings.speak(base, voice, texts, range(len(texts)), *SAMPLING, **fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graph", [False, True], ids=["loop", "recorded"])
 def test_a_suppressed_end_is_found_and_healthy_codes_stay(
     base: Any, graph: bool, request: pytest.FixtureRequest
@@ -126,6 +129,7 @@ def test_a_suppressed_end_is_found_and_healthy_codes_stay(
         assert torch.equal(clip.codes[:kept], true.codes[:kept])
 
 
+@pytest.mark.slow
 def test_without_the_watch_a_suppressed_end_runs_to_the_limit(base: Any) -> None:
     with endings.without_watch(), endings.suppressed([(5, 10_000)]):
         (clip,) = speak(base, TEXTS[:1])
@@ -139,6 +143,7 @@ def test_a_missed_peak_is_where_a_clip_at_its_limit_is_cut() -> None:
     assert watch.missed(2).tolist() == [True, False] and int(watch.likeliest_S[0]) == 7
 
 
+@pytest.mark.slow
 def test_a_rescued_clip_counts_as_failed(base: Any) -> None:
     voice = synthesis.clone_voice(base, DATA / "speaker/ref.wav", None, "x_vector")
     params = ScoreParams(temperature=SAMPLING[0], top_k=SAMPLING[1], top_p=1.0)

@@ -61,6 +61,7 @@ def stock(
     return given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["English", "auto"])
 def test_codes_equal_the_stock_call(
     tts: Any, vector: torch.Tensor, language: str, monkeypatch: pytest.MonkeyPatch
@@ -79,6 +80,7 @@ def test_codes_equal_the_stock_call(
         assert int(found.codes.max()) < fakes.CODEBOOK_SIZE  # no end-of-speech frame
 
 
+@pytest.mark.slow
 def test_order_of_texts_does_not_matter(tts: Any, vector: torch.Tensor) -> None:
     once, turned = read(tts, TEXTS, vector), read(tts, TEXTS[::-1], vector)
     for a, b in zip(once, turned[::-1], strict=True):
@@ -86,6 +88,7 @@ def test_order_of_texts_does_not_matter(tts: Any, vector: torch.Tensor) -> None:
         assert torch.equal(a.codes, b.codes) and a.ended == b.ended
 
 
+@pytest.mark.slow
 def test_seeds_and_voices_matter(tts: Any, vector: torch.Tensor) -> None:
     def frames(**fields: Any) -> list[list[list[int]]]:
         given = fields.pop("vector", vector)

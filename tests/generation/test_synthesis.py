@@ -57,6 +57,7 @@ def run(tts: Any, voice: Voice, folder: Path, **fields: Any) -> list[EvalClip]:
     return speak_candidate(tts, "base", sentences, voice, PARAMS, **{**values, **fields})
 
 
+@pytest.mark.slow
 def test_clips_equal_the_stock_call(tts: Any, voice: Voice, tmp_path: Path) -> None:
     clips = run(tts, voice, tmp_path)
     assert [(c.text_id, c.take) for c in clips] == [
@@ -97,6 +98,7 @@ def test_samples_do_not_depend_on_the_batch(
         assert np.array_equal(alone.samples, clip.samples)
 
 
+@pytest.mark.slow
 def test_takes_differ_and_runs_do_not(tts: Any, voice: Voice, tmp_path: Path) -> None:
     first, second = run(tts, voice, tmp_path / "1"), run(tts, voice, tmp_path / "2")
     assert first == second
@@ -132,6 +134,7 @@ def test_a_runaway_is_stopped_and_marked(tts: Any, voice: Voice) -> None:
     assert spoken.num_frames == 19 and spoken.hit_max_tokens
 
 
+@pytest.mark.slow
 def test_finished_batches_are_not_made_again(
     tts: Any, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +147,7 @@ def test_finished_batches_are_not_made_again(
     assert len(list((tmp_path / "work").glob("*.npz"))) == 2 * done
 
 
+@pytest.mark.slow
 def test_a_clip_that_breaks_its_batch_is_kept_as_failed(
     tts: Any, voice: Voice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +202,7 @@ def test_unknown_languages_are_refused(tts: Any, voice: Voice, tmp_path: Path) -
         run(tts, voice, tmp_path, language="klingon")
 
 
+@pytest.mark.slow
 def test_weights_of_half_the_width_speak_and_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 def test_the_whole_pipeline_gives_its_golden_values() -> None:
     moved = golden.differences(read_json(golden.GOLDEN), golden.measure())
     known = read_json(golden.GOLDEN)["versions"]

@@ -168,6 +168,7 @@ MODELS: dict[str, tuple[Callable[[Path], None], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_model(base: Path, tmp_path: Path, name: str) -> None:
     damage, message = MODELS[name]

@@ -16,6 +16,7 @@ PROJECT = Path(__file__).parents[2]
 NUM_EXAMPLES = {"manifest": 250, "params": 150, "normaliser": 600}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_target(name: str) -> None:
     target: Callable[[bytes], str] = targets.TARGETS[name]
@@ -30,6 +31,7 @@ def test_target(name: str) -> None:
     hold()
 
 
+@pytest.mark.slow
 def test_both_outcomes_are_reached() -> None:
     """A target whose inputs are all refused would test nothing behind the door."""
     for name, target in targets.TARGETS.items():

@@ -115,6 +115,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+@pytest.mark.slow
 def test_the_miniature_loads_without_a_network(
     no_network: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

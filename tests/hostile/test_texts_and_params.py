@@ -87,6 +87,7 @@ TEXTS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTS)
 def test_text(folder: Path, name: str) -> None:
     text, message = TEXTS[name]
@@ -254,6 +255,7 @@ PARAMS: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMS)
 def test_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)

@@ -381,6 +381,7 @@ def test_intervals_hold_their_point_and_keep_to_the_scale(
         assert swapped.high == pytest.approx(1 - found.low)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("num_texts", "num_people", "spread_texts", "spread_people", "shift"),
     [
@@ -425,6 +426,7 @@ def test_a_small_panel_with_strong_tastes_decides_nothing(num_people: int) -> No
     assert wrong / trials <= 0.05
 
 
+@pytest.mark.slow
 def test_ratings_cover_the_truth() -> None:
     rng = np.random.default_rng(3)
 

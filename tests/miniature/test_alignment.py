@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from miniature.alignment import letter_places, stray_cost
 texts = st.text(alphabet="ab 7$%é.", min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(st.lists(texts, min_size=1, max_size=4))
 def test_each_letter_lies_in_its_clip_and_none_before_the_last(parts):
     spans = [(text, 10.0 * k, 10.0 * k + 8) for k, text in enumerate(parts)]

@@ -35,6 +35,8 @@ from miniature.whisper import (
 )
 from voxadapt.core.compat import import_qwen_tts
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ["The old man saw a car.", "A girl waited.", "Ibu beli ikan.", "My hat was red today."]
 CODEC = CodecRecipe(
     steps=4, warm_steps=2, batch=2, window=4, frames=16, buckets=(8,),

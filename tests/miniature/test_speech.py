@@ -111,6 +111,7 @@ def test_numbers_come_as_digits_and_as_words():
         assert any(sign in text for text in texts)
 
 
+@pytest.mark.slow
 def test_plan_is_deterministic_and_has_the_sizes_asked_for(utterances):
     assert utterances == plan(Recipe())
     count = Counter(u.split for u in utterances)
@@ -120,6 +121,7 @@ def test_plan_is_deterministic_and_has_the_sizes_asked_for(utterances):
         assert count[f"set_{name}"] == 2 * SpeechRecipe().test_set
 
 
+@pytest.mark.slow
 def test_a_sentence_of_a_held_out_or_shipped_corpus_is_nowhere_else(utterances):
     learnt_from = {"base", "malay", "target_other", "respelled"}
     learnt = {sentence_key(u.text) for u in utterances if u.split in learnt_from}
@@ -145,6 +147,7 @@ def test_voices_have_names_of_their_own():
     assert set(FLOOR_VOICES) <= {v.name for v in KNOWN_VOICES}
 
 
+@pytest.mark.slow
 def test_every_word_that_is_measured_was_learnt(utterances):
     for language, learnt in (("english", "base"), ("malay", "malay")):
         heard, asked = set(), set()

@@ -56,6 +56,7 @@ def _export(tts, base, out, name="Aria", **options):
     return row, vector, state
 
 
+@pytest.mark.slow
 def test_stock_package_loads_it_and_speaks_with_capitals_in_the_name(exported):
     out, _, _ = exported
     tts = import_qwen_tts().Qwen3TTSModel.from_pretrained(str(out))
@@ -105,6 +106,7 @@ def test_reload_gives_identical_logits(exported):
     assert torch.equal(found.sub_logits, expected.sub_logits)
 
 
+@pytest.mark.slow
 def test_speaker_encoder_is_kept_so_the_checkpoint_still_clones(exported, half_base, tmp_path):
     out, _, tts = exported
     again = load_tts(out, as_base=True)

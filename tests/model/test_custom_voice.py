@@ -65,6 +65,7 @@ def test_the_start_has_the_models_weights_and_the_bases_encoder(folders: Any, st
     assert other == base, "it has an encoder"
 
 
+@pytest.mark.slow
 def test_it_clones_with_the_bases_encoder_and_speaks_for_its_own(
     folders: Any, start: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +76,7 @@ def test_it_clones_with_the_bases_encoder_and_speaks_for_its_own(
     assert set(load_tts(start).get_supported_speakers() or []) == {"vivian", "ryan"}
 
 
+@pytest.mark.slow
 def test_a_voice_is_added_and_the_others_and_their_styles_stay(
     start: Path, tmp_path: Path, world: Any
 ) -> None:
@@ -127,6 +129,7 @@ def test_an_encoder_of_another_width_or_none_is_refused(
         load_tts(custom, as_base=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["0.6B", "1.7B"])
 def test_at_the_real_shapes_every_tensor_has_its_place(
     size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

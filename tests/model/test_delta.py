@@ -338,6 +338,7 @@ def test_a_base_with_facts_of_its_own_gets_them_back(base, tmp_path):
     assert sha256_folder(again) == sha256_folder(mine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["base", "sharded"])
 def test_stock_package_lists_the_language_and_speaks_it(which, request, tmp_path):
     start = request.getfixturevalue(which)

@@ -120,6 +120,7 @@ def test_only_the_rows_are_trained_and_everything_else_stays_bit_for_bit(tts):
         assert torch.equal(moved, module.ids)
 
 
+@pytest.mark.slow
 def test_stock_generation_speaks_with_the_rows(tts, base_dirs, tmp_path):
     other = load_tts(base_dirs[24])
     ids = list(tts.processor.tokenizer("Hai, apa khabar?")["input_ids"])

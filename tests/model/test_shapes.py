@@ -69,6 +69,7 @@ def train_one_step(base: Path, root: Path):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "total", "predictor", "encoder"),
     [
@@ -90,6 +91,7 @@ def test_parameter_counts_are_those_of_the_released_models(name, total, predicto
     assert values["talker_config"]["rope_scaling"]["mrope_section"] == [24, 20, 20]
 
 
+@pytest.mark.slow
 def test_special_ids_are_those_of_the_released_models(tiny):
     tts = load_tts(tiny)
     ids = SpecialIds.from_config(tts.model.config)
@@ -104,6 +106,7 @@ def test_special_ids_are_those_of_the_released_models(tiny):
     assert row.id == 3000 and row.near_zero
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes_and_shards_hold_the_same(tiny, shards, tmp_path):
     again = write_model(tmp_path / "again", TINY, codec="small")
     other = write_model(tmp_path / "other", TINY, codec="small", seed=1)
@@ -135,6 +138,7 @@ def test_the_codec_makes_codes_that_differ_and_reads_them(tiny):
     assert rate_hz == 24_000 and len(sound) == 13 * 1920
 
 
+@pytest.mark.slow
 def test_it_trains_exports_and_speaks_with_the_stock_class(tiny, tmp_path):
     result = train_one_step(tiny, tmp_path)
     # Random weights know nothing: both losses are close to that of a uniform guess.

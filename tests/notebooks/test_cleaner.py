@@ -64,6 +64,7 @@ def test_resaving_changes_nothing(tmp_path: Path) -> None:
     assert before == after
 
 
+@pytest.mark.slow
 def test_cleaning_is_idempotent_and_valid(tmp_path: Path) -> None:
     import nbformat
 

@@ -39,6 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_run_gives_the_same_page_twice(project: Path, capfd: pytest.CaptureFixture) -> None:
     write_notebook(
         project / "notebooks",

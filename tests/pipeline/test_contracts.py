@@ -165,6 +165,7 @@ def test_compiled_files_are_no_dependency() -> None:
     assert ".ipynb_checkpoints/" in ignored
 
 
+@pytest.mark.slow
 def test_dvc_builds_the_graph(tmp_path: Path) -> None:
     """DVC itself reads the pipeline: every stage, and the edges from audit to report."""
     for name in ("dvc.yaml", "params.yaml"):

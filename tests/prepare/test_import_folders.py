@@ -37,6 +37,7 @@ def rows_of(out: Path) -> list[dict[str, str]]:
     return read_jsonl(out / "train_raw.jsonl")
 
 
+@pytest.mark.slow
 def test_kaldi_names_recordings_texts_and_speakers(kaldi: Path, tmp_path: Path) -> None:
     done = import_corpus([kaldi], tmp_path / "out", speaker="all")
     rows = rows_of(tmp_path / "out")

@@ -219,6 +219,7 @@ def test_faulty_rows_are_listed_one_by_one_and_counts_add_up(source: Path, tmp_p
     assert record["num_left_out"] == len(ROWS) - 1 == len(told)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     faults=st.lists(st.sampled_from(list(ROWS)), max_size=6),
@@ -471,6 +472,7 @@ def test_places_that_are_no_folder_to_write(source: Path, monkeypatch: Any) -> N
         import_corpus([source], Path())
 
 
+@pytest.mark.slow
 def test_files_without_rows_end_with_a_sentence(source: Path, tmp_path: Path) -> None:
     for content in (b"", b"\n" * 1_100_000, b"\0" * 5000, b"\xff\xfea\0", b"[]", b"one word",
                     b"audio,text\ru0.wav,Words.\r"):  # fmt: skip
@@ -501,6 +503,7 @@ def test_silence_at_the_edges_is_trimmed_in_the_copy(source: Path, tmp_path: Pat
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is missing")
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 @pytest.mark.parametrize("suffix", ["m4a", "aac", "webm", "mp4"])
 def test_ffmpeg_reads_what_libsndfile_cannot(source: Path, tmp_path: Path, suffix: str) -> None:

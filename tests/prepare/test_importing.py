@@ -151,6 +151,7 @@ def test_bad_rows_are_listed_and_the_others_imported(tmp_path: Path) -> None:
         assert part in told, part
 
 
+@pytest.mark.slow
 def test_commonvoice_needs_a_voice_and_reads_mp3(tmp_path: Path) -> None:
     source = commonvoice(tmp_path / "cv")
     with pytest.raises(UserError, match=r"aaaa1111.*\(3\)"):
@@ -321,6 +322,7 @@ def commands(page: str) -> list[str]:
     return [line.split("#")[0].strip() for line in text.splitlines() if line.strip()]
 
 
+@pytest.mark.slow
 def test_every_command_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ljspeech(Path("LJSpeech-1.1"))

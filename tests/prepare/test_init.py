@@ -283,6 +283,7 @@ def begun(tmp_path: Path) -> tuple[Path, list[str]]:
     return tmp_path, texts
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_project_and_corrections_are_taken_over(
     begun: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -332,6 +333,7 @@ def test_a_folder_becomes_a_project_and_corrections_are_taken_over(
     assert again[monday[3]].use == "no"
 
 
+@pytest.mark.slow
 def test_more_recordings_are_added_and_deleted_rows_stay_out(begun: tuple[Path, list[str]]) -> None:
     tmp_path, _ = begun
     folder = tmp_path / "my-voice"
@@ -367,6 +369,7 @@ def test_more_recordings_are_added_and_deleted_rows_stay_out(begun: tuple[Path, 
     assert read_json(home / "init.json")["reference"]["from"] == "ref.wav", "it stays"
 
 
+@pytest.mark.slow
 def test_files_of_others_are_not_touched(begun: tuple[Path, list[str]]) -> None:
     tmp_path, _ = begun
     with pytest.raises(UserError, match="--audio FOLDER"):
@@ -392,6 +395,7 @@ def test_files_of_others_are_not_touched(begun: tuple[Path, list[str]]) -> None:
         init(folder, InitOptions(audio=tmp_path / "rec"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("python_alignment")
 def test_whisper_drafts_and_checks_once_and_the_audit_accepts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -439,6 +443,7 @@ def test_whisper_drafts_and_checks_once_and_the_audit_accepts(
     assert "clips accepted" in result.sentence
 
 
+@pytest.mark.slow
 def test_a_language_is_prepared_from_texts_to_recordings(tmp_path: Path) -> None:
     rows = read_jsonl(DATA / "language/malay/train_raw.jsonl")
     by_text = {row["text"]: row["audio"] for row in rows}
@@ -510,6 +515,7 @@ def without_numbers(page: str) -> list[str]:
     return re.sub(r"[\d.]+", "0", re.sub(r"-{3,}", "--", page)).split()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("python_alignment")
 @pytest.mark.parametrize("name", ["your-voice.md", "your-language.md"])
 def test_a_walkthrough_prints_what_its_commands_print(name: str) -> None:

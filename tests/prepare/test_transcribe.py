@@ -54,6 +54,7 @@ def test_phrases_become_clips_that_end_with_sentences() -> None:
     assert [problem.found.split(":")[0] for problem in problems] == ["16.0 s", "0.7 s"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("python_alignment")
 def test_a_long_recording_becomes_drafts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = speech(tmp_path / "talk.wav", 0, 3)
@@ -83,6 +84,7 @@ def test_a_long_recording_becomes_drafts(tmp_path: Path, monkeypatch: pytest.Mon
     assert [row["text"] for row in rows] == [clip["text"] for clip in found["clips"]]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("python_alignment")
 def test_a_draft_transcribed_otherwise_the_second_time_waits_for_a_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

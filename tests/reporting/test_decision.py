@@ -306,6 +306,7 @@ def test_coded_recordings_above_recordings_are_explained_where_they_are(
     assert "makes clips more alike" in similarity["below"] and "below" not in errors
 
 
+@pytest.mark.slow
 def test_the_line_to_copy_is_one_that_params_yaml_takes(tmp_path: Path) -> None:
     params = make_params(4, max_grid_sentences=1)
     write_world(tmp_path, params)
@@ -320,6 +321,7 @@ def test_the_line_to_copy_is_one_that_params_yaml_takes(tmp_path: Path) -> None:
     assert load_params(tmp_path / "params.yaml").num_epochs == 6
 
 
+@pytest.mark.slow
 def test_a_sentence_that_has_no_recording_is_heard_without_one(
     tmp_path: Path,
 ) -> None:

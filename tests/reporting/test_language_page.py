@@ -52,6 +52,7 @@ def text_of(html: str) -> str:
     return joined(Reader(html).text)
 
 
+@pytest.mark.slow
 def test_page_is_self_contained_and_whole(ran: Path) -> None:
     params = make_language_params()
     path = language.write_language_report(params, ran)
@@ -72,6 +73,7 @@ def test_page_is_self_contained_and_whole(ran: Path) -> None:
     assert joined(tables.typeset(read_json(ran / paths.LANGUAGE_CONFIRM)["sentence"])) in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_page_names_sizes_tag_texts_and_arms(ran: Path) -> None:
     text = text_of(language.build_language_page(make_language_params(), ran))
@@ -84,6 +86,7 @@ def test_page_names_sizes_tag_texts_and_arms(ran: Path) -> None:
     assert "line-2: Expected words; found 3." in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_grid_has_every_candidate_and_the_respelling(ran: Path) -> None:
     params = make_language_params()
@@ -99,6 +102,7 @@ def test_grid_has_every_candidate_and_the_respelling(ran: Path) -> None:
     assert "Kah-mee mah-kahn nah-see dahn ee-kahn." in text_of(html)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_a_skipped_stage_2_says_why(skipped: Path) -> None:
     text = text_of(language.build_language_page(make_language_params(0.9), skipped))
@@ -143,6 +147,7 @@ def test_a_stage_2_that_ran_says_what_it_gained(
     assert joined(language.stage2_gain(selection)).startswith(said)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 @pytest.mark.parametrize(("gap", "ran"), [(0.05, True), (0.9, False)])
 def test_what_is_not_usable_says_what_to_do_now(tmp_path: Path, gap: float, ran: bool) -> None:
@@ -163,6 +168,7 @@ def test_what_is_not_usable_says_what_to_do_now(tmp_path: Path, gap: float, ran:
     assert why.index(joined(tables.typeset(confirm["sentence"]))) < why.index("Stage 1, from texts")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_a_forced_stage_2_says_who_forced_it(tmp_path: Path) -> None:
     params = make_language_params(stage2={"num_epochs": 2, "max_gap": 0.9, "mode": "always"})
@@ -170,6 +176,7 @@ def test_a_forced_stage_2_says_who_forced_it(tmp_path: Path) -> None:
     assert "Stage 2 was run: mode always" in text_of(language.build_language_page(params, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
     params = make_language_params(0.99)
@@ -180,6 +187,7 @@ def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
     assert "nothing is kept" in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_stage_2_may_begin_with_the_base(tmp_path: Path) -> None:
     params = make_language_params()
@@ -191,6 +199,7 @@ def test_stage_2_may_begin_with_the_base(tmp_path: Path) -> None:
     assert "29.45 % of the model" in text  # 1,811,840 of 6,153,216: without the rows of Stage 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_a_forgotten_source_language_is_a_warning(tmp_path: Path) -> None:
     params = make_language_params()
@@ -201,6 +210,7 @@ def test_a_forgotten_source_language_is_a_warning(tmp_path: Path) -> None:
     assert "English is read measurably worse than before" in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_texts_are_escaped(tmp_path: Path) -> None:
     params = make_language_params(0.9)
@@ -220,6 +230,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     assert Reader(html).text.count(PAYLOAD) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_page_is_the_same_for_the_same_records(skipped: Path) -> None:
     params = make_language_params(0.9)
@@ -227,6 +238,7 @@ def test_page_is_the_same_for_the_same_records(skipped: Path) -> None:
     assert first == again
 
 
+@pytest.mark.slow
 def test_missing_files_are_named_together_with_their_stage(tmp_path: Path) -> None:
     params = make_language_params()
     write_language_world(tmp_path, params)
@@ -251,6 +263,7 @@ def change(root: Path, path: Path, **values: Any) -> None:
     write_json(root / path, read_json(root / path) | values)
 
 
+@pytest.mark.slow
 def test_records_of_different_runs_are_refused(tmp_path: Path) -> None:
     write_language_world(tmp_path, make_language_params())
     change(tmp_path, paths.LANGUAGE_CONFIRM, chosen="epoch-1")
@@ -300,6 +313,7 @@ def test_notebook_tables(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'href="../language/index.html"' in players.report_link(paths.LANGUAGE_REPORT)
 
 
+@pytest.mark.slow
 def test_notebooks_show_the_recordings_of_the_language(
     ran: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -328,6 +342,7 @@ def test_a_notebook_before_stage_2_shows_nothing_of_an_earlier_run(
         assert not any("Stage 2" in name for name in table(final=False).index)
 
 
+@pytest.mark.slow
 def test_notebook_tables_before_stage_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     params = make_language_params(0.9)

@@ -182,6 +182,7 @@ def test_notebook_players(inside: Path) -> None:
     assert 'href="../index.html"' in players.report_link()
 
 
+@pytest.mark.slow
 def test_figures_are_deterministic_png(inside: Path) -> None:
     for draw in (figures.similarity, figures.losses):
         first, again = figures.png(draw()), figures.png(draw())

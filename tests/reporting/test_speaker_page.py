@@ -111,6 +111,7 @@ def test_clips_of_a_sentence_share_one_scale_of_time(html: str) -> None:
     assert max(shares) == 100.0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_sections_that_depend_on_a_record_appear_with_it(world: Path, tmp_path: Path) -> None:
     params = make_params(1, max_grid_sentences=1)
@@ -188,12 +189,14 @@ def _plain_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(components.figures, "svg", lambda figure, prefix: "<svg></svg>")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_page_is_the_same_for_the_same_records(world: Path) -> None:
     params = make_params(4, max_grid_sentences=2)
     assert page.build_page(params, world) == page.build_page(params, world)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_texts_are_escaped(tmp_path: Path) -> None:
     params = make_params(1, title=PAYLOAD, max_grid_sentences=2)
@@ -246,6 +249,7 @@ def test_records_of_different_runs_are_refused(tmp_path: Path) -> None:
         load_records(params, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 @pytest.mark.parametrize(
     ("verdict", "said"),
@@ -296,6 +300,7 @@ def test_the_first_sentence_follows_the_interval(
     assert f"Epoch 2 {words}" in said["Voice"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_a_lost_recording_is_shown_as_missing_not_dropped(tmp_path: Path) -> None:
     params = make_params(1)
@@ -306,6 +311,7 @@ def test_a_lost_recording_is_shown_as_missing_not_dropped(tmp_path: Path) -> Non
     assert reader.text.count("no audio") >= len(TEXTS)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
     """The synthetic records above are copies of a schema; these come from its owner."""
@@ -347,6 +353,7 @@ def test_the_synthetic_rows_are_rows_that_the_evaluation_writes(world: Path) -> 
             ScoreRow.model_validate_json(json.dumps(row))
 
 
+@pytest.mark.slow
 def test_reporting_needs_no_torch() -> None:
     code = (
         "import sys; import voxadapt.reporting.speaker_page, voxadapt.reporting.players, "
@@ -355,6 +362,7 @@ def test_reporting_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_what_averages_hide_stands_beside_them(world: Path) -> None:
     text = Reader(page.build_page(make_params(), world)).text
     assert "Within a clip" in text and "37.5" in text and "0.550" in text

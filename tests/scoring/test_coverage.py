@@ -16,6 +16,7 @@ NUM_TRIALS = 600
 CHANCE = 2.0 * float(np.sqrt(0.95 * 0.05 / NUM_TRIALS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_intervals_contain_the_truth_as_often_as_they_say(case: Case) -> None:
     found = measure(case, NUM_TRIALS, num_bootstrap=600, seed=1)

@@ -243,6 +243,7 @@ def test_a_frame_is_silent_40_db_below_the_loud_or_at_60_db_below_full_scale() -
     assert measure_shape(np.full(9, 0.999, np.float32), RATE_HZ).clipped_share == 1.0
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from("ab"), max_size=14), st.integers(1, 7))
 def test_the_longest_repeat_is_the_longest(units: list[str], max_length: int) -> None:
     def follows(position: int, length: int, count: int) -> bool:

@@ -77,6 +77,7 @@ def coloured(wave: np.ndarray) -> np.ndarray:
     return (np.convolve(wave, kernel, "same") + hum).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_ceiling_and_floor_are_of_coded_clips(tmp_path: Path) -> None:
     """The shifted floor: against uncoded recordings the speaker's own coded voice looks strange."""
     similarity = pytest.importorskip("voxadapt.scoring.similarity")

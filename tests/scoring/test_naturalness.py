@@ -27,6 +27,7 @@ def test_without_the_extra_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
         MosPredictor()
 
 
+@pytest.mark.slow
 def test_an_opinion_is_between_one_and_five_and_the_same_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

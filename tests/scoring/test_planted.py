@@ -23,7 +23,10 @@ WHISPER = Path("data/models/whisper/miniature.pt")
 PARAMS = ScoreParams(min_speech_s=0.5)
 NUM_REAL = 5
 
-pytestmark = pytest.mark.skipif(not WHISPER.is_file(), reason="the miniature is not here: dvc pull")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not WHISPER.is_file(), reason="the miniature is not here: dvc pull"),
+]
 
 
 def listed(folder: Path, count: int) -> list[dict[str, str]]:

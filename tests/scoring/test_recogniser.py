@@ -52,6 +52,7 @@ def transcripts(confused: tuple[str, str] | None, seed: int, how: str = "first")
 pytestmark = pytest.mark.skipif(not MANIFEST.is_file(), reason="the miniature is not here")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["first", "either"])
 def test_a_confused_pair_is_named_in_twenty_of_twenty(how: str) -> None:
     pairs = list(combinations(FREQUENT, 2))

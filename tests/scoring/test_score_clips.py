@@ -61,6 +61,7 @@ def score(bench: Bench, clips: list[EvalClip]) -> list[ScoreRow]:
     return score_clips(clips, transcriber, embedder, reference, scale, PARAMS, root=root)
 
 
+@pytest.mark.slow
 def test_every_clip_gets_a_row(bench: Bench, tmp_path: Path) -> None:
     clips = [
         make_clip("good", "real1.wav", num_frames=31),

@@ -76,6 +76,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, embedder: Embedder) -> Bench
     return root, embedder, *scale[:2]
 
 
+@pytest.mark.slow
 def test_embeddings_equal_the_stock_ones(embedder: Embedder) -> None:
     rng = np.random.default_rng(0)
     clips = [
@@ -164,6 +165,7 @@ def scored(wave: Wave, bench: Bench) -> ScoreRow:
     return score_clips([clip], Deaf(), embedder, reference, scale, params, root=root)[0]  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_batch_changes_nothing(embedder: Embedder) -> None:
     clips = [(make_voice(2.0 + 0.5 * i, 100 + 20 * i, i), RATE_HZ) for i in range(3)]
     together = embedder.embed(clips)
@@ -175,6 +177,7 @@ def test_a_batch_changes_nothing(embedder: Embedder) -> None:
         assert np.abs(alone.embedding - found.embedding).max() < 1e-5  # type: ignore[operator]
 
 
+@pytest.mark.slow
 def test_scale_of_a_speaker(tmp_path: Path, embedder: Embedder, speaker: list[EvalClip]) -> None:
     others = [write(tmp_path / f"o{i}.wav", make_voice(2.5, 240, 50 + i)) for i in range(3)]
     reference, scale, _ = build_scale(

@@ -230,6 +230,7 @@ def test_scales_together_are_their_mean_with_a_narrower_interval() -> None:
     assert found.floor.point is None
 
 
+@pytest.mark.slow
 def test_the_report_shows_a_value_and_a_count_in_every_cell() -> None:
     from voxadapt.reporting.components import environment
 

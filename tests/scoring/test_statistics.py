@@ -41,6 +41,7 @@ from voxadapt.scoring.statistics import (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mean", "corpus error"])
 def test_intervals_agree_with_another_implementation(kind: str) -> None:
     """scipy's BCa on the same data, before our allowance for few sentences."""
@@ -184,6 +185,7 @@ def test_the_texts_needed_are_just_enough(difference: float, se: float, num_text
     assert needed == 2 or seen(needed - 1) > difference
 
 
+@pytest.mark.slow
 def test_statistics_and_selection_import_no_heavy_library() -> None:
     code = (
         "import sys; import voxadapt.selection.confirm, voxadapt.selection.stage2, "
@@ -287,6 +289,7 @@ def test_an_error_of_one_sentence_or_none_has_no_interval() -> None:
     assert error_interval(nothing, nothing, nothing, weights, 0, 0.95).point is None
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 999), num_texts=st.integers(1, 9), cached=st.sampled_from([1, 40, 2**19])
 )

@@ -38,6 +38,7 @@ SYSTEMS = {
 # --- in memory -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(seed=st.randoms(use_true_random=False))
 def test_the_order_of_rows_and_candidates_changes_no_byte(seed: random.Random) -> None:
@@ -95,6 +96,7 @@ def test_recordings_without_a_codec_have_a_reference_of_their_own() -> None:
     select(SYSTEMS, RULE, real=make_system("real", NUM_TEXTS, takes=1, sim_id="recordings"))
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(lost=st.sets(st.integers(0, NUM_TEXTS * TAKES - 1), min_size=1))
 def test_lost_clips_stay_in_the_denominator(lost: set[int]) -> None:

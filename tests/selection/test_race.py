@@ -58,6 +58,7 @@ def test_a_rule_by_the_point_would_choose_by_luck(
     assert rate(page, "null", "chosen") > 0.5
 
 
+@pytest.mark.slow
 def test_a_better_epoch_is_chosen_and_words_are_not_lost_unseen(page: ModuleType) -> None:
     assert rate(page, "similarity +.05", "chosen") >= 0.97
     assert rate(page, "WER 3 -> 6 %, similarity +.05", "confirmed", 50) <= 0.01
@@ -74,6 +75,7 @@ def test_a_verdict_by_the_point_would_confirm_lost_words(
     assert rate(page, "WER 3 -> 6 %, similarity +.05", "confirmed", 50) > 0.01
 
 
+@pytest.mark.slow
 def test_the_simulation_chooses_as_select_does(page: ModuleType) -> None:
     params = SelectParams(num_bootstrap=400)
     for seed in range(12):
@@ -90,6 +92,7 @@ def test_the_simulation_chooses_as_select_does(page: ModuleType) -> None:
         assert select(rows, params)["chosen"] == list(sims)[chosen]
 
 
+@pytest.mark.slow
 def test_the_probability_of_being_best_is_not_too_sure(page: ModuleType) -> None:
     said = [pair for size in (20, 100) for pair in page.reliability(size, 6, 60)]
     sure = [(share, best) for share, best in said if share >= 0.6]

@@ -85,6 +85,7 @@ def test_the_same_recogniser_or_other_clips_are_refused() -> None:
         AsrParams(model="large-v3", language="en", second="large-v3")
 
 
+@pytest.mark.slow
 def test_rows_are_heard_again_clip_by_clip(tmp_path: Path) -> None:
     from sounds import make_voice, make_whisper, write
     from voxadapt.asr.metrics import word_counts
@@ -116,6 +117,7 @@ WHISPER = Path("data/models/whisper/miniature.pt")
 SPEAKER = Path("data/speaker")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not WHISPER.is_file(), reason="the miniature is not here: dvc pull")
 def test_the_stage_lets_a_second_model_hear_the_finalists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -34,6 +34,7 @@ def planned(shape: Shape, given: dict) -> float:
     return said - PROCESS_BYTES["cuda"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [
@@ -61,6 +62,7 @@ def as_on_a_cpu(query, key, value, mask=None, dropout_p=0.0, is_causal=False, sc
     )[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [{"compute_dtype": "bfloat16"}, LOW], ids=["masters", "low"])
 def test_what_is_counted_on_a_pretended_device_is_counted_on_a_real_one(given, monkeypatch):
     """All but a few tensors of the data, which on a CPU are where the model is."""
@@ -74,6 +76,7 @@ def test_what_is_counted_on_a_pretended_device_is_counted_on_a_real_one(given, m
     assert pretended.peak == pytest.approx(real.peak, rel=0.001)
 
 
+@pytest.mark.slow
 def test_the_codec_is_let_go_before_training():
     count = counted.train(SMALL, {"batch_size": 2}, 20)
     assert count.parts["codec"] == 0

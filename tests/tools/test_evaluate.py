@@ -22,6 +22,8 @@ from voxadapt.core.files import read_json
 from voxadapt.tools.evaluate import evaluate
 from whole import voxadapt
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAYLOAD = "<script>alert(document.title)</script> and some words"
 

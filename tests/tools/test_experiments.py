@@ -81,6 +81,7 @@ def entry(record: dict[str, Any], name: str) -> dict[str, Any]:
     return next(item for item in record["experiments"] if item["name"] == name)
 
 
+@pytest.mark.slow
 def test_what_the_experiments_chose_is_compared_by_the_rule_for_epochs(world: World) -> None:
     world.add("slow", train__lr=5.0e-5)
     world.add("near", train__lr=1.5e-4)
@@ -104,6 +105,7 @@ def test_what_the_experiments_chose_is_compared_by_the_rule_for_epochs(world: Wo
     assert "epoch-" not in record["reason"] and record["confirm"] is None
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_and_equal_inputs_give_equal_bytes(world: World) -> None:
     world.add("<script>alert(1)</script>", train__lr=3.0e-4)
     world.compare()
@@ -146,6 +148,7 @@ def test_every_candidate_of_two_experiments(world: World) -> None:
     assert any("clip for clip" in note for note in record["notes"])
 
 
+@pytest.mark.slow
 def test_a_candidate_that_one_experiment_lacks_is_missing_there(world: World) -> None:
     world.add("long", candidates=["base", "epoch-1", "epoch-2", "epoch-3"], train__lr=3.0e-4)
     record = world.compare(candidates=["chosen", "epoch-3"])
@@ -154,6 +157,7 @@ def test_a_candidate_that_one_experiment_lacks_is_missing_there(world: World) ->
     assert [item["candidate"] for item in entry(record, "long")["systems"]] == ["epoch-1"]
 
 
+@pytest.mark.slow
 def test_scores_that_were_made_differently_are_refused_in_one_table(world: World) -> None:
     world.add("heard", fields={"asr_id": "another"}, train__lr=1.5e-4)
     world.add("takes", score__takes=3, train__lr=1.0e-4)
@@ -169,6 +173,7 @@ def test_scores_that_were_made_differently_are_refused_in_one_table(world: World
     assert world.compare(["workspace", "fine"])["winner"] == "workspace"
 
 
+@pytest.mark.slow
 def test_an_experiment_without_results_shows_no_others(world: World) -> None:
     """Its commit holds the lock, and so the scores, of the commit that it started from."""
     world.add("done", train__lr=3.0e-4)
@@ -182,6 +187,7 @@ def test_an_experiment_without_results_shows_no_others(world: World) -> None:
     assert "it failed. See" in html and "it has not run yet" in html and "3 missing" in html
 
 
+@pytest.mark.slow
 def test_stale_broken_and_absent_results_are_missing(world: World) -> None:
     world.add("fine", train__lr=3.0e-4)
     (world.add("edited", train__lr=1.0e-4) / "dvc.lock").write_text(lock("2e-04"))
@@ -248,6 +254,7 @@ def test_nothing_to_compare_is_said(world: World) -> None:
         world.compare(["workspace"])
 
 
+@pytest.mark.slow
 def test_bases_that_differ_are_disclosed(world: World) -> None:
     folder = world.add("big", train__lr=3.0e-4)
     params = load_params(folder / "params.yaml")

@@ -178,6 +178,7 @@ def test_the_chosen_speaker_for_the_hub(project: Path, params: Any) -> None:
     assert "No consent" not in body
 
 
+@pytest.mark.slow
 def test_stock_qwen_tts_speaks_as_the_card_says(
     project: Path, params: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,6 +503,7 @@ def test_code_in_a_record_is_not_written_through(project: Path, params: Any, whe
     assert not (project / "again").exists() and not (project / "language").exists()
 
 
+@pytest.mark.slow
 def test_an_epoch_that_is_an_adapter_is_exported_whole_or_as_it_is(
     project: Path, params: Any
 ) -> None:

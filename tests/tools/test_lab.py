@@ -35,6 +35,7 @@ def executed(path: Path = NOTEBOOK) -> dict[str, Any]:
     return nb
 
 
+@pytest.mark.slow
 def test_what_the_server_writes_is_what_git_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_outside_of_a_project_the_lab_says_where_to_go(
         open_lab()
 
 
+@pytest.mark.slow
 def test_the_lab_asks_for_no_news(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the server reads, and the schema whose question it answers."""
     from jupyterlab.labapp import LabApp

@@ -16,6 +16,7 @@ from voxadapt.tools.merge import merge_entries, merge_lock
 LOCKS = st.dictionaries(st.sampled_from("abcd"), st.integers(0, 2))
 
 
+@pytest.mark.slow
 @given(base=LOCKS, ours=LOCKS, theirs=LOCKS)
 def test_every_entry_is_of_a_side_that_changed_it(base, ours, theirs):
     merged = merge_entries(base, ours, theirs)

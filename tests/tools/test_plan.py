@@ -111,6 +111,7 @@ def kept_by_autograd(model: Model, shape: BatchShape, precision: str) -> int:
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16"])
 def test_activations_are_what_autograd_keeps(small, precision):
     shape = BatchShape(4, 90, 4 * 60)
@@ -229,6 +230,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_plan_of_the_miniature(project):
     plan = budget.plan(load_params("profiles/miniature.yaml"))
     names = [stage.name for stage in plan.stages]
@@ -242,6 +244,7 @@ def test_plan_of_the_miniature(project):
     assert budget.notes(plan)[-1] == "Everything fits."
 
 
+@pytest.mark.slow
 def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
     monkeypatch.setenv("WORK_DIR", str(project / "work"))
     given = load_params("profiles/miniature.yaml")
@@ -292,6 +295,7 @@ def test_a_recogniser_of_another_form_is_counted_too(tmp_path):
     assert memory._whisper(str(tmp_path / "other.bin")) == memory._WHISPER["large"]
 
 
+@pytest.mark.slow
 def test_plan_of_a_card_that_is_too_small_says_what_to_lower(project):
     plan = budget.plan(load_params("profiles/qwen3-tts-1.7b.yaml"), memory_gb=16.0)
     assert not plan.fits
@@ -307,6 +311,7 @@ def test_a_process_on_a_cpu_keeps_what_it_has_freed(models):
     assert memory._one_after_another(moments, "cpu") == {"sound": 5.0, "whisper": 4.0}
 
 
+@pytest.mark.slow
 def test_the_verb_ends_with_1_where_a_stage_does_not_fit(project, capsys):
     profile = Path("profiles/qwen3-tts-1.7b.yaml")
     with pytest.raises(typer.Exit) as caught:

@@ -26,6 +26,7 @@ plots:
 """
 
 
+@pytest.mark.slow
 def test_it_draws_every_plot_without_the_internet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,6 +61,7 @@ def spoken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return texts
 
 
+@pytest.mark.slow
 def test_a_file_is_spoken_and_only_what_changed_again(params: Params, spoken: list[str]) -> None:
     chapter, out = Path("chapter.txt"), Path("said.wav")
     result = say(params, chapter, out, "base")
@@ -76,6 +77,7 @@ def test_a_file_is_spoken_and_only_what_changed_again(params: Params, spoken: li
     assert len(spoken) == 2 * SPOKEN + 1 and out.read_bytes() != first
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_recording(
     params: Params, spoken: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_stopped_run_goes_on_to_the_same_recording(
     assert Path("whole.wav").read_bytes() == Path("said.wav").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_sentence_is_spoken_whole_as_ever(params: Params) -> None:
     text = "The cat sat on the mat. It slept."
     say(params, text, Path("said.wav"), "base", Takes(seed=3))
@@ -111,6 +114,7 @@ def test_a_sentence_is_spoken_whole_as_ever(params: Params) -> None:
     assert wanted.samples is not None and (samples == wanted.samples).all()
 
 
+@pytest.mark.slow
 def test_takes_become_files_or_the_best_of_each_is_picked(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +159,7 @@ def test_takes_become_files_or_the_best_of_each_is_picked(
     assert all((folder / clip.wav).is_file() for clip in seen)
 
 
+@pytest.mark.slow
 def test_a_passage_that_does_not_end_is_cut_and_named(params: Params) -> None:
     with endings.suppressed([(0, 10_000)] * 2):
         result = say(params, Path("chapter.txt"), Path("said.wav"), "base")

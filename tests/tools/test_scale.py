@@ -8,6 +8,7 @@ import pytest
 from benchmarks import scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["extraction", "scoring"])
 def test_every_simulated_clip_has_its_result(step: str, tmp_path: Path) -> None:
     """`one_run` asserts that each has one; stand-ins that had drifted would not get so far."""

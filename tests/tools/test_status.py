@@ -71,6 +71,7 @@ def states(found: list[StageStatus]) -> dict[str, str]:
     return {stage.name: stage.state for stage in found}
 
 
+@pytest.mark.slow
 def test_a_project_from_nothing_to_done_and_stale_again(project: Path) -> None:
     found = status(read_pipeline())
     assert set(states(found).values()) == {STALE}
@@ -119,6 +120,7 @@ def test_a_stage_that_runs_is_named_with_its_process(
     assert holder(tmp_path / "locks", "nothing") is None
 
 
+@pytest.mark.slow
 def test_a_change_of_its_own_is_told_from_waiting(project: Path) -> None:
     """As DVC: what runs whatever others do, and what runs only if they give another result."""
     dvc("repro", "--quiet")

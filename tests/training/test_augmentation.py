@@ -49,6 +49,7 @@ def test_the_share_is_kept_and_the_draw_depends_on_nothing_else() -> None:
     assert draw(0, 1.0, 0, 1, "clip7") is None
 
 
+@pytest.mark.slow
 def test_an_epoch_reads_some_texts_otherwise_and_a_stopped_run_the_same(world, tmp_path) -> None:
     seen: list[int] = []
     original = loop.Trainer.typed

@@ -226,6 +226,7 @@ def test_an_epoch_is_drawn_anew_each_time_and_by_the_seed_alone():
     assert places[0] != places[1], "each speaker has an order of its own"
 
 
+@pytest.mark.slow
 @given(st.integers(1, 20), st.integers(1, 6))
 def test_a_batch_is_dealt_out_and_every_process_takes_part(size, num_processes):
     shares = [share_of(size, rank, num_processes) for rank in range(num_processes)]

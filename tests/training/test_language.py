@@ -102,6 +102,7 @@ def test_without_the_delta_the_base_is_back(
         assert (tmp_path / "back" / file).read_bytes() == (world.base / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_stage_1_lowers_the_loss(world: Any, tmp_path: Path) -> None:
     one = replace(world, utterances=world.utterances[:1])
     result = adapt(one, tmp_path, TrainedParts(token_ids=tokens_of(one)), 20, lr=2e-2)
@@ -125,6 +126,7 @@ def test_stage_2_trains_the_code_predictor_and_keeps_the_rows(
     assert result.metrics["num_rows"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "prefixes"),
     [
@@ -145,6 +147,7 @@ def test_arms_train_what_they_are_named_after(
     assert all(name.startswith(prefixes) for name in changed), changed
 
 
+@pytest.mark.slow
 def test_a_stopped_stage_goes_on_where_it_was(
     world: Any, stage1: tuple[Path, TrainResult], tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -170,6 +173,7 @@ def test_a_stopped_stage_goes_on_where_it_was(
         assert (tmp_path / "out" / epoch / "delta.safetensors").read_bytes() == one
 
 
+@pytest.mark.slow
 def test_other_rows_are_another_run(world: Any, tmp_path: Path) -> None:
     tokens = tokens_of(world)
     first = adapt(world, tmp_path, TrainedParts(token_ids=tokens))
@@ -190,6 +194,7 @@ def test_a_language_that_exists_is_refused(world: Any, tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rows_of_a_respelling_are_the_mean_of_its_tokens(world: Any) -> None:
     tts = load_tts(world.base)
     table = tts.model.talker.model.text_embedding.weight.detach().float()

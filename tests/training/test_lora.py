@@ -84,6 +84,7 @@ def test_the_whole_model_predicts_what_training_measured(world, adapted, tmp_pat
     assert found == pytest.approx(wanted, rel=0.01)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_bytes(world, adapted, tmp_path):
     _, result = adapted
     world.train(tmp_path, 1, **LORA)
@@ -115,6 +116,7 @@ def test_targets_and_frozen_prefixes_say_where_the_adapter_lies(world, tmp_path)
     assert all(name.startswith("talker.code_predictor.model.layers.1.") for name in names)
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_the_weights_and_trains_a_float32_adapter(world, tmp_path):
     result = world.train(tmp_path, 2, **LORA, compute_dtype="bfloat16")
     assert result.metrics["precision"] == {

@@ -69,6 +69,7 @@ def test_moments_are_rounded_at_random_in_proportion_and_none_becomes_zero():
     assert not bool(compact._decode(*zeros, mean_levels).any())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lr", [1e-8, 1e-6, 1e-4])
 def test_no_update_is_lost_however_small_the_rate(lr):
     """Two hundred steps of one sign: the mean weight moves as float32 masters move it."""
@@ -192,12 +193,14 @@ def test_it_learns_two_clips_as_float32_masters_do(tmp_path):
     assert halfway[0] == pytest.approx(halfway[1], rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_run_says_what_its_masters_are_and_goes_on_after_a_pause(world, tmp_path):
     result, at_once, paused = world.train_with_a_pause(tmp_path, **OPTIONS)
     assert result.metrics["precision"]["master_dtype"] == "24-bit"
     assert at_once == paused
 
 
+@pytest.mark.slow
 def test_at_a_small_rate_weights_move_as_far_as_with_float32_masters(world, tmp_path):
     given = {"lr": 1e-5, "compute_dtype": "bfloat16"}
     full = world.train(tmp_path / "full", 1, **given)
@@ -208,6 +211,7 @@ def test_at_a_small_rate_weights_move_as_far_as_with_float32_masters(world, tmp_
     assert small.rows[-1]["loss"] == pytest.approx(full.rows[-1]["loss"], rel=0.02)
 
 
+@pytest.mark.slow
 def test_out_of_memory_names_the_settings_that_are_left_and_what_is_kept(
     world, tmp_path, monkeypatch
 ):

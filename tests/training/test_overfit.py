@@ -14,6 +14,7 @@ from voxadapt.training.trainer import train
 TEXTS = ("hello there", "good day to you")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text_hidden", "language"), [(24, "auto"), (fakes.HIDDEN, "english")], ids=["0.6B", "1.7B"]
 )

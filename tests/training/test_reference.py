@@ -88,6 +88,7 @@ def plain_losses(model: Any, text_ids: Tensor, codes: Tensor, vector: Tensor, ta
     return torch.stack(c0), torch.stack(sub)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "tag"),
     [(fakes.TinyShape(24, 16), None), (fakes.TinyShape(fakes.HIDDEN, fakes.HIDDEN), "english")],

@@ -58,6 +58,7 @@ def finished(party: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return root, run(party, root, 2, balance=1.0)
 
 
+@pytest.mark.slow
 def test_each_clip_is_learnt_with_the_vector_of_its_own_speaker(
     party: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +97,7 @@ def test_a_checkpoint_has_a_row_a_speaker_and_keeps_those_of_before(party: Any, 
     assert list(result.metrics["speakers"]) == ["Aria", "Bo"]
 
 
+@pytest.mark.slow
 def test_the_stock_package_lists_and_speaks_for_every_speaker(finished: Any) -> None:
     _, result = finished
     tts = load_tts(result.checkpoints[-1])
@@ -106,6 +108,7 @@ def test_the_stock_package_lists_and_speaks_for_every_speaker(finished: Any) -> 
         assert len(wavs[0]) > 0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_ends_with_the_same_bytes(party: Any, finished: Any, tmp_path: Path):
     run(party, tmp_path, 1, balance=1.0)
     again = run(party, tmp_path, 2, balance=1.0)
@@ -116,6 +119,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bytes(party: Any, finished: Any, 
         assert (ours / name).read_bytes() == (theirs / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_another_division_among_speakers_is_another_run(party: Any, tmp_path: Path) -> None:
     world, refs = party
     one = run(party, tmp_path, 1)

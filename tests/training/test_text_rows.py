@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -15,6 +16,7 @@ from voxadapt.training.text_rows import TEXT_EMBEDDING, occurring_rows
 UNCLIPPED = {"max_grad_norm": 1e9}  # the norm's rounding depends on how many zeros it sums
 
 
+@pytest.mark.slow
 def test_weights_and_losses_are_those_of_training_the_whole_table(world, tmp_path, monkeypatch):
     compact = world.train(tmp_path / "compact", 2, weight_decay=0.1, **UNCLIPPED)
     monkeypatch.setattr(loop, "occurring_rows", lambda *_arguments: None)

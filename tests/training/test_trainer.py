@@ -98,6 +98,7 @@ def test_frozen_parameters_stay_bit_identical_and_trained_ones_change(world, tmp
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_rows_that_no_batch_used_stay_bit_identical_even_with_weight_decay(world, tmp_path):
     result = world.train(tmp_path, 1, weight_decay=0.5)
     base = load_file(world.base / "model.safetensors")[CODEC_EMBEDDING]
@@ -122,6 +123,7 @@ def test_speaker_row_is_the_vector_that_conditioned_training(world, finished):
         assert torch.equal(stored, vector.bfloat16())
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_other_ones(world, finished, tmp_path):
     root, _ = finished
     world.train(tmp_path / "same")
@@ -131,6 +133,7 @@ def test_same_seed_same_bytes_and_another_seed_other_ones(world, finished, tmp_p
     assert other["model.safetensors"] != hashes(root / "out" / "epoch-1")["model.safetensors"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [1, 3, 6])
 def test_resumed_run_equals_an_uninterrupted_one(world, finished, tmp_path, monkeypatch, calls):
     root, expected = finished
@@ -145,6 +148,7 @@ def test_resumed_run_equals_an_uninterrupted_one(world, finished, tmp_path, monk
         assert result.resumed_step > 0
 
 
+@pytest.mark.slow
 def test_a_further_epoch_trains_only_itself(world, finished, tmp_path):
     root, _ = finished
     shutil.copytree(root, tmp_path / "more")
@@ -181,11 +185,13 @@ def test_fewer_epochs_and_other_runs_leave_no_stale_checkpoints(world, finished,
     assert meta["lr"] == 5e-4
 
 
+@pytest.mark.slow
 def test_cosine_runs_of_other_lengths_share_no_state(world, tmp_path):
     world.train(tmp_path, 1, schedule="cosine")
     assert world.train(tmp_path, 2, schedule="cosine").resumed_step == 0
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_same_run(world, tmp_path):
     runs = [
         world.train(tmp_path / str(size), 1, batch_size=size, gradient_accumulation_steps=8 // size)
@@ -205,6 +211,7 @@ def test_gradient_checkpointing_changes_nothing(world, finished, tmp_path):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_checkpointing_reaches_what_is_trained_behind_frozen_inputs(world, tmp_path):
     """Without a gradient on their way in, layers must have theirs none the less."""
     frozen = ("speaker_encoder", "talker.model.text_embedding", "talker.text_projection",
@@ -217,6 +224,7 @@ def test_checkpointing_reaches_what_is_trained_behind_frozen_inputs(world, tmp_p
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_fp32_masters_move_weights_where_pure_bf16_does_not(world, tmp_path):
     """At a small rate bf16 weights swallow nearly all updates; fp32 masters keep them."""
     given = {"lr": 1e-6, "compute_dtype": "bfloat16"}
@@ -249,6 +257,7 @@ def test_autocast_trains_and_keeps_rotary_frequencies_in_fp32(world, tmp_path, m
     assert set(seen[0].values()) == {torch.float32}
 
 
+@pytest.mark.slow
 def test_nan_stops_training_names_batch_and_clips_and_keeps_the_last_epoch(
     world, tmp_path, monkeypatch
 ):
@@ -316,6 +325,7 @@ def test_confirmation_clips_are_never_read(world, tmp_path):
     assert len(result.rows) == 3
 
 
+@pytest.mark.slow
 def test_hidden_frames_are_the_same_after_a_pause(world, tmp_path):
     _, at_once, paused = world.train_with_a_pause(tmp_path, frame_dropout=0.6)
     assert at_once == paused
