@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from corpus import speech_like, write_clip
 from voxadapt.data.audio import (
+    MP3_RATES_HZ,
     AudioError,
     clipped_share,
     content_sha256,
@@ -398,3 +400,9 @@ def test_a_file_of_one_sample_is_read_and_one_of_none_is_not(tmp_path: Path) -> 
     for reader in (probe, decode):
         with pytest.raises(AudioError, match="without samples"):
             reader(tmp_path / "none.wav")
+
+
+@pytest.mark.parametrize("rate_hz", MP3_RATES_HZ)
+def test_an_mp3_has_the_rate_that_it_was_given(rate_hz: int) -> None:
+    stored = sf.info(io.BytesIO(encode(np.zeros(rate_hz // 10, np.float32), rate_hz)))
+    assert (stored.format, stored.samplerate) == ("MP3", rate_hz)

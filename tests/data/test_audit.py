@@ -27,6 +27,7 @@ from voxadapt.data.audit import (
 )
 from voxadapt.data.findings import Finding
 from voxadapt.data.manifest import RawRow, read_manifest, read_raw_manifest
+from voxadapt.data.one_voice import MIN_SPEECH_S
 from voxadapt.data.splits import assign_split
 from voxadapt.data.text import fold_text
 
@@ -763,7 +764,7 @@ def test_a_clip_in_another_speakers_voice_names_that_speaker(said: Said) -> None
         rng = np.random.default_rng(0)
         vectors = np.array([voices[path.stem] for path in paths])
         vectors = vectors + 0.01 * rng.normal(size=vectors.shape) / np.sqrt(256)
-        seconds = [0.9 if path.stem == "a9" else 2.0 for path in paths]
+        seconds = [{"a9": 0.9, "a8": MIN_SPEECH_S}.get(path.stem, 2.0) for path in paths]
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.array(seconds)
 
     words = "one two three four five six seven eight nine ten".split()

@@ -313,7 +313,7 @@ def test_accepted_manifest_round_trip(tmp_path: Path) -> None:
     fields = {"text": "Ein Satz über – Größe.", "ref_audio": "data/ref.wav", "duration_s": 2.5,
               "sample_rate_hz": 16000, "audio_sha256": "0" * 64, "split": "train"}  # fmt: skip
     given_rows = [Utterance(id=name, audio=f"data/{name}.wav", **fields) for name in "cab"]
-    given_rows.append(given_rows[0].model_copy(update={"id": "d", "text": "O"}))  # letters, too
+    given_rows.append(given_rows[0].model_copy(update={"id": "d", "audio": "d", "text": "O"}))
     path = tmp_path / "deep" / "manifest.jsonl"
     write_manifest(path, given_rows)
     assert read_manifest(path) == sorted(given_rows, key=lambda u: u.id)

@@ -133,6 +133,12 @@ def test_unknown_characters_and_words_are_counted() -> None:
     (problem,) = caught.value.problems
     assert problem.where == "texts.jsonl"
     assert problem.found == "5 (2×), dll (2×), ß U+00DF (1×), % (1×)"
+    letters = [chr(code) for code in range(ord("а"), ord("а") + 21)]
+    for count, more in ((20, False), (21, True)):
+        with pytest.raises(UserError) as caught:
+            MAP.check(letters[:count])
+        shown = caught.value.problems[0].found
+        assert shown.count("(1×)") == 20 and shown.endswith(" …") == more
 
 
 def changed(**fields: Any) -> dict[str, Any]:

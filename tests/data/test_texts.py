@@ -293,3 +293,12 @@ def test_the_miniature_texts_are_sound() -> None:
         pytest.skip("the embedded data is not restored")
     result = audit_texts(read_texts(path), respelling=MAP)
     assert result.metrics["num_accepted"] >= 300 and result.metrics["script"] == "LATIN"
+
+
+@pytest.mark.parametrize(("text", "more"), [("Saya абвгд.", False), ("Saya абвгде.", True)])
+def test_five_strange_letters_are_shown_and_more_are_hinted_at(text: str, more: bool) -> None:
+    with pytest.raises(UserError) as caught:
+        audit([text], script="LATIN")
+    (problem,) = caught.value.problems
+    assert "д" in problem.found and "е" not in problem.found
+    assert ("…" in problem.found) == more

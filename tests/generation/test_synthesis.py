@@ -22,7 +22,7 @@ from voxadapt.generation.synthesis import (
     speak,
     speak_candidate,
 )
-from voxadapt.model.load import load_tts, speaking_dtype
+from voxadapt.model.load import load_tts
 from voxadapt.scoring.rows import EvalClip, Sentence
 
 PARAMS = ScoreParams(takes=2, batch_size=2, max_seconds_per_token=0.05)
@@ -216,21 +216,3 @@ def test_weights_of_half_the_width_speak_and_are_told_apart(
         assert all(clip.message == "" and clip.num_frames > 0 for clip in said[dtype])
     shas = [{clip.gen_sha for clip in clips} for clips in said.values()]
     assert len(shas[0]) == len(shas[1]) == 1 and shas[0] != shas[1]
-
-
-@pytest.mark.parametrize(
-    ("wanted", "device", "has_it", "found"),
-    [
-        ("auto", "cpu", True, torch.float32),
-        ("auto", "cuda", True, torch.bfloat16),
-        ("auto", "cuda", False, torch.float32),
-        ("bfloat16", "cpu", False, torch.bfloat16),
-        ("float32", "cuda", True, torch.float32),
-    ],
-)
-def test_type_of_the_weights_that_speak(
-    wanted: str, device: str, has_it: bool, found: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it)
-    score = ScoreParams.model_validate({"dtype": wanted})
-    assert speaking_dtype(score.dtype, torch.device(device)) is found

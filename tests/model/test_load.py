@@ -11,8 +11,8 @@ import fakes
 from voxadapt.core.device import resolve_device
 from voxadapt.core.errors import UserError
 from voxadapt.core.model_folder import resolve_model
-from voxadapt.core.params import ModelParams
-from voxadapt.model.load import load_tts, speaker_vector
+from voxadapt.core.params import ModelParams, ScoreParams
+from voxadapt.model.load import load_tts, speaker_vector, speaking_dtype
 
 
 def test_a_local_folder_is_used_as_it_is(base_dirs):
@@ -103,3 +103,21 @@ def test_weights_that_could_run_code_are_named_and_not_loaded(tmp_path, base_dir
         load_tts(folder)
     (problem,) = caught.value.problems
     assert problem.found.startswith("optimizer.pt, pytorch_model.bin, which can run code")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "has_it", "found"),
+    [
+        ("auto", "cpu", True, torch.float32),
+        ("auto", "cuda", True, torch.bfloat16),
+        ("auto", "cuda", False, torch.float32),
+        ("bfloat16", "cpu", False, torch.bfloat16),
+        ("float32", "cuda", True, torch.float32),
+    ],
+)
+def test_type_of_the_weights_that_speak(
+    wanted: str, device: str, has_it: bool, found: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_it)
+    score = ScoreParams.model_validate({"dtype": wanted})
+    assert speaking_dtype(score.dtype, torch.device(device)) is found

@@ -92,7 +92,8 @@ def test_an_empty_transcript_is_seen() -> None:
 
 
 def test_silence_and_noise_are_all_silence_or_all_sound() -> None:
-    assert measure_shape(silence(2.0), RATE_HZ).spoken_s == 0.0
+    quiet = measure_shape(silence(2.0), RATE_HZ)
+    assert (quiet.lead_silence_s, quiet.trail_silence_s, quiet.spoken_s) == (2.0, 0.0, 0.0)
     noise = np.random.default_rng(0).normal(0, 0.1, 2 * RATE_HZ).astype(np.float32)
     assert measure_shape(noise, RATE_HZ).spoken_s == pytest.approx(2.0, abs=0.05)
     assert measure_shape(silence(0.001), RATE_HZ).duration_s < 0.002

@@ -86,3 +86,14 @@ def test_articulation_leaves_out_silence() -> None:
     assert articulation_rate(row) == pytest.approx(39 / (3.0 - 0.05 - 0.1 - 0.35))
     assert articulation_rate(make_row(pause_s=0.0, flags=("rate_low",))) is None
     assert articulation_rate(make_row()) is None
+
+
+@pytest.mark.parametrize(
+    ("lead", "trail", "rate"), [(0.5, 0.25, 20.0), (None, 0.25, 15.0), (0.5, None, 120 / 7)]
+)
+def test_characters_a_second_are_of_speech_alone(
+    lead: float | None, trail: float | None, rate: float
+) -> None:
+    row = make_row(ref_chars=30, duration_s=2.5, lead_silence_s=lead, trail_silence_s=trail,
+                   pause_s=0.25)  # fmt: skip
+    assert articulation_rate(row) == pytest.approx(rate)

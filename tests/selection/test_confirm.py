@@ -149,7 +149,8 @@ def test_measures_have_the_differences_that_their_kind_allows() -> None:
 
 def test_the_differences_on_selection_stand_beside() -> None:
     seen = dict(zip(("base", "epoch-1"), pair(0.85, 0.1), strict=True))
-    chose = select(seen, PARAMS)
+    other = make_system("epoch-0", 60, sim=0.7, error=0.3)  # an earlier one, which was not chosen
+    chose = select({"base": seen["base"], "epoch-0": other, "epoch-1": seen["epoch-1"]}, PARAMS)
     found = confirm(*pair(0.85, 0.1, **UNSEEN), PARAMS, selection=chose)["measures"]
     item = next(item for item in chose["candidates"] if item["name"] == "epoch-1")
     assert found["sim"]["selection_difference"] == item["vs_base"]["sim"]

@@ -86,6 +86,7 @@ def test_a_tie_goes_to_the_earliest_epoch() -> None:
     assert result["best"] == "epoch-2"
     assert result["chosen"] == "epoch-1" and result["runner_up"] == "epoch-2"
     assert of(result, "epoch-1")["vs_best"]["tied"] and result["tied"] == ["epoch-1", "epoch-2"]
+    assert of(result, "epoch-1")["vs_best"]["difference"]["se"] > 0
 
 
 def test_among_those_that_sound_alike_the_error_decides() -> None:

@@ -13,7 +13,7 @@ from rows import make_row, make_system
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams, Stage2Params
 from voxadapt.scoring.rows import ScoreRow
-from voxadapt.selection.stage2 import decide_stage2
+from voxadapt.selection.stage2 import _texts_needed, decide_stage2
 
 SELECT = SelectParams(num_bootstrap=600, primary="error", error_metric="wer")
 
@@ -73,6 +73,12 @@ def test_too_few_sentences_leave_it_undecided_and_the_rule_acts(acts: str) -> No
 def test_the_number_needed_would_have_decided() -> None:
     few = decide(0.18, num_texts=6)
     assert decide(0.18, num_texts=4 * few["num_texts_needed"])["decision"] == "run"
+
+
+@pytest.mark.parametrize(("point", "needed"), [(0.3, 54), (0.1, 24), (0.25, 150)])
+def test_the_number_needed_is_of_the_end_beyond_the_limit(point: float, needed: int) -> None:
+    gap = {"point": point, "low": 0.0, "high": 0.3, "n": 6}
+    assert _texts_needed(gap, 0.2) == needed
 
 
 @pytest.mark.parametrize(("error", "verdict"), [(0.5, "run"), (0.05, "skip")])

@@ -24,7 +24,8 @@ class World:
 
     def train(self, root: Path, num_epochs: int = 2, **options: Any) -> TrainResult:
         given = {"speaker_name": "Aria", "batch_size": 4, "lr": 1e-3, "seed": 3}
-        keep = {k: options.pop(k) for k in ("save_every_s", "utterances", "codes") if k in options}
+        others = ("save_every_s", "utterances", "codes", "tags")
+        keep = {k: options.pop(k) for k in others if k in options}
         return train(
             TrainParams(**{**given, **options}),
             **{

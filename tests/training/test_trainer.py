@@ -326,6 +326,16 @@ def test_confirmation_clips_are_never_read(world, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_an_utterance_is_learnt_in_its_own_language(world, tmp_path):
+    german = {row.id: "german" for row in world.utterances}
+    tagged = world.train(tmp_path / "tagged", 1, tags=german)
+    plain = world.train(tmp_path / "plain", 1, language="german")
+    auto = world.train(tmp_path / "auto", 1)
+    losses = [run.rows[1]["loss"] for run in (tagged, plain, auto)]
+    assert losses[0] == losses[1] != losses[2]
+
+
 def test_hidden_frames_are_the_same_after_a_pause(world, tmp_path):
     _, at_once, paused = world.train_with_a_pause(tmp_path, frame_dropout=0.6)
     assert at_once == paused
