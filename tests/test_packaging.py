@@ -62,6 +62,7 @@ def test_pins_agree_with_the_requirements() -> None:
     assert Version(pinned["setuptools"]) < Version("81"), "webrtcvad needs pkg_resources"
 
 
+@pytest.mark.slow
 def test_pins_are_complete() -> None:
     """Every package that the requirements pull in here, at any depth, is pinned."""
     pinned = pins("constraints.txt")

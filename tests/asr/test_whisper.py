@@ -53,6 +53,7 @@ def test_batched_equals_stock_one_by_one(checkpoint: Path, clips: list[Path]) ->
         assert heard.lid == language and heard.num_windows == 1
 
 
+@pytest.mark.slow
 def test_one_encoder_pass_serves_language_and_text(checkpoint: Path, clips: list[Path]) -> None:
     transcriber = Transcriber(checkpoint, "en", batch_size=2)
     passes = []

@@ -92,6 +92,7 @@ def test_version(project: Path) -> None:
     assert done.stdout.startswith("voxadapt ")
 
 
+@pytest.mark.slow
 def test_wrong_params_are_one_table_without_a_traceback(project: Path) -> None:
     path = project / "params.yaml"
     text = path.read_text().replace("  takes:", "  takez:", 1)
@@ -211,6 +212,7 @@ def test_a_device_that_a_stage_refuses_is_refused_at_once(project: Path, device:
     assert done.returncode == 2 and "model.device" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_profile_of_the_repository_alone_is_named_as_such(tmp_path: Path) -> None:
     done = run(tmp_path, "new", "mine", "--profile", "miniature")
     assert done.returncode == 2 and "repository" in done.stderr

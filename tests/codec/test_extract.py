@@ -88,6 +88,7 @@ def test_codes_of_whole_frames_are_those_of_stock_single_clip_encoding(corpus, t
         assert np.array_equal(codes[f"c{n}"], stock)
 
 
+@pytest.mark.slow
 def test_stock_encoding_of_a_partial_frame_depends_on_the_batch(tokenizer):
     """The reason for completing clips to whole frames: only their last frame is at stake."""
     rng = np.random.default_rng(0)

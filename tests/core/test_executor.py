@@ -165,6 +165,7 @@ def test_the_longest_shards_are_handed_out_first() -> None:
     assert next(Local(2).run(list(range(9)), as_it_is, times, 1))[0] >= 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "error",
     [

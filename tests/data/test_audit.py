@@ -198,6 +198,7 @@ def test_warnings_of_text(corpus: tuple[Path, list[dict[str, Any]]], rule: str, 
     assert all(rule not in names for name, names in rules.items() if name not in ("utt004", ""))
 
 
+@pytest.mark.slow
 def test_errors_of_sound(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, _ = corpus
     clips = path.parent / "clips"
@@ -278,6 +279,7 @@ def test_duplicate_sound(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     assert "the same sound as utt000 (train_raw.jsonl:1) with another text" in problem.found
 
 
+@pytest.mark.slow
 def test_reference(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, rows = corpus
     folder = path.parent

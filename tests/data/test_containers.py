@@ -139,6 +139,7 @@ def test_the_length_of_any_flac_is_found_in_its_last_frame(
     assert content_problem(data, "FLAC", num_samples - 1, 0, rate_hz) is not None
 
 
+@pytest.mark.slow
 def test_frames_are_counted_in_every_version_of_mpeg() -> None:
     for rate_hz in (8000, 16000, 22050, 24000, 44100, 48000):
         data = encode(speech_like(3.0, rate_hz, 2), rate_hz)

@@ -271,6 +271,7 @@ def test_ids_are_unique_and_safe() -> None:
 NAMES = st.text(alphabet=string.ascii_letters + "_-. ü", min_size=1, max_size=6)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(NAMES, NAMES), unique=True, max_size=30))
 def test_ids_are_unique(names: list[tuple[str, str]]) -> None:
     paths = sorted({f"{a.strip('. ') or 'd'}/{b.strip('. ') or 'f'}.wav" for a, b in names})

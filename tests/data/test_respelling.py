@@ -111,6 +111,7 @@ def test_punctuation_is_kept(text: str) -> None:
     assert MAP.respell(text) == text
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20))
 def test_pieces_never_fail(piece: str) -> None:
     assert isinstance(MAP.respell_piece(piece), str)

@@ -77,6 +77,7 @@ def test_sentences_that_speak_for_and_against_can_be_heard(found: choice.Choice)
         choice.telling_sentences(found, "epoch-9")
 
 
+@pytest.mark.slow
 def test_on_fewer_sentences_the_shares_add_up(found: choice.Choice) -> None:
     table = choice.fewer_sentences(found, sizes=(4, 6, 100), repeats=5)
     assert list(table.index) == ["4", "6", f"{len(TEXTS)}, all"]

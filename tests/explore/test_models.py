@@ -27,6 +27,8 @@ from voxadapt.model.tokens import SpecialIds, free_codec_row
 from voxadapt.scoring.rows import EvalClip
 from voxadapt.scoring.similarity import build_scale
 
+pytestmark = pytest.mark.slow
+
 TEXTS = ("come in please", "it rains today", "who is it", "yes I do")
 
 
@@ -78,7 +80,6 @@ def params(project: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     return Params.model_validate(tree)
 
 
-@pytest.mark.slow
 def test_two_candidates_say_a_sentence_and_are_measured(params: Params) -> None:
     found = sentence.speak(params, "Nobody has written this.", ["base", "chosen"], takes=2)
     assert found.names == ("base", "epoch-1")
@@ -155,7 +156,6 @@ def test_surprise_is_the_loss_of_training(params: Params) -> None:
     assert list(seen.surprise.mean(axis=0)[1:]) == pytest.approx(tally.codebook_losses, rel=1e-4)
 
 
-@pytest.mark.slow
 def test_text_on_the_frames_is_shown_too(params: Params) -> None:
     score = params.score.model_copy(update={"non_streaming_mode": False})
     seen = forced.predict_recording(params.model_copy(update={"score": score}), "utt0", "base")
@@ -167,7 +167,6 @@ def test_text_on_the_frames_is_shown_too(params: Params) -> None:
         assert draw(seen)._repr_png_().startswith(b"\x89PNG")
 
 
-@pytest.mark.slow
 def test_figures_and_tables_of_one_utterance(params: Params) -> None:
     seen = forced.predict_recording(params, None, "chosen")
     assert seen.utterance.id in {f"utt{n}" for n in range(4)}

@@ -177,6 +177,7 @@ def test_reading_a_value_back_is_noticed(inference: bool) -> None:
             record(work, values.device)
 
 
+@pytest.mark.slow
 def test_what_was_recorded_is_freed_at_once(
     tts: Any, recorded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

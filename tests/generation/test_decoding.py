@@ -50,6 +50,7 @@ def test_greedy_codes_equal_the_stock_loop_where_rows_end(monkeypatch: pytest.Mo
     assert all(torch.equal(a, b) for a, b in zip(ours, stock, strict=True))
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_its_company(tts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     together = codes_of(tts, TEXTS, monkeypatch, sample=True, seeds=[7, 8, 9, 10])
     for index, text in enumerate(TEXTS):

@@ -78,6 +78,7 @@ def test_clips_equal_the_stock_call(tts: Any, voice: Voice, tmp_path: Path) -> N
     assert clip.num_frames == len(wavs[0]) // 1920 and clip.seed == batch.seeds[0]
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_batch(
     tts: Any, voice: Voice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ def test_takes_differ_and_runs_do_not(tts: Any, voice: Voice, tmp_path: Path) ->
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_named_speaker_goes_through_custom_voice(
     tts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_the_reference_is_a_recording_of_another_sentence(project: Path) -> None
     assert len({trial["reference"] for trial in shown["trials"]}) > 1
 
 
+@pytest.mark.slow
 def test_loudness_and_bandwidth_do_not_tell_the_clips_apart(project: Path) -> None:
     folder = project / paths.CONFIRMATION / CHOSEN / "wavs"
     for wav in folder.glob("*.wav"):
@@ -239,6 +240,7 @@ def test_rows_of_other_sentences_are_refused(project: Path) -> None:
         listening.write_listening(PARAMS, project)
 
 
+@pytest.mark.slow
 def test_a_sentence_without_a_clip_is_lost_by_its_side(project: Path, tmp_path: Path) -> None:
     """A candidate that fails to speak must not gain from it."""
     key = listening.write_listening(PARAMS, project)

@@ -130,6 +130,7 @@ def test_a_sentence_of_a_held_out_or_shipped_corpus_is_nowhere_else(utterances):
     assert not learnt & set(own)
 
 
+@pytest.mark.slow
 def test_the_base_hears_neither_the_target_nor_malay(utterances):
     known = {v.name for v in BASE_VOICES}
     for split in ("base", "respelled"):

@@ -212,6 +212,7 @@ def test_a_damaged_delta_is_a_user_error(base, tmp_path, damage):
     assert not (tmp_path / "full").exists()
 
 
+@pytest.mark.slow
 def test_materialised_folder_differs_by_the_delta_and_nothing_else(any_base, tmp_path):
     delta = make_delta(any_base)
     folder = write_delta(tmp_path / "delta", any_base, delta, {"epoch": 2})

@@ -24,6 +24,8 @@ from voxadapt.model.shapes import SHAPES, Shape, config_values
 from voxadapt.model.tokens import SpecialIds, free_codec_row
 from voxadapt.training.trainer import train
 
+pytestmark = pytest.mark.slow
+
 TINY = Shape(
     "tiny", hidden=64, intermediate=128, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=32,
     text_hidden=48, predictor_hidden=32, predictor_intermediate=64, predictor_layers=1,
@@ -69,7 +71,6 @@ def train_one_step(base: Path, root: Path):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "total", "predictor", "encoder"),
     [
@@ -91,7 +92,6 @@ def test_parameter_counts_are_those_of_the_released_models(name, total, predicto
     assert values["talker_config"]["rope_scaling"]["mrope_section"] == [24, 20, 20]
 
 
-@pytest.mark.slow
 def test_special_ids_are_those_of_the_released_models(tiny):
     tts = load_tts(tiny)
     ids = SpecialIds.from_config(tts.model.config)
@@ -106,7 +106,6 @@ def test_special_ids_are_those_of_the_released_models(tiny):
     assert row.id == 3000 and row.near_zero
 
 
-@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes_and_shards_hold_the_same(tiny, shards, tmp_path):
     again = write_model(tmp_path / "again", TINY, codec="small")
     other = write_model(tmp_path / "other", TINY, codec="small", seed=1)
@@ -138,7 +137,6 @@ def test_the_codec_makes_codes_that_differ_and_reads_them(tiny):
     assert rate_hz == 24_000 and len(sound) == 13 * 1920
 
 
-@pytest.mark.slow
 def test_it_trains_exports_and_speaks_with_the_stock_class(tiny, tmp_path):
     result = train_one_step(tiny, tmp_path)
     # Random weights know nothing: both losses are close to that of a uniform guess.
@@ -149,7 +147,6 @@ def test_it_trains_exports_and_speaks_with_the_stock_class(tiny, tmp_path):
     assert len(sound) > 0
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(
     os.environ.get("VOXADAPT_SLOW") != "1",

@@ -41,6 +41,7 @@ def test_a_killed_process_is_explained(number: signal.Signals) -> None:
     assert "voxadapt plan" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_does_not_hide_it() -> None:
     done = run_block("os.fork() or __import__('time').sleep(4)\nos.kill(os.getpid(), 9)")
     assert done.returncode == -9

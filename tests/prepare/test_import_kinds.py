@@ -410,6 +410,7 @@ def test_cuts_are_held_against_their_files(source: Path, tmp_path: Path) -> None
         assert said in told[number], name
 
 
+@pytest.mark.slow
 def test_tables_with_gaps_keep_their_speakers(tmp_path: Path) -> None:
     """A column of whole numbers with a gap is one of floats and NaN, as pandas writes it."""
     pyarrow = pytest.importorskip("pyarrow")
@@ -520,6 +521,7 @@ def test_ffmpeg_reads_what_libsndfile_cannot(source: Path, tmp_path: Path, suffi
         assert abs(seconds - (3.0 + int(name) / 10)) < 0.15
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_ffmpeg_reads_the_whole_of_joined_files(source: Path, tmp_path: Path) -> None:
     buffer = io.BytesIO()

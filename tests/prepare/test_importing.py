@@ -108,6 +108,7 @@ def check(out: Path, count: int) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.slow
 def test_ljspeech_takes_the_normalised_text_and_copies_bytes(tmp_path: Path) -> None:
     source = ljspeech(tmp_path / "LJ")
     done = import_corpus([source], tmp_path / "out")

@@ -150,6 +150,7 @@ def test_texts_that_do_not_fit_are_told() -> None:
 # --- the reference -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_reference_is_clean_level_and_typical(tmp_path: Path) -> None:
     made = []
     for number in range(8):

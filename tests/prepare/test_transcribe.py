@@ -108,6 +108,7 @@ def test_a_draft_transcribed_otherwise_the_second_time_waits_for_a_check(
     assert [row["audio"] for row in read_jsonl(home / "train_raw.jsonl")] == [first, *others]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("python_alignment")
 def test_words_have_times_inside_their_window() -> None:
     transcriber = Transcriber(WHISPER, "en")

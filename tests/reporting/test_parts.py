@@ -194,6 +194,7 @@ def test_figures_are_deterministic_png(inside: Path) -> None:
     assert all(figure._repr_png_().startswith(b"\x89PNG") for figure in drawn)
 
 
+@pytest.mark.slow
 def test_figures_draw_what_can_be_drawn() -> None:
     """No floor, no similarity for one candidate, a single logged step."""
     selection = make_selection(make_params(1), "epoch-1", "epoch-1")
@@ -274,6 +275,7 @@ def test_spectrograms_have_one_scale_for_all() -> None:
     assert len(set(band)) == 1  # the same height whatever the file's rate
 
 
+@pytest.mark.slow
 def test_spectrograms_are_small_pictures(tmp_path: Path) -> None:
     for seconds in (0.001, 1.0, 40.0):
         steps = mel.levels(tone(-20, seconds), 24000)

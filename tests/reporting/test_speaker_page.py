@@ -237,6 +237,7 @@ def test_missing_files_are_named_together_with_their_stage(tmp_path: Path) -> No
     assert problems["reports/confirm.json"].found == "nothing"
 
 
+@pytest.mark.slow
 def test_records_of_different_runs_are_refused(tmp_path: Path) -> None:
     params = make_params(2)
     write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")
@@ -274,6 +275,7 @@ def test_what_is_not_usable_yet_is_not_recommended() -> None:
     assert said == "Epoch 1 is better than the Base, but not usable yet."
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_keeping_the_base_is_a_decision(tmp_path: Path) -> None:
     params = make_params(1, max_grid_sentences=1)
@@ -340,6 +342,7 @@ def test_page_shows_what_the_evaluation_really_writes(tmp_path: Path) -> None:
     assert text.index(confirmation) < text.index(reason), "what flatters comes second"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_plain_figures")
 def test_report_is_written_where_the_pipeline_expects_it(world: Path) -> None:
     path = page.write_report(make_params(4, max_grid_sentences=1), world)

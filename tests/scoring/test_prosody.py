@@ -53,6 +53,7 @@ def test_questions(text: str, question: bool) -> None:
     assert is_question(text) == question
 
 
+@pytest.mark.slow
 def test_planted_changes_are_found_and_none_is_not() -> None:
     found = {"flat": 0, "moved": 0, "same": 0}
     for seed in range(2, 42):

@@ -64,6 +64,7 @@ def test_a_confused_pair_is_named_in_twenty_of_twenty(how: str) -> None:
         assert f"{min(first, second)} from {max(first, second)}" in found["text"]
 
 
+@pytest.mark.slow
 def test_a_recogniser_that_hears_well_is_not_blamed() -> None:
     found = judge(transcripts(None, 1), PARAMS)
     assert found["blind"] == [] and "tells all" in found["text"]
@@ -171,6 +172,7 @@ def test_a_swapped_sound_is_one_other_sound_of_its_class() -> None:
     assert swap_sound(["a", "m"], (), 0) is None, "no other vowel, no other nasal"
 
 
+@pytest.mark.slow
 def test_equal_rows_give_equal_records() -> None:
     rows = transcripts(("b", "d"), 4)
     first = json.dumps(judge(rows, PARAMS), sort_keys=True)

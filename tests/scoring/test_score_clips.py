@@ -100,6 +100,7 @@ def test_every_clip_gets_a_row(bench: Bench, tmp_path: Path) -> None:
     assert summary["sim_measured"]["n"] == 2
 
 
+@pytest.mark.slow
 def test_real_clips_are_left_out_of_their_own_reference(bench: Bench) -> None:
     as_real = score(bench, [make_clip("real1", "real1.wav", "real")])[0]
     as_candidate = score(bench, [make_clip("real1", "real1.wav", "base")])[0]

@@ -133,6 +133,7 @@ def test_too_little_speech_is_missing_and_flagged(wave: Wave, speech: float, ben
     assert row.sim is None and "too_little_speech" in row.flags
 
 
+@pytest.mark.slow
 def test_loud_noise_is_no_voice_like_the_speakers(bench: Bench) -> None:
     """Voice activity detection takes loud noise for speech; the scale puts it at a stranger's."""
     noise = np.random.default_rng(0).normal(0, 0.2, 3 * RATE_HZ).astype(np.float32)

@@ -346,6 +346,7 @@ def test_all_pairs_are_held_to_the_largest_of_their_differences() -> None:
     assert all_pairs_critical(draws, points, 15, 0.95) == pytest.approx(wanted)
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 999), size=st.integers(2, 5), control=st.integers(0, 4))
 def test_p_values_step_down_from_the_best(seed: int, size: int, control: int) -> None:
     """Romano and Wolf's algorithm, from the top: each is held against those that are no better."""

@@ -55,6 +55,7 @@ def test_the_order_of_rows_and_candidates_changes_no_byte(seed: random.Random) -
 EVALUATOR = ("norm_id", "asr_id", "sim_id", "gen_sha")
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(CANDIDATES),
     index=st.integers(0, NUM_TEXTS * TAKES - 1),

@@ -41,11 +41,13 @@ def rate(
     return float(page.play(case, num_texts, 3, repetitions, 1)[key] / repetitions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["null", "null, by error, WER 45 %", "null, two speakers"])
 def test_equal_epochs_leave_the_base_in_place(page: ModuleType, name: str) -> None:
     assert rate(page, name, "chosen") <= 0.05
 
 
+@pytest.mark.slow
 def test_a_rule_by_the_point_would_choose_by_luck(
     page: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,6 +66,7 @@ def test_a_better_epoch_is_chosen_and_words_are_not_lost_unseen(page: ModuleType
     assert rate(page, "WER 3 -> 6 %, similarity +.05", "confirmed", 50) <= 0.01
 
 
+@pytest.mark.slow
 def test_a_verdict_by_the_point_would_confirm_lost_words(
     page: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -288,6 +288,7 @@ def test_more_threads_than_cores() -> None:
     assert doctor._threads(params(model__num_threads=1)).status == "ok"
 
 
+@pytest.mark.slow
 def test_the_module_itself_needs_nothing_heavy() -> None:
     """A fresh interpreter imports it without torch and its kind, so that it can say they lack."""
     code = "import sys, voxadapt.tools.doctor; print(sorted(set(sys.modules) & set(sys.argv[1:])))"

@@ -119,6 +119,7 @@ def test_the_page_holds_everything_and_equal_inputs_give_equal_bytes(world: Worl
     assert "train.lr" in html and str(world.root) not in html
 
 
+@pytest.mark.slow
 def test_a_number_as_dvc_writes_it_is_a_number(world: World) -> None:
     """`-S train.lr=3e-6` leaves `3e-06` in params.yaml, which YAML 1.1 takes for text."""
     folder = world.add("small", train__lr="3e-06")
@@ -127,6 +128,7 @@ def test_a_number_as_dvc_writes_it_is_a_number(world: World) -> None:
     assert entry(record, "small")["parameters"]["train.lr"] == 3e-6
 
 
+@pytest.mark.slow
 def test_a_better_experiment_wins_over_the_workspace(world: World) -> None:
     edit(world.root, train__lr=6.0e-4)
     shutil.rmtree(world.root / "artifacts")
@@ -136,6 +138,7 @@ def test_a_better_experiment_wins_over_the_workspace(world: World) -> None:
     assert record["winner"] == "right" and record["reason"].startswith("right is chosen")
 
 
+@pytest.mark.slow
 def test_every_candidate_of_two_experiments(world: World) -> None:
     world.add("twin")
     record = world.compare(candidates=["all"])
@@ -214,6 +217,7 @@ def lock(lr: str) -> str:
     return "\n".join(["stages:", *lines]) + "\n"
 
 
+@pytest.mark.slow
 def test_the_language_path_is_read_where_it_keeps_its_scores(world: World) -> None:
     for folder in (world.root, world.add("second", language__stage1__lr=1.0e-3)):
         params = load_params(folder / "params.yaml")

@@ -265,6 +265,7 @@ def test_a_low_rank_arm_is_a_delta_too(project: Path, params: Any) -> None:
     assert fakes.changed_tensors(base, project / "again") == [WHOLE]
 
 
+@pytest.mark.slow
 def test_a_delta_that_was_changed_or_is_of_another_base_is_refused(
     project: Path, params: Any
 ) -> None:

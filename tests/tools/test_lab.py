@@ -85,6 +85,7 @@ def test_the_filter_starts_at_once() -> None:
     assert done.stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_git_reads_a_notebook_that_another_editor_saved_without_its_outputs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

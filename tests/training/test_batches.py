@@ -147,6 +147,7 @@ def test_a_small_corpus_forms_other_steps_each_epoch_with_little_padding():
     assert abs(np.corrcoef(first, range(len(first)))[0, 1]) < 0.4  # short and long ones mixed
 
 
+@pytest.mark.slow
 @given(st.integers(1, 300), st.integers(0, 9), st.integers(1, 5), st.data())
 @settings(max_examples=40, deadline=None)
 def test_what_is_left_of_an_epoch_hangs_on_nothing_that_ran_before(count, seed, epoch, data):
@@ -188,6 +189,7 @@ def test_hidden_frames_lose_their_codes_and_nothing_else(tts, ids):
 # --- several speakers, several processes, hidden frames ------------------------------------------
 
 
+@pytest.mark.slow
 @given(st.integers(0, 9), st.sampled_from([0.0, 0.5, 1.0]), st.data())
 @settings(max_examples=40)
 def test_an_epoch_is_shared_by_speakers_as_the_balance_says(seed, balance, data):

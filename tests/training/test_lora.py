@@ -32,6 +32,7 @@ def adapted(world, tmp_path_factory):
     return root, world.train(root, **LORA)
 
 
+@pytest.mark.slow
 def test_an_epoch_is_a_small_delta_that_becomes_a_stock_folder_which_speaks_by_name(
     world, adapted, tmp_path
 ):
@@ -107,6 +108,7 @@ def test_another_scale_at_export_trains_nothing_and_changes_every_epoch(world, a
     world.train(root, **LORA)
 
 
+@pytest.mark.slow
 def test_targets_and_frozen_prefixes_say_where_the_adapter_lies(world, tmp_path):
     only = {**LORA, "lora": {"rank": 2, "targets": ["code_predictor"]},
             "frozen": ["speaker_encoder", "talker.code_predictor.model.layers.0"]}  # fmt: skip

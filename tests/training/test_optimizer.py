@@ -88,6 +88,7 @@ def test_no_update_is_lost_however_small_the_rate(lr):
     assert float(moved.mean()) == pytest.approx(float(wanted.mean()), rel=0.03)
 
 
+@pytest.mark.slow
 def test_a_gradient_that_changes_slowly_still_moves_the_second_moment():
     """Rounding to the nearest level would keep it at its first value for ever."""
     parameter, optimizer = make(torch.ones(4 * BLOCK), lr=1e-6)

@@ -86,6 +86,7 @@ def test_meta_names_what_the_checkpoint_came_from(finished):
     assert meta["heldout"]["num_labels"] == 19 + 21 + 2
 
 
+@pytest.mark.slow
 def test_frozen_parameters_stay_bit_identical_and_trained_ones_change(world, tmp_path):
     frozen = ("speaker_encoder", "talker.model.text_embedding", "talker.code_predictor")
     result = world.train(tmp_path, 1, frozen=frozen, weight_decay=0.1)
@@ -175,6 +176,7 @@ def test_a_finished_run_trains_nothing_and_restores_what_was_deleted(
     assert result.resumed_step == 4
 
 
+@pytest.mark.slow
 def test_fewer_epochs_and_other_runs_leave_no_stale_checkpoints(world, finished, tmp_path):
     root, _ = finished
     shutil.copytree(root, tmp_path / "less")
@@ -204,6 +206,7 @@ def test_accumulation_gives_the_same_run(world, tmp_path):
             assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_nothing(world, finished, tmp_path):
     _, expected = finished
     result = world.train(tmp_path, 1, gradient_checkpointing=True)
@@ -243,6 +246,7 @@ def test_fp32_masters_move_weights_where_pure_bf16_does_not(world, tmp_path):
     assert 0 <= drift_pure < drift_masters
 
 
+@pytest.mark.slow
 def test_autocast_trains_and_keeps_rotary_frequencies_in_fp32(world, tmp_path, monkeypatch):
     seen = []
     original = loop.predict
@@ -289,6 +293,7 @@ def test_out_of_memory_names_the_setting_to_lower(world, tmp_path, monkeypatch):
         world.train(tmp_path, 1)
 
 
+@pytest.mark.slow
 def test_damaged_state_is_a_user_error_and_code_in_it_is_never_run(world, tmp_path):
     world.train(tmp_path, 1)
     (path,) = (tmp_path / "work" / "train").glob("*/state.pt")
@@ -319,6 +324,7 @@ def test_data_that_cannot_be_trained_is_refused_before_the_model_is_loaded(
         world.train(tmp_path, 1, codes={k: v for k, v in world.codes.items() if k != "clip0"})
 
 
+@pytest.mark.slow
 def test_confirmation_clips_are_never_read(world, tmp_path):
     extra = fakes.make_utterance("secret", "never", "confirmation")
     result = world.train(tmp_path, 1, utterances=(*world.utterances, extra))
