@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import time
@@ -16,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 MOST_S = 8.0  # of a test that is not slow; ten times what the dearest one takes
 # The same examples every time and no deadlines: a slow machine is no failure.
 settings.register_profile("voxadapt", deadline=None, derandomize=True, database=None)
+settings.register_profile("loop", settings.get_profile("voxadapt"), max_examples=20)
 settings.load_profile("voxadapt")
 
 
@@ -40,6 +42,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
         option.numprocesses, option.dist = 2, "loadfile"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Try a fifth of the examples of a property where the slow tests are left out."""
+    if config.getoption("-m") == "not slow":
+        settings.load_profile("loop")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Import nothing of a file that is slow as a whole when the slow ones are left out."""
     if config.getoption("-m") != "not slow" or not collection_path.match("test_*.py"):
@@ -47,6 +55,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     text = collection_path.read_text(encoding="utf-8")
     whole = re.search(r"^pytestmark = (\[\s*)?pytest\.mark\.slow\b", text, flags=re.MULTILINE)
     return True if whole or collection_path.parent.name == "browser" else None
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave alone what was imported: a million objects of torch."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Collect once what the ten collections of pytest's farewell would walk over."""
+    pytest_collection_finish()
 
 
 @pytest.hookimpl(wrapper=True)
