@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ WORDS = (
 def speech_like(seconds: float, sample_rate_hz: int = 16000, seed: int = 0) -> np.ndarray:
     """A buzz in syllables of 0.2 s with pauses between, over a faint hiss, that dies away at the
     end: [num_samples]."""
+    return _speech_like(seconds, sample_rate_hz, seed).copy()
+
+
+@cache
+def _speech_like(seconds: float, sample_rate_hz: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     time_s = np.arange(int(seconds * sample_rate_hz)) / sample_rate_hz
     pitch_hz = 100.0 + 40.0 * rng.random()

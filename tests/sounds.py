@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,11 @@ Wave = NDArray[np.float32]
 
 def make_voice(duration_s: float, pitch_hz: float = 120.0, seed: int = 0) -> Wave:
     """Return a buzzing source through moving formants, 10 ms faded in and out."""
+    return _make_voice(duration_s, pitch_hz, seed).copy()
+
+
+@cache
+def _make_voice(duration_s: float, pitch_hz: float, seed: int) -> Wave:
     rng = np.random.default_rng(seed)
     time_s = np.arange(round(duration_s * RATE_HZ)) / RATE_HZ
     pitch = pitch_hz * (1 + 0.08 * np.sin(2 * np.pi * 0.7 * time_s + rng.uniform(0, 6)))
