@@ -110,12 +110,13 @@ class SpeakerScores:
         speakers: Their names; `(None,)` where a single one speaks and rows do not name it.
         samples: Sums per text by candidate, then by speaker; None: all speakers together.
         weights: How often each of T texts is drawn in each of B resamples, [B, T].
+        params: The rule.
     """
 
     def __init__(
         self, rows: Mapping[str, Sequence[ScoreRow]], scale: Record | None, params: SelectParams
     ) -> None:
-        self._scale, self._params = scale, params
+        self._scale, self.params = scale, params
         names = speakers_in([row for found in rows.values() for row in found])
         self.speakers: tuple[str | None, ...] = names or (None,)
         together: tuple[str | None, ...] = (None,)
@@ -161,7 +162,7 @@ class SpeakerScores:
         if (name, speaker) not in self._intervals:
             self._intervals[name, speaker] = self.samples[name][speaker].intervals(
                 self.weights,
-                self._params.confidence,
+                self.params.confidence,
                 self.level("top", speaker),
                 self.level("floor", speaker),
             )
@@ -174,12 +175,17 @@ class SpeakerScores:
         ours, theirs = (
             getattr(self.samples[candidate][speaker], measure) for candidate in (name, other)
         )
-        return paired_difference(ours, theirs, self.weights, self._params.confidence)[0]
+        return paired_difference(ours, theirs, self.weights, self.params.confidence)[0]
+
+    def gain(self, name: str, other: str) -> Interval:
+        """Return how much a candidate exceeds another in what they are ranked by, see `worst`."""
+        both = self.worst(name), self.worst(other)
+        return paired_difference(*both, self.weights, self.params.confidence)[0]
 
     def mean(self, name: str) -> Ratio:
         """Return the primary measure over all clips: every speaker weighs the same."""
         sample = self.samples[name][None]
-        return sample.sim if self._params.primary == "similarity" else sample.error
+        return sample.sim if self.params.primary == "similarity" else sample.error
 
     def worst(self, name: str) -> Worst:
         """Return what the candidate is ranked by: the primary measure of its worst speaker.
@@ -188,7 +194,7 @@ class SpeakerScores:
         recordings resemble one another less, no candidate can be asked for more.
         """
         parts = [self.samples[name][speaker] for speaker in self.speakers]
-        if self._params.primary != "similarity":
+        if self.params.primary != "similarity":
             return Worst(tuple(part.error for part in parts), (0.0,) * len(parts), False)
         ceilings = [
             0.0 if speaker is None else self.level("top", speaker) or 0.0

@@ -11,7 +11,7 @@ from voxadapt.core.records import Record
 from voxadapt.scoring.measures import calibrated
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, ranked, rows_sha
 from voxadapt.scoring.speakers import SpeakerScores, confusion
-from voxadapt.scoring.statistics import Interval, paired_difference, rounded, texts_needed
+from voxadapt.scoring.statistics import Interval, rounded, texts_needed
 from voxadapt.scoring.wording import side
 from voxadapt.selection import wording
 from voxadapt.selection.gates import error_margin
@@ -47,9 +47,7 @@ def confirm(
     ours, theirs = scores.samples[name][None], scores.samples[BASE][None]
     measures = _measures(scores, name, _earlier(selection, name))
     num_texts = len(ours.text_ids)
-    gain, _ = paired_difference(
-        scores.worst(name), scores.worst(BASE), scores.weights, params.confidence
-    )
+    gain = scores.gain(name, BASE)
     sign = 1 if params.primary == "similarity" else -1
     cost = None if name == BASE else _worst_cost(scores, name, params)
     verdict = "base_kept" if name == BASE else read_verdict(gain, sign, cost)

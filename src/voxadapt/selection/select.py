@@ -21,7 +21,6 @@ from voxadapt.scoring.speakers import SpeakerScores, confusion
 from voxadapt.scoring.statistics import (
     Array,
     detectable_difference,
-    paired_difference,
     pareto_members,
     probability_best,
     ratio_interval,
@@ -93,7 +92,7 @@ def select(
     guards = guard_gates({name: rows[name] for name in names}, start, scale, params)
     rows = {name: ranked(rows[name]) for name in names}
     scores = SpeakerScores(rows, scale, params)
-    gates = _all_gates(scores, names, start, params, recordings, kept)
+    gates = _all_gates(scores, names, start, recordings, kept)
     for name, speaker in product(names, scores.speakers):
         gates[name][speaker] += guards[name].get(speaker, [])
     worst = {name: worst_gates(gates[name]) for name in names}
@@ -108,7 +107,7 @@ def select(
         if params.primary == "similarity"
         else None,
     )
-    placed = _placed(eligible, race, scores, params, start, setting is not None)
+    placed = _placed(eligible, race, scores, start, setting is not None)
     first = scores.samples[start][None]
     takes = len(first.rows) // (len(first.text_ids) * len(scores.speakers))
     chosen = race.chosen
@@ -128,7 +127,7 @@ def select(
         "scale": None if scale is None else scores.levels(),
         "candidates": [
             {
-                **_candidate(scores, name, start, params),
+                **_candidate(scores, name, start),
                 **placed.get(name, OUT),
                 "p_better": rounded(race.p_values.get(name)),
                 "shown_better": name in race.shown,
@@ -146,16 +145,14 @@ def select(
         "tied": list(race.tied),
         "clearest": race.clearest,
         "keep_base": chosen == BASE,
-        "would_decide": (
-            _would_decide(names, worst, scores, params, start) if chosen == start else None
-        ),
-        "outlook": _outlook(names, scores, params, start, setting),
-        "power": _power(names, scores, takes, params, start),
+        "would_decide": _would_decide(names, worst, scores, start) if chosen == start else None,
+        "outlook": _outlook(names, scores, start, setting),
+        "power": _power(names, scores, takes, start),
     }
     if start != BASE:
         result |= {"start": start, "keep_start": chosen == start}
     if scores.speakers != (None,):
-        _add_speakers(result, scores, gates, rows, {"real": real, "codec": codec}, params, kept)
+        _add_speakers(result, scores, gates, rows, {"real": real, "codec": codec}, kept)
     result["reason"] = wording.say("selection_reason", result, start, what)
     return result
 
@@ -164,12 +161,12 @@ def _all_gates(
     scores: SpeakerScores,
     names: Sequence[str],
     start: str,
-    params: SelectParams,
     recordings: Mapping[str, Sequence[ScoreRow]],
     kept: Collection[str],
 ) -> dict[str, dict[str | None, list[Gate]]]:
     """Hold every candidate against the gates of ranked sentences, by speaker."""
-    real, codec, wrong_language = recordings["real"], recordings["codec"], None
+    params, wrong_language = scores.params, None
+    real, codec = recordings["real"], recordings["codec"]
     if real:
         wrong_language = Sample(real, params.error_metric, None).wrong_language_rate.point
     gates = {name: all_gates(scores, name, start, params, wrong_language, kept) for name in names}
@@ -180,9 +177,9 @@ def _all_gates(
     return gates
 
 
-def _candidate(scores: SpeakerScores, name: str, start: str, params: SelectParams) -> Record:
+def _candidate(scores: SpeakerScores, name: str, start: str) -> Record:
     """Return a candidate's measures, and how it compares with the Base and the start."""
-    sample, measured = scores.samples[name][None], scores.intervals(name)
+    sample, measured, params = scores.samples[name][None], scores.intervals(name), scores.params
     primary = measured[params.error_metric]
     if params.primary == "similarity" or len(scores.speakers) > 1:
         worst, count = scores.worst(name), len(sample.rows)
@@ -195,18 +192,15 @@ def _candidate(scores: SpeakerScores, name: str, start: str, params: SelectParam
         "n_measured": sample.num_measured,
         **{key: measured[key].as_dict() for key in SHOWN},
         "primary": primary.as_dict(),
-        **{key: _versus(scores, name, other, params) for key, other in others.items()},
+        **{key: _versus(scores, name, other) for key, other in others.items()},
     }
 
 
-def _versus(scores: SpeakerScores, name: str, other: str, params: SelectParams) -> Record | None:
+def _versus(scores: SpeakerScores, name: str, other: str) -> Record | None:
     """Compare two candidates; None for one and the same, or where the other was not scored."""
     if name == other or other not in scores.samples:
         return None
-    primary, _ = paired_difference(
-        scores.worst(name), scores.worst(other), scores.weights, params.confidence
-    )
-    found = {"primary": primary} | {
+    found = {"primary": scores.gain(name, other)} | {
         key: scores.difference(key, name, other) for key in ("sim", "error", "failure_rate")
     }
     return {key: value.as_dict(with_se=True) for key, value in found.items()}
@@ -218,11 +212,10 @@ def _add_speakers(
     gates: Mapping[str, Mapping[str | None, Sequence[Gate]]],
     rows: Mapping[str, Sequence[ScoreRow]],
     recordings: Mapping[str, Sequence[ScoreRow]],
-    params: SelectParams,
     kept: Collection[str],
 ) -> None:
     """Add what `selection.json` says of speakers that the rows name."""
-    start = result.get("start", BASE)
+    start, params = result.get("start", BASE), scores.params
     for item in result["candidates"]:
         name = item["name"]
         found = scores.by_speaker(name, start, SHOWN_OF_SPEAKERS)
@@ -245,24 +238,20 @@ def _placed(
     names: Sequence[str],
     race: Race,
     scores: SpeakerScores,
-    params: SelectParams,
     start: str,
     ordered: bool,
 ) -> dict[str, Record]:
     """Return what the record says of each eligible candidate's place."""
     if not names:
         return {}
-    higher = params.primary == "similarity"
-    primary = {name: scores.worst(name) for name in names}
-    draws = np.stack([primary[name].draws(scores.weights) for name in names], axis=1)
+    higher = scores.params.primary == "similarity"
+    draws = np.stack([scores.worst(name).draws(scores.weights) for name in names], axis=1)
     apart = [index for index, name in enumerate(names) if name in (BASE, start)]
     p_best = probability_best(draws, higher, apart, ordered)
     pareto, membership = _pareto(names, scores)
     placed = {}
     for index, name in enumerate(names):
-        difference, _ = paired_difference(
-            primary[name], scores.worst(race.best), scores.weights, params.confidence
-        )
+        difference = scores.gain(name, race.best)
         placed[name] = {
             "vs_best": {"difference": difference.as_dict(with_se=True), "tied": name in race.tied},
             "p_best": rounded(p_best[index]),
@@ -285,11 +274,9 @@ def _pareto(eligible: Sequence[str], scores: SpeakerScores) -> tuple[NDArray[np.
     return members, membership
 
 
-def _power(
-    names: Sequence[str], scores: SpeakerScores, takes: int, params: SelectParams, start: str
-) -> Record:
+def _power(names: Sequence[str], scores: SpeakerScores, takes: int, start: str) -> Record:
     """Say which difference between two epochs this set of sentences could show."""
-    num_texts, confidence = scores.weights.shape[1], params.confidence
+    num_texts, params = scores.weights.shape[1], scores.params
     record: Record = {
         "se": None,
         "detectable_difference": None,
@@ -303,12 +290,12 @@ def _power(
     epochs = [name for name in names if name not in (BASE, start)] or list(names)
     pairs = list(combinations(epochs, 2)) or [(epochs[0], start)]
     se = float(np.median([standard_error(draws[a] - draws[b], num_texts) for a, b in pairs]))
-    smallest = detectable_difference(se, num_texts, confidence)
+    smallest = detectable_difference(se, num_texts, params.confidence)
     record |= {
         "se": rounded(se),
         "detectable_difference": rounded(smallest),
         "texts_needed": [
-            {"difference": gap, "num_texts": texts_needed(gap, se, num_texts, confidence)}
+            {"difference": gap, "num_texts": texts_needed(gap, se, num_texts, params.confidence)}
             for gap in POWER_DIFFERENCES[params.primary]
         ],
     }
@@ -316,13 +303,10 @@ def _power(
 
 
 def _outlook(
-    names: Sequence[str],
-    scores: SpeakerScores,
-    params: SelectParams,
-    start: str,
-    setting: str | None,
+    names: Sequence[str], scores: SpeakerScores, start: str, setting: str | None
 ) -> Record | None:
     """Ask the curves over the epochs whether more training would help."""
+    params = scores.params
     epochs = [name for name in names if name not in (BASE, start)]
     if not epochs:
         return None
@@ -337,13 +321,13 @@ def _would_decide(
     names: Sequence[str],
     gates: Mapping[str, Sequence[Gate]],
     scores: SpeakerScores,
-    params: SelectParams,
     start: str,
 ) -> Record | None:
     """Say how many sentences would show (in 80 % of cases) the gain that needs fewest of them.
 
     None where no candidate that fails no gate gains a thousandth.
     """
+    params = scores.params
     sign, others = (1.0 if params.primary == "similarity" else -1.0), len(names) - 1
     # As strict as the test that holds for all of them at once.
     confidence = 1.0 - (1.0 - params.confidence) / max(1, others)
@@ -351,9 +335,7 @@ def _would_decide(
     for name in names:
         if name == start or any(gate.state == "failed" for gate in gates[name]):
             continue
-        found, _ = paired_difference(
-            scores.worst(name), scores.worst(start), scores.weights, params.confidence
-        )
+        found = scores.gain(name, start)
         if found.point is not None and found.se and sign * found.point > 0.001:
             needed = texts_needed(sign * found.point, found.se, found.n, confidence)
             listed.append((needed, name, found.point))
