@@ -60,7 +60,7 @@ def test_the_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         write_clip(tmp_path / "set" / folder / "u.wav", 3.0)
         write_lines(tmp_path / "set" / folder / "metadata.csv", "file_name,text", "u.wav,Words.")
     broken = mock.Mock(side_effect=[OSError("gone"), []])
-    with mock.patch("voxadapt.prepare.formats.read_table", broken):
+    with mock.patch("voxadapt.prepare.tables.read_table", broken):
         with pytest.raises(UserError) as stop:
             import_corpus([tmp_path / "set"], tmp_path / "out", kind="hf")
     assert stop.value.problems[0].where.endswith("a/metadata.csv")

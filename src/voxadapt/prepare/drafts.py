@@ -7,11 +7,11 @@ from pathlib import Path
 
 from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import sha256_file, write_json
+from voxadapt.core.problems import problem
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.audit import disagreement
 from voxadapt.data.manifest import check_text
-from voxadapt.data.problems import problem
 from voxadapt.data.text import fold_text
 from voxadapt.prepare.import_folder import REF
 from voxadapt.prepare.init_options import InitOptions
@@ -91,7 +91,7 @@ def add_recordings(
     first: dict[str, Path] = {}
     for path, sha in hashes.items():
         if first.setdefault(sha, path) is not path:
-            left_out.append(problem("repeated_recording", path.name, first=first[sha].name))
+            left_out.append(problem("prepare.repeated_recording", path.name, first=first[sha].name))
     new = [(sha, path) for sha, path in first.items() if sha not in record["recordings"]]
     stems = {item["stem"] for item in record["recordings"].values()}
     progress = Progress("cut", len(new), "recordings")
@@ -107,7 +107,7 @@ def add_recordings(
                 if not path.is_file():
                     convert(original, path)
             except AudioError as error:
-                left_out.append(problem("unreadable_recording", original.name, found=error))
+                left_out.append(problem("prepare.unreadable_recording", original.name, found=error))
                 continue
         if lines or not options.transcribe:
             segments = cut(original.name, speech_of(path), options.clip_s, lines)
@@ -196,9 +196,8 @@ def corrections(workspace: Workspace, options: InitOptions, record: InitRecord) 
         return {}
     entries = read_table(path)
     known = {clip["clip"] for clip in clips_of(record)}
-    problems = [
-        problem("unknown_clip", f"{path.name}: {name}") for name in entries if name not in known
-    ]
+    unknown = [name for name in entries if name not in known]
+    problems = [problem("prepare.unknown_clip", f"{path.name}: {name}") for name in unknown]
     for name, entry in entries.items():
         if entry.text and entry.use != "no":
             problems += check_text(f"{path.name}: {name}", entry.text)

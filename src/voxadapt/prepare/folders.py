@@ -1,13 +1,14 @@
 """Corpora without one table: data directories of Kaldi, and texts beside clips."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from voxadapt.core.errors import Problem
+from voxadapt.core.problems import problem
 from voxadapt.data.lines import json_lines, shown
-from voxadapt.prepare.tables import SUFFIXES, Row, row_of
+from voxadapt.prepare.tables import SUFFIXES, Find, Row, row_of
 
 KALDI = ("wav.scp", "text")
 KALDI_MAY_HAVE = ("segments", "utt2spk", "spk2utt", "utt2lang")
@@ -27,7 +28,7 @@ def kaldi_files(folder: Path) -> list[Path]:
     return [folder / name for name in (*KALDI, *KALDI_MAY_HAVE) if (folder / name).is_file()]
 
 
-def read_kaldi(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Problem]:
+def read_kaldi(folder: Path, find: Find) -> Iterator[Row | Problem]:
     """Read the utterances of `text`, with their recordings, segments and speakers.
 
     A recording that `wav.scp` makes with a command is not read: nothing is run.
@@ -52,14 +53,13 @@ def read_kaldi(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Probl
             try:
                 start_s, end_s = (float(end) for end in ends)
             except ValueError:
-                found = shown(segment) if segment else "none"
-                yield Problem(where, "a segment: recording, start and end", found, "Mend segments.")
+                there = shown(segment) if segment else "none"
+                yield problem("prepare.no_segment", where, found=there)
                 continue
             values |= {"offset": start_s, "duration": end_s - start_s}
         _, audio = recordings.get(recording, ("", None))
         if audio is not None and audio.endswith("|"):
-            expected, fix = "a file in wav.scp; commands are not run", "Write the sound to files."
-            yield Problem(where, expected, shown(audio), fix)
+            yield problem("prepare.kaldi_command", where, found=shown(audio))
             continue
         row = row_of(where, {**values, "audio": audio}, find)
         yield replace(row, name=name) if isinstance(row, Row) else row
@@ -77,7 +77,7 @@ def _pairs(file: Path, problems: list[Problem]) -> Iterator[tuple[str, tuple[str
             continue
         key, *rest = line.split(maxsplit=1)
         if key in seen:
-            problems.append(Problem(where, "each key once", shown(key), "Remove one line."))
+            problems.append(problem("prepare.key_again", where, found=shown(key)))
             continue
         seen.add(key)
         yield key, (where, rest[0].strip() if rest else "")
@@ -90,7 +90,7 @@ def texts_beside(folder: Path) -> list[Path]:
     return texts if 2 * len(texts) > len(found) else []
 
 
-def read_beside(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Problem]:
+def read_beside(folder: Path, find: Find) -> Iterator[Row | Problem]:
     """Read every recording below a folder with the text beside it.
 
     Its speaker is the folder, of those directly below, in which it lies, as in LibriTTS.
@@ -98,8 +98,8 @@ def read_beside(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Prob
     for path, text in _clips(folder):
         where = path.relative_to(folder).as_posix()
         if text is None:
-            expected = f"a text beside it: {' or '.join(path.stem + e for e in TEXT_ENDINGS)}"
-            yield Problem(where, expected, "none", "Write it, or leave the clip out.")
+            names = " or ".join(path.stem + ending for ending in TEXT_ENDINGS)
+            yield problem("prepare.no_text_beside", where, names=names)
             continue
         lines = [line for _, line in json_lines(text, [])]
         wrong = next((line for line in lines if isinstance(line, Problem)), None)
@@ -107,8 +107,7 @@ def read_beside(folder: Path, find: Callable[[str], str]) -> Iterator[Row | Prob
         said = " ".join(line.strip() for line in lines if isinstance(line, str))
         values = {"audio": where, "text": said, "speaker": speaker if deeper else None}
         if said and all(_LABEL.match(line) for line in lines if isinstance(line, str)):
-            fix = "Write the words alone; cut recordings with several: docs/import.md."
-            wrong = wrong or Problem(text.name, "words", f"labels: {shown(said, 40)}", fix)
+            wrong = wrong or problem("prepare.labels", text.name, found=shown(said, 40))
         yield wrong or row_of(where, values, find)
 
 

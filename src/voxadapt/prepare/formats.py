@@ -5,42 +5,25 @@ Every reader gives one item for each row that the source has: a row, or what is 
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.data.lines import json_lines, parse_object, shown
+from voxadapt.core.problems import problem, user_error
+from voxadapt.core.records import Record
+from voxadapt.data.lines import json_lines, shown
 from voxadapt.data.manifest import ManifestFiles
-from voxadapt.prepare.folders import (
-    is_kaldi,
-    kaldi_files,
-    read_beside,
-    read_kaldi,
-    texts_beside,
-)
-from voxadapt.prepare.tables import (
-    PLACES,
-    SUFFIXES,
-    Row,
-    Wanted,
-    read_objects,
-    read_table,
-    roles_of,
-    row_of,
-)
+from voxadapt.prepare import folders, tables
+from voxadapt.prepare.tables import Find, Row, Wanted
 
 FORMATS = ("ljspeech", "commonvoice", "lhotse", "kaldi", "hf", "table", "jsonl", "beside")
 LHOTSE = re.compile(r".*(cuts|supervisions).*\.jsonl(\.gz)?")
 TABLE = re.compile(r"\.(csv|psv|list|jsonl|jsonl\.gz|json)$|(list|metadata|train).*\.txt$")
 NO_TABLES = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
-LAYOUTS = (
-    "metadata.csv (LJSpeech), a .tsv (Common Voice), cuts or supervisions .jsonl(.gz) (lhotse), "
-    "wav.scp and text (Kaldi), metadata.csv/.jsonl, .parquet or save_to_disk (Hugging Face), "
-    "a .csv, .list, .txt or .jsonl, or a text beside each recording"
-)
+PACKED = (".parquet", ".arrow")
 ALL = "all"
 
 
@@ -55,59 +38,45 @@ class Source:
 
 
 def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> Source:
-    """Read a corpus.
-
-    Raises:
-        UserError: When the layout or its columns are not known, or a file cannot be read.
-    """
+    """Read a corpus; refuse one whose layout or columns are not known."""
     if given is not None and given not in FORMATS:
-        raise UserError(Problem("--format", f"one of {', '.join(FORMATS)}", given, "Correct it."))
+        raise user_error("prepare.format", "--format", known=", ".join(FORMATS), found=given)
     kind, files = _find_files(source, given)
-    home = source if source.is_dir() else source.parent
-    checks = ManifestFiles(home)
-    for file in files:
-        if source.is_dir():
-            _, refused = checks.place(str(file), "source", file.relative_to(home).as_posix())
+    if source.is_dir():
+        checks = ManifestFiles(source)
+        for file in files:
+            _, refused = checks.place(str(file), "source", file.relative_to(source).as_posix())
             if refused is not None:
                 raise UserError(refused)
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    for file, items in _readings(kind, files, source, wanted, root):
+    items: list[Row | Problem] = []
+    for place, read in _readers(kind, files, source, wanted, root):
         try:
-            for item in items:
-                if isinstance(item, Row):
-                    rows.append(item)
-                else:
-                    problems.append(item)
+            items += read()
         except (OSError, EOFError) as error:
-            found, fix = str(error) or "cut off", "Fetch the file again."
-            raise UserError.of(file, "a file that can be read", found, fix) from None
-    return Source(kind, tuple(files), tuple(rows), tuple(problems))
+            raise user_error("prepare.torn_source", place, found=str(error) or "cut off") from None
+    rows = tuple(item for item in items if isinstance(item, Row))
+    problems = tuple(item for item in items if isinstance(item, Problem))
+    return Source(kind, tuple(files), rows, problems)
 
 
-def _readings(
+def _readers(
     kind: str, files: Sequence[Path], source: Path, wanted: Wanted, root: Path
-) -> Iterator[tuple[Path, Iterator[Row | Problem]]]:
-    """Yield what is read, a file or a whole folder, with its rows."""
+) -> Iterator[tuple[Path, Callable[[], Iterable[Row | Problem]]]]:
+    """Yield what is read, a file or a whole folder, with what reads its rows."""
     if kind in ("kaldi", "beside"):
-        read = read_kaldi if kind == "kaldi" else read_beside
-        yield source, read(source, _finder(root, source if source.is_relative_to(root) else root))
+        read = folders.read_kaldi if kind == "kaldi" else folders.read_beside
+        yield source, partial(read, source, _finder(root, source))
         return
     for file in files:
-        find = _finder(root, file.parent if file.is_relative_to(root) else root)
+        find = _finder(root, file.parent)
         if kind == "lhotse":
-            yield file, _read_cuts(file)
-        elif file.suffix in (".parquet", ".arrow"):
-            yield file, _read_columns(file, wanted, find)
+            yield file, partial(_read_cuts, file)
+        elif file.suffix in PACKED:
+            yield file, partial(_read_columns, file, wanted, find)
+        elif _is_json(file):
+            yield file, partial(tables.read_objects, file, wanted, find)
         else:
-            yield file, _plain(file, wanted, find)
-
-
-def _plain(file: Path, wanted: Wanted, find: Callable[[str], str]) -> Iterator[Row | Problem]:
-    """Read a table, or JSON objects."""
-    items = read_objects(file, wanted) if _is_json(file) else read_table(file, wanted, find)
-    for where, values in items:
-        yield row_of(where, values, find)
+            yield file, partial(tables.read_table, file, wanted, find)
 
 
 def _is_json(file: Path) -> bool:
@@ -118,16 +87,17 @@ def _is_json(file: Path) -> bool:
     return first.lstrip().startswith("{")
 
 
-def _finder(root: Path, folder: Path) -> Callable[[str], str]:
-    """Return a function that finds the audio that a cell names, relative to `root`."""
-    below = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
+def _finder(root: Path, folder: Path) -> Find:
+    """Return a function that finds the audio that a cell of a folder names, relative to `root`."""
+    inside = folder != root and folder.is_relative_to(root)
+    below = f"{folder.relative_to(root).as_posix()}/" if inside else ""
 
     @cache
     def find(cell: str) -> str:
         if not cell or cell.startswith("/") or ".." in cell or len(cell) > 1000 or "\0" in cell:
             return cell
-        ends = ("",) if Path(cell).suffix.lower() in SUFFIXES else ("", *SUFFIXES)
-        for place in PLACES:
+        ends = ("",) if Path(cell).suffix.lower() in tables.SUFFIXES else ("", *tables.SUFFIXES)
+        for place in tables.PLACES:
             for end in ends:
                 name = f"{below}{place}{cell}{end}"
                 try:
@@ -143,13 +113,9 @@ def _finder(root: Path, folder: Path) -> Callable[[str], str]:
 def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
     """Return the layout of a source and the files that list its clips."""
     if source.is_file():
-        if given is not None:
-            return given, [source]
-        if LHOTSE.fullmatch(source.name):
-            return "lhotse", [source]
-        return _kind_of(source), [source]
+        return given or _kind_of(source), [source]
     if not source.is_dir():
-        raise UserError.of(source, "a file or folder", "neither", "Name another.")
+        raise user_error("prepare.no_source", source)
     names = sorted(path.name for path in source.iterdir() if path.is_file())
     cuts = [name for key in ("cuts", "supervisions") for name in names
             if key in name and LHOTSE.fullmatch(name)]  # fmt: skip
@@ -160,11 +126,9 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
               for path in sorted(source.glob(below + name))]  # fmt: skip
     tsv = [name for name in names if name.endswith(".tsv")]
     tsv.sort(key=lambda name: (name != "validated.tsv", name != "train.tsv", name))
-    listed = [name for name in names
-              if TABLE.search(name) and name not in NO_TABLES
-              ]  # fmt: skip
-    if given in (None, "kaldi") and is_kaldi(source):
-        return "kaldi", kaldi_files(source)
+    listed = [name for name in names if TABLE.search(name) and name not in NO_TABLES]
+    if given in (None, "kaldi") and folders.is_kaldi(source):
+        return "kaldi", folders.kaldi_files(source)
     if given in (None, "lhotse") and cuts:
         return "lhotse", [source / cuts[0]]
     if given in (None, "commonvoice") and tsv:
@@ -175,22 +139,18 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
         return "hf", packed
     if given in (None, "table", "jsonl", "ljspeech") and len(listed) == 1:
         return given or _kind_of(source / listed[0]), [source / listed[0]]
-    if given in (None, "beside") and (texts := texts_beside(source)):
+    if given in (None, "beside") and (texts := folders.texts_beside(source)):
         return "beside", texts
     found = ", ".join((listed or names)[:5]) or "an empty folder"
-    fix = (
-        f"Name the file itself, or --format {'|'.join(FORMATS)}; "
-        "recordings go with `voxadapt init`."
-    )
-    raise UserError(
-        Problem(str(source), LAYOUTS if len(listed) < 2 else "one table", found, fix),
-        "The layout of the source is not known.",
-    )
+    kind = "prepare.unknown_layout" if len(listed) < 2 else "prepare.several_tables"
+    raise user_error(kind, source, found=found, formats="|".join(FORMATS))
 
 
 def _kind_of(file: Path) -> str:
     """Name the layout of a file by its name and first line."""
-    if file.suffix in (".parquet", ".arrow"):
+    if LHOTSE.fullmatch(file.name):
+        return "lhotse"
+    if file.suffix in PACKED:
         return "hf"
     if _is_json(file):
         return "hf" if file.name == "metadata.jsonl" else "jsonl"
@@ -202,15 +162,10 @@ def _kind_of(file: Path) -> str:
     return "ljspeech" if file.name == "metadata.csv" and "|" in first else "table"
 
 
-# --- pyarrow, lhotse -----------------------------------------------------------------------------
-
-
-def _read_columns(
-    file: Path, wanted: Wanted, find: Callable[[str], str]
-) -> Iterator[Row | Problem]:
+def _read_columns(file: Path, wanted: Wanted, find: Find) -> Iterator[Row | Problem]:
     """Read everything but the audio of a parquet or arrow file; or the paths that it holds."""
-    names = list(_open_arrow(file)[0])
-    roles = dict(zip(names, roles_of(str(file), names, wanted), strict=True))
+    names, _ = _open_arrow(file)
+    roles = dict(zip(names, tables.roles_of(str(file), names, wanted), strict=True))
     sound = next(name for name in names if roles[name] == "audio")
     first = next(arrow_rows(file, [sound], batch_size=1), {sound: None})
     has_paths = isinstance(first[sound], str)
@@ -221,15 +176,13 @@ def _read_columns(
         where = f"{file.name}:{number + 1}"
         known = {roles[name]: value for name, value in values.items()}
         if has_paths:
-            yield row_of(where, known, find)
+            yield tables.row_of(where, known, find)
             continue
-        row = row_of(where, {**known, "audio": f"{file.stem}-{number:06d}"}, str)
+        row = tables.row_of(where, {**known, "audio": f"{file.stem}-{number:06d}"}, str)
         yield replace(row, audio="", packed=(file, sound, number)) if isinstance(row, Row) else row
 
 
-def arrow_rows(
-    file: Path, columns: Sequence[str], batch_size: int = 1024
-) -> Iterator[dict[str, object]]:
+def arrow_rows(file: Path, columns: Sequence[str], batch_size: int = 1024) -> Iterator[Record]:
     """Yield the rows of a parquet or arrow file; a batch of them is in memory."""
     _, batches = _open_arrow(file, list(columns), batch_size)
     for batch in batches:
@@ -244,36 +197,29 @@ def _open_arrow(
         from pyarrow import ipc
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        fix = "pip install pyarrow; or write the data set as a folder with metadata.csv."
-        raise UserError.of(
-            file, "pyarrow, which reads this format", "it is not installed", fix
-        ) from None
+        raise user_error("prepare.no_pyarrow", file) from None
     try:
         if file.suffix == ".arrow":
             stream = ipc.open_stream(file.open("rb"))
-            return stream.schema.names, iter(stream)
+            return list(stream.schema.names), iter(stream)
         parquet = ParquetFile(file)
         batches = parquet.iter_batches(batch_size=batch_size, columns=columns)
-        return parquet.schema_arrow.names, batches
+        return list(parquet.schema_arrow.names), batches
     except Exception as error:  # pyarrow's own types, OSError, ValueError
-        reason = " ".join(str(error).split())[:120]
-        fix = "Fetch the file again."
-        raise UserError.of(file, "a file of pyarrow", reason, fix) from None
+        raise user_error("prepare.torn_arrow", file, found=error) from None
 
 
 def _read_cuts(file: Path) -> Iterator[Row | Problem]:
     """Read lhotse's cuts, or supervisions with their recordings, one row a supervision."""
-    recordings: dict[str, Mapping[str, Any]] = {}
+    recordings: dict[str, Record] = {}
     if "supervisions" in file.name:
         beside = file.with_name(file.name.replace("supervisions", "recordings"))
         if not beside.is_file():
-            fix = "Put recordings.jsonl.gz beside it, or import cuts."
-            expected = "the recordings of the supervisions"
-            raise UserError.of(beside, expected, "nothing", fix)
-        for _, item in _objects(beside):
+            raise user_error("prepare.no_recordings_beside", beside)
+        for _, item in tables.json_rows(beside, "a recording"):
             if not isinstance(item, Problem):
                 recordings[str(item.get("id"))] = item
-    for where, item in _objects(file):
+    for where, item in tables.json_rows(file, "a cut"):
         if isinstance(item, Problem):
             yield item
             continue
@@ -287,17 +233,10 @@ def _read_cuts(file: Path) -> Iterator[Row | Problem]:
                 yield _of_cut(where, item, part)
             except (KeyError, TypeError, ValueError, IndexError) as error:
                 found = f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-                expected = "a cut with one recording, one channel and supervisions"
-                yield Problem(where, expected, found, "Mend the line.")
+                yield problem("prepare.bad_cut", where, found=found)
 
 
-def _objects(file: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in json_lines(file, []):
-        where = f"{file.name}:{number}"
-        yield where, line if isinstance(line, Problem) else parse_object(where, line, "a cut")
-
-
-def _of_cut(where: str, item: Mapping[str, Any], part: Mapping[str, Any]) -> Row:
+def _of_cut(where: str, item: Record, part: Record | None) -> Row:
     """Make a row of one supervision of a cut; lhotse loads its sound later.
 
     Raises:
@@ -313,7 +252,8 @@ def _of_cut(where: str, item: Mapping[str, Any], part: Mapping[str, Any]) -> Row
     (source,) = recording["sources"]
     if source["type"] != "file":
         raise ValueError(f"a source of type {source['type']}, not a file")
-    text, channel = part.get("text"), item.get("channel", part.get("channel", 0))
+    text = part.get("text")
+    channel: Any = item.get("channel", part.get("channel", 0))
     if not isinstance(text, str):
         raise ValueError(f"text {shown(text, 40)}")
     if part.get("channel", channel) != channel:
@@ -321,8 +261,8 @@ def _of_cut(where: str, item: Mapping[str, Any], part: Mapping[str, Any]) -> Row
     if isinstance(channel, list):
         (channel,) = channel
     start_s, length_s = float(item["start"]), float(item["duration"])
-    if not (start_s > -0.01 and start_s + length_s <= float(recording["duration"]) + 0.05):
-        total_s = float(recording["duration"])
+    total_s = float(recording["duration"])
+    if not (start_s > -0.01 and start_s + length_s <= total_s + 0.05):
         raise ValueError(f"{start_s:g} s + {length_s:g} s in a recording of {total_s:g} s")
     first_s, spoken_s = float(part["start"]), float(part["duration"])
     if not (first_s > -0.05 and spoken_s > 0 and first_s + spoken_s <= length_s + 0.05):
@@ -340,45 +280,31 @@ def _of_cut(where: str, item: Mapping[str, Any], part: Mapping[str, Any]) -> Row
                None if speaker is None else str(speaker), cut=cut)  # fmt: skip
 
 
-# --- speakers ------------------------------------------------------------------------------------
-
-
 def of_speakers(
     rows: Sequence[Row], wanted: Sequence[str]
 ) -> tuple[list[Row], int, list[str], list[Problem]]:
     """Return the rows of the wanted speakers, and what becomes of the others.
 
-    Returns:
-        Rows that are wanted, how many speakers' rows are not, full names in order (none where the
-        source names nobody), and a problem for each row without a speaker among rows with one.
-
-    Raises:
-        UserError: When it is not clear who is wanted.
+    Beside the rows: how many are of others, full names in order (none where the source names
+    nobody), and a problem for each row without a speaker among rows with one.
     """
     counts = Counter(row.speaker for row in rows if row.speaker)
     if not counts and not wanted:
         return list(rows), 0, [], []
     listed = ", ".join(f"{shown(name, 24)} ({n})" for name, n in counts.most_common(5))
+
+    def unclear(expected: str) -> UserError:
+        found = f"{len(counts)}: {listed}" if counts else "none named"
+        return user_error("prepare.which_speaker", "--speaker", expected=expected, found=found)
+
     names = list(counts) if list(wanted) == [ALL] or (not wanted and len(counts) == 1) else []
     for given in wanted if not names else ():
         found = [given] if given in counts else [name for name in counts if name.startswith(given)]
         if len(found) != 1:
-            expected = f"one speaker who begins with {given}"
-            _ask_speaker(expected, f"{len(counts)}: {listed}" if counts else "none named")
+            raise unclear(f"one speaker who begins with {given}")
         names += found
     if not names:
-        _ask_speaker("one speaker", f"{len(counts)}: {listed}" if counts else "none named")
+        raise unclear("one speaker")
     kept = [row for row in rows if row.speaker in names]
-    nobody = [
-        Problem(row.where, "a speaker, as other rows have one", "none", "Name who speaks.")
-        for row in rows if not row.speaker
-    ]  # fmt: skip
+    nobody = [problem("prepare.no_speaker", row.where) for row in rows if not row.speaker]
     return kept, len(rows) - len(kept) - len(nobody), list(dict.fromkeys(names)), nobody
-
-
-def _ask_speaker(expected: str, found: str) -> None:
-    raise UserError.of(
-        "--speaker", expected, found,
-        "Name one (the beginning will do), several by repeating it, or all of them: "
-        "--speaker all.", "It is not clear whose recordings to import.",
-    )  # fmt: skip

@@ -1,7 +1,8 @@
 """A manifest folder of a corpus in another layout; clips are copied, or cut without loss.
 
 Every row of the source ends as a clip, as a reference, as one of another speaker, or in the list
-of what was left out, with its reason; the audit's rules for single clips apply.
+of what was left out (`left_out`, to which each step adds), with its reason; the audit's rules for
+single clips apply.
 """
 
 import os
@@ -16,22 +17,16 @@ from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import replacing, sha256_file, write_atomic
 from voxadapt.core.languages import model_language
 from voxadapt.core.params import AuditParams, SplitParams, speaker_name_problem
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import AudioError, probe
 from voxadapt.data.audit import audit_clips
 from voxadapt.data.lines import shown
 from voxadapt.data.manifest import ManifestFiles, RawRow, check_text
-from voxadapt.data.problems import problem
+from voxadapt.prepare import import_folder
 from voxadapt.prepare.formats import arrow_rows, of_speakers, read_source
-from voxadapt.prepare.import_folder import (
-    ImportedClip,
-    ImportResult,
-    begin,
-    choose_references,
-    finish,
-    readable_reference,
-)
+from voxadapt.prepare.import_folder import ImportedClip, ImportResult
 from voxadapt.prepare.sound import LENGTH_SLACK_S, convert, cut_clip, load_cut, needs_ffmpeg, trim
 from voxadapt.prepare.tables import Row, Wanted
 
@@ -56,64 +51,42 @@ def import_corpus(
 ) -> ImportResult:
     """Make a manifest folder of a corpus in another layout.
 
-    Args:
-        sources: One folder or file.
-        out: Folder to write.
-        kind: One of `FORMATS`; found out when None.
-        speaker: Whose clips to take, or how the names begin; `all` takes everybody's. Needed where
-            there are several.
-        columns: Role of each column, between commas, where the table does not show it.
-        text_column: Column that holds the text, where the usual names do not.
-        audio_root: Folder that holds the audio; nothing outside of it is read.
-        ref: Reference clip; chosen by `reference.RULE` when None.
-        language: Name of the language, for each row.
-        consent: How the speaker agreed, for each row.
-        trim_silence: Trim long silence at the edges of clips, and list it.
-        limits: Of the audit that will read the folder; its defaults when None.
-        force: Replace an earlier import.
-
-    Raises:
-        UserError: When the source cannot be read, columns or speaker are not clear, or no row is
-            left.
+    `sources` is one folder or file, `kind` one of `FORMATS`, found out where it is None. `speaker`
+    says whose clips to take, or how the names begin (`all`: everybody's); `columns` the role of
+    each column, between commas. Nothing outside of `audio_root` is read. The reference is chosen by
+    `reference.RULE` if none is given; `limits` are those of the audit that will read the folder.
     """
     if len(sources) != 1 or not sources[0].exists():
         found = "nothing there" if len(sources) == 1 else f"{len(sources)} of them"
-        raise UserError(problem("one_source", "SOURCE", found=found))
+        raise user_error("prepare.one_source", "SOURCE", found=found)
     source, limits = sources[0], limits or AuditParams()
     root = audio_root or (source if source.is_dir() else source.parent)
     if not root.is_dir():
-        raise UserError(problem("audio_root", "--audio-root", found=root))
+        raise user_error("prepare.audio_root", "--audio-root", found=root)
     given = read_source(source, kind, Wanted.of(columns, text_column, kind), root)
     num_rows = len(given.rows) + len(given.problems)
     asked = [speaker] if isinstance(speaker, str) else list(speaker or ())
-    rows, num_others, names, left_out = of_speakers(given.rows, asked)
-    placed, problems = _with_audio(_of_one_or_several(rows, names), root)
-    left_out = [*given.problems, *left_out, *problems]
+    rows, num_others, names, nobody = of_speakers(given.rows, asked)
+    left_out = [*given.problems, *nobody]
+    placed = _with_audio(_of_one_or_several(rows, names), root, left_out)
     hashes = {path: sha256_file(path) for path in dict.fromkeys(path for _, path in placed)}
     options = {
         "kind": given.kind, "speaker": names, "text_column": text_column, "language": language,
         "columns": columns, "trim": trim_silence, "limits": limits.model_dump(mode="json"),
-        "ref": None if ref is None else sha256_file(readable_reference(ref)),
+        "ref": None if ref is None else sha256_file(import_folder.readable_reference(ref)),
         "root": os.path.realpath(root), "files": {str(f): sha256_file(f) for f in given.files},
         "audio": sorted((str(path), sha) for path, sha in hashes.items()),
     }  # fmt: skip
-    staging, done = begin(out, options, consent, force)
+    staging, done = import_folder.begin(out, options, consent, force)
     if done is not None:
         return done
-    placed, problems = _unpack(placed, staging)
-    left_out += problems
-    clips, problems = _write_clips(placed, staging, trim_silence)
-    left_out += problems
-    clips, problems = _audited(clips, staging, limits)
-    left_out += problems
+    placed = _unpack(placed, staging, left_out)
+    clips = _write_clips(placed, staging, trim_silence, left_out)
+    clips = _audited(clips, staging, limits, left_out)
     if not clips:
         title = f"{source}: no row can be imported."
-        raise UserError(left_out or [problem("no_row_left", source)], title)
-    try:
-        clips, references, problems = choose_references(clips, staging, ref)
-    except UserError as error:
-        raise UserError([*error.problems, *left_out], error.title) from None
-    left_out += problems
+        raise UserError(left_out or problem("prepare.no_row_left", source), title)
+    clips, references = import_folder.choose_references(clips, staging, ref, left_out)
     facts = {
         "format": given.kind, "source": source.resolve().name,
         "speaker": names[0] if len(names) == 1 else None,
@@ -121,7 +94,7 @@ def import_corpus(
         "files": {file.name: sha256_file(file) for file in given.files}, "num_rows": num_rows,
         "num_other_speakers": num_others, "transcripts": "given",
     }  # fmt: skip
-    return finish(out, staging, clips, left_out, facts, references, language, consent)
+    return import_folder.finish(out, staging, clips, left_out, facts, references, language, consent)
 
 
 def _of_one_or_several(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
@@ -129,13 +102,13 @@ def _of_one_or_several(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     if len(names) < 2:
         return [replace(row, speaker=None) for row in rows]
     problems = [
-        problem("speaker_name", "speaker", reason=reason, found=shown(name))
+        problem("prepare.speaker_name", "speaker", reason=reason, found=shown(name))
         for name in names
         if (reason := speaker_name_problem(name))
     ]
     folded = Counter(name.lower() for name in names)
     problems += [
-        problem("speakers_by_case", "speaker", found=shown(name))
+        problem("prepare.speakers_by_case", "speaker", found=shown(name))
         for name in names
         if folded[name.lower()] > 1
     ]
@@ -143,11 +116,10 @@ def _of_one_or_several(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
     return list(rows)
 
 
-def _with_audio(rows: Sequence[Row], root: Path) -> tuple[list[Placed], list[Problem]]:
-    """Return the rows that can be used, each with its audio, and what is wrong with the others."""
+def _with_audio(rows: Sequence[Row], root: Path, left_out: list[Problem]) -> list[Placed]:
+    """Return the rows that can be used, each with its audio."""
     files = ManifestFiles(root, any_format=True)
     placed: list[Placed] = []
-    problems: list[Problem] = []
     seen: dict[object, str] = {}
     for row in rows:
         row = replace(row, text=" ".join(row.text.split()))
@@ -163,13 +135,18 @@ def _with_audio(rows: Sequence[Row], root: Path) -> tuple[list[Placed], list[Pro
         )
         key = row.packed or (str(path), span)
         if path is not None and (first := seen.setdefault(key, row.where)) != row.where:
-            found.append(problem("clip_again", row.where, first=first))
+            found.append(problem("prepare.clip_again", row.where, first=first))
         if found or path is None:
-            also = "".join(f"; also {other.found}" for other in found[1:2])
-            problems.append(replace(found[0], found=found[0].found + also))
+            left_out.append(_in_one(found))
         else:
             placed.append((row, path))
-    return placed, problems
+    return placed
+
+
+def _in_one(problems: Sequence[Problem]) -> Problem:
+    """Tell of the first thing that is wrong with a row, and what else was found."""
+    also = "".join(f"; also {other.found}" for other in problems[1:2])
+    return replace(problems[0], found=problems[0].found + also)
 
 
 def _name_below(audio: str, root: Path) -> str:
@@ -180,7 +157,7 @@ def _name_below(audio: str, root: Path) -> str:
     return os.path.relpath(path, home) if path.startswith(home + os.sep) else audio
 
 
-def _unpack(placed: Sequence[Placed], staging: Path) -> tuple[list[Placed], list[Problem]]:
+def _unpack(placed: Sequence[Placed], staging: Path, left_out: list[Problem]) -> list[Placed]:
     """Write the audio that lies in files of pyarrow as files."""
     packed = {row.packed: row for row, _ in placed if row.packed is not None}
     found: dict[tuple[Path, str, int], Path | Problem] = {}
@@ -192,8 +169,8 @@ def _unpack(placed: Sequence[Placed], staging: Path) -> tuple[list[Placed], list
                 continue
             audio = values[column]
             data = audio.get("bytes") if isinstance(audio, dict) else None
-            if not isinstance(audio, dict) or not isinstance(data, bytes) or not data:
-                found[key] = problem("no_packed_audio", row.where)
+            if not isinstance(data, bytes) or not data:
+                found[key] = problem("prepare.no_packed_audio", row.where)
                 continue
             suffix = Path(str(audio.get("path") or "")).suffix.lower()
             suffix = suffix if re.fullmatch(r"\.[a-z0-9]{2,5}", suffix) else ".wav"
@@ -202,47 +179,37 @@ def _unpack(placed: Sequence[Placed], staging: Path) -> tuple[list[Placed], list
             if not path.is_file():
                 write_atomic(path, data)
             found[key] = path
-    rows: list[Placed] = []
-    problems: list[Problem] = []
-    for row, path in placed:
-        item = path if row.packed is None else found[row.packed]
-        if isinstance(item, Problem):
-            problems.append(item)
-        else:
-            rows.append((row, item))
-    return rows, problems
+    items = [(row, path if row.packed is None else found[row.packed]) for row, path in placed]
+    left_out += [item for _, item in items if isinstance(item, Problem)]
+    return [(row, item) for row, item in items if isinstance(item, Path)]
 
 
 def _write_clips(
-    placed: Sequence[Placed], staging: Path, trim_silence: bool
-) -> tuple[list[ImportedClip], list[Problem]]:
+    placed: Sequence[Placed], staging: Path, trim_silence: bool, left_out: list[Problem]
+) -> list[ImportedClip]:
     """Copy, convert or cut the clips; those that an earlier run has written stay."""
     safe = [re.sub(r"[^\w.-]", "_", row.name)[:80].strip("._") or "clip" for row, _ in placed]
     counts = Counter(name.casefold() for name in safe)
     progress = Progress("import", len(placed), "clips")
     clips: list[ImportedClip] = []
-    problems: list[Problem] = []
     for (row, source), stem in zip(placed, safe, strict=True):
         if counts[stem.casefold()] > 1:
             stem = f"{stem}-{fingerprint([row.audio, row.where, row.span_s, row.name], 10)}"
+        language = model_language((row.language or "").casefold().removeprefix("all_"))
         try:
-            name = _write_clip(row, source, staging, stem)
-            trimmed_s = (0.0, 0.0)
+            name, trimmed_s = _write_clip(row, source, staging, stem), (0.0, 0.0)
             if trim_silence:
                 target = staging / "clips" / f"{stem}.trimmed.flac"
                 trimmed_s = trim(staging / name, target)
                 name = f"clips/{target.name}" if any(trimmed_s) else name
-            clips.append(
-                ImportedClip(row.where, name, row.text, probe(staging / name).duration_s,
-                             row.speaker,
-                             model_language((row.language or "").casefold().removeprefix("all_")),
-                             trimmed_s)
-            )  # fmt: skip
+            length_s = probe(staging / name).duration_s
+            clips.append(ImportedClip(row.where, name, row.text, length_s, row.speaker, language,
+                                      trimmed_s))  # fmt: skip
         except (AudioError, OSError) as error:
             told = f"{source.name}: {error}"
-            problems.append(problem("broken_audio", row.where, found=told))
+            left_out.append(problem("prepare.broken_audio", row.where, found=told))
         progress.advance()
-    return clips, problems
+    return clips
 
 
 def _write_clip(row: Row, source: Path, staging: Path, stem: str) -> str:
@@ -278,8 +245,8 @@ def _write_clip(row: Row, source: Path, staging: Path, stem: str) -> str:
 
 
 def _audited(
-    clips: Sequence[ImportedClip], staging: Path, limits: AuditParams
-) -> tuple[list[ImportedClip], list[Problem]]:
+    clips: Sequence[ImportedClip], staging: Path, limits: AuditParams, left_out: list[Problem]
+) -> list[ImportedClip]:
     """Leave out what the audit would refuse."""
     rows = [
         RawRow(clip.where, number, Path(clip.audio).stem, clip.audio, clip.text, "", None,
@@ -287,13 +254,10 @@ def _audited(
         for number, clip in enumerate(clips, start=1)
     ]  # fmt: skip
     kept: list[ImportedClip] = []
-    problems: list[Problem] = []
     for clip, checked in zip(clips, audit_clips(rows, limits, SplitParams()), strict=True):
-        wrong = [found for found in checked.findings if found.severity == "error"]
+        wrong = [f.as_problem(clip.where) for f in checked.findings if f.severity == "error"]
         if wrong:
-            also = "".join(f"; also {found.found}" for found in wrong[1:2])
-            first = wrong[0].as_problem(clip.where)
-            problems.append(replace(first, found=first.found + also))
+            left_out.append(_in_one(wrong))
         else:
             kept.append(clip)
-    return kept, problems
+    return kept

@@ -17,14 +17,16 @@ from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import read_json, sha256_bytes, sha256_file, write_json, write_jsonl
 from voxadapt.core.params import AuditParams
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, probe, read_mono
 from voxadapt.data.manifest import row_problems
-from voxadapt.data.problems import problem
 from voxadapt.prepare.reference import RULE, Candidate, measure_clip, propose
 from voxadapt.prepare.sound import write_sound
+from voxadapt.scoring.wording import Sentences
 
+SENTENCES = Sentences(Path(__file__).parent)
 SCHEMA = "voxadapt-import/1"
 RECORD = "import.json"
 MANIFEST = "train_raw.jsonl"
@@ -64,7 +66,7 @@ def begin(
         options = {**options, "consent": consent}
     plan = fingerprint([SCHEMA, options])
     if out.resolve() in (Path("/"), Path.cwd()):
-        raise UserError(problem("import_here", f"-o {out}"))
+        raise user_error("prepare.import_here", f"-o {out}")
     staging = out.with_name(f".{out.name}.importing")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         record = read_record(out / RECORD, SCHEMA)
@@ -72,8 +74,8 @@ def begin(
             problems = tuple(Problem(**item) for item in record["left_out"])
             return staging, ImportResult(f"{out} is there already.", problems, record)
         if record is None or not force:
-            kind = "import_taken" if record is None else "import_of_other"
-            raise UserError(problem(kind, out), "Nothing was written.")
+            kind = "prepare.import_taken" if record is None else "prepare.import_of_other"
+            raise user_error(kind, out)
     try:
         same = read_json(staging / PLAN) == plan
     except (OSError, ValueError):
@@ -105,28 +107,25 @@ def readable_reference(ref: Path) -> Path:
         found = str(error)
     if found:
         facts = {"low": low_s, "high": high_s, "found": found}
-        raise UserError(problem("ref_length", f"--ref {ref}", **facts))
+        raise user_error("prepare.ref_length", f"--ref {ref}", **facts)
     return ref
 
 
 def choose_references(
-    clips: Sequence[ImportedClip], staging: Path, ref: Path | None
-) -> tuple[list[ImportedClip], list[Record], list[Problem]]:
+    clips: Sequence[ImportedClip], staging: Path, ref: Path | None, left_out: list[Problem]
+) -> tuple[list[ImportedClip], list[Record]]:
     """Write a reference for each speaker, the user's or the clearest clip.
 
-    Returns:
-        The clips that are left, what the record says of each reference, and a problem for each
-        clip of a speaker who has none.
-
-    Raises:
-        UserError: When no speaker has one, or one is given for several.
+    Beside the clips that remain, what the record says of each is returned. Clips of speakers
+    without one are left out; one speaker at least has to have one.
     """
     speakers = list(dict.fromkeys(clip.speaker for clip in clips))
     if ref is not None:
         if len(speakers) > 1:
-            raise UserError(problem("ref_of_several", "--ref", count=len(speakers)))
+            several = problem("prepare.ref_of_several", "--ref", count=len(speakers))
+            raise UserError([several, *left_out])
         write_sound(staging / REF, *read_mono(ref), "WAV", "PCM_16")
-        return list(clips), [{"from": ref.name, "rule": "given", "text": None}], []
+        return list(clips), [{"from": ref.name, "rule": "given", "text": None}]
     low_s, high_s = AuditParams().ref_duration_s
     rest: list[ImportedClip] = []
     found: list[Record] = []
@@ -139,7 +138,9 @@ def choose_references(
         if proposal is None or len(own) < 2:
             told = f"none among {len(own)}" + (f" of {speaker}" if speaker else "")
             facts = {"low": low_s, "high": high_s, "found": told}
-            problems += [problem("speaker_without_ref", clip.where, **facts) for clip in own]
+            problems += [
+                problem("prepare.speaker_without_ref", clip.where, **facts) for clip in own
+            ]
             continue
         chosen = next(clip for clip in own if clip.audio in proposal.clips)
         name = reference_name(speaker)
@@ -148,9 +149,10 @@ def choose_references(
         record = {"from": chosen.audio, "rule": RULE, "why": proposal.why, "text": chosen.text}
         found.append(record | ({"speaker": speaker, "file": name} if speaker else {}))
     if not found:
-        raise UserError(replace(problems[0], where="the reference"))
+        raise UserError([replace(problems[0], where="the reference"), *left_out])
+    left_out += problems
     kept = {clip.audio for clip in rest}
-    return [clip for clip in clips if clip.audio in kept], found, problems
+    return [clip for clip in clips if clip.audio in kept], found
 
 
 def reference_name(speaker: str | None) -> str:
@@ -183,11 +185,7 @@ def manifest_rows(
 
 
 def checked_consent(consent: str | None) -> str | None:
-    """Return what `--consent` says, if a manifest may hold it.
-
-    Raises:
-        UserError: When it is empty, too long or not printable.
-    """
+    """Return what `--consent` says; refuse what no manifest may hold."""
     if consent is not None:
         whole = {"audio": "a", "text": "a", "ref_audio": "a", "consent": consent}
         if problems := row_problems("--consent", whole):
@@ -247,12 +245,5 @@ def finish(
         os.replace(out, old)
     os.replace(staging, out)
     shutil.rmtree(old, ignore_errors=True)
-    said = [
-        f"{out / MANIFEST}: {len(clips)} clips, {minutes:.1f} min, and {len(references)} for "
-        f"reference; {len(left_out)} left out",
-        *([f"{facts['num_other_speakers']} of other speakers"]
-          if facts["num_other_speakers"] else []),
-        *([f"{len(trimmed)} trimmed"] if trimmed else []),
-    ]  # fmt: skip
-    whose = references[0]["from"] if len(references) == 1 else f"one of each of {len(references)}"
-    return ImportResult(f"{', '.join(said)}. The reference is {whose}.", tuple(left_out), record)
+    said = SENTENCES.say("imported", out / MANIFEST, record, references, len(trimmed))
+    return ImportResult(said, tuple(left_out), record)

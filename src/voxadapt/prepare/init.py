@@ -12,23 +12,16 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.files import write_atomic, write_json, write_jsonl
 from voxadapt.core.languages import MODEL_LANGUAGES
 from voxadapt.core.params import AuditParams, Params, load_params
+from voxadapt.core.problems import user_error
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.data.audit import AuditResult, audit_corpus
 from voxadapt.data.manifest import line_of, read_raw_manifest
-from voxadapt.data.problems import problem
 from voxadapt.data.respelling import load_respelling
+from voxadapt.prepare import drafts, transcript_page
 from voxadapt.prepare import recording_script as script
-from voxadapt.prepare import transcript_page
 from voxadapt.prepare.checklist import map_of, missing_of
-from voxadapt.prepare.drafts import (
-    ClipRow,
-    add_recordings,
-    clips_of,
-    corrections,
-    rows_of,
-    transcribe_clips,
-)
+from voxadapt.prepare.drafts import ClipRow
 from voxadapt.prepare.import_folder import REF
 from voxadapt.prepare.init_options import InitOptions, InitResult, check, language_name
 from voxadapt.prepare.new_project import PROFILES, new_project, source_folder
@@ -46,22 +39,20 @@ from voxadapt.prepare.workspace import (
     ReferenceRecord,
     Workspace,
     find_workspace,
-    limits_of,
     open_record,
+    section_of,
     write_owned,
     write_settings,
 )
+from voxadapt.scoring.wording import Sentences
 
 CHECKED = ".train_raw.checked.jsonl"  # what the audit reads before it is known what is left out
 READER = PROFILES / "respelling" / "malay.yaml"  # its vowels and consonants are those of English
+SENTENCES = Sentences(Path(__file__).parent)
 
 
 def init(folder: Path, options: InitOptions) -> InitResult:
-    """Make, or go on with, the data of a project.
-
-    Raises:
-        UserError: When something given cannot be read, or files there are not of this command.
-    """
+    """Make, or go on with, the data of a project."""
     name = language_name(options.language)
     check(options)
     texts, left_out = usable_texts(options.text)
@@ -77,26 +68,33 @@ def init(folder: Path, options: InitOptions) -> InitResult:
         )
     if not (folder / "params.yaml").is_file():
         if options.audio is None and options.text is None:
-            raise UserError(problem("nothing_given", folder))
+            raise user_error("prepare.nothing_given", folder)
         lines.append(new_project(folder, options.profile).partition("\n")[0])
     params = load_params(folder / "params.yaml")
     workspace = find_workspace(folder, params, name)
     record = open_record(workspace, options)
-    entries = corrections(workspace, options, record)
+    entries = drafts.corrections(workspace, options, record)
     write_settings(workspace, params, options)
     params = load_params(folder / "params.yaml")
     if name is not None:
-        _write_texts(workspace, texts, source, record)
-        lines += _map_lines(workspace, texts)
+        workspace.home.mkdir(parents=True, exist_ok=True)
+        for path, given in ((workspace.texts, texts), (workspace.source, source)):
+            if given:
+                write_owned(path, [{"text": line} for line in given], record)
+        if texts and not workspace.map.is_file():
+            reader = load_respelling(source_folder() / READER)
+            write_atomic(workspace.map, respelling_template(name, texts, reader))
+            known = f"with the letters of {len(texts)} texts"
+            lines.append(f"{workspace.map.as_posix()}: a map to fill in, {known}.")
     if texts:
         lines.append(_extend_script(workspace, options, texts))
     whisper = LazyTranscriber(workspace, options, params)
-    left_out += add_recordings(workspace, options, record, whisper)
+    left_out += drafts.add_recordings(workspace, options, record, whisper)
     if options.transcribe:
-        transcribe_clips(workspace, record, entries, whisper)
-    rows = rows_of(record, entries)
+        drafts.transcribe_clips(workspace, record, entries, whisper)
+    rows = drafts.rows_of(record, entries)
     if rows:
-        _set_reference(workspace, options, record, rows, limits_of(params, workspace))
+        _set_reference(workspace, options, record, rows, section_of(params, workspace).audit)
     result, problems = _audit(workspace, record, rows, params)
     if rows:
         _write(workspace, record, rows, entries)
@@ -105,29 +103,6 @@ def init(folder: Path, options: InitOptions) -> InitResult:
     missing = missing_of(workspace, params, options, record, rows, result, problems)
     commands = _commands(workspace, missing)
     return InitResult(tuple(lines), tuple(missing), tuple(left_out), tuple(commands))
-
-
-# --- texts, map, script --------------------------------------------------------------------------
-
-
-def _write_texts(
-    workspace: Workspace, texts: Sequence[str], source: Sequence[str], record: InitRecord
-) -> None:
-    """Write the language's texts, and those of the source language."""
-    workspace.home.mkdir(parents=True, exist_ok=True)
-    for path, lines in ((workspace.texts, texts), (workspace.source, source)):
-        if lines:
-            write_owned(path, [{"text": line} for line in lines], record)
-
-
-def _map_lines(workspace: Workspace, texts: Sequence[str]) -> list[str]:
-    """Write the map's template where there is no map; say so."""
-    path = workspace.map
-    if path.is_file() or not texts:
-        return []
-    reader = load_respelling(source_folder() / READER)
-    write_atomic(path, respelling_template(str(workspace.language), texts, reader))
-    return [f"{path.as_posix()}: a map to fill in, with the letters of {len(texts)} texts."]
 
 
 def _extend_script(workspace: Workspace, options: InitOptions, texts: Sequence[str]) -> str:
@@ -139,16 +114,9 @@ def _extend_script(workspace: Workspace, options: InitOptions, texts: Sequence[s
     coverage = script.choose(texts, max(options.sentences, len(first)), sounds, unit, first)
     pages = script.write_script(folder, coverage, len(first))
     count = min(script.PAGE, len(coverage.choices))
-    return (
-        f"{folder.as_posix()}: {len(coverage.choices)} of {len(texts)} sentences to record, "
-        f"on {pages} page{'' if pages == 1 else 's'}; they hold {coverage.num_covered} of "
-        f"{coverage.num_units} {unit} and pairs. The first {count} hold "
-        f"{100 * coverage.after(count):.0f} %; the first {count} of the file hold "
-        f"{100 * script.share_held(texts, count, sounds):.0f} %."
-    )
-
-
-# --- the reference -------------------------------------------------------------------------------
+    shares = coverage.after(count), script.share_held(texts, count, sounds)
+    said = folder.as_posix(), coverage, len(texts), pages, count, *shares
+    return SENTENCES.say("script", *said)
 
 
 def _set_reference(
@@ -196,7 +164,7 @@ def _join_clips(workspace: Workspace, names: Sequence[str], limits: AuditParams)
     if len(rates) > 1 or not low_s <= seconds <= high_s:
         found = f"{seconds:.1f} s of {len(names)} clips" + ("" if len(rates) < 2 else ", two rates")
         facts = {"low": low_s, "high": high_s, "found": found}
-        raise UserError(problem("reference_clips", f"{TABLE}: reference", **facts))
+        raise user_error("prepare.reference_clips", f"{TABLE}: reference", **facts)
     joined = np.concatenate([mono for mono, _ in parts])
     write_sound(workspace.home / REF, joined, rates.pop(), "WAV", "PCM_16")
 
@@ -223,19 +191,12 @@ def _proposed(
     return {"clips": [*found.clips], "why": found.why, "faults": [*found.faults], "rule": RULE}
 
 
-# --- the audit, and what it leaves ---------------------------------------------------------------
-
-
 def _audit(
     workspace: Workspace, record: InitRecord, rows: Sequence[ClipRow], params: Params
 ) -> tuple[AuditResult | None, list[Problem]]:
     """Audit the rows that can be used; those with an error are left out, with the reason."""
-    limits = limits_of(params, workspace).model_copy(
-        update={"min_total_minutes": 1e-6, "on_error": "stop"}
-    )
-    split = params.split
-    if workspace.language is not None and params.language is not None:
-        split = params.language.split
+    section = section_of(params, workspace)
+    limits = section.audit.model_copy(update={"min_total_minutes": 1e-6, "on_error": "stop"})
     manifest = workspace.home / CHECKED
     try:
         while usable := [row for row in rows if row.is_used]:
@@ -244,7 +205,7 @@ def _audit(
             write_jsonl(manifest, _manifest(workspace, record, rows))
             found, refused = read_raw_manifest(manifest)
             try:
-                result = audit_corpus(found, limits, split, manifest, refused)
+                result = audit_corpus(found, limits, section.split, manifest, refused)
             except UserError as error:
                 if _refuse(usable, error.problems):
                     continue
@@ -291,7 +252,7 @@ def _write(
             told = f"Whisper's transcript differs by {100 * row.error:.0f} %{until}"
             row.remarks.insert(0, told)
     own = list(dict.fromkeys(name for entry in entries.values() for name in entry.extra))
-    for clip in clips_of(record):
+    for clip in drafts.clips_of(record):
         clip["listed"] = True
     write_owned(workspace.manifest, _manifest(workspace, record, rows), record)
     cells = [
@@ -313,24 +274,15 @@ def _write(
     write_atomic(workspace.home / PAGE, page)
 
 
-# --- what to say ---------------------------------------------------------------------------------
-
-
 def _counted(workspace: Workspace, rows: Sequence[ClipRow], record: InitRecord) -> str:
     """Count clips and minutes, and name the reference."""
     used = [row for row in rows if row.is_used]
     minutes = sum(row.length_s for row in used) / 60.0
-    num = len(record["recordings"])
-    text = (
-        f"{workspace.home.as_posix()}: {len(used)} of {len(rows)} clips for training and tests, "
-        f"{minutes:.1f} min, of {num} recording{'' if num == 1 else 's'}."
-    )
-    reference = record.get("reference")
-    if reference is None:
-        return text
-    named = " + ".join(reference["clips"]) or reference.get("from", "")
-    faults = f" But it is {', '.join(reference['faults'])}." if reference["faults"] else ""
-    return f"{text}\nThe reference is {named}: {reference['why']}.{faults}"
+    counts = len(used), len(rows), minutes, len(record["recordings"])
+    said = [SENTENCES.say("counted", workspace.home.as_posix(), *counts)]
+    if (reference := record.get("reference")) is not None:
+        said.append(SENTENCES.say("reference", reference))
+    return "\n".join(said)
 
 
 def _commands(workspace: Workspace, missing: Sequence[Problem]) -> list[str]:

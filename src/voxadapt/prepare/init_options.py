@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
-from voxadapt.data.problems import problem
+from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.problems import problem, user_error
 from voxadapt.prepare.import_folder import checked_consent, readable_reference
 
 
@@ -47,7 +47,7 @@ def language_name(given: str | None) -> str | None:
         return None
     name = given.strip().lower().replace(" ", "_")
     if not re.fullmatch(r"[a-z][a-z_-]{0,39}", name):
-        raise UserError(problem("language_name", "--language", found=given))
+        raise user_error("prepare.language_name", "--language", found=given)
     return name
 
 
@@ -57,12 +57,12 @@ def check(options: InitOptions) -> None:
     problems = []
     low_s, high_s = options.clip_s
     if not 0.5 <= low_s < high_s <= 30.0:
-        problems.append(problem("clip_lengths", "--clip-s", low=low_s, high=high_s))
+        problems.append(problem("prepare.clip_lengths", "--clip-s", low=low_s, high=high_s))
     if options.source_text is not None and options.language is None:
-        problems.append(problem("source_text", "--source-text"))
+        problems.append(problem("prepare.source_text", "--source-text"))
     for name, path in (("--ref", options.ref), ("--table", options.table)):
         if path is not None and not path.is_file():
-            problems.append(problem("no_file", f"{name} {path}"))
+            problems.append(problem("prepare.no_file", f"{name} {path}"))
     raise_problems(problems, "Nothing was written.")
     if options.ref is not None:
         readable_reference(options.ref)

@@ -13,7 +13,7 @@ from voxadapt import __version__
 from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import load_params
-from voxadapt.data.problems import problem
+from voxadapt.core.problems import problem
 
 PACKAGE = Path(__file__).parents[1]
 STARTER = PACKAGE / "starter"
@@ -53,25 +53,20 @@ def profile_names(source: Path) -> list[str]:
 
 
 def new_project(folder: Path, profile: str) -> str:
-    """Write a project: stages, notebooks, profiles and parameters, in git and DVC.
-
-    Raises:
-        UserError: When the folder holds something, or there is no such profile.
-    """
+    """Write a project into a new or empty folder: stages, notebooks, profiles, in git and DVC."""
     source = source_folder()
     known = profile_names(source)
     problems = []
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        problems.append(problem("taken_folder", folder))
+        problems.append(problem("prepare.taken_folder", folder))
     if profile == MINIATURE:
-        problems.append(problem("miniature_profile", "--profile", known=", ".join(known)))
+        problems.append(problem("prepare.miniature_profile", "--profile", known=", ".join(known)))
     elif profile not in known:
         facts = {"known": ", ".join(known), "found": profile}
-        problems.append(problem("unknown_profile", "--profile", **facts))
+        problems.append(problem("prepare.unknown_profile", "--profile", **facts))
     raise_problems(problems, "No project was made.")
-    for pattern in COPIED:
-        for path in sorted(source.glob(pattern)):
-            write_atomic(folder / path.relative_to(source), path.read_bytes())
+    for path in sorted(path for pattern in COPIED for path in source.glob(pattern)):
+        write_atomic(folder / path.relative_to(source), path.read_bytes())
     for name in known:
         text = without_other_voices(_read(source / PROFILES / f"{name}.yaml"))
         write_atomic(folder / PROFILES / f"{name}.yaml", text)
@@ -82,8 +77,7 @@ def new_project(folder: Path, profile: str) -> str:
     write_json(folder / "reports" / "language" / "arms.json", {"arms": []})
     write_atomic(folder / ".gitignore", _read(source / ".gitignore") + f"/{STORE}/\n")
     other = next((name for name in known if name != profile), profile)
-    readme = _read(STARTER / "README.md")
-    name = folder.resolve().name
+    readme, name = _read(STARTER / "README.md"), folder.resolve().name
     write_atomic(folder / "README.md", readme.format(name=name, version=__version__, other=other))
     for empty in (STORE, "data/speaker"):
         (folder / empty).mkdir(parents=True)

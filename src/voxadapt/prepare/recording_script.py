@@ -25,12 +25,7 @@ PAGE = 20  # sentences that are read in one recording
 READABLE_LETTERS = (12, 100)  # about 1 to 8 s of speech
 EDGE = "·"  # the edge of a word
 COVERAGE = "coverage.csv"
-HEAD = """\
-# {name}: {count} sentences, about {minutes:.1f} min.
-# Read one sentence, wait a second, read the next; say a slip again from the beginning of the
-# sentence, and cut the slip out. Save the recording as {stem}.wav and leave these lines in order:
-# they are its text. Change a sentence here if you read it otherwise.
-"""
+HEAD = Path(__file__).parent / "templates" / "script.txt"  # of a page
 
 Sounds = Callable[[str], list[list[str]]]
 
@@ -157,7 +152,7 @@ def write_script(folder: Path, coverage: Coverage, num_before: int) -> int:
         part = [choice.text for choice in new[start : start + PAGE]]
         stem = f"script-{pages:02d}"
         minutes = sum(num_spoken_characters(text) / 13.0 + 1.5 for text in part) / 60.0
-        head = HEAD.format(name=stem, count=len(part), minutes=minutes, stem=stem)
+        head = HEAD.read_text(encoding="utf-8").format(stem=stem, count=len(part), minutes=minutes)
         write_atomic(folder / f"{stem}.txt", head + "\n" + "\n".join(part) + "\n")
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")

@@ -3,7 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from voxadapt.data.respelling import Respelling
 from voxadapt.prepare.recording_script import letters
@@ -13,73 +17,31 @@ MAX_PAIRS = 12
 MIN_PAIR = 3  # different words; below that a pair says nothing
 PAIR_TOGETHER = 2.0  # times as often as its letters would meet by chance
 
-HEAD = """\
-# {language}, written so that a reader of {reads_as} pronounces it.
-# Fill in every `reads: "{fill}"` with the vowels and consonants below that such a reader would say,
-# blanks between, as in `reads: "k s"`; `reads: ""` is a silent letter. Until then the map is
-# refused, letter by letter.
-# profiles/respelling/malay.yaml is a finished one: it shows conditions (`before`, `after`), groups
-# of letters such as "ng", and exceptions. A group wins over its letters.
-#
-# Counted in {num_texts} texts: {num_letters} letters and groups, {num_words} words.
-language: {name}
-reads_as: {reads_as}
-joiner: "-"
-
-# What a reader of {reads_as} has: take what you need.
-vowels: [{vowels}]
-consonants: [{consonants}]
-codas: [{codas}]
-clusters: [{clusters}]
-glides: {{{glides}}}
-filler: {filler}
-
-graphemes:
-"""
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined,
+    trim_blocks=True, keep_trailing_newline=True,
+)  # fmt: skip
+#: Writes a string as YAML reads it, whatever it is (such as "no").
+TEMPLATES.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
 
 
 def respelling_template(language: str, texts: Sequence[str], reader: Respelling) -> str:
     """Write a map for a language, with a line for each letter that its texts are written with."""
     words = [units for text in texts for units in letters(text)]
     counts = Counter(unit for units in words for unit in units)
-    examples: dict[str, list[str]] = {}
+    examples: dict[str, dict[str, None]] = {}
     for units in words:
         for unit in units:
-            known = examples.setdefault(unit, [])
-            if (word := "".join(units)) not in known and len(known) < 3:
-                known.append(word)
-    head = HEAD.format(
+            examples.setdefault(unit, {})["".join(units)] = None
+    return TEMPLATES.get_template("respelling.yaml.j2").render(
         language=language,
-        name=_quoted(language),
-        reads_as=reader.reads_as,
+        reader=reader,
         fill=FILL_IN,
         num_texts=len(texts),
-        num_letters=len(counts),
         num_words=len({"".join(units) for units in words}),
-        vowels=", ".join(reader.vowels),
-        consonants=", ".join(reader.consonants),
-        codas=", ".join(reader.codas),
-        clusters=", ".join(reader.clusters),
-        glides=", ".join(f"{vowel}: {glide}" for vowel, glide in reader.glides.items()),
-        filler=reader.filler,
+        units=[(unit, n, ", ".join([*examples[unit]][:3])) for unit, n in sorted(counts.items())],
+        pairs=frequent_pairs(words),
     )
-    lines = [
-        f"  - {{letters: {_quoted(unit)}, reads: {_quoted(FILL_IN)}}}"
-        f" # {count} times: {', '.join(examples[unit])}"
-        for unit, count in sorted(counts.items())
-    ]
-    lines += ["", "  # These meet more often than by chance. Where two letters are one sound, take"]
-    lines += ["  # away the # and fill it in."]
-    lines += [
-        f"  # - {{letters: {_quoted(pair)}, reads: {_quoted(FILL_IN)}}} # in {count} words: {some}"
-        for pair, count, some in frequent_pairs(words)
-    ]
-    lines += [
-        "",
-        "# Whole words, in lower case, that the letters would make wrong.",
-        "exceptions: {}",
-    ]
-    return head + "\n".join(lines) + "\n"
 
 
 def frequent_pairs(words: Iterable[Sequence[str]]) -> list[tuple[str, int, str]]:
@@ -102,8 +64,3 @@ def frequent_pairs(words: Iterable[Sequence[str]]) -> list[tuple[str, int, str]]
             ranked.append((-len(examples), first + second, examples[:3]))
     ranked.sort()
     return [(pair, -count, ", ".join(some)) for count, pair, some in ranked[:MAX_PAIRS]]
-
-
-def _quoted(text: str) -> str:
-    """Write a string as YAML reads it, whatever it is (such as "no")."""
-    return json.dumps(text, ensure_ascii=False)

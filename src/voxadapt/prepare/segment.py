@@ -18,9 +18,9 @@ import soundfile as sf
 from numpy.typing import NDArray
 
 from voxadapt.core.errors import Problem
+from voxadapt.core.problems import problem
 from voxadapt.data.audio import FRAME_S, HOP_S, frame_levels_db, speech_frames, to_mono
 from voxadapt.data.lines import shown
-from voxadapt.data.problems import problem
 from voxadapt.data.text import dominant_script, num_spoken_characters
 
 PAUSE_S = 0.2  # silence at which a recording may be cut
@@ -71,9 +71,6 @@ class Phrase:
     text: str  # words; may be empty
     probability: float  # mean probability of the words; 0 without any
     is_open: bool = False  # whether it ends where a window was cut without a pause, and goes on
-
-
-# --- speech and pauses ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +161,6 @@ def speech_of(recording: Path) -> list[Span]:
     return spans
 
 
-# --- clips ---------------------------------------------------------------------------------------
-
-
 def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str]) -> list[Segment]:
     """Divide a recording into clips.
 
@@ -174,7 +168,7 @@ def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str
     known.
     """
     if not spans:
-        return [Segment(0.0, 0.0, problem=problem("no_speech", recording))]
+        return [Segment(0.0, 0.0, problem=problem("prepare.no_speech", recording))]
     if not lines:
         pieces = [Segment(*span) for span in at_pauses(spans, clip_s)]
     else:
@@ -184,11 +178,11 @@ def cut(recording: str, spans: Sequence[Span], clip_s: Span, lines: Sequence[str
             placed = place_lines(spans, lines, clip_s[1])
         if placed is None:
             found = f"{len(lines)} lines for {len(spans)} stretches of speech between pauses"
-            wrong = problem("fewer_stretches", recording, found=found)
+            wrong = problem("prepare.fewer_stretches", recording, found=found)
             return [Segment(spans[0][0], spans[-1][1], problem=wrong)]
         pieces = [Segment(*span, line) for span, line in zip(placed, lines, strict=True)]
-        if (mismatch := _mismatch(spans, pieces)) is not None:
-            wrong = problem("lines_do_not_fit", recording, found=mismatch)
+        if mismatch := _mismatch(spans, pieces):
+            wrong = problem("prepare.lines_do_not_fit", recording, found=mismatch)
             return [Segment(spans[0][0], spans[-1][1], problem=wrong)]
     return [_judged(piece, recording, clip_s) for piece in pieces]
 
@@ -228,36 +222,32 @@ def join_phrases(
     low_s, high_s = clip_s
     found: list[Segment] = []
     current: list[Phrase] = []
+
+    def end_clip() -> None:
+        """Make one clip of the phrases so far, of which those without words are left out."""
+        if spoken := [phrase for phrase in current if phrase.text]:
+            text = " ".join(phrase.text for phrase in spoken)
+            probability = round(min(phrase.probability for phrase in spoken), 4)
+            segment = Segment(spoken[0].start_s, spoken[-1].end_s, text, probability)
+            found.append(_judged(segment, recording, clip_s, spoken[-1].is_open))
+        current.clear()
+
     for phrase in phrases:
         if isinstance(phrase, Problem):
-            found += _joined(current, recording, clip_s)
+            end_clip()
             found.append(Segment(0.0, 0.0, problem=phrase))
-            current = []
             continue
         if current and not current[-1].is_open:
             is_far = phrase.start_s - current[-1].end_s > MAX_GAP_S
             if is_far or phrase.end_s - current[0].start_s + 2 * EDGE_S > high_s:
-                found += _joined(current, recording, clip_s)
-                current = []
+                end_clip()
         current.append(phrase)
         length_s = phrase.end_s - current[0].start_s + 2 * EDGE_S
         ends = phrase.text.endswith(tuple(SENTENCE_MARKS)) and not phrase.is_open
         if ends and length_s >= max(low_s, SHORTEST_S):
-            found += _joined(current, recording, clip_s)
-            current = []
-    return found + _joined(current, recording, clip_s)
-
-
-def _joined(phrases: Sequence[Phrase], recording: str, clip_s: Span) -> list[Segment]:
-    """Make one segment of phrases; those without words at either end are left out."""
-    worded = [number for number, phrase in enumerate(phrases) if phrase.text]
-    if not worded:
-        return []
-    spoken = [phrases[number] for number in worded]
-    text = " ".join(phrase.text for phrase in spoken)
-    probability = min(phrase.probability for phrase in spoken)
-    segment = Segment(spoken[0].start_s, spoken[-1].end_s, text, round(probability, 4))
-    return [_judged(segment, recording, clip_s, spoken[-1].is_open)]
+            end_clip()
+    end_clip()
+    return found
 
 
 def _judged(segment: Segment, recording: str, clip_s: Span, is_open: bool = False) -> Segment:
@@ -269,7 +259,7 @@ def _judged(segment: Segment, recording: str, clip_s: Span, is_open: bool = Fals
     found = f"{segment.length_s:.1f} s"
     if segment.probability is not None:
         found += f": {shown(segment.text)}"
-    wrong = problem("other_length", where, low=low_s, high=high_s, found=found)
+    wrong = problem("prepare.other_length", where, low=low_s, high=high_s, found=found)
     return replace(segment, problem=wrong)
 
 
@@ -302,23 +292,15 @@ def at_pauses(spans: Sequence[Span], clip_s: Span) -> list[Span]:
 
     while left:
         first, end = left.pop()
-        gaps = sorted(
-            ((spans[n][0] - spans[n - 1][1], -n) for n in range(first + 1, end)), reverse=True
-        )
-        fits = length_s(first, end) <= high_s
-        at = next(
-            (
-                -n
-                for gap_s, n in gaps
-                if (not fits or gap_s >= BETWEEN_S)
-                and min(length_s(first, -n), length_s(-n, end)) >= low_s
-            ),
-            None,
-        )
-        if at is None:
-            done.append((spans[first][0], spans[end - 1][1]))
-        else:
+        least_s = BETWEEN_S if length_s(first, end) <= high_s else 0.0
+        gaps = {n: spans[n][0] - spans[n - 1][1] for n in range(first + 1, end)}
+        may_end = [n for n, gap_s in gaps.items() if gap_s >= least_s
+                   and min(length_s(first, n), length_s(n, end)) >= low_s]  # fmt: skip
+        if may_end:
+            at = max(may_end, key=lambda n: (gaps[n], -n))
             left += [(at, end), (first, at)]  # the first part is taken next
+        else:
+            done.append((spans[first][0], spans[end - 1][1]))
     return done
 
 

@@ -12,11 +12,10 @@ import numpy as np
 import soundfile as sf
 from numpy.typing import NDArray
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.files import replacing, write_atomic
+from voxadapt.core.problems import user_error
 from voxadapt.data.audio import HOP_S, AudioError, decode, measure, probe, refuse_part, to_mono
 from voxadapt.data.containers import JOINED, joined_movies
-from voxadapt.data.problems import problem
 
 #: Formats that ffmpeg may read: no playlists, which name other files.
 FFMPEG_FORMATS = (
@@ -129,7 +128,7 @@ def load_cut(cut: Mapping[str, Any], source: Path, target: Path) -> None:
     try:
         from lhotse.serialization import deserialize_item
     except ImportError:
-        raise UserError(problem("lhotse", "lhotse")) from None
+        raise user_error("prepare.lhotse", "lhotse") from None
     info = probe(source)
     try:
         recording = dict(cut["recording"])

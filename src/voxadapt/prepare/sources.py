@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.problems import problem, user_error
 from voxadapt.data.audio import AudioError
 from voxadapt.data.audit import CONTAINERS
 from voxadapt.data.manifest import ManifestFiles, check_text
-from voxadapt.data.problems import problem
 from voxadapt.data.text import fold_text, has_digit, has_markup
 from voxadapt.data.texts import read_texts
 from voxadapt.prepare.sound import OTHER_CONTAINERS, needs_ffmpeg
@@ -15,13 +15,9 @@ COMMENT = "#"
 
 
 def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
-    """Return the recordings of a folder and its subfolders, and what cannot be read as one.
-
-    Raises:
-        UserError: When there is none.
-    """
+    """Return the recordings, one at least, below a folder, and what cannot be read as one."""
     if not folder.exists():
-        raise UserError(problem("no_folder", f"--audio {folder}"))
+        raise user_error("prepare.no_folder", f"--audio {folder}")
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
     found, problems = [], []
     checks = ManifestFiles(folder)
@@ -38,10 +34,11 @@ def find_recordings(folder: Path) -> tuple[list[Path], list[Problem]]:
             needs_ffmpeg(path)  # refuses what nothing reads
             found.append(path)
         except (AudioError, OSError) as error:
-            problems.append(problem("unreadable_recording", path.name, found=error))
+            problems.append(problem("prepare.unreadable_recording", path.name, found=error))
     if not found:
         known = ", ".join(name.lstrip(".") for name in CONTAINERS)
-        raise UserError(problems or problem("no_recordings", f"--audio {folder}", known=known))
+        none = problem("prepare.no_recordings", f"--audio {folder}", known=known)
+        raise UserError(problems or none)
     return found, problems
 
 
@@ -50,24 +47,17 @@ def lines_beside(recording: Path, scripts: Path) -> tuple[list[str], str | None]
 
     The text is the file of the same name that ends in `.txt`, beside the recording or among the
     recording scripts.
-
-    Raises:
-        UserError: When it is not UTF-8, or a line is no transcript.
     """
     for path in (recording.with_suffix(".txt"), scripts / f"{recording.stem}.txt"):
         if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
-            raise UserError(problem("linked_text", path))
+            raise user_error("prepare.linked_text", path)
         if path.is_file():
             return read_lines(path), path.name
     return [], None
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file that are read aloud.
-
-    Raises:
-        UserError: When it is not UTF-8, or a line is no transcript.
-    """
+    """Return the lines of a text file that are read aloud; refuse one with others."""
     lines = _text_lines(path, "Save it as plain text in UTF-8.")
     problems = [wrong for where, line in lines for wrong in check_text(where, line)]
     raise_problems(problems, f"{path} cannot be used.")
@@ -77,10 +67,7 @@ def read_lines(path: Path) -> list[str]:
 def usable_texts(path: Path | None) -> tuple[list[str], list[Problem]]:
     """Return the sentences of a file, each once, and what is wrong with the other lines.
 
-    It is plain text, one sentence a line, or a JSONL with `text`.
-
-    Raises:
-        UserError: When no sentence is left.
+    It is plain text, one sentence a line, or a JSONL with `text`; one at least has to be left.
     """
     if path is None:
         return [], []
@@ -93,14 +80,14 @@ def usable_texts(path: Path | None) -> tuple[list[str], list[Problem]]:
     for where, text in found:
         told = check_text(where, text)
         if not told and has_markup(text):
-            told = [problem("text_markup", where)]
+            told = [problem("prepare.text_markup", where)]
         if not told and has_digit(text):
-            told = [problem("text_digits", where)]
+            told = [problem("prepare.text_digits", where)]
         problems += told[:1]
         if not told:
             texts.setdefault(fold_text(text), text)
     if not texts:
-        raise UserError(problems or Problem(str(path), "sentences", "none", "One a line."))
+        raise UserError(problems or problem("prepare.no_sentences", path))
     return list(texts.values()), problems
 
 
@@ -109,8 +96,8 @@ def _text_lines(path: Path, fix: str) -> list[tuple[str, str]]:
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "bytes of another encoding"
-        raise UserError.of(path, "text in UTF-8", str(reason), fix) from None
+        found = error if isinstance(error, OSError) else "bytes of another encoding"
+        raise user_error("prepare.text_encoding", path, found=found, fix=fix) from None
     lines = [" ".join(line.split()) for line in content.splitlines()]
     return [
         (f"{path.name}:{number}", line)

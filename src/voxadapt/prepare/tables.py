@@ -10,41 +10,31 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from math import isfinite, isnan
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record
+from voxadapt.core.strict_yaml import read_yaml
 from voxadapt.data.lines import json_lines, parse_object, shown
 from voxadapt.data.text import num_spoken_characters
 
+Find = Callable[[str], str]  # the audio that a cell names, relative to the folder of the audio
 Span = tuple[float, float]  # start and length, seconds
 LJSPEECH = ("audio", "text", "normalised")
 ROLES = ("audio", "text", "normalised", "speaker", "language", "offset", "end", "duration", "-")
-#: Names of columns in headers, as `_folded` writes them: the first that is there counts.
-NAMES: Mapping[str, tuple[str, ...]] = {
-    "audio": tuple(
-        "audio audiofile audiofilepath audiofilename audiopath audios filename file filepath path "
-        "wav wavpath wavfile wavfilename clip recording utteranceid uttid id".split()
-    ),
-    "text": tuple("text transcription transcript sentence textoriginal rawtext txt".split()),
-    "normalised": tuple(
-        "normalizedtext normalisedtext textnormalized textnormalised normalizedtranscription "
-        "normalized normalised".split()
-    ),
-    "speaker": tuple(
-        "speaker speakerid clientid speakername speakerlabel spk spkid spkname voice voiceid "
-        "voicename narrator reader readerid userid actor".split()
-    ),
-    "language": tuple("language lang locale languageid langid languagecode langcode".split()),
-    "offset": tuple("offset start starts starttime startsec begin begintime".split()),
-    "end": tuple("end ends endtime endsec stop stoptime".split()),
-    "duration": tuple("duration durations durationsec".split()),
+#: Names of columns in headers, by what they hold, as `_folded` writes them: the first counts.
+NAMES = {
+    role: names.split()
+    for role, names in cast(
+        "dict[str, str]", read_yaml(Path(__file__).with_name("columns.yaml"))
+    ).items()
 }
 #: Names that hold what `NAMES` may not pass over, in other words or units.
 _NOT_KNOWN = {"speaker": "speaker|spk", "offset": "(start|begin|offset|end)(ms|msec|millis|sample)"}
@@ -92,32 +82,24 @@ class Wanted:
         needed = {"audio", "text"} - {"text" if part == "normalised" else part for part in listed}
         repeated = [part for part in set(listed) - {"-"} if listed.count(part) > 1]
         if listed and (needed or repeated or set(listed) - set(ROLES)):
-            expected = f"{', '.join(ROLES[:-1])}, each once, or - for another column"
-            raise UserError.of("--columns", expected, str(columns), "Name audio and text.")
+            facts = {"roles": ", ".join(ROLES[:-1]), "found": columns}
+            raise user_error("prepare.columns_option", "--columns", **facts)
         return cls(listed, text_column, kind == "ljspeech")
 
 
-Item = tuple[str, Record | Problem]  # where, and what is there: cells by role, or what is wrong
-
-
-def read_table(file: Path, wanted: Wanted, find: Callable[[str], str]) -> list[Item]:
-    """Read the lines of a table with cells by role.
-
-    Raises:
-        UserError: When it is not clear which column is what.
-    """
+def read_table(file: Path, wanted: Wanted, find: Find) -> Iterator[Row | Problem]:
+    """Read the lines of a table; refuse one of which it is not clear which column is what."""
     lines = list(json_lines(file, []))
     readable = [(number, line) for number, line in lines if isinstance(line, str)]
+    problems = [line for _, line in lines if isinstance(line, Problem)]
     if not readable:
-        problems = [line for _, line in lines if isinstance(line, Problem)]
-        raise UserError(problems or Problem(str(file), "rows", "none", "Name another file."))
+        raise UserError(problems or problem("prepare.no_rows", file))
     if len(lines) == 1 and "\r" in readable[0][1]:
-        fix = "Save it with the line ends of Unix or Windows."
-        raise UserError.of(file, "lines that end in a line feed", "carriage returns alone", fix)
+        raise user_error("prepare.carriage_returns", file)
     if re.fullmatch(r'"?sep=.?"?', readable[0][1].strip()):  # for a spreadsheet
         readable = readable[1:] or readable
+    yield from problems
     delimiter, roles, has_header = _dialect(file, [line for _, line in readable], wanted, find)
-    items: list[Item] = [(line.where, line) for _, line in lines if isinstance(line, Problem)]
     audio_at, width = roles.index("audio"), len(roles)
 
     def is_row(line: str) -> bool:
@@ -126,31 +108,20 @@ def read_table(file: Path, wanted: Wanted, find: Callable[[str], str]) -> list[I
 
     for number, cells, line in _records(readable[has_header:], delimiter, width, is_row):
         where = f"{file.name}:{number}"
-        short = roles[-1:] == ("normalised",) and cells is not None and len(cells) == len(roles) - 1
-        if cells is None or (len(cells) != len(roles) and not short):
+        short = roles[-1:] == ("normalised",) and cells is not None and len(cells) == width - 1
+        if cells is None or (len(cells) != width and not short):
             found = "an open quotation mark" if cells is None else f"{len(cells)}: {shown(line)}"
-            fix = f"Is there a {delimiter!r} in the text? Mend the line."
-            items.append((where, Problem(where, f"{len(roles)} columns", found, fix)))
-            continue
-        items.append((where, dict(zip(roles, cells, strict=False))))
-    return items
+            yield problem("prepare.row_width", where, width=width, found=found, delimiter=delimiter)
+        else:
+            yield row_of(where, dict(zip(roles, cells, strict=False)), find)
 
 
-def read_objects(file: Path, wanted: Wanted) -> list[Item]:
-    """Read JSON objects, one a line or in a list, with their values by role."""
-    found = _json_list(file) if file.suffix == ".json" else None
-    if found is None:
-        shape = '{"audio": "…", "text": "…"}'
-        found = [
-            (f"{file.name}:{number}", parse_object(f"{file.name}:{number}", line, shape)
-             if isinstance(line, str) else line)
-            for number, line in json_lines(file, [])
-        ]  # fmt: skip
-    items: list[Item] = []
+def read_objects(file: Path, wanted: Wanted, find: Find) -> Iterator[Row | Problem]:
+    """Read JSON objects, one a line or in a list."""
     given: dict[str, str] = {}
-    for where, values in found:
+    for where, values in json_rows(file, '{"audio": "…", "text": "…"}'):
         if isinstance(values, Problem):
-            items.append((where, values))
+            yield values
             continue
         if wanted.columns and not given:  # in the order of the first object's keys
             given = dict(zip(values, roles_of(where, list(values), wanted), strict=True))
@@ -161,14 +132,24 @@ def read_objects(file: Path, wanted: Wanted) -> list[Item]:
             roles = [given.get(name, "-") for name in names] if given else (
                 of_header(where, names, wanted.text_column))  # fmt: skip
         except UserError as error:
-            items.append((where, error.problems[0]))
+            yield error.problems[0]
             continue
         known = {role: values[name] for name, role in zip(names, roles, strict=True) if role != "-"}
-        items.append((where, known))
-    return items
+        yield row_of(where, known, find)
 
 
-def _json_list(file: Path) -> list[tuple[str, Any]] | None:
+def json_rows(file: Path, shape: str) -> Iterable[tuple[str, Record | Problem]]:
+    """Return where each object of a file stands, and the object or what is wrong with it."""
+    if file.suffix == ".json" and (listed := _json_list(file)) is not None:
+        return listed
+    return (
+        (where, line if isinstance(line, Problem) else parse_object(where, line, shape))
+        for number, line in json_lines(file, [])
+        for where in [f"{file.name}:{number}"]
+    )
+
+
+def _json_list(file: Path) -> list[tuple[str, Record | Problem]] | None:
     """Read a JSON file that holds one list of objects; None: it has objects line by line."""
     try:
         text = file.read_bytes().decode("utf-8-sig")
@@ -181,15 +162,14 @@ def _json_list(file: Path) -> list[tuple[str, Any]] | None:
         if not isinstance(values, list):
             raise ValueError(f"{type(values).__name__}")
     except (OSError, ValueError, RecursionError) as error:
-        found = " ".join(str(error).split())[:80]
-        expected = "a list of objects, or one a line"
-        raise UserError.of(file, expected, found, "Mend the file.") from None
+        raise user_error("prepare.json_list", file, found=error) from None
     return [
-        (where, item if isinstance(item, dict)
-         else Problem(where, "an object", shown(item, 40), "Mend the row."))
+        (where, item)
+        if isinstance(item, dict)
+        else (where, problem("prepare.no_object", where, found=shown(item, 40)))
         for number, item in enumerate(values, start=1)
         for where in [f"{file.name}, row {number}"]
-    ]  # fmt: skip
+    ]
 
 
 def _of_messages(values: Record) -> Record:
@@ -213,10 +193,8 @@ def _of_messages(values: Record) -> Record:
     return known
 
 
-def row_of(where: str, values: Record | Problem, find: Callable[[str], str]) -> Row | Problem:
+def row_of(where: str, values: Record, find: Find) -> Row | Problem:
     """Make a row of values by role, or say which of them is wrong."""
-    if isinstance(values, Problem):
-        return values
     audio = values.get("audio")
     if isinstance(audio, dict):
         audio = audio.get("path")
@@ -224,22 +202,22 @@ def row_of(where: str, values: Record | Problem, find: Callable[[str], str]) -> 
     for role, value in (("audio", audio), ("text", text)):
         if not isinstance(value, str):
             found = f"{type(value).__name__} {shown(value, 40)}" if value is not None else "none"
-            return Problem(where, f"{role} as a string", found, "Mend the row.")
-    values = {key: _plain_number(value) for key, value in values.items()}
-    for role in ("speaker", "language"):
-        if not isinstance(values.get(role), str | int | None):
-            return Problem(where, f"{role} as a name", shown(values[role], 40), "Mend the row.")
-    speaker, language = (str(values.get(role) or "").strip() or None for role in
-                         ("speaker", "language"))  # fmt: skip
-    if isinstance(values.get("speaker"), int):
-        speaker = str(values["speaker"])
+            return problem("prepare.no_string", where, role=role, found=found)
     assert isinstance(audio, str) and isinstance(text, str)
+    values = {key: _plain_number(value) for key, value in values.items()}
+    names = []
+    for role in ("speaker", "language"):
+        name = values.get(role)
+        if not isinstance(name, str | int | None):
+            return problem("prepare.no_name", where, role=role, found=shown(name, 40))
+        names.append(None if name is None else str(name).strip() or None)
     try:
         start_s, end_s, length_s = (
             seconds(values.get(key)) for key in ("offset", "end", "duration")
         )
     except ValueError as error:
-        return Problem(where, "times in seconds", str(error), "Mend the row, or say --columns.")
+        return problem("prepare.no_seconds", where, found=error)
+    speaker, language = names
     row = Row(where, Path(audio.strip()).stem, find(audio.strip()), text, speaker, language)
     if start_s is None and end_s is None:
         return row if length_s is None else replace(row, length_s=length_s)
@@ -247,7 +225,7 @@ def row_of(where: str, values: Record | Problem, find: Callable[[str], str]) -> 
         length_s = end_s - start_s
     if start_s is None or length_s is None or length_s <= 0:
         told = shown({"offset": start_s, "end": end_s, "duration": length_s})
-        return Problem(where, "an offset with a duration or an end", told, "Mend the row.")
+        return problem("prepare.no_duration", where, found=told)
     return replace(row, span_s=(start_s, length_s))
 
 
@@ -321,7 +299,7 @@ def _records(
 
 
 def _dialect(
-    file: Path, lines: Sequence[str], wanted: Wanted, find: Callable[[str], str]
+    file: Path, lines: Sequence[str], wanted: Wanted, find: Find
 ) -> tuple[str, tuple[str, ...], bool]:
     """Return delimiter, role of each column, and whether the first line is a header."""
     where = f"{file.name}:1"
@@ -342,8 +320,7 @@ def _dialect(
         if width > 1 and (best is None or share > best[0]):
             best = share, delimiter, fitting
     if best is None:
-        fix = "Name a table, or a file of JSON objects; recordings go with `voxadapt init`."
-        raise UserError.of(where, "columns", shown(lines[0]), fix)
+        raise user_error("prepare.no_columns", where, found=shown(lines[0]))
     _, delimiter, sample = best
     ljspeech = [cells for line in lines[:SAMPLED] if len(cells := line.split("|")) == 3]
     if delimiter == "|" and len(sample[0]) == 2 and len(ljspeech) * 5 > len(lines[:SAMPLED]):
@@ -354,33 +331,23 @@ def _dialect(
         guessed = LJSPEECH[: len(sample[0])]
     guessed = guessed or _of_content(list(zip(*sample, strict=True)), find)
     if guessed is None or len(guessed) != len(sample[0]):
-        _ask(where, lines[0], len(sample[0]))
-    assert guessed is not None
+        raise _unclear(where, lines[0], len(sample[0]))
     if wanted.text_column == "text" and "normalised" in guessed:
         guessed = tuple("-" if role == "normalised" else role for role in guessed)
     elif wanted.text_column not in (None, "text", "normalised"):
-        fix = "The file has no header: say --columns."
-        raise UserError.of("--text-column", "a column's name", wanted.text_column or "", fix)
-    column = [
-        cells[guessed.index("text" if "text" in guessed else "normalised")] for cells in sample
-    ]
+        raise user_error("prepare.no_header", "--text-column", found=wanted.text_column)
+    text_at = guessed.index("text" if "text" in guessed else "normalised")
+    column = [cells[text_at] for cells in sample]
     if sum(bool(_PHONEMES.search(text)) for text in column) > len(column) / 2:
-        fix = "Give the sentences; the model reads letters."
-        raise UserError.of(where, "texts as one writes them", f"phonemes: {shown(column[0])}", fix)
+        raise user_error("prepare.phonemes", where, found=shown(column[0]))
     return delimiter, guessed, False
 
 
-def _ask(where: str, line: str, count: int) -> None:
+def _unclear(where: str, line: str, count: int) -> UserError:
     """Ask the user for the columns."""
-    fix = (
-        f"Say what each of the {count} columns is, in order, such as --columns "
-        f"{','.join([*('audio', 'text', 'speaker')[:count], *['-'] * (count - 3)])[:200]} "
-        f"({', '.join(ROLES[:-1])}; - passes one over)."
-    )
-    raise UserError(
-        Problem(where, "a header, or columns that can be told apart", shown(line), fix),
-        "It is not clear which column is what.",
-    )
+    example = ",".join([*("audio", "text", "speaker")[:count], *["-"] * (count - 3)])[:200]
+    facts = {"count": count, "example": example, "roles": ", ".join(ROLES[:-1])}
+    return user_error("prepare.unclear_columns", where, found=shown(line), **facts)
 
 
 def _folded(name: object) -> str:
@@ -391,53 +358,44 @@ def _folded(name: object) -> str:
 def roles_of(where: str, names: Sequence[str], wanted: Wanted) -> tuple[str, ...]:
     """Return the role of each named column, as the user or the names say."""
     if wanted.columns and len(wanted.columns) != len(names):
-        _ask(where, ", ".join(names), len(names))
+        raise _unclear(where, ", ".join(names), len(names))
     return wanted.columns or of_header(where, names, wanted.text_column)
 
 
 def of_header(where: str, names: Sequence[str], text_column: str | None) -> tuple[str, ...]:
     """Return the role of each column of a header."""
     folded = [_folded(name) for name in names]
+    found = ", ".join(map(str, names))[:80] or "nothing"
     roles = ["-"] * len(folded)
     for role, known in NAMES.items():
         there = [name for name in known if name in folded]
         if role == "text" and len(there) > 1 and text_column is None:
-            fix = "Say which with --text-column."
-            raise UserError.of(where, "one column of texts", ", ".join(there), fix)
+            raise user_error("prepare.several_texts", where, found=", ".join(there))
         if there and folded.count(there[0]) > 1:
-            fix = "Rename one of them, or say --columns."
-            raise UserError.of(where, f"one column {there[0]}", "several", fix)
+            raise user_error("prepare.column_again", where, name=there[0])
         if there:
             roles[folded.index(there[0])] = role
     if text_column is not None:
         if _folded(text_column) not in folded:
-            found = ", ".join(map(str, names))[:80]
-            raise UserError.of(
-                where, f"a column {text_column}", found, "Name it with --text-column."
-            )
+            raise user_error("prepare.no_text_column", where, name=text_column, found=found)
         roles = ["-" if role in ("text", "normalised") else role for role in roles]
         roles[folded.index(_folded(text_column))] = "text"
     for role, pattern in _NOT_KNOWN.items():
         odd = [name for name in folded if re.search(pattern, name)]
         if odd and role not in roles:
-            first = names[folded.index(odd[0])]
-            fix = f"Rename {shown(first)}, or say --columns (- passes one over)."
-            expected = f"a column {', '.join(NAMES[role][:4])}"
-            expected += ", in seconds" if role == "offset" else ""
-            raise UserError.of(where, expected, ", ".join(map(str, names))[:80], fix)
-    for role, fix in (
-        ("audio", "Name it audio, or say --columns."),
-        ("text", "Name it with --text-column."),
+            usual = ", ".join(NAMES[role][:4]) + (", in seconds" if role == "offset" else "")
+            facts = {"usual": usual, "found": found, "name": shown(names[folded.index(odd[0])])}
+            raise user_error("prepare.odd_column", where, **facts)
+    for kind, role, either in (
+        ("prepare.no_audio_column", "audio", {"audio"}),
+        ("prepare.no_text_column", "text", {"text", "normalised"}),
     ):
-        if not {role, "normalised" if role == "text" else role} & set(roles):
-            found = ", ".join(map(str, names))[:80] or "nothing"
-            raise UserError.of(where, f"a column {', '.join(NAMES[role][:6])}", found, fix)
+        if not either & set(roles):
+            raise user_error(kind, where, name=", ".join(NAMES[role][:6]), found=found)
     return tuple(roles)
 
 
-def _of_content(
-    columns: Sequence[Sequence[str]], find: Callable[[str], str]
-) -> tuple[str, ...] | None:
+def _of_content(columns: Sequence[Sequence[str]], find: Find) -> tuple[str, ...] | None:
     """Tell the columns of a table without a header by what they hold; None where it is unclear."""
     kinds = [_kind(column, find) for column in columns]
     if kinds.count("audio") > 1:  # a speaker's number may be the name of a file as well
@@ -459,7 +417,7 @@ def _of_content(
     return tuple(kinds) if is_clear and kinds.count("language") < 2 else None
 
 
-def _kind(column: Sequence[str], find: Callable[[str], str]) -> str:
+def _kind(column: Sequence[str], find: Find) -> str:
     """Say what the cells of a column look like."""
     filled = [cell for cell in column if cell]
     if not filled:

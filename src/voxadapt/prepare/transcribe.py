@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import Problem
 from voxadapt.core.files import read_json, write_json
 from voxadapt.core.params import Params
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import probe, resample
-from voxadapt.data.problems import problem
 from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.segment import Phrase, Window, place_words, speech_spans, windows
 from voxadapt.prepare.workspace import Workspace, settings_of
@@ -54,7 +54,7 @@ class LazyTranscriber:
         settings = settings_of(self._workspace, self._params, options)
         code = options.asr_language or settings.get("language.asr_language")
         if code is None and name is not None:
-            raise UserError(problem("whisper_language", "--transcribe", found=name))
+            raise user_error("prepare.whisper_language", "--transcribe", found=name)
         return code or self._params.asr.language
 
     def transcribe(self, paths: Sequence[Path], texts: Sequence[str]) -> list[str]:
@@ -77,7 +77,7 @@ class LazyTranscriber:
                 write_json(file, found)
             if found["problem"] is not None:
                 where = f"{recording.name} {window.start_s:.1f}-{window.end_s:.1f} s"
-                yield problem("no_words", where, found=found["problem"])
+                yield problem("prepare.no_words", where, found=found["problem"])
             yield from (Phrase(**phrase) for phrase in found["phrases"])
             if passed_s := min(int(window.end_s), total_s) - progress.done:
                 progress.advance(passed_s)

@@ -4,13 +4,14 @@ import csv
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, get_args
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import write_atomic
+from voxadapt.core.problems import problem, user_error
 from voxadapt.data.lines import shown
-from voxadapt.data.problems import problem
 
 Use = Literal["yes", "no", "reference"]
 COLUMNS = ("clip", "text", "checked", "use", "seconds", "source", "heard", "remark")
@@ -37,8 +38,7 @@ class Entry:
 def read_table(path: Path) -> dict[str, Entry]:
     """Read the table as a spreadsheet has saved it: comma, semicolon or tab; UTF-8 or UTF-16.
 
-    Raises:
-        UserError: With one problem for each row that cannot be read.
+    All rows that cannot be read are told at once.
     """
     text = _decoded(path)
     head = text.split("\n", 1)[0]
@@ -46,35 +46,38 @@ def read_table(path: Path) -> dict[str, Entry]:
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise UserError(problem("torn_table", path.name, found=error)) from None
+        raise user_error("prepare.torn_table", path.name, found=error) from None
     names = [name.strip().casefold() for name in rows[0]] if rows else []
     missing = [name for name in READ if names.count(name) != 1]
     if missing:
         facts = {"columns": ", ".join(COLUMNS), "found": shown(head), "missing": missing[0]}
-        raise UserError(problem("table_columns", f"{path.name}:1", **facts))
+        raise user_error("prepare.table_columns", f"{path.name}:1", **facts)
     entries: dict[str, Entry] = {}
     problems: list[Problem] = []
     for number, cells in enumerate(rows[1:], start=2):
-        if not any(cell.strip() for cell in cells):
-            continue
         where = f"{path.name}, row {number}"
-        while len(cells) > len(names) and not cells[-1].strip():
+        while cells and not cells[-1].strip():
             cells.pop()
+        if not cells:
+            continue
         if len(cells) > len(names):
             cell, count = shown(cells[-1], 30), len(cells)
-            problems.append(problem("table_width", where, width=len(names), count=count, cell=cell))
+            problems.append(
+                problem("prepare.table_width", where, width=len(names), count=count, cell=cell)
+            )
             continue
-        cells += [""] * (len(names) - len(cells))
-        row = {name: _plain(cell) for name, cell in zip(names, cells, strict=True)}
+        row = dict(zip_longest(names, map(_plain, cells), fillvalue=""))
         checked = row.get("checked", "").casefold()
         use = USES.get(row.get("use", "").casefold())
         if checked not in YES | NO:
-            problems.append(problem("table_checked", where, found=shown(checked)))
+            problems.append(problem("prepare.table_checked", where, found=shown(checked)))
         if use is None:
             known = " or ".join(get_args(Use))
-            problems.append(problem("table_use", where, known=known, found=shown(row["use"])))
+            problems.append(
+                problem("prepare.table_use", where, known=known, found=shown(row["use"]))
+            )
         if row["clip"] in entries:
-            problems.append(problem("table_repeats", where, clip=shown(row["clip"])))
+            problems.append(problem("prepare.table_repeats", where, clip=shown(row["clip"])))
         extra = {name: value for name, value in row.items() if name not in COLUMNS and name}
         text = " ".join(row["text"].split())
         entries[row["clip"]] = Entry(text, checked in YES, use or "yes", extra)
@@ -87,14 +90,14 @@ def _decoded(path: Path) -> str:
     try:
         data = path.read_bytes()[: MAX_BYTES + 1]
         if len(data) > MAX_BYTES:
-            raise UserError(problem("table_too_large", path, limit=MAX_BYTES))
+            raise user_error("prepare.table_too_large", path, limit=MAX_BYTES)
         wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         return data.decode("utf-16" if wide else "utf-8-sig")
     except OSError as error:
-        raise UserError(problem("no_table", path, found=error.strerror)) from None
+        raise user_error("prepare.no_table", path, found=error) from None
     except UnicodeDecodeError as error:
         found = f"byte 0x{error.object[error.start]:02x}"
-        raise UserError(problem("table_encoding", path, found=found)) from None
+        raise user_error("prepare.table_encoding", path, found=found) from None
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, str]], extra: Iterable[str] = ()) -> None:

@@ -10,12 +10,12 @@ from typing import NotRequired, TypedDict
 import yaml
 
 from voxadapt import __version__
-from voxadapt.core.errors import UserError, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import read_jsonl, sha256_bytes, sha256_file, write_atomic, write_json
 from voxadapt.core.languages import whisper_language
-from voxadapt.core.params import AuditParams, Params, load_params
-from voxadapt.data.problems import problem
-from voxadapt.prepare.import_folder import read_record
+from voxadapt.core.params import LanguageParams, Params, load_params
+from voxadapt.core.problems import problem, user_error
+from voxadapt.prepare.import_folder import REF, read_record
 from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.new_project import PROFILES
 
@@ -127,19 +127,16 @@ def open_record(workspace: Workspace, options: InitOptions) -> InitRecord:
     if file.is_file():
         record = read_record(file, SCHEMA)
         if record is None:
-            raise UserError(problem("other_record", file, schema=SCHEMA))
-    problems = []
-    if not file.is_file():
-        problems = [
-            problem("own_file", workspace.home / name)
-            for name in (TABLE, PAGE, "ref.wav")
-            if (workspace.home / name).exists()
-        ]
+            raise user_error("prepare.other_record", file, schema=SCHEMA)
+    there = [workspace.home / name for name in (TABLE, PAGE, REF)]
+    problems = [problem("prepare.own_file", path) for path in there
+                if path.exists() and not file.is_file()]  # fmt: skip
     for path in (workspace.manifest, workspace.texts, workspace.source):
         if path.is_file() and sha256_file(path) not in record["written"].get(path.name, []):
-            kind = "edited_file" if path.name in record["written"] else "own_file"
-            if kind == "edited_file" and path == workspace.manifest:
-                kind = "edited_manifest"
+            is_known = path.name in record["written"]
+            kind = "prepare.edited_file" if is_known else "prepare.own_file"
+            if is_known and path == workspace.manifest:
+                kind = "prepare.edited_manifest"
             problems.append(problem(kind, path, table=TABLE))
     raise_problems(problems, "Nothing was written.")
     record["voxadapt"] = __version__
@@ -221,11 +218,9 @@ def with_values(text: str, values: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def limits_of(params: Params, workspace: Workspace) -> AuditParams:
-    """Return the limits of the audit that will read these data."""
-    if workspace.language is not None and params.language is not None:
-        return params.language.audit
-    return params.audit
+def section_of(params: Params, workspace: Workspace) -> Params | LanguageParams:
+    """Return what has the parameters of the audit that will read these data."""
+    return params if workspace.language is None else params.language or params
 
 
 def texts_of(workspace: Workspace) -> list[str]:
