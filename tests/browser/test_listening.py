@@ -13,7 +13,7 @@ from listening.world import CHOSEN, listening_params, write_listening_world
 from reporting.world import TEXTS, make_params
 from voxadapt.core.files import read_json
 from voxadapt.listening import pages as listening
-from voxadapt.listening.votes import ListeningKey
+from voxadapt.listening.votes import ListeningKey, read_key
 from voxadapt.pipeline.report import votes as report_votes
 from voxadapt.reporting import speaker_page as page
 from voxadapt.reporting.records import load_records
@@ -42,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def key_of(project: Path) -> ListeningKey:
-    return listening.read_key(project / "reports" / "listen" / "key.json")
+    return read_key(project / "reports" / "listen" / "key.json")
 
 
 def clips(project: Path) -> dict[str, str]:

@@ -29,6 +29,7 @@ from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, write_json
 from voxadapt.data.audio import frame_levels_db, speech_frames
 from voxadapt.listening import pages as listening
+from voxadapt.listening.votes import read_key
 from voxadapt.reporting.records import load_records
 from voxadapt.reporting.votes import votes_section
 from whole import voxadapt
@@ -307,7 +308,7 @@ def test_the_commands(project: Path, tmp_path: Path) -> None:
 
     assert "--out" in voxadapt(project, "listen", "--pair", "base", "1", code=2)
     assert "Send the pages, keep reports/listen/key.json" in voxadapt(project, "listen")
-    key = listening.read_key(project / paths.LISTEN / "key.json")
+    key = read_key(project / paths.LISTEN / "key.json")
     good = write_file(project / "good.json", make_votes(key, "ab", "Ana", lambda t, q: CHOSEN))
     bad = write_file(project / "bad.json", {"schema": "voxadapt-votes/1"})
     refused = voxadapt(project, "votes", str(good), str(bad), code=2)

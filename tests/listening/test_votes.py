@@ -296,7 +296,7 @@ def test_a_partial_session_is_not_finished(tmp_path: Path, lost: int) -> None:
     [
         ('{"listener": "Ana", "listener": "Bo"}', "'listener' twice"),
         ('{"trials": [{"choice": 1, "choice": 2}]}', "'choice' twice"),
-        ("[" * 100_000, "recursion"),
+        ("[" * 100_000, "deeply nested"),
         (" " * 5_000_000, "more than 4 MB"),
         ("not json", "Expecting value"),
     ],

@@ -73,7 +73,7 @@ def reason(error: BaseException) -> str:
     text = str(error)
     if isinstance(error, ValidationError):
         first = error.errors()[0]
-        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        text = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
     elif isinstance(error, OSError) and error.strerror:
         text = error.strerror
     return " ".join(text.split())[:200] or type(error).__name__

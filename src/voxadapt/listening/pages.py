@@ -8,7 +8,7 @@ stays at home. All clips have one sample rate and one loudness: neither may deci
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +16,11 @@ import numpy as np
 from markupsafe import Markup
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import first_by_hash, read_json, sha256_bytes, write_atomic, write_json
 from voxadapt.core.lineage import sealed
 from voxadapt.core.params import Params, candidate_name
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Files, Record
 from voxadapt.core.templating import SHARED, inline, new_environment
@@ -32,18 +33,8 @@ from voxadapt.data.audio import (
     read_mono,
     speech_frames,
 )
-from voxadapt.listening.votes import (
-    KEY_FILE,
-    VOTES_FILE,
-    KeyPage,
-    KeyTrial,
-    Kind,
-    ListeningKey,
-    Unheard,
-    read_key,
-    read_votes,
-    summarise_votes,
-)
+from voxadapt.listening import votes
+from voxadapt.listening.votes import KeyPage, KeyTrial, Kind, ListeningKey, Unheard
 
 TITLE = "The listening pages cannot be made."
 TEMPLATES = Path(__file__).parent / "templates"
@@ -72,9 +63,7 @@ class Sounds:
                 samples, _ = read_mono(wav, self.rate_hz)
                 data = encode(levelled(samples, self.rate_hz), self.rate_hz)
             except AudioError as error:
-                self.problems.append(
-                    Problem(wav, "a readable clip", str(error), "Run the stage that wrote it.")
-                )
+                self.problems.append(problem("listening.unreadable_clip", wav, found=error))
                 data = b""
             # The sound itself is in the hash: nobody without the clips can try names against it.
             place = [row["candidate"], row["split"], row["text_id"], row["take"]]
@@ -100,17 +89,11 @@ def levelled(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     return scaled
 
 
-# --- what is compared --------------------------------------------------------------------------
-
-
 def resolve_pairs(pairs: Iterable[Sequence[str]], selection: Record) -> list[tuple[str, str]]:
     """Turn what the parameters name into candidates.
 
     A pair is two of base, chosen, runner-up, an epoch or its number. Where the Base is kept,
     `chosen` against the Base means the best of the others: was keeping it right?
-
-    Raises:
-        UserError: For each name that is no candidate, or a pair of one and the same.
     """
     names = [entry["name"] for entry in selection["candidates"]]
     others = [entry for entry in selection["candidates"] if entry["name"] != "base"]
@@ -122,12 +105,11 @@ def resolve_pairs(pairs: Iterable[Sequence[str]], selection: Record) -> list[tup
             known["chosen"] = rival
         first, second = (known.get(name, candidate_name(name)) for name in pair)
         where = f"pair {pair[0]} {pair[1]}"
-        for name in (first, second):
-            if name not in names:
-                listed = ", ".join(["chosen", "runner-up", *names])
-                problems.append(Problem(where, f"one of {listed}", name, "Name one of them."))
+        listed = ", ".join(["chosen", "runner-up", *names])
+        problems += [problem("listening.unknown_candidate", where, known=listed, found=name)
+                     for name in (first, second) if name not in names]  # fmt: skip
         if first == second:
-            problems.append(Problem(where, "two candidates", f"{first} twice", "Name another."))
+            problems.append(problem("listening.same_twice", where, found=first))
         resolved.append((first, second))
     raise_problems(problems, TITLE)
     return list(dict.fromkeys(resolved))
@@ -154,17 +136,11 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
     confirmed = all((root / paths.CONFIRMATION / name / "rows.jsonl").is_file() for name in names)
     split = "confirmation" if confirmed else "selection"
     base = paths.CONFIRMATION if confirmed else paths.SCORES
-    files = Files(root)
+    files, real = Files(root), paths.SPEAKER.reference / "real"
     listed = {name: files.rows(base / name, f"score {name}") for name in names}
-    recordings = [
-        row
-        for row in files.rows(paths.SPEAKER.reference / "real", "codes")
-        if row["status"] == "ok" and row["wav"]
-    ]
+    recordings = [row for row in files.rows(real, "codes") if _has_clip(row)]
     if not files.problems and not recordings:
-        fix = "Add recordings, or raise split.confirmation_share."
-        where = str(paths.SPEAKER.reference / "real")
-        files.problems.append(Problem(where, "held-out recordings", "none", fix))
+        files.problems.append(problem("listening.no_recordings", real))
     raise_problems(files.problems, TITLE)
     spoken = {
         name: {(row["text_id"], row["take"]): row["text"] for row in rows}
@@ -172,31 +148,21 @@ def _material(root: Path, names: Sequence[str], num_sentences: int) -> Material:
     }
     texts = {text_id: text for (text_id, _), text in spoken[names[0]].items()}
     problems = [
-        Problem(
-            str(base / name),
-            f"the {len(texts)} sentences of {names[0]}",
-            "other sentences",
-            f"Run `voxadapt {'confirm' if confirmed else f'score {name}'}` again.",
-        )
+        problem("listening.other_sentences", base / name, count=len(texts), first=names[0],
+                stage="confirm" if confirmed else f"score {name}")
         for name in names
         if spoken[name] != spoken[names[0]]
-    ]
+    ]  # fmt: skip
     raise_problems(problems, TITLE)
     chosen = first_by_hash(texts, num_sentences)
     takes = sorted({row["take"] for row in listed[names[0]]})
     take_of = {text_id: takes[int(fingerprint(text_id), 16) % len(takes)] for text_id in chosen}
     rows = {
-        name: {
-            row["text_id"]: row
-            for row in listed[name]
-            if row["text_id"] in take_of and row["take"] == take_of[row["text_id"]]
-        }
-        for name in names
+        name: {row["text_id"]: row for row in own if take_of.get(row["text_id"]) == row["take"]}
+        for name, own in listed.items()
     }
-    order = {
-        text_id: n for n, text_id in enumerate(first_by_hash(row["text_id"] for row in recordings))
-    }
-    references = sorted(recordings, key=lambda row: order[row["text_id"]])
+    order = first_by_hash(row["text_id"] for row in recordings)
+    references = sorted(recordings, key=lambda row: order.index(row["text_id"]))
     rows["real"] = {row["text_id"]: row for row in references if row["text_id"] in take_of}
     return Material(split, chosen, rows, references)
 
@@ -222,9 +188,6 @@ def write_listening(
     """Write `ab.html`, `mos.html` and their key, and return it; equal clips give equal bytes.
 
     Pairs and the number of sentences are the parameters' where they are not given.
-
-    Raises:
-        UserError: Naming files that are missing, unknown candidates and unreadable clips.
     """
     root = Path(root)
     files = Files(root)
@@ -233,22 +196,15 @@ def write_listening(
     resolved = resolve_pairs(pairs or params.report.listening_pairs, selection)
     names = list(dict.fromkeys(name for pair in resolved for name in pair))
     material = _material(root, names, num_sentences or params.report.listening_sentences)
-    texts = material.texts
+    texts = list(enumerate(material.texts))
     heard = [row for rows in material.rows.values() for row in rows.values() if _has_clip(row)]
     sounds = Sounds(_common_rate_hz([*heard, *material.references]))
+    compared = [(n, text, pair) for pair in resolved for n, text in texts]
+    half = texts[: -(-len(texts) // 2)]
+    rated = [(n + 1, text, (name,)) for n, text in half for name in ("real", *names)]
     listed: dict[Kind, Trials] = {
-        "ab": _trials(
-            material, ((n, text, pair) for pair in resolved for n, text in enumerate(texts)), sounds
-        ),
-        "mos": _trials(
-            material,
-            (
-                (n + 1, text, (name,))
-                for n, text in enumerate(texts[: -(-len(texts) // 2)])
-                for name in ("real", *names)
-            ),
-            sounds,
-        ),
+        "ab": _trials(material, compared, sounds),
+        "mos": _trials(material, rated, sounds),
     }
     raise_problems(sounds.problems, TITLE)
     pages: dict[Kind, KeyPage] = {}
@@ -276,10 +232,10 @@ def write_listening(
     )
     made = key.model_dump(mode="json", by_alias=True)
     if Path(out) != paths.LISTEN:  # the report's own pages follow its parameters
-        _refuse_other(root / out, [*html, KEY_FILE], made)
+        _refuse_other(root / out, [*html, votes.KEY_FILE], made)
     for name, text in html.items():
         write_atomic(root / out / name, text)
-    write_json(root / out / KEY_FILE, made)
+    write_json(root / out / votes.KEY_FILE, made)
     return key
 
 
@@ -287,13 +243,11 @@ def _refuse_other(out: Path, names: Sequence[str], key: Record) -> None:
     """Refuse a folder with files of others, or with pages whose votes this key could not read."""
     there = [name for name in names if (out / name).exists() or (out / name).is_symlink()]
     try:
-        is_same = read_json(out / KEY_FILE) == key
+        is_same = read_json(out / votes.KEY_FILE) == key
     except (OSError, ValueError):
         is_same = False
     if there and not is_same:
-        expected = "a new folder, or one with these very pages"
-        fix = "Choose another folder; nothing is overwritten."
-        raise UserError.of(f"--out {out}", expected, ", ".join(there), fix)
+        raise user_error("listening.other_pages", f"--out {out}", found=", ".join(there))
 
 
 def _has_clip(row: Record) -> bool:
@@ -310,7 +264,10 @@ Trials = tuple[list[Record], dict[str, KeyTrial], list[Unheard]]
 def _trials(
     material: Material, wanted: Iterable[tuple[int, str, tuple[str, ...]]], sounds: Sounds
 ) -> Trials:
-    """Make a trial of each (number of its recording, sentence, candidates to compare or rate)."""
+    """Make a trial of each (number of its recording, sentence, candidates to compare or rate).
+
+    Its clips are in the order of their ids, which are hashes and say nothing of whose they are.
+    """
     trials, key, unheard = [], {}, []
     for index, text_id, names in wanted:
         rows = [row for name in names if (row := material.rows[name].get(text_id)) is not None]
@@ -321,21 +278,13 @@ def _trials(
             unheard.append(Unheard(text_id=text_id, take=take, candidates=names, missing=missing))
             continue
         clips = {sounds.id_of(row): name for row, name in zip(rows, names, strict=True)}
-        trial = _trial(rows[0]["text"], clips, material.reference(index, rows[0]), sounds)
-        trials.append(trial)
-        key[trial["id"]] = KeyTrial(text_id=text_id, take=take, clips=clips)
+        reference = sounds.id_of(material.reference(index, rows[0]))
+        listed, name = sorted(clips), fingerprint(sorted(clips), 12)
+        trials.append(
+            {"id": name, "text": rows[0]["text"], "clips": listed, "reference": reference}
+        )
+        key[name] = KeyTrial(text_id=text_id, take=take, clips=clips)
     return trials, key, unheard
-
-
-def _trial(text: str, clips: Mapping[str, str], reference: Record, sounds: Sounds) -> Record:
-    """Make a trial; the order of ids, which are hashes, says nothing about whose they are."""
-    listed = sorted(clips)
-    return {
-        "id": fingerprint(listed, 12),
-        "text": text,
-        "clips": listed,
-        "reference": sounds.id_of(reference),
-    }
 
 
 def _definition(kind: Kind, params: Params, trials: Sequence[Record], sounds: Sounds) -> Record:
@@ -360,30 +309,16 @@ def render(definition: Record) -> str:
     for character in "<>&\u2028\u2029":  # nothing in a text can end the element
         data = data.replace(character, f"\\u{ord(character):04x}")
     count = len(definition["trials"]) + definition["repeats"]
-    return (
-        new_environment(TEMPLATES)
-        .get_template("listen.html.j2")
-        .render(
-            page=definition,
-            num_trials=count,
-            minutes=max(1, round(count * (25 if definition["kind"] == "ab" else 15) / 60)),
-            data=Markup(data),
-            script=script,
-            style=style,
-        )
-    )
-
-
-# --- what the votes say ------------------------------------------------------------------------
+    minutes = max(1, round(count * (25 if definition["kind"] == "ab" else 15) / 60))
+    return new_environment(TEMPLATES).get_template("listen.html.j2").render(
+        page=definition, num_trials=count, minutes=minutes, data=Markup(data), script=script,
+        style=style,
+    )  # fmt: skip
 
 
 def write_votes(files: Sequence[str | Path], key_file: str | Path, confidence: float) -> Record:
-    """Read exported votes, sum them up and write `votes.json` beside the key.
-
-    Raises:
-        UserError: With everything that is wrong with the files.
-    """
-    key = read_key(key_file)
-    summary = summarise_votes(key, read_votes(files, key), confidence)
-    write_json(Path(key_file).parent / VOTES_FILE, sealed(summary, "votes FILE …"))
+    """Read exported votes, sum them up and write `votes.json` beside the key."""
+    key = votes.read_key(key_file)
+    summary = votes.summarise_votes(key, votes.read_votes(files, key), confidence)
+    write_json(Path(key_file).parent / votes.VOTES_FILE, sealed(summary, "votes FILE …"))
     return summary

@@ -10,11 +10,11 @@ Shapes: S sentences, L listeners.
 
 from __future__ import annotations
 
-import json
 import math
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -24,10 +24,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from scipy.special import expit
 from scipy.stats import t
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record
+from voxadapt.data.lines import parse_object
 from voxadapt.scoring.statistics import Interval, rounded
+from voxadapt.scoring.wording import Sentences
 
+SENTENCES = Sentences(Path(__file__).parent)
 Array = NDArray[np.float64]
 Kind = Literal["ab", "mos"]
 SUMMARY_SCHEMA = "voxadapt-votes-summary/1"
@@ -35,16 +39,6 @@ REAL = "real"  # the hidden recordings
 MOS_RANGE = (1, 5)
 KEY_FILE, VOTES_FILE = "key.json", "votes.json"
 TITLE = "The votes cannot be used."
-EXPORT_AGAIN = "Export the votes again from the page."
-METHOD = (
-    "A tie counts half for each side. A sentence of which one side has no clip is lost by that "
-    "side in every listener's votes (in ratings it gets the lowest). Intervals are clustered by "
-    "sentence and by listener: the variances of both are added and that of single votes, which is "
-    "in both, is taken off once (Cameron, Gelbach and Miller 2011), never less than the largest of "
-    "the three; Student's t with Satterthwaite's degrees of freedom, on the logit scale. With one "
-    "listener they are clustered by sentence alone and hold for that person only; with two or "
-    "three the degrees of freedom are one less than the listeners, whose spread is then unknown."
-)
 MAX_BYTES = 4_000_000  # of a file of votes: a page of 500 trials gives a tenth
 #: Fewer listeners than this tell nothing of how much listeners differ. Simulated with strong
 #: tastes (2 on the logit scale) and no preference, two decided wrongly in 9 %, three in 6 %.
@@ -56,9 +50,6 @@ class _Strict(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True
     )
-
-
-# --- the key -----------------------------------------------------------------------------------
 
 
 class KeyTrial(_Strict):
@@ -90,66 +81,44 @@ class KeyPage(_Strict):
 
 
 class ListeningKey(_Strict):
-    """Which candidate each clip of the listening pages is.
-
-    Attributes:
-        pairs: Candidates that are compared: preference is for the second over the first.
-        candidates: Whoever is rated, the recordings included.
-        inputs: Hash of the score rows of each candidate.
-    """
+    """Which candidate each clip of the listening pages is."""
 
     schema_id: Literal["voxadapt-listening-key/1"] = Field(
         "voxadapt-listening-key/1", alias="schema"
     )
     split: str
-    pairs: tuple[tuple[str, str], ...] = Field(strict=False)
-    candidates: tuple[str, ...] = Field(strict=False)
-    inputs: dict[str, str]
+    pairs: tuple[tuple[str, str], ...] = Field(strict=False)  # is the second preferred?
+    candidates: tuple[str, ...] = Field(strict=False)  # who is rated, the recordings included
+    inputs: dict[str, str]  # hash of the score rows of each candidate
     sample_rate_hz: int
     level_dbfs: float
     pages: dict[Kind, KeyPage]
 
 
 def read_key(path: str | Path) -> ListeningKey:
-    """Read the key that was written with the pages.
-
-    Raises:
-        UserError: When it is missing or is no key.
-    """
-    fix = "Run `voxadapt listen`, or give the key that was written with the page (--key)."
+    """Read the key that was written with the pages."""
     try:
         return ListeningKey.model_validate_json(Path(path).read_bytes())
-    except FileNotFoundError:
-        found = "nothing"
     except (OSError, ValidationError) as error:
-        found = _first(error)
-    raise UserError.of(path, "the key of the listening pages", found, fix, TITLE)
+        raise user_error("listening.no_key", path, found=error) from None
 
 
 # --- votes -------------------------------------------------------------------------------------
-
 
 UNSEEN = ("Cf", "Cc", "Cn", "Co", "Cs")  # zero-width and other signs that nobody can tell apart
 
 
 class Vote(_Strict):
-    """One answer.
-
-    Attributes:
-        repeat: Whether the trial was heard for the second time.
-        shown: Clips in the order of the page: A and B, or the one that was rated.
-        choice: The clip preferred, null for no difference; a whole number when rated.
-        ms: From the first sound of the trial to the answer, in milliseconds.
-        plays: How often each clip was started.
-    """
+    """One answer."""
 
     trial: str
-    repeat: bool
+    repeat: bool  # whether the trial was heard for the second time
     question: str
+    #: Clips in the order of the page: A and B, or the one that was rated.
     shown: tuple[str, ...] = Field(min_length=1, max_length=2, strict=False)
-    choice: str | int | None
-    ms: int = Field(ge=0, le=7 * 86_400_000)
-    plays: tuple[int, ...] = Field(strict=False)
+    choice: str | int | None  # clip preferred, null for no difference; a whole number when rated
+    ms: int = Field(ge=0, le=7 * 86_400_000)  # from the first sound to the answer, milliseconds
+    plays: tuple[int, ...] = Field(strict=False)  # how often each clip was started
 
     @model_validator(mode="after")
     def _plays_of_each(self) -> Vote:
@@ -178,91 +147,62 @@ class Votes(_Strict):
 
 
 def read_votes(files: Sequence[str | Path], key: ListeningKey) -> list[Votes]:
-    """Read exported votes and hold each to the key, sorted by kind and listener.
-
-    Raises:
-        UserError: For every file that is no file of votes, belongs to another page, names unknown
-            trials or clips, answers a question twice, or repeats a listener.
-    """
+    """Read exported votes, sorted by kind and listener; refuse all that do not fit the key."""
     problems: list[Problem] = []
     found: list[Votes] = []
     seen: dict[tuple[str, object], int] = {}
     for number, file in enumerate(files):
         path = str(file)
         try:
-            votes = Votes.model_validate(_read_once(Path(file)))
+            votes = Votes.model_validate(_read_object(Path(file)))
         except FileNotFoundError:
-            problems.append(Problem(path, "a file of votes", "nothing", "Check the name."))
+            problems.append(problem("listening.no_votes", path))
             continue
-        except (OSError, ValueError, RecursionError) as error:
-            problems.append(Problem(path, "votes of a listening page", _first(error), EXPORT_AGAIN))
+        except (OSError, ValueError) as error:
+            problems.append(problem("listening.other_file", path, found=error))
             continue
-        faults = _faults(path, votes, key)
+        problems += _faults(path, votes, key)
         for what, value in (("listener", votes.person), ("seed", votes.seed)):
             other = seen.setdefault((f"{votes.kind} {what}", value), number)
             if other != number:
-                faults.append(
-                    Problem(
-                        path,
-                        "each listener once per page",
-                        f"the same {what} as in {files[other]}",
-                        "Keep one of the two files; two people need two names.",
-                    )
+                problems.append(
+                    problem("listening.same_listener", path, what=what, other=files[other])
                 )
                 break
-        problems += faults
         found.append(votes)
     raise_problems(problems, TITLE)
     return sorted(found, key=lambda votes: (votes.kind, votes.person))
 
 
-def _read_once(path: Path) -> object:
-    """Read JSON of a bounded size in which no key stands twice.
+def _read_object(path: Path) -> Record:
+    """Read a JSON object of a bounded size.
 
     Raises:
         ValueError: When it is something else; an OSError when it cannot be read.
     """
-
-    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            twice = next(key for key, n in Counter(key for key, _ in pairs).items() if n > 1)
-            raise ValueError(f"the key {twice[:40]!r} twice in one object")
-        return found
-
     if path.exists() and not path.is_file():  # a device or a pipe may never end
         raise ValueError("no regular file")
     with open(path, "rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES // 1_000_000} MB")
-    return json.loads(data.decode("utf-8"), object_pairs_hook=once)
-
-
-def _first(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        item = error.errors()[0]
-        where = ".".join(str(part) for part in item["loc"])
-        return " ".join(f"{where}: {item['msg']}".split())[:160].removeprefix(": ")
-    return " ".join(str(error).split())[:160]
+    found = parse_object(path.name, data.decode("utf-8"), "an object")
+    if isinstance(found, Problem):
+        raise ValueError(found.found)
+    return found
 
 
 def _faults(path: str, votes: Votes, key: ListeningKey) -> list[Problem]:
     """Collect what does not agree with the key."""
     page = key.pages.get(votes.kind)
     if page is None or votes.page_sha != page.page_sha:
-        return [
-            Problem(
-                path,
-                f"votes of page {page.page_sha[:12] if page else '(none)'}",
-                f"votes of page {votes.page_sha[:12]}",
-                "Give the key that was written with that page (--key), or ask for new votes.",
-            )
-        ]
+        wanted = page.page_sha[:12] if page else "(none)"
+        return [problem("listening.other_page", path, page=wanted, found=votes.page_sha[:12])]
     problems = []
 
     def add(number: int, expected: str, found: str) -> None:
-        problems.append(Problem(f"{path}: vote {number}", expected, found, EXPORT_AGAIN))
+        where = f"{path}: vote {number}"
+        problems.append(problem("listening.wrong_vote", where, expected=expected, found=found))
 
     counts: Counter[tuple[str, str, bool]] = Counter()
     for number, vote in enumerate(votes.trials, start=1):
@@ -286,16 +226,14 @@ def _faults(path: str, votes: Votes, key: ListeningKey) -> list[Problem]:
             add(number, "one answer to a question", "a second one")
     answered = sum(not repeat for _, _, repeat in counts)
     again = sum(repeat for _, _, repeat in counts)
-    wanted, repeats = (n * len(page.questions) for n in (len(page.trials), page.repeats))
-    if votes.finished and not problems and (answered, again) != (wanted, repeats):
-        expected = f"{wanted} answers and {repeats} repeated ones, as the file says `finished`"
-        fix = "Finish the page and export again, or export before the end."
-        problems.append(Problem(path, expected, f"{answered} and {again}", fix))
+    answers, repeats = (n * len(page.questions) for n in (len(page.trials), page.repeats))
+    if votes.finished and not problems and (answered, again) != (answers, repeats):
+        facts = {"answers": answers, "repeats": repeats, "found": f"{answered} and {again}"}
+        problems.append(problem("listening.unfinished", path, **facts))
     return problems
 
 
 # --- statistics --------------------------------------------------------------------------------
-
 
 Cells = Mapping[tuple[str, str], float]  # a vote by (sentence, listener)
 
@@ -308,14 +246,14 @@ def two_way_interval(cells: Cells, confidence: float, limits: tuple[float, float
     fewer of sentences and listeners (the rule of three, at 95 %). With one listener it is clustered
     by sentence, with one sentence by listener; a single vote has no bounds.
     """
+    import pandas
+
     votes = len(cells)
     if not votes:
         return Interval(None, None, None, 0)
-    texts, people = (sorted({place[axis] for place in cells}) for axis in (0, 1))
     mean = sum(cells.values()) / votes
-    errors = np.zeros((len(texts), len(people)))  # [S, L]
-    for (text, person), value in cells.items():
-        errors[texts.index(text), people.index(person)] = (value - mean) / votes
+    table = pandas.Series(cells).unstack()
+    errors = ((table - mean) / votes).fillna(0.0).to_numpy()  # [S, L]
     axes = [axis for axis in (0, 1) if errors.shape[axis] > 1]
     if not axes:
         return Interval(mean, None, None, votes)
@@ -367,7 +305,7 @@ def summarise_votes(key: ListeningKey, sessions: Sequence[Votes], confidence: fl
         "comparisons": _comparisons(key, ab, confidence) if ab else [],
         **(_ratings(key, mos, confidence) if mos else {"ratings": [], "rating_differences": []}),
         "listeners": [_listener(key.pages[votes.kind], votes) for votes in sessions],
-        "method": METHOD,
+        "method": SENTENCES.say("method"),
     }
 
 
@@ -394,6 +332,7 @@ def _comparisons(key: ListeningKey, sessions: Sequence[Votes], confidence: float
                     lost = 0.5 * ((first in item.missing) - (second in item.missing))
                     cells[item.text_id, votes.person] = 0.5 + lost
             interval = two_way_interval(cells, confidence, (0.0, 1.0))
+            low, high = interval.low or 0.0, 1.0 if interval.high is None else interval.high
             record = {
                 "pair": [first, second],
                 "question": question,
@@ -405,45 +344,11 @@ def _comparisons(key: ListeningKey, sessions: Sequence[Votes], confidence: float
                 "num_listeners": len({person for _, person in cells}),
                 "num_texts": len({text for text, _ in cells}),
                 "num_unheard": len(unheard),
-                "verdict": "preferred"
-                if (interval.low or 0.0) > 0.5
-                else "rejected"
-                if interval.high is not None and interval.high < 0.5
-                else "undecided",
+                "verdict": "preferred" if low > 0.5 else "rejected" if high < 0.5 else "undecided",
             }
-            record["sentence"] = _sentence(record)
-            found.append(record)
+            said = SENTENCES.say("comparison", record, SMALL_PANEL, ENOUGH_LISTENERS)
+            found.append({**record, "sentence": said})
     return found
-
-
-def _sentence(record: Record) -> str:
-    """Say a comparison in words; the candidates keep their short names."""
-    first, second = record["pair"]
-    preference = record["preference"]
-    if preference["point"] is None:
-        return f"Nobody has compared {second} with {first}."
-    asked = {"likeness": "as closer to the voice", "speech": "as better spoken"}[record["question"]]
-    listeners, texts = record["num_listeners"], record["num_texts"]
-    people = "1 listener" if listeners == 1 else f"{listeners} listeners"
-    words = {
-        "preferred": f"{second} is preferred to {first} {asked}",
-        "rejected": f"{first} is preferred to {second} {asked}",
-        "undecided": f"The votes do not tell {second} from {first} {asked}",
-    }[record["verdict"]]
-    bounds, small_panel = "", ""
-    if listeners == 1:
-        small_panel = " This holds for that person only."
-    elif listeners < SMALL_PANEL:
-        small_panel = (
-            f" {listeners} listeners cannot show what others would prefer, unless nearly all votes "
-            f"agree: ask at least {ENOUGH_LISTENERS}."
-        )
-    if preference["low"] is not None:
-        bounds = f" [{100 * preference['low']:.0f}, {100 * preference['high']:.0f}]"
-    return (
-        f"{words}: {second} gets {100 * preference['point']:.0f} %{bounds} of the votes of "
-        f"{people} on {texts} sentence{'s' if texts > 1 else ''}, ties halved.{small_panel}"
-    )
 
 
 def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) -> Record:
@@ -476,19 +381,14 @@ def _ratings(key: ListeningKey, sessions: Sequence[Votes], confidence: float) ->
         for (candidate, question), values in cells.items()
     ]
     differences = []
-    for first, second in key.pairs:
-        for question in page.questions:
-            ours, theirs = cells[second, question], cells[first, question]
-            shared = {place: ours[place] - theirs[place] for place in ours if place in theirs}
-            differences.append(
-                {
-                    "pair": [first, second],
-                    "question": question,
-                    "difference": two_way_interval(
-                        shared, confidence, (low - high, high - low)
-                    ).as_dict(with_se=True),
-                }
-            )
+    for (first, second), question in product(key.pairs, page.questions):
+        ours, theirs = cells[second, question], cells[first, question]
+        shared = {place: ours[place] - theirs[place] for place in ours if place in theirs}
+        found = two_way_interval(shared, confidence, (low - high, high - low))
+        difference = found.as_dict(with_se=True)
+        differences.append(
+            {"pair": [first, second], "question": question, "difference": difference}
+        )
     return {"ratings": ratings, "rating_differences": differences}
 
 
