@@ -5,19 +5,18 @@ steps between the rows and the decision can be looked at, and the rule be change
 the decision was. Nothing is written.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas
 from matplotlib.axes import Axes
 from pydantic import ValidationError
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import UserError, raise_problems
 from voxadapt.core.params import Params, SelectParams
+from voxadapt.core.problems import problem
 from voxadapt.core.records import Record, with_wav_paths
 from voxadapt.explore.project import read_decision, require_files
 from voxadapt.explore.selects import Selects
@@ -28,9 +27,6 @@ from voxadapt.reporting.tables import NONE, frame, number, percent, title, types
 from voxadapt.scoring.measures import Sample
 from voxadapt.scoring.rows import ScoreRow, ranked, read_scores, rows_sha
 from voxadapt.scoring.statistics import Array, Ratio, resample_weights
-
-if TYPE_CHECKING:
-    import pandas
 
 STATES = {"passed": "#0b6e63", "undecided": "#94630f", "failed": "#a8322a"}
 PAIRED = {  # gates on a difference to the Base: key in the record, label, factor
@@ -82,22 +78,14 @@ class Choice:
 
 
 def read_choice(params: Params) -> Choice:
-    """Read the decision and the rows of its candidates.
-
-    Raises:
-        UserError: When they are not there, or the decision was made from other rows.
-    """
+    """Read the decision and the rows of its candidates; refuse rows that it was not made from."""
     record = read_decision()
     names = [candidate["name"] for candidate in record["candidates"]]
     require_files({paths.SCORES / name / "rows.jsonl": f"score@{name}" for name in names})
     rows = {name: read_scores(paths.SCORES / name) for name in names}
-    stale = [
-        Problem(f"{paths.SCORES / name}", "the rows that the decision was made from", "others",
-                "Run `dvc repro select`.")
-        for name in names
-        if rows_sha(rows[name]) != record["inputs"][name]
-    ]  # fmt: skip
-    raise_problems(stale, "The decision is older than the scores.")
+    stale = [name for name in names if rows_sha(rows[name]) != record["inputs"][name]]
+    problems = [problem("explore.other_rows", paths.SCORES / name) for name in stale]
+    raise_problems(problems, "The decision is older than the scores.")
     rule = SelectParams(**{k: v for k, v in record["rule"].items() if k != "text"})
     floor = None if record["scale"] is None else record["scale"]["floor"]
     samples = {name: Sample(ranked(rows[name]), rule.error_metric, floor) for name in names}
@@ -162,8 +150,7 @@ def differences(found: Choice) -> Plot:
     """
     best = found.record["best"]
     others = [name for name in found.eligible if name != best]
-    height = 0.62 * max(1, len(others)) + 1.1
-    figure, axes = _new_axes(7.0, height)
+    figure, axes = _new_axes(7.0, 0.62 * max(1, len(others)) + 1.1)
     reference = found.primary(best).draws(found.weights)
     for y, name in enumerate(others):
         draws = found.primary(name).draws(found.weights) - reference
@@ -220,17 +207,14 @@ def telling_sentences(
     """Play the sentences on which two candidates differ the most, `limit` in either direction.
 
     The first may be `chosen`; without a second it is the best, or its runner-up, or the Base.
-
-    Raises:
-        UserError: When one of them was no candidate of the decision.
     """
     record = found.record
     first = record["chosen"] if first == "chosen" else first
     if second is None:
         rivals = (record["best"], record["runner_up"], *found.samples)
         second = next(name for name in rivals if name not in (None, first))
-    known = f"one of {', '.join(found.samples)}"
-    problems = [Problem("candidate", known, str(name), "Name another.")
+    known = ", ".join(found.samples)
+    problems = [problem("explore.unknown_candidate", "candidate", known=known, found=name)
                 for name in (first, second) if name not in found.samples]  # fmt: skip
     raise_problems(problems, "They cannot be compared.")
     ours, theirs = found.primary(first), found.primary(second)
@@ -241,22 +225,19 @@ def telling_sentences(
     texts = found.samples[first].text_ids
     items = []
     for index in picked:
-        clips = [_middle(found, name, texts[index]) for name in (first, second)]
+        clips = {title(name): _middle(found, name, texts[index]) for name in (first, second)}
+        said = [f"{name}: {diff_html(clip['text_norm'], clip['hyp_norm'])}"
+                for name, clip in clips.items()]  # fmt: skip
         similar = found.measure == "similarity"
         gain = number(gains[index] if similar else 100 * gains[index], 3 if similar else 1, True)
+        text = clips[title(first)]["text"]
         items.append(
             {
-                "title": f"{clips[0]['text']} {texts[index]}: {found.measure} {gain}"
+                "title": f"{text} {texts[index]}: {found.measure} {gain}"
                 + ("" if similar else " points"),
-                "html": "<br>".join(
-                    f"{title(name)}: {diff_html(clip['text_norm'], clip['hyp_norm'])}"
-                    for name, clip in zip((first, second), clips, strict=True)
-                ),
+                "html": "<br>".join(said),
                 "note": f"{title(first)} minus {title(second).lower()}, mean of the takes",
-                "audio": [
-                    (title(name), clip.get("wav"))
-                    for name, clip in zip((first, second), clips, strict=True)
-                ],
+                "audio": [(name, clip.get("wav")) for name, clip in clips.items()],
             }
         )
     return clip_list(items)
@@ -304,9 +285,6 @@ def what_if(found: Choice, *changes: Record) -> pandas.DataFrame:
 
     A rule that is changed after looking is no rule any more: this shows how near the decision was,
     and decides nothing.
-
-    Raises:
-        UserError: For values that `params.yaml` could not hold either.
     """
     lines = [_line("as written", found.record)]
     for change in changes:
@@ -324,8 +302,8 @@ def _changed(rule: SelectParams, change: Record) -> SelectParams:
         return SelectParams.model_validate(rule.model_dump() | dict(change))
     except ValidationError as error:
         problems = [
-            Problem("select." + ".".join(map(str, item["loc"])), item["msg"],
-                    repr(item.get("input")), "Change the value.")
+            problem("explore.wrong_value", "select." + ".".join(map(str, item["loc"])),
+                    expected=item["msg"], found=repr(item.get("input")))
             for item in error.errors()
         ]  # fmt: skip
         raise UserError(problems) from None

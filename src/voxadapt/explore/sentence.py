@@ -4,25 +4,28 @@ The clips lie in the work folder, which neither git nor DVC sees; repeating a ce
 twice. No decision rests on them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import pandas
+import torch
+from markupsafe import Markup
 
 from voxadapt.asr.normalise import normalise
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import sha256_folder
 from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
+from voxadapt.core.problems import problem
 from voxadapt.core.provenance import fingerprint
+from voxadapt.core.templating import new_environment
 from voxadapt.data.text import special_tokens
 from voxadapt.explore.project import find_candidate, require_files
 from voxadapt.generation.synthesis import Voice, clone_voice, speak_candidate
 from voxadapt.model.load import load_tts, speaking_dtype
+from voxadapt.model.stock import Tts
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.measuring import Measuring
 from voxadapt.pipeline.references import read_scale, read_voice
@@ -33,13 +36,8 @@ from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.rows import ScoreRow, Sentence
 from voxadapt.scoring.similarity import SimilarityScale
 
-if TYPE_CHECKING:
-    import pandas
-    import torch
-    from qwen_tts import Qwen3TTSModel
-
 SPLIT = "own"  # what is said here belongs to no split of the corpus
-CELL = "text-align: left; vertical-align: top; width: 50%; padding: 6px 12px 6px 0"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -57,25 +55,20 @@ class SpokenSentence:
 
     def players(self) -> Html:
         """Lay the candidates side by side, a line a take: player, spectrogram, what was heard."""
-        heads = "".join(f"<th style='{CELL}'>{escape(title(name))}</th>" for name in self.names)
-        lines = []
-        for takes in zip(*(self.of(name) for name in self.names), strict=True):
-            cells = "".join(f"<td style='{CELL}'>{self._cell(row)}</td>" for row in takes)
-            lines.append(f"<tr>{cells}</tr>")
-        return Html(f"<table style='width: 100%'><tr>{heads}</tr>{''.join(lines)}</table>")
+        takes = zip(*(self.of(name) for name in self.names), strict=True)
+        lines = [[self._cell(row) for row in line] for line in takes]
+        page = new_environment(TEMPLATES).get_template("takes.html.j2")
+        names = [title(name) for name in self.names]
+        return Html(page.render(names=names, lines=lines, percent=percent, number=number))
 
-    def _cell(self, row: ScoreRow) -> str:
+    def _cell(self, row: ScoreRow) -> tuple[ScoreRow, Markup, str | None, Markup]:
+        """Return what a cell shows: player, spectrogram, what was said and heard."""
         path = self.folder / row.wav if row.wav else None
         sound = read_sound(path) if path else None
-        shown = [str(player(path, f"{title(row.candidate)}, take {row.take + 1}"))]
-        if sound is not None:
-            picture = "width: 100%; height: 72px; image-rendering: pixelated"
-            shown.append(f"<img alt='spectrogram' style='{picture}' src='{sound.mel_uri}'>")
-        shown.append(str(diff_html(row.text_norm, row.hyp_norm)))
-        flags = [flag.replace("_", " ") for flag in row.flags]
-        facts = [f"WER {percent(row.wer, 0)}", f"similarity {number(row.sim)}", *flags]
-        shown.append(f"<small>{escape('; '.join([*facts, *filter(None, [row.message])]))}</small>")
-        return "<br>".join(shown)
+        label = f"{title(row.candidate)}, take {row.take + 1}"
+        said = diff_html(row.text_norm, row.hyp_norm)
+        picture = None if sound is None else sound.mel_uri
+        return row, Markup(player(path, label)), picture, Markup(said)
 
     def table(self) -> pandas.DataFrame:
         """Show every take in figures; similarity also as a share of the way to the ceiling."""
@@ -124,19 +117,14 @@ def speak(
     Whisper transcribes; similarity is that to the speaker's held-out recordings. All of it as in
     the pipeline, so that the figures may be held against the report's. Candidates are named as
     for `find_candidate`; without a seed it is that of `score.seed`.
-
-    Raises:
-        UserError: When there is nothing to say, a candidate is unknown, or an earlier stage has
-            not run.
     """
     problems = []
     if not normalise(text, params.asr.language):
-        problems.append(Problem("text", "something to say", repr(text), "Give a sentence."))
+        problems.append(problem("explore.nothing_to_say", "text", found=repr(text)))
     if tokens := special_tokens(text):
-        expected, found = "text without special tokens", ", ".join(tokens[:4])
-        problems.append(Problem("text", expected, found, "Remove them."))
+        problems.append(problem("explore.special_tokens", "text", found=", ".join(tokens[:4])))
     if takes < 1:
-        problems.append(Problem("takes", "1 or more", str(takes), "Give another number."))
+        problems.append(problem("explore.no_takes", "takes", found=takes))
     raise_problems(problems, "Nothing was said.")
     require_files({SPEAKER.manifest: "audit", SPEAKER.scale: "codes", SPEAKER.voice: "codes"})
     folders = dict(find_candidate(params, candidate) for candidate in candidates)
@@ -159,7 +147,7 @@ def speak(
     return SpokenSentence(tuple(folders), tuple(rows), scale, place)
 
 
-def _load(params: Params, folder: Path, device: torch.device) -> tuple[Qwen3TTSModel, Voice]:
+def _load(params: Params, folder: Path, device: torch.device) -> tuple[Tts, Voice]:
     """Load a checkpoint and the voice that it speaks with: its own, or that of the reference."""
     dtype = speaking_dtype(params.score.dtype, device)
     tts = load_tts(folder, device, dtype, params.model.attention)

@@ -6,24 +6,24 @@ The recording's codes are fed to a candidate as in training. Shown are the negat
 Shape legend: N frames, K codebooks, T text tokens, A layers, H heads.
 """
 
-from __future__ import annotations
-
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas
 import torch
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import first_by_hash
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import Params
 from voxadapt.core.paths import SPEAKER
+from voxadapt.core.problems import problem, user_error
 from voxadapt.data.audio import read_mono
 from voxadapt.data.manifest import Utterance
 from voxadapt.explore.project import CHOSEN, RUNNER_UP, find_candidate, require_files
@@ -31,6 +31,7 @@ from voxadapt.explore.selects import Selects
 from voxadapt.model.forward import embed, predict
 from voxadapt.model.layout import Batch, Layout
 from voxadapt.model.load import load_tts, speaker_vector
+from voxadapt.model.stock import Tts
 from voxadapt.model.tokens import SpecialIds
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.corpus_codes import read_corpus_codes
@@ -40,10 +41,6 @@ from voxadapt.reporting.figures import LIGHT, Plot, remove_frame
 from voxadapt.reporting.players import Html, clip_list
 from voxadapt.reporting.tables import frame, number, title
 from voxadapt.training.batches import build_examples, make_batch
-
-if TYPE_CHECKING:
-    import pandas
-    from qwen_tts import Qwen3TTSModel
 
 Array = NDArray[np.float64]
 WIDTH_IN = 9.0
@@ -96,14 +93,11 @@ class ForcedRecording:
         """
         on_text = self.attention.sum(axis=-1)
         place = (self.attention @ np.arange(len(self.tokens))) / np.maximum(on_text, 1e-12)
-        ranks = np.apply_along_axis(rankdata, -1, place)
-        times = rankdata(np.arange(place.shape[-1]))
-        centred, clock = ranks - ranks.mean(-1, keepdims=True), times - times.mean()
-        spread = np.sqrt((centred**2).sum(-1) * (clock**2).sum())
-        steadiness = (centred @ clock) / np.maximum(spread, 1e-12)
-        layer, head = np.unravel_index(
-            np.argmax(steadiness * on_text.mean(axis=-1)), steadiness.shape
-        )
+        times = np.arange(place.shape[-1])
+        with warnings.catch_warnings(action="ignore"):  # a head that does not move has no rank
+            steadiness = np.apply_along_axis(lambda at: spearmanr(at, times).statistic, -1, place)
+        score = np.nan_to_num(steadiness) * on_text.mean(axis=-1)
+        layer, head = np.unravel_index(np.argmax(score), score.shape)
         return int(layer), int(head)
 
 
@@ -125,9 +119,6 @@ def predict_recording(
 
     Without an utterance it is a held-out clip, the first by hash; candidates are named as for
     `find_candidate`.
-
-    Raises:
-        UserError: When there is no such clip or candidate, or an earlier stage has not run.
     """
     require_files({SPEAKER.manifest: "audit", SPEAKER.codes: "codes"})
     row = _utterance(speaker_track(params).accepted(), utterance)
@@ -166,7 +157,7 @@ def predict_recording(
 
 
 def _code_predictions(
-    tts: Qwen3TTSModel, batch: Batch, vector: Tensor, ids: SpecialIds
+    tts: Tts, batch: Batch, vector: Tensor, ids: SpecialIds
 ) -> tuple[Tensor, Tensor]:
     """Return the surprise of each code, `[N, K]`, and the probability of the end, `[N + 1]`."""
     with torch.inference_mode():
@@ -182,7 +173,7 @@ def _code_predictions(
         return surprise, (c0_logits + allowed).softmax(-1)[:, ids.codec_eos]
 
 
-def _attention_weights(tts: Qwen3TTSModel, batch: Batch, vector: Tensor) -> Tensor:
+def _attention_weights(tts: Tts, batch: Batch, vector: Tensor) -> Tensor:
     """Return the weights of every head between all positions, `[A, H, L, L]`."""
     talker = tts.model.talker
     positions = torch.arange(batch.attention_mask.shape[-1], device=vector.device)
@@ -204,24 +195,19 @@ def _utterance(rows: list[Utterance], wanted: str | None) -> Utterance:
         held_out = [row.id for row in rows if row.split in HELD_OUT]
         wanted = first_by_hash(held_out or list(by_id), 1)[0]
     if wanted not in by_id:
-        some = ", ".join(first_by_hash(list(by_id), 3))
-        raise UserError.of(
-            "utterance", f"the id of an accepted clip, such as {some}", wanted,
-            f"Ids are in {SPEAKER.manifest.as_posix()}.",
-        )  # fmt: skip
+        facts = {"some": ", ".join(first_by_hash(list(by_id), 3)), "manifest": SPEAKER.manifest}
+        raise user_error("explore.unknown_clip", "utterance", found=wanted, **facts)
     return by_id[wanted]
 
 
-def _speaker(tts: Qwen3TTSModel, ids: SpecialIds, row: Utterance, name: str) -> Tensor:
+def _speaker(tts: Tts, ids: SpecialIds, row: Utterance, name: str) -> Tensor:
     """Return the vector that stands for the voice: the Base measures it, a checkpoint holds it."""
     if tts.model.tts_model_type == "base":
         return speaker_vector(tts, row.ref_audio)
     known = {speaker.lower(): number for speaker, number in ids.speakers.items()}
     if name.lower() not in known:
-        raise UserError.of(
-            "train.speaker_name", f"one of {', '.join(known)}", name,
-            "Use the name that the checkpoint was trained with.",
-        )  # fmt: skip
+        facts = {"known": ", ".join(known), "found": name}
+        raise user_error("explore.unknown_speaker", "train.speaker_name", **facts)
     table: Tensor = tts.model.talker.get_input_embeddings().weight
     return table[known[name.lower()]]
 
@@ -292,13 +278,13 @@ def timeline(seen: ForcedRecording) -> Plot:
     )  # fmt: skip
     heard.set_ylabel("mel band", fontsize=9)
     rows = np.arange(num_codebooks + 1) - 0.5
-    shown = coded.pcolormesh(edges_s, rows, seen.codes.T, cmap="viridis")
-    coded.set_ylabel("codebook", fontsize=9)
-    figure.colorbar(shown, ax=coded, pad=0.01).set_label("code", fontsize=8)
-    shown = surprised.pcolormesh(edges_s, rows, seen.surprise.T, cmap="cividis", vmin=0.0)
-    surprised.set_ylabel("codebook", fontsize=9)
-    figure.colorbar(shown, ax=surprised, pad=0.01).set_label("surprise, nats", fontsize=8)
-    for axes in (coded, surprised):
+    for axes, values, colours, label, least in (
+        (coded, seen.codes, "viridis", "code", None),
+        (surprised, seen.surprise, "cividis", "surprise, nats", 0.0),
+    ):
+        shown = axes.pcolormesh(edges_s, rows, values.T, cmap=colours, vmin=least)
+        figure.colorbar(shown, ax=axes, pad=0.01).set_label(label, fontsize=8)
+        axes.set_ylabel("codebook", fontsize=9)
         axes.invert_yaxis()
     ending.semilogy(edges_s, np.maximum(seen.p_end, 1e-9), color=LIGHT.chosen, linewidth=1.6)
     ending.axvline(edges_s[-1], color=LIGHT.quiet, linewidth=0.9, linestyle=":")
@@ -358,7 +344,7 @@ def attention(seen: ForcedRecording, layer: int | None = None, head: int | None 
 def _check_head(seen: ForcedRecording, layer: int, head: int | None) -> None:
     num_layers, num_heads = seen.attention.shape[:2]
     asked = (("layer", layer, num_layers), ("head", head or 0, num_heads))
-    problems = [Problem(name, f"0 to {count - 1}", str(value), "Name another.")
+    problems = [problem("explore.no_head", name, last=count - 1, found=value)
                 for name, value, count in asked if not 0 <= value < count]  # fmt: skip
     raise_problems(problems, "The candidate has no such head.")
 
