@@ -52,7 +52,7 @@ class World:
         settings(root)
         write_results(root, load_params(root / "params.yaml"))
         monkeypatch.chdir(root)
-        monkeypatch.setattr(sweeps, "list_experiments", self.names)
+        monkeypatch.setattr(experiment_files, "list_experiments", self.names)
         monkeypatch.setattr(experiment_files, "_reader", self.reader)
 
     def names(self, names: list[str] | None) -> list[Any]:

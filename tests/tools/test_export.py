@@ -38,7 +38,7 @@ from voxadapt.model.tokens import SpecialIds, free_codec_row
 from voxadapt.pipeline.candidates import find_checkpoint
 from voxadapt.scoring.rows import read_scores, rows_sha
 from voxadapt.tools.apply_delta import apply
-from voxadapt.tools.export import Terms, export_language, export_speaker
+from voxadapt.tools.export import Terms, export
 from voxadapt.tools.publish import check_export, push
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def test_the_chosen_speaker_for_the_hub(project: Path, params: Any) -> None:
     write_json(SPEAKER.audit_metrics, metrics | {"consent": CONSENT})
     terms = Terms("Aria <1>", "cc-by-4.0", "apache-2.0", "own recordings", "Qwen/Qwen3-TTS-Base")
     out = project / "hub" / "aria"
-    done = export_speaker(params, out, None, terms)
+    done = export(params, out, None, terms)
     source = project / paths.CHECKPOINTS / "epoch-2"
     for file in source.rglob("*"):
         if file.is_file():
@@ -185,8 +185,8 @@ def test_stock_qwen_tts_speaks_as_the_card_says(
     from voxadapt.core.compat import import_qwen_tts
 
     import_qwen_tts()
-    export_speaker(params, project / "hub" / "aria")
-    export_language(params, project / "hub" / "malay")
+    export(params, project / "hub" / "aria")
+    export(params, project / "hub" / "malay", language=True)
     for folder in (project / "hub" / "aria", project / "hub" / "malay"):
         monkeypatch.chdir(folder)
         sf.write("voice.wav", np.random.default_rng(0).normal(0, 0.1, 24000 * 3), 24000)
@@ -197,7 +197,7 @@ def test_stock_qwen_tts_speaks_as_the_card_says(
 
 
 def test_a_language_is_asked_for_by_name(project: Path, params: Any) -> None:
-    export_language(params, project / "malay")
+    export(params, project / "malay", language=True)
     front, body = card(project / "malay")
     assert front["language"] == ["ms", "en"]
     assert front["license"] == "unknown"
@@ -214,13 +214,13 @@ def test_a_delta_makes_the_model_again_bit_for_bit(project: Path, params: Any, k
     base = project / "data" / "models" / "base"
     if kind == "speaker":
         whole = project / paths.CHECKPOINTS / "epoch-2"
-        export_speaker(params, project / "delta", delta=True)
+        export(params, project / "delta", delta=True)
         facts = read_json(project / "delta" / "meta.json")
         assert facts["tensors"][TEXT] == {"kind": "rows", "num_rows": 3, "num_values": 3 * 24}
         assert len(facts["tensors"]) == 3, "two that were trained, and the speaker's row"
     else:
         whole = materialise(base, project / paths.LANGUAGE_STAGE1 / "epoch-2", project / "whole")
-        export_language(params, project / "delta", delta=True)
+        export(params, project / "delta", delta=True, language=True)
     names = {path.name for path in (project / "delta").iterdir()}
     assert names == {"README.md", "delta.safetensors", "meta.json", "voxadapt.json"}
     assert "voxadapt apply" in card(project / "delta")[1]
@@ -254,8 +254,8 @@ def test_a_low_rank_arm_is_a_delta_too(project: Path, params: Any) -> None:
     ]
     write_json(paths.LANGUAGE_ARMS_TABLE, {"arms": entries})
     with pytest.raises(UserError, match="one of talker_lora"):
-        export_language(params, project / "delta", arm="full_talker")
-    export_language(params, project / "delta", arm="talker_lora", delta=True)
+        export(params, project / "delta", arm="full_talker", language=True)
+    export(params, project / "delta", arm="talker_lora", delta=True, language=True)
     front, body = card(project / "delta")
     assert "model-index" not in front
     assert "not the model that the measurements chose" in body
@@ -271,7 +271,7 @@ def test_a_delta_that_was_changed_or_is_of_another_base_is_refused(
 ) -> None:
     base = project / "data" / "models" / "base"
     other = fakes.make_tts(project / "other", fakes.TinyShape(dtype="bfloat16"), seed=1)
-    export_speaker(params, project / "delta", delta=True)
+    export(params, project / "delta", delta=True)
     with pytest.raises(UserError, match="does not belong"):
         apply(project / "delta", str(other), project / "again")
     file = project / "delta" / "voxadapt.json"
@@ -286,7 +286,7 @@ def test_a_delta_that_was_changed_or_is_of_another_base_is_refused(
     with pytest.raises(UserError, match="damaged"):
         apply(project / "delta", str(base), project / "again")
     assert not (project / "again").exists()
-    export_speaker(params, project / "whole")
+    export(params, project / "whole")
     with pytest.raises(UserError, match="a whole model"):
         apply(project / "whole", str(base), project / "again")
     with pytest.raises(UserError, match="new or empty"):
@@ -296,13 +296,13 @@ def test_a_delta_that_was_changed_or_is_of_another_base_is_refused(
 def test_the_base_is_not_exported_unless_an_epoch_is_named(project: Path, params: Any) -> None:
     seal(paths.SELECTION, chosen="base", keep_base=True)
     with pytest.raises(UserError, match="keep the Base"):
-        export_speaker(params, project / "out")
+        export(params, project / "out")
     with pytest.raises(UserError, match="published by its makers"):
-        export_speaker(params, project / "out", "base")
+        export(params, project / "out", "base")
     with pytest.raises(UserError, match="one of base, epoch-1"):
-        export_speaker(params, project / "out", "epoch-9")
+        export(params, project / "out", "epoch-9")
     assert not (project / "out").exists()
-    export_speaker(params, project / "out", "1")
+    export(params, project / "out", "1")
     front, body = card(project / "out")
     assert "model-index" not in front, "selection's figures are not given as results"
     assert "not the model that the measurements chose" in body
@@ -316,20 +316,20 @@ def test_figures_of_another_checkpoint_are_refused(project: Path, params: Any) -
     text = meta.read_text()
     meta.write_text(text + " ")
     with pytest.raises(UserError, match="train again"):
-        export_speaker(params, project / "out")
+        export(params, project / "out")
     write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])  # another one, not confirmed
     with pytest.raises(UserError, match="voxadapt confirm"):
-        export_speaker(params, project / "out")
+        export(params, project / "out")
     meta.write_text(text)
     write_made(paths.MADE_BY_TRAIN, "train", [paths.CHECKPOINTS])
     rows = project / paths.CONFIRMATION / "epoch-2" / "rows.jsonl"
     listed = read_jsonl(rows)
     write_jsonl(rows, listed[:-1])
     with pytest.raises(UserError, match="figures of others"):
-        export_speaker(params, project / "out")
+        export(params, project / "out")
     paths.CONFIRM.unlink()
     with pytest.raises(UserError, match=r"confirm\.json"):
-        export_speaker(params, project / "out")
+        export(params, project / "out")
 
 
 def test_only_what_export_wrote_is_replaced(project: Path, params: Any) -> None:
@@ -337,14 +337,14 @@ def test_only_what_export_wrote_is_replaced(project: Path, params: Any) -> None:
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="--force"):
-        export_speaker(params, out)
+        export(params, out)
     assert (out / "notes.txt").read_text() == "mine"
-    export_speaker(params, out, force=True)
+    export(params, out, force=True)
     assert not (out / "notes.txt").exists()
-    export_speaker(params, out, "1")
+    export(params, out, "1")
     assert read_json(out / "voxadapt.json")["candidate"] == "epoch-1"
     with pytest.raises(UserError, match=r"--license(.|\n)*--base-model"):
-        export_speaker(params, out, None, Terms(licence="All mine!", base_model="no name"))
+        export(params, out, None, Terms(licence="All mine!", base_model="no name"))
 
 
 # --- push ----------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def test_push_checks_before_it_publishes(
     project: Path, params: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = project / "hub"
-    export_speaker(params, out)
+    export(params, out)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     hub = FakeHub()
     listed = push(out, "me/aria", dry_run=True, api=hub).sentence
@@ -397,7 +397,7 @@ def test_push_checks_before_it_publishes(
 
 def test_push_refuses_recordings_and_what_was_changed(project: Path, params: Any) -> None:
     out = project / "hub"
-    export_speaker(params, out)
+    export(params, out)
     (out / "README.md").write_text((out / "README.md").read_text() + "\nMore about it.\n")
     assert len(check_export(out)[1]) == len(read_json(out / "voxadapt.json")["files"]) + 1
     (out / "clips").mkdir()
@@ -436,9 +436,9 @@ def test_every_command_of_the_page_runs(project: Path, monkeypatch: pytest.Monke
 
 
 def test_an_export_shares_no_file_with_what_it_was_made_from(project: Path, params: Any) -> None:
-    export_speaker(params, project / "voice")
-    export_language(params, project / "language")
-    export_speaker(params, project / "delta", delta=True)
+    export(params, project / "voice")
+    export(params, project / "language", language=True)
+    export(params, project / "delta", delta=True)
     apply(project / "delta", str(project / "data" / "models" / "base"), project / "again")
     for folder in ("voice", "language", "delta", "again"):
         for path in (project / folder).rglob("*"):
@@ -477,7 +477,7 @@ METAS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", [*RECORDS, *(f"meta: {name}" for name in METAS)])
 def test_records_that_are_spoilt_end_in_a_table(project: Path, params: Any, name: str) -> None:
-    export_speaker(params, project / "delta", delta=True)
+    export(params, project / "delta", delta=True)
     is_meta = name.startswith("meta: ")
     file = project / "delta" / ("meta.json" if is_meta else "voxadapt.json")
     change = METAS[name.removeprefix("meta: ")] if is_meta else RECORDS[name]
@@ -489,7 +489,7 @@ def test_records_that_are_spoilt_end_in_a_table(project: Path, params: Any, name
 
 @pytest.mark.parametrize("where", ["config", "meta"])
 def test_code_in_a_record_is_not_written_through(project: Path, params: Any, where: str) -> None:
-    export_speaker(params, project / "delta", delta=True)
+    export(params, project / "delta", delta=True)
     file = project / "delta" / "voxadapt.json"
     facts = read_json(file)
     facts["adapted"][where]["deep"] = [{"auto_map": {"AutoModel": "evil.Model"}}]
@@ -523,10 +523,10 @@ def test_an_epoch_that_is_an_adapter_is_exported_whole_or_as_it_is(
     whole = materialise(base, folder, project / "whole")
     assert find_candidate(params, 1)[1].name == find_checkpoint(params.model, "epoch-1").sha[:16]
     assert not fakes.changed_tensors(find_candidate(params, 1)[1], whole)
-    export_speaker(params, project / "full", "epoch-1")
+    export(params, project / "full", "epoch-1")
     assert not fakes.changed_tensors(project / "full", whole)
     assert set(load_tts(project / "full").get_supported_speakers() or []) == {"aria", "bo"}
-    export_speaker(params, project / "delta", "epoch-1", delta=True)
+    export(params, project / "delta", "epoch-1", delta=True)
     assert (project / "delta" / "delta.safetensors").stat().st_size < 100_000
     apply(project / "delta", str(base), project / "again")
     assert not fakes.changed_tensors(project / "again", whole)

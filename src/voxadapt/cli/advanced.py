@@ -22,11 +22,8 @@ def run_notebook(
     from voxadapt.tools.notebook_watch import explain_kill
     from voxadapt.tools.timing import record_seconds
 
-    selectors = {"params_file": str(params_file)}
-    stem = name
-    if candidate is not None:
-        selectors["candidate"] = candidate
-        stem = f"{name}_{candidate}"
+    selectors = {"params_file": str(params_file)} | ({"candidate": candidate} if candidate else {})
+    stem = f"{name}_{candidate}" if candidate else name
     started = time.monotonic()
     try:
         with explain_kill(name.removesuffix(".ipynb")):

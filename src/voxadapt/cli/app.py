@@ -95,10 +95,8 @@ class Group(TyperGroup):
         if typed in self.commands or typed.startswith("-"):
             return super().resolve_command(context, arguments)
         known = _command_lines(context.find_root().command)  # type: ignore[arg-type]
-        near = get_close_matches(typed, [line.split()[-1] for line in known], n=3)
-        lines = [
-            line for name in dict.fromkeys(near) for line in known if line.endswith(f" {name}")
-        ]
+        near = dict.fromkeys(get_close_matches(typed, [line.split()[-1] for line in known], n=3))
+        lines = [line for name in near for line in known if line.endswith(f" {name}")]
         own = context.command_path.split()[1:]
         lines.sort(key=lambda line: line.split()[1:-1] != own)
         hint = f" Did you mean `{'` or `'.join(lines[:3])}`?" if lines else ""
@@ -115,11 +113,11 @@ def _command_lines(group: TyperGroup, prefix: str = "voxadapt") -> list[str]:
     return lines
 
 
-def _add_group(name: str, panel: str, text: str, commands: Commands) -> None:
-    group = typer.Typer(cls=Group, help=text, no_args_is_help=True)
-    for command, function in commands.items():
-        group.command(command, cls=opt.ProjectCommand)(function)
-    app.add_typer(group, name=name, rich_help_panel=panel)
+def _add(group: typer.Typer, commands: Commands, panel: str | None = None) -> None:
+    for name, function in commands.items():
+        settings = PASSED_ON if function is look.lab else None
+        group.command(name, cls=opt.ProjectCommand, rich_help_panel=panel,
+                      context_settings=settings)(function)  # fmt: skip
 
 
 app = typer.Typer(
@@ -131,15 +129,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for _panel, _commands in COMMANDS.items():
-    for _name, _function in _commands.items():
-        app.command(
-            _name,
-            cls=opt.ProjectCommand,
-            rich_help_panel=_panel,
-            context_settings=PASSED_ON if _name == "lab" else None,
-        )(_function)
-_add_group("language", "Run", "Adapt the Base to a language, stage by stage.", LANGUAGE)
-_add_group("notebook", "Advanced", "Run and clean the pipeline's notebooks.", NOTEBOOK)
+    _add(app, _commands, _panel)
+for _name, _panel, _text, _commands in (
+    ("language", "Run", "Adapt the Base to a language, stage by stage.", LANGUAGE),
+    ("notebook", "Advanced", "Run and clean the pipeline's notebooks.", NOTEBOOK),
+):
+    _group = typer.Typer(cls=Group, help=_text, no_args_is_help=True)
+    _add(_group, _commands)
+    app.add_typer(_group, name=_name, rich_help_panel=_panel)
 
 
 @app.callback(invoke_without_command=True)

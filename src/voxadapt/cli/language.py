@@ -84,9 +84,9 @@ def export(
     params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Write the adapted Base for the Hub, with a card."""
-    from voxadapt.tools.export import Terms, export_language
+    from voxadapt.tools.export import Terms
+    from voxadapt.tools.export import export as export_model
 
     terms = Terms(name, licence, base_license, data_license, base_model)
-    params = opt.load(params_file)
-    result = export_language(params, output, candidate, terms, arm=arm, delta=delta, force=force)
-    print(result.sentence)
+    print(export_model(opt.load(params_file), output, candidate, terms, language=True, arm=arm,
+                       delta=delta, force=force).sentence)  # fmt: skip

@@ -1,13 +1,12 @@
 """Commands that show what there is: status, speech, listening pages, scores, comparisons."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from voxadapt.cli import options as opt
 from voxadapt.cli.terminal import print_table
-from voxadapt.core.errors import UserError
 
 
 def status(params_file: opt.ParamsFile = opt.PARAMS) -> None:
@@ -92,16 +91,11 @@ def listen(
 ) -> None:
     """Write blind A/B and rating pages for listeners."""
     from voxadapt.core import paths
+    from voxadapt.core.problems import user_error
     from voxadapt.pipeline import report
 
     if out is None and (pair is not None or sentences is not None):
-        expected = "a folder for pages that differ from params.yaml"
-        fix = (
-            f"Say for example --out {(paths.REPORTS / 'listen-mine').as_posix()}, or change "
-            "report.listening_pairs."
-        )
-        title = "The next run of the report would replace these pages, and their votes be lost."
-        raise UserError.of("--out", expected, "nothing", fix, title)
+        raise user_error("prepare.own_pages", "--out")
     pairs = [pair] if pair else None
     print(report.listen(opt.load(params_file), pairs, sentences, out or paths.LISTEN).sentence)
 
@@ -135,18 +129,18 @@ def evaluate(
     other_voices: Annotated[
         Path | None, typer.Option(help="JSONL of other voices, for the floor of similarity.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="wer or cer; default: by script.")] = None,
+    metric: Annotated[
+        Literal["wer", "cer"] | None, typer.Option(help="wer or cer; default: by script.")
+    ] = None,
     device: opt.Device = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Whisper windows at once.")] = 16,
 ) -> None:
     """Score clips of any system; no params.yaml is needed."""
     from voxadapt.tools import evaluate as evaluation
 
-    if metric not in (None, "wer", "cer"):
-        raise UserError.of("--metric", "wer or cer", str(metric), "Change the option.")
     result = evaluation.evaluate(
         manifest, out, language=language, asr=asr, reference=reference, other_voices=other_voices,
-        metric=metric, device=device, batch_size=batch_size,  # type: ignore[arg-type]
+        metric=metric, device=device, batch_size=batch_size,
     )  # fmt: skip
     print(result.sentence)
 
@@ -178,19 +172,15 @@ def compare(
         from voxadapt.tools import experiments as sweeps
         from voxadapt.tools.experiment_files import CHOSEN
 
-        names = tuple(candidate_name(name) for name in candidates or [CHOSEN])
-        found = sweeps.compare(
-            opt.load(params_file), arm or None, candidates=names, language=language
-        )
-        print(found.sentence)
+        asked = tuple(candidate_name(name) for name in candidates or [CHOSEN])
+        params = opt.load(params_file)
+        print(sweeps.compare(params, arm or None, candidates=asked, language=language).sentence)
         return
-    if candidates or language:
-        raise UserError.of(
-            "--candidates, --language", "together with --experiments", "without it",
-            "Add --experiments, or leave them out.",
-        )  # fmt: skip
+    from voxadapt.core.problems import user_error
     from voxadapt.pipeline.language import arms
 
+    if candidates or language:
+        raise user_error("prepare.no_experiments", "--candidates, --language")
     print(arms.run(opt.load(params_file), arm or None).sentence)
 
 

@@ -82,19 +82,13 @@ BaseOnHub = Annotated[str | None, typer.Option(help="The Base's id on the Hub.")
 
 
 def spoken_text(text: str | None, file: Path | None) -> str | Path:
-    """Return what is said: a text, or the file of one.
-
-    Raises:
-        UserError: When there are both or none.
-    """
+    """Return what is said: a text, or else the file of one."""
     from voxadapt.core.errors import UserError
 
     given = [item for item in (text, file) if item is not None]
     if len(given) != 1:
-        found = "both" if given else "neither"
-        raise UserError.of(
-            "what to say", "a text, or --file with the name of one", found, "Give one."
-        )
+        expected, found = "a text, or --file with the name of one", "both" if given else "neither"
+        raise UserError.of("what to say", expected, found, "Give one.")
     return given[0]
 
 

@@ -7,29 +7,21 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from voxadapt.cli import options as opt
 from voxadapt.cli.problems import print_left_out
 from voxadapt.core import launch
-from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.paths import SPEAKER
-
-if TYPE_CHECKING:
-    from voxadapt.core.params import Params
 
 
 def run_by_dvc(name: str, params_file: Path) -> bool:
     """Run a stage by DVC, so that `dvc repro` knows of it and does not run it again.
 
-    Returns:
-        False where it cannot be: outside a DVC project, with parameters of another file, and in
-        a process of several.
-
-    Raises:
-        typer.Exit: When the stage failed; it has said why.
+    False where that cannot be: outside a DVC project, with parameters of another file, and in a
+    process of several. A stage that fails has said why, and ends the command.
     """
     in_project = Path(".dvc").is_dir() and Path("dvc.yaml").is_file()
     if not in_project or params_file != opt.PARAMS or launch.num_processes() > 1:
@@ -104,6 +96,7 @@ def train(
 
     Options replace the values of params.yaml for this run only, which DVC then does not record.
     """
+    from voxadapt.core.params import check_params
     from voxadapt.pipeline import train as trained
 
     options = {
@@ -113,30 +106,15 @@ def train(
         "gradient_accumulation_steps": gradient_accumulation_steps,
         "compute_dtype": dtype,
     }
-    params = _with_options(opt.load(params_file), model={"base": init_model}, train=options)
-    replaced = any(value is not None for value in (*options.values(), init_model, num_epochs))
-    if not replaced and run_by_dvc("train", params_file):
+    given = {key: value for key, value in options.items() if value is not None}
+    params = opt.load(params_file)
+    if not (given or init_model or num_epochs) and run_by_dvc("train", params_file):
         return
+    if given or init_model:
+        tree = params.model_dump()
+        tree["train"] |= given
+        tree["model"] |= {"base": init_model} if init_model else {}
+        params = check_params(tree, "The options")
     result = trained.run(params, num_epochs=num_epochs)
     if launch.is_main():
         print(result.sentence)
-
-
-def _with_options(params: Params, **sections: dict[str, str | float | None]) -> Params:
-    """Replace parameters by the options that were given, and check them."""
-    from pydantic import ValidationError
-
-    from voxadapt.core.params import Params
-
-    tree = params.model_dump()
-    for section, values in sections.items():
-        tree[section].update({key: value for key, value in values.items() if value is not None})
-    try:
-        return Params.model_validate(tree)
-    except ValidationError as error:
-        problems = [
-            Problem("--" + str(item["loc"][-1]).replace("_", "-"), item["msg"],
-                    repr(item.get("input")), "Change the option.")
-            for item in error.errors()
-        ]  # fmt: skip
-        raise UserError(problems) from None

@@ -23,11 +23,12 @@ def export(
     params_file: opt.ParamsFile = opt.PARAMS,
 ) -> None:
     """Write the chosen checkpoint for the Hub, with a card."""
-    from voxadapt.tools.export import Terms, export_speaker
+    from voxadapt.tools.export import Terms
+    from voxadapt.tools.export import export as export_model
 
     terms = Terms(name, licence, base_license, data_license, base_model)
     params = opt.load(params_file)
-    print(export_speaker(params, output, candidate, terms, delta=delta, force=force).sentence)
+    print(export_model(params, output, candidate, terms, delta=delta, force=force).sentence)
 
 
 def certify(

@@ -145,18 +145,16 @@ def use(
     force: Annotated[bool, typer.Option(help="Overwrite a params.yaml that was edited.")] = False,
 ) -> None:
     """Write params.yaml from a profile."""
-    known = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    from voxadapt.core.problems import user_error
+
+    known = {path.stem: path.read_bytes() for path in sorted(PROFILES.glob("*.yaml"))}
     source = Path(profile) if profile.endswith(".yaml") else PROFILES / f"{profile}.yaml"
-    unchanged = "params.yaml was not changed."
     if not source.is_file():
-        expected = f"one of {', '.join(known)}"
-        raise UserError.of("profile", expected, profile, "Choose one of them.", unchanged)
+        facts = {"known": ", ".join(known), "found": profile}
+        raise user_error("prepare.unknown_profile", "profile", **facts)
     opt.load(source)  # a profile that cannot be used is not written
-    if opt.PARAMS.exists() and not force:
-        current = opt.PARAMS.read_bytes()
-        if current not in [path.read_bytes() for path in PROFILES.glob("*.yaml")]:
-            expected, fix = "an unedited profile", "Keep a copy, then repeat with --force."
-            raise UserError.of("params.yaml", expected, "values of your own", fix, unchanged)
+    if opt.PARAMS.exists() and not force and opt.PARAMS.read_bytes() not in known.values():
+        raise user_error("prepare.edited_params", "params.yaml")
     shutil.copyfile(source, opt.PARAMS)
     print(f"params.yaml now holds {source}. Next: voxadapt doctor, then dvc repro.")
 

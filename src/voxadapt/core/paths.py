@@ -28,6 +28,9 @@ class Corpus:
         self.scale = self.reference / "similarity.json"  # of all speakers together
         self.voice = self.reference / "voice.safetensors"  # where there is one speaker
         self.speakers = self.reference / "speakers"  # of several: a folder for each
+        self.decision = reports / "selection.json"  # the model that is kept
+        self.confirmation = artifacts / "confirmation"  # scores of the Base and of that model
+        self.confirm = reports / "confirm.json"
 
     def voice_of(self, speaker: str) -> Path:
         """Embeddings of a speaker, named by its folder; of the only one, whose folder is empty."""
@@ -50,10 +53,10 @@ TRAIN_METRICS = REPORTS / "metrics" / "train.json"
 # score, select, confirm
 SCORES = ARTIFACTS / "scores"  # base/, epoch-1/, … each rows.jsonl and wavs/
 SCORE_METRICS = REPORTS / "metrics" / "scores"  # base.json, epoch-1.json, …
-SELECTION = REPORTS / "selection.json"
+SELECTION = SPEAKER.decision
 EPOCHS_TABLE = REPORTS / "plots" / "epochs.csv"
-CONFIRMATION = ARTIFACTS / "confirmation"  # base/ and the chosen candidate's scores
-CONFIRM = REPORTS / "confirm.json"
+CONFIRMATION = SPEAKER.confirmation
+CONFIRM = SPEAKER.confirm
 
 # report
 NOTEBOOK_HTML = REPORTS / "notebooks"
@@ -80,10 +83,10 @@ LANGUAGE_STAGE2_SCORES = LANGUAGE.artifacts / "stage2_scores"
 MADE_BY_STAGE2_SCORES = LANGUAGE_STAGE2_SCORES / "made.json"
 LANGUAGE_STAGE2_METRICS = LANGUAGE.reports / "metrics" / "stage2.json"
 LANGUAGE_STAGE2_LOG = LANGUAGE.reports / "plots" / "stage2_log.csv"
-LANGUAGE_SELECTION = LANGUAGE.reports / "selection.json"  # the model that is kept
+LANGUAGE_SELECTION = LANGUAGE.decision
 LANGUAGE_EPOCHS_TABLE = LANGUAGE.reports / "plots" / "epochs.csv"
-LANGUAGE_CONFIRMATION = LANGUAGE.artifacts / "confirmation"
-LANGUAGE_CONFIRM = LANGUAGE.reports / "confirm.json"
+LANGUAGE_CONFIRMATION = LANGUAGE.confirmation
+LANGUAGE_CONFIRM = LANGUAGE.confirm
 LANGUAGE_ARMS = LANGUAGE.artifacts / "arms"
 LANGUAGE_ARMS_TABLE = LANGUAGE.reports / "arms.json"
 LANGUAGE_REPORT = LANGUAGE.reports / "index.html"

@@ -4,50 +4,43 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import write_json
 from voxadapt.core.model_folder import resolve_model
 from voxadapt.core.params import ModelParams
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.stage import StageResult
 from voxadapt.model.checkpoint import new_folder, own_files, tensors_sha256
 from voxadapt.model.delta import materialise, read_delta, weights_sha256
 from voxadapt.model.load import weight_files
-from voxadapt.tools.exported import read_facts
+from voxadapt.tools.exported import ADAPTED, read_facts
 
 
 def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) -> StageResult:
-    """Make the whole model of an exported delta and its Base, a folder or an id on the Hub.
+    """Make the model of an exported delta and its Base, a folder or an id on the Hub.
 
-    Raises:
-        UserError: When the delta is damaged or of another Base, or when the result differs.
+    A result that is not the model that was exported is refused.
     """
     facts = read_facts(delta_dir)
     if facts["form"] != "delta":
-        raise UserError.of(
-            delta_dir, "a folder that `export --delta` wrote", "a whole model",
-            "It can be used as it is.",
-        )  # fmt: skip
+        raise user_error("tools.whole_model", delta_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError.of(out, "a new or empty folder", "other files", "Choose another folder.")
+        raise user_error("tools.taken_folder", out)
     base_dir = resolve_model(ModelParams(base=base, revision=revision))
     is_low_rank = _check_fit(delta_dir, base_dir)
     with new_folder(out) as folder:
         materialise(base_dir, delta_dir, folder)
-        adapted = facts.get("adapted")
-        if adapted is not None:
-            write_json(folder / "config.json", adapted["config"])
-            write_json(folder / "meta.json", adapted["meta"])
+        for name in ADAPTED if facts.get("adapted") else ():
+            write_json(folder / f"{name}.json", facts["adapted"][name])
         own_files(folder)
         found, wanted = tensors_sha256(folder), facts["provenance"]["tensors_sha256"]
         if found != wanted and not is_low_rank:
-            raise UserError.of(
-                delta_dir, f"tensors {wanted[:12]}", found[:12], "Fetch the delta again.",
-                "The result is not the model that was exported.",
-            )  # fmt: skip
-    exact = "bit for bit as it was exported"
+            facts = {"wanted": wanted[:12], "found": found[:12]}
+            raise user_error("tools.other_tensors", delta_dir, **facts)
+    how = "bit for bit as it was exported"
     if found != wanted:
-        exact = "as it was exported, up to the rounding of low-rank products on this machine"
-    return StageResult(f"{out} is {facts['name']}, {exact}.", out)
+        how = "as it was exported, up to the rounding of low-rank products on this machine"
+    return StageResult(f"{out} is {facts['name']}, {how}.", out)
 
 
 def _check_fit(delta_dir: Path, base_dir: Path) -> bool:
@@ -71,9 +64,6 @@ def _check_fit(delta_dir: Path, base_dir: Path) -> bool:
             a, b = delta.lora[name]
             fits = shape == [b.shape[0], a.shape[-1]] and b.shape[-1] == a.shape[0]
         if not fits:
-            problems.append(
-                Problem(f"{delta_dir}: {name}", f"a tensor of the Base ({shape})",
-                        "a change of another shape", "Fetch the delta again.")
-            )  # fmt: skip
+            problems.append(problem("tools.other_shape", f"{delta_dir}: {name}", shape=shape))
     raise_problems(problems, "The delta does not fit its Base.")
     return bool(delta.lora)

@@ -7,8 +7,6 @@ of talker and code predictor, logits, greedy codes, codec, speaker encoder. Here
 those of the token loop that scores and speaks; there, those of the stock loop.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -17,23 +15,25 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json, sha256_folder, write_json
+from voxadapt.core.model_folder import read_config
+from voxadapt.core.problems import user_error
 from voxadapt.core.stage import StageResult
-
-if TYPE_CHECKING:
-    import torch
-
-    from voxadapt.model.stock import Tts
+from voxadapt.generation.decoding import Decoding
+from voxadapt.model.load import load_tts
+from voxadapt.model.stock import Tts
+from voxadapt.tools import certify_probe
 
 SCHEMA = "voxadapt-certificate/1"
 TOLERANCE = 1e-4  # of the largest magnitude in a tensor: float32 products added in another order
 LAST_LINES = 3  # of another environment's error that are shown
+
+Values = Mapping[str, NDArray[np.generic]]  # what was computed, by name, in order
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,13 @@ def _is_ours(path: Path) -> bool:
 def certify(
     folder: Path, python: Path | None = None, output: Path = Path("certificate.json")
 ) -> StageResult:
-    """Hold another environment's computation of an exported folder against ours.
+    """Hold another environment's computation of an exported folder against ours; refuse another.
 
     Without another interpreter it is this one: the stock loop is held against ours.
-
-    Raises:
-        UserError: When either cannot load the folder, or when they differ.
     """
-    from voxadapt.core.model_folder import read_config
-
     read_config(folder)
     if output.exists() and not _is_ours(output):
-        fix = "Choose another file; nothing is overwritten."
-        raise UserError.of(f"-o {output}", "a new file, or a certificate", "another file", fix)
+        raise user_error("tools.foreign_certificate", f"-o {output}")
     ours, here = _probe_here(folder)
     theirs, there = _probe_there(folder, python or Path(sys.executable), ours)
     found = compare(ours, theirs)
@@ -91,12 +85,9 @@ def certify(
     write_json(output, record)
     other = f"{there['implementation']} on transformers {there['transformers']}"
     if different:
-        first = different[0]
-        raise UserError.of(
-            first.name, "what we compute", first.detail or "something else",
-            f"{len(different)} of {len(found)} parts differ: see {output}. Do not use the "
-            "folder there before this is understood.", f"{other} computes something else.",
-        )  # fmt: skip
+        facts = {"found": different[0].detail, "count": len(different), "total": len(found)}
+        where = different[0].name
+        raise user_error("tools.computed_otherwise", where, other=other, output=output, **facts)
     return StageResult(
         f"{folder}: {other} computes the same: {len(found)} parts, furthest "
         f"{record['largest_difference']:.1e} of the largest magnitude. Certificate: {output}.",
@@ -104,32 +95,27 @@ def certify(
     )
 
 
-def compare(
-    ours: Mapping[str, NDArray[np.generic]], theirs: Mapping[str, NDArray[np.generic]]
-) -> list[Comparison]:
+def compare(ours: Values, theirs: Values) -> list[Comparison]:
     """Compare in the order in which we compute; what only one has differs."""
-    return [
-        _compare(name, ours.get(name), theirs.get(name)) for name in dict.fromkeys([*ours, *theirs])
-    ]
+    names = dict.fromkeys([*ours, *theirs])
+    return [_compare(name, ours.get(name), theirs.get(name)) for name in names]
 
 
 def _compare(name: str, a: NDArray[np.generic] | None, b: NDArray[np.generic] | None) -> Comparison:
     if a is None or b is None:
         return Comparison(name, False, None, "it is computed by one of them only")
-    if a.shape[1:] != b.shape[1:]:
+    are_integers = np.issubdtype(a.dtype, np.integer)
+    if a.shape[1:] != b.shape[1:] or (a.shape != b.shape and not are_integers):
         return Comparison(name, False, None, f"shape {list(b.shape)}, not {list(a.shape)}")
-    if np.issubdtype(a.dtype, np.integer):
+    if are_integers:
         count = min(len(a), len(b))
         unlike = np.flatnonzero((a[:count] != b[:count]).reshape(count, -1).any(axis=1))
         if a.shape == b.shape and not len(unlike):
             return Comparison(name, True, 0.0)
         first = int(unlike[0]) if len(unlike) else count
         share = (len(unlike) + abs(len(a) - len(b))) / max(len(a), len(b))
-        return Comparison(
-            name, False, share, f"from position {first} on; {len(a)} here, {len(b)} there"
-        )
-    if a.shape != b.shape:
-        return Comparison(name, False, None, f"shape {list(b.shape)}, not {list(a.shape)}")
+        detail = f"from position {first} on; {len(a)} here, {len(b)} there"
+        return Comparison(name, False, share, detail)
     scale = max(float(np.abs(a).max(initial=0.0)), 1e-12)
     with np.errstate(invalid="ignore"):
         difference = float(np.abs(a - b).max(initial=0.0)) / scale  # type: ignore[operator]
@@ -139,53 +125,34 @@ def _compare(name: str, a: NDArray[np.generic] | None, b: NDArray[np.generic] | 
     return Comparison(name, False, difference if np.isfinite(difference) else None, detail)
 
 
-def _probe_here(folder: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+def _probe_here(folder: Path) -> tuple[Values, dict[str, str]]:
     """Compute our side."""
-    from voxadapt.model.load import load_tts
-    from voxadapt.tools.certify_probe import probe, versions
-
-    tts = load_tts(folder)
-    values = probe(tts, None, _our_greedy)
-    return dict(values), versions()
+    return certify_probe.probe(load_tts(folder), None, _our_greedy), certify_probe.versions()
 
 
 def _our_greedy(tts: Tts, text: str) -> torch.Tensor:
     """Return the codes of our token loop, `[N, K]`."""
-    from voxadapt.generation.decoding import Decoding
-    from voxadapt.tools.certify_probe import NUM_FRAMES, stock_greedy
-
-    with Decoding(tts.model, [0], [NUM_FRAMES]):
-        return stock_greedy(tts, text)
+    with Decoding(tts.model, [0], [certify_probe.NUM_FRAMES]):
+        return certify_probe.stock_greedy(tts, text)
 
 
-def _probe_there(
-    folder: Path, python: Path, ours: Mapping[str, NDArray[np.generic]]
-) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+def _probe_there(folder: Path, python: Path, ours: Values) -> tuple[Values, dict[str, str]]:
     """Let another interpreter compute its side, from our codes."""
-    from voxadapt.tools import certify_probe
-
     with tempfile.TemporaryDirectory() as scratch:
         codes, out = Path(scratch, "codes.npz"), Path(scratch, "out.npz")
         greedy = [value for name, value in ours.items() if name.endswith("greedy codes")]
         np.savez(codes, **{str(number): value for number, value in enumerate(greedy)})  # type: ignore[arg-type]
-        command = [str(python), "-P", certify_probe.__file__, str(folder), str(out)]
+        command = [str(python), "-P", certify_probe.__file__, str(folder), str(out), str(codes)]
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         try:
-            ended = subprocess.run(
-                [*command, "--codes", str(codes)], capture_output=True, text=True,
-                errors="replace", env=environment, check=False,
-            )  # fmt: skip
+            ended = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                                   env=environment, check=False)  # fmt: skip
         except OSError as error:
-            found = error.strerror or "it cannot be started"
-            expected, fix = "a Python interpreter", "Name another one."
-            raise UserError.of(python, expected, found, fix) from None
+            raise user_error("tools.no_python", python, found=error) from None
         if ended.returncode:
             said = " ".join(ended.stderr.strip().splitlines()[-LAST_LINES:])[-400:]
-            raise UserError.of(
-                python, "an environment whose qwen_tts loads the folder and runs",
-                " ".join(said.split()) or f"exit code {ended.returncode}",
-                "Install qwen-tts, or a port of it, with a transformers that it knows.",
-            )  # fmt: skip
+            found = " ".join(said.split()) or f"exit code {ended.returncode}"
+            raise user_error("tools.other_environment", python, found=found)
         with np.load(out, allow_pickle=False) as stored:
             facts = json.loads(stored["versions"].tobytes())
             return {name[5:]: stored[name] for name in sorted(set(stored) - {"versions"})}, facts

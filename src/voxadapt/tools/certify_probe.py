@@ -1,12 +1,11 @@
 """What a model folder computes under the `qwen_tts` of the interpreter that runs this file.
 
-    PYTHON certify_probe.py FOLDER OUT.npz [--codes CODES.npz] [--device cpu]
+    PYTHON certify_probe.py FOLDER OUT.npz CODES.npz
 
 It imports nothing of VoxAdapt, so that any environment with a `qwen_tts` can run it. Values are
 written in the order in which they are computed: the first that differs names what is to blame.
 """
 
-import argparse
 import contextlib
 import importlib
 import importlib.metadata
@@ -221,25 +220,17 @@ def import_stock() -> Any:
 
 
 def main() -> None:
-    """Load the folder, compute and write; versions go to the file as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder")
-    parser.add_argument("out")
-    parser.add_argument("--codes")
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
+    """Load the folder, compute from the codes, and write; versions go to the file as JSON."""
+    folder, out, codes = sys.argv[1:]
     tts = import_stock().Qwen3TTSModel.from_pretrained(
-        arguments.folder, dtype=torch.float32, device_map=arguments.device,
-        attn_implementation="sdpa", local_files_only=True,
+        folder, dtype=torch.float32, device_map="cpu", attn_implementation="sdpa",
+        local_files_only=True,
     )  # fmt: skip
-    forced = None
-    if arguments.codes:
-        with np.load(arguments.codes, allow_pickle=False) as stored:
-            forced = [stored[str(number)] for number in range(len(TEXTS))]
-    values = probe(tts, forced)
+    with np.load(codes, allow_pickle=False) as stored:
+        values = probe(tts, [stored[str(number)] for number in range(len(TEXTS))])
     facts = np.frombuffer(json.dumps(versions()).encode(), np.uint8)
     numbered = {f"{number:04} {name}": value for number, (name, value) in enumerate(values.items())}
-    np.savez(arguments.out, versions=facts, **numbered)  # type: ignore[arg-type]
+    np.savez(out, versions=facts, **numbered)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

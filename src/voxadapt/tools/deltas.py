@@ -3,24 +3,18 @@
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import UserError
 from voxadapt.core.params import Params, language_section
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
+from voxadapt.model import delta
 from voxadapt.pipeline.candidates import Candidate, find_delta
 
 
 def materialise(params: Params, output: Path, candidate: str | None = None) -> StageResult:
-    """Write the chosen model, or a candidate, as a full folder that stock `qwen_tts` loads.
-
-    Raises:
-        UserError: When the Base was kept, or the candidate has not been trained.
-    """
-    from voxadapt.model import delta
-
+    """Write the chosen model, or a candidate, as a full folder that stock `qwen_tts` loads."""
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
-    fix = "The Base is kept: there is nothing to lay over it."
-    found, folder = _adapted(params, name, fix)
+    found, folder = _adapted(params, name, "The Base is kept: there is nothing to lay over it.")
     delta.materialise(found.base, folder, output)
     spoken = language_section(params).name.capitalize()
     return StageResult(
@@ -29,13 +23,7 @@ def materialise(params: Params, output: Path, candidate: str | None = None) -> S
 
 
 def restore(params: Params, checkpoint: Path, candidate: str, output: Path) -> StageResult:
-    """Take a delta out of a full folder again: the Base, bit for bit.
-
-    Raises:
-        UserError: When the candidate has not been trained, or the folder was not made from it.
-    """
-    from voxadapt.model import delta
-
+    """Take a delta out of the full folder that was made of it: the Base again, bit for bit."""
     found, folder = _adapted(params, candidate, "Name an epoch.")
     delta.restore(checkpoint, folder, found.base, output)
     return StageResult(f"{output} is the Base again, bit for bit.", output)
@@ -45,5 +33,5 @@ def _adapted(params: Params, name: str, fix: str) -> tuple[Candidate, Path]:
     """Return a candidate and its delta; refuse the Base, which has none."""
     found = find_delta(params.model, name)
     if found.delta is None:
-        raise UserError.of("candidate", "an adapted model", "base", fix)
+        raise user_error("tools.base_named", "candidate", fix=fix)
     return found, found.delta

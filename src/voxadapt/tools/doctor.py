@@ -22,20 +22,20 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import cast
 
 from voxadapt.core.compat import import_qwen_tts, torchaudio_problem
 from voxadapt.core.executor import num_cores
 from voxadapt.core.params import Params
+from voxadapt.core.strict_yaml import read_yaml
 
+FAULTS = cast("dict[str, list[str]]", read_yaml(Path(__file__).with_suffix(".yaml")))
 MIN_PYTHON = (3, 11)
 TORCH = "2.13.0"
 TRANSFORMERS = "4.57.3"
 GIB = 2**30
 HUB_MODEL_GIB = 5.0  # a 1.7B model in bf16, where the size is not known yet
 SPARE_GIB = 2.0  # audio, scores, notebooks
-INSTALL = 'Run `pip install -c constraints.txt -e ".[dev]"` in the virtual environment.'
-PULL = "Run `dvc pull data.dvc`"
 TIMEOUT_S = 10.0
 
 
@@ -43,7 +43,7 @@ TIMEOUT_S = 10.0
 class Check:
     """One part of the machine: what was found, and what to do about it."""
 
-    status: Literal["ok", "warn", "fail"]  # warn: it works, but read it
+    status: str  # ok, warn (it works, but read it) or fail
     found: str
     fix: str = ""
     name: str = ""
@@ -78,6 +78,11 @@ def diagnose(params: Params, online: bool = False) -> Iterator[Check]:
         yield replace(_guarded(check), name=name)
 
 
+def _fault(kind: str, **facts: object) -> Check:
+    """Say what is amiss in the words of `doctor.yaml`."""
+    return Check(*(words.format(**facts) for words in FAULTS[kind]))
+
+
 def _guarded(check: Callable[[], Check]) -> Check:
     """Run a check; whatever it raises becomes a failed line."""
     try:
@@ -85,9 +90,9 @@ def _guarded(check: Callable[[], Check]) -> Check:
             warnings.simplefilter("ignore")
             return check()
     except ImportError as error:
-        return Check("fail", f"cannot be imported ({_short(error)})", INSTALL)
+        return _fault("not_imported", error=_short(error))
     except Exception as error:  # a broken part may raise anything; the others still count
-        return Check("fail", f"{type(error).__name__}: {_short(error)}", INSTALL)
+        return _fault("broken_check", error=f"{type(error).__name__}: {_short(error)}")
 
 
 def _short(error: BaseException) -> str:
@@ -107,9 +112,8 @@ def _version(distribution: str) -> str | None:
 
 def _python() -> Check:
     found = f"{platform.python_version()} ({sys.executable})"
-    if sys.version_info < MIN_PYTHON:
-        return Check("fail", found, "Install Python 3.11 or newer; make a new .venv.")
-    return Check("ok", found)
+    is_old = sys.version_info < MIN_PYTHON
+    return _fault("old_python", found=found) if is_old else Check("ok", found)
 
 
 def _torch(params: Params) -> Check:
@@ -122,26 +126,22 @@ def _torch(params: Params) -> Check:
         device = f"CUDA {cuda}, {num_gpus} x {torch.cuda.get_device_name(0)}, {memory:.0f} GiB"
     found = f"{version}, {device}"
     if version.split("+")[0] != TORCH:
-        return Check("warn", f"{found}; tested with {TORCH}", INSTALL)
+        return _fault("other_torch", found=found, tested=TORCH)
     if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= num_gpus:
-        fix = "Install a driver and the CUDA build of torch, or set model.device to auto."
-        return Check("fail", f"{found}; params.yaml asks for {wanted}", fix)
+        return _fault("no_cuda", found=found, wanted=wanted)
     if wanted == "mps" and not torch.backends.mps.is_available():
-        fix = "Set model.device to auto, or use a Mac with an Apple GPU and its build of torch."
-        return Check("fail", f"{found}; params.yaml asks for an Apple GPU", fix)
+        return _fault("no_mps", found=found)
     if not num_gpus and wanted != "cpu" and shutil.which("nvidia-smi"):
-        fix = f"Install the CUDA build: pip install --force-reinstall torch=={TORCH}, from PyPI."
-        return Check("warn", f"{found}, beside an NVIDIA driver", fix)
+        return _fault("unused_gpu", found=found, tested=TORCH)
     if not num_gpus and is_hub_id(params.model.base):
-        fix = "A CPU speaks a few sentences; train the real models on a GPU."
-        return Check("warn", found, fix)
+        return _fault("slow_cpu", found=found)
     return Check("ok", found)
 
 
 def _torchaudio() -> Check:
     problem, version = torchaudio_problem(), _version("torchaudio")
     if version is None:
-        return Check("warn", "not installed; qwen-tts asks for it", INSTALL)
+        return _fault("no_torchaudio")
     if problem is None:
         return Check("ok", version)
     return Check("ok", f"{version}, does not load beside this torch: a stand-in takes its "
@@ -156,7 +156,7 @@ def _qwen_tts() -> Check:
 def _transformers() -> Check:
     found = _version("transformers") or "not installed"
     if found != TRANSFORMERS:
-        return Check("fail", f"{found}; qwen-tts needs {TRANSFORMERS}", INSTALL)
+        return _fault("other_transformers", found=found, tested=TRANSFORMERS)
     return Check("ok", found)
 
 
@@ -165,11 +165,7 @@ def _webrtcvad() -> Check:
     try:
         _import("webrtcvad")
     except ImportError as error:
-        fix = (
-            "Run `pip install 'setuptools<81'`: webrtcvad imports its pkg_resources. Without a C "
-            "compiler, `pip install webrtcvad-wheels` brings it built."
-        )
-        return Check("fail", f"cannot be imported ({_short(error)}), setuptools {version}", fix)
+        return _fault("no_webrtcvad", error=_short(error), version=version)
     return Check("ok", f"{_version('webrtcvad')}, setuptools {version}")
 
 
@@ -177,10 +173,9 @@ def _resemblyzer() -> Check:
     spec = importlib.util.find_spec("resemblyzer")
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
-        return Check("fail", "not installed", INSTALL)
+        return _fault("no_resemblyzer")
     if not (Path(folders[0]) / "pretrained.pt").is_file():
-        fix = "Run `pip install --force-reinstall --no-deps resemblyzer==0.1.4`."
-        return Check("fail", "installed without its weights", fix)
+        return _fault("no_voice_weights")
     return Check("ok", f"{_version('resemblyzer')}, with its weights")
 
 
@@ -194,9 +189,8 @@ def _libsndfile() -> Check:
             missing.append(container)
     found = f"{soundfile.__libsndfile_version__} (soundfile {soundfile.__version__})"
     if missing:
-        fix = "Run `pip install --force-reinstall soundfile`; its wheel brings libsndfile 1.2."
-        found = f"{found}, cannot write {', '.join(missing)}"
-        return Check("warn" if missing == ["MP3"] else "fail", found, fix)
+        kind = "no_mp3" if missing == ["MP3"] else "no_format"
+        return _fault(kind, found=found, formats=", ".join(missing))
     return Check("ok", f"{found}, writes WAV, FLAC and MP3")
 
 
@@ -218,10 +212,9 @@ def _disk(params: Params) -> Check:
     free = shutil.disk_usage(Path.cwd()).free / GIB
     found = f"{free:.1f} GiB free; about {needed:.1f} GiB needed for {epochs} checkpoints"
     if not os.access(Path.cwd(), os.W_OK):
-        return Check("fail", "this folder cannot be written to", "Change its permissions.")
+        return _fault("read_only")
     if free < needed:
-        fix = "Free space, or list fewer candidates; `dvc gc --workspace` drops old outputs."
-        return Check("fail" if free < SPARE_GIB else "warn", found, fix)
+        return _fault("no_space" if free < SPARE_GIB else "little_space", found=found)
     return Check("ok", found)
 
 
@@ -230,18 +223,16 @@ def _threads(params: Params) -> Check:
     variable = os.environ.get("OMP_NUM_THREADS")
     found = f"{cores} usable" + (f", OMP_NUM_THREADS={variable}" if variable else "")
     if wanted is not None and wanted > cores:
-        fix = f"Set model.num_threads to {cores} or null: more threads than cores are slower."
-        return Check("warn", f"{found}; params.yaml asks for {wanted}", fix)
+        return _fault("many_threads", found=found, wanted=wanted, cores=cores)
     return Check("ok", found)
 
 
 def _dvc() -> Check:
     version = _version("dvc")
     if version is None:
-        return Check("warn", "dvc is not installed; stages run without it", INSTALL)
+        return _fault("no_dvc")
     if not Path(".dvc").is_dir():
-        fix = "Run from the project folder; every stage also runs as `voxadapt <stage>`."
-        return Check("warn", f"dvc {version}, but no .dvc folder here", fix)
+        return _fault("no_project", version=version)
     config = configparser.ConfigParser(strict=False, interpolation=None)
     config.read([".dvc/config", ".dvc/config.local"], encoding="utf-8")
     remotes = {
@@ -251,29 +242,25 @@ def _dvc() -> Check:
     }
     default = config.get("core", "remote", fallback=next(iter(remotes), ""))
     if default not in remotes:
-        fix = "Run `dvc remote add -d embedded .dvcstore`."
-        return Check("fail", f"dvc {version}, no default remote", fix)
+        return _fault("no_remote", version=version)
     url = remotes[default]
     if "://" in url:
         return Check("ok", f"dvc {version}, {default} = {url} (not contacted)")
     folder = Path(os.path.normpath(Path(".dvc") / url))
     if not folder.is_dir():
-        fix = "Clone the repository whole: the remote is a folder in it."
-        return Check("fail", f"dvc {version}, {default} = {folder}, no such folder", fix)
+        return _fault("no_store", version=version, name=default, folder=folder)
     return Check("ok", f"dvc {version}, {default} = {folder}")
 
 
 def _data(params: Params) -> Check:
-    manifest, voices, language = (
-        Path(params.data.manifest), params.data.other_voices, params.language,
-    )  # fmt: skip
-    if not manifest.is_file() and language is not None and Path(language.audio).is_file():
-        return Check("ok", f"{language.audio}; no {manifest}: a project of a language alone")
+    manifest, voices = Path(params.data.manifest), params.data.other_voices
+    language = params.language
     if not manifest.is_file():
-        return Check("fail", f"no {manifest}", f"{PULL}, or point data.manifest to your corpus.")
+        if language is not None and Path(language.audio).is_file():
+            return Check("ok", f"{language.audio}; no {manifest}: a project of a language alone")
+        return _fault("no_manifest", manifest=manifest)
     if voices is not None and not Path(voices).is_file():
-        fix = f"{PULL}, or set data.other_voices to null (no floor is shown then)."
-        return Check("fail", f"{manifest}, but no {voices}", fix)
+        return _fault("no_voices", manifest=manifest, voices=voices)
     with open(manifest, "rb") as stream:
         count = sum(bool(line.strip()) for line in stream)
     floor = "" if voices else "; no other voices, so no floor"
@@ -293,34 +280,28 @@ def _model(params: Params, online: bool) -> Check:
     if not is_hub_id(base):
         folder = Path(base)
         if not folder.is_dir():
-            fix = f"{PULL}, or point model.base to a folder or a hub id."
-            return Check("fail", f"no folder {base}", fix)
+            return _fault("no_model_folder", base=base)
         missing = [file for file in needed if not (folder / file).is_file()]
         missing += [] if list(folder.glob("model*.safetensors")) else ["model.safetensors"]
         if missing:
-            fix = "Fetch the model again: it must have the layout that qwen_tts loads."
-            return Check("fail", f"{base} lacks {', '.join(missing)}", fix)
+            return _fault("partial_model", base=base, missing=", ".join(missing))
         return Check("ok", f"{base}, {_folder_gib(folder) * 1024:.0f} MiB")
     hub = _import("huggingface_hub")
     cached = [hub.try_to_load_from_cache(base, file, revision=revision)
               for file in (*needed, "model.safetensors")]  # fmt: skip
-    local = "Or put the files into a folder and point model.base to it."
     found = f"{base} will be downloaded from the hub (not asked; use --online)"
     if all(isinstance(file, str) for file in cached):
         found = f"{base} is in the cache"
     elif os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on"):
-        found = f"{base} is not in the cache and HF_HUB_OFFLINE is set"
-        return Check("fail", found, f"Unset HF_HUB_OFFLINE. {local}")
+        return _fault("model_offline", base=base)
     elif online:
         try:
             hub.HfApi().model_info(base, revision=revision, timeout=TIMEOUT_S)
         except Exception as error:  # network, permission, unknown revision: all mean the same here
-            fix = f"Check the network and model.revision. {local}"
-            return Check("fail", f"{base} cannot be fetched ({_short(error)})", fix)
+            return _fault("model_out_of_reach", base=base, error=_short(error))
         found = f"{base} will be downloaded; the hub has it"
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        fix = "Set model.revision to a commit (40 hexadecimal digits) of the hub repository."
-        return Check("warn", f"{found}; revision {revision or 'null'} is not pinned", fix)
+        return _fault("loose_revision", found=found, revision=revision or "null")
     return Check("ok", f"{found}, revision {revision}")
 
 
@@ -329,25 +310,20 @@ def _asr(model: str, online: bool) -> Check:
         return Check("ok", f"{model}, {Path(model).stat().st_size / 2**20:.0f} MiB")
     if Path(model).is_dir():
         names = [file.name for file in Path(model).iterdir()]
-        has_weights = any(
-            re.match(r"(model|pytorch_model).*\.(safetensors|bin)$", n) for n in names
-        )
-        if "config.json" in names and has_weights:
+        weights = re.compile(r"(model|pytorch_model).*\.(safetensors|bin)$")
+        if "config.json" in names and any(map(weights.match, names)):
             return Check("ok", f"{model}, in Hugging Face form")
-        fix = "Name the folder that save_pretrained wrote."
-        return Check("fail", f"{model} lacks config.json or the weights", fix)
+        return _fault("partial_asr", model=model)
     if is_hub_id(model) and not model.endswith((".pt", ".pth", ".bin")):
         hub = _import("huggingface_hub")
         kept = isinstance(hub.try_to_load_from_cache(model, "config.json"), str)
         told = "is in the cache" if kept else "will be downloaded from the hub (not asked)"
         return Check("ok", f"{model} {told}")
     if model.endswith(".pt") or "/" in model or "\\" in model:
-        fix = f"{PULL}, or name an openai-whisper model such as large-v3."
-        return Check("fail", f"no file {model}", fix)
+        return _fault("no_asr_file", model=model)
     whisper = _import("whisper")
     if model not in whisper.available_models():
-        fix = f"Choose one of {', '.join(whisper.available_models())}, or give a path."
-        return Check("fail", f"{model} is no openai-whisper model", fix)
+        return _fault("unknown_asr", model=model, known=", ".join(whisper.available_models()))
     url = getattr(whisper, "_MODELS", {}).get(model, f"{model}.pt")
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "whisper"
     file = cache / url.rsplit("/", 1)[-1]
@@ -359,6 +335,6 @@ def _asr(model: str, online: bool) -> Check:
         request = urllib.request.Request(url, method="HEAD")
         urllib.request.urlopen(request, timeout=TIMEOUT_S).close()
     except Exception as error:  # as above
-        fix = f"Check the network, or put {file.name} into {cache}."
-        return Check("fail", f"{model} cannot be fetched ({_short(error)})", fix)
+        facts = {"model": model, "file": file.name, "cache": cache}
+        return _fault("asr_out_of_reach", error=_short(error), **facts)
     return Check("ok", f"{model} will be downloaded; it is reachable")

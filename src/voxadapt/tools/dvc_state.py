@@ -1,17 +1,16 @@
 """What DVC says of a project: its stages, what each needs, and what has changed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.lock import LockError
+from dvc.repo import Repo
+from dvc.stage import Stage
 
 from voxadapt.core import paths
-from voxadapt.core.errors import UserError
-
-if TYPE_CHECKING:
-    from dvc.stage import Stage
+from voxadapt.core.problems import user_error
 
 
 @dataclass(frozen=True)
@@ -27,15 +26,7 @@ class Pipeline:
 
 
 def read_pipeline() -> Pipeline:
-    """Ask DVC for the stages of the project here and what has changed.
-
-    Raises:
-        UserError: Where there is no DVC project, where DVC cannot read its files, or another DVC
-            process holds them.
-    """
-    from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.lock import LockError
-    from dvc.repo import Repo
+    """Ask DVC for the stages of the project here and what has changed."""
 
     def needed(stage: Stage) -> list[Stage]:
         return [] if stage.frozen else list(graph.successors(stage))
@@ -50,22 +41,15 @@ def read_pipeline() -> Pipeline:
             answers: dict[str, list[object]] = {}
             for stage in stages:
                 answers |= stage.status(check_updates=True)
-    except (DvcException, LockError) as error:
-        where, found = "dvc.yaml", " ".join(str(error).split())
-        expected, fix = "a pipeline that DVC can read", "Mend the file, or restore it from git."
-        if isinstance(error, NotDvcRepoError):
-            where, expected, found = str(Path.cwd()), "a DVC project", "no .dvc folder"
-            fix = "Change to the project's folder, or make one: voxadapt new."
-        elif isinstance(error, LockError):
-            where, expected = ".dvc/tmp/lock", "no other DVC process at this moment"
-            found, fix = "one holds the project", "Ask again in a few seconds."
-        raise UserError.of(where, expected, found, fix) from None
-    pages = {
-        name: path
-        for name, written in outs.items()
-        for path in written
-        if path.startswith(f"{paths.NOTEBOOK_HTML.as_posix()}/")
-    }
+    except NotDvcRepoError:
+        raise user_error("tools.no_project", Path.cwd()) from None
+    except LockError:
+        raise user_error("tools.busy_project", ".dvc/tmp/lock") from None
+    except DvcException as error:
+        raise user_error("tools.bad_pipeline", "dvc.yaml", found=error) from None
+    folder = f"{paths.NOTEBOOK_HTML.as_posix()}/"
+    pages = {name: path for name, written in outs.items() for path in written
+             if path.startswith(folder)}  # fmt: skip
     changed = {}
     for name, answer in answers.items():
         rewritten = [out for other in before[name] if other in answers for out in outs[other]]

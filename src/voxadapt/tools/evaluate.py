@@ -19,10 +19,11 @@ from voxadapt.asr.voice_prints import Embedder
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core import paths
 from voxadapt.core.device import resolve_device
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import read_json, sha256_file, write_json
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import ScoreParams, SelectParams
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult
@@ -47,9 +48,11 @@ from voxadapt.scoring.rows import (
 )
 from voxadapt.scoring.score_clips import NO_REFERENCE, score_clips, summarise
 from voxadapt.scoring.similarity import LABEL, SimilarityScale, VoiceReference, build_scale
-from voxadapt.scoring.wording import percent
+from voxadapt.scoring.wording import Sentences, percent
 from voxadapt.selection.comparison import compare_systems
 
+Metric = Literal["wer", "cer"]
+SENTENCES = Sentences(Path(__file__).parent)
 SCHEMA = "voxadapt-evaluation/1"
 SPLIT = "clips"
 SUMMARY, PAGE, REFERENCE = "summary.json", "index.html", "reference"
@@ -65,26 +68,15 @@ def evaluate(
     asr: str = "large-v3",
     reference: Path | None = None,
     other_voices: Path | None = None,
-    metric: Literal["wer", "cer"] | None = None,
+    metric: Metric | None = None,
     device: str = "auto",
     batch_size: int = 16,
 ) -> StageResult:
-    """Score the clips of a manifest and write rows, summary and page.
+    """Score the clips of a manifest (see `data.clips.read_clips`); write rows, summary and page.
 
-    Args:
-        manifest: JSONL of clips; see `data.clips.read_clips`.
-        out: Folder for `rows.jsonl`, `summary.json` and `index.html`.
-        language: Of rows that name none, by Whisper's code or a name.
-        asr: Whisper checkpoint, folder or hub id, or a name that openai-whisper can download.
-        reference: Recordings of the speaker, for clips that name none of their own.
-        other_voices: JSONL of other voices, for the floor of similarity.
-        metric: Error rate that is ranked on; None: by the script.
-        device: auto, cpu, cuda or cuda:N.
-        batch_size: Whisper windows decoded at once.
-
-    Raises:
-        UserError: For a manifest, reference, ASR or metric that cannot be used, and when no
-            sentence is without digits.
+    `language` is that of rows that name none, `reference` holds recordings of the speaker for clips
+    that name none, `other_voices` is a JSONL for the floor of similarity. Without a `metric` the
+    script of the texts decides which error rate ranks; `batch_size` counts Whisper's windows.
     """
     _refuse_foreign(out)
     from whisper.tokenizer import LANGUAGES
@@ -132,28 +124,21 @@ def _refuse_foreign(out: Path) -> None:
     if out.exists() and not out.is_dir():
         there = [out.name]
     if there and not is_ours:
-        fix = "Choose another folder; nothing is overwritten."
-        expected = "a new folder, or one that `evaluate` wrote"
-        raise UserError.of(f"--out {out}", expected, ", ".join(there), fix)
+        raise user_error("tools.foreign_evaluation", f"--out {out}", found=", ".join(there))
 
 
-def _metric(
-    spoken: Sequence[SpokenClip], language: str, asked: Literal["wer", "cer"] | None
-) -> Literal["wer", "cer"]:
+def _metric(spoken: Sequence[SpokenClip], language: str, asked: Metric | None) -> Metric:
     """Return the error rate that is ranked on."""
     texts: dict[str, list[str]] = {}
     for clip in spoken:
         own = clip.language or language
         texts.setdefault(own, []).append(normalise(clip.text, own))
         if not texts[own][-1]:
-            raise UserError.of(clip.text_id, "letters or digits", clip.text, "Mend the row.")
+            raise user_error("tools.no_letters", clip.text_id, found=clip.text)
     metrics = {metric_for(own, found) for own, found in texts.items()}
-    fitting: Literal["wer", "cer"] = "wer" if "wer" in metrics else "cer"
+    fitting: Metric = "wer" if "wer" in metrics else "cer"
     if asked == "wer" and fitting == "cer":
-        raise UserError.of(
-            "--metric", f"cer: {language} is written without spaces between words", "wer",
-            "Leave the option out.",
-        )  # fmt: skip
+        raise user_error("tools.no_words", "--metric", language=language)
     return asked or fitting
 
 
@@ -223,34 +208,23 @@ class _Harness:
         """Measure the speaker's recordings, and the floor of similarity by other voices."""
         if not recordings:
             return _Speaker()
-        reference, usable = self._reference(recordings)
-        speaker = _Speaker(reference, notes=self._notes(recordings, len(usable)))
+        speaker = _Speaker(self._reference([item.path for item in recordings]))
+        num_usable = 0 if speaker.reference is None else len(speaker.reference.embeddings)
+        if num_usable < MIN_REFERENCE_CLIPS:
+            counts = num_usable, len(recordings), self.params.min_speech_s
+            speaker.notes.append(SENTENCES.say("little_speech", *counts))
+        if all(item.text is None for item in recordings):
+            speaker.notes.append(SENTENCES.say("no_texts"))
         clips = self._recorded_clips(recordings)
-        if min(len(usable), len(clips)) >= MIN_REFERENCE_CLIPS:
+        if min(num_usable, len(clips)) >= MIN_REFERENCE_CLIPS:
             speaker.reference, speaker.scale, _ = build_scale(
                 self.embedder, clips, others, self.select,
                 root=self.root, min_speech_s=self.params.min_speech_s,
             )  # fmt: skip
-        with_text = {_recording_id(item) for item in recordings if item.text is not None}
+        with_text = {_recording_id(item.path) for item in recordings if item.text is not None}
         real = self._rows([clip for clip in clips if clip.text_id in with_text], speaker)
         speaker.rows = [] if all(row.slice == "digits" for row in real) else real
         return speaker
-
-    def _notes(self, recordings: Sequence[Recording], num_usable: int) -> list[str]:
-        """Say what these recordings do not let us measure."""
-        notes = []
-        if num_usable < MIN_REFERENCE_CLIPS:
-            notes.append(
-                f"Only {num_usable} of {len(recordings)} recordings have "
-                f"{self.params.min_speech_s:g} s of speech: too few for a ceiling of "
-                "similarity and for the speaker's rate."
-            )
-        if all(item.text is None for item in recordings):
-            notes.append(
-                "The recordings have no texts: the recogniser's own errors are unknown, and the "
-                "speaker's rate is that of its transcripts."
-            )
-        return notes
 
     def _recorded_clips(self, recordings: Sequence[Recording]) -> list[EvalClip]:
         """Return recordings as clips, with their transcript where the text is unknown."""
@@ -258,8 +232,9 @@ class _Harness:
             [item.path for item in recordings], [item.text or ANY_LENGTH for item in recordings]
         )
         return [
-            EvalClip(candidate="real", split=SPLIT, text_id=_recording_id(item), lang=self.language,
-                 text=text, slice=slice_of(text, self.language), wav=str(item.path.resolve()))
+            EvalClip(candidate="real", split=SPLIT, text_id=_recording_id(item.path), text=text,
+                     lang=self.language, slice=slice_of(text, self.language),
+                     wav=str(item.path.resolve()))
             for item, found in zip(recordings, heard, strict=True)
             if (text := item.text or found.text).strip()
         ]  # fmt: skip
@@ -273,9 +248,8 @@ class _Harness:
         for files in sorted(groups):
             own = speaker
             if files:
-                reference, usable = self._reference([Recording(path, None) for path in files])
-                own = _Speaker(reference, speaker.scale)
-                if not usable:
+                own = _Speaker(self._reference(files), speaker.scale)
+                if own.reference is None:
                     names = ", ".join(path.name for path in files[:3])
                     speaker.notes.append(f"{names}: too little speech for a reference.")
             found = self._rows(groups[files], own)
@@ -304,63 +278,48 @@ class _Harness:
             root=self.root,
         )  # fmt: skip
 
-    def _reference(
-        self, recordings: Sequence[Recording]
-    ) -> tuple[VoiceReference | None, list[Recording]]:
-        """Embed recordings; return the reference, None where nothing can be used, and the rest."""
-        prints = self.embedder.embed([item.path for item in recordings])
+    def _reference(self, files: Sequence[Path]) -> VoiceReference | None:
+        """Embed recordings; None where nothing can be used."""
         usable = [
-            (item, found.embedding)
-            for item, found in zip(recordings, prints, strict=True)
+            (_recording_id(file), found.embedding)
+            for file, found in zip(files, self.embedder.embed(files), strict=True)
             if found.embedding is not None and found.speech_s >= self.params.min_speech_s
         ]
         if not usable:
-            return None, []
-        ids = tuple(_recording_id(item) for item, _ in usable)
-        vectors = np.stack([vector for _, vector in usable])
-        return VoiceReference(ids, vectors, self.embedder.id), [item for item, _ in usable]
+            return None
+        ids, vectors = zip(*usable, strict=True)
+        return VoiceReference(ids, np.stack(vectors), self.embedder.id)
 
 
-def _recording_id(item: Recording) -> str:
+def _recording_id(file: Path) -> str:
     """Name a recording by its content."""
-    return f"{item.path.stem}-{sha256_file(item.path)[:8]}"
+    return f"{file.stem}-{sha256_file(file)[:8]}"
 
 
 def _refuse_evaluated_references(
     manifest: Path, spoken: Sequence[SpokenClip], recordings: Sequence[Recording]
 ) -> None:
     """Refuse recordings that are scored as well: a clip is like itself."""
-    scored = {
-        sha256_file(manifest.parent / clip.audio): clip.audio for clip in spoken if clip.exists
-    }
+    audio = [clip.audio for clip in spoken if clip.exists]
+    scored = {sha256_file(manifest.parent / name): name for name in audio}
     listed = [item.path for item in recordings] + [path for c in spoken for path in c.references]
     problems = [
-        Problem(str(path), "a recording that is not scored itself", scored[sha],
-                "Take it out of the manifest, or out of the reference.")
+        problem("tools.scored_reference", path, found=scored[sha])
         for path in dict.fromkeys(listed)
         if (sha := sha256_file(path)) in scored
-    ]  # fmt: skip
+    ]
     raise_problems(problems[:50], "A clip cannot be its own reference.")
 
 
 def _sentence(summary: Record, out: Path) -> str:
     """Sum up for the command line: one line a system, the comparison, where the page is."""
-    metric = summary["error_metric"]
-    lines = []
-    for name, found in summary["systems"].items():
-        sim = found["sim"]["point"]
-        likeness = f", similarity {sim:.3f}" if summary["similarity"]["measured"] else ""
-        lines.append(
-            f"{name}: {metric.upper()} {percent(found[metric])}{likeness}, failures "
-            f"{percent(found['failure_rate'])}, {found['n_measured']} of {found['n_expected']} "
-            "clips."
-        )
-    for language, systems in summary.get("languages", {}).items():
-        told = ", ".join(f"{name} {percent(found[metric])}" for name, found in systems.items())
-        lines.append(f"In {language}: {told}.")
+    metric, measured = summary["error_metric"], summary["similarity"]["measured"]
+    lines = [SENTENCES.say("scored", name, found, metric, measured)
+             for name, found in summary["systems"].items()]  # fmt: skip
+    lines += [SENTENCES.say("in_language", language, systems, metric)
+              for language, systems in summary.get("languages", {}).items()]  # fmt: skip
     if summary["asr_floor"] is not None:
         lines.append(f"Recordings of the speaker: {percent(summary['asr_floor'][metric])}.")
     if summary["comparison"] is not None:
         lines.append(summary["comparison"]["text"])
-    lines += summary["notes"]
-    return "\n".join([*lines, f"The page is {out / PAGE}."])
+    return "\n".join([*lines, *summary["notes"], f"The page is {out / PAGE}."])

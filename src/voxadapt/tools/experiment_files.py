@@ -13,11 +13,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import dvc.api
 import yaml
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
+from dvc.scm import RevError, resolve_rev
+from dvc_data.index import DataIndexError
+from scmrepo.exceptions import SCMError
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import UserError, raise_problems
 from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.progress import Progress
 from voxadapt.core.records import Record, flatten
 from voxadapt.reporting.records import scores_folder
@@ -38,19 +45,14 @@ class Layout:
     """Where one path of the pipeline keeps what is compared."""
 
     corpus: Corpus
-    choices: tuple[Path, ...]  # records of decisions; the last one is the experiment's
-    confirm: Path
+    choices: tuple[Path, ...]  # records of decisions before the last one, the corpus' own
     candidates: str  # parameter that lists what is scored
     stages: tuple[str, ...]  # whose parameters must be those that the lock records
 
 
-SPEAKER_LAYOUT = Layout(
-    SPEAKER, (paths.SELECTION,), paths.CONFIRM, "candidates",
-    ("audit", "codes", "train", "score", "select"),
-)  # fmt: skip
+SPEAKER_LAYOUT = Layout(SPEAKER, (), "candidates", ("audit", "codes", "train", "score", "select"))
 LANGUAGE_LAYOUT = Layout(
-    LANGUAGE, (paths.LANGUAGE_CHOICE1, paths.LANGUAGE_SELECTION), paths.LANGUAGE_CONFIRM,
-    "language.candidates",
+    LANGUAGE, (paths.LANGUAGE_CHOICE1,), "language.candidates",
     ("language_data", "language_readings", "language_stage1", "language_score", "language_decide",
      "language_stage2", "language_stage2_score", "language_confirm"),
 )  # fmt: skip
@@ -73,17 +75,7 @@ class Experiment:
 
 
 def list_experiments(names: Sequence[str] | None) -> list[tuple[str, str | None, str]]:
-    """List what is to be read: name, commit (None for the workspace) and state.
-
-    Raises:
-        UserError: Outside of a DVC project in git, and for names that mean nothing there.
-    """
-    import dvc.api
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.scm import RevError, resolve_rev
-    from scmrepo.exceptions import SCMError
-
+    """List what is to be read: name, commit (None for the workspace) and state."""
     try:
         known = {
             row["Experiment"] or row["rev"]: (row["rev"], row["State"] or "")
@@ -92,12 +84,8 @@ def list_experiments(names: Sequence[str] | None) -> list[tuple[str, str | None,
         }
         with Repo() as repo:
             scm = repo.scm
-            if names is None:
-                listed = [(name, resolve_rev(scm, rev), state)
-                          for name, (rev, state) in sorted(known.items())]  # fmt: skip
-                return [(WORKSPACE, None, ""), *listed]
             listed, unknown = [], []
-            for name in dict.fromkeys(names):
+            for name in dict.fromkeys([WORKSPACE, *sorted(known)] if names is None else names):
                 rev, state = known.get(name, (name, ""))
                 try:
                     commit = None if name == WORKSPACE else resolve_rev(scm, rev)
@@ -105,16 +93,9 @@ def list_experiments(names: Sequence[str] | None) -> list[tuple[str, str | None,
                 except RevError:
                     unknown.append(name)
     except (DvcException, SCMError) as error:
-        raise UserError.of(
-            Path.cwd(), "a DVC project in a git repository with a commit",
-            " ".join(str(error).split()) or type(error).__name__,
-            "Run it in the project folder; see docs/sweeps.md.",
-        ) from None  # fmt: skip
-    if unknown:
-        expected = f"{WORKSPACE}, an experiment or a commit"
-        fix = "`dvc exp list --all-commits` names the experiments."
-        problems = [Problem(name, expected, "nothing", fix) for name in unknown]
-        raise UserError(problems, "These experiments cannot be read.")
+        raise user_error("tools.no_experiments", Path.cwd(), found=error) from None
+    problems = [problem("tools.unknown_experiment", name, workspace=WORKSPACE) for name in unknown]
+    raise_problems(problems, "These experiments cannot be read.")
     return listed
 
 
@@ -129,20 +110,15 @@ def read_experiments(
     progress, found = Progress("Reading experiments", len(listed), "experiments"), []
     for index, (name, commit, state) in enumerate(listed):
         read = (lambda path: Path(path).read_bytes()) if commit is None else _reader(commit, opened)
-        found.append(
-            _experiment(name, commit, state, read, layout, candidates, scratch / str(index))
-        )
+        place = scratch / str(index)
+        found.append(_experiment(name, commit, state, read, layout, candidates, place))
         progress.advance()
     return found
 
 
 def _reader(commit: str, opened: ExitStack) -> Read:
     """Return what reads a file of a commit, from git or from DVC's cache."""
-    from dvc.api import DVCFileSystem
-    from dvc.exceptions import DvcException
-    from dvc_data.index import DataIndexError
-
-    files = DVCFileSystem(".", rev=commit)
+    files = dvc.api.DVCFileSystem(".", rev=commit)
     opened.callback(files.close)
 
     def read(path: str) -> bytes:
@@ -156,14 +132,9 @@ def _reader(commit: str, opened: ExitStack) -> Read:
 
 
 def _experiment(
-    name: str,
-    commit: str | None,
-    state: str,
-    read: Read,
-    layout: Layout,
-    candidates: Sequence[str],
-    scratch: Path,
-) -> Experiment:
+    name: str, commit: str | None, state: str, read: Read, layout: Layout,
+    candidates: Sequence[str], scratch: Path,
+) -> Experiment:  # fmt: skip
     """Read one experiment; what cannot be read makes it a missing one."""
     params = flatten(_yaml(read, "params.yaml"))
     if state in NOT_DONE:
@@ -174,15 +145,15 @@ def _experiment(
     if stale:
         return Experiment(name, commit, params, missing=(stale, again))
     try:
-        choices = [json.loads(read(path.as_posix())) for path in layout.choices]
+        files = (*layout.choices, layout.corpus.decision)
+        choices = [json.loads(read(path.as_posix())) for path in files]
         decision, inputs = choices[-1], [made["inputs"].items() for made in choices]
         looked_at = frozenset(sha for made in inputs for item, sha in made if item != BASE)
         chosen, scored = decision["chosen"], [item["name"] for item in decision["candidates"]]
         asked = [chosen if item == CHOSEN else item for item in candidates]
         wanted = list(dict.fromkeys([BASE, *(scored if EVERY in asked else asked)]))
-        rows = {
-            item: _rows(read, layout, item, decision, scratch) for item in wanted if item in scored
-        }
+        there = [item for item in wanted if item in scored]
+        rows = {item: _rows(read, layout, item, decision, scratch) for item in there}
     except (OSError, ValueError, KeyError) as error:
         if commit is not None:
             again = f"Fetch it (`dvc exp pull origin {name}`) or queue it again."
@@ -192,7 +163,7 @@ def _experiment(
     if lacking and len(lacking) == len([item for item in wanted if item != BASE]):
         why = f"it has no scores of {', '.join(lacking)}"
         return Experiment(name, commit, params, decision, missing=(why, "Name other candidates."))
-    confirm = read_json_of(read, layout.confirm)
+    confirm = read_json_of(read, layout.corpus.confirm)
     return Experiment(name, commit, params, decision, confirm, rows, looked_at, lacking, (), read)
 
 

@@ -11,32 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import UserError, raise_problems
 from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import Params, SelectParams, epoch_number, in_stage2, language_section
+from voxadapt.core.problems import problem
 from voxadapt.core.provenance import fingerprint, versions
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult
 from voxadapt.reporting import tables
 from voxadapt.reporting.compare_page import build_page
 from voxadapt.scoring.rows import ScoreRow, evaluator_id, rows_sha
+from voxadapt.scoring.wording import Sentences
 from voxadapt.selection import select as selection
 from voxadapt.selection.comparison import compare_systems
-from voxadapt.tools.experiment_files import (
-    BASE,
-    CHOSEN,
-    LANGUAGE_LAYOUT,
-    SPEAKER_LAYOUT,
-    WORKSPACE,
-    Experiment,
-    Layout,
-    list_experiments,
-    plain_number,
-    read_experiments,
-    read_json_of,
-    value_in_words,
-)
+from voxadapt.tools import experiment_files as files
+from voxadapt.tools.experiment_files import BASE, Experiment, Layout
 
+SENTENCES = Sentences(Path(__file__).parent)
 SCHEMA = "voxadapt-experiments/1"
 TABLE, PAGE = paths.REPORTS / "compare.json", paths.REPORTS / "compare.html"
 SHAPE_SCORES = ("asr", "data", "score", "split", "language.asr_language", "language.source",
@@ -61,47 +52,39 @@ class System:
     @property
     def order(self) -> tuple[bool, int, bool, str]:
         """Less training first; then what is in the workspace; then by name."""
-        elsewhere = self.experiment.name != WORKSPACE
+        elsewhere = self.experiment.name != files.WORKSPACE
         return in_stage2(self.candidate), epoch_number(self.candidate), elsewhere, self.label
 
 
 def compare(
-    params: Params,
-    names: Sequence[str] | None = None,
-    *,
-    candidates: Sequence[str] = (CHOSEN,),
-    language: bool = False,
-) -> StageResult:
+    params: Params, names: Sequence[str] | None = None, *,
+    candidates: Sequence[str] = (files.CHOSEN,), language: bool = False,
+) -> StageResult:  # fmt: skip
     """Compare experiments; write `reports/compare.json` and `reports/compare.html`.
 
-    Args:
-        params: The present parameters; `select` (or `language.select`) is the rule.
-        names: Experiments, commits, or `workspace`; None: the workspace and every experiment of
-            the present commit.
-        candidates: Of each experiment: `chosen`, `all`, or candidates by name.
-        language: Compare the language's path instead of the speaker's.
-
-    Raises:
-        UserError: When a name is unknown, the experiments were scored differently, or fewer than
-            two candidates can be compared.
+    The rule is that of the present parameters. `names` are experiments, commits or `workspace`;
+    None stands for the workspace and every experiment of the present commit. Of each, `candidates`
+    takes part: `chosen`, `all`, or some by name. Two at least have to be comparable.
     """
     rule = language_section(params).select if language else params.select
-    layout = LANGUAGE_LAYOUT if language else SPEAKER_LAYOUT
+    layout = files.LANGUAGE_LAYOUT if language else files.SPEAKER_LAYOUT
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as opened:
-        found = read_experiments(list_experiments(names), layout, candidates, Path(scratch), opened)
+        found = files.read_experiments(
+            files.list_experiments(names), layout, candidates, Path(scratch), opened
+        )
         whole = [item for item in found if not item.missing]
         _refuse_mixed(whole)
         systems, twins = _systems(whole)
         if not systems or len(whole) < 2:
             raise _nothing_to_compare(found, bool(systems))
-        record = _compared(found, whole, systems, twins, rule, layout, language)
         of_label = {BASE: whole[0]} | {system.label: system.experiment for system in systems}
         rows = {BASE: whole[0].rows[BASE]} | {system.label: system.rows for system in systems}
+        record = _compared(found, systems, twins, rows, rule, layout)
 
         def clip(label: str, row: ScoreRow) -> str:
             return _clip(of_label[label], row, Path(scratch))
 
-        html = build_page(record, rows, clip, value_in_words)
+        html = build_page(record, rows, clip, files.value_in_words)
     write_json(TABLE, record)
     write_atomic(PAGE, html)
     lines = [record["reason"], record["disclosure"], *record["notes"]]
@@ -110,25 +93,21 @@ def compare(
     return StageResult("\n".join([*lines, f"The page is {PAGE}."]), record)
 
 
-# --- what may be compared ------------------------------------------------------------------------
-
-
 def _refuse_mixed(found: Sequence[Experiment]) -> None:
     """Refuse experiments that were not scored alike, with a problem for each thing that differs."""
+
+    def listed(values: Sequence[tuple[object, list[str]]], between: str) -> str:
+        told = [f"{files.value_in_words(value)} ({', '.join(who)})" for value, who in values]
+        return between.join(told)
+
     shaped = [
-        f"{key}: "
-        + ", ".join(f"{value_in_words(value)} ({', '.join(who)})" for value, who in values)
+        f"{key}: {listed(values, ', ')}"
         for key, values in _grouped({item.name: item.params for item in found}).items()
         if key.startswith(tuple(f"{name}." for name in SHAPE_SCORES)) or key in SHAPE_SCORES
     ]
     hint = f" Parameters that differ and may be why: {'; '.join(shaped)}." if shaped else ""
     problems = [
-        Problem(
-            name,
-            "the same in all experiments",
-            "; ".join(f"{value} ({', '.join(who)})" for value, who in values),
-            "Name experiments that were scored alike, or queue the others again." + hint,
-        )
+        problem("tools.scored_otherwise", name, hint=hint, found=listed(values, "; "))
         for name, values in _grouped({item.name: _scored_by(item) for item in found}).items()
     ]
     raise_problems(problems, "These experiments cannot be compared.")
@@ -160,7 +139,7 @@ def _grouped(tables: Mapping[str, Record]) -> dict[str, list[tuple[object, list[
     for key in sorted({key for table in tables.values() for key in table}):
         values: dict[str, tuple[object, list[str]]] = {}
         for name, table in tables.items():
-            value = plain_number(table.get(key))
+            value = files.plain_number(table.get(key))
             values.setdefault(fingerprint(value), (value, []))[1].append(name)
         if len(values) > 1:
             found[key] = list(values.values())
@@ -191,65 +170,53 @@ def _label(item: Experiment, candidate: str) -> str:
 def _nothing_to_compare(found: Sequence[Experiment], any_system: bool) -> UserError:
     """Say what is missing for a comparison."""
     problems = [
-        Problem(item.name, "an experiment with scores", item.missing[0], item.missing[1])
+        problem("tools.no_scores", item.name, found=item.missing[0], fix=item.missing[1])
         for item in found
         if item.missing
     ]
-    if not problems:
-        kept = "" if any_system else " Each of them keeps the Base."
-        problems = [
-            Problem("experiments", "two that can be compared",
-                    f"{', '.join(item.name for item in found)}.{kept}",
-                    "Queue some (docs/sweeps.md), or name those of another commit; "
-                    "`dvc exp list --all-commits` lists them.")
-        ]  # fmt: skip
-    return UserError(problems, "There is nothing to compare.")
-
-
-# --- comparing -----------------------------------------------------------------------------------
+    kept = "" if any_system else " Each of them keeps the Base."
+    names = f"{', '.join(item.name for item in found)}.{kept}"
+    fewer = problem("tools.fewer_experiments", "experiments", found=names)
+    return UserError(problems or fewer, "There is nothing to compare.")
 
 
 def _compared(
-    found: Sequence[Experiment],
-    whole: Sequence[Experiment],
-    systems: Sequence[System],
-    twins: Mapping[str, str],
-    rule: SelectParams,
-    layout: Layout,
-    language: bool,
-) -> Record:
+    found: Sequence[Experiment], systems: Sequence[System], twins: Mapping[str, str],
+    rows: Mapping[str, Sequence[ScoreRow]], rule: SelectParams, layout: Layout,
+) -> Record:  # fmt: skip
     """Choose among the systems by the rule for epochs, and hold all pairs against each other."""
-    start = whole[0]
+    whole = [item for item in found if not item.missing]
     # The rule knows the Base and numbered candidates: the systems are numbered in its order.
     labels = {f"epoch-{n}": system.label for n, system in enumerate(systems, start=1)}
-    numbered = {
-        alias: [row.model_copy(update={"candidate": alias}) for row in system.rows]
-        for alias, system in zip(labels, systems, strict=True)
+    numbered = {BASE: rows[BASE]} | {
+        alias: [row.model_copy(update={"candidate": alias}) for row in rows[label]]
+        for alias, label in labels.items()
     }
-    rows = {BASE: start.rows[BASE]} | {system.label: system.rows for system in systems}
-    scale = read_json_of(start.read, layout.corpus.scale)
+    scale = files.read_json_of(whole[0].read, layout.corpus.scale)
     what = "take any of these experiments"
-    numbered = {BASE: start.rows[BASE], **numbered}
     made = selection.select(numbered, rule, what=what, scale=scale, setting=None)
     decision: Record = {key: _renamed(value, labels) for key, value in made.items()}
     power = decision["power"]
     power["text"] = power["text"].replace("two epochs", "two experiments")
     decision["inputs"] = {name: rows_sha(own) for name, own in rows.items()}
     floor = None if scale is None else scale["floor"]["point"]
-    measured = any(row.sim is not None for row in start.rows[BASE])
+    measured = any(row.sim is not None for row in rows[BASE])
     comparison = compare_systems(rows, rule, floor=floor, with_similarity=measured)
     winner = next((item for item in systems if item.label == decision["chosen"]), None)
-    confirm = None if winner is None else winner.experiment.confirm
-    if confirm is not None and winner is not None and confirm["chosen"] != winner.candidate:
-        confirm = None
+    confirm = None
+    if winner is not None and (winner.experiment.confirm or {}).get("chosen") == winner.candidate:
+        confirm = winner.experiment.confirm
     differing = list(_grouped({item.name: item.params for item in found}))
+    looked_at = frozenset[str]().union(*(item.looked_at for item in whole))
     return {
         "schema": SCHEMA,
-        "path": "language" if language else "speaker",
+        "path": "language" if layout is files.LANGUAGE_LAYOUT else "speaker",
         "winner": decision["chosen"],
         "winner_candidate": BASE if winner is None else winner.candidate,
         "reason": decision["reason"],
-        "disclosure": _disclosure(whole, winner, confirm),
+        "disclosure": SENTENCES.say(
+            "disclosure", len(looked_at), len(whole), winner is not None, confirm is not None
+        ),
         "notes": _notes(whole, systems, twins, decision)
         + _not_shown(decision, comparison or {"pairs": []}),
         "parameters": differing,
@@ -257,18 +224,15 @@ def _compared(
         "decision": decision,
         "comparison": comparison,
         "confirm": confirm,
-        "scored_by": _scored_by(start),
+        "scored_by": _scored_by(whole[0]),
         "versions": versions(),
     }
 
 
 def _row(
-    item: Experiment,
-    systems: Sequence[System],
-    twins: Mapping[str, str],
-    decision: Record,
+    item: Experiment, systems: Sequence[System], twins: Mapping[str, str], decision: Record,
     differing: Sequence[str],
-) -> Record:
+) -> Record:  # fmt: skip
     """Describe one experiment: what differs in its parameters, what it chose, what became of it."""
     own = item.decision or {}
     of_label = {found["name"]: found for found in decision["candidates"]}
@@ -276,11 +240,10 @@ def _row(
     return {
         "name": item.name,
         "commit": item.commit,
-        "parameters": {key: plain_number(item.params.get(key)) for key in differing},
+        "parameters": {key: files.plain_number(item.params.get(key)) for key in differing},
         "missing": ". ".join(item.missing).rstrip(".") if item.missing else "",
         "lacking": list(item.lacking),
         "own_choice": own.get("chosen"),
-        "keeps_base": own.get("chosen") == BASE,
         "repeats": {
             label: twins[label]
             for name in item.rows
@@ -296,55 +259,23 @@ def _row(
     }
 
 
-def _disclosure(whole: Sequence[Experiment], winner: System | None, confirm: Record | None) -> str:
-    """Say why the winner's figures are too good, and which to quote instead."""
-    looked_at = frozenset[str]().union(*(item.looked_at for item in whole))
-    of = f"{len(looked_at)} candidates of {len(whole)} experiments"
-    if winner is None:
-        return (
-            f"{of} were looked at; the figures of the best of them are optimistic, because they "
-            "were picked for being high."
-        )
-    instead = (
-        "Quote its confirmation, made on sentences that chose nothing."
-        if confirm is not None
-        else "Confirm it on unseen sentences before quoting anything: apply the experiment and "
-        "run the confirm stage."
-    )
-    return (
-        f"The winner's figures are optimistic (winner's curse): it was chosen on these sentences, "
-        f"from {of}, first within its experiment and then among all. {instead}"
-    )
-
-
 def _notes(
-    whole: Sequence[Experiment],
-    systems: Sequence[System],
-    twins: Mapping[str, str],
+    whole: Sequence[Experiment], systems: Sequence[System], twins: Mapping[str, str],
     decision: Record,
-) -> list[str]:
+) -> list[str]:  # fmt: skip
     """Say what a reader of the table must know besides."""
     notes = []
     bases: dict[str, list[str]] = {}
     for item in whole:
         bases.setdefault(item.rows[BASE][0].checkpoint_sha, []).append(item.name)
     if len(bases) > 1:
-        groups = "; ".join(map(", ".join, bases.values()))
-        notes.append(
-            f"The experiments start from different Bases ({groups}): the gates and the Base's "
-            f"figures are those of {whole[0].name}."
-        )
+        notes.append(SENTENCES.say("several_bases", list(bases.values()), whole[0].name))
     keep = [item.name for item in whole if (item.decision or {})["chosen"] == BASE]
     if keep:
         notes.append(f"By its own selection the Base is kept: {', '.join(keep)}.")
     notes += [f"{label} has the scores of {same}, clip for clip." for label, same in twins.items()]
     tied = [system.candidate for system in systems if system.label in decision["tied"]]
-    if len(set(tied)) < len(tied):
-        notes.append(
-            "Of experiments that tie after equally many epochs the workspace comes first, then "
-            "the alphabet: the rule cannot tell them apart."
-        )
-    return notes
+    return notes + [SENTENCES.say("tied")] * (len(set(tied)) < len(tied))
 
 
 def _not_shown(decision: Record, comparison: Record) -> list[str]:
@@ -360,11 +291,7 @@ def _not_shown(decision: Record, comparison: Record) -> list[str]:
         and (other := pair["second"] if pair["first"] == winner else pair["first"]) in eligible
     ]
     measure = "similarity" if key == "sim" else decision["rule"]["error_metric"].upper()
-    note = (
-        f"The rule takes one, but the intervals for all pairs do not show that it has the better "
-        f"{measure} than: {', '.join(others)}."
-    )
-    return [note] if others else []
+    return [SENTENCES.say("not_shown", measure, others)] if others else []
 
 
 def _renamed(value: object, labels: Mapping[str, str]) -> object:

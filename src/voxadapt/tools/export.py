@@ -11,42 +11,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from rich.filesize import decimal
 from torch import Tensor
 
 from voxadapt import __version__
 from voxadapt.core import paths
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import set_usual_mode, sha256_file, write_atomic, write_json
 from voxadapt.core.lineage import check_made
 from voxadapt.core.model_folder import DELTA, read_config
-from voxadapt.core.params import Params, SelectParams, candidate_name, in_stage2, language_section
-from voxadapt.core.paths import LANGUAGE, SPEAKER, Corpus
+from voxadapt.core.params import Params, candidate_name, in_stage2, language_section
+from voxadapt.core.paths import LANGUAGE, Corpus
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import git_commit, versions
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult
-from voxadapt.model.checkpoint import (
-    iterate_weights,
-    list_files,
-    new_folder,
-    own_files,
-    place_file,
-    read_meta,
-    tensors_sha256,
-)
+from voxadapt.model import checkpoint as checkpoints
 from voxadapt.model.delta import Delta, materialise, write_delta
-from voxadapt.pipeline.candidates import check_name, check_weights, find_checkpoint, find_delta
+from voxadapt.pipeline.candidates import check_name, check_weights, find_candidate, find_delta
+from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.scoring.rows import read_scores, rows_sha
 from voxadapt.selection import wording
-from voxadapt.tools.exported import (
-    CARD,
-    FACTS,
-    HUB_ID,
-    MEASURES,
-    SCHEMA,
-    describe_consent,
-    is_export,
-    size_in_words,
-)
+from voxadapt.tools import exported
 from voxadapt.tools.model_card import render_card
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
@@ -65,121 +51,80 @@ class Terms:
     base_model: str | None = None  # the Base's id on the Hub, where params.yaml names a folder
 
 
-# --- export --------------------------------------------------------------------------------------
+def export(
+    params: Params, out: Path, candidate: str | None = None, terms: Terms = Terms(), *,
+    language: bool = False, arm: str | None = None, delta: bool = False, force: bool = False,
+) -> StageResult:  # fmt: skip
+    """Write a speaker's checkpoint, or a Base that speaks the language, for the Hub; or its delta.
 
-
-def export_speaker(
-    params: Params,
-    out: Path,
-    candidate: str | None = None,
-    terms: Terms = Terms(),
-    *,
-    delta: bool = False,
-    force: bool = False,
-) -> StageResult:
-    """Write a fine-tuned checkpoint as a folder for the Hub, or the delta of it.
-
-    Without a candidate it is the chosen one; `force` replaces what `export` did not write.
-
-    Raises:
-        UserError: When the Base was kept and no epoch is named, when figures are missing or are
-            those of another checkpoint, or when `out` holds something else.
+    The candidate is an epoch, of the language also `stage2-epoch-N`; without one it is what was
+    chosen, or the best epoch of an `arm` of `voxadapt compare`. Figures that are missing, or those
+    of another checkpoint, are refused; `force` replaces what `export` did not write.
     """
-    decision = _begin(terms, out, force, paths.SELECTION, "select")
-    name = _candidate(decision, candidate, "voxadapt export epoch-1")
-    checkpoint = find_checkpoint(params.model, name)
-    check_weights(checkpoint)
-    if name == decision["chosen"]:
-        check_made([paths.CONFIRM])
-    base, sha = checkpoint.base, checkpoint.sha
-    source = checkpoint.delta or checkpoint.folder
-    scores = _scores(decision, name, paths.CONFIRM, paths.CONFIRMATION / name, "confirm", sha)
-    meta = read_meta(source)
-    facts = _facts(params, terms, out, SPEAKER, decision, name, params.select, scores, meta) | {
-        "kind": "speaker",
-        "form": "delta" if delta else "full",
-        "speaker": meta["speaker_name"],
-        "speakers": list(meta.get("speakers", ())),
-        "languages": [HUB_CODES.get(params.asr.language, params.asr.language)],
-        "spoken_as": params.train.language,
-    }
-    with new_folder(out) as folder:
-        if checkpoint.delta is not None:
-            digest = _write_delta(base, checkpoint.delta, folder, out, delta)
-        else:
-            digest = tensors_sha256(source)
-            if delta:
-                _write_difference(base, source, folder)
-                facts["adapted"] = {"config": read_config(source), "meta": meta}
-            else:
-                read_config(source)
-                for file in list_files(source):
-                    place_file(source / file, folder / file)
-        facts["provenance"] |= {"checkpoint_sha256": sha, "tensors_sha256": digest}
-        _finish(folder, facts)
-    return _result(out, facts)
-
-
-def export_language(
-    params: Params,
-    out: Path,
-    candidate: str | None = None,
-    terms: Terms = Terms(),
-    *,
-    arm: str | None = None,
-    delta: bool = False,
-    force: bool = False,
-) -> StageResult:
-    """Write an adapted Base that speaks the language as a folder for the Hub, or its delta.
-
-    The candidate is an epoch of Stage 1 or `stage2-epoch-N`, without one what was kept, or the best
-    epoch of an arm of `voxadapt compare`.
-    """
-    language = language_section(params)
-    decision = _begin(terms, out, force, paths.LANGUAGE_SELECTION, "language confirm")
-    entry = None if arm is None else _arm(arm, candidate)
-    if entry is None:
-        name = _candidate(decision, candidate, "voxadapt language export epoch-1")
-        found = find_delta(params.model, name)
-        check_weights(found)
-        if name == decision["chosen"]:
-            check_made([paths.LANGUAGE_CONFIRM])
-    else:
+    _check_terms(terms)
+    _check_out(out, force)
+    track = language_track(params) if language else speaker_track(params)
+    check_made([track.corpus.decision])
+    decision = read_record(track.corpus.decision, "language confirm" if language else "select")
+    if arm is not None:
+        entry = _arm(arm, candidate)
         name = f"{arm}, {entry['epoch']}"
         folder = paths.LANGUAGE_ARMS / entry["name"] / "deltas" / entry["epoch"]
         found = find_delta(params.model, entry["epoch"], folder)
-    base, source, sha = found.base, found.delta, found.sha
-    assert source is not None, "the Base is refused"
-    meta, lost = read_meta(source), decision["forgetting"]
-    if entry is None:
-        rows = paths.LANGUAGE_CONFIRMATION / name / "target"
-        scores = _scores(decision, name, paths.LANGUAGE_CONFIRM, rows, "language confirm", sha)
-        lost_by = lost["candidates"].get(name)
+        scores, lost = _selected(decision, entry), entry["forgetting"]
     else:
-        scores, lost_by = _selected(decision, entry), entry["forgetting"]
-    codes = (language.asr_language, language.source.asr_language)
-    facts = _facts(params, terms, out, LANGUAGE, decision, name, language.select, scores, meta) | {
-        "kind": "language",
-        "form": "delta" if delta else "full",
-        "language": language.name,
-        "languages": list(dict.fromkeys(HUB_CODES.get(code, code) for code in codes)),
-        "source_language": language.source.language,
-        "forgetting": {"num_texts": lost["num_texts"], "metric": lost["metric"], "entry": lost_by},
-        "with_text": params.score.base_prompt == "icl",
-    }
-    with new_folder(out) as folder:
-        digest = _write_delta(base, source, folder, out, delta)
-        facts["provenance"] |= {"checkpoint_sha256": sha, "tensors_sha256": digest}
+        name = _candidate(decision, candidate, language)
+        found = find_candidate(track, name)
+        check_weights(found)
+        if name == decision["chosen"]:
+            check_made([track.corpus.confirm])
+        scores = _scores(track.corpus, decision, name, found.sha)
+        lost = decision["forgetting"]["candidates"].get(name) if language else None
+    source = found.delta or found.folder
+    meta = checkpoints.read_meta(source)
+    facts = _facts(track, terms, out, decision, name, scores, meta)
+    facts |= {"form": "delta" if delta else "full", **_own_facts(params, language, meta)}
+    if language:
+        seen = {key: decision["forgetting"][key] for key in ("num_texts", "metric")}
+        facts["forgetting"] = {**seen, "entry": lost}
+    with checkpoints.new_folder(out) as folder:
+        if found.delta is not None:
+            digest = _write_delta(found.base, found.delta, folder, out, delta)
+        else:
+            config, digest = read_config(source), checkpoints.tensors_sha256(source)
+            if delta:
+                _write_difference(found.base, source, folder)
+                facts["adapted"] = {"config": config, "meta": meta}
+            else:
+                for file in checkpoints.list_files(source):
+                    checkpoints.place_file(source / file, folder / file)
+        facts["provenance"] |= {"checkpoint_sha256": found.sha, "tensors_sha256": digest}
         _finish(folder, facts)
     return _result(out, facts)
 
 
-def _begin(terms: Terms, out: Path, force: bool, decision: Path, stage: str) -> Record:
-    """Check what was asked for; return the decision."""
-    _check_terms(terms)
-    _check_out(out, force)
-    check_made([decision])
-    return read_record(decision, stage)
+def _own_facts(params: Params, language: bool, meta: Record) -> Record:
+    """Return what only a card of a speaker, or of a language, says."""
+    if not language:
+        return {
+            "kind": "speaker",
+            "speaker": meta["speaker_name"],
+            "speakers": list(meta.get("speakers", ())),
+            "languages": _hub_codes(params.asr.language),
+            "spoken_as": params.train.language,
+        }
+    section = language_section(params)
+    return {
+        "kind": "language",
+        "language": section.name,
+        "languages": _hub_codes(section.asr_language, section.source.asr_language),
+        "source_language": section.source.language,
+        "with_text": params.score.base_prompt == "icl",
+    }
+
+
+def _hub_codes(*codes: str) -> list[str]:
+    return list(dict.fromkeys(HUB_CODES.get(code, code) for code in codes))
 
 
 def _arm(arm: str, candidate: str | None) -> Record:
@@ -187,54 +132,45 @@ def _arm(arm: str, candidate: str | None) -> Record:
     arms: list[Record] = read_record(paths.LANGUAGE_ARMS_TABLE, "compare")["arms"]
     listed = {item["name"]: item for item in arms}
     if arm not in listed or arm == "stages":
-        known = ", ".join(name for name in listed if name != "stages")
-        raise UserError.of(
-            "--arm", f"one of {known or 'none'}", arm, f"Run `voxadapt compare {arm}`."
-        )
+        known = ", ".join(name for name in listed if name != "stages") or "none"
+        raise user_error("tools.unknown_arm", "--arm", known=known, arm=arm)
     if candidate is not None:
-        fix = "Leave the candidate out."
-        raise UserError.of("candidate", "none with --arm: its best epoch", candidate, fix)
+        raise user_error("tools.candidate_of_arm", "candidate", found=candidate)
     return listed[arm]
 
 
-def _candidate(decision: Record, candidate: str | None, example: str) -> str:
+def _candidate(decision: Record, candidate: str | None, language: bool) -> str:
     """Return the candidate to export."""
-    name = candidate
-    if name is None:
-        name = decision["chosen"]
+    if candidate is None:
+        example = f"voxadapt {'language ' if language else ''}export epoch-1"
+        facts = {"reason": decision["reason"], "example": example}
         if not decision.get("measurable", {"measurable": True})["measurable"]:
-            expected = "one that could be measured"
-            fix = f"Mend that, or name an epoch all the same: `{example}`."
-            title = "There is nothing to export: it cannot be measured which model is the best."
-            raise UserError.of("the decision", expected, decision["reason"], fix, title)
-        if name == "base":
-            raise UserError.of(
-                "the decision", "an adapted model", f"base. {decision['reason']}",
-                f"Use the Base as it is, or name an epoch all the same: `{example}`.",
-                "The measurements say: keep the Base. There is nothing to export.",
-            )  # fmt: skip
-    elif not in_stage2(name):
-        name = candidate_name(name)
+            raise user_error("tools.unmeasured", "the decision", **facts)
+        if decision["chosen"] == "base":
+            raise user_error("tools.base_kept", "the decision", **facts)
+        name = decision["chosen"]
+    else:
+        name = candidate if in_stage2(candidate) else candidate_name(candidate)
     if name == "base":
-        raise UserError(
-            Problem("candidate", "an adapted model", "base", "Name an epoch."),
-            "The Base is published by its makers.",
-        )
+        raise user_error("tools.base_published", "candidate")
     return check_name(name, [item["name"] for item in decision["candidates"]])
 
 
-def _scores(decision: Record, name: str, record: Path, rows: Path, stage: str, sha: str) -> Record:
+def _scores(at: Corpus, decision: Record, name: str, sha: str) -> Record:
     """Return the confirmation of this checkpoint; the selection's figures if it was not chosen."""
     if name != decision["chosen"]:
         item = next(item for item in decision["candidates"] if item["name"] == name)
         return _selected(decision, item)
+    stage = "language confirm" if at is LANGUAGE else "confirm"
     fix = f"Run `voxadapt {stage}` again."
-    found = read_record(record, stage)
+    found = read_record(at.confirm, stage)
     if found["chosen"] != name:
-        raise UserError.of(record, f"the confirmation of {name}", f"that of {found['chosen']}", fix)
+        facts = {"name": name, "other": found["chosen"], "fix": fix}
+        raise user_error("tools.other_confirmation", at.confirm, **facts)
+    rows = at.confirmation / name / ("target" if at is LANGUAGE else "")
     heard = read_scores(rows, split=found["split"], checkpoint_sha=sha, fix=fix)
     if rows_sha(heard) != found["inputs"][name]:
-        raise UserError.of(record, f"figures of the clips in {rows}", "figures of others", fix)
+        raise user_error("tools.other_clips", at.confirm, rows=rows, fix=fix)
     return found
 
 
@@ -246,26 +182,18 @@ def _selected(decision: Record, item: Record) -> Record:
     measures = {
         key: {"base": base.get(key), "chosen": item[key],
               "difference": versus.get(short.get(key, key))}
-        for key, *_ in MEASURES
+        for key, *_ in exported.MEASURES
     }  # fmt: skip
     return {**decision, "measures": measures}
 
 
 def _facts(
-    params: Params,
-    terms: Terms,
-    out: Path,
-    at: Corpus,
-    decision: Record,
-    name: str,
-    rule: SelectParams,
-    scores: Record,
-    meta: Record,
+    track: Track, terms: Terms, out: Path, decision: Record, name: str, scores: Record, meta: Record
 ) -> Record:
     """Collect what card and record say, without what differs between speaker and language."""
-    audit = read_record(at.audit_metrics, "audit")
+    audit, model = read_record(track.corpus.audit_metrics, "audit"), track.model
     confirmed = "verdict" in scores
-    hub = terms.base_model or (None if Path(params.model.base).is_dir() else params.model.base)
+    hub = terms.base_model or (None if Path(model.base).is_dir() else model.base)
     base_licence = terms.base_licence
     if base_licence is None and hub is not None and hub.startswith(_QWEN):
         base_licence = "apache-2.0"
@@ -274,7 +202,7 @@ def _facts(
     trained = ("run", "epoch", "step", "lr", "precision", "objective", "stage", "params_sha256",
                "data_sha256", "ref_audio_sha256", "base_weights_sha256")  # fmt: skip
     return {
-        "schema": SCHEMA,
+        "schema": exported.SCHEMA,
         "voxadapt": __version__,
         "name": terms.name or out.resolve().name,
         "candidate": name,
@@ -292,10 +220,10 @@ def _facts(
             "confirmed": confirmed,
             "num_texts": scores["num_texts"],
             "takes": scores["takes"],
-            "confidence": rule.confidence,
+            "confidence": track.rule.confidence,
             "measures": {
                 key: {p: scores["measures"][key].get(p) for p in ("base", "chosen", "difference")}
-                for key, *_ in MEASURES
+                for key, *_ in exported.MEASURES
             },
             "scale": decision["scale"],
             "error_metric": decision["rule"]["error_metric"],
@@ -310,7 +238,7 @@ def _facts(
             "base": base_licence,
             "data": terms.data_licence,
         },
-        "base": {"hub_id": hub, "revision": params.model.revision, "sha256": meta["base_sha256"]},
+        "base": {"hub_id": hub, "revision": model.revision, "sha256": meta["base_sha256"]},
         "provenance": {
             "training": {key: meta[key] for key in trained if key in meta},
             **git_commit(),
@@ -322,20 +250,20 @@ def _facts(
 def _write_delta(base: Path, source: Path, folder: Path, out: Path, delta: bool) -> str:
     """Write a delta as it is, or laid over its Base; return the hash of the whole's tensors."""
     if not delta:
-        return tensors_sha256(materialise(base, source, folder))
+        return checkpoints.tensors_sha256(materialise(base, source, folder))
     for file in (DELTA, "meta.json"):
-        place_file(source / file, folder / file)
+        checkpoints.place_file(source / file, folder / file)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
-        return tensors_sha256(materialise(base, source, Path(scratch) / "full"))
+        return checkpoints.tensors_sha256(materialise(base, source, Path(scratch) / "full"))
 
 
 def _write_difference(base_dir: Path, source: Path, folder: Path) -> None:
     """Write what a checkpoint changes in its Base: rows of a tensor where few of them differ."""
-    base = dict(iterate_weights(base_dir))
+    base = dict(checkpoints.iterate_weights(base_dir))
     rows: dict[str, tuple[Tensor, Tensor]] = {}
     full: dict[str, Tensor] = {}
     differing = []
-    for name, value in iterate_weights(source):
+    for name, value in checkpoints.iterate_weights(source):
         before = base.get(name)
         if before is None or before.dtype != value.dtype or before.shape != value.shape:
             differing.append(name)
@@ -348,10 +276,9 @@ def _write_difference(base_dir: Path, source: Path, folder: Path) -> None:
             rows[name] = (index, value[index])
         else:
             full[name] = value
-    if differing or len(base) != len(list(iterate_weights(source))):
-        expected = "the tensors of the Base, of the same types and shapes"
+    if differing or len(base) != len(list(checkpoints.iterate_weights(source))):
         found = ", ".join(differing[:3]) or "other tensors"
-        raise UserError.of(source, expected, found, "Export the whole model: leave out --delta.")
+        raise user_error("tools.no_difference", source, found=found)
     write_delta(folder, base_dir, Delta(rows, full), {"kind": "speaker"})
     set_usual_mode(folder / DELTA)
 
@@ -366,54 +293,47 @@ def _moved_rows(before: Tensor, value: Tensor) -> Tensor:
 
 def _finish(folder: Path, facts: Record) -> None:
     """Write the card and the record into a folder that holds everything else."""
-    own_files(folder)
-    write_atomic(folder / CARD, render_card(facts))
+    checkpoints.own_files(folder)
+    write_atomic(folder / exported.CARD, render_card(facts))
     facts["files"] = {
         file.as_posix(): {"sha256": sha256_file(folder / file),
                           "size_bytes": (folder / file).stat().st_size}
-        for file in list_files(folder)
+        for file in checkpoints.list_files(folder)
     }  # fmt: skip
-    write_json(folder / FACTS, facts)
+    write_json(folder / exported.FACTS, facts)
 
 
 def _result(out: Path, facts: Record) -> StageResult:
     size = sum(file["size_bytes"] for file in facts["files"].values())
-    said = [f"{out}: {facts['candidate']}, {len(facts['files'])} files, {size_in_words(size)}."]
+    said = [f"{out}: {facts['candidate']}, {len(facts['files'])} files, {decimal(size)}."]
     if facts["base"]["hub_id"] is None:
         said.append("The card names no Base on the Hub; give it with --base-model.")
     if facts["licence"]["model"] is None:
         said.append("The card states no licence; give it with --license.")
     if not facts["is_chosen"]:
         said.append("It is not the chosen candidate, so the card has no confirmed figures.")
-    if not describe_consent(facts)[0]:
+    if not exported.describe_consent(facts)[0]:
         said.append("No consent was recorded, and the card says so.")
     return StageResult(" ".join(said), facts)
 
 
 def _check_terms(terms: Terms) -> None:
     problems = [
-        Problem(option, "a licence as the Hub names it, such as apache-2.0, cc-by-4.0 or other",
-                repr(value), "Look it up in the list of the Hub's documentation.")
+        problem("tools.no_licence", option, found=repr(value))
         for option, value in (("--license", terms.licence), ("--base-license", terms.base_licence))
         if value is not None and not _LICENCE.fullmatch(value)
-    ]  # fmt: skip
-    if terms.base_model is not None and not HUB_ID.fullmatch(terms.base_model):
-        problems.append(
-            Problem("--base-model", "owner/name on the Hub", terms.base_model, "Correct it.")
-        )
+    ]
+    if terms.base_model is not None and not exported.HUB_ID.fullmatch(terms.base_model):
+        problems.append(problem("tools.no_hub_id", "--base-model", found=terms.base_model))
     for option, text in (("--name", terms.name), ("--data-license", terms.data_licence)):
         if text is not None and (not text.strip() or not text.isprintable()):
-            problems.append(Problem(option, "one line of text", repr(text), "Correct it."))
+            problems.append(problem("tools.no_line", option, found=repr(text)))
     raise_problems(problems)
 
 
 def _check_out(out: Path, force: bool) -> None:
     """Refuse to replace what `export` did not write."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise UserError.of(out, "a folder", "a file or a link", "Choose another.")
-    if force or not out.exists() or not any(out.iterdir()) or is_export(out):
-        return
-    raise UserError.of(
-        out, "a new or empty folder, or one that export wrote", "other files",
-        "Choose another folder, or repeat with --force to replace it.", "Nothing was written.",
-    )  # fmt: skip
+        raise user_error("tools.no_folder", out)
+    if not (force or not out.exists() or not any(out.iterdir()) or exported.is_export(out)):
+        raise user_error("tools.foreign_folder", out)

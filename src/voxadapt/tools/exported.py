@@ -7,6 +7,7 @@ from pathlib import Path
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_json
 from voxadapt.core.model_folder import refuse_code
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record
 from voxadapt.data.lines import shown
 
@@ -48,11 +49,8 @@ def read_facts(folder: Path) -> Record:
         if isinstance(error, UserError):
             raise
         nothing = isinstance(error, FileNotFoundError)
-        raise UserError.of(
-            file, f"the record of an export ({SCHEMA})",
-            "nothing" if nothing else f"{type(error).__name__}: {error}",
-            "Write the folder with `voxadapt export`.",
-        ) from None  # fmt: skip
+        what = "nothing" if nothing else f"{type(error).__name__}: {error}"
+        raise user_error("tools.no_export", file, schema=SCHEMA, found=what) from None
     return found
 
 
@@ -78,12 +76,3 @@ def describe_consent(facts: Record) -> tuple[bool, str]:
         )
     words = "; ".join(f"“{text}” ({count})" for text, count in stated.items())
     return True, f"As {sum(stated.values())} of {total} recordings state it: {words}."
-
-
-def size_in_words(size: float) -> str:
-    """Write a number of bytes with a unit."""
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"

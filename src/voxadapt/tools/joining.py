@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyloudnorm
 import soundfile as sf
 from numpy.typing import NDArray
 
@@ -42,8 +43,6 @@ def trim_edges(samples: Samples, sample_rate_hz: int) -> Samples:
 
 def loudness_lufs(samples: Samples, sample_rate_hz: int) -> float:
     """Measure loudness of `[N]`, full scale 1.0, by ITU-R BS.1770; -inf for silence."""
-    import pyloudnorm
-
     if not len(samples):
         return -np.inf
     short = max(0, round(BLOCK_S * sample_rate_hz) + 1 - len(samples))
@@ -63,9 +62,6 @@ def join_passages(
     Of each are given what loads its samples (None where there are none) and what it ends with; one
     of them is in memory at a time. Each is brought to their median loudness, by `MAX_GAIN_DB` at
     most and no nearer to full scale than `PEAK_DBFS`. A WAV that is too long for one becomes RF64.
-
-    Raises:
-        UserError: When the disk is full, read-only or faulty.
     """
 
     def trimmed() -> Iterator[tuple[Samples, Boundary]]:

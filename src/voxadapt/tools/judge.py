@@ -8,14 +8,18 @@ no language model would expect. That is what an adapted model gets wrong.
 from functools import partial
 
 from voxadapt.asr.normalise import normalise
-from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.params import Params, language_section
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.data.respelling import Respelling, load_respelling
+from voxadapt.generation.synthesis import speak_candidate
 from voxadapt.pipeline.candidates import BASE, check_name, find_candidate
+from voxadapt.pipeline.context import ROOT, open_context
+from voxadapt.pipeline.measuring import Measuring
 from voxadapt.pipeline.sentences import track_sentences
+from voxadapt.pipeline.speaking import load_speaking
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.reporting.judge_page import build_page
 from voxadapt.scoring.recogniser import Alteration, alterations, has_error, noticed, swap_sound
@@ -31,9 +35,6 @@ def judge(
 
     `num_spoken` sentences are spoken right and in each wrong version; 0 reads what the recordings
     have shown. The record is written to `reports/recogniser.json` beside a page.
-
-    Raises:
-        UserError: When recordings were not measured yet, or there is no such candidate.
     """
     track = language_track(params) if language else speaker_track(params)
     record = read_record(track.corpus.recogniser, "language data" if language else "codes")
@@ -52,11 +53,6 @@ def _spoken(
     params: Params, track: Track, name: str, count: int, respelling: Respelling | None
 ) -> Record:
     """Have sentences spoken right and wrong; return how often the recogniser notices."""
-    from voxadapt.generation.synthesis import speak_candidate
-    from voxadapt.pipeline.context import ROOT, open_context
-    from voxadapt.pipeline.measuring import Measuring
-    from voxadapt.pipeline.speaking import load_speaking
-
     ranked = [item for item in track_sentences(track, "selection") if item.slice == "ranked"]
     graphemes = [item.letters for item in respelling.graphemes] if respelling else []
     vocabulary = sorted({word for item in ranked for word in _words(item.text, track)})
@@ -71,10 +67,7 @@ def _spoken(
         for version in versions[item.text_id]:
             to_speak[f"{item.text_id}-{version.kind}"] = " ".join(version.wrong)
     if not any(versions.values()):
-        raise UserError.of(
-            track.corpus.manifest, "held-out sentences of two words and more", "none",
-            "Raise split.selection_share, or add recordings.",
-        )  # fmt: skip
+        raise user_error("tools.no_sentences", track.corpus.manifest)
     context = open_context(params)
     clean, speaker = find_candidate(track, name), track.speakers()[0]
     one = next(iter(load_speaking(track, clean, (speaker,), context)))

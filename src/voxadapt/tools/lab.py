@@ -1,8 +1,8 @@
 """JupyterLab on a project: what it saves is what git holds and what DVC has seen.
 
-Notebooks of `notebooks/` are saved in the form of `cleaning.clean_content`, without outputs. They
-are a dependency of the first stage, so that a file with outputs would change `dvc status`. Other
-editors save outputs; for these there is a filter of git, which cleans what git reads of a file.
+Notebooks of `notebooks/` are saved in the form of `clean_content`, without outputs. They are a
+dependency of the first stage, so that a file with outputs would change `dvc status`. Other editors
+save outputs; for these there is a filter of git, which cleans what git reads of a file.
 """
 
 import json
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from voxadapt.core.errors import UserError
+from voxadapt.core.problems import user_error
 from voxadapt.tools.notebook import NOTEBOOKS
 from voxadapt.tools.notebook_cleaner import clean_content
 
@@ -28,16 +28,10 @@ def open_lab(arguments: Sequence[str] = ()) -> None:
 
     Its files are those of the project, its start page is `notebooks/`. It asks no address outside
     for news or updates.
-
-    Raises:
-        UserError: If there are no notebooks here.
     """
     root = Path.cwd()
     if not (root / NOTEBOOKS).is_dir():
-        raise UserError.of(
-            root / NOTEBOOKS, "the notebooks of a project", "no such folder",
-            "Go to the project's folder, or make one with `voxadapt new`.",
-        )  # fmt: skip
+        raise user_error("tools.no_notebooks", root / NOTEBOOKS)
     from jupyterlab.labapp import LabApp
 
     # The page asks whether it may fetch news, unless a setting has answered before.

@@ -85,27 +85,19 @@ def training_memory(
         "optimizer": (3 + 8 / BLOCK if params.low_memory else 2.0 * trained_size) * trained,
     }
     kept, passing = _kept(model, shape, precision, params.gradient_checkpointing)
-    casts = back_casts = 0.0  # weights in the type of products: there until the pass forward ends
-    if precision == "autocast":
-        stacks = (model.talker, model.predictor)
-        casts = back_casts = 2.0 * sum(s.num_layers * s.matrix_params for s in stacks)
-        if params.gradient_checkpointing:  # made again for each layer
-            back_casts = 2.0 * max(s.matrix_params for s in stacks)
+    casts, back_casts = _casts(model, precision, params.gradient_checkpointing)
     if lora and weight_size == 2:
         casts = back_casts = 2.0 * trained
     # Back through the model: logits, predictor, talker, embeddings.
+    prefixes = {"predictor": "talker.code_predictor.", "talker": "talker.model.layers."}
     made = {
         part: grad * sum(count for name, count in held_by.items() if name.startswith(prefix))
-        for part, prefix in (
-            ("predictor", "talker.code_predictor."),
-            ("talker", "talker.model.layers."),
-        )
+        for part, prefix in prefixes.items()
     }
     made["rest"] = grad * trained - sum(made.values())
-    moments: list[dict[str, float]] = []
     held = grad * trained if params.gradient_accumulation_steps > 1 else 0.0
     remaining = sum(kept.values())
-    moments.append({"gradients": held, "activations": remaining + casts})
+    moments = [{"gradients": held, "activations": remaining + casts}]
     for name in ("logits", "predictor", "talker", "rest"):
         moments.append({"gradients": held, "activations": remaining + passing[name] + back_casts})
         remaining -= kept[name]
@@ -113,9 +105,7 @@ def training_memory(
             held += made.get(name, 0.0)
     update = 60.0 * min(max(held_by.values()), 1 << 21) if params.low_memory else 0.0
     moments.append({"gradients": grad * trained, "update": update})
-    if (
-        kind == "cpu" and not lora
-    ):  # the tensors of a checkpoint, and their bytes once more; no gradients then
+    if kind == "cpu" and not lora:  # a checkpoint's tensors, and their bytes; no gradients then
         moments.append({"export": 2.0 * model.num_trained + 2.0 * model.num_params})
     loading = {
         "process": PROCESS_BYTES[kind],
@@ -124,6 +114,16 @@ def training_memory(
     }
     parts = _largest([{**fixed, **_largest(moments)}, loading])
     return Memory({**parts, "fragmentation": _HOLES[kind] * sum(parts.values())})
+
+
+def _casts(model: Model, precision: Precision, checkpointing: bool) -> tuple[float, float]:
+    """Return the bytes of weights in the type of products, in the pass forward and in that back."""
+    if precision != "autocast":
+        return 0.0, 0.0
+    stacks = (model.talker, model.predictor)
+    casts = 2.0 * sum(s.num_layers * s.matrix_params for s in stacks)
+    one_layer = 2.0 * max(s.matrix_params for s in stacks)  # made again for each
+    return casts, one_layer if checkpointing else casts
 
 
 def _kept(
@@ -180,9 +180,8 @@ def speaking_memory(model: Model, clips: Sequence[Clip], params: Params, kind: s
         copies += size * (model.num_codebooks - 1) * tables
     if model.predictor.width != model.talker.width:  # projected once
         copies += size * (model.num_codebooks - 1) * tables
-    decoder = (
-        size * _DECODER_TENSORS * model.codec.decoder_width * HOP * min(frames, _WINDOW_FRAMES)
-    )
+    window = HOP * min(frames, _WINDOW_FRAMES)
+    decoder = size * _DECODER_TENSORS * model.codec.decoder_width * window
     fixed = {
         "process": PROCESS_BYTES[kind],
         "codec": size / 4 * model.codec.num_bytes,
@@ -235,11 +234,8 @@ def _hearing(params: Params, kind: str) -> dict[str, float]:
 def _limits(clips: Sequence[Clip], params: Params) -> list[int]:
     """Return the most frames that each held-out sentence may have, largest first."""
     per_token = params.score.max_seconds_per_token
-    frames = [
-        math.ceil((per_token * clip.num_text_tokens + SPARE_S) * FRAME_RATE_HZ) + 1
-        for clip in clips
-    ]
-    return sorted(frames, reverse=True)
+    limits_s = (per_token * clip.num_text_tokens + SPARE_S for clip in clips)
+    return sorted((math.ceil(limit_s * FRAME_RATE_HZ) + 1 for limit_s in limits_s), reverse=True)
 
 
 def _whisper(model: str) -> tuple[float, int, int]:

@@ -4,8 +4,12 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import yaml
+from dvc.utils.serialize import dumps_yaml
+
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import write_atomic
+from voxadapt.core.problems import user_error
 
 LOCK = "dvc.lock"
 BASE, OURS, THEIRS = 1, 2, 3  # git's stages of a file in conflict
@@ -41,18 +45,10 @@ def merge_lock() -> Merged:
 
     Metrics and plots of stages that are in conflict become ours; the next `dvc repro` writes
     those of the stages that run again.
-
-    Raises:
-        UserError: Where `dvc.lock` is not in conflict, or a side of it cannot be read.
     """
-    from dvc.utils.serialize import dumps_yaml
-
     conflicts = set(_git("diff", "--name-only", "--diff-filter=U", "--relative").splitlines())
     if LOCK not in conflicts:
-        raise UserError.of(
-            LOCK, "a git merge that stopped at this file", "no conflict in it",
-            "Run `git merge BRANCH` first; without a conflict there is nothing to do.",
-        )  # fmt: skip
+        raise user_error("tools.no_conflict", LOCK)
     merged = merge_entries(*(_entries(side) for side in (BASE, OURS, THEIRS)))
     write_atomic(LOCK, dumps_yaml({"schema": "2.0", "stages": merged.entries}))
     written = sorted(name for name in conflicts if name.startswith("reports/"))
@@ -64,8 +60,6 @@ def merge_lock() -> Merged:
 
 def _entries(side: int) -> Entries:
     """Return what one side of the merge records, by stage; nothing where it has no lock."""
-    import yaml
-
     try:
         text = _git("show", f":{side}:./{LOCK}")
     except UserError:
@@ -76,12 +70,8 @@ def _entries(side: int) -> Entries:
         if not isinstance(stages, dict):
             raise TypeError("its `stages` are no mapping")
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        found = " ".join(str(error).split())[:200]
         whose = {BASE: "the common commit", OURS: "this branch", THEIRS: "the other branch"}[side]
-        raise UserError.of(
-            f"{LOCK} of {whose}", "a lock of DVC", found,
-            f"Take one side: `git checkout --ours {LOCK}`, then `dvc repro`.",
-        ) from None  # fmt: skip
+        raise user_error("tools.bad_lock", f"{LOCK} of {whose}", found=error, lock=LOCK) from None
     return stages
 
 
@@ -90,10 +80,8 @@ def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
     except OSError as error:
-        raise UserError.of("git", "a command", str(error), "Install git.") from None
+        raise user_error("tools.no_git", "git", found=error) from None
     if done.returncode:
         found = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError.of(
-            f"git {arguments[0]}", "a git work tree", found, "Run this in the project."
-        )
+        raise user_error("tools.no_work_tree", f"git {arguments[0]}", found=found)
     return done.stdout

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 import yaml
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from voxadapt.core.records import Record
@@ -28,8 +29,9 @@ def render_card(facts: Record) -> str:
     return environment.get_template("model_card.md.j2").render(
         facts=facts,
         front_matter=_Plain(front_matter(facts)),
-        rows=_score_rows(facts),
-        yardsticks=_yardsticks(facts["scores"]),
+        measures=MEASURES,
+        interval=_with_interval,
+        metric=facts["scores"]["error_metric"],
         consent=consent,
         consent_recorded=recorded,
         percent=f"{100 * facts['scores']['confidence']:g} %",
@@ -57,8 +59,6 @@ def _markdown(value: object) -> object:
 
 def front_matter(facts: Record) -> str:
     """Return the card's metadata as YAML: what the Hub reads."""
-    from huggingface_hub import EvalResult, ModelCardData
-
     scores = facts["scores"]
     results = []
     if scores["confirmed"]:
@@ -98,43 +98,13 @@ def _times(value: float | None, factor: float) -> float | None:
     return None if value is None else round(value * factor, 4)
 
 
-def _score_rows(facts: Record) -> list[tuple[_Plain, ...]]:
-    """Return the table of scores: measure, the Base, this model, difference, clips."""
-    listed = []
-    for key, _, title, factor, unit in MEASURES:
-        found = facts["scores"]["measures"][key]
-        cells = [_with_interval(found[part], factor, unit) for part in ("base", "chosen")]
-        gap = found["difference"]
-        listed.append(
-            tuple(map(_Plain, (title, *cells, _with_interval(gap, factor, unit, signed=True),
-                               str(found["chosen"]["n"]))))
-        )  # fmt: skip
-    return listed
-
-
-def _yardsticks(scores: Record) -> str:
-    """Say between which values error and similarity can lie here."""
-    metric = scores["error_metric"]
-    floor = _with_interval(scores["asr_floor"][metric], 100.0, "%")
-    said = [f"{metric.upper()} of the recogniser on the speaker's own recordings: {floor}."]
-    names = (("ceiling", "the speaker's real clips"), ("codec_ceiling", "these through the codec"),
-             ("floor", "other voices"))  # fmt: skip
-    found = [f"{title} {scores['scale'][key]:.3f}" for key, title in names
-             if scores["scale"].get(key) is not None]  # fmt: skip
-    if found:
-        said.append(f"Similarity of {', '.join(found)}.")
-    return " ".join(said)
-
-
-def _with_interval(found: Record | None, factor: float, unit: str, signed: bool = False) -> str:
-    if found is None:
-        return "–"
-    if found["point"] is None:
-        return "not measured"
+def _with_interval(found: Record | None, factor: float, unit: str, signed: bool = False) -> _Plain:
+    if found is None or found["point"] is None:
+        return _Plain("–" if found is None else "not measured")
     digits, sign = (1 if factor > 1 else 3), ("+" if signed else "")
     unit = {"%": " points" if signed else " %"}.get(unit, unit)
     point = f"{factor * found['point']:{sign}.{digits}f}{unit}"
     if found["low"] is None:
-        return point
+        return _Plain(point)
     low, high = (f"{factor * found[end]:{sign}.{digits}f}" for end in ("low", "high"))
-    return f"{point} [{low}, {high}]"
+    return _Plain(f"{point} [{low}, {high}]")

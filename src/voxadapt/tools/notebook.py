@@ -21,6 +21,7 @@ from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import write_atomic
 from voxadapt.core.params import Params, load_params
 from voxadapt.core.paths import ARTIFACTS, work_dir
+from voxadapt.core.problems import problem, user_error
 from voxadapt.tools.notebook_cleaner import KERNELSPEC, clean_content, dump, source_of
 
 NOTEBOOKS = Path("notebooks")
@@ -35,15 +36,8 @@ class NotebookError(RuntimeError):
     """A notebook stopped for a reason that is not the user's input; the message says where."""
 
 
-# --- the cleaner -------------------------------------------------------------------------------
-
-
 def clean_notebook(path: str | Path) -> str:
-    """Return a notebook's text in the form of `cleaning.clean_content`.
-
-    Raises:
-        UserError: If the file is not a notebook.
-    """
+    """Return a notebook's text in the form of `clean_content`."""
     return clean_content(_read_notebook(path))
 
 
@@ -64,45 +58,29 @@ def clean_all(source: str | Path = NOTEBOOKS, target: str | Path = CLEANED) -> l
 
 def declared_parameters(path: str | Path) -> tuple[str, ...]:
     """Return the names that a notebook's one `parameters` cell assigns."""
-    tagged = [
-        cell
-        for cell in _read_notebook(path)["cells"]
-        if PARAMETERS_TAG in cell.get("metadata", {}).get("tags", [])
-    ]
-    expected = f"exactly one cell tagged `{PARAMETERS_TAG}`"
+    cells = _read_notebook(path)["cells"]
+    tagged = [cell for cell in cells if PARAMETERS_TAG in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
-        raise UserError.of(path, expected, f"{len(tagged)} of them", "Tag one cell.")
+        facts = {"tag": PARAMETERS_TAG, "count": len(tagged)}
+        raise user_error("tools.parameters_cell", path, **facts)
     try:
         tree = ast.parse(source_of(tagged[0]))
     except SyntaxError as error:
-        raise UserError.of(
-            f"{path}, parameters cell", "valid Python", str(error), "Mend the cell."
-        ) from None
-    targets = [
-        target
-        for node in tree.body
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
-    ]
-    return tuple(target.id for target in targets if isinstance(target, ast.Name))
+        where = f"{path}, parameters cell"
+        raise user_error("tools.no_python_cell", where, found=error) from None
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    return tuple(node.id for node in names if isinstance(node.ctx, ast.Store))
 
 
 def _read_notebook(path: str | Path) -> dict[str, Any]:
     """Read a notebook's JSON, or say why it is none."""
     try:
         nb = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        nb, found = None, "nothing"
     except (OSError, ValueError) as error:
-        nb, found = None, " ".join(str(error).split())[:120]
-    else:
-        found = "other JSON"
+        raise user_error("tools.no_notebook", path, found=error) from None
     if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
-        raise UserError.of(path, "a notebook (nbformat 4)", found, "Restore it from git.")
+        raise user_error("tools.no_notebook", path, found="other JSON")
     return nb
-
-
-# --- the runner --------------------------------------------------------------------------------
 
 
 def run_notebook(
@@ -121,24 +99,19 @@ def run_notebook(
     path = Path(folder) / f"{name.removesuffix('.ipynb')}.ipynb"
     if not path.is_file():
         there = ", ".join(sorted(p.stem for p in Path(folder).glob("*.ipynb"))) or "none"
-        raise UserError.of(
-            f"notebook {name}", f"one of: {there}", "no such file", "Check the name."
-        )
-    declared = declared_parameters(path)
-    known = [name for name in declared if name in SELECTORS]
+        raise user_error("tools.unknown_notebook", f"notebook {name}", known=there)
+    known = [name for name in declared_parameters(path) if name in SELECTORS]
     problems = [
-        Problem(f"{path}, selector {key}", f"one of: {', '.join(known)}", "an undeclared selector",
-                "Leave it out, or declare it in the notebook's parameters cell.")
+        problem("tools.undeclared_selector", f"{path}, selector {key}", known=", ".join(known))
         for key in selectors
         if key not in known
-    ]  # fmt: skip
+    ]
     raise_problems(problems)
     output_html = Path(output_html)
     executed = work_dir() / "notebooks" / f"{output_html.stem}.ipynb"
     nb, failure = _execute(path, dict(selectors), executed)
-    title = f"{path.name}" + "".join(
-        f" · {value}" for key, value in selectors.items() if key != "params_file"
-    )
+    chosen = [str(value) for key, value in selectors.items() if key != "params_file"]
+    title = " · ".join([path.name, *chosen])
     if failure is None:
         normalise_executed(nb)
         write_atomic(executed, dump(nb))
@@ -148,9 +121,8 @@ def run_notebook(
     write_atomic(executed.with_suffix(".html"), to_html(nb, title))
     if (stopped_by := _problems_in(nb)) is not None:
         raise stopped_by
-    raise NotebookError(
-        f"{path.name} failed: {failure}\nIts cells, with the traceback: {executed} (and .html)"
-    )
+    cells = f"Its cells, with the traceback: {executed} (and .html)"
+    raise NotebookError(f"{path.name} failed: {failure}\n{cells}")
 
 
 def _execute(
@@ -225,17 +197,11 @@ def to_html(nb: Mapping[str, Any], title: str) -> str:
     return environment().get_template("notebook.html.j2").render(title=title, body=Markup(body))
 
 
-# --- inside a notebook -------------------------------------------------------------------------
-
-
 def open_project(params_file: str | Path = "params.yaml") -> Params:
     """Begin a notebook: enter the project's root and read the parameters.
 
     A notebook opened in JupyterLab starts in `notebooks/`; papermill starts it at the root. User
     errors raised from here on are shown as a table without a traceback.
-
-    Raises:
-        UserError: If the file has problems.
     """
     here = Path.cwd()
     for folder in (here, *here.parents):

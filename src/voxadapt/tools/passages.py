@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from voxadapt.core.errors import Problem, UserError
+import sentencex
+
+from voxadapt.core.problems import user_error
 from voxadapt.data.text import is_speakable
 
 MAX_CHARACTERS = 240  # of a passage; wide ones, of which two or three make a word, count as 2.5
@@ -43,12 +45,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        found = error.strerror or "it cannot be read"
-        problem = Problem(str(path), "a text file", found, "Name another file.")
+        raise user_error("tools.no_text_file", path, found=error) from None
     except UnicodeDecodeError as error:
-        found = f"byte {error.start} is none of UTF-8"
-        problem = Problem(str(path), "text in UTF-8", found, "Save it as UTF-8.")
-    raise UserError(problem)
+        raise user_error("tools.text_encoding", path, at=error.start) from None
 
 
 def split_passages(text: str, language: str) -> list[Passage]:
@@ -105,8 +104,6 @@ def _length(text: str) -> float:
 
 def _sentences(paragraph: str, language: str) -> list[str]:
     """Split a paragraph into sentences; what cannot be spoken stays with a neighbour."""
-    import sentencex  # here: most commands do not need it
-
     sentences: list[str] = []
     for found in sentencex.segment(language, paragraph):
         if sentences and not _begins_sentence(sentences[-1], found):

@@ -25,6 +25,7 @@ from voxadapt.core.params import (
     TrainParams,
 )  # fmt: skip
 from voxadapt.core.paths import LANGUAGE, SPEAKER
+from voxadapt.core.problems import user_error
 from voxadapt.core.progress import format_duration
 from voxadapt.core.records import Record
 from voxadapt.tools.doctor import is_hub_id
@@ -36,7 +37,7 @@ from voxadapt.tools.memory import (
     codes_memory,
     speaking_memory,
     training_memory,
-)  # fmt: skip
+)
 from voxadapt.tools.sizes import (
     FRAME_RATE_HZ,
     TEXT_EMBEDDING,
@@ -51,6 +52,7 @@ from voxadapt.tools.status import UP_TO_DATE, StageStatus, status, summary
 
 #: The codec of the released models, counted from the stock class.
 RELEASED_CODEC = Codec(num_bytes=1_005_260_804, encoder_width=64, decoder_width=96)
+Count = Callable[[str], int]  # of the tokens of a text
 COLUMNS = ("stage", "memory", "of which", "time", "state")
 _CHARACTERS_PER_TOKEN = 3.5  # of a text whose tokenizer is not here
 
@@ -105,9 +107,6 @@ def plan(params: Params, memory_gb: float | None = None, pipeline: Pipeline | No
 
     `memory_gb` plans for a GPU of this memory, which need not be here. `pipeline`, where it is for
     these parameters, tells what runs, and how long it takes.
-
-    Raises:
-        UserError: When the model or the corpus cannot be found.
     """
     values, codec, folder = find_config(params.model)
     model = Model.from_config(values, params.train.frozen, codec, folder)
@@ -115,11 +114,10 @@ def plan(params: Params, memory_gb: float | None = None, pipeline: Pipeline | No
     tagged = params.train.language != "auto"
     clips = find_clips(SPEAKER.manifest, params.data.manifest, params.split, count, tagged)
     learnt = [clip for clip in clips if clip.split == "train"]
-    device, capacity, kind = (
-        describe_device(params.model)
-        if memory_gb is None
-        else (f"a GPU of {memory_gb:g} GB", memory_gb * GB, "cuda")
-    )
+    if memory_gb is None:
+        device, capacity, kind = describe_device(params.model)
+    else:
+        device, capacity, kind = f"a GPU of {memory_gb:g} GB", memory_gb * GB, "cuda"
     largest = largest_batch(learnt, params.train.batch_size)
     speaking = speaking_memory(model, [c for c in clips if c.split != "train"], params, kind)
     stages = [
@@ -133,28 +131,21 @@ def plan(params: Params, memory_gb: float | None = None, pipeline: Pipeline | No
         Stage("score", speaking, "score.batch_size"),
         Stage("confirm", speaking, "score.batch_size"),
     ]
-    language = params.language
-    if language is not None and all(
-        Path(path).is_file() for path in (language.audio, language.text, language.source.text)
-    ):
-        stages += _language(params, language, model, kind, count, tagged)
+    if (language := params.language) is not None:
+        files = (language.audio, language.text, language.source.text)
+        if all(Path(file).is_file() for file in files):
+            stages += _language(params, language, model, kind, count, tagged)
     found = () if pipeline is None else tuple(status(pipeline))
-    runs: dict[str, list[StageStatus]] = {}
-    for run in found:
-        runs.setdefault(run.name.partition("@")[0], []).append(run)
-    by_family = [
-        replace(stage, runs=tuple(runs.get(stage.name.replace(" ", "_"), ()))) for stage in stages
-    ]
-    return Plan(device, capacity, tuple(by_family), found)
+    planned = []
+    for stage in stages:
+        family = stage.name.replace(" ", "_")
+        runs = tuple(run for run in found if run.name.partition("@")[0] == family)
+        planned.append(replace(stage, runs=runs))
+    return Plan(device, capacity, tuple(planned), found)
 
 
 def _language(
-    params: Params,
-    language: LanguageParams,
-    model: Model,
-    kind: str,
-    count: Callable[[str], int],
-    tagged: bool,
+    params: Params, language: LanguageParams, model: Model, kind: str, count: Count, tagged: bool
 ) -> list[Stage]:
     """Plan the language's stages; Stage 2 as if it were run."""
     clips = find_clips(LANGUAGE.manifest, language.audio, language.split, count, tagged)
@@ -206,7 +197,7 @@ def _language(
 def largest_batch(clips: Sequence[Clip], batch_size: int) -> BatchShape:
     """Return the largest batch that training may see: clips of similar length share one."""
     if not clips:
-        raise UserError.of("data.manifest", "clips to train on", "none", "Run `voxadapt audit`.")
+        raise user_error("tools.no_clips", "data.manifest")
     longest = sorted(clips, key=lambda clip: -clip.num_positions)[:batch_size]
     frames = sum(clip.num_frames for clip in longest)
     return BatchShape(len(longest), longest[0].num_positions, frames)
@@ -239,11 +230,7 @@ def _train_setting(
 
 
 def find_config(params: ModelParams) -> tuple[Record, Codec, Path | None]:
-    """Return the Base's config, its codec and its folder; it need not be downloaded.
-
-    Raises:
-        UserError: When nothing is known about the model.
-    """
+    """Return the Base's config, codec and folder; a model that is known need not be downloaded."""
     folder = Path(params.base)
     on_hub = is_hub_id(params.base)
     if on_hub:
@@ -260,10 +247,7 @@ def find_config(params: ModelParams) -> tuple[Record, Codec, Path | None]:
         for name, shape in SHAPES.items():
             if name.lower() in params.base.lower():
                 return config_values(shape), RELEASED_CODEC, None
-    raise UserError.of(
-        "model.base", "a model folder, or the hub id of a model of 0.6B or 1.7B", params.base,
-        "Fetch the model, then plan again.",
-    )  # fmt: skip
+    raise user_error("tools.unknown_model", "model.base", found=params.base)
 
 
 def read_codec(folder: Path) -> Codec:
@@ -279,7 +263,7 @@ def read_codec(folder: Path) -> Codec:
 
 
 def find_clips(
-    audited: Path, manifest: str, split: SplitParams, count: Callable[[str], int], tagged: bool
+    audited: Path, manifest: str, split: SplitParams, count: Count, tagged: bool
 ) -> list[Clip]:
     """Read what the corpus' clips weigh: from the audit's manifest, else from the raw one.
 
@@ -310,7 +294,7 @@ def find_clips(
     return clips
 
 
-def _token_counter(folder: Path | None) -> Callable[[str], int]:
+def _token_counter(folder: Path | None) -> Count:
     """Return what counts the tokens of a text, by the model's tokenizer if it is here."""
     if folder is None or not (folder / "vocab.json").is_file():
         return lambda text: max(1, round(len(text) / _CHARACTERS_PER_TOKEN))

@@ -1,23 +1,20 @@
 """Publishing an exported folder on the Hub, after a check that it is what export wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import huggingface_hub as hub
+from rich.filesize import decimal
 
 from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import sha256_file
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record
 from voxadapt.core.stage import StageResult
-from voxadapt.tools.exported import CARD, FACTS, HUB_ID, describe_consent, read_facts, size_in_words
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+from voxadapt.model.checkpoint import list_files
+from voxadapt.tools.exported import CARD, FACTS, HUB_ID, describe_consent, read_facts
 
 AUDIO_SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".aiff", ".npz"}
-AGAIN = "Export it again."
-NOTHING = "Nothing was published."
 MAX_FILE_BYTES = 50 * 10**9  # what the Hub takes as one file
 
 
@@ -25,27 +22,20 @@ def check_export(folder: Path) -> tuple[Record, list[str]]:
     """Check a folder before it is published; return its facts and its files, relative and sorted.
 
     The card may have been edited; every other file must be as it was exported, and nothing may
-    have been added: a recording of the corpus, above all.
-
-    Raises:
-        UserError: With everything that is wrong.
+    have been added: a recording of the corpus, above all. All that is wrong is told at once.
     """
-    from huggingface_hub import ModelCard
-
-    from voxadapt.model.checkpoint import list_files
-
     facts = read_facts(folder)
     found = [file.as_posix() for file in list_files(folder)]
-    problems = [problem for name in found if (problem := _file_problem(folder, name, facts))]
-    for name in sorted(set(facts["files"]) - set(found) - {CARD}):
-        problems.append(Problem(name, "a file of the export", "nothing", AGAIN))
+    problems = [wrong for name in found if (wrong := _file_problem(folder, name, facts))]
+    missing = set(facts["files"]) - set(found) - {CARD}
+    problems += [problem("tools.missing_file", name) for name in sorted(missing)]
     try:
-        data = ModelCard.load(folder / CARD).data.to_dict()
+        data = hub.ModelCard.load(folder / CARD).data.to_dict()
         if data.get("pipeline_tag") != "text-to-speech":
             raise ValueError("no pipeline_tag: text-to-speech")
     except Exception as error:  # yaml, the hub client's own checks, a file that is not there
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        problems.append(Problem(CARD, "a model card with its metadata", reason, AGAIN))
+        problems.append(problem("tools.bad_card", CARD, found=reason))
     raise_problems(problems, f"{folder} is not published.")
     return facts, found
 
@@ -54,41 +44,31 @@ def _file_problem(folder: Path, name: str, facts: Record) -> Problem | None:
     """Say what forbids to publish a file; None when nothing does."""
     path = folder / name
     if path.suffix.lower() in AUDIO_SUFFIXES:
-        fix = "Take it out: recordings of the corpus are not part of a model."
-        return Problem(name, "no audio and no voice embedding", "a file of that kind", fix)
+        return problem("tools.audio_file", name)
     if name not in facts["files"] and name != FACTS:
-        return Problem(name, "only files that export wrote", "another one", "Take it out.")
+        return problem("tools.foreign_file", name)
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        return Problem(name, f"at most {size_in_words(MAX_FILE_BYTES)}", size_in_words(size),
-                       "Publish a delta, or the model in several files.")  # fmt: skip
+        most, found = decimal(MAX_FILE_BYTES), decimal(size)
+        return problem("tools.large_file", name, most=most, found=found)
     if name not in (FACTS, CARD) and sha256_file(path) != facts["files"][name]["sha256"]:
-        return Problem(name, "the file as it was exported", "another one", AGAIN)
+        return problem("tools.changed_file", name)
     return None
 
 
 def push(
-    folder: Path,
-    repo: str,
-    *,
-    private: bool = False,
-    dry_run: bool = False,
-    api: HfApi | None = None,
-) -> StageResult:
+    folder: Path, repo: str, *, private: bool = False, dry_run: bool = False,
+    api: hub.HfApi | None = None,
+) -> StageResult:  # fmt: skip
     """Publish an exported folder on the Hub with the ordinary client.
 
     The repository is made where there is none; a public one is refused for a private model.
     `dry_run` checks and lists, without the network.
-
-    Raises:
-        UserError: When the folder is not fit, no token is there, or the Hub refuses.
     """
-    from huggingface_hub import HfApi, get_token
-
     if not HUB_ID.fullmatch(repo):
-        raise UserError.of("--repo", "owner/name", repr(repo), "Correct it.")
+        raise user_error("tools.no_hub_id", "--repo", found=repr(repo))
     facts, files = check_export(folder)
     sizes = {name: (folder / name).stat().st_size for name in files}
-    total = f"{len(files)} files, {size_in_words(sum(sizes.values()))}"
+    total = f"{len(files)} files, {decimal(sum(sizes.values()))}"
     notes = []
     if not describe_consent(facts)[0]:
         notes.append("Note: no consent of the speaker was recorded.")
@@ -96,30 +76,21 @@ def push(
         notes.append("Note: the card states no licence.")
     if dry_run:
         head = f"{repo} ({'private' if private else 'public'}) would receive {total}:"
-        lines = [f"  {size_in_words(size):>8}  {name}" for name, size in sizes.items()]
+        lines = [f"  {decimal(size):>8}  {name}" for name, size in sizes.items()]
         return StageResult("\n".join([head, *lines, *notes]), files)
-    token = get_token()
+    token = hub.get_token()
     if token is None:
-        raise UserError.of(
-            "the Hub", "a token that may write", "none",
-            "Make one at https://huggingface.co/settings/tokens and set HF_TOKEN, or run "
-            "`hf auth login`. --dry-run needs none.", NOTHING,
-        )  # fmt: skip
-    api = api or HfApi(token=token, library_name="voxadapt", library_version=__version__)
+        raise user_error("tools.no_token", "the Hub")
+    api = api or hub.HfApi(token=token, library_name="voxadapt", library_version=__version__)
     message = f"{facts['name']}: {facts['candidate']}, by VoxAdapt {__version__}"
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         if private and not api.repo_info(repo).private:
-            raise UserError.of(
-                repo, "a private repository", "a public one",
-                "Choose another name, or change its settings on the Hub.", NOTHING,
-            )  # fmt: skip
+            raise user_error("tools.public_repository", repo)
         done = api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message=message)
     except UserError:
         raise
     except Exception as error:  # the hub client raises a dozen unrelated types
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        fix = "Check the name, the token's rights and the network; run it again to go on."
-        title = "The folder was not published, or not wholly."
-        raise UserError.of(repo, "a repository that takes the files", reason, fix, title) from None
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise user_error("tools.hub_refuses", repo, found=found) from None
     return StageResult("\n".join([f"{done}: {total}.", *notes]), files)

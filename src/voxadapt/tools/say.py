@@ -5,40 +5,38 @@ sound, so that a run that was stopped goes on where it was, and after an edit on
 is spoken. What is held in memory is one batch, and then one passage.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from voxadapt.asr.normalise import normalise
-from voxadapt.core import paths
-from voxadapt.core.errors import UserError
-from voxadapt.core.files import read_json
+from voxadapt.core.files import read_json, write_atomic
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.lineage import check_made
 from voxadapt.core.params import Params
+from voxadapt.core.problems import user_error
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
+from voxadapt.data.audio import encode, write_wav
 from voxadapt.data.speakers import choose_speakers
 from voxadapt.data.text import special_tokens
+from voxadapt.generation import decoding, synthesis
+from voxadapt.pipeline import references
 from voxadapt.pipeline.candidates import BASE, Candidate, check_name, check_weights, find_candidate
+from voxadapt.pipeline.context import Context, open_context
+from voxadapt.pipeline.measuring import Measuring
+from voxadapt.pipeline.speaking import Speaking, load_speaking
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
+from voxadapt.scoring.rows import EvalClip, ScoreRow, Sentence, slice_of
 from voxadapt.selection import wording
+from voxadapt.tools.joining import join_passages
 from voxadapt.tools.passages import Passage, read_text, split_passages
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from voxadapt.generation.synthesis import Spoken
-    from voxadapt.pipeline.context import Context
-    from voxadapt.pipeline.speaking import Speaking
-    from voxadapt.scoring.rows import EvalClip, ScoreRow
 
 SOUND_FORMATS = {".wav": "WAV", ".flac": "FLAC", ".ogg": "OGG", ".mp3": "MP3"}
 SHOWN = 5  # passages that a message names
@@ -65,27 +63,12 @@ def say(
     instruct: str | None = None,
     tag: str | None = None,
 ) -> StageResult:
-    """Speak a text with the chosen checkpoint, or with a candidate that is named.
+    """Speak a text in one go, or a file passage by passage, with the chosen checkpoint or another.
 
-    Args:
-        params: All parameters.
-        text: What to say, in one go; or a file, which is spoken passage by passage.
-        output: File to write, `SOUND_FORMATS` by its name; with several takes and no picking,
-            one a take.
-        candidate: A candidate; None asks the decision.
-        takes: How often, and whether the best is kept.
-        speaker: One of several speakers; None takes the first.
-        language: Speak with the candidates of the language's path.
-        instruct: How to speak, in words; for a voice that was trained from a CustomVoice model.
-        tag: Language of the text, where it is not that of the parameters.
-
-    Raises:
-        UserError: When there is nothing to say, no such candidate or speaker, or no audio.
+    `language` stands for the candidates of the language's path; `tag` is the language of the text
+    where it is not that of the parameters, `instruct` says how to speak (a voice of a CustomVoice
+    model). With several takes and no picking there is one file a take.
     """
-    from voxadapt.generation.synthesis import check_voice
-    from voxadapt.pipeline.context import open_context
-    from voxadapt.pipeline.speaking import load_speaking
-
     track = language_track(params) if language else speaker_track(params)
     if tag is not None:
         asr = track.asr.model_copy(update={"language": whisper_language(tag)})
@@ -93,19 +76,14 @@ def say(
     passages = _passages(text, track.asr.language)
     _refuse_tokens("--instruct", instruct or "")
     if output.suffix.lower() not in SOUND_FORMATS or output.is_dir():
-        expected = f"a name that ends in {', '.join(SOUND_FORMATS)}"
-        found = output.suffix or "no suffix"
-        raise UserError.of(f"-o {output}", expected, found, "Choose one of them.")
+        facts = {"known": ", ".join(SOUND_FORMATS), "found": output.suffix or "no suffix"}
+        raise user_error("tools.sound_format", f"-o {output}", **facts)
     note = ""
     if candidate is None:
-        decision, confirmed = (
-            (paths.LANGUAGE_SELECTION, paths.LANGUAGE_CONFIRM)
-            if language
-            else (paths.SELECTION, paths.CONFIRM)
-        )
-        check_made([decision], params)
-        name = read_record(decision, "language confirm" if language else "select")["chosen"]
-        record = read_json(confirmed) if confirmed.is_file() else {"chosen": None}
+        check_made([track.corpus.decision], params)
+        decide = "language confirm" if language else "select"
+        name, confirm = read_record(track.corpus.decision, decide)["chosen"], track.corpus.confirm
+        record = read_json(confirm) if confirm.is_file() else {"chosen": None}
         note = wording.caution(record) if record["chosen"] == name else ""
     elif language:
         name = candidate
@@ -121,7 +99,7 @@ def say(
     speaking = next(load_speaking(track, model, (who,), context))
     if instruct:
         speaking = replace(speaking, voice=replace(speaking.voice, instruct=instruct))
-    check_voice(speaking.tts, speaking.voice, asked)
+    synthesis.check_voice(speaking.tts, speaking.voice, asked)
     reader = _Reader(track, model, speaking, context, asked, takes)
     reader.speak(passages)
     if takes.pick:
@@ -143,15 +121,14 @@ def _passages(text: str | Path, language: str) -> list[Passage]:
     if isinstance(text, Path):
         passages = split_passages(whole, language)
     if not any(normalise(passage.text, language) for passage in passages):
-        raise UserError.of(where, "something to say", repr(whole[:60]), "Give a sentence.")
+        raise user_error("tools.nothing_to_say", where, found=repr(whole[:60]))
     return passages
 
 
 def _refuse_tokens(where: str, text: str) -> None:
     """Refuse what the model would take for control."""
     if tokens := special_tokens(text):
-        expected, found = "text without special tokens", ", ".join(tokens[:4])
-        raise UserError.of(where, expected, found, "Remove them.")
+        raise user_error("tools.special_tokens", where, found=", ".join(tokens[:4]))
 
 
 @dataclass(frozen=True)
@@ -168,38 +145,29 @@ class _Reader:
     @cached_property
     def _folder(self) -> Path:
         """Where passages of this voice are stored."""
-        from voxadapt.generation.decoding import VERSION
-        from voxadapt.generation.synthesis import sampling
-
         tts, score = self.speaking.tts, self.track.score
         identity = [
-            self.candidate.sha, self.speaking.voice.sha, VERSION, str(tts.model.dtype),
-            str(tts.device), sampling(score), score.non_streaming_mode, self.tag,
+            self.candidate.sha, self.speaking.voice.sha, decoding.VERSION, str(tts.model.dtype),
+            str(tts.device), synthesis.sampling(score), score.non_streaming_mode, self.tag,
         ]  # fmt: skip
         return self.context.work_dir / "said" / fingerprint(identity)
 
     def _limit(self, text: str) -> int:
-        from voxadapt.generation.decoding import frame_rate_hz, text_tokens, token_limit
-
-        tts, seconds_per_token = self.speaking.tts, self.track.score.max_seconds_per_token
-        return token_limit(text_tokens(tts, text), seconds_per_token, frame_rate_hz(tts))
+        tts, per_token_s = self.speaking.tts, self.track.score.max_seconds_per_token
+        num_tokens = decoding.text_tokens(tts, text)
+        return decoding.token_limit(num_tokens, per_token_s, decoding.frame_rate_hz(tts))
 
     def _path(self, text: str, take: int) -> Path:
         """Name what a passage is stored in by all that decides it besides the voice."""
         key = fingerprint([text, self.takes.seed + take, self._limit(text)])
         return self._folder / f"{key}.npz"
 
-    def _load(self, text: str, take: int) -> Spoken | None:
-        from voxadapt.generation.synthesis import load_spoken
-
-        found = load_spoken(self._path(text, take), 1)
+    def _load(self, text: str, take: int) -> synthesis.Spoken | None:
+        found = synthesis.load_spoken(self._path(text, take), 1)
         return found[0] if found else None
 
     def speak(self, passages: Sequence[Passage]) -> None:
         """Speak and store every take of the passages that are not stored yet."""
-        from voxadapt.generation.synthesis import Batch, speak_batch, store_spoken
-        from voxadapt.scoring.rows import Sentence
-
         lines = dict.fromkeys(passage.text for passage in passages)
         asked = [(text, take) for take in range(self.takes.count) for text in lines]
         waiting = [item for item in asked if self._load(*item) is None]
@@ -211,17 +179,18 @@ class _Reader:
             part = waiting[start : start + size]
             said = [Sentence(text_id=fingerprint(t), text=t, split=SPLIT) for t, _ in part]
             seeds = tuple(self.takes.seed + take for _, take in part)
-            batch = Batch(tuple(said), 0, seeds, tuple(self._limit(text) for text, _ in part))
+            limits = tuple(self._limit(text) for text, _ in part)
+            batch = synthesis.Batch(tuple(said), 0, seeds, limits)
             tts, voice = self.speaking.tts, self.speaking.voice
-            found = speak_batch(tts, batch, voice, self.track.score, self.tag)
+            found = synthesis.speak_batch(tts, batch, voice, self.track.score, self.tag)
             for item, spoken in zip(part, found, strict=True):
                 if spoken.samples is None:
                     messages.append(spoken.message)
                 else:
-                    store_spoken(self._path(*item), [spoken])
+                    synthesis.store_spoken(self._path(*item), [spoken])
             progress.advance(len(part))
         if len(messages) == len(asked):
-            raise UserError.of("text", "audio", messages[0], "Try another seed.")
+            raise user_error("tools.no_audio", "text", found=messages[0])
 
     def pick(self, passages: Sequence[Passage]) -> tuple[list[int], str]:
         """Measure all takes as the pipeline measures; return the best of each, and what it gains.
@@ -229,14 +198,11 @@ class _Reader:
         The best take is usable, has the fewest errors, then the fewest flags, then the greatest
         similarity to the speaker's recordings.
         """
-        from voxadapt.pipeline.measuring import Measuring
-        from voxadapt.pipeline.references import read_scale, read_voice
-
         corpus, who, root = self.track.corpus, self.speaking.speaker, self._folder
         measuring = Measuring(self.context, self.track.asr, self.track.score, root)
-        clips = self._clips(passages, root)
-        voice = read_voice(corpus.voice_of(who.folder))
-        rows = measuring.rows(clips, voice, read_scale(corpus.scale_of(who.folder)))
+        voice = references.read_voice(corpus.voice_of(who.folder))
+        scale = references.read_scale(corpus.scale_of(who.folder))
+        rows = measuring.rows(self._clips(passages, root), voice, scale)
         metric = self.track.rule.error_metric
 
         def rank(row: ScoreRow) -> tuple[bool, float, int, float, int]:
@@ -262,9 +228,6 @@ class _Reader:
 
     def _clips(self, passages: Sequence[Passage], root: Path) -> list[EvalClip]:
         """Write the takes that can be measured as WAVs."""
-        from voxadapt.data.audio import write_wav
-        from voxadapt.scoring.rows import EvalClip, slice_of
-
         language, clips = self.track.asr.language, []
         for text in dict.fromkeys(passage.text for passage in passages):
             if not normalise(text, language):
@@ -298,10 +261,6 @@ class _Reader:
         self, passages: Sequence[Passage], chosen: Sequence[int], output: Path, gain: str = ""
     ) -> str:
         """Write the chosen take of each passage, a single one as it was spoken; say so."""
-        from voxadapt.core.files import write_atomic
-        from voxadapt.data.audio import encode
-        from voxadapt.tools.joining import join_passages
-
         container = SOUND_FORMATS[output.suffix.lower()]
         takes = list(zip(passages, chosen, strict=True))
         cut, silent, only = [], [], None

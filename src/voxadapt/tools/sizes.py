@@ -117,11 +117,8 @@ class Model:
         Without a folder of its weights it is built, which takes seconds.
         """
         sizes = _built_sizes(values) if folder is None else _stored_sizes(folder)
-        prefixes = (*frozen, "speaker_encoder")
-        counts = {
-            name: (size, not any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes))
-            for name, size in sizes.items()
-        }
+        prefixes = tuple(f"{prefix}." for prefix in (*frozen, "speaker_encoder"))
+        counts = {n: (size, not f"{n}.".startswith(prefixes)) for n, size in sizes.items()}
         talker = values["talker_config"]
         predictor = talker["code_predictor_config"]
         stacks = Stack.from_config(talker), Stack.from_config(predictor)

@@ -95,9 +95,9 @@ def summary(found: Sequence[StageStatus]) -> list[str]:
     if not to_run:
         return [f"All {len(found)} stages are up to date: dvc repro runs nothing."]
     known = [stage.seconds for stage in to_run if stage.seconds is not None]
-    cost = (
-        f"about {format_duration(sum(known))} one after another" if any(known) else "unknown time"
-    )
+    cost = "unknown time"
+    if any(known):
+        cost = f"about {format_duration(sum(known))} one after another"
     unknown = len(to_run) - len(known)
     but = f"; {unknown} of them have not run here yet" if unknown else ""
     lines = [f"dvc repro runs up to {len(to_run)} of {len(found)} stages: {cost}{but}."]

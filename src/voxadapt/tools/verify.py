@@ -13,8 +13,7 @@ from voxadapt.pipeline.tracks import check_recordings, language_track, speaker_t
 def verify(params: Params) -> StageResult:
     """Hold every file of the runs that were finished here to the hashes of their records.
 
-    Raises:
-        UserError: Naming every file that differs and the command that makes it again.
+    Files that differ are refused, each with the command that makes it again.
     """
     problems, num_files, said = [], 0, []
     for what, records, report, track in (
