@@ -276,6 +276,7 @@ def test_the_ratio_of_signal_and_noise_is_of_their_powers() -> None:
     assert estimate_snr_db(levels((50, -99.5), (50, -20.0))) == 100.0
     assert estimate_snr_db(levels((50, -98.5), (50, -20.0))) == pytest.approx(78.5, abs=0.01)
     assert estimate_snr_db(levels((50, -70.0))) == -20.0
+    assert estimate_snr_db(levels((1, -60.0), (9, -20.0))) == pytest.approx(40.0, abs=0.01)
     assert estimate_snr_db(levels((9, -20.0))) == -20.0, "all is as loud as its quietest frame"
 
 

@@ -794,7 +794,7 @@ def test_a_clip_in_another_speakers_voice_names_that_speaker(said: Said) -> None
 def test_an_audit_is_summed_up(said: Said) -> None:
     rows = [make_raw(f"o{n}", n + 1, text) for n, text in enumerate(HELD_OUT_TEXTS)]
     for n in range(16):
-        said.info[f"o{n}"] = replace(INFO, num_samples=24000 * (2 + n % 4))
+        said.info[f"o{n}"] = replace(INFO, num_samples=24000 * (2 + n % 4) + 1)
         said.measured[f"o{n}"] = replace(FINE, snr_db=30.0 + n, speech_s=1.0 + 0.1 * n)
     said.measured["o1"] = replace(FINE, dc_offset=0.5)
 

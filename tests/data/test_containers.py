@@ -14,7 +14,12 @@ from hypothesis import strategies as st
 
 from corpus import speech_like
 from voxadapt.data.audio import AudioError, decode, encode, probe
-from voxadapt.data.containers import _mpeg_frame, content_problem, mpeg_samples
+from voxadapt.data.containers import (
+    _mpeg_frame,
+    announced_bytes,
+    content_problem,
+    mpeg_samples,
+)
 
 HZ = 24000
 SOUND = speech_like(6.0, HZ, 1)
@@ -353,3 +358,18 @@ def test_a_second_flac_in_the_file_is_seen(last: bytes) -> None:
         assert "joined" in str(content_problem(one + between + one, "FLAC", 0, 0, 8000))
     assert "joined" in str(content_problem(b"fLaC" + one, "FLAC", 0, 0, 8000))
     assert content_problem(one + b"fLaC" + bytes(40), "FLAC", 0, 0, 8000) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "announced"),
+    [
+        (b"RIFF" + (36).to_bytes(4, "little") + b"WAVEfmt ", 44),
+        (b"FORM" + (36).to_bytes(4, "big") + b"AIFFCOMM", 44),
+        (b"RF64" + b"\xff" * 4 + b"WAVEds64" + bytes(4) + (5 << 32).to_bytes(8, "little"),
+         (5 << 32) + 8),
+        (b"RIFF" + b"\xff" * 4 + b"WAVEfmt ", None),
+        (b"RIFF" + (36).to_bytes(4, "little") + b"AVI LIST", None),
+    ],
+)  # fmt: skip
+def test_the_length_that_a_header_announces(head: bytes, announced: int | None) -> None:
+    assert announced_bytes(head.ljust(28, b"\0")) == announced

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fakes
+from voxadapt.model.codec_decoder import TILE, _repeats
 from voxadapt.model.load import load_speech_tokenizer
 
 
@@ -74,3 +75,10 @@ def test_other_types_are_left_to_the_stock_layers(tokenizer, tmp_path):
     del decoder.forward
     speed_up(decoder)
     assert "forward" not in vars(decoder)
+
+
+def test_positions_are_cut_into_equal_tiles():
+    for length in range(1, 50):
+        for channels in (1, TILE // 7, TILE, 3 * TILE):
+            count = _repeats(length, channels)
+            assert length % count == 0 and (count == 1 or count * channels <= TILE)

@@ -129,6 +129,20 @@ def test_teacher_forced_code_predictor_logits_equal_generation(tts, vector, lang
     torch.testing.assert_close(logits, expected, atol=2e-4, rtol=1e-4)
 
 
+def test_hidden_frames_keep_their_place_without_their_codes(tts, vector):
+    codes = [torch.from_numpy(fakes.make_codes(6, seed=1))]
+    _, batch = make_batch(tts, TEXTS[:1], codes, "auto", False)
+    talker = tts.model.talker
+    with torch.no_grad():
+        shown = embed(talker, batch, vector)
+        kept = embed(talker, batch, vector, torch.ones_like(batch.frame_mask))
+        hidden = embed(talker, batch, vector, torch.zeros_like(batch.frame_mask))
+        tables = [talker.get_input_embeddings(), *talker.code_predictor.get_input_embeddings()]
+        said = sum(table(c) for table, c in zip(tables, batch.codes.unbind(-1), strict=True))
+    assert torch.equal(shown, kept)
+    torch.testing.assert_close(shown - hidden, said * batch.frame_mask[..., None])
+
+
 def test_a_row_gives_the_same_logits_alone_and_in_a_padded_batch(tts, vector):
     codes = [torch.from_numpy(fakes.make_codes(n, seed=n)) for n in (4, 30)]
     _, both = make_batch(tts, TEXTS, codes, "auto", False)

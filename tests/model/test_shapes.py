@@ -89,7 +89,8 @@ def test_parameter_counts_are_those_of_the_released_models(name, total, predicto
     assert sum(counts.values()) == total
     assert counts["talker.code_predictor"] == predictor
     assert counts["speaker_encoder"] == encoder
-    assert values["talker_config"]["rope_scaling"]["mrope_section"] == [24, 20, 20]
+    sections = values["talker_config"]["rope_scaling"]["mrope_section"]
+    assert json.dumps(sections) == "[24, 20, 20]", "whole numbers, as torch splits by them"
 
 
 def test_special_ids_are_those_of_the_released_models(tiny):

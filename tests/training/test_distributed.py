@@ -308,6 +308,15 @@ def test_launches_that_cannot_be_trained_are_refused_all_reasons_together(
     assert "low_memory" in caught.value.problems[0].fix
 
 
+def test_each_process_may_have_the_only_gpu_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for count, refused in ((2, False), (3, True)):
+        launched_as(monkeypatch, rank=0, count=count, here=count)
+        params = loop.TrainParams(speaker_name="A", batch_size=count)
+        with pytest.raises(UserError, match="at most 2") if refused else contextlib.nullcontext():
+            loop.engine._check(params, torch.device("cuda"))
+
+
 def test_processes_that_read_different_states_are_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     accelerator = Namespace(device="cpu", gather=lambda own: torch.cat([own, own + 3]))
     with pytest.raises(UserError, match="steps 4, 7"):

@@ -333,6 +333,12 @@ def test_confirmation_clips_are_never_read(world, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.slow
+def test_texts_are_as_they_were_given_unless_asked_for(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.augmentation, "variants", None)
+    assert len(world.train(tmp_path, 1).rows) == 3
+
+
+@pytest.mark.slow
 def test_an_utterance_is_learnt_in_its_own_language(world, tmp_path):
     german = {row.id: "german" for row in world.utterances}
     tagged = world.train(tmp_path / "tagged", 1, tags=german)
