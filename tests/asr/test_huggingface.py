@@ -60,6 +60,7 @@ def test_the_same_logits(tmp_path: Path, mels: int, added: int) -> None:
     assert len(sha) == 64 and load_folder(tmp_path)[1] == sha
 
 
+@pytest.mark.slow
 def test_shards_halves_and_pickled_tensors(tmp_path: Path, folder: Path) -> None:
     theirs = make_model()
     theirs.save_pretrained(tmp_path / "shards", max_shard_size="1MB")

@@ -92,6 +92,7 @@ def test_the_text_decoder_gives_the_stock_logits(checkpoint: Path, steps: int) -
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_audio_ctx", [50, 400])
 def test_any_window_will_do(tmp_path: Path, clips: list[Path], num_audio_ctx: int) -> None:
     path = make_whisper(tmp_path / "window.pt", num_audio_ctx=num_audio_ctx)
@@ -119,6 +120,7 @@ def test_transcripts_are_cached_by_content(
     assert transcriber.transcribe(clips, TEXTS) == first[:4]
 
 
+@pytest.mark.slow
 def test_the_identity_names_weights_and_options(checkpoint: Path, tmp_path: Path) -> None:
     ours = Transcriber(checkpoint, "en").asr_id
     assert ours == Transcriber(checkpoint, "en").asr_id

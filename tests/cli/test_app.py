@@ -45,6 +45,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_help_lists_every_stage(project: Path) -> None:
     done = run(project, "--help")
     assert done.returncode == 0
@@ -79,6 +80,7 @@ def test_a_typo_names_what_was_meant(typed: list[str], meant: str) -> None:
     assert f"Did you mean `{meant}`" in " ".join(result.output.replace("│", "").split())
 
 
+@pytest.mark.slow
 def test_the_command_line_starts_without_heavy_libraries() -> None:
     heavy = "torch pandas numpy transformers pydantic whisper dvc matplotlib".split()
     code = f"import sys, voxadapt.cli; sys.exit(' '.join(set({heavy}) & set(sys.modules)))"
@@ -86,6 +88,7 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
     assert done.stderr.strip() == ""
 
 
+@pytest.mark.slow
 def test_version(project: Path) -> None:
     done = run(project, "--version")
     assert done.returncode == 0
@@ -105,6 +108,7 @@ def test_wrong_params_are_one_table_without_a_traceback(project: Path) -> None:
         assert name in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("train", "--batch-size", "0"), ("score",), ("nosuch",)])
 def test_wrong_options_exit_with_2(project: Path, arguments: tuple[str, ...]) -> None:
     done = run(project, *arguments)
@@ -134,6 +138,7 @@ def test_use_writes_a_profile_and_keeps_edited_params(project: Path) -> None:
     assert "# mine" not in params.read_text()
 
 
+@pytest.mark.slow
 def test_unknown_profile_lists_the_known_ones(project: Path) -> None:
     done = run(project, "use", "nosuch")
     assert done.returncode == 2
@@ -156,6 +161,7 @@ def test_every_command_finds_the_project_from_a_sub_folder(project: Path) -> Non
     assert (below / "made" / "train_raw.jsonl").is_file(), "a path that is typed keeps its place"
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named(project: Path) -> None:
     for n in range(3):
         write_clip(project / "corpus" / f"u{n}.wav", 3.0 + n / 10, seed=n)

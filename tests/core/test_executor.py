@@ -161,6 +161,7 @@ def test_workers_give_each_shard_once(num_threads: int) -> None:
     assert list(workers.run([5], as_it_is, times, 2)) == [(0, (10, os.getpid()))]  # no worker
 
 
+@pytest.mark.slow
 def test_the_longest_shards_are_handed_out_first() -> None:
     assert next(Local(2).run(list(range(9)), as_it_is, times, 1))[0] >= 7
 
@@ -188,6 +189,7 @@ def test_workers_raise_what_a_step_raised(error: Exception, step: str) -> None:
     assert vars(caught.value).get("problems") == vars(error).get("problems")
 
 
+@pytest.mark.slow
 def test_an_exception_that_cannot_be_sent_is_told_as_text() -> None:
     def fail(*_: Any) -> Any:
         class Odd(Exception):
@@ -199,6 +201,7 @@ def test_an_exception_that_cannot_be_sent_is_told_as_text() -> None:
         list(Local(2).run([1, 2], as_it_is, fail, 2))
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run_with_advice() -> None:
     def fall(_: int, shard: int) -> int:
         if shard == 3:

@@ -69,6 +69,7 @@ def corpus(tmp_path: Path) -> tuple[Path, list[dict[str, Any]]]:
     return make_corpus(tmp_path / "corpus")
 
 
+@pytest.mark.slow
 def test_clean_corpus(clean: tuple[Path, list[dict[str, Any]]], tmp_path: Path) -> None:
     path, rows = clean
     result = audit(path)
@@ -94,6 +95,7 @@ def test_clean_corpus(clean: tuple[Path, list[dict[str, Any]]], tmp_path: Path) 
     assert (tmp_path / "m.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_paths_are_relative_to_the_project(
     corpus: tuple[Path, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +106,7 @@ def test_paths_are_relative_to_the_project(
     assert first.ref_audio == "corpus/ref.wav"
 
 
+@pytest.mark.slow
 def test_the_table_of_bad_rows(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     """Every bad row of the issue at once: one error, all problems, with file and line."""
     path, rows = corpus
@@ -159,6 +162,7 @@ def spoil(samples: np.ndarray, how: str) -> np.ndarray:
     return samples + np.float32(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", ["noise", "clipping", "lead_silence", "trail_silence", "dc_offset"]
 )
@@ -177,6 +181,7 @@ def test_warnings_of_sound(corpus: tuple[Path, list[dict[str, Any]]], rule: str)
     assert result.metrics["warnings_by_rule"][rule] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
@@ -217,6 +222,7 @@ def test_errors_of_sound(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
         assert any(p.startswith(f"train_raw.jsonl:{line}:") and message in p for p in problems)
 
 
+@pytest.mark.slow
 def test_a_stereo_clip_and_a_rather_long_one_are_warnings(
     corpus: tuple[Path, list[dict[str, Any]]],
 ) -> None:
@@ -230,6 +236,7 @@ def test_a_stereo_clip_and_a_rather_long_one_are_warnings(
     assert "too_long" in rules["utt002"]
 
 
+@pytest.mark.slow
 def test_text_that_cannot_fit_the_clip(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, rows = corpus
     write_rows(path, [rows[0] | {"text": "word and word " * 40}, *rows[1:]])
@@ -254,6 +261,7 @@ def test_speech_of_a_telephone_and_several_languages_are_warned_of(
     assert "languages" not in found_rules(audit(path)).get("", [])
 
 
+@pytest.mark.slow
 def test_wrong_extension(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, _ = corpus
     clip = path.parent / "clips" / "utt003.wav"
@@ -262,6 +270,7 @@ def test_wrong_extension(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     assert "extension" in found_rules(audit(path))["utt003"]
 
 
+@pytest.mark.slow
 def test_duplicate_sound(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, rows = corpus
     folder = path.parent
@@ -297,6 +306,7 @@ def test_reference(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     assert "ref_among_clips" in found_rules(audit(path))[""]
 
 
+@pytest.mark.slow
 def test_total_length(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, _ = corpus
     (problem,) = refused(path, AuditParams())
@@ -307,6 +317,7 @@ def test_total_length(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     assert "total_minutes" in found_rules(audit(path, limits))[""]
 
 
+@pytest.mark.slow
 def test_a_split_without_texts_is_an_error(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, rows = corpus
     write_rows(path, [row | {"text": "One and the same text."} for row in rows])
@@ -315,6 +326,7 @@ def test_a_split_without_texts_is_an_error(corpus: tuple[Path, list[dict[str, An
     assert all("at least one text in the" in problem for problem in problems)
 
 
+@pytest.mark.slow
 def test_what_whisper_hears(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, rows = corpus
     asked: list[tuple[list[Path], list[str]]] = []
@@ -339,6 +351,7 @@ def test_what_whisper_hears(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     assert audit(path).metrics["transcription"] is None
 
 
+@pytest.mark.slow
 def test_single_rows_with_errors_are_left_out_and_listed(
     corpus: tuple[Path, list[dict[str, Any]]],
 ) -> None:
@@ -362,6 +375,7 @@ def test_single_rows_with_errors_are_left_out_and_listed(
         audit(path, limits=drop)
 
 
+@pytest.mark.slow
 def test_whisper_is_not_asked_while_there_are_errors(
     corpus: tuple[Path, list[dict[str, Any]]],
 ) -> None:
@@ -389,12 +403,14 @@ def test_empty_and_absent_manifests(tmp_path: Path) -> None:
             audit(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_notes_of_the_reader_are_warnings(corpus: tuple[Path, list[dict[str, Any]]]) -> None:
     path, _ = corpus
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert found_rules(audit(path))["utt000"] == ["format", "format"]
 
 
+@pytest.mark.slow
 def test_a_stranger_and_two_names_of_one_voice_are_told(
     corpus: tuple[Path, list[dict[str, Any]]],
 ) -> None:
@@ -426,6 +442,7 @@ def test_a_stranger_and_two_names_of_one_voice_are_told(
     assert [found.rule for found in result.corpus if "voice" in found.rule] == ["ref_other_voice"]
 
 
+@pytest.mark.slow
 def test_a_clip_that_ends_within_a_sound_is_told(
     corpus: tuple[Path, list[dict[str, Any]]],
 ) -> None:

@@ -68,6 +68,7 @@ def read(folder: Path, content: bytes | str | dict | list) -> tuple[list[RawRow]
     return rows, [str(problem) for problem in problems]
 
 
+@pytest.mark.slow
 def test_sound_rows_are_read_in_order(folder: Path) -> None:
     rows, problems = read(folder, [GOOD, GOOD | {"audio": "./sub/b.flac", "language": "malay"}])
     assert problems == []

@@ -35,6 +35,7 @@ def problems_of(path: Path, rows: list[dict[str, Any]]) -> str:
     return "\n".join(map(str, read_raw_manifest(path)[1]))
 
 
+@pytest.mark.slow
 def test_each_speaker_has_a_reference_of_its_own(corpus: Any) -> None:
     path, rows = corpus
     read, problems = read_raw_manifest(path)
@@ -47,6 +48,7 @@ def test_each_speaker_has_a_reference_of_its_own(corpus: Any) -> None:
     assert "the speaker 'Ann'" in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     [(" Bo", "no surrounding blanks"), ("", "1 to 64 characters"), ("B" * 65, "1 to 64 characters"),
@@ -60,6 +62,7 @@ def test_names_of_speakers_have_the_rules_of_speaker_name(
     assert said in found
 
 
+@pytest.mark.slow
 def test_the_audit_sums_up_each_speaker(corpus: Any, tmp_path: Path) -> None:
     path, _ = corpus
     read, problems = read_raw_manifest(path)
@@ -78,6 +81,7 @@ def test_the_audit_sums_up_each_speaker(corpus: Any, tmp_path: Path) -> None:
     assert Path(speakers[1].ref_audio).name == "bo.wav"
 
 
+@pytest.mark.slow
 def test_each_speaker_must_be_long_enough_and_measurable(corpus: Any) -> None:
     path, rows = corpus
     write_rows(path, rows[:12])
@@ -91,6 +95,7 @@ def test_each_speaker_must_be_long_enough_and_measurable(corpus: Any) -> None:
     assert "at least 3 held-out clips" in said
 
 
+@pytest.mark.slow
 def test_speakers_may_say_the_same(corpus: Any) -> None:
     path, rows = corpus
     write_rows(path, [*rows[:10], *(row | {"text": rows[n]["text"]} for n, row in
@@ -104,6 +109,7 @@ def test_speakers_may_say_the_same(corpus: Any) -> None:
     assert all(len(found) == 1 for found in splits.values())
 
 
+@pytest.mark.slow
 def test_a_corpus_of_one_speaker_is_written_as_before(tmp_path: Path) -> None:
     path, _ = make_corpus(tmp_path, 12)
     read, problems = read_raw_manifest(path)

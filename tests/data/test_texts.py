@@ -287,6 +287,7 @@ def test_single_lines_with_errors_are_left_out_and_listed() -> None:
         audit(["Saya.", "Сая.", "Бели."], script="LATIN", on_error="drop")
 
 
+@pytest.mark.slow
 def test_the_miniature_texts_are_sound() -> None:
     path = PROJECT / "data" / "language" / "malay" / "text_only.jsonl"
     if not path.exists():

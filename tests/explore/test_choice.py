@@ -42,6 +42,7 @@ def test_the_steps_lead_from_all_candidates_to_the_chosen_one(found: choice.Choi
     assert found.sentence.startswith(f"Epoch {found.record['chosen'][-1]} is chosen")
 
 
+@pytest.mark.slow
 def test_the_rule_as_written_decides_the_same_again(found: choice.Choice) -> None:
     table = choice.what_if(found, {}, {"primary": "error"}, {"error_margin": 0.01})
     assert table["chosen"].iloc[0] == table["chosen"].iloc[1]
@@ -87,6 +88,7 @@ def test_on_fewer_sentences_the_shares_add_up(found: choice.Choice) -> None:
     assert list(chosen[chosen == "chosen"].index) == [f"Epoch {found.record['chosen'][-1]}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draw", [choice.gates, choice.differences, choice.front])
 def test_figures_are_drawn(found: choice.Choice, draw) -> None:
     assert draw(found)._repr_png_().startswith(b"\x89PNG")

@@ -63,6 +63,7 @@ def test_a_second_run_of_a_stage_says_that_it_waits_and_ctrl_c_ends_it_cleanly(
     assert not (project / "artifacts").exists()
 
 
+@pytest.mark.slow
 def test_a_waiting_run_goes_on_when_the_first_one_has_died(project: Path) -> None:
     folder, order = project / "locks", project / "order"
     first = os.fork()

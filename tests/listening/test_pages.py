@@ -57,6 +57,7 @@ def decoded(uri: str) -> tuple[np.ndarray, int]:
     return soundfile.read(io.BytesIO(base64.b64decode(uri.split(",")[1])))
 
 
+@pytest.mark.slow
 def test_pages_of_the_same_clips_are_the_same_bytes(project: Path) -> None:
     names = ("ab.html", "mos.html", "key.json")
     listening.write_listening(PARAMS, project)
@@ -65,6 +66,7 @@ def test_pages_of_the_same_clips_are_the_same_bytes(project: Path) -> None:
     assert first == [(project / paths.LISTEN / name).read_bytes() for name in names]
 
 
+@pytest.mark.slow
 def test_a_changed_clip_changes_the_page_and_its_own_ids(project: Path) -> None:
     before = listening.write_listening(PARAMS, project)
     trials = before.pages["mos"].trials.values()
@@ -79,6 +81,7 @@ def test_a_changed_clip_changes_the_page_and_its_own_ids(project: Path) -> None:
         assert len(set(old.trials) - set(new.trials)) == 1
 
 
+@pytest.mark.slow
 def test_the_key_knows_every_clip_and_the_page_none(project: Path) -> None:
     key = listening.write_listening(PARAMS, project)
     assert key.split == "confirmation"
@@ -102,6 +105,7 @@ def test_the_key_knows_every_clip_and_the_page_none(project: Path) -> None:
     assert 0 < sum(first) < len(first), "the order of ids does not follow the candidates"
 
 
+@pytest.mark.slow
 def test_the_reference_is_a_recording_of_another_sentence(project: Path) -> None:
     key = listening.write_listening(PARAMS, project)
     shown = definition(project, "mos")
@@ -150,6 +154,7 @@ def test_levelling_never_clips() -> None:
     assert np.array_equal(listening.levelled(silent, 16000), silent)
 
 
+@pytest.mark.slow
 def test_without_a_confirmation_the_selection_is_heard(project: Path) -> None:
     key = listening.write_listening(
         PARAMS, project, out=Path("reports/listen-2"), pairs=[("2", "runner-up")], num_sentences=3
@@ -161,6 +166,7 @@ def test_without_a_confirmation_the_selection_is_heard(project: Path) -> None:
     assert not (project / paths.LISTEN).exists()
 
 
+@pytest.mark.slow
 def test_pages_that_wait_for_votes_are_not_replaced(project: Path) -> None:
     out = Path("reports/listen-2")
     first = listening.write_listening(PARAMS, project, out=out, num_sentences=3)
@@ -175,6 +181,7 @@ def test_pages_that_wait_for_votes_are_not_replaced(project: Path) -> None:
         listening.write_listening(PARAMS, project, out=Path("mine"))
 
 
+@pytest.mark.slow
 def test_several_pairs_share_a_page(project: Path) -> None:
     params = listening_params(3, listening_pairs=[["base", "chosen"], ["chosen", "runner-up"]])
     key = listening.write_listening(params, project)
@@ -212,6 +219,7 @@ def test_missing_files_name_the_stage(tmp_path: Path) -> None:
     assert all(f"voxadapt {stage}" in fixes for stage in ("score base", "codes"))
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_gone_is_an_error_not_a_shorter_page(project: Path) -> None:
     for wav in (project / paths.CONFIRMATION / "base" / "wavs").glob("utt-00[0-3]-*.wav"):
         wav.unlink()
@@ -221,6 +229,7 @@ def test_a_clip_that_is_gone_is_an_error_not_a_shorter_page(project: Path) -> No
     assert not (project / paths.LISTEN).exists()
 
 
+@pytest.mark.slow
 def test_where_nobody_spoke_the_page_says_so_and_all_is_lost(project: Path) -> None:
     change_rows(
         project / paths.CONFIRMATION / CHOSEN, lambda row: row | {"status": "failed", "wav": ""}
@@ -264,6 +273,7 @@ def test_a_sentence_without_a_clip_is_lost_by_its_side(project: Path, tmp_path: 
     assert means == {"real": 5.0, "base": 5.0, CHOSEN: pytest.approx((5 + 5 + 1) / 3, abs=1e-6)}
 
 
+@pytest.mark.slow
 def test_the_report_gets_the_votes_and_knows_stale_ones(project: Path, tmp_path: Path) -> None:
     key = listening.write_listening(PARAMS, project)
     records = load_records(make_params(), project)
@@ -285,6 +295,7 @@ def test_the_report_gets_the_votes_and_knows_stale_ones(project: Path, tmp_path:
     assert stale["stale"]
 
 
+@pytest.mark.slow
 def test_votes_of_the_same_files_are_the_same_bytes(project: Path, tmp_path: Path) -> None:
     key = listening.write_listening(PARAMS, project)
     files = [
@@ -302,6 +313,7 @@ def test_votes_of_the_same_files_are_the_same_bytes(project: Path, tmp_path: Pat
     assert read_json(path.parent / "votes.json")["num_listeners"] == 2
 
 
+@pytest.mark.slow
 def test_the_commands(project: Path, tmp_path: Path) -> None:
     params = project / "params.yaml"
     params.write_text(yaml.safe_dump(PARAMS.model_dump(mode="json")), encoding="utf-8")

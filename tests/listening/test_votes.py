@@ -361,6 +361,7 @@ def test_voters_who_agree_with_themselves_only_are_clusters() -> None:
     assert wide.se == pytest.approx(np.sqrt(0.21 / 9), rel=0.02)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from("abcde"), st.sampled_from("xyz")),

@@ -281,6 +281,7 @@ def test_a_finished_run_is_what_its_stages_wrote(project: Path) -> None:
     assert "speaker" in said and "language" in said and " 0 files" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "change", "again"), TABLE, ids=[f"{n}-{c.__name__}" for n, c, _ in TABLE]
 )
@@ -323,6 +324,7 @@ def test_a_parameter_changed_between_two_stages_is_seen(
     check_made([Path(record)], small_params())
 
 
+@pytest.mark.slow
 def test_a_stage_that_ran_again_leaves_what_follows_stale(project: Path) -> None:
     """New scores, sealed as they should be, are not those that the choice was made from."""
     folder = paths.SCORES / "epoch-2"

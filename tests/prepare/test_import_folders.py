@@ -48,6 +48,7 @@ def test_kaldi_names_recordings_texts_and_speakers(kaldi: Path, tmp_path: Path) 
         assert row["text"] == TEXT[name] and row["speaker"] == name.split("_")[0]
 
 
+@pytest.mark.slow
 def test_columns_of_kaldi_may_be_parted_by_tabs(kaldi: Path, tmp_path: Path) -> None:
     for name in ("wav.scp", "text", "utt2spk"):
         (kaldi / name).write_text((kaldi / name).read_text().replace(" ", "\t", 6))
@@ -66,6 +67,7 @@ def test_the_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert stop.value.problems[0].where.endswith("a/metadata.csv")
 
 
+@pytest.mark.slow
 def test_segments_are_parts_of_a_recording(kaldi: Path, tmp_path: Path) -> None:
     sound = np.concatenate([speech_like(4.0, seed=n) for n in range(6)])
     sf.write(kaldi / "long.wav", sound, 16_000)
@@ -121,6 +123,7 @@ def test_labels_with_times_are_no_transcripts(tmp_path: Path, line: str) -> None
     assert told.where == "u3.lab" and "labels" in told.found
 
 
+@pytest.mark.slow
 def test_speakers_and_languages_of_kaldi(kaldi: Path, tmp_path: Path) -> None:
     (kaldi / "utt2spk").unlink()
     write_lines(kaldi / "spk2utt", *(f"{who} {who}_0 {who}_1 {who}_2" for who in ("anna", "bob")))
@@ -131,6 +134,7 @@ def test_speakers_and_languages_of_kaldi(kaldi: Path, tmp_path: Path) -> None:
         assert row["language"] == "german"
 
 
+@pytest.mark.slow
 def test_one_folder_is_one_voice(tmp_path: Path) -> None:
     for n, name in enumerate(NAMES):
         write_clip(tmp_path / "mine" / "wavs" / f"{name}.wav", 3.0 + 0.2 * n, seed=n)

@@ -124,6 +124,7 @@ def rows_of(out: Path) -> dict[str, dict[str, Any]]:
     return {Path(row["audio"]).stem: row for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_kind(source: Path, tmp_path: Path, name: str) -> None:
     file, content, speakers = KINDS[name]
@@ -324,6 +325,7 @@ def test_stretches_are_cut_as_their_columns_say(source: Path, tmp_path: Path, na
         assert np.abs(clip - sound[64000 * n :][:64000]).max() < 1e-3 and len(clip) == 64000
 
 
+@pytest.mark.slow
 def test_what_a_table_says_of_languages_is_kept(source: Path, tmp_path: Path) -> None:
     for name, said in (("locale", "de-AT"), ("lang_code", "de"), ("Language", "German")):
         (source / "corpus.csv").write_text(f"audio,text,{name}\n" + lines("{u}.wav,{text}," + said))
@@ -390,6 +392,7 @@ def cut_of(**change: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_cuts_are_held_against_their_files(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("lhotse")
     good = [
@@ -483,6 +486,7 @@ def test_files_without_rows_end_with_a_sentence(source: Path, tmp_path: Path) ->
         assert str(caught.value).replace("\n", " ").isprintable()
 
 
+@pytest.mark.slow
 def test_silence_at_the_edges_is_trimmed_in_the_copy(source: Path, tmp_path: Path) -> None:
     rate_hz = 16000
     for n in range(3):
@@ -534,6 +538,7 @@ def test_ffmpeg_reads_the_whole_of_joined_files(source: Path, tmp_path: Path) ->
     assert sf.info(tmp_path / "out" / "clips" / "joined.flac").duration > 7.9
 
 
+@pytest.mark.slow
 @needs_ffmpeg
 def test_ffmpeg_opens_no_other_file(tmp_path: Path) -> None:
     write_clip(tmp_path / "secret.wav", 3.0)

@@ -129,6 +129,7 @@ def test_ljspeech_takes_the_normalised_text_and_copies_bytes(tmp_path: Path) -> 
     assert other.record["num_imported"] == 3
 
 
+@pytest.mark.slow
 def test_bad_rows_are_listed_and_the_others_imported(tmp_path: Path) -> None:
     source = ljspeech(tmp_path / "LJ")
     outside = write_clip(tmp_path / "outside.wav")
@@ -183,6 +184,7 @@ def test_lhotse_is_cut_to_the_sample(tmp_path: Path, what: str) -> None:
         assert row["text"] == sentence(n)
 
 
+@pytest.mark.slow
 def test_lhotse_reads_nothing_outside_of_the_audio_folder(tmp_path: Path) -> None:
     source = lhotse(tmp_path / "fbank")
     moved = tmp_path / "elsewhere"
@@ -199,6 +201,7 @@ def test_lhotse_reads_nothing_outside_of_the_audio_folder(tmp_path: Path) -> Non
     assert check(tmp_path / "out", 3)["num_left_out"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_audiofolder_of_hugging_face(tmp_path: Path, kind: str) -> None:
     import_corpus([audiofolder(tmp_path / "hf", kind)], tmp_path / "out")
@@ -220,6 +223,7 @@ def arrow_table(folder: Path, num_clips: int = 4) -> Any:
     return pyarrow.Table.from_pylist(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
 def test_data_sets_with_their_audio_are_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -259,6 +263,7 @@ def test_an_unknown_layout_is_refused_with_the_known_ones(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_is_not_an_import_is_never_replaced(tmp_path: Path) -> None:
     source = ljspeech(tmp_path / "LJ")
     mine = tmp_path / "mine"
@@ -275,6 +280,7 @@ def test_what_is_not_an_import_is_never_replaced(tmp_path: Path) -> None:
     check(tmp_path / "out", 3)
 
 
+@pytest.mark.slow
 def test_a_stopped_import_goes_on_and_ends_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +308,7 @@ def test_a_stopped_import_goes_on_and_ends_the_same(
     assert list(tmp_path.glob(".*")) == []
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_given_is_used(tmp_path: Path) -> None:
     source = ljspeech(tmp_path / "LJ")
     ref = write_clip(tmp_path / "mine.wav", 4.0, seed=77)

@@ -488,6 +488,7 @@ def test_a_language_is_prepared_from_texts_to_recordings(tmp_path: Path) -> None
     assert not any(where.endswith(".yaml") for where in told), "the map is complete"
 
 
+@pytest.mark.slow
 def test_import_takes_consent(tmp_path: Path) -> None:
     (tmp_path / "lj").mkdir()
     for number in range(3):

@@ -123,6 +123,7 @@ def test_words_have_times_inside_their_window() -> None:
     assert all(0.0 < probability <= 1.0 for *_, probability in words)
 
 
+@pytest.mark.slow
 def test_what_is_no_recording_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "rec").mkdir()
     for name in ("a.m4a", "b.wav"):

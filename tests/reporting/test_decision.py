@@ -27,6 +27,7 @@ def records(world: Path) -> SpeakerRecords:
     return load_records(make_params(), world)
 
 
+@pytest.mark.slow
 def test_the_verdict_is_voice_words_and_outlook(records: SpeakerRecords) -> None:
     said = dict(decision.verdict_sentences(records, "epoch 2", "Aria"))
     assert list(said) == ["Voice", "Words", "Outlook"]
@@ -131,6 +132,7 @@ def test_few_of_many_sentences_are_heard_and_the_ends_always(
     assert heard == [0, round((len(listed) - 1) / 2), len(listed) - 1]
 
 
+@pytest.mark.slow
 def test_a_typical_sentence_comes_first_and_its_recording_is_understood(
     records: SpeakerRecords,
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_typical_sentence_comes_first_and_its_recording_is_understood(
     assert typical["cells"][1]["place"] == typical["cells"][2]["place"]
 
 
+@pytest.mark.slow
 def test_half_of_the_sentences_is_asked_again(
     world: Path, records: SpeakerRecords, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -292,6 +292,7 @@ def test_candidates_have_one_order() -> None:
     assert tables.named("stage2-epoch-2 beats epoch-3") == "epoch 2 of Stage 2 beats epoch 3"
 
 
+@pytest.mark.slow
 def test_notebook_tables(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ran)
     names = ["Base", "Epoch 1", "Epoch 2", "Epoch 3", "Stage 2, epoch 1", "Stage 2, epoch 2"]
@@ -367,6 +368,7 @@ def test_curves_show_both_languages_and_the_codec(
     assert ticks == ["Base", "1", "2", "3", "S2·1", "S2·2"]
 
 
+@pytest.mark.slow
 def test_gap_figure_draws_without_an_interval(ran: Path) -> None:
     decision = read_json(ran / paths.LANGUAGE_DECISION)
     first, again = figures.png(figures.gap(decision)), figures.png(figures.gap(decision))

@@ -155,6 +155,7 @@ def test_metrics_row_is_flat_and_short() -> None:
     assert len(path) + sum(widths) <= 120
 
 
+@pytest.mark.slow
 def test_notebook_tables_cover_all_candidates(inside: Path) -> None:
     names = ["Base", "Epoch 1", "Epoch 2 (chosen)", "Epoch 3", "Epoch 4"]
     assert list(tables.candidates().index) == names
@@ -238,6 +239,7 @@ def test_names_of_equal_reference_lines_do_not_overlap(theme: figures.Theme) -> 
     assert all(above[0] > below[1] - 1 for below, above in pairwise(tops))
 
 
+@pytest.mark.slow
 def test_drawings_are_equal_for_equal_figures_and_take_the_colours_of_the_page() -> None:
     selection = make_selection(make_params(), "epoch-2", "epoch-3")
     drawn = figures.svg(figures.similarity(selection), "a")

@@ -72,6 +72,7 @@ def html(world: Path) -> str:
     return page.build_page(make_params(), world)
 
 
+@pytest.mark.slow
 def test_page_fetches_nothing(html: str) -> None:
     reader = Reader(html)
     assert not reader.handlers
@@ -219,6 +220,7 @@ def test_texts_are_escaped(tmp_path: Path) -> None:
     assert reader.text.count(PAYLOAD) >= 5
 
 
+@pytest.mark.slow
 def test_missing_files_are_named_together_with_their_stage(tmp_path: Path) -> None:
     params = make_params(1)
     write_world(tmp_path, params, chosen="epoch-1", best="epoch-1")

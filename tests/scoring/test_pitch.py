@@ -49,6 +49,7 @@ def test_melody_of_a_glide() -> None:
     )
 
 
+@pytest.mark.slow
 def test_another_rate_and_level_change_nothing() -> None:
     wave = sung(glide(120, 180))
     loud, quiet = TRACKER.measure(wave, RATE_HZ), TRACKER.measure(0.2 * wave, RATE_HZ)

@@ -157,6 +157,7 @@ def test_sentences_with_digits_and_the_order_of_rows_change_nothing() -> None:
         planned(noisy, codec)
 
 
+@pytest.mark.slow
 def test_a_plan_names_the_measured_power_of_the_same_order() -> None:
     """What selection measures in the end is what was planned, where clips spread as assumed."""
     from voxadapt.selection.select import select

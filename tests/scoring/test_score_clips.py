@@ -109,6 +109,7 @@ def test_real_clips_are_left_out_of_their_own_reference(bench: Bench) -> None:
     assert as_real.sim_id == as_candidate.sim_id
 
 
+@pytest.mark.slow
 def test_a_text_without_words_is_refused(bench: Bench) -> None:
     with pytest.raises(ValueError, match="nothing to be scored"):
         score(bench, [make_clip("empty", "real1.wav", text="?!")])
@@ -152,6 +153,7 @@ def test_slices_are_shown_apart_and_digits_move_nothing() -> None:
         summarise(numbers, SELECT)
 
 
+@pytest.mark.slow
 def test_a_sentence_keeps_its_slice_through_scoring(bench: Bench) -> None:
     rows = score(bench, [
         make_clip("words", "real1.wav"), make_clip("digits", "real1.wav", slice="digits"),
@@ -162,6 +164,7 @@ def test_a_sentence_keeps_its_slice_through_scoring(bench: Bench) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_language_decides_how_a_row_is_normalised(bench: Bench) -> None:
     [row] = score(bench, [make_clip("zh", "real1.wav", text="漢語", lang="zh")])
     assert row.text_norm == "汉语" and "/opencc-" in row.norm_id
@@ -214,6 +217,7 @@ VOICE = VoiceReference(("a", "b"), np.stack([AXES[0], AXES[1]]), "stand-in")
 OTHER = VoiceReference(("c", "d"), np.stack([AXES[2], AXES[2]]), "stand-in")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("speech_s", "heard"), [(0.5, True), (0.499, False)])
 def test_a_voice_is_compared_with_its_own_and_with_each_of_several(
     speech_s: float, heard: bool, clip_files: Path
@@ -239,6 +243,7 @@ def test_a_voice_is_compared_with_its_own_and_with_each_of_several(
     assert plain.window_sims is None
 
 
+@pytest.mark.slow
 def test_groups_are_measured_once_and_kept(
     clip_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +264,7 @@ def test_groups_are_measured_once_and_kept(
     assert scored() == first and voices.sizes == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_what_was_heard(clip_files: Path) -> None:
     said = {"c0": "the quick brown fox jumps over the lazy cat", "c1": ""}
     clips = [make_clip(f"t{n}", f"c{n}.wav") for n in range(3)]
@@ -307,6 +313,7 @@ def test_a_candidate_in_two_languages_is_summed_up_in_each() -> None:
     assert summarise(twenty, SELECT)["sim_worst_5pct"] == pytest.approx(sum(worst) / 2, abs=1e-6)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_clip_with_a_sample_that_is_no_number_is_failed(clip_files: Path) -> None:
     wave = make_voice(1.0, 120)
     wave[7] = np.nan

@@ -107,6 +107,7 @@ def test_embeddings_equal_the_stock_ones(embedder: Embedder) -> None:
     assert sum(item.embedding is not None for item in ours) >= 9
 
 
+@pytest.mark.slow
 def test_silence_has_no_voice(embedder: Embedder) -> None:
     found = embedder.embed([(silence(2.0), RATE_HZ), (np.zeros(0, np.float32), RATE_HZ)])
     assert [item.embedding for item in found] == [None, None]
@@ -215,6 +216,7 @@ def test_identical_audio_scores_one(embedder: Embedder) -> None:
     assert twins.similarity(found, leave_out="a") == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_conditioning_clip_never_enters_the_reference(
     tmp_path: Path, embedder: Embedder, speaker: list[EvalClip]
 ) -> None:
@@ -227,6 +229,7 @@ def test_the_conditioning_clip_never_enters_the_reference(
     assert scale.floor.point is None and scale.normalise(0.8) is None
 
 
+@pytest.mark.slow
 def test_too_few_held_out_clips_are_a_user_error(
     tmp_path: Path, embedder: Embedder, speaker: list[EvalClip]
 ) -> None:

@@ -117,6 +117,7 @@ def decide(rows: dict[str, Any], **options: Any) -> dict[str, Any]:
     return select(rows, options.pop("rule", RULE), scale=SCALE, **options)
 
 
+@pytest.mark.slow
 def test_the_better_worst_speaker_wins_over_the_better_mean() -> None:
     rows = {
         "base": together("base", Aria=0.6, Bo=0.6),

@@ -79,6 +79,7 @@ def test_every_pair_needs_a_larger_critical_value_than_one() -> None:
     assert all_pairs_critical(draws[:, :1], points[:1], 30, 0.95) == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_texts", [20, 100])
 def test_an_error_rate_allows_for_failures_that_were_not_seen(num_texts: int) -> None:
     """Clips of 10 words that lose a word in 25, and all of them in one clip of 50."""

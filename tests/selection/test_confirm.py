@@ -99,6 +99,7 @@ def pair(sim: float, error: float, **fields: Any) -> tuple[list[ScoreRow], list[
     return base, make_system("epoch-1", 60, sim=sim, error=error, **fields)
 
 
+@pytest.mark.slow
 def test_the_margin_of_the_cost_is_of_the_bases_own_error() -> None:
     record = confirm(*pair(0.85, 0.1, **UNSEEN), PARAMS)
     assert record["cost"]["measure"] == "wer" and record["num_texts"] == 60 and record["takes"] == 3
@@ -147,6 +148,7 @@ def test_measures_have_the_differences_that_their_kind_allows() -> None:
         confirm(*pair(0.85, 0.1, **UNSEEN), PARAMS, scale=scale | {"sim_id": "other"})
 
 
+@pytest.mark.slow
 def test_the_differences_on_selection_stand_beside() -> None:
     seen = dict(zip(("base", "epoch-1"), pair(0.85, 0.1), strict=True))
     other = make_system("epoch-0", 60, sim=0.7, error=0.3)  # an earlier one, which was not chosen

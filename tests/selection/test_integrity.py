@@ -116,6 +116,7 @@ def test_lost_clips_stay_in_the_denominator(lost: set[int]) -> None:
     assert record["n_measured"] == {"base": 12, "epoch-2": 12 - len(lost)}
 
 
+@pytest.mark.slow
 def test_sentences_with_digits_decide_nothing_but_are_checked() -> None:
     def with_digits(name: str, **fields: Any) -> list[ScoreRow]:
         extra = make_row(name, "d0", text="in 1999", text_norm="in 1999", slice="digits", **fields)
@@ -265,6 +266,7 @@ def record() -> dict[str, Any]:
     return {key: value for key, value in found.items() if key != "made"}
 
 
+@pytest.mark.slow
 def test_equal_scores_give_an_equal_selection_file_in_any_order(project: Params) -> None:
     run(project)
     first = record()

@@ -76,6 +76,7 @@ def test_words_that_get_clearer_are_a_reason_to_go_on() -> None:
     assert found is not None and found["trend"] == "turned"
 
 
+@pytest.mark.slow
 def test_noise_is_no_trend() -> None:
     trends = [outlook([0.5] * 6, "similarity", 0.05, seed)["trend"] for seed in range(100)]
     assert trends.count("rising") <= 5 and trends.count("turned") <= 10

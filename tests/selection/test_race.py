@@ -145,6 +145,7 @@ def test_many_candidates_make_each_harder_to_show(seed: int, size: int, num_text
     assert np.allclose(shifted, together)  # what a sentence gives to all decides nothing
 
 
+@pytest.mark.slow
 def test_the_set_holds_the_best_as_often_as_it_says() -> None:
     generator, params = np.random.default_rng(3), SelectParams(num_bootstrap=400)
     kept = beaten = 0

@@ -50,6 +50,7 @@ def gate(result: dict[str, Any], name: str, which: str) -> str:
     return next(g["state"] for g in of(result, name)["gates"] if g["name"] == which)
 
 
+@pytest.mark.slow
 def test_a_clear_winner_is_chosen() -> None:
     result = choose(
         base={"sim": 0.6}, epoch_1={"sim": 0.7}, epoch_2={"sim": 0.8}, epoch_3={"sim": 0.7}
@@ -89,6 +90,7 @@ def test_a_tie_goes_to_the_earliest_epoch() -> None:
     assert of(result, "epoch-1")["vs_best"]["difference"]["se"] > 0
 
 
+@pytest.mark.slow
 def test_among_those_that_sound_alike_the_error_decides() -> None:
     unclear = {"sim": 0.85, "error": 0.12, "seed": 3}
     clear = {"sim": 0.85, "error": 0.04, "seed": 3}
@@ -356,6 +358,7 @@ def test_confirmation_can_fail_and_can_contradict() -> None:
     assert kept["verdict"] == "base_kept" and kept["measures"]["sim"]["difference"]["point"] == 0.0
 
 
+@pytest.mark.slow
 def test_confirmation_by_errors_confirms_a_gain_and_watches_the_voice() -> None:
     base = make_system("base", error=0.5, split="confirmation")
     chosen = make_system("stage2-epoch-2", error=0.1, sim=0.81, split="confirmation")

@@ -70,6 +70,7 @@ def test_too_few_sentences_leave_it_undecided_and_the_rule_acts(acts: str) -> No
     assert f"stage2.if_undecided: {acts}" in record["reason"]
 
 
+@pytest.mark.slow
 def test_the_number_needed_would_have_decided() -> None:
     few = decide(0.18, num_texts=6)
     assert decide(0.18, num_texts=4 * few["num_texts_needed"])["decision"] == "run"

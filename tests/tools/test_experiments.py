@@ -248,6 +248,7 @@ def test_the_language_path_is_read_where_it_keeps_its_scores(world: World) -> No
     assert system["source_language"] == "kept" and "from 3 candidates" in record["disclosure"]
 
 
+@pytest.mark.slow
 def test_nothing_to_compare_is_said(world: World) -> None:
     with pytest.raises(UserError, match="two that can be compared"):
         world.compare()

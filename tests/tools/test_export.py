@@ -141,6 +141,7 @@ def python_block(folder: Path) -> str:
     return re.search(r"```python\n(.*?)```", card(folder)[1], re.S).group(1)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_the_chosen_speaker_for_the_hub(project: Path, params: Any) -> None:
     metrics = read_json(SPEAKER.audit_metrics)
     write_json(SPEAKER.audit_metrics, metrics | {"consent": CONSENT})
@@ -196,6 +197,7 @@ def test_stock_qwen_tts_speaks_as_the_card_says(
         assert sf.info("said.wav").frames > 0
 
 
+@pytest.mark.slow
 def test_a_language_is_asked_for_by_name(project: Path, params: Any) -> None:
     export(params, project / "malay", language=True)
     front, body = card(project / "malay")
@@ -209,6 +211,7 @@ def test_a_language_is_asked_for_by_name(project: Path, params: Any) -> None:
     assert not list((project).glob("**/.*malay*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["speaker", "language"])
 def test_a_delta_makes_the_model_again_bit_for_bit(project: Path, params: Any, kind: str) -> None:
     base = project / "data" / "models" / "base"
@@ -235,6 +238,7 @@ def test_a_delta_makes_the_model_again_bit_for_bit(project: Path, params: Any, k
     assert fakes.changed_tensors(base, project / "again") != []
 
 
+@pytest.mark.slow
 def test_a_low_rank_arm_is_a_delta_too(project: Path, params: Any) -> None:
     base = project / "data" / "models" / "base"
     factors = (torch.full((2, 32), 0.05), torch.full((32, 2), 0.05))
@@ -293,6 +297,7 @@ def test_a_delta_that_was_changed_or_is_of_another_base_is_refused(
         apply(project / "delta", str(base), project / "whole")
 
 
+@pytest.mark.slow
 def test_the_base_is_not_exported_unless_an_epoch_is_named(project: Path, params: Any) -> None:
     seal(paths.SELECTION, chosen="base", keep_base=True)
     with pytest.raises(UserError, match="keep the Base"):
@@ -332,6 +337,7 @@ def test_figures_of_another_checkpoint_are_refused(project: Path, params: Any) -
         export(params, project / "out")
 
 
+@pytest.mark.slow
 def test_only_what_export_wrote_is_replaced(project: Path, params: Any) -> None:
     out = project / "mine"
     out.mkdir()
@@ -369,6 +375,7 @@ class FakeHub:
         return f"https://huggingface.co/{options['repo_id']}/commit/1"
 
 
+@pytest.mark.slow
 def test_push_checks_before_it_publishes(
     project: Path, params: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,6 +442,7 @@ def test_every_command_of_the_page_runs(project: Path, monkeypatch: pytest.Monke
     assert [call[0] for call in hub.calls] == ["create", "upload"]
 
 
+@pytest.mark.slow
 def test_an_export_shares_no_file_with_what_it_was_made_from(project: Path, params: Any) -> None:
     export(params, project / "voice")
     export(params, project / "language", language=True)
@@ -475,6 +483,7 @@ METAS: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*RECORDS, *(f"meta: {name}" for name in METAS)])
 def test_records_that_are_spoilt_end_in_a_table(project: Path, params: Any, name: str) -> None:
     export(params, project / "delta", delta=True)
@@ -487,6 +496,7 @@ def test_records_that_are_spoilt_end_in_a_table(project: Path, params: Any, name
     assert not (project / "again").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["config", "meta"])
 def test_code_in_a_record_is_not_written_through(project: Path, params: Any, where: str) -> None:
     export(params, project / "delta", delta=True)

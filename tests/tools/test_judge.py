@@ -32,6 +32,7 @@ def write_record(root: Path, heard: str) -> None:
     write_json(root / "artifacts/reference/recogniser.json", {"real": found, "codec": found})
 
 
+@pytest.mark.slow
 def test_a_deaf_recogniser_is_named_on_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

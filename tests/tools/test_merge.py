@@ -71,6 +71,7 @@ def merging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_stage_that_one_side_ran_keeps_its_record(merging):
     merged = merge_lock()
     assert merged.dropped == ("train",)
@@ -89,6 +90,7 @@ def test_without_a_conflict_nothing_is_written(merging):
         merge_lock()
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_no_lock_is_named(merging):
     git(merging, "merge", "--abort")
     (merging / "dvc.lock").write_text("stages: [1]\n")

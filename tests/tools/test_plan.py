@@ -129,6 +129,7 @@ def test_activations_are_what_autograd_keeps(small, precision):
     assert sum(kept.values()) + casts == pytest.approx(measured, rel=0.1)
 
 
+@pytest.mark.slow
 def test_checkpointing_keeps_a_layer_where_all_were_kept(models):
     shape = BatchShape(8, 200, 8 * 150)
     whole, _ = memory._kept(models["1.7B"], shape, "bfloat16", False)
@@ -137,6 +138,7 @@ def test_checkpointing_keeps_a_layer_where_all_were_kept(models):
     assert light["logits"] == whole["logits"]
 
 
+@pytest.mark.slow
 def test_real_models_have_their_parameters(models):
     assert models["1.7B"].num_params == 1_928_677_440
     assert models["0.6B"].num_params == 914_643_008
@@ -322,6 +324,7 @@ def test_the_verb_ends_with_1_where_a_stage_does_not_fit(project, capsys):
     assert "Everything fits." in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_other_modules_know_is_the_same_there(small):
     """They import torch, and the plan is to answer at once."""
     assert (memory.CPU_BATCH_S, memory.ROUND) == (extract.CPU_BATCH_S, decoding.ROUND)

@@ -155,6 +155,7 @@ def test_a_note_is_read_and_a_torn_one_is_none(
     assert expected_seconds("train", pages) == (None, "")
 
 
+@pytest.mark.slow
 def test_a_full_disk_does_not_fail_a_stage_that_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +175,7 @@ def test_a_full_disk_does_not_fail_a_stage_that_is_done(
     assert not list((tmp_path / "seconds").glob("*"))
 
 
+@pytest.mark.slow
 def test_a_folder_without_dvc_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
