@@ -212,6 +212,17 @@ def test_a_damaged_delta_is_a_user_error(base, tmp_path, damage):
     assert not (tmp_path / "full").exists()
 
 
+def test_a_folder_that_was_cut_off_is_written_anew(base, tmp_path):
+    delta = write_delta(tmp_path / "delta", base, make_delta(base), {"epoch": 2})
+    full = materialise(base, delta, tmp_path / "full")
+    weights = full / "model.safetensors"
+    whole, written = weights.read_bytes(), weights.stat().st_mtime_ns
+    assert materialise(base, delta, full) == full
+    assert weights.stat().st_mtime_ns == written, "it was there"
+    weights.write_bytes(whole[:-8])
+    assert materialise(base, delta, full) == full and weights.read_bytes() == whole
+
+
 @pytest.mark.slow
 def test_materialised_folder_differs_by_the_delta_and_nothing_else(any_base, tmp_path):
     delta = make_delta(any_base)

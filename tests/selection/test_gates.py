@@ -17,6 +17,7 @@ from voxadapt.scoring.statistics import Interval
 from voxadapt.selection.gates import (
     STATES,
     Gate,
+    _guard_gate,
     all_gates,
     error_margin,
     margin_state,
@@ -228,3 +229,21 @@ def test_an_interval_that_ends_at_nothing_lost_shows_no_loss(
     monkeypatch.setattr(SpeakerScores, "difference", lambda *_: lost)
     found = held(two("epoch-1", 0.8, 0.8), kept=("Aria",), base=two("base", 0.8, 0.8))
     assert found["Aria"]["kept_voice"].state == state
+
+
+@pytest.mark.parametrize(
+    ("point", "low", "high", "state"),
+    [
+        (0.0, -0.01, 0.02, "passed"),
+        (0.0, -0.01, 0.021, "undecided"),
+        (0.03, 0.02, 0.04, "undecided"),
+        (0.03, 0.021, 0.04, "failed"),
+        (0.02, None, None, "passed"),
+        (0.021, None, None, "failed"),
+    ],
+)
+def test_a_guard_is_held_to_the_whole_interval(
+    point: float, low: float | None, high: float | None, state: str
+) -> None:
+    gate = _guard_gate("short_error", "short", "WER", Interval(point, low, high, 9), 0.02)
+    assert (gate.name, gate.state, gate.limit) == ("short_error", state, 0.02)
