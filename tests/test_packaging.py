@@ -139,3 +139,16 @@ def test_make_help_names_every_target() -> None:
     said = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     named = {words[1] for words in map(str.split, said.splitlines()) if words[:1] == ["make"]}
     assert named == set(targets[1].split()) - {"help", "data"}
+
+
+@pytest.mark.slow
+def test_tests_of_plain_data_wait_for_no_torch() -> None:
+    code = """
+import sys, pytest
+ended = pytest.main(["--collect-only", "-qq", "tests/data", "tests/listening", "tests/notebooks"])
+sys.exit(ended or "torch" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

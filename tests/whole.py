@@ -29,7 +29,9 @@ def run(folder: Path, *command: str, code: int = 0) -> str:
     environment = {
         **os.environ,
         "PYTHONPATH": str(folder / "src"),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": os.pathsep.join(
+            [str(folder.parent / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+        ),
         "OMP_WAIT_POLICY": "PASSIVE",
         "DVC_NO_ANALYTICS": "1",
     }
@@ -130,15 +132,19 @@ def small_project(folder: Path) -> Path:
     run(folder, "dvc", "remote", "modify", "embedded", "url", str(PROJECT / ".dvcstore"))
     run(folder, "dvc", "pull", "--quiet", "data.dvc")
     voxadapt(folder, "use", "miniature")
-    take_a_part(folder / "data" / "speaker", folder / "small" / "speaker", 170)
+    take_a_part(folder / "data" / "speaker", folder / "small" / "speaker", 110)
+    take_a_part(folder / "data" / "language" / "malay", folder / "small" / "malay", 100)
     texts = (folder / "data" / "language" / "malay" / "text_only.jsonl").read_text().splitlines()
     (folder / "small" / "texts.jsonl").write_text("\n".join(texts[:100]) + "\n")
     edit(
         folder,
         data__manifest="small/speaker/train_raw.jsonl",
+        audit__min_total_minutes=2.0,
         split__selection_share=0.2,
         split__confirmation_share=0.15,
         language__text="small/texts.jsonl",
+        language__audio="small/malay/train_raw.jsonl",
+        language__audit__min_total_minutes=2.0,
         language__source__text="small/speaker/train_raw.jsonl",
         candidates=["base", "epoch-1"],
         score__takes=2,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from starter import quick_starts
 from whole import (
     edit,
     hashes,
@@ -25,11 +27,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A small run of the language's path."""
     folder = small_project(tmp_path_factory.mktemp("language") / "project")
-    repro(folder, "language_report")
-    return folder
+    repro(folder, "language_data")  # in processes that a user has started
+    with quick_starts(folder):
+        repro(folder, "language_report")
+        yield folder
 
 
 def language_record(project: Path, name: str) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from starter import quick_starts
 from whole import (
     PROJECT,
     edit,
@@ -33,11 +35,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A small run of the speaker's path."""
     folder = small_project(tmp_path_factory.mktemp("speaker") / "project")
-    repro(folder, "report")
-    return folder
+    repro(folder, "audit")  # in processes that a user has started
+    with quick_starts(folder):
+        repro(folder, "report")
+        yield folder
 
 
 def test_data_is_restored_from_the_embedded_remote(project: Path) -> None:
