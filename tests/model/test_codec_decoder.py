@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +68,20 @@ def test_what_comes_later_changes_nothing_before(tokenizer):
     border = 23 * fakes.HOP
     assert np.abs(wave[:border] - other[:border]).max() < 1e-6
     assert not np.allclose(wave[border:], other[border:], atol=1e-3)
+
+
+def test_a_copy_decodes_by_its_own_weights(tokenizer):
+    codes = fakes.make_codes(6, seed=4)
+    wave = decode(tokenizer, codes)[0]
+    copy = deepcopy(tokenizer.model.decoder)
+    sent = pickle.loads(pickle.dumps(tokenizer.model.decoder))
+    with torch.no_grad():
+        copy.decoder[-1].conv.bias.add_(0.1)
+    given = torch.from_numpy(codes.T[None]).long()
+    assert np.array_equal(sent(given)[0, 0].numpy(), wave)
+    assert np.array_equal(decode(tokenizer, codes)[0], wave)
+    del copy.forward._layers
+    np.testing.assert_allclose(copy(given)[0, 0].numpy(), wave + 0.1, atol=1e-5)
 
 
 def test_other_types_are_left_to_the_stock_layers(tokenizer, tmp_path):

@@ -12,6 +12,7 @@ Shape legend: L positions, C channels, N frames, K codebooks.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,28 +26,28 @@ GROUP = 16  # samples that the last layer makes at once
 
 
 def speed_up(decoder: nn.Module) -> None:
-    """Let a stock decoder on a CPU decode by `CodecDecoder`, made when it is first asked to."""
+    """Let a stock decoder on a CPU decode by `CodecDecoder`."""
     weight = next(decoder.parameters())
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        return
-    made: list[CodecDecoder] = []
-
-    def forward(codes_BKN: Tensor) -> Tensor:
-        if not made:
-            made.append(CodecDecoder(decoder))
-        return made[0](codes_BKN)
-
-    decoder.forward = forward
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        decoder.forward = CodecDecoder(decoder)
 
 
 class CodecDecoder:
-    """Turns codes `[B, K, N]` into waves `[B, 1, samples]`, as a stock decoder's `forward` does."""
+    """Turns codes `[B, K, N]` into waves `[B, 1, samples]`, as a stock decoder's `forward` does.
+
+    Its layers are made when they are first needed: who trains never decodes.
+    """
 
     def __init__(self, decoder: Any) -> None:
         self._stock = decoder
-        layers = list(_layers(decoder))
-        border = 2 * len(decoder.upsample) + 1 + len(decoder.decoder[1].block) - 1
-        self._whole, self._in_blocks = layers[:border], layers[border:]
+
+    @cached_property
+    def _layers(self) -> tuple[list[_Layer], list[_Layer]]:
+        """Return the layers that read a clip as a whole, and those that read it in blocks."""
+        upsample, blocks = self._stock.upsample, self._stock.decoder
+        layers = list(_layers(self._stock))
+        border = 2 * len(upsample) + 1 + len(blocks[1].block) - 1
+        return layers[:border], layers[border:]
 
     @torch.inference_mode()
     def __call__(self, codes_BKN: Tensor) -> Tensor:
@@ -65,13 +66,14 @@ class CodecDecoder:
         num_frames = len(hidden_NC)
         values = F.pad(hidden_NC, (0, 0, 0, -num_frames % BLOCK_FRAMES))
         num_blocks = len(values) // BLOCK_FRAMES
-        for layer in (*self._whole, *self._in_blocks):
+        whole, in_blocks = self._layers
+        for layer in (*whole, *in_blocks):
             layer.start()
-        for layer in self._whole:
+        for layer in whole:
             values = layer(values)
         waves = []
         for block in values.chunk(num_blocks):
-            for layer in self._in_blocks:
+            for layer in in_blocks:
                 block = layer(block)
             waves.append(block.flatten())
         wave = torch.cat(waves)
