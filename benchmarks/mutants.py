@@ -277,7 +277,7 @@ def run(root: Path, sample: list[Mutant], out: Path, again: bool, suite: bool) -
     return rows
 
 
-def report(rows: list[Row], seed: int) -> None:
+def report(rows: list[Row], seed: int, commit: str) -> None:
     """Write the section: shares with 95 % intervals (Wilson)."""
     from scipy.stats import binomtest
 
@@ -297,7 +297,7 @@ def report(rows: list[Row], seed: int) -> None:
             by_folder.append([folder, share(sum(not row.survived for row in here), len(here))])
     lines = [
         f"One changed token each, drawn at random (seed {seed}) from {', '.join(FOLDERS)}: "
-        f"`python -m benchmarks.mutants --seed {seed} --count {len(rows)}`; "
+        f"`python -m benchmarks.mutants --seed {seed} --count {len(rows)}` on commit {commit}; "
         f"{len(rows) - len(counted)} more were equivalent, as listed beside the script.",
         "",
         *table(["folder", "killed by the tests that mirror the module"], by_folder),
@@ -325,10 +325,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "clone"
         clone(root)
+        words = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(words, cwd=root, check=True, capture_output=True, text=True).stdout
         sample = drawn(root, arguments.seed, arguments.count)
         warm(root)
         rows = run(root, sample, out, arguments.again, arguments.suite)
-    report(rows, arguments.seed)
+    report(rows, arguments.seed, commit.strip())
 
 
 if __name__ == "__main__":
