@@ -18,6 +18,7 @@ from voxadapt.data.containers import (
     _mpeg_frame,
     announced_bytes,
     content_problem,
+    joined_movies,
     mpeg_samples,
 )
 
@@ -373,3 +374,11 @@ def test_a_second_flac_in_the_file_is_seen(last: bytes) -> None:
 )  # fmt: skip
 def test_the_length_that_a_header_announces(head: bytes, announced: int | None) -> None:
     assert announced_bytes(head.ljust(28, b"\0")) == announced
+
+
+def test_movies_are_walked_box_by_box() -> None:
+    def box(kind: bytes, size: int) -> bytes:
+        return (8 + size).to_bytes(4, "big") + kind + bytes(size)
+
+    one = box(b"ftyp", 300) + box(b"mdat", 1000)
+    assert not joined_movies(one) and joined_movies(one + one)

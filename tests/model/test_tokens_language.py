@@ -101,6 +101,9 @@ def test_a_row_that_inference_may_sample_is_refused():
     (problem,) = problems(weight((40,), 2000), ids, "malay", 40)
     assert "lies outside" in problem.found
     assert "from 976 to 1999" in problem.expected
+    table = weight((975, 976, 1999), 2000)
+    assert [free_language_row(table, ids, "malay", row).id for row in (976, 1999)] == [976, 1999]
+    assert "lies outside" in problems(table, ids, "malay", 975)[0].found
 
 
 def test_all_problems_are_told_at_once():

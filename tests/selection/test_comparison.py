@@ -88,3 +88,11 @@ def test_evaluators_are_not_mixed() -> None:
     rows = three() | {"c": make_system("c", asr_id="other")}
     with pytest.raises(UserError, match="asr_id"):
         compare_systems(rows, SELECT)
+
+
+def test_the_system_that_runs_away_is_the_worse_one() -> None:
+    rows = {"a": make_system("a", runaways=20), "b": make_system("b")}
+    record = compare_systems(rows, SELECT)
+    assert record is not None
+    [pair] = record["pairs"]
+    assert pair["failure_rate"]["better"] == "b"
