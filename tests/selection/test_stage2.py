@@ -166,7 +166,8 @@ def test_what_cannot_be_measured_decides_nothing(measurable: bool) -> None:
     record = decide_stage2(*rows, Stage2Params(if_undecided="run"), SELECT, can)
     assert record["decision"] == ("run" if measurable else "undecided")
     assert record["acts"] == ("run" if measurable else "skip")
-    assert record["reason"].startswith("Nothing can be measured.") == (not measurable)
+    assert record["reason"].startswith("Nothing asks for Stage 2") == (not measurable)
+    assert record.get("measurable") == (None if measurable else can)
     asked = decide_stage2(*rows, Stage2Params(mode="always"), SELECT, can)
     assert asked["acts"] == "run" and "stage2.mode: always" in asked["reason"]
     assert record["num_texts_needed"] is None

@@ -31,8 +31,8 @@ def decide_stage2(
     Of the recordings' codec round trip, other splits and sentences that Stage 1's choice did not
     speak are left out, and so are the sets that guard, of which there are no recordings. Where by
     `can` (see `measurable`) nothing can be measured, the data decide nothing and so ask for no
-    Stage 2. In the content of `decision.json`, `decision` is what the data say, `acts` what is
-    done; errors and gaps are shares of the reference units.
+    Stage 2, and the record holds `can`. In the content of `decision.json`, `decision` is what the
+    data say, `acts` what is done; errors and gaps are shares of the reference units.
     """
     split, candidate = stage1_rows[0].split, stage1_rows[0].candidate
     evaluator = evaluator_id(stage1_rows)
@@ -85,10 +85,9 @@ def decide_stage2(
             _texts_needed(gap, params.max_gap) if decision == "undecided" and measurable else None
         ),
     }
-    record["reason"] = wording.say("stage2_reason", record)
-    if can is not None and not measurable:
-        record["reason"] = f"{can['sentence']} {wording.say('stage2_unmeasured', record)}"
-    return record
+    if measurable:
+        return record | {"reason": wording.say("stage2_reason", record)}
+    return record | {"measurable": can, "reason": wording.say("stage2_unmeasured", record)}
 
 
 def _paired(stage1: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> list[ScoreRow]:

@@ -42,5 +42,4 @@ def run(params: Params) -> StageResult:
     made_from = [paths.LANGUAGE_CHOICE1]
     decision = sealed(decision, "language decide", (), made_from, params, asked)
     write_json(paths.LANGUAGE_DECISION, decision)
-    why = decision["reason"].removeprefix(choice["measurable"]["sentence"]).strip()
-    return StageResult(f"{choice['reason']} {why}", decision)
+    return StageResult(f"{choice['reason']} {decision['reason']}", decision)

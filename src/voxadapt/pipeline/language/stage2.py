@@ -62,4 +62,4 @@ def _skip(decision: Record) -> StageResult:
     write_json(paths.LANGUAGE_STAGE2_SKIPPED, record)
     write_json(paths.LANGUAGE_STAGE2_METRICS, record)
     write_atomic(paths.LANGUAGE_STAGE2_LOG, "step,epoch,loss\n")
-    return StageResult(f"Stage 2 is skipped. {decision['reason']}", None)
+    return StageResult(decision["reason"], None)
