@@ -109,6 +109,14 @@ def test_no_step_is_made_up_where_none_is_better() -> None:
     assert [step["left"] for step in decision.steps(selection)][-1] == ["base"]
 
 
+def test_nothing_is_walked_through_where_nothing_could_be_measured(
+    records: SpeakerRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decision, "MIN_HALVED", 2)
+    deaf = records.selection | {"measurable": {"measurable": False, "sentence": "Deaf."}}
+    assert decision.steps(deaf) == [] and decision.halves(records, deaf) == ""
+
+
 def test_differences_are_sorted_and_of_all_takes(records: SpeakerRecords) -> None:
     listed = decision.differences(records, "epoch-2", "wer")
     changes = [entry["change"] for entry in listed]

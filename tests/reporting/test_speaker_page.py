@@ -143,19 +143,25 @@ def test_sections_that_depend_on_a_record_appear_with_it(world: Path, tmp_path: 
             "sim": interval(0.7),
             "failure_rate": interval(0.1),
         }
-        write_json(path, read_json(path) | {"slices": {"digits": numbers}})  # fmt: skip
+        spoken = {"languages": {"de": numbers, "en": numbers}}
+        write_json(path, read_json(path) | {"slices": {"digits": numbers}} | spoken)
     one = {"wer": interval(0.31), "sim": interval(0.71), "failure_rate": interval(0.1)}
     two = {"wer": interval(0.32), "sim": interval(0.72), "failure_rate": interval(0.1)}
     path = tmp_path / paths.SCORES / "base" / "summary.json"
     ways = {"chosen": "icl", "x_vector": one, "icl": two}
     write_json(path, read_json(path) | {"base_prompt": ways})
+    adapter = params.train.model_copy(update={"method": "lora"})
+    params = params.model_copy(update={"train": adapter})
     full = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
-    for words in ("A second recogniser", "It does not agree", "second+99",
-                  "hears epoch 1 otherwise", "Planned before training", "0.005: 48 sentences",
+    for words in ("Languages of the corpus", "de · 2en · 2", "10.0 % failedsimilarity 0.700",
+                  "LoRA): rank 16, alpha 32, on talker and code predictor.",
+                  "A second recogniser", "It does not agree", "second+99",
+                  "hears epoch 1 otherwise",
+                  "Planned before training", "0.005: 48 sentences",
                   "Takes are alike", "Sentences with digits", "5 of 6",
                   "by its speaker vector the weaker way",
                   "with the transcript the stronger way"):  # fmt: skip
-        assert words in full
+        assert words in full, words
         assert words not in bare
     assert "Nobody has voted yet" in bare
 

@@ -173,9 +173,11 @@ def flag_counts(summaries: Mapping[str, Record], names: Sequence[str]) -> dict[s
     return {flag: counts for flag, counts in every.items() if any(counts.values())}
 
 
-def of_slice(summaries: Mapping[str, Record], names: Sequence[str], part: str) -> dict[str, Record]:
+def of_slice(
+    summaries: Mapping[str, Record], names: Sequence[str], part: str, kind: str = "slices"
+) -> dict[str, Record]:
     """Return each candidate's measures on a set of sentences; empty where none was scored."""
-    found = {name: summaries[name].get("slices", {}).get(part) for name in names}
+    found = {name: summaries[name].get(kind, {}).get(part) for name in names}
     return {name: measures for name, measures in found.items() if measures}
 
 

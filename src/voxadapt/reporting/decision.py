@@ -87,6 +87,10 @@ def shared_parts(
         "worst": components.worst_clips(records.rows, worst, metric),
         "flag_counts": components.flag_counts(records.summaries, names),
         "digits": components.of_slice(records.summaries, names, "digits"),
+        "languages": {
+            code: components.of_slice(records.summaries, names, code, "languages")
+            for code in records.summaries[chosen].get("languages", ())
+        },
         "sets": {
             part: found
             for part in GUARDS
@@ -240,7 +244,12 @@ def ladders(records: Records, metric: str) -> list[Record]:
 
 
 def steps(selection: Record) -> list[Record]:
-    """Walk through the rule: who was left after each step, and who went."""
+    """Walk through the rule: who was left after each step, and who went.
+
+    Nothing where nothing could be measured.
+    """
+    if (selection.get("measurable") or {}).get("measurable") is False:
+        return []
     listed, start = selection["candidates"], selection.get("start", "base")
     similar = selection["rule"].get("primary", "similarity") == "similarity"
     what = "similarity" if similar else "error"
@@ -277,10 +286,12 @@ def decide_again(
 
 
 def halves(records: Records, selection: Record) -> str:
-    """Decide again on random halves of the sentences; nothing for several speakers, or too few.
+    """Decide again on random halves of the sentences; sets that guard stay whole.
 
-    Sets that guard stay whole.
+    Nothing for several speakers, too few sentences, and where nothing could be measured.
     """
+    if not steps(selection):
+        return ""
     names = [candidate["name"] for candidate in selection["candidates"]]
     rows = {
         name: [ScoreRow.model_validate(row) for row in records.rows.get(name, ())]
