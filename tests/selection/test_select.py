@@ -468,6 +468,28 @@ def test_a_kept_base_says_how_many_sentences_would_decide() -> None:
     assert worse["would_decide"] is None and "would show" not in worse["reason"]
 
 
+@pytest.mark.parametrize(("num_texts", "needed"), [(2, 6), (5, 6)])
+def test_a_gain_that_few_sentences_cannot_show_asks_for_as_many_as_can(
+    num_texts: int, needed: int
+) -> None:
+    """Five signs are all alike in one of 32 draws: no gain is shown at 2.5 %, however large."""
+    sims = {"base": 0.5, "epoch_1": 0.9}
+    result = choose(**{name: {"sim": sim, "num_texts": num_texts} for name, sim in sims.items()})
+    assert result["keep_base"] and result["would_decide"]["num_texts"] == needed
+    shown = choose(**{name: {"sim": sim, "num_texts": needed} for name, sim in sims.items()})
+    assert shown["chosen"] == "epoch-1"
+
+
+def test_epochs_that_do_not_differ_say_nothing_of_what_could_be_seen() -> None:
+    same = make_system("epoch-1")
+    epochs = {
+        name: [row.model_copy(update={"candidate": name}) for row in same]
+        for name in ("epoch-1", "epoch-2")
+    }
+    power = select({"base": make_system("base"), **epochs}, PARAMS)["power"]
+    assert power["detectable_difference"] is None and "do not differ" in power["text"]
+
+
 def test_several_epochs_have_an_outlook() -> None:
     result = choose(base={"sim": 0.6}, epoch_1={"sim": 0.7}, epoch_2={"sim": 0.8})
     assert result["outlook"]["trend"] == "rising"

@@ -60,11 +60,12 @@ def _base_then_epochs(listed: tuple[str, ...]) -> tuple[str, ...]:
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 # By how much a candidate may be worse than the Base.
-Margin = Annotated[float, AfterValidator(_no_coin_flip)]
+Margin = Annotated[float, Field(le=1.0), AfterValidator(_no_coin_flip)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
 # A lower and an upper limit, in this order.
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
+Shares = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
 Filled = Annotated[str, Field(min_length=1)]
 WhisperLanguage = Annotated[Filled, AfterValidator(whisper_language)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -325,14 +326,14 @@ class SelectParams(Section):
     error_margin_relative: Share = 0.1  # or by this part of the Base's own error, whichever is more
     failure_margin: Margin = 0.02
     # Similarities this close count as equal: nobody hears less.
-    similarity_tie: float = Field(0.005, ge=0.0)
+    similarity_tie: Share = 0.005
     duration_ratio: Range = (0.8, 1.25)
     max_wrong_language: Share = 0.05
     # Similarity may fall below the Base's by this; null: no gate.
     similarity_margin: Margin | None = None
     # Smallest F0 range over the recordings'; null: no gate.
     min_f0_range_ratio: float | None = Field(None, gt=0.0, le=1.0)
-    num_bootstrap: Annotated[int, Field(ge=200)] = 4000
+    num_bootstrap: Annotated[int, Field(ge=200, le=100_000)] = 4000
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
     seed: Seed = 2
 
@@ -349,11 +350,11 @@ class UsableParams(Section):
     """What is good enough: ready within the first limit, not usable yet beyond the second."""
 
     # Error above that of the same sentences' recordings, coded.
-    error_above_codec: Range = (0.05, 0.15)
+    error_above_codec: Shares = (0.05, 0.15)
     # Share of the way from the codec's ceiling to other voices.
-    similarity_lost: Range = (0.25, 0.6)
-    failure_rate: Range = (0.02, 0.1)
-    wrong_language: Range = (0.1, 0.3)  # clips heard as another language, above coded recordings
+    similarity_lost: Shares = (0.25, 0.6)
+    failure_rate: Shares = (0.02, 0.1)
+    wrong_language: Shares = (0.1, 0.3)  # clips heard as another language, above coded recordings
 
 
 class SourceParams(Section):

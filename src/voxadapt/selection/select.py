@@ -6,6 +6,7 @@ equal inputs give equal bytes, in whatever order the rows come. Sentences with d
 checked like all others and decide nothing.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations, product
 
@@ -290,6 +291,8 @@ def _power(names: Sequence[str], scores: SpeakerScores, takes: int, start: str) 
     epochs = [name for name in names if name not in (BASE, start)] or list(names)
     pairs = list(combinations(epochs, 2)) or [(epochs[0], start)]
     se = float(np.median([standard_error(draws[a] - draws[b], num_texts) for a, b in pairs]))
+    if not rounded(se):
+        return record | {"text": "The epochs do not differ: nothing tells what could be seen."}
     smallest = detectable_difference(se, num_texts, params.confidence)
     record |= {
         "se": rounded(se),
@@ -331,6 +334,7 @@ def _would_decide(
     sign, others = (1.0 if params.primary == "similarity" else -1.0), len(names) - 1
     # As strict as the test that holds for all of them at once.
     confidence = 1.0 - (1.0 - params.confidence) / max(1, others)
+    fewest = math.ceil(-math.log2((1.0 - params.confidence) / 2.0))  # signs that can be flipped
     listed = []
     for name in names:
         if name == start or any(gate.state == "failed" for gate in gates[name]):
@@ -338,7 +342,7 @@ def _would_decide(
         found = scores.gain(name, start)
         if found.point is not None and found.se and sign * found.point > 0.001:
             needed = texts_needed(sign * found.point, found.se, found.n, confidence)
-            listed.append((needed, name, found.point))
+            listed.append((max(needed, fewest, found.n + 1), name, found.point))
     if not listed:
         return None
     needed, name, gain = min(listed, key=lambda item: item[0])
