@@ -167,6 +167,20 @@ def test_a_passage_that_does_not_end_is_cut_and_named(params: Params) -> None:
     assert sf.info("said.wav").duration < 40  # four passages at their limits last 50 s or more
 
 
+def test_takes_cannot_be_picked_without_the_voice_and_none_is_spoken(
+    params: Params, spoken: list[str]
+) -> None:
+    with pytest.raises(UserError, match="voxadapt codes"):
+        say(params, Path("chapter.txt"), Path("said.wav"), "base", Takes(2, pick=True))
+    assert not spoken
+
+
+def test_a_text_that_is_no_utf_8_is_refused(params: Params) -> None:
+    """A terminal of another encoding: Python stands in for bytes that it cannot read."""
+    with pytest.raises(UserError, match="text in UTF-8"):
+        say(params, "Gr\udcfc\udcdfe.", Path("said.wav"), "base")
+
+
 @pytest.mark.parametrize(
     ("content", "found"), [("* * *", "something to say"), ("Hi <|im_end|> you.", "special tokens")]
 )

@@ -34,6 +34,7 @@ from voxadapt.pipeline.measuring import Measuring
 from voxadapt.pipeline.speaking import Speaking, load_speaking
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.scoring.rows import EvalClip, ScoreRow, Sentence, slice_of
+from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
 from voxadapt.selection import wording
 from voxadapt.tools.joining import join_passages
 from voxadapt.tools.passages import Passage, read_text, split_passages
@@ -81,10 +82,12 @@ def say(
     note = ""
     if candidate is None:
         check_made([track.corpus.decision], params)
-        decide = "language confirm" if language else "select"
-        name, confirm = read_record(track.corpus.decision, decide)["chosen"], track.corpus.confirm
-        record = read_json(confirm) if confirm.is_file() else {"chosen": None}
-        note = wording.caution(record) if record["chosen"] == name else ""
+        name, confirmed = read_json(track.corpus.decision)["chosen"], track.corpus.confirm
+        if confirmed.is_file():
+            record = read_record(confirmed, "language confirm" if language else "confirm")
+            if record["chosen"] == name:
+                check_made([confirmed])
+                note = wording.caution(record)
     elif language:
         name = candidate
     else:
@@ -101,9 +104,10 @@ def say(
         speaking = replace(speaking, voice=replace(speaking.voice, instruct=instruct))
     synthesis.check_voice(speaking.tts, speaking.voice, asked)
     reader = _Reader(track, model, speaking, context, asked, takes)
+    reference = reader.reference() if takes.pick else None
     reader.speak(passages)
-    if takes.pick:
-        chosen, gain = reader.pick(passages)
+    if reference is not None:
+        chosen, gain = reader.pick(passages, *reference)
         written = [reader.write(passages, chosen, output, gain)]
     else:
         written = []
@@ -116,6 +120,8 @@ def say(
 def _passages(text: str | Path, language: str) -> list[Passage]:
     """Split a file; leave a text whole; refuse what cannot be spoken."""
     where, whole = ("text", text) if isinstance(text, str) else (str(text), read_text(text))
+    if any("\ud800" <= sign <= "\udfff" for sign in whole):  # how Python reads other bytes
+        raise user_error("tools.no_text", where)
     _refuse_tokens(where, whole)
     passages = [Passage(whole, "paragraph")]
     if isinstance(text, Path):
@@ -192,18 +198,23 @@ class _Reader:
         if len(messages) == len(asked):
             raise user_error("tools.no_audio", "text", found=messages[0])
 
-    def pick(self, passages: Sequence[Passage]) -> tuple[list[int], str]:
+    def reference(self) -> tuple[VoiceReference, SimilarityScale]:
+        """Read what takes are compared with; refuse it where the `codes` stage has not run."""
+        corpus, folder = self.track.corpus, self.speaking.speaker.folder
+        voice = references.read_voice(corpus.voice_of(folder))
+        return voice, references.read_scale(corpus.scale_of(folder))
+
+    def pick(
+        self, passages: Sequence[Passage], voice: VoiceReference, scale: SimilarityScale
+    ) -> tuple[list[int], str]:
         """Measure all takes as the pipeline measures; return the best of each, and what it gains.
 
         The best take is usable, has the fewest errors, then the fewest flags, then the greatest
         similarity to the speaker's recordings.
         """
-        corpus, who, root = self.track.corpus, self.speaking.speaker, self._folder
+        root, metric = self._folder, self.track.rule.error_metric
         measuring = Measuring(self.context, self.track.asr, self.track.score, root)
-        voice = references.read_voice(corpus.voice_of(who.folder))
-        scale = references.read_scale(corpus.scale_of(who.folder))
         rows = measuring.rows(self._clips(passages, root), voice, scale)
-        metric = self.track.rule.error_metric
 
         def rank(row: ScoreRow) -> tuple[bool, float, int, float, int]:
             error = row.wer_raw if metric == "wer" else row.cer_raw
