@@ -274,7 +274,23 @@ def test_nobody_asked_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ana", "ANA", "A\u200bna", "\ufeffAna", "Ａｎａ", " Ana ", "Ana\u2060", "\u00adAna"]
+    "name",
+    [
+        "ana",
+        "ANA",
+        "A\u200bna",
+        "\ufeffAna",
+        "Ａｎａ",
+        " Ana ",
+        "Ana\u2060",
+        "\u00adAna",
+        "Ana\ufe0f",
+        "A\u034fna",
+        "Ana\u3164",
+        "\uffa0Ana",
+        "Ana\u2800",
+        "An\U000e0101a",
+    ],
 )
 def test_names_that_look_alike_are_one_listener(tmp_path: Path, name: str) -> None:
     files = [ab("Ana", lambda t, q: "epoch-1", 1), ab(name, lambda t, q: "epoch-1", 2)]

@@ -230,12 +230,13 @@ def write_listening(
         level_dbfs=LEVEL_DBFS,
         pages=pages,
     )
-    made = key.model_dump(mode="json", by_alias=True)
+    made = key.model_dump(mode="json", by_alias=True, exclude={"made"})
     if Path(out) != paths.LISTEN:  # the report's own pages follow its parameters
         _refuse_other(root / out, [*html, votes.KEY_FILE], made)
     for name, text in html.items():
         write_atomic(root / out / name, text)
-    write_json(root / out / votes.KEY_FILE, made)
+    written = [root / out / name for name in html]
+    write_json(root / out / votes.KEY_FILE, sealed(made, "listen", inputs=written))
     return key
 
 
@@ -243,8 +244,8 @@ def _refuse_other(out: Path, names: Sequence[str], key: Record) -> None:
     """Refuse a folder with files of others, or with pages whose votes this key could not read."""
     there = [name for name in names if (out / name).exists() or (out / name).is_symlink()]
     try:
-        is_same = read_json(out / votes.KEY_FILE) == key
-    except (OSError, ValueError):
+        is_same = {**read_json(out / votes.KEY_FILE), "made": None} == {**key, "made": None}
+    except (OSError, ValueError, TypeError):
         is_same = False
     if there and not is_same:
         raise user_error("listening.other_pages", f"--out {out}", found=", ".join(there))

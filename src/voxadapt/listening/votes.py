@@ -25,6 +25,7 @@ from scipy.special import expit
 from scipy.stats import t
 
 from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.lineage import check_made
 from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record
 from voxadapt.data.lines import parse_object
@@ -93,19 +94,27 @@ class ListeningKey(_Strict):
     sample_rate_hz: int
     level_dbfs: float
     pages: dict[Kind, KeyPage]
+    made: Record | None = None  # hashes of the pages, and a seal; none in earlier versions
 
 
 def read_key(path: str | Path) -> ListeningKey:
-    """Read the key that was written with the pages."""
+    """Read the key that was written with the pages; neither may have been changed since."""
     try:
-        return ListeningKey.model_validate_json(Path(path).read_bytes())
+        key = ListeningKey.model_validate_json(Path(path).read_bytes())
     except (OSError, ValidationError) as error:
         raise user_error("listening.no_key", path, found=error) from None
+    if key.made is not None:
+        check_made([Path(path)])
+    return key
 
 
 # --- votes -------------------------------------------------------------------------------------
 
 UNSEEN = ("Cf", "Cc", "Cn", "Co", "Cs")  # zero-width and other signs that nobody can tell apart
+#: Letters, marks and a symbol that are drawn as nothing: joiners, fillers, variation selectors.
+INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800") | {
+    chr(code) for code in (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+}
 
 
 class Vote(_Strict):
@@ -142,7 +151,9 @@ class Votes(_Strict):
     def person(self) -> str:
         """The listener's name as names are compared: without case, width and what is not seen."""
         text = unicodedata.normalize("NFKC", self.listener).casefold()
-        seen = "".join(sign for sign in text if unicodedata.category(sign) not in UNSEEN)
+        seen = "".join(
+            s for s in text if unicodedata.category(s) not in UNSEEN and s not in INVISIBLE
+        )
         return " ".join(unicodedata.normalize("NFKC", seen).split())
 
 
