@@ -12,7 +12,7 @@ import yaml
 
 from voxadapt.core import paths
 from voxadapt.core.errors import UserError
-from voxadapt.core.files import sha256_file, write_json, write_jsonl
+from voxadapt.core.files import sha256_file, sha256_folder, write_json, write_jsonl
 from voxadapt.core.lineage import (
     MADE,
     SPEAKING,
@@ -94,7 +94,9 @@ def make_project(params: Params) -> None:
         for file in ("model.safetensors", "config.json", "speech_tokenizer/model.safetensors"):
             write(paths.CHECKPOINTS / name / file)
         write_json(paths.CHECKPOINTS / name / "meta.json", {"epoch": 1})
-    write_json(paths.CHECKPOINTS / "base" / "meta.json", {"epoch": 0})
+    base = write(Path(params.model.base) / "config.json").parent
+    meta = {"epoch": 0, "base_sha256": sha256_folder(base)}
+    write_json(paths.CHECKPOINTS / "base" / "meta.json", meta)
     write(paths.TRAIN_LOG)
     write_json(paths.TRAIN_METRICS, {"loss": 1.0})
     write_made(paths.MADE_BY_TRAIN, "train",
@@ -118,6 +120,10 @@ def make_project(params: Params) -> None:
     write_json(paths.CONFIRM, sealed(record, "confirm", files=[paths.CONFIRMATION],
                inputs=[paths.SELECTION, *corpus], params=params, keys=SPEAKING))  # fmt: skip
     write_json(paths.LISTEN / "votes.json", sealed({"num_votes": 3}, "votes FILE …"))
+    page = write(paths.LISTEN / "ab.html")
+    write_json(
+        paths.LISTEN / "key.json", sealed({"clips": {"a1": "base"}}, "listen", inputs=[page])
+    )
     write(paths.REPORT)
     language_files(params)
 
@@ -201,6 +207,10 @@ def swap_split(path: Path) -> None:
     path.write_text(path.read_text("utf-8").replace('"selection"', '"train"'), "utf-8")
 
 
+def add(path: Path) -> None:
+    write(path)
+
+
 def delete(path: Path) -> None:
     path.unlink()
 
@@ -236,6 +246,7 @@ TABLE: list[tuple[str, Callable[[Path], None], str]] = [
     ("artifacts/checkpoints/epoch-2/meta.json", edit_number, "train again"),
     ("artifacts/checkpoints/base/meta.json", edit_number, "train again"),
     ("reports/metrics/train.json", edit_number, "train again"),
+    ("data/models/base/config.json", append, "train and score again"),
     ("reports/plots/train_log.csv", append, "train again"),
     (f"{SCORE}/rows.jsonl", edit_number, "score epoch-2"),
     (f"{SCORE}/rows.jsonl", delete, "score epoch-2"),
@@ -254,6 +265,12 @@ TABLE: list[tuple[str, Callable[[Path], None], str]] = [
     ("reports/confirm.json", edit_number, "confirm"),
     ("reports/confirm.json", edit_key("measures", None), "confirm"),
     ("reports/listen/votes.json", edit_key("num_votes", 99), "votes"),
+    ("reports/listen/key.json", edit_key("clips", {"a1": "epoch-1"}), "listen"),
+    ("reports/listen/ab.html", append, "listen"),
+    (f"{SCORE}/wavs/utt9-0.wav", add, "Remove"),
+    ("artifacts/checkpoints/epoch-1/delta.safetensors", add, "Remove"),
+    ("artifacts/checkpoints/epoch-1/speech_tokenizer/model.bin", add, "Remove"),
+    ("artifacts/language/stage2/skipped.json", add, "Remove"),
     ("data/language/malay/train_raw.jsonl", append, "language data"),
     ("artifacts/language/audit/manifest.jsonl", edit_number, "language data"),
     ("artifacts/language/codes/codes.safetensors", append, "language data"),
@@ -307,6 +324,9 @@ def test_nothing_edited_goes_unseen(
         ("audit.min_snr_db", 1.0, "artifacts/audit/made.json"),
         ("split.salt", "other", "artifacts/audit/made.json"),
         ("language.stage1.lr", 1.0, "artifacts/language/stage1/made.json"),
+        ("train.method", "lora", "artifacts/checkpoints/made.json"),
+        ("train.text_augmentation", 0.5, "artifacts/checkpoints/made.json"),
+        ("model.speaker_encoder", "other", f"{SCORE}/made.json"),
     ],
 )
 def test_a_parameter_changed_between_two_stages_is_seen(
@@ -335,6 +355,16 @@ def test_a_stage_that_ran_again_leaves_what_follows_stale(project: Path) -> None
         verify(small_params())
     assert [problem.where for problem in caught.value.problems] == [f"{SCORE}/made.json"]
     assert "voxadapt select" in caught.value.problems[0].fix
+
+
+def test_the_record_of_another_folder_vouches_for_nothing(project: Path) -> None:
+    for name in CANDIDATES[1:]:
+        shutil.copyfile(paths.SCORES / "base" / MADE, paths.SCORES / name / MADE)
+    with pytest.raises(UserError) as caught:
+        check_made([paths.SCORES / name / MADE for name in CANDIDATES])
+    assert [problem.where for problem in caught.value.problems] == [
+        f"artifacts/scores/{name}/made.json" for name in CANDIDATES[1:]
+    ]
 
 
 def test_the_miniatures_parameters_are_readable() -> None:

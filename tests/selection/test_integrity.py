@@ -17,6 +17,7 @@ from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_folder, write_json, write_jsonl
 from voxadapt.core.lineage import MADE, write_made
 from voxadapt.core.params import Params, SelectParams, Stage2Params, load_params
+from voxadapt.pipeline import confirm as confirming
 from voxadapt.pipeline import select as stage
 from voxadapt.scoring.rows import ROWS_FILE, ScoreRow, read_scores, write_rows
 from voxadapt.scoring.similarity import SimilarityScale
@@ -150,6 +151,18 @@ def test_a_scale_of_another_reference_is_refused() -> None:
     ):
         with pytest.raises(UserError, match="sim_id"):
             compare(scale | {"sim_id": "another voice"})
+
+
+@pytest.mark.parametrize("field", ["norm_id", "asr_id", "sim_id"])
+def test_what_confirms_is_measured_as_what_chose(field: str) -> None:
+    chose = select(SYSTEMS, RULE)
+    changed = {
+        name: [row.model_copy(update={field: "other"}) for row in SYSTEMS[name]]
+        for name in ("base", "epoch-2")
+    }
+    with pytest.raises(UserError, match=field):
+        confirm(changed["base"], changed["epoch-2"], RULE, selection=chose)
+    confirm(SYSTEMS["base"], SYSTEMS["epoch-2"], RULE, selection=chose)
 
 
 def test_records_of_another_version_are_refused() -> None:
@@ -322,3 +335,39 @@ def test_scores_of_texts_that_changed_are_an_error(project: Params) -> None:
     text = paths.SPEAKER.manifest.read_text().replace(SYSTEMS["base"][0].text, "another text", 1)
     paths.SPEAKER.manifest.write_text(text)
     refused(project, "stale")
+
+
+def test_nothing_is_held_against_a_base_that_made_no_clip(project: Params) -> None:
+    score("epoch-1", status="failed", sim=None)
+    run(project)
+    assert record()["chosen"] == "epoch-2"
+    paths.SELECTION.unlink()
+    score("base", status="failed", sim=None, message="no audio")
+    refused(project, "none: no audio")
+
+
+def test_the_models_and_settings_that_chose_are_those_that_confirm(
+    project: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Speaking(Exception):
+        pass
+
+    def open_context(params: Params) -> None:
+        raise Speaking
+
+    def refuses(params: Params, match: str) -> None:
+        with pytest.raises(UserError, match=match):
+            confirming.run(params)
+
+    monkeypatch.setattr(confirming, "open_context", open_context)
+    run(project)
+    with pytest.raises(Speaking):
+        confirming.run(project)
+    hotter = project.score.model_copy(update={"temperature": 0.9})
+    refuses(project.model_copy(update={"score": hotter}), r"score\.temperature")
+    added = paths.CHECKPOINTS / "epoch-2" / "delta.safetensors"
+    added.write_bytes(b"another model")
+    refuses(project, "added since")
+    added.unlink()
+    write_json(Path("base-model") / "config.json", {})
+    refuses(project, "Restore the model, or run `voxadapt score base`")

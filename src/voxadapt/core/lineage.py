@@ -12,24 +12,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from voxadapt.core.errors import Problem, raise_problems, reason
 from voxadapt.core.files import cached_sha256, read_json, write_json
 from voxadapt.core.problems import problem
 from voxadapt.core.provenance import fingerprint
-from voxadapt.core.records import Record, flatten
+from voxadapt.core.records import Record
 
 MADE = "made.json"
 SCHEMA = "voxadapt-made/1"
 TITLE = "What was written before does not fit together."
 #: Parameters that shape what a candidate says and how it is scored.
 SPEAKING = (
-    "model.base", "model.revision", "score", "asr.model", "asr.language", "train.language",
-    "train.speaker_name", "data.ref_text",
+    "model.base", "model.revision", "model.speaker_encoder", "score", "asr.model", "asr.language",
+    "asr.substitutions", "train.language", "train.speaker_name", "data.ref_text",
 )  # fmt: skip
 #: The same of a language's candidates.
 SPEAKING_LANGUAGE = (
-    "model.base", "model.revision", "score", "asr.model", "language.name",
+    "model.base", "model.revision", "score", "asr.model", "asr.substitutions", "language.name",
     "language.asr_language", "language.ref_text", "language.source",
 )  # fmt: skip
 
@@ -48,7 +49,7 @@ def sealed(
     besides, or folders of them; `inputs` are the records with seals that it read; `keys` name the
     sections or keys of `params` that shaped the result, such as `score` or `asr.model`.
     """
-    values = {} if params is None else flatten(params.model_dump(mode="json"))
+    values = {} if params is None else _values(params)
     made: Record = {
         "schema": SCHEMA,
         "command": command,
@@ -94,7 +95,8 @@ def faults(
 ) -> Iterator[Problem]:
     """Yield what does not fit a record with a seal; arguments as of `check_made`.
 
-    `strict` misses inputs that are not there; they need not all be on this machine.
+    `strict` misses inputs that are not there, which need not all be on this machine, and refuses
+    files that were added; without it, those below `within` alone.
     """
     try:
         record = read_json(path)
@@ -103,6 +105,9 @@ def faults(
         texts = [seal, command, *files, *files.values(), *inputs, *inputs.values()]
         if made["schema"] != SCHEMA or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"schema {made['schema']!r}")
+        own = path.parent if path.name == MADE else None
+        if own and files and not any(Path(name).is_relative_to(own) for name in files):
+            raise ValueError("the record of another folder")
         values = dict(made["params"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         nothing = isinstance(error, FileNotFoundError)
@@ -120,12 +125,16 @@ def faults(
         if within is None or Path(name).is_relative_to(within):
             if change := _change(name, sha):
                 yield problem("core.changed_file", name, command=command, found=change, fix=fix)
+    scope = own if strict else within
+    if own is not None and scope is not None and scope.is_relative_to(own):
+        for added in (file for file in _files([scope]) if file.as_posix() not in files):
+            yield problem("core.added_file", added.as_posix(), command=command)
     for name, sha in inputs.items():
         if strict or Path(name).exists():
             if change := _change(name, sha):
                 yield problem("core.changed_input", name, found=change, **facts)
     if params is not None:
-        now = flatten(params.model_dump(mode="json"))
+        now = _values(params)
         for name, value in values.items():
             if now.get(name) != value:
                 both = {"before": _shown(value), "now": _shown(now.get(name))}
@@ -141,11 +150,22 @@ def _change(name: str, sha: str) -> str | None:
 
 
 def _files(paths: Iterable[Path]) -> list[Path]:
-    """List files, and those below folders; nothing that DVC or a record adds."""
+    """List files, and those below folders; nothing hidden, and no record of what was made."""
     found: set[Path] = set()
     for path in paths:
         found |= {p for p in path.rglob("*") if p.is_file()} if path.is_dir() else {path}
-    return sorted(path for path in found if path.name not in (MADE, ".gitignore"))
+    return sorted(path for path in found if path.name != MADE and path.name[0] != ".")
+
+
+def _values(section: BaseModel, prefix: str = "") -> Record:
+    """Flatten parameters to dotted keys, those too that a dump leaves out where they are off."""
+    found: Record = {}
+    for name, value in section:
+        if isinstance(value, BaseModel):
+            found |= _values(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = to_jsonable_python(value)
+    return found
 
 
 def _seal(record: Record) -> str:

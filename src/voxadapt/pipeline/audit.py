@@ -46,7 +46,8 @@ def record_audit(
     corpus = track.corpus
     spoken = {Path(row.ref_audio) for row in track.accepted()}
     written = [corpus.manifest.parent, corpus.audit_metrics, *files]
-    read = [Path(track.data.manifest), *sorted(spoken), *inputs]
+    whisper = [path for path in (Path(track.asr.model),) if path.is_file()]
+    read = [Path(track.data.manifest), *sorted(spoken), *inputs, *whisper]
     write_made(corpus.made_by_audit, command, written, read, params, ("asr.model", *keys))
 
 

@@ -4,9 +4,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from voxadapt.core import paths
+from voxadapt.core.errors import UserError
 from voxadapt.core.files import set_aside
 from voxadapt.core.records import Record, read_record
-from voxadapt.pipeline.candidates import Candidate
+from voxadapt.pipeline.candidates import BASE, Candidate, check_weights
 from voxadapt.pipeline.tracks import HELD_OUT, Track
 from voxadapt.scoring.measurable import measurable
 from voxadapt.scoring.rows import ScoreRow, Sentence, read_scores
@@ -19,15 +20,23 @@ def read_selection_scores(
 
     All of `sentences` must have been spoken, `takes` times by all speakers together, with the
     candidate's present weights; `command` is what scores it again.
+    Weights that are not those that were trained are refused, and a Base of which no clip could be
+    measured: all others would be held against nothing.
     """
-    return read_scores(
+    check_weights(candidate)
+    fix = f"Run `voxadapt {command}` again."
+    rows = read_scores(
         folder,
         [(item.text_id, take) for item in sentences for take in range(takes)],
         texts={item.text_id: item.text for item in sentences},
         split="selection",
         checkpoint_sha=candidate.sha,
-        fix=f"Run `voxadapt {command}` again.",
+        fix=fix,
     )
+    if candidate.name == BASE and all(row.status == "failed" for row in rows):
+        found = f"none: {rows[0].message}"
+        raise UserError.of(folder, "a clip of the Base that could be measured", found, fix)
+    return rows
 
 
 def set_aside_unlisted(listed: Collection[str], scores: Path, metrics: Path) -> None:

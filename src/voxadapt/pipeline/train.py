@@ -58,7 +58,7 @@ def run(params: Params, num_epochs: int | None = None) -> StageResult:
         )
         write_json(paths.TRAIN_METRICS, result.metrics)
         written = [paths.CHECKPOINTS, paths.TRAIN_LOG, paths.TRAIN_METRICS]
-        keys = ("model.base", "model.revision", "train")
+        keys = ("model.base", "model.revision", "model.speaker_encoder", "train")
         write_made(paths.MADE_BY_TRAIN, "train", written, inputs, params, keys)
     launch.destroy_process_group()
     last = result.checkpoints[-1].name

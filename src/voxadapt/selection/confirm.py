@@ -15,7 +15,7 @@ from voxadapt.scoring.statistics import Interval, rounded, texts_needed
 from voxadapt.scoring.wording import side
 from voxadapt.selection import wording
 from voxadapt.selection.gates import error_margin
-from voxadapt.selection.pairing import BASE, check_candidates, check_scale
+from voxadapt.selection.pairing import BASE, check_candidates, check_scale, comparable
 from voxadapt.selection.race import Candidates
 from voxadapt.selection.select import SCHEMA
 
@@ -36,16 +36,19 @@ def confirm(
     differences side by side. The result is the content of `confirm.json`.
 
     Raises:
-        UserError: When both were not scored on the same clips by the same evaluator.
+        UserError: When both were not scored on the same clips by the evaluator of the selection.
     """
     name = chosen[0].candidate
     rows = {BASE: base, name: chosen}
     split = check_candidates(rows, list(rows), params, BASE)
-    evaluator = evaluator_id([*base, *chosen])
+    evaluator, earlier = evaluator_id([*base, *chosen]), _earlier(selection, name)
+    if selection is not None:
+        fix = "Score the candidates again and select, or set back what was changed since."
+        comparable(chosen, split, selection["evaluator"], fix)
     check_scale(scale, evaluator)
     scores = SpeakerScores({key: ranked(found) for key, found in rows.items()}, scale, params)
     ours, theirs = scores.samples[name][None], scores.samples[BASE][None]
-    measures = _measures(scores, name, _earlier(selection, name))
+    measures = _measures(scores, name, earlier)
     num_texts = len(ours.text_ids)
     gain = scores.gain(name, BASE)
     sign = 1 if params.primary == "similarity" else -1

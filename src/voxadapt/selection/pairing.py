@@ -82,9 +82,12 @@ def check_candidates(
 
 
 def comparable(
-    rows: Sequence[ScoreRow], split: str, evaluator: Mapping[str, str]
+    rows: Sequence[ScoreRow],
+    split: str,
+    evaluator: Mapping[str, str],
+    fix: str = "Run the codes stage again.",
 ) -> list[ScoreRow]:
-    """Keep recordings' or their round trips' rows of the split, and refuse another evaluator's.
+    """Keep the rows of a split, such as recordings', and refuse those of another evaluator.
 
     Raises:
         UserError: When they were normalised, transcribed or compared by something else.
@@ -95,7 +98,7 @@ def comparable(
     for name in shared:
         other = {getattr(row, name) for row in kept} - set(evaluator[name].split(", "))
         if other:
-            facts = {"expected": evaluator[name], "found": ", ".join(sorted(other))}
+            facts = {"expected": evaluator[name], "found": ", ".join(sorted(other)), "fix": fix}
             raise user_error("selection.other_evaluator", f"{kept[0].candidate}: {name}", **facts)
     return kept
 

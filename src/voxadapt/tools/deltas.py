@@ -3,16 +3,19 @@
 from pathlib import Path
 
 from voxadapt.core import paths
+from voxadapt.core.lineage import check_made
 from voxadapt.core.params import Params, language_section
 from voxadapt.core.problems import user_error
 from voxadapt.core.records import read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.model import delta
-from voxadapt.pipeline.candidates import Candidate, find_delta
+from voxadapt.pipeline.candidates import Candidate, check_weights, find_delta
 
 
 def materialise(params: Params, output: Path, candidate: str | None = None) -> StageResult:
     """Write the chosen model, or a candidate, as a full folder that stock `qwen_tts` loads."""
+    if candidate is None:
+        check_made([paths.LANGUAGE_SELECTION])
     name = candidate or read_record(paths.LANGUAGE_SELECTION, "language confirm")["chosen"]
     found, folder = _adapted(params, name, "The Base is kept: there is nothing to lay over it.")
     delta.materialise(found.base, folder, output)
@@ -34,4 +37,5 @@ def _adapted(params: Params, name: str, fix: str) -> tuple[Candidate, Path]:
     found = find_delta(params.model, name)
     if found.delta is None:
         raise user_error("tools.base_named", "candidate", fix=fix)
+    check_weights(found)
     return found, found.delta

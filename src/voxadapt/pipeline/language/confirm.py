@@ -21,7 +21,8 @@ def run(params: Params) -> StageResult:
     """Choose the model that is kept, and compare it with the Base on the untouched split."""
     track = language_track(params)
     corpus = [track.corpus.made_by_audit, track.corpus.made_reference]
-    inputs = [*corpus, paths.LANGUAGE_CHOICE1, paths.MADE_BY_STAGE1, paths.MADE_BY_STAGE2_SCORES]
+    inputs = [*corpus, paths.LANGUAGE_CHOICE1, paths.MADE_BY_STAGE1, paths.MADE_BY_STAGE2]
+    inputs += [paths.MADE_BY_STAGE2_SCORES]
     inputs += [paths.LANGUAGE_SCORES / name / MADE for name in track.candidates]
     check_made(inputs, params)
     decision = _choose(params)

@@ -5,7 +5,7 @@ import shutil
 from voxadapt.core import paths
 from voxadapt.core.files import write_atomic, write_json
 from voxadapt.core.lineage import check_made, write_made
-from voxadapt.core.params import Params, language_section
+from voxadapt.core.params import Params, Stage2Params, language_section
 from voxadapt.core.paths import LANGUAGE
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
@@ -26,7 +26,9 @@ def run(params: Params) -> StageResult:
     # Another gap alone does not run this stage again: what it was made from is whether it acts.
     written = [paths.LANGUAGE_STAGE2, paths.LANGUAGE_STAGE2_METRICS, paths.LANGUAGE_STAGE2_LOG]
     inputs = [LANGUAGE.made_by_audit, LANGUAGE.made_by_codes]
-    keys = ("model.base", "model.revision", "language.stage2.lr", "language.stage2.num_epochs")
+    decided = {"mode", "max_gap", "if_undecided"}
+    trained = sorted(Stage2Params.model_fields.keys() - decided)
+    keys = ("model.base", "model.revision", *(f"language.stage2.{name}" for name in trained))
     write_made(paths.MADE_BY_STAGE2, "language stage2", written, inputs, params, keys)
     return result
 
