@@ -26,7 +26,7 @@ def run(params: Params) -> StageResult:
     """Check the speaker's corpus."""
     track = speaker_track(params)
     result = audit_track(params, track)
-    record_audit(params, track, "audit", ("audit", "split", "asr.language"))
+    record_audit(params, track, "audit", ("audit", "split", "asr.language", "data.manifest"))
     return result
 
 

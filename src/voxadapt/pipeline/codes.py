@@ -67,7 +67,8 @@ def encode_corpus(
     base, command = ("model.base", "model.revision"), track.codes_command
     write_made(corpus.made_by_codes, command, [corpus.codes.parent], inputs, params, base)
     written = [corpus.reference, corpus.codes_metrics, corpus.planning]
-    shaping = ("asr.model", "score.min_speech_s", "score.rate_ratio", "score.max_silence_s")
+    shaping = ("asr.model", "data.other_voices", "score.min_speech_s", "score.rate_ratio",
+               "score.max_silence_s")  # fmt: skip
     write_made(corpus.made_reference, command, written, inputs, params, (*base, *shaping, *keys))
     return result
 

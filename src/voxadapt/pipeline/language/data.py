@@ -49,7 +49,8 @@ def audit(params: Params) -> StageResult:
         problems += error.problems
     if problems or recordings is None or texts is None:
         raise UserError(problems, f"The data of {language.name} cannot be used.")
-    keys = ("language.audit", "language.split", "language.asr_language", "language.name")
+    named = ("audit", "split", "asr_language", "name", "audio", "text", "respelling")
+    keys = [f"language.{name}" for name in named]
     read, written = [Path(language.text), Path(language.respelling)], [paths.LANGUAGE_TEXT_METRICS]
     record_audit(params, language_track(params), "language data", keys, read, written)
     return StageResult(f"{recordings.sentence} {texts.sentence}", texts.values)
