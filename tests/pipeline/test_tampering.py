@@ -246,7 +246,6 @@ TABLE: list[tuple[str, Callable[[Path], None], str]] = [
     ("artifacts/checkpoints/epoch-2/meta.json", edit_number, "train again"),
     ("artifacts/checkpoints/base/meta.json", edit_number, "train again"),
     ("reports/metrics/train.json", edit_number, "train again"),
-    ("data/models/base/config.json", append, "train and score again"),
     ("reports/plots/train_log.csv", append, "train again"),
     (f"{SCORE}/rows.jsonl", edit_number, "score epoch-2"),
     (f"{SCORE}/rows.jsonl", delete, "score epoch-2"),
@@ -355,6 +354,12 @@ def test_a_stage_that_ran_again_leaves_what_follows_stale(project: Path) -> None
         verify(small_params())
     assert [problem.where for problem in caught.value.problems] == [f"{SCORE}/made.json"]
     assert "voxadapt select" in caught.value.problems[0].fix
+
+
+def test_a_base_that_is_not_the_one_that_was_adapted_is_seen(project: Path) -> None:
+    append(Path(small_params().model.base) / "config.json")
+    with pytest.raises(UserError, match=r"data/models/base: .*train and score again"):
+        verify(small_params())
 
 
 def test_the_record_of_another_folder_vouches_for_nothing(project: Path) -> None:

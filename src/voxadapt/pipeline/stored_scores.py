@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from voxadapt.core import paths
-from voxadapt.core.errors import UserError
 from voxadapt.core.files import set_aside
+from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record, read_record
 from voxadapt.pipeline.candidates import BASE, Candidate, check_weights
 from voxadapt.pipeline.tracks import HELD_OUT, Track
@@ -34,8 +34,7 @@ def read_selection_scores(
         fix=fix,
     )
     if candidate.name == BASE and all(row.status == "failed" for row in rows):
-        found = f"none: {rows[0].message}"
-        raise UserError.of(folder, "a clip of the Base that could be measured", found, fix)
+        raise user_error("pipeline.no_clip_of_base", folder, message=rows[0].message, fix=fix)
     return rows
 
 
