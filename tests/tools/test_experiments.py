@@ -249,6 +249,16 @@ def test_the_language_path_is_read_where_it_keeps_its_scores(world: World) -> No
 
 
 @pytest.mark.slow
+def test_epochs_of_experiments_that_keep_the_base_can_be_compared(world: World) -> None:
+    for name, lr in (("slow", 5.0e-5), ("slower", 4.0e-5)):
+        world.add(name, train__lr=lr)
+    with pytest.raises(UserError, match=r"Each of them keeps the Base.*--candidates all"):
+        world.compare(["slow", "slower"])
+    record = world.compare(["slow", "slower"], candidates=["epoch-2"])
+    assert [len(entry(record, name)["systems"]) for name in ("slow", "slower")] == [1, 1]
+
+
+@pytest.mark.slow
 def test_nothing_to_compare_is_said(world: World) -> None:
     with pytest.raises(UserError, match="two that can be compared"):
         world.compare()

@@ -174,9 +174,9 @@ def _nothing_to_compare(found: Sequence[Experiment], any_system: bool) -> UserEr
         for item in found
         if item.missing
     ]
-    kept = "" if any_system else " Each of them keeps the Base."
-    names = f"{', '.join(item.name for item in found)}.{kept}"
-    fewer = problem("tools.fewer_experiments", "experiments", found=names)
+    kind = "fewer_experiments" if any_system or len(found) < 2 else "kept_bases"
+    names = ", ".join(item.name for item in found)
+    fewer = problem(f"tools.{kind}", "experiments", found=names)
     return UserError(problems or fewer, "There is nothing to compare.")
 
 
