@@ -150,8 +150,9 @@ def test_sections_that_depend_on_a_record_appear_with_it(world: Path, tmp_path: 
     path = tmp_path / paths.SCORES / "base" / "summary.json"
     ways = {"chosen": "icl", "x_vector": one, "icl": two}
     write_json(path, read_json(path) | {"base_prompt": ways})
-    adapter = params.train.model_copy(update={"method": "lora"})
-    params = params.model_copy(update={"train": adapter})
+    adapter = {"lora": {"rank": 16, "alpha": 32.0, "targets": ["talker", "code_predictor"]}}
+    path = tmp_path / paths.TRAIN_METRICS
+    write_json(path, read_json(path) | adapter)
     full = " ".join(Reader(page.build_page(params, tmp_path)).text.split())
     for words in ("Languages of the corpus", "de · 2en · 2", "10.0 % failedsimilarity 0.700",
                   "LoRA): rank 16, alpha 32, on talker and code predictor.",

@@ -36,6 +36,7 @@ def build_page(params: Params, root: str | Path = ".") -> str:
         shared,
         headline=wording.headline(records.confirm, name, KEEP),
         figures=components.draw({"curves": partial(_curves, records)}),
+        adapter=records.train.get("lora"),
         prompts=records.summaries["base"].get("base_prompt", {}),
         speakers=speakers,
         confusions=_confusions(selection),
