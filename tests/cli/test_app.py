@@ -95,7 +95,6 @@ def test_version(project: Path) -> None:
     assert done.stdout.startswith("voxadapt ")
 
 
-@pytest.mark.slow
 def test_wrong_params_are_one_table_without_a_traceback(project: Path) -> None:
     path = project / "params.yaml"
     text = path.read_text().replace("  takes:", "  takez:", 1)
@@ -138,7 +137,6 @@ def test_use_writes_a_profile_and_keeps_edited_params(project: Path) -> None:
     assert "# mine" not in params.read_text()
 
 
-@pytest.mark.slow
 def test_unknown_profile_lists_the_known_ones(project: Path) -> None:
     done = run(project, "use", "nosuch")
     assert done.returncode == 2

@@ -64,7 +64,6 @@ def test_a_run_gives_the_same_page_twice(project: Path, capfd: pytest.CaptureFix
     assert html.count("<details") == 5  # each code cell is folded, the injected one included
 
 
-@pytest.mark.slow
 def test_a_user_error_comes_out_as_the_same_problems(project: Path) -> None:
     write_notebook(
         project / "notebooks",
@@ -84,7 +83,6 @@ def test_a_user_error_comes_out_as_the_same_problems(project: Path) -> None:
     assert "Traceback" not in kept
 
 
-@pytest.mark.slow
 def test_another_failure_names_the_executed_copy(project: Path) -> None:
     write_notebook(project / "notebooks", "print('before')", "1 / 0", "print('after')")
     with pytest.raises(NotebookError, match=r"ZeroDivisionError: division by zero") as caught:

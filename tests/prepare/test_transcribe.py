@@ -108,7 +108,6 @@ def test_a_draft_transcribed_otherwise_the_second_time_waits_for_a_check(
     assert [row["audio"] for row in read_jsonl(home / "train_raw.jsonl")] == [first, *others]
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("python_alignment")
 def test_words_have_times_inside_their_window() -> None:
     transcriber = Transcriber(WHISPER, "en")
@@ -123,7 +122,6 @@ def test_words_have_times_inside_their_window() -> None:
     assert all(0.0 < probability <= 1.0 for *_, probability in words)
 
 
-@pytest.mark.slow
 def test_what_is_no_recording_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "rec").mkdir()
     for name in ("a.m4a", "b.wav"):

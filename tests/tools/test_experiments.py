@@ -119,7 +119,6 @@ def test_the_page_holds_everything_and_equal_inputs_give_equal_bytes(world: Worl
     assert "train.lr" in html and str(world.root) not in html
 
 
-@pytest.mark.slow
 def test_a_number_as_dvc_writes_it_is_a_number(world: World) -> None:
     """`-S train.lr=3e-6` leaves `3e-06` in params.yaml, which YAML 1.1 takes for text."""
     folder = world.add("small", train__lr="3e-06")
@@ -138,7 +137,6 @@ def test_a_better_experiment_wins_over_the_workspace(world: World) -> None:
     assert record["winner"] == "right" and record["reason"].startswith("right is chosen")
 
 
-@pytest.mark.slow
 def test_every_candidate_of_two_experiments(world: World) -> None:
     world.add("twin")
     record = world.compare(candidates=["all"])
@@ -258,7 +256,6 @@ def test_epochs_of_experiments_that_keep_the_base_can_be_compared(world: World) 
     assert [len(entry(record, name)["systems"]) for name in ("slow", "slower")] == [1, 1]
 
 
-@pytest.mark.slow
 def test_nothing_to_compare_is_said(world: World) -> None:
     with pytest.raises(UserError, match="two that can be compared"):
         world.compare()

@@ -197,7 +197,6 @@ def test_stock_qwen_tts_speaks_as_the_card_says(
         assert sf.info("said.wav").frames > 0
 
 
-@pytest.mark.slow
 def test_a_language_is_asked_for_by_name(project: Path, params: Any) -> None:
     export(params, project / "malay", language=True)
     front, body = card(project / "malay")
@@ -337,7 +336,6 @@ def test_figures_of_another_checkpoint_are_refused(project: Path, params: Any) -
         export(params, project / "out")
 
 
-@pytest.mark.slow
 def test_only_what_export_wrote_is_replaced(project: Path, params: Any) -> None:
     out = project / "mine"
     out.mkdir()

@@ -120,7 +120,6 @@ def test_a_stage_that_runs_is_named_with_its_process(
     assert holder(tmp_path / "locks", "nothing") is None
 
 
-@pytest.mark.slow
 def test_a_change_of_its_own_is_told_from_waiting(project: Path) -> None:
     """As DVC: what runs whatever others do, and what runs only if they give another result."""
     dvc("repro", "--quiet")

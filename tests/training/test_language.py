@@ -73,7 +73,6 @@ def stage1(world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return root, adapt(world, root, TrainedParts(token_ids=tokens_of(world)), 2)
 
 
-@pytest.mark.slow
 def test_stage_1_trains_the_rows_that_occur_and_the_tag(
     world: Any, stage1: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:
@@ -184,7 +183,6 @@ def test_other_rows_are_another_run(world: Any, tmp_path: Path) -> None:
     assert first.metrics["run"] != second.metrics["run"]
 
 
-@pytest.mark.slow
 def test_a_language_that_exists_is_refused(world: Any, tmp_path: Path) -> None:
     known = sorted(load_tts(world.base).model.config.talker_config.codec_language_id)[0]
     language = LANGUAGE.model_copy(update={"name": known})
