@@ -30,7 +30,9 @@ from voxadapt.model.stock import Tts
 from voxadapt.tools import certify_probe
 
 SCHEMA = "voxadapt-certificate/1"
-TOLERANCE = 1e-4  # of the largest magnitude in a tensor: float32 products added in another order
+#: Of the largest magnitude in a tensor, of full scale in a sound: float32 products added in another
+#: order.
+TOLERANCE = 1e-4
 LAST_LINES = 3  # of another environment's error that are shown
 
 Values = Mapping[str, NDArray[np.generic]]  # what was computed, by name, in order
@@ -42,8 +44,8 @@ class Comparison:
 
     name: str
     equal: bool  # exactly so for integers, within `TOLERANCE` for others
-    #: Largest difference over the largest magnitude; the share of differing integers; None where
-    #: the shapes differ.
+    #: Largest difference over the largest magnitude (of samples, over full scale); the share of
+    #: differing integers; None where the shapes differ.
     difference: float | None
     detail: str = ""
 
@@ -90,7 +92,7 @@ def certify(
         raise user_error("tools.computed_otherwise", where, other=other, output=output, **facts)
     return StageResult(
         f"{folder}: {other} computes the same: {len(found)} parts, furthest "
-        f"{record['largest_difference']:.1e} of the largest magnitude. Certificate: {output}.",
+        f"{record['largest_difference']:.1e} of the magnitude. Certificate: {output}.",
         record,
     )
 
@@ -116,12 +118,14 @@ def _compare(name: str, a: NDArray[np.generic] | None, b: NDArray[np.generic] | 
         share = (len(unlike) + abs(len(a) - len(b))) / max(len(a), len(b))
         detail = f"from position {first} on; {len(a)} here, {len(b)} there"
         return Comparison(name, False, share, detail)
-    scale = max(float(np.abs(a).max(initial=0.0)), 1e-12)
+    is_sound = name == certify_probe.SAMPLES
+    scale = 1.0 if is_sound else max(float(np.abs(a).max(initial=0.0)), 1e-12)
     with np.errstate(invalid="ignore"):
         difference = float(np.abs(a - b).max(initial=0.0)) / scale  # type: ignore[operator]
     if difference <= TOLERANCE:
         return Comparison(name, True, difference)
-    detail = f"a difference of {difference:.1e} of the largest magnitude"
+    whole = "full scale" if is_sound else "the largest magnitude"
+    detail = f"a difference of {difference:.1e} of {whole}"
     return Comparison(name, False, difference if np.isfinite(difference) else None, detail)
 
 
