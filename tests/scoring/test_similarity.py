@@ -29,6 +29,7 @@ from voxadapt.scoring.similarity import (
     fit_rate,
     pooled_scale,
     separation,
+    spoken_chars,
 )
 from voxadapt.scoring.statistics import NOTHING, Interval
 
@@ -244,6 +245,15 @@ def test_rate_is_a_line_where_it_can_be() -> None:
     assert fitted.expected_s(100) == pytest.approx(6.3)
     few = fit_rate([1.0, 2.0], [10, 20])
     assert (few.offset_s, few.seconds_per_char) == (0.0, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize(
+    ("text", "chars"),
+    [("brown is spelled b r o w n", 14 + 25), ("i am a b", 5), ("привет а б в", 6 + 15),
+     ("一 二 三", 3), ("", 0)],
+)  # fmt: skip
+def test_a_letter_that_is_spelled_takes_as_long_as_its_name(text: str, chars: int) -> None:
+    assert spoken_chars(text) == chars
 
 
 def make_scale(ceiling: Interval, floor: Interval = NOTHING, **fields: Any) -> SimilarityScale:

@@ -40,7 +40,7 @@ from voxadapt.scoring.naturalness import MosPredictor
 from voxadapt.scoring.pitch import Pitch, PitchTracker
 from voxadapt.scoring.prosody import prosody
 from voxadapt.scoring.rows import SLICES, EvalClip, ScoreRow, evaluator_id, ranked, sort_rows
-from voxadapt.scoring.similarity import SimilarityScale, VoiceReference
+from voxadapt.scoring.similarity import SimilarityScale, VoiceReference, spoken_chars
 from voxadapt.scoring.statistics import (
     DIGITS,
     Array,
@@ -149,7 +149,7 @@ def _measured_row(
     text_norm, lang = values["text_norm"], values["lang"]
     ratio = None
     if scale is not None:
-        ratio = shape.spoken_s / scale.rate.expected_s(values["ref_chars"])
+        ratio = shape.spoken_s / scale.rate.expected_s(spoken_chars(text_norm))
     recognised = _transcript_values(values["text"], lang, transcript, own)
     flags = clip_flags(
         params,

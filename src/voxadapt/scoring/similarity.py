@@ -41,6 +41,7 @@ from voxadapt.scoring.windows import VoiceLimits, voice_limits
 LABEL = "SIM-resemblyzer"
 SCHEMA = "voxadapt-similarity/2"
 DURATIONS_S = (1.0, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0)
+LETTER_NAME_CHARS = 5  # of words, that take as long as the name of a letter does
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,17 @@ class SpeechRate:
     def expected_s(self, num_chars: int) -> float:
         """Return the seconds that the speaker would need for a text."""
         return self.offset_s + self.seconds_per_char * num_chars
+
+
+def spoken_chars(text_norm: str) -> int:
+    """Count a normalised text's characters as they are spoken, letters spelled out by their names.
+
+    Three lone letters or more in a row are spelled; scripts without cases have no such names.
+    """
+    words = groupby(text_norm.split(), lambda word: len(word) == 1 and word.lower() != word.upper())
+    runs = [len(list(run)) for alone, run in words if alone]
+    spelled = sum(length for length in runs if length >= 3)
+    return len(characters(text_norm)) + (LETTER_NAME_CHARS - 1) * spelled
 
 
 def fit_rate(spoken_s: Sequence[float], num_chars: Sequence[int]) -> SpeechRate:
@@ -307,7 +319,7 @@ def build_scale(
         separation=separation([value for _, value in own], [value for _, value in strangers]),
         rate=fit_rate(
             [measure_shape(*audio[key]).spoken_s for key in timed],
-            [len(characters(normalise(clips[key].text, clips[key].lang))) for key in timed],
+            [spoken_chars(normalise(clips[key].text, clips[key].lang)) for key in timed],
         ),
     )
     return MeasuredVoice(voice, scale, recordings)
