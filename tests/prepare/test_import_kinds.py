@@ -23,6 +23,7 @@ from voxadapt.core.files import read_jsonl
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.prepare.import_corpus import import_corpus
 from voxadapt.prepare.sound import convert
+from voxadapt.prepare.tables import json_rows
 
 TEXT = [sentence(n) for n in range(8)]
 NAMES = [f"u{n}" for n in range(4)]
@@ -357,6 +358,12 @@ def test_an_object_of_objects_is_no_list(source: Path, tmp_path: Path) -> None:
     (source / "data.json").write_text(json.dumps({"data": [{"audio": "a.wav"}]}, indent=1))
     with pytest.raises(UserError, match="a list of objects, or one a line; found dict"):
         import_corpus([source], tmp_path / "out")
+
+
+def test_a_single_line_of_json_is_a_row(tmp_path: Path) -> None:
+    row = {"audio": "wavs/u1.wav", "text": TEXT[1]}
+    (tmp_path / "data.json").write_text(json.dumps(row) + "\n")
+    assert list(json_rows(tmp_path / "data.json", "")) == [("data.json:1", row)]
 
 
 LHOTSE: dict[str, tuple[dict[str, Any], str]] = {

@@ -159,6 +159,8 @@ def _json_list(file: Path) -> list[tuple[str, Record | Problem]] | None:
             if text.lstrip().startswith("{"):
                 return None
             raise
+        if isinstance(values, dict) and "\n" not in text.strip():
+            return None
         if not isinstance(values, list):
             raise ValueError(f"{type(values).__name__}")
     except (OSError, ValueError, RecursionError) as error:
