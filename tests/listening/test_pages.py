@@ -314,7 +314,8 @@ def test_votes_of_the_same_files_are_the_same_bytes(project: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_the_commands(project: Path, tmp_path: Path) -> None:
+def test_the_commands(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
     params = project / "params.yaml"
     params.write_text(yaml.safe_dump(PARAMS.model_dump(mode="json")), encoding="utf-8")
 
