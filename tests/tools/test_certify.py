@@ -14,7 +14,7 @@ import torch
 from voxadapt.core.errors import UserError
 from voxadapt.tools import certify as module
 from voxadapt.tools.certify import certify, compare
-from voxadapt.tools.certify_probe import SAMPLES, TEXTS
+from voxadapt.tools.certify_probe import TEXTS
 
 BASE = Path(__file__).parents[2] / "data/models/base"
 
@@ -28,7 +28,7 @@ def test_the_stock_loop_computes_what_ours_does(tmp_path: Path) -> None:
     for part in ("token ids", "prefill embeddings", "talker layer 0", "talker logits",
                  "code predictor layer 0", "code predictor logits", "greedy codes"):  # fmt: skip
         assert sum(part in name for name in names) >= len(TEXTS)
-    assert SAMPLES in names and "qwen-tts" in record["other"]["implementation"]
+    assert "codec: decoded samples" in names and "qwen-tts" in record["other"]["implementation"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"schema": "another"}'])
@@ -97,12 +97,3 @@ def test_an_environment_that_cannot_is_said_to(
         python.chmod(0o755)
     with pytest.raises(UserError, match=found):
         module._probe_there(BASE, python, {})
-
-
-@pytest.mark.parametrize(("name", "equal"), [(SAMPLES, True), ("text 1: talker layer 2", False)])
-def test_sound_is_held_against_full_scale(name: str, equal: bool) -> None:
-    quiet = np.array([0.0, 7e-4], np.float32)
-    (found,) = compare({name: quiet}, {name: quiet + np.float32(1e-6)})
-    assert found.equal is equal
-    (other,) = compare({name: quiet}, {name: -quiet})
-    assert not other.equal

@@ -30,9 +30,7 @@ from voxadapt.model.stock import Tts
 from voxadapt.tools import certify_probe
 
 SCHEMA = "voxadapt-certificate/1"
-#: Of the largest magnitude in a tensor, of full scale in a sound: float32 products added in another
-#: order.
-TOLERANCE = 1e-4
+TOLERANCE = 1e-4  # of the largest magnitude in a tensor: float32 products added in another order
 LAST_LINES = 3  # of another environment's error that are shown
 
 Values = Mapping[str, NDArray[np.generic]]  # what was computed, by name, in order
@@ -44,8 +42,8 @@ class Comparison:
 
     name: str
     equal: bool  # exactly so for integers, within `TOLERANCE` for others
-    #: Largest difference over the largest magnitude (of samples, over full scale); the share of
-    #: differing integers; None where the shapes differ.
+    #: Largest difference over the largest magnitude; the share of differing integers; None where
+    #: the shapes differ.
     difference: float | None
     detail: str = ""
 
@@ -92,7 +90,7 @@ def certify(
         raise user_error("tools.computed_otherwise", where, other=other, output=output, **facts)
     return StageResult(
         f"{folder}: {other} computes the same: {len(found)} parts, furthest "
-        f"{record['largest_difference']:.1e} of the magnitude. Certificate: {output}.",
+        f"{record['largest_difference']:.1e} of the largest magnitude. Certificate: {output}.",
         record,
     )
 
@@ -118,14 +116,12 @@ def _compare(name: str, a: NDArray[np.generic] | None, b: NDArray[np.generic] | 
         share = (len(unlike) + abs(len(a) - len(b))) / max(len(a), len(b))
         detail = f"from position {first} on; {len(a)} here, {len(b)} there"
         return Comparison(name, False, share, detail)
-    is_sound = name == certify_probe.SAMPLES
-    scale = 1.0 if is_sound else max(float(np.abs(a).max(initial=0.0)), 1e-12)
+    scale = max(float(np.abs(a).max(initial=0.0)), 1e-12)
     with np.errstate(invalid="ignore"):
         difference = float(np.abs(a - b).max(initial=0.0)) / scale  # type: ignore[operator]
     if difference <= TOLERANCE:
         return Comparison(name, True, difference)
-    whole = "full scale" if is_sound else "the largest magnitude"
-    detail = f"a difference of {difference:.1e} of {whole}"
+    detail = f"a difference of {difference:.1e} of the largest magnitude"
     return Comparison(name, False, difference if np.isfinite(difference) else None, detail)
 
 

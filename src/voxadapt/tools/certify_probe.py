@@ -25,7 +25,6 @@ from torch import nn
 TEXTS = ("The sun was warm.", "Who told you that 27 people came?", "Saya mahu beli payung, 谢谢。")
 NUM_FRAMES = 24  # of greedy codes a text
 RATE_HZ = 24_000
-SAMPLES = "codec: decoded samples"
 GREEDY = {
     "do_sample": False, "subtalker_dosample": False, "temperature": 1.0, "top_k": 50, "top_p": 1.0,
     "subtalker_temperature": 1.0, "subtalker_top_k": 50, "subtalker_top_p": 1.0,
@@ -162,7 +161,7 @@ def _codec(tts: Any, codes_NK: torch.Tensor, values: Values) -> None:
     """Decode codes, encode a sound, and read its speaker vector where the model can."""
     codec = tts.model.speech_tokenizer
     wavs, _ = codec.decode([{"audio_codes": codes_NK.to(tts.device)}])
-    values[SAMPLES] = np.asarray(wavs[0], np.float32)
+    values["codec: decoded samples"] = np.asarray(wavs[0], np.float32)
     time_s = np.arange(2 * RATE_HZ, dtype=np.float64) / RATE_HZ
     sound = sum(np.sin(2 * np.pi * 140 * k * time_s) / k for k in range(1, 9))
     sound = (0.1 * sound * (1 + np.sin(2 * np.pi * 3 * time_s))).astype(np.float32)
