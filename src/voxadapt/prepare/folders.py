@@ -13,8 +13,6 @@ from voxadapt.prepare.tables import SUFFIXES, Find, Row, row_of
 KALDI = ("wav.scp", "text")
 KALDI_MAY_HAVE = ("segments", "utt2spk", "spk2utt", "utt2lang")
 TEXT_ENDINGS = (".normalized.txt", ".txt", ".lab")  # of LibriTTS, of many, of aligners
-
-
 _LABEL = re.compile(r"\s*\d+(?:\.\d+)?\s+\d+(?:\.\d+)?\s")  # start, end, and what is there
 
 
