@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -123,11 +124,17 @@ def choose(page: Any, menu: str, item: str) -> None:
 
 
 def save(page: Any) -> None:
-    with page.expect_response(
-        lambda answer: answer.request.method == "PUT" and NOTEBOOK in answer.url
-    ) as answer:
-        choose(page, "File", "Save Notebook")
-    assert answer.value.ok
+    """Save, and wait for the checkpoint behind it: till then JupyterLab ignores another save."""
+    with page.expect_response(lambda answer: is_request(answer, "POST", "/checkpoints")) as kept:
+        with page.expect_response(lambda answer: is_request(answer, "PUT", "")) as saved:
+            choose(page, "File", "Save Notebook")
+    assert saved.value.ok and kept.value.ok
+    page.wait_for_timeout(500)  # the page has to hear of it, too
+
+
+def is_request(answer: Any, method: str, ending: str) -> bool:
+    address = urllib.parse.unquote(answer.url).partition("?")[0]
+    return answer.request.method == method and address.endswith(f"{NOTEBOOK}{ending}")
 
 
 def test_a_notebook_is_run_seen_heard_and_saved_and_nothing_has_changed(

@@ -16,7 +16,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.params import load_params
 from voxadapt.data.audio import AudioError, read_audio
 from voxadapt.data.clips import read_clips, read_other_voices, read_recordings
-from voxadapt.data.manifest import read_raw_manifest
+from voxadapt.data.manifest import MAX_TEXT_CHARACTERS, read_raw_manifest
 from voxadapt.data.respelling import load_respelling
 from voxadapt.data.texts import audit_texts, read_texts
 
@@ -98,7 +98,7 @@ def test_text(folder: Path, name: str) -> None:
     told = check(problems, "rows.jsonl:1")
     assert message in told and bool(rows) == (message == TAKEN)
     for language in LANGUAGES:
-        norm = normalise(text, language)
+        norm = normalise(text[:MAX_TEXT_CHARACTERS], language)  # longer ones come to no score
         assert normalise(norm, language) == norm
         norm.encode()
         assert norm or message != TAKEN, "what is accepted leaves something to score"
