@@ -171,6 +171,15 @@ class Meter:
         ids = tuple(f"r{index:04d}" for index in range(len(vectors)))
         self.reference = VoiceReference(ids, np.stack(vectors), self.embedder.id)
 
+    def step_st(self, wave: Wave) -> float:
+        """Return the F0 of the second half over that of the first, in semitones."""
+        f0_hz = self.tracker.f0_hz(wave, RATE_HZ)
+        first, second = (
+            np.nanmedian(half) if np.isfinite(half).any() else np.nan
+            for half in np.array_split(f0_hz, 2)
+        )
+        return float(12 * np.log2(second / first))
+
     def row(self, name: str, wave: Wave, leave_out: str | None = None) -> ScoreRow:
         """Measure a clip, as it is or already coded."""
         assert self.reference is not None
@@ -241,13 +250,18 @@ def main() -> None:
 
     clean_rows = [meter.row(str(i), meter.code(wave)) for i, wave in enumerate(clean)]
     rows = [["none", exact(flagged(clean_rows), len(clean_rows)), str(len(clean_rows))]]
+    left = []
     for kind, plant in zip(KINDS, plants, strict=True):
-        found = [
-            meter.row(str(i), meter.code(plant(wave, other)))
-            for i, (wave, other) in enumerate(zip(clean, drawn, strict=False))
-        ]
+        planted = [plant(wave, other) for wave, other in zip(clean, drawn, strict=False)]
+        heard = [meter.code(wave) for wave in planted]
+        found = [meter.row(str(i), wave) for i, wave in enumerate(heard)]
         rows.append([kind, exact(flagged(found), len(found)), str(len(found))])
         print(*rows[-1], sep="  ", flush=True)
+        if kind.startswith("pitch"):
+            steps = [np.nanmedian([meter.step_st(wave) for wave in group])
+                     for group in (clean[: len(heard)], planted, heard)]  # fmt: skip
+            left.append(f"{kind}: {steps[0]:+.1f} semitones between the halves before, "
+                        f"{steps[1]:+.1f} planted, {steps[2]:+.1f} in what is judged")  # fmt: skip
     if not coded:
         for kind, voices_ in (
             ("none, in long clips", None),
@@ -267,7 +281,8 @@ def main() -> None:
             f"{limits.window_sim:.3f}, jump of F0 at most {jump}); defects in others of the same "
             f"speaker, 8 other voices, seed {seed}; exact 95 % intervals: "
             f"`python -m benchmarks.defects data {seed}{' --coded' if coded else ''}`. Wanted: "
-            "at least 95 % of each defect flagged, at most 2 % of clean clips.",
+            "at least 95 % of each defect flagged, at most 2 % of clean clips. Medians of "
+            f"{'; '.join(left)}.",
             "",
             *table(["planted", "flagged", "clips"], rows),
         ],

@@ -384,6 +384,14 @@ def test_what_averages_hide_stands_beside_them(world: Path) -> None:
     )
     assert "F0 cannot be measured" not in text
     assert "Sets of sentences" in text and "43.2" in text
+    record = read_json(world / paths.SELECTION)
+    for candidate in record["candidates"]:
+        candidate["prosody"] = {"f0_measurable": False}
+    write_json(world / paths.SELECTION, record)
+    lost = Reader(page.build_page(make_params(), world)).text
+    assert "F0 cannot be measured here" in lost
+    assert re.search(r"35\.5\sto\s39\.50\.0", text), "its jumps"
+    assert re.search(r"35\.5\sto\s39\.5\s*–", lost), "and not without F0"
 
 
 def test_gates_of_the_choice_and_failed_ones_are_told_and_the_rest_is_folded(

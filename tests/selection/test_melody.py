@@ -48,7 +48,8 @@ def test_the_gate_is_read_by_its_interval(share: float, state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "lost", [{"f0_median_hz": None, "f0_range_st": None}, {"f0_median_hz": 210.0}]
+    "lost",
+    [{"f0_median_hz": None, "f0_range_st": None}, {"f0_median_hz": 210.0}, {"f0_range_st": 2.0}],
 )
 def test_a_codec_that_loses_f0_leaves_it_undecided(lost: dict[str, Any]) -> None:
     codec = [row.model_copy(update=lost) for row in CODEC]

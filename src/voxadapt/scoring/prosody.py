@@ -22,6 +22,7 @@ from voxadapt.scoring.statistics import (
 QUESTION_MARKS = tuple("?？؟;՞⸮፧")  # the third but last is the Greek one, U+037E
 MIN_VOICED_SHARE = 0.5  # of coded recordings; with fewer, F0 does not survive the codec
 MAX_SHIFT_ST = 2.0  # between a recording and its codec round trip
+MIN_RANGE_KEPT = 0.7  # of a recording's F0 range, by its codec round trip
 Value = Callable[[ScoreRow], float | None]
 
 
@@ -118,7 +119,7 @@ def compare(
 
 
 def is_measurable(real: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> bool:
-    """Tell whether most recordings keep an F0 after the codec, and most of those their own.
+    """Tell whether most recordings keep an F0 after the codec, its level and its range.
 
     Without any codec round trip nothing speaks against it.
     """
@@ -127,9 +128,11 @@ def is_measurable(real: Sequence[ScoreRow], codec: Sequence[ScoreRow]) -> bool:
     if not known:
         return True
     shifts = [abs(after[key] - before[key]) for key in known if key in after]
-    if len(shifts) < MIN_VOICED_SHARE * len(known):
+    if len(shifts) < MIN_VOICED_SHARE * len(known) or np.median(shifts) > MAX_SHIFT_ST:
         return False
-    return float(np.median(shifts)) <= MAX_SHIFT_ST
+    wide, left = (_means(rows, lambda row: row.f0_range_st) for rows in (real, codec))
+    kept = [left[key] / wide[key] for key in wide if key in left and wide[key] > 0]
+    return not kept or float(np.median(kept)) >= MIN_RANGE_KEPT
 
 
 def _sentence(row: ScoreRow) -> str:
