@@ -7,7 +7,13 @@ import pytest
 
 from rows import make_row
 from voxadapt.core.params import SelectParams
-from voxadapt.scoring.prosody import articulation_rate, compare, is_question, prosody
+from voxadapt.scoring.prosody import (
+    articulation_rate,
+    compare,
+    is_measurable,
+    is_question,
+    prosody,
+)
 from voxadapt.scoring.rows import ScoreRow
 
 PARAMS = SelectParams(num_bootstrap=500)
@@ -98,3 +104,20 @@ def test_characters_a_second_are_of_speech_alone(
     row = make_row(ref_chars=30, duration_s=2.5, lead_silence_s=lead, trail_silence_s=trail,
                    pause_s=0.25)  # fmt: skip
     assert articulation_rate(row) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
+    ("voiced", "range_", "shift", "kept"),
+    [(20, 1.0, 0.0, True), (10, 1.0, 0.0, True), (9, 1.0, 0.0, False), (20, 0.8, 0.0, True),
+     (20, 0.6, 0.0, False), (20, 1.0, 1.7, True), (20, 1.0, 3.0, False)],
+)  # fmt: skip
+def test_a_codec_keeps_the_f0_of_half_the_recordings_its_level_and_its_range(
+    voiced: int, range_: float, shift: float, kept: bool
+) -> None:
+    lost = {"f0_median_hz": None, "f0_range_st": None}
+    codec = [
+        row if index < voiced else row.model_copy(update=lost)
+        for index, row in enumerate(spoken("codec", 2, range_=range_, shift=shift, takes=1))
+    ]
+    assert is_measurable(REAL, codec) is kept
+    assert is_measurable(REAL, [])

@@ -140,6 +140,7 @@ def test_an_error_is_in_a_span_or_just_beside_it(
 def test_groups_of_letters_are_one_sound() -> None:
     assert split_sounds("nyanyi ngeri", ("ng", "ny")) == ["ny", "a", "ny", "i", "ng", "e", "r", "i"]
     assert split_sounds("ab c") == ["a", "b", "c"]
+    assert split_sounds("schach", ("ch", "sch")) == ["sch", "a", "ch"]
     assert sound_class("ng") == "nasals" and sound_class("\u0e01") == "other"
 
 

@@ -20,6 +20,8 @@ from voxadapt.selection.gates import (
     _guard_gate,
     all_gates,
     error_margin,
+    f0_range_gate,
+    guard_gates,
     margin_state,
     worst_gates,
 )
@@ -247,3 +249,22 @@ def test_a_guard_is_held_to_the_whole_interval(
 ) -> None:
     gate = _guard_gate("short_error", "short", "WER", Interval(point, low, high, 9), 0.02)
     assert (gate.name, gate.state, gate.limit) == ("short_error", state, 0.02)
+
+
+@pytest.mark.parametrize(("share", "state"), [(0.71, "passed"), (0.69, "failed")])
+def test_of_one_sentence_the_value_itself_is_held_against_the_limit(
+    share: float, state: str
+) -> None:
+    real, codec = ([make_row(name, "t0", f0_range_st=4.0, f0_median_hz=170.0)]
+                   for name in ("real", "codec"))  # fmt: skip
+    row = make_row("epoch-1", "t0", f0_range_st=4.0 * share, f0_median_hz=170.0)
+    gate = f0_range_gate([row], real, codec, 0.7, PARAMS)
+    assert gate.state == state and gate.measured.low is None and gate.limit == 0.7
+
+
+def test_only_sets_that_were_spoken_guard() -> None:
+    rows = {name: [make_row(name, f"t{i}", slice=part) for i in range(8) for part in parts]
+            for parts in (("ranked", "short"),) for name in ("base", "epoch-1")}  # fmt: skip
+    found = guard_gates(rows, "base", None, SelectParams(num_bootstrap=200))
+    [gates] = found["epoch-1"].values()
+    assert [gate.name for gate in gates] == ["short_failure_rate", "short_error"]

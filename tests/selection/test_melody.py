@@ -79,17 +79,6 @@ def test_a_flat_candidate_is_not_eligible_where_the_gate_is_on() -> None:
     assert all(gate["name"] != "f0_range" for item in free["candidates"] for gate in item["gates"])
 
 
-@pytest.mark.parametrize(("share", "state"), [(0.71, "passed"), (0.69, "failed")])
-def test_of_one_sentence_the_value_itself_is_held_against_the_limit(
-    share: float, state: str
-) -> None:
-    real, codec = ([make_row(name, "t0", f0_range_st=4.0, f0_median_hz=170.0)]
-                   for name in ("real", "codec"))  # fmt: skip
-    row = make_row("epoch-1", "t0", f0_range_st=4.0 * share, f0_median_hz=170.0)
-    gate = f0_range_gate([row], real, codec, 0.7, PARAMS)
-    assert gate.state == state and gate.measured.low is None and gate.limit == 0.7
-
-
 def test_the_record_is_without_f0_where_the_codec_loses_it() -> None:
     rows = clips("epoch-1", 0.8, pause_s=0.2, num_pauses=1.0)
     real = clips("real", 1.0, pause_s=0.2, num_pauses=1.0)

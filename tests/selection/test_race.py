@@ -145,6 +145,18 @@ def test_many_candidates_make_each_harder_to_show(seed: int, size: int, num_text
     assert np.allclose(shifted, together)  # what a sentence gives to all decides nothing
 
 
+@pytest.mark.parametrize(("p", "shown"), [(0.025, True), (0.0251, False)])
+def test_a_candidate_is_shown_from_half_the_error_on(
+    p: float, shown: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(race.Candidates, "p_better", lambda *_: np.array([1.0, p]))
+    statistics = {name: race.single_measure({"m": Ratio(np.full(8, value), np.ones(8))}, True)["m"]
+                  for name, value in (("base", 0.5), ("epoch-1", 0.6))}  # fmt: skip
+    found = race.run_race(statistics, list(statistics), "base", SelectParams(num_bootstrap=200))
+    assert found.shown == (("epoch-1",) if shown else ()) and found.p_values == {"epoch-1": p}
+    assert found.chosen == ("epoch-1" if shown else "base")
+
+
 @pytest.mark.slow
 def test_the_set_holds_the_best_as_often_as_it_says() -> None:
     generator, params = np.random.default_rng(3), SelectParams(num_bootstrap=400)
