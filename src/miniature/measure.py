@@ -17,6 +17,7 @@ from miniature.speech import Corpus
 from miniature.whisper import resample, transcribe, word_error
 from voxadapt.core.compat import import_qwen_tts
 from voxadapt.data.respelling import load_respelling
+from voxadapt.scoring.pitch import PitchTracker
 
 RESPELLING = Path("profiles/respelling/malay.yaml")  # the project is the working folder
 HELD_OUT = ("heldout_en", "heldout_target", "heldout_ms")
@@ -201,7 +202,29 @@ def measure_listeners(corpus: Corpus, data: Path) -> tuple[dict[str, Any], Voice
     report["voice_real_vs_real"] = voice_margin(truth, truth, voices, True)
     report["voice_copy_vs_real"] = voice_margin(bank, truth, voices, False)
     report["voice_copy_vs_copy"] = voice_margin(bank, bank, voices, True)
+    report["codec_melody"] = melody([real[i] for i in rows], [copies[i] for i in rows])
     return report, VoiceBank(voices, bank)
+
+
+def melody(waves: Sequence[np.ndarray], copies: Sequence[np.ndarray]) -> dict[str, float]:
+    """Compare the F0 of clips with that of their copies through the codec.
+
+    Returns:
+        Of the clips with an F0: the share whose copy has one, the median of the copy's F0 range
+        over the clip's, and how many they are.
+    """
+    tracker = PitchTracker()
+    pairs = [tuple(tracker.measure(w, SAMPLE_RATE) for w in pair)
+             for pair in zip(waves, copies, strict=True)]  # fmt: skip
+    pairs = [pair for pair in pairs if pair[0].range_st]
+    kept = [
+        copy.range_st / clip.range_st for clip, copy in pairs if copy.range_st and clip.range_st
+    ]
+    return {
+        "voiced": round(len(kept) / len(pairs), 4),
+        "range_ratio": round(float(np.median(kept)), 4) if kept else 0.0,
+        "n": len(pairs),
+    }
 
 
 def measure_base(corpus: Corpus, data: Path, bank: VoiceBank) -> dict[str, Any]:

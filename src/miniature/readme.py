@@ -75,6 +75,11 @@ def quality_table(report: dict[str, Any]) -> str:
             f"nearest right {_percent(cell['nearest_right'])}"
         )
         rows.append((what, value, str(cell["n"])))
+    cell = report["codec_melody"]
+    value = (
+        f"{_percent(cell['voiced'])}; median range {_percent(cell['range_ratio'])} of the clip's"
+    )
+    rows.append(("Codec copies that keep an F0", value, str(cell["n"])))
     for key, split, what in (
         ("whisper_real", "heldout_en", "Whisper, real clips of known voices"),
         ("whisper_resynthesised", "heldout_target", "Whisper, target voice through the codec"),
@@ -227,6 +232,8 @@ Means over the steps before each share of the training:
   what adaptation is for.
 - The codec colours every voice. Compare similarity with clips that went through the codec, or
   show the codec round-trip of real clips as the ceiling.
+- The codec speaks in a monotone: spectral losses taught it no pitch, and most voices come out as if
+  whispered. Melody cannot be judged on the miniature, and its reports say so.
 - Synthetic voices differ more from each other than people do.
 
 Speech synthesisers: espeak-ng (GPL-3.0, its output is not covered) and flite (BSD-like licence).
