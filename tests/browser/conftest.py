@@ -68,7 +68,7 @@ def browser_page(browser: Any) -> Iterator[Any]:
     messages of the console's error level and errors that no script caught.
     """
     context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(60_000)  # a slow machine is no failure
     page = context.new_page()
     page.requests, page.console_errors = [], []
 

@@ -142,7 +142,6 @@ def test_a_notebook_is_run_seen_heard_and_saved_and_nothing_has_changed(
 ) -> None:
     page, path = browser_page, lab.root / NOTEBOOK
     before = path.read_bytes()
-    page.set_default_timeout(60_000)
     page.set_viewport_size({"width": 1400, "height": 5000})  # what is out of sight is not drawn
     page.goto(lab.url(NOTEBOOK))
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
