@@ -7,6 +7,7 @@ from typing import Any
 
 from voxadapt.core.params import ModelParams
 from voxadapt.core.problems import user_error
+from voxadapt.core.speaker_encoder import with_speaker_encoder
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 DELTA = "delta.safetensors"  # in the folder of a delta
@@ -22,11 +23,10 @@ def resolve_model(params: ModelParams) -> Path:
         UserError: When the weights are neither here nor fetched, or do not fit together.
     """
     if params.speaker_encoder is not None:
-        from voxadapt.core.speaker_encoder import with_speaker_encoder
-
-        alone = params.model_copy(update={"speaker_encoder": None})
-        base = ModelParams(base=params.speaker_encoder)
-        return with_speaker_encoder(resolve_model(alone), resolve_model(base))
+        model = resolve_model(params.model_copy(update={"speaker_encoder": None}))
+        base = resolve_model(ModelParams(base=params.speaker_encoder))
+        encoder = read_config(base).get("speaker_encoder_config") or {}
+        return with_speaker_encoder(model, read_config(model), base, encoder)
     folder = Path(params.base)
     if folder.is_dir():
         return folder

@@ -10,19 +10,20 @@ from pathlib import Path
 
 from voxadapt.core import paths
 from voxadapt.core.files import link_or_copy, set_usual_mode, write_json
-from voxadapt.core.model_folder import read_config
 from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
+from voxadapt.core.records import Record
 from voxadapt.core.tensor_headers import read_header
 
 PREFIX = "speaker_encoder."
 INDEX = "model.safetensors.index.json"
 
 
-def with_speaker_encoder(model: Path, base: Path) -> Path:
+def with_speaker_encoder(model: Path, config: Record, base: Path, encoder: Record) -> Path:
     """Return a folder with the model's weights and the Base's speaker encoder.
 
-    It is made once, in the work folder. A model that has an encoder is returned as it is.
+    `config` is the model's, `encoder` the Base's `speaker_encoder_config`. The folder is made once,
+    in the work folder. A model that has an encoder is returned as it is.
 
     Raises:
         UserError: When the Base has no encoder, or one of another width.
@@ -30,7 +31,6 @@ def with_speaker_encoder(model: Path, base: Path) -> Path:
     tensors = {file: read_header(file)[0] for file in sorted(model.glob("*.safetensors"))}
     if any(name.startswith(PREFIX) for header in tensors.values() for name in header):
         return model
-    config, encoder = read_config(model), read_config(base).get("speaker_encoder_config") or {}
     width, found = config["talker_config"]["hidden_size"], encoder.get("enc_dim")
     own = {file: header for file in sorted(base.glob("*.safetensors"))
            if (header := {name: entry for name, entry in read_header(file)[0].items()
