@@ -80,6 +80,7 @@ BROKEN: dict[str, tuple[str, Callable[[], bytes]]] = {
     "variable rate without a table": ("MP3", vbr_without_table),
     "a header for a part of the file": ("WAV", lambda: with_sizes(48036, 48000)),
     "a header for a part of the sound": ("WAV", lambda: with_sizes(None, 48000)),
+    "a cut-off file whose length was mended": ("WAV", lambda: with_sizes(144036, 288000)[:144044]),
     **{f"{how} {kind}": (kind, lambda kind=kind, cut=cut: written(kind)[:cut] * (1 if cut else 2))
        for kind in ("AU", "W64", "CAF", "NIST", "VOC", "RF64")
        for how, cut in (("joined", None), ("cut off", -100_000))},

@@ -195,6 +195,11 @@ AUDIO: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "clipped": (samples(lambda: np.clip(tone() * 9, -1, 1)), REPAIRED, "clipping"),
     "192 kHz": (samples(lambda: tone(1.6, 192000), 192000), "accepted", ""),
     "stereo": (samples(lambda: np.repeat(tone()[:, None], 2, 1)), REPAIRED, "channels"),
+    "one channel upside down": (
+        samples(lambda: np.stack([tone(), -0.9 * tone()], 1)), REFUSED, "cancel each other"),
+    "one channel silent": (
+        samples(lambda: np.stack([tone(), 0 * tone()], 1)), REPAIRED, "channels"),
+    "integers as floats": (samples(lambda: tone() * 32767, subtype="FLOAT"), REFUSED, "a peak of"),
     "25 seconds": (samples(lambda: tone(25)), REPAIRED, "too_long"),
     "FLAC called WAV": (samples(tone, format="FLAC"), REPAIRED, "extension"),
     "Ogg called WAV": (samples(tone, format="OGG"), REPAIRED, "extension"),

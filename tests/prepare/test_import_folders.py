@@ -113,9 +113,14 @@ def test_texts_beside_clips_at_any_depth(tmp_path: Path, ending: str) -> None:
     assert told.where == "bob/silent.wav" and "silent.normalized.txt" in told.expected
 
 
-@pytest.mark.parametrize("line", ["0 500000 sil", "0.000000\t1.500000\thello", "0 46797 She had"])
+@pytest.mark.parametrize(
+    "line",
+    ["0 500000 sil", "0.000000\t1.500000\thello", "0 46797 She had",
+     "0,0\t1,5\thello", "00:00:00,000 --> 00:00:01,500",
+     "WEBVTT\n\n00:00.000 --> 00:01.500\nHello"],
+)  # fmt: skip
 def test_labels_with_times_are_no_transcripts(tmp_path: Path, line: str) -> None:
-    """Of HTS, Audacity and TIMIT."""
+    """Of HTS, Audacity, TIMIT and subtitles."""
     for n in range(4):
         write_clip(tmp_path / "set" / f"u{n}.wav", 3.0 + 0.2 * n, seed=n)
         write_lines(tmp_path / "set" / f"u{n}.lab", line if n == 3 else TEXT[NAMES[n]])

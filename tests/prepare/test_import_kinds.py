@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from corpus import sentence, speech_like, write_clip
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_jsonl
+from voxadapt.data.audio import AudioError
 from voxadapt.data.manifest import read_raw_manifest
 from voxadapt.prepare.import_corpus import import_corpus
 from voxadapt.prepare.sound import convert
@@ -101,6 +103,25 @@ KINDS: dict[str, tuple[str, str, set[str]]] = {
                         set()),
     "times of a longer recording": ("corpus.csv", "audio,start,end,text\n"
                                     + lines("wavs/{u}.wav,7.0,10.{n},{text}"), set()),
+    "marks around every cell": ("metadata.csv", "".join(f'"u{n}"|"{TEXT[n]}"\n' for n in range(4)),
+                                set()),
+    "marks in a TSV": ("corpus.tsv", "path\tsentence\n" + lines('"{u}.wav"\t"{text}"'), set()),
+    "comments over the header": ("corpus.csv", "# from 2020, in a studio\n# two voices\n"
+                                 "audio,text,speaker\n" + lines("{u}.wav,{text},{who}"),
+                                 {"anna", "bob"}),
+    "another case of the suffix": ("metadata.csv", lines("wavs/{u}.WAV|{text}"), set()),
+    "a name in capitals": ("METADATA.CSV", lines("{u}|{text}"), set()),
+    "backslashes": ("metadata.csv", lines("wavs\\{u}.wav|{text}"), set()),
+    "a list that is called jsonl": ("data.jsonl", json.dumps(
+        [{"audio": f"wavs/u{n}.wav", "text": TEXT[n]} for n in range(4)], indent=0), set()),
+    "one channel of one": ("data.jsonl", objects(audio="wavs/u{n}.wav", text="{text}",
+                                                 channel="0"), set()),
+    **{f"headers in {name}": ("corpus.csv", head + "\n" + lines("{u}.wav;{text};{who}"),
+                              {"anna", "bob"})
+       for name, head in (("German", "Dateiname;Transkript;Sprecher"),
+                          ("French", "fichier;texte;locuteur"),
+                          ("Spanish", "Archivo;Texto;Hablante"), ("Malay", "fail;teks;penutur"),
+                          ("Russian", "файл;текст;диктор"), ("Chinese", "音频;文本;说话人"))},
     "Windows": ("metadata.csv", "\ufeff" + lines("{u}|{text}").replace("\n", "\r\n"), set()),
 }  # fmt: skip
 
@@ -158,6 +179,24 @@ UNCLEAR = {
         "corpus.csv",
         "audio,text,name of speaker\n" + lines("{u}.wav,{text},{who}"),
     ),
+    **{
+        f"times as {start} and {end}": (
+            "data.jsonl",
+            objects(**{"audio": "{n}", start: "0", end: "24000", "text": "{text}"}),
+        )
+        for start, end in (
+            ("start_frame", "end_frame"),
+            ("frame_offset", "num_frames"),
+            ("from", "to"),
+            ("t0", "t1"),
+            ("xmin", "xmax"),
+        )
+    },
+    "two genders and no speaker": (
+        "corpus.csv",
+        "audio,text,gender\n" + lines("{u}.wav,{text},{who}"),
+    ),
+    "a key twice": ("data.json", '[{"audio": "u0.wav", "text": "Words.", "text": "Others."}]'),
     "phonemes": ("train_list.txt", lines("wavs/{u}.wav|ðə kˈændəl ænd ðə wˈɪndoʊ {n}|0")),
 }
 
@@ -168,9 +207,44 @@ def test_what_is_not_clear_is_a_question(source: Path, tmp_path: Path, name: str
     (source / file).write_text(content, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         import_corpus([source], tmp_path / "out", speaker="all")
-    (problem,) = caught.value.problems
-    assert file in problem.where and not (tmp_path / "out").exists()
-    assert "--" in problem.fix or "letters" in problem.fix
+    problem = caught.value.problems[0]
+    assert {p.expected for p in caught.value.problems} == {problem.expected}, "one row a reason"
+    assert "--" in problem.fix or "letters" in problem.fix or "Mend the file" in problem.fix
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_channel_that_a_row_names_is_held_against_the_file(source: Path, tmp_path: Path) -> None:
+    both = np.stack([speech_like(3.0, 16000, n) for n in (8, 9)], 1)
+    sf.write(source / "wavs" / "u3.wav", both, 16000)
+    rows = [
+        {"audio": f"wavs/u{n}.wav", "text": TEXT[n], "channel": max(0, n - 1)} for n in range(5)
+    ]
+    (source / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
+    assert set(rows_of(tmp_path / "out")) == {"u0", "u1", "u2"}
+    told = {problem.where: str(problem) for problem in done.left_out}
+    assert "2 channels; the row names 2" in told["data.jsonl:4"]
+    assert "1 channel; the row names 3" in told["data.jsonl:5"]
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_may_be_written_otherwise_than_on_the_disk(tmp_path: Path, form: Any) -> None:
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    for n in range(3):
+        write_clip(tmp_path / "set" / normalize(form, f"Grün {n}.wav"), 3.0 + n / 10, seed=n)
+    rows = [f"{normalize(other, f'Grün {n}')}|{TEXT[n]}" for n in range(3)]
+    (tmp_path / "set" / "metadata.csv").write_text("\n".join(rows), encoding="utf-8")
+    assert import_corpus([tmp_path / "set"], tmp_path / "out").record["num_imported"] == 2
+
+
+def test_languages_that_the_model_lacks_are_named(source: Path, tmp_path: Path) -> None:
+    rows = [f"u{n}.wav,{TEXT[n]},{('en', 'ms')[n % 2]}\n" for n in range(4)]
+    (source / "corpus.csv").write_text("audio,text,language\n" + "".join(rows))
+    done = import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
+    assert done.record["other_languages"] == {"ms": 2} and done.sentence.endswith("none: ms.")
+    assert [row.get("language") for row in rows_of(tmp_path / "out").values()] == [
+        "english", None, "english", None,
+    ]  # fmt: skip
 
 
 def test_columns_answer_the_question(source: Path, tmp_path: Path) -> None:
@@ -288,6 +362,7 @@ def test_stretches_and_lengths_of_a_manifest_are_held_against_the_file(
         {"audio_filepath": "wavs/u6.wav", "text": TEXT[6], "duration": 3.6},
         {"audio_filepath": "wavs/u5.wav", "text": TEXT[5], "duration": 9.9},
         {"audio_filepath": "wavs/u4.wav", "text": ["a", "b"]},
+        {"audio": "wavs/u2.wav", "text": TEXT[2], "start": 0, "end": 1.5, "duration": 2.5},
         {"audio_filepath": "wavs/u3.wav", "text": TEXT[3], "offset": 1.0},
     ]
     (source / "data.jsonl").write_text("".join(json.dumps(item) + "\n" for item in made))
@@ -543,6 +618,30 @@ def test_ffmpeg_reads_the_whole_of_joined_files(source: Path, tmp_path: Path) ->
     )
     import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
     assert sf.info(tmp_path / "out" / "clips" / "joined.flac").duration > 7.9
+
+
+@pytest.mark.slow
+@needs_ffmpeg
+def test_an_mp3_without_a_table_is_as_long_as_its_frames(source: Path, tmp_path: Path) -> None:
+    """Its length is a guess, as ffmpeg writes it to a pipe."""
+    made = ["ffmpeg", "-v", "error", "-i", source / "wavs" / "u0.wav", "-f", "mp3", "-"]
+    (source / "piped.mp3").write_bytes(subprocess.run(made, capture_output=True).stdout)
+    (source / "corpus.csv").write_text(f"audio,text\npiped.mp3,{TEXT[0]}\n")
+    done = import_corpus([source], tmp_path / "out", ref=source / "wavs" / "u7.wav")
+    assert done.left_out == () and done.record["num_imported"] == 1
+
+
+@pytest.mark.slow
+@needs_ffmpeg
+def test_a_second_stream_of_sound_is_no_detail(tmp_path: Path) -> None:
+    clips = [
+        arg for n in range(2) for arg in ("-i", write_clip(tmp_path / f"{n}.wav", 3.0, seed=n))
+    ]
+    film = tmp_path / "film.mp4"
+    made = ["ffmpeg", "-v", "error", *clips, "-map", "0", "-map", "1", "-c:a", "aac", film]
+    subprocess.run(made, check=True)
+    with pytest.raises(AudioError, match="several streams"):
+        convert(film, tmp_path / "out.flac")
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FLOOR_DB = -100.0  # digital silence
 SPEECH_FLOOR_DB = -65.0  # quieter than this is never speech
 MAX_FRAMES = 2**40  # of a file; what libsndfile says of a FLAC without a length is more
+MIN_MIXED_LEVEL = 0.25  # of the loudest channel's; less is left of channels that cancel each other
 MIN_SPEECH_RUN_FRAMES = 5  # a click of one sample already fills three overlapping frames
 
 
@@ -168,6 +169,17 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
     if samples.ndim == 1:
         return np.ascontiguousarray(samples, dtype=np.float32)
     return np.ascontiguousarray(samples.mean(axis=1, dtype=np.float32))
+
+
+def mixed_level(samples: np.ndarray) -> float:
+    """Return the level of the channels' average against the loudest channel's.
+
+    Of [num_samples, num_channels]: 1 where they are equal, 0.5 where one of two is silent, 0 where
+    one is the other upside down. Samples that are no numbers count as zeros.
+    """
+    samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    loudest = float(samples.std(axis=0).max())
+    return float(to_mono(samples).std()) / loudest if loudest > 0 else 1.0
 
 
 def to_pcm16(samples: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ MPEG_KBIT_S = {
 MPEG_RATES_HZ = (44100, 48000, 32000)
 #: Encoder delay and padding that a decoder leaves out.
 MPEG_SLACK_FRAMES = 4
+MAX_STATED_BYTES = 0x7F000000  # of sound; programs that stream write more
 MAX_LOOSE_SHARE = 0.05  # of a RIFF file's bytes that no chunk holds
 
 
@@ -80,6 +81,8 @@ def _riff_problem(data: bytes | mmap) -> str | None:
             size = int.from_bytes(data[28:36], order)
         if name == b"data" and size in (0, 2**32 - 1):
             return None  # written by a program that streams: to the end of the file
+        if name == b"data" and at + 8 + size > end + 1 and size < MAX_STATED_BYTES:
+            return f"cut off: {end - at - 8:,} of {size:,} bytes of sound are there"
         at += 8 + size + size % 2
     left = end - at
     if left > MAX_LOOSE_SHARE * end and data[at : at + 3] not in (b"ID3", b"TAG"):

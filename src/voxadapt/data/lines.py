@@ -53,7 +53,7 @@ def json_objects(
 def parse_object(where: str, line: str, shape: str) -> Record | Problem:
     """Return the object that a line holds, or what is wrong with the line."""
     try:
-        values = json.loads(line, object_pairs_hook=_unique_object)
+        values = json.loads(line, object_pairs_hook=unique_object)
     except DuplicateKeyError as error:
         return problem("data.repeated_key", where, key=shown(str(error)))
     except RecursionError:
@@ -87,7 +87,7 @@ def _is_deeper(value: object, limit: int) -> bool:
     return any(isinstance(item, dict | list) for item in level)
 
 
-def _unique_object(pairs: list[tuple[str, object]]) -> Record:
+def unique_object(pairs: list[tuple[str, object]]) -> Record:
     """Make a dictionary of a JSON object's pairs; a key given twice is an error."""
     found = dict(pairs)
     if len(found) < len(pairs):

@@ -118,11 +118,16 @@ def add_recordings(
             source = GIVEN if len(lines) == 1 else DIVIDED
         problems = [segment.problem for segment in segments if segment.problem is not None]
         usable = [segment for segment in segments if segment.problem is None]
+        try:
+            clips = _write_clips(workspace, path, stem, usable, source)
+        except AudioError as error:
+            left_out.append(problem("prepare.unreadable_recording", original.name, found=error))
+            continue
         record["recordings"][sha] = {
             "name": original.name,
             "stem": stem,
             "text": text_file,
-            "clips": _write_clips(workspace, path, stem, usable, source),
+            "clips": clips,
             "left_out": [problem.as_dict() for problem in problems],
         }
         write_json(workspace.home / RECORD, record)

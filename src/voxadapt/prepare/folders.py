@@ -1,7 +1,7 @@
 """Corpora without one table: data directories of Kaldi, and texts beside clips."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from voxadapt.prepare.tables import SUFFIXES, Find, Row, row_of
 KALDI = ("wav.scp", "text")
 KALDI_MAY_HAVE = ("segments", "utt2spk", "spk2utt", "utt2lang")
 TEXT_ENDINGS = (".normalized.txt", ".txt", ".lab")  # of LibriTTS, of many, of aligners
-_LABEL = re.compile(r"\s*\d+(?:\.\d+)?\s+\d+(?:\.\d+)?\s")  # start, end, and what is there
+_LABEL = re.compile(r"\s*\d+(?:[.,]\d+)?\s+\d+(?:[.,]\d+)?\s")  # start, end, and what is there
 
 
 def is_kaldi(folder: Path) -> bool:
@@ -99,14 +99,22 @@ def read_beside(folder: Path, find: Find) -> Iterator[Row | Problem]:
             names = " or ".join(path.stem + ending for ending in TEXT_ENDINGS)
             yield problem("prepare.no_text_beside", where, names=names)
             continue
-        lines = [line for _, line in json_lines(text, [])]
-        wrong = next((line for line in lines if isinstance(line, Problem)), None)
+        found = [line for _, line in json_lines(text, [])]
+        wrong = next((line for line in found if isinstance(line, Problem)), None)
         speaker, *deeper = where.split("/")
-        said = " ".join(line.strip() for line in lines if isinstance(line, str))
+        lines = [line for line in found if isinstance(line, str)]
+        said = " ".join(line.strip() for line in lines)
         values = {"audio": where, "text": said, "speaker": speaker if deeper else None}
-        if said and all(_LABEL.match(line) for line in lines if isinstance(line, str)):
+        if are_labels(lines):
             wrong = wrong or problem("prepare.labels", text.name, found=shown(said, 40))
         yield wrong or row_of(where, values, find)
+
+
+def are_labels(lines: Sequence[str]) -> bool:
+    """Say whether lines hold times beside words: of HTS, Audacity, TIMIT, or subtitles."""
+    return any("-->" in line for line in lines) or (
+        bool(lines) and all(_LABEL.match(line) for line in lines)
+    )
 
 
 def _clips(folder: Path) -> Iterator[tuple[Path, Path | None]]:

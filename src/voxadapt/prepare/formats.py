@@ -3,13 +3,15 @@
 Every reader gives one item for each row that the source has: a row, or what is wrong with it.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.problems import problem, user_error
@@ -21,8 +23,12 @@ from voxadapt.prepare.tables import Find, Row, Wanted
 
 FORMATS = ("ljspeech", "commonvoice", "lhotse", "kaldi", "hf", "table", "jsonl", "beside")
 LHOTSE = re.compile(r".*(cuts|supervisions).*\.jsonl(\.gz)?")
-TABLE = re.compile(r"\.(csv|psv|list|jsonl|jsonl\.gz|json)$|(list|metadata|train).*\.txt$")
+TABLE = re.compile(
+    r"\.(csv|psv|list|jsonl|jsonl\.gz|json)$|(list|metadata|train|transcript).*\.txt$",
+    re.IGNORECASE,
+)
 NO_TABLES = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # of accents, in names of files
 PACKED = (".parquet", ".arrow")
 ALL = "all"
 
@@ -96,15 +102,20 @@ def _finder(root: Path, folder: Path) -> Find:
     def find(cell: str) -> str:
         if not cell or cell.startswith("/") or ".." in cell or len(cell) > 1000 or "\0" in cell:
             return cell
-        ends = ("",) if Path(cell).suffix.lower() in tables.SUFFIXES else ("", *tables.SUFFIXES)
-        for place in tables.PLACES:
-            for end in ends:
-                name = f"{below}{place}{cell}{end}"
-                try:
-                    if (root / name).is_file():
-                        return name
-                except OSError:
-                    return cell
+        known = Path(cell).suffix.lower() in tables.SUFFIXES
+        ends = ("",) if known else ("", *tables.SUFFIXES, *map(str.upper, tables.SUFFIXES))
+        plain = cell.replace("\\", "/")
+        stem, suffix = os.path.splitext(plain)
+        forms = (cell, plain, stem + suffix.swapcase(), *(normalize(form, plain) for form in FORMS))
+        for name in dict.fromkeys(
+            f"{below}{place}{form}{end}"
+            for form in forms for place in tables.PLACES for end in ends
+        ):  # fmt: skip
+            try:
+                if (root / name).is_file():
+                    return name
+            except OSError:
+                return cell
         return below + cell
 
     return find
@@ -124,7 +135,7 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
                 for path in sorted(source.glob(below + name))]  # fmt: skip
     packed = [path for name in ("*.parquet", "data-*.arrow") for below in ("", "*/")
               for path in sorted(source.glob(below + name))]  # fmt: skip
-    tsv = [name for name in names if name.endswith(".tsv")]
+    tsv = [name for name in names if name.lower().endswith(".tsv")]
     tsv.sort(key=lambda name: (name != "validated.tsv", name != "train.tsv", name))
     listed = [name for name in names if TABLE.search(name) and name not in NO_TABLES]
     if given in (None, "kaldi") and folders.is_kaldi(source):
@@ -290,6 +301,9 @@ def of_speakers(
     """
     counts = Counter(row.speaker for row in rows if row.speaker)
     if not counts and not wanted:
+        genders = {row.gender.casefold() for row in rows if row.gender}
+        if len(genders) > 1:
+            raise user_error("prepare.genders", "--columns", found=", ".join(sorted(genders)[:5]))
         return list(rows), 0, [], []
     listed = ", ".join(f"{shown(name, 24)} ({n})" for name, n in counts.most_common(5))
 

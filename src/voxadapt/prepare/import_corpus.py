@@ -83,6 +83,7 @@ def import_corpus(
     placed = _unpack(placed, staging, left_out)
     clips = _write_clips(placed, staging, trim_silence, left_out)
     clips = _audited(clips, staging, limits, left_out)
+    unknown = Counter(row.language for row in rows if row.language and not _model_name(row))
     if not clips:
         title = f"{source}: no row can be imported."
         raise UserError(left_out or problem("prepare.no_row_left", source), title)
@@ -93,6 +94,7 @@ def import_corpus(
         **({"speakers": names} if len(names) > 1 else {}),
         "files": {file.name: sha256_file(file) for file in given.files}, "num_rows": num_rows,
         "num_other_speakers": num_others, "transcripts": "given",
+        **({"other_languages": dict(unknown)} if unknown and language is None else {}),
     }  # fmt: skip
     return import_folder.finish(out, staging, clips, left_out, facts, references, language, consent)
 
@@ -184,6 +186,11 @@ def _unpack(placed: Sequence[Placed], staging: Path, left_out: list[Problem]) ->
     return [(row, item) for row, item in items if isinstance(item, Path)]
 
 
+def _model_name(row: Row) -> str | None:
+    """Return the language of a row as the model names it; None where it does not know it."""
+    return model_language((row.language or "").casefold().removeprefix("all_"))
+
+
 def _write_clips(
     placed: Sequence[Placed], staging: Path, trim_silence: bool, left_out: list[Problem]
 ) -> list[ImportedClip]:
@@ -195,7 +202,6 @@ def _write_clips(
     for (row, source), stem in zip(placed, safe, strict=True):
         if counts[stem.casefold()] > 1:
             stem = f"{stem}-{fingerprint([row.audio, row.where, row.span_s, row.name], 10)}"
-        language = model_language((row.language or "").casefold().removeprefix("all_"))
         try:
             name, trimmed_s = _write_clip(row, source, staging, stem), (0.0, 0.0)
             if trim_silence:
@@ -203,8 +209,8 @@ def _write_clips(
                 trimmed_s = trim(staging / name, target)
                 name = f"clips/{target.name}" if any(trimmed_s) else name
             length_s = probe(staging / name).duration_s
-            clips.append(ImportedClip(row.where, name, row.text, length_s, row.speaker, language,
-                                      trimmed_s))  # fmt: skip
+            clips.append(ImportedClip(row.where, name, row.text, length_s, row.speaker,
+                                      _model_name(row), trimmed_s))  # fmt: skip
         except (AudioError, OSError) as error:
             told = f"{source.name}: {error}"
             left_out.append(problem("prepare.broken_audio", row.where, found=told))
@@ -224,6 +230,10 @@ def _write_clip(row: Row, source: Path, staging: Path, stem: str) -> str:
         if not whole.is_file():
             convert(source, whole)
         source = whole
+    if row.channel is not None and row.cut is None:
+        held = probe(source).num_channels
+        if held > 1 or (row.channel.isdigit() and int(row.channel) > 1):
+            raise AudioError(f"{held} channel{'s' * (held > 1)}; the row names {row.channel}")
     if row.length_s is not None or row.span_s is not None:
         seconds, stated_s = probe(source).duration_s, row.length_s or (row.span_s or (0, 0))[1]
         is_all = abs(seconds - stated_s) <= LENGTH_SLACK_S + 0.01 * stated_s

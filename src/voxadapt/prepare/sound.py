@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from voxadapt.core.files import replacing, write_atomic
 from voxadapt.core.problems import user_error
-from voxadapt.data.audio import HOP_S, AudioError, decode, measure, probe, refuse_part, to_mono
+from voxadapt.data.audio import (
+    HOP_S,
+    MIN_MIXED_LEVEL,
+    AudioError,
+    decode,
+    measure,
+    mixed_level,
+    probe,
+    refuse_part,
+    to_mono,
+)
 from voxadapt.data.containers import JOINED, joined_movies
 
 #: Formats that ffmpeg may read: no playlists, which name other files.
@@ -68,6 +78,8 @@ def convert(source: Path, target: Path) -> None:
     with open(source, "rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as data:
         if joined_movies(data):
             raise AudioError(JOINED)
+    if len(set((_stated(source, "stream=index", "a") or "").split())) > 1:
+        raise AudioError("several streams of sound, of which the first would be read")
     with replacing(target) as part:
         command = [
             "ffmpeg", "-nostdin", "-v", "error", "-xerror", "-y", "-protocol_whitelist", "file",
@@ -88,14 +100,14 @@ def convert(source: Path, target: Path) -> None:
             raise AudioError(f"cut off: {read_s:.1f} of {stated_s:.1f} s are there")
 
 
-def _stated(source: Path, entry: str) -> str | None:
-    """Return what ffprobe says of a file, empty where there is no audio; None without ffprobe."""
+def _stated(source: Path, entry: str, streams: str = "a:0") -> str | None:
+    """Return what ffprobe says of streams, empty where there is none; None without ffprobe."""
     program = shutil.which("ffprobe")
     if program is None:
         return None
     command = [
         program, "-v", "error", "-protocol_whitelist", "file", "-format_whitelist", FFMPEG_FORMATS,
-        "-select_streams", "a:0", "-show_entries", entry, "-of", "csv=p=0",
+        "-select_streams", streams, "-show_entries", entry, "-of", "csv=p=0",
         f"file:{source.resolve()}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -106,7 +118,7 @@ def cut_clip(source: Path, target: Path, start_s: float, length_s: float) -> Non
     """Write a part of a file as FLAC, at its own rate.
 
     Raises:
-        AudioError: When the part leaves the file.
+        AudioError: When the part leaves the file, or its channels cancel each other.
     """
     with sf.SoundFile(source) as stream:
         total_s = stream.frames / stream.samplerate
@@ -115,6 +127,8 @@ def cut_clip(source: Path, target: Path, start_s: float, length_s: float) -> Non
         stream.seek(min(round(start_s * stream.samplerate), stream.frames - 1))
         samples = stream.read(round(length_s * stream.samplerate), dtype="float32", always_2d=True)
         rate_hz, subtype = stream.samplerate, stream.subtype
+    if (level := mixed_level(samples)) < MIN_MIXED_LEVEL:
+        raise AudioError(f"channels that cancel each other: {100 * level:.0f} % is left")
     write_sound(target, to_mono(samples), rate_hz, "FLAC", depth(subtype))
 
 

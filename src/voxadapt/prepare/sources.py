@@ -6,9 +6,11 @@ from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.problems import problem, user_error
 from voxadapt.data.audio import AudioError
 from voxadapt.data.audit import CONTAINERS
+from voxadapt.data.lines import shown
 from voxadapt.data.manifest import ManifestFiles, check_text
 from voxadapt.data.text import fold_text, has_digit, has_markup
 from voxadapt.data.texts import read_texts
+from voxadapt.prepare.folders import are_labels
 from voxadapt.prepare.sound import OTHER_CONTAINERS, needs_ffmpeg
 
 COMMENT = "#"
@@ -60,6 +62,8 @@ def read_lines(path: Path) -> list[str]:
     """Return the lines of a text file that are read aloud; refuse one with others."""
     lines = _text_lines(path, "Save it as plain text in UTF-8.")
     problems = [wrong for where, line in lines for wrong in check_text(where, line)]
+    if are_labels([line for _, line in lines]):
+        problems = [problem("prepare.labels", path.name, found=shown(lines[0][1], 40))]
     raise_problems(problems, f"{path} cannot be used.")
     return [line for _, line in lines]
 

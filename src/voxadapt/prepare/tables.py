@@ -22,7 +22,7 @@ from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record
 from voxadapt.core.strict_yaml import read_yaml
-from voxadapt.data.lines import json_lines, parse_object, shown
+from voxadapt.data.lines import DuplicateKeyError, json_lines, parse_object, shown, unique_object
 from voxadapt.data.text import num_spoken_characters
 
 Find = Callable[[str], str]  # the audio that a cell names, relative to the folder of the audio
@@ -37,12 +37,18 @@ NAMES = {
     ).items()
 }
 #: Names that hold what `NAMES` may not pass over, in other words or units.
-_NOT_KNOWN = {"speaker": "speaker|spk", "offset": "(start|begin|offset|end)(ms|msec|millis|sample)"}
+_UNITS = "ms|msec|milli|sample|frame|tick|byte|index"
+_NOT_KNOWN = {
+    "speaker": "speaker|spk|talker|sprecher|locut",
+    "offset": rf"(start|begin|onset|offset|end|stop)({_UNITS})|(sample|frame)s?(start|offset|end)"
+    "|^(from|to|onset|t[01]|[tx]min|[tx]max)$",
+}
 PLACES = ("", "wavs/", "clips/", "wav/", "audio/")
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 LANGUAGES = frozenset(
     "zh en ja ko yue de fr ru pt es it ms id all_zh all_ja all_ko all_yue jp kr auto".split()
 )
+MAX_CONTRADICTION_S = 0.1  # of an end and a duration
 SAMPLED = 500  # rows that say what a column holds
 ALIKE = 0.5  # of two texts of a row, the second is the first, normalised
 MAX_RECORD_LINES = 20
@@ -59,6 +65,8 @@ class Row:
     text: str  # transcript
     speaker: str | None = None  # as the source names it; None where it does not
     language: str | None = None  # as the source names it
+    gender: str | None = None  # as the source names it
+    channel: str | None = None  # the same, of the file's channels
     span_s: Span | None = None  # start and length in the file, seconds; None for the whole file
     length_s: float | None = None  # length that the source states, to be held against the file
     #: File of pyarrow's, column and row in it that hold the audio itself.
@@ -98,6 +106,9 @@ def read_table(file: Path, wanted: Wanted, find: Find) -> Iterator[Row | Problem
         raise user_error("prepare.carriage_returns", file)
     if re.fullmatch(r'"?sep=.?"?', readable[0][1].strip()):  # for a spreadsheet
         readable = readable[1:] or readable
+    first = next((at for at, (_, line) in enumerate(readable) if line[:1] != "#"), 0)
+    if _header_mark(readable[first][1]) and not _header_mark(readable[0][1]):
+        readable = readable[first:]  # comments stand over the header
     yield from problems
     delimiter, roles, has_header = _dialect(file, [line for _, line in readable], wanted, find)
     audio_at, width = roles.index("audio"), len(roles)
@@ -140,7 +151,9 @@ def read_objects(file: Path, wanted: Wanted, find: Find) -> Iterator[Row | Probl
 
 def json_rows(file: Path, shape: str) -> Iterable[tuple[str, Record | Problem]]:
     """Return where each object of a file stands, and the object or what is wrong with it."""
-    if file.suffix == ".json" and (listed := _json_list(file)) is not None:
+    with open(file, "rb") as stream:
+        begins = stream.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")[:1]
+    if (file.suffix == ".json" or begins == b"[") and (listed := _json_list(file)) is not None:
         return listed
     return (
         (where, line if isinstance(line, Problem) else parse_object(where, line, shape))
@@ -154,8 +167,8 @@ def _json_list(file: Path) -> list[tuple[str, Record | Problem]] | None:
     try:
         text = file.read_bytes().decode("utf-8-sig")
         try:
-            values = json.loads(text)
-        except ValueError:
+            values = json.loads(text, object_pairs_hook=unique_object)
+        except json.JSONDecodeError:
             if text.lstrip().startswith("{"):
                 return None
             raise
@@ -163,6 +176,8 @@ def _json_list(file: Path) -> list[tuple[str, Record | Problem]] | None:
             return None
         if not isinstance(values, list):
             raise ValueError(f"{type(values).__name__}")
+    except DuplicateKeyError as error:
+        raise user_error("prepare.json_list", file, found=f"the key {error} twice") from None
     except (OSError, ValueError, RecursionError) as error:
         raise user_error("prepare.json_list", file, found=error) from None
     return [
@@ -208,7 +223,7 @@ def row_of(where: str, values: Record, find: Find) -> Row | Problem:
     assert isinstance(audio, str) and isinstance(text, str)
     values = {key: _plain_number(value) for key, value in values.items()}
     names = []
-    for role in ("speaker", "language"):
+    for role in ("speaker", "language", "gender", "channel"):
         name = values.get(role)
         if not isinstance(name, str | int | None):
             return problem("prepare.no_name", where, role=role, found=shown(name, 40))
@@ -219,14 +234,17 @@ def row_of(where: str, values: Record, find: Find) -> Row | Problem:
         )
     except ValueError as error:
         return problem("prepare.no_seconds", where, found=error)
-    speaker, language = names
-    row = Row(where, Path(audio.strip()).stem, find(audio.strip()), text, speaker, language)
+    audio = find(audio.strip())
+    row = Row(where, Path(audio).stem, audio, text, names[0], names[1], names[2], names[3])
     if start_s is None and end_s is None:
         return row if length_s is None else replace(row, length_s=length_s)
+    stated_s = length_s
     if start_s is not None and end_s is not None:
         length_s = end_s - start_s
+        if stated_s is not None and abs(stated_s - length_s) > MAX_CONTRADICTION_S:
+            length_s = None
     if start_s is None or length_s is None or length_s <= 0:
-        told = shown({"offset": start_s, "end": end_s, "duration": length_s})
+        told = shown({"offset": start_s, "end": end_s, "duration": stated_s})
         return problem("prepare.no_duration", where, found=told)
     return replace(row, span_s=(start_s, length_s))
 
@@ -283,7 +301,8 @@ def _records(
         cells = _cells(line, delimiter)
         if delimiter in "|\t":  # such tables are seldom quoted: a mark may belong to the text
             plain = [" ".join(cell.split()) for cell in line.split(delimiter)]
-            is_quoted = any(cell[:1] == '"' == cell[-1:] and '""' in cell for cell in plain)
+            marked = [cell for cell in plain if len(cell) > 1 and cell[0] == '"' == cell[-1]]
+            is_quoted = len(marked) == width or any('""' in cell for cell in marked)
             if cells is None or (len(plain) == width and not is_quoted):
                 cells = plain
         elif cells is None:
@@ -305,14 +324,8 @@ def _dialect(
 ) -> tuple[str, tuple[str, ...], bool]:
     """Return delimiter, role of each column, and whether the first line is a header."""
     where = f"{file.name}:1"
-    for delimiter in "|\t;,":
-        names = _cells(lines[0], delimiter) or []
-        known = {role for role in NAMES if set(map(_folded, names)) & set(NAMES[role])}
-        is_header = known & {"audio", "text", "normalised"} and (
-            len(known) > 1 or all(re.fullmatch(r"\S+", name) for name in names)
-        )
-        if is_header and len(names) > 1 and not any(Path(name).suffix for name in names):
-            return delimiter, roles_of(where, names, wanted), True
+    if (delimiter := _header_mark(lines[0])) is not None:
+        return delimiter, roles_of(where, _cells(lines[0], delimiter) or [], wanted), True
     best: tuple[float, str, list[list[str]]] | None = None
     for delimiter in "|\t;,":
         parsed = [_cells(line, delimiter) or line.split(delimiter) for line in lines[:SAMPLED]]
@@ -343,6 +356,19 @@ def _dialect(
     if sum(bool(_PHONEMES.search(text)) for text in column) > len(column) / 2:
         raise user_error("prepare.phonemes", where, found=shown(column[0]))
     return delimiter, guessed, False
+
+
+def _header_mark(line: str) -> str | None:
+    """Return what stands between the names of a header; None for a line that is none."""
+    for delimiter in "|\t;,":
+        names = _cells(line, delimiter) or []
+        known = {role for role in NAMES if set(map(_folded, names)) & set(NAMES[role])}
+        is_header = known & {"audio", "text", "normalised"} and (
+            len(known) > 1 or all(re.fullmatch(r"\S+", name) for name in names)
+        )
+        if is_header and len(names) > 1 and not any(Path(name).suffix for name in names):
+            return delimiter
+    return None
 
 
 def _unclear(where: str, line: str, count: int) -> UserError:
