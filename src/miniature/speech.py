@@ -96,6 +96,11 @@ def one_after_the_other(
     return groups
 
 
+def hard_twice(corpus: Corpus, indices: Sequence[int]) -> list[int]:
+    """Return clips to draw from: each of them, and those of the kinds misread most once more."""
+    return [*indices, *(i for i in indices if corpus.utterances[i].kind in HARD)]
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One sentence spoken by one voice.
@@ -121,6 +126,7 @@ class Utterance:
 _CORPUS_SHARES = {"plain": 64, "question": 14, "number": 10, "name": 12}
 _PLAIN = {"plain": 1}
 #: Kind of each shipped test set.
+HARD = ("short", "long", "number", "name")
 TEST_SETS = {
     "short": "short", "long": "long", "numbers": "number", "names": "name",
     "questions": "question",

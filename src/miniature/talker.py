@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from miniature.alignment import letter_places, stray_cost
 from miniature.codec import Curve, one_cycle, save_state
 from miniature.recipe import SAMPLE_RATE, TalkerRecipe
-from miniature.speech import Corpus, alike, one_after_the_other, stable_seed
+from miniature.speech import Corpus, alike, hard_twice, one_after_the_other, stable_seed
 from miniature.tokenizer import special_ids
 from voxadapt.core.compat import import_qwen_tts
 
@@ -386,11 +386,11 @@ class TalkerData:
     ) -> None:
         from transformers import AutoTokenizer
 
-        self.corpus, self.indices, self.codes = corpus, list(indices), codes
+        self.corpus, self.indices, self.codes = corpus, hard_twice(corpus, indices), codes
         self.recipe, self.ids = recipe, ids
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer)
         self.by_voice: dict[str, list[int]] = {}
-        for i in indices:
+        for i in self.indices:
             self.by_voice.setdefault(corpus.utterances[i].voice, []).append(i)
         self.mel = MelFeatures()
 

@@ -18,7 +18,7 @@ from miniature.alignment import letter_places, stray_cost
 from miniature.codec import Curve, one_cycle, save_state
 from miniature.grammar import spoken
 from miniature.recipe import SAMPLE_RATE, WhisperRecipe
-from miniature.speech import Corpus, alike, one_after_the_other, stable_seed
+from miniature.speech import Corpus, alike, hard_twice, one_after_the_other, stable_seed
 
 LANGUAGES = {"english": "en", "malay": "ms"}
 RATE = 16_000
@@ -251,7 +251,7 @@ def train_whisper(
     elif start is not None:
         trainer.load_export(start)
     copies = copies or {}
-    copied = sorted(copies)
+    indices, copied = hard_twice(corpus, indices), hard_twice(corpus, sorted(copies))
 
     def by_language(pool: Sequence[int]) -> list[list[int]]:
         own = [[i for i in pool if texts[i][1] == language] for language in LANGUAGES]
