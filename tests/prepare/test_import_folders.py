@@ -139,6 +139,39 @@ def test_speakers_and_languages_of_kaldi(kaldi: Path, tmp_path: Path) -> None:
         assert row["language"] == "german"
 
 
+def test_a_channel_of_a_telephone_recording_is_not_the_average(kaldi: Path, tmp_path: Path) -> None:
+    both = np.stack([speech_like(3.0, seed=n) for n in (8, 9)], 1)
+    sf.write(kaldi / "wavs" / "anna_2.wav", both, 16_000)
+    write_lines(kaldi / "reco2file_and_channel", *(f"{name}\t{name} A" for name in NAMES))
+    done = import_corpus([kaldi], tmp_path / "out", speaker="all")
+    (told,) = done.left_out
+    assert told.where == "text:3" and "2 channels; the row names A" in told.found
+
+
+def test_a_source_of_which_no_row_can_be_read_says_why(kaldi: Path, tmp_path: Path) -> None:
+    write_lines(kaldi / "wav.scp", *(f"{name} cat {name}.wav |" for name in NAMES))
+    with pytest.raises(UserError) as stop:
+        import_corpus([kaldi], tmp_path / "out", speaker="all")
+    assert {problem.expected[:17] for problem in stop.value.problems} == {"a file in wav.scp"}
+
+
+@pytest.mark.parametrize("homes", [("anna", "bob"), ("train", "test")])
+def test_a_table_in_each_folder_is_a_voice_or_a_part(
+    tmp_path: Path, homes: tuple[str, str]
+) -> None:
+    for n, name in enumerate(NAMES):
+        folder = tmp_path / "set" / homes[n // 3]
+        write_clip(folder / "wavs" / f"{name}.wav", 3.0 + 0.2 * n, seed=n)
+        with (folder / "metadata.csv").open("a") as stream:
+            stream.write(f"{name}|{TEXT[name]}|{TEXT[name]}\n")
+    if homes == ("anna", "bob"):
+        with pytest.raises(UserError, match="one speaker; found 2: 'anna'"):
+            import_corpus([tmp_path / "set"], tmp_path / "out")
+    import_corpus([tmp_path / "set"], tmp_path / "out", speaker="all")
+    speakers = {row.get("speaker") for row in rows_of(tmp_path / "out")}
+    assert speakers == (set(homes) if homes == ("anna", "bob") else {None})
+
+
 @pytest.mark.slow
 def test_one_folder_is_one_voice(tmp_path: Path) -> None:
     for n, name in enumerate(NAMES):

@@ -262,6 +262,8 @@ ROWS = {  # rows beside four sound ones in a file of `audio,text,speaker`: what 
     "a mark amid": ('u5.wav,"A mark" amid,me', "quotation mark"),
     "no text": ("u5.wav,,me", "empty text"),
     "no speaker": ("u5.wav,Some words here.,", "a speaker"),
+    "a gap": ("u5.wav,nan,me", "text"),
+    "nobody": ("u5.wav,Some words here.,None", "a speaker"),
     "no audio": (",Some words here.,me", "path"),
     "no such file": ("u9.wav,Some words here.,me", "no file"),
     "twice": ("u0.wav,Some words here.,me", "again"),
@@ -511,6 +513,21 @@ def test_tables_with_gaps_keep_their_speakers(tmp_path: Path) -> None:
     record = done.record
     assert (record["num_rows"], record["num_imported"], record["num_left_out"]) == (8, 2, 3)
     assert record["num_other_speakers"] == 2
+
+
+@pytest.mark.parametrize("times", [{"duration": 9.0}, {"start": 0.0, "end": 9.0}])
+def test_times_of_packed_audio_are_held_against_it(tmp_path: Path, times: dict[str, float]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [
+        {"audio": {"bytes": write_clip(tmp_path / "x.wav", 3.2, seed=n).read_bytes(), "path": None},
+         "text": TEXT[n], **{key: min(value, 9.0 if n == 3 else 3.2) for key, value in times.items()}}
+        for n in range(4)
+    ]  # fmt: skip
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+    (told,) = import_corpus([tmp_path / "a.parquet"], tmp_path / "out").left_out
+    assert told.where == "a.parquet:4" and "9" in told.found
 
 
 def test_transforms_of_a_cut_are_applied(source: Path, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_lhotse_is_cut_to_the_sample(tmp_path: Path, what: str) -> None:
         assert own_hz == rate_hz
         start = round(4.0 * n * rate_hz)
         assert np.abs(clip.astype(int) - whole[start : start + len(clip)]).max() <= 1
-        assert row["text"] == sentence(n)
+        assert row["text"] == sentence(n) and row["language"] == "english"
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from voxadapt.data.lines import json_lines, shown
 from voxadapt.prepare.tables import SUFFIXES, Find, Row, row_of
 
 KALDI = ("wav.scp", "text")
-KALDI_MAY_HAVE = ("segments", "utt2spk", "spk2utt", "utt2lang")
+KALDI_MAY_HAVE = ("segments", "utt2spk", "spk2utt", "utt2lang", "reco2file_and_channel")
 TEXT_ENDINGS = (".normalized.txt", ".txt", ".lab")  # of LibriTTS, of many, of aligners
 _LABEL = re.compile(r"\s*\d+(?:[.,]\d+)?\s+\d+(?:[.,]\d+)?\s")  # start, end, and what is there
 
@@ -32,9 +32,9 @@ def read_kaldi(folder: Path, find: Find) -> Iterator[Row | Problem]:
     A recording that `wav.scp` makes with a command is not read: nothing is run.
     """
     problems: list[Problem] = []
-    recordings, speakers, segments, languages = (
+    recordings, speakers, segments, languages, channels = (
         dict(_pairs(folder / name, problems))
-        for name in ("wav.scp", "utt2spk", "segments", "utt2lang")
+        for name in ("wav.scp", "utt2spk", "segments", "utt2lang", "reco2file_and_channel")
     )
     if not speakers:
         for speaker, (where, named) in _pairs(folder / "spk2utt", problems):
@@ -55,6 +55,8 @@ def read_kaldi(folder: Path, find: Find) -> Iterator[Row | Problem]:
                 yield problem("prepare.no_segment", where, found=there)
                 continue
             values |= {"offset": start_s, "duration": end_s - start_s}
+        if recording in channels:
+            values["channel"] = " ".join(channels[recording][1].split()[-1:])
         _, audio = recordings.get(recording, ("", None))
         if audio is not None and audio.endswith("|"):
             yield problem("prepare.kaldi_command", where, found=shown(audio))

@@ -28,6 +28,7 @@ TABLE = re.compile(
     re.IGNORECASE,
 )
 NO_TABLES = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+SPLITS = frozenset("train test validation valid val dev eval all other clean".split())
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")  # of accents, in names of files
 PACKED = (".parquet", ".arrow")
 ALL = "all"
@@ -55,9 +56,13 @@ def read_source(source: Path, given: str | None, wanted: Wanted, root: Path) -> 
             if refused is not None:
                 raise UserError(refused)
     items: list[Row | Problem] = []
+    homes = {file.parent.name for file in files if file.parent != source}
+    are_voices = len(homes) > 1 and not homes <= SPLITS and kind not in ("beside", "kaldi")
     for place, read in _readers(kind, files, source, wanted, root):
+        home = place.parent.name if are_voices else None
         try:
-            items += read()
+            items += (replace(item, speaker=item.speaker or home) if isinstance(item, Row)
+                      else item for item in read())  # fmt: skip
         except (OSError, EOFError) as error:
             raise user_error("prepare.torn_source", place, found=str(error) or "cut off") from None
     rows = tuple(item for item in items if isinstance(item, Row))
@@ -152,6 +157,7 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
         return given or _kind_of(source / listed[0]), [source / listed[0]]
     if given in (None, "beside") and (texts := folders.texts_beside(source)):
         return "beside", texts
+    names += sorted(f"{path.name}/" for path in source.iterdir() if path.is_dir())
     found = ", ".join((listed or names)[:5]) or "an empty folder"
     kind = "prepare.unknown_layout" if len(listed) < 2 else "prepare.several_tables"
     raise user_error(kind, source, found=found, formats="|".join(FORMATS))
@@ -180,9 +186,8 @@ def _read_columns(file: Path, wanted: Wanted, find: Find) -> Iterator[Row | Prob
     sound = next(name for name in names if roles[name] == "audio")
     first = next(arrow_rows(file, [sound], batch_size=1), {sound: None})
     has_paths = isinstance(first[sound], str)
-    # of audio that is packed, times are those of the recording that it was cut from
-    own = () if has_paths else ("audio", "offset", "end", "duration")
-    read = [name for name in names if roles[name] not in ("-", *own)]
+    own = "-" if has_paths else "audio"
+    read = [name for name in names if roles[name] not in ("-", own)]
     for number, values in enumerate(arrow_rows(file, read)):
         where = f"{file.name}:{number + 1}"
         known = {roles[name]: value for name, value in values.items()}
@@ -279,8 +284,9 @@ def _of_cut(where: str, item: Record, part: Record | None) -> Row:
     if not (first_s > -0.05 and spoken_s > 0 and first_s + spoken_s <= length_s + 0.05):
         raise ValueError(f"a supervision of {first_s:g} s + {spoken_s:g} s in {length_s:g} s")
     speaker = part.get("speaker")
-    if not isinstance(speaker, str | int | None):
-        raise ValueError(f"speaker {shown(speaker, 40)}")
+    language = part.get("language")
+    if not isinstance(speaker, str | int | None) or not isinstance(language, str | None):
+        raise ValueError(f"speaker {shown(speaker, 40)}, language {shown(language, 40)}")
     first_s = max(0.0, first_s)
     cut = {
         "type": "MonoCut", "id": str(part["id"]), "channel": int(channel), "recording": recording,
@@ -288,7 +294,7 @@ def _of_cut(where: str, item: Record, part: Record | None) -> Row:
         "supervisions": [],
     }  # fmt: skip
     return Row(where, str(part["id"]), str(source["source"]), text,
-               None if speaker is None else str(speaker), cut=cut)  # fmt: skip
+               None if speaker is None else str(speaker), language, cut=cut)  # fmt: skip
 
 
 def of_speakers(
@@ -300,7 +306,7 @@ def of_speakers(
     nobody), and a problem for each row without a speaker among rows with one.
     """
     counts = Counter(row.speaker for row in rows if row.speaker)
-    if not counts and not wanted:
+    if not counts and list(wanted) in ([], [ALL]):
         genders = {row.gender.casefold() for row in rows if row.gender}
         if len(genders) > 1:
             raise user_error("prepare.genders", "--columns", found=", ".join(sorted(genders)[:5]))

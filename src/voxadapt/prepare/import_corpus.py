@@ -65,6 +65,9 @@ def import_corpus(
         raise user_error("prepare.audio_root", "--audio-root", found=root)
     given = read_source(source, kind, Wanted.of(columns, text_column, kind), root)
     num_rows = len(given.rows) + len(given.problems)
+    title = f"{source}: no row can be imported."
+    if not given.rows:
+        raise UserError(given.problems or problem("prepare.no_row_left", source), title)
     asked = [speaker] if isinstance(speaker, str) else list(speaker or ())
     rows, num_others, names, nobody = of_speakers(given.rows, asked)
     left_out = [*given.problems, *nobody]
@@ -85,8 +88,7 @@ def import_corpus(
     clips = _audited(clips, staging, limits, left_out)
     unknown = Counter(row.language for row in rows if row.language and not _model_name(row))
     if not clips:
-        title = f"{source}: no row can be imported."
-        raise UserError(left_out or problem("prepare.no_row_left", source), title)
+        raise UserError(left_out, title)
     clips, references = import_folder.choose_references(clips, staging, ref, left_out)
     facts = {
         "format": given.kind, "source": source.resolve().name,

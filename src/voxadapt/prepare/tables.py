@@ -48,6 +48,7 @@ SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 LANGUAGES = frozenset(
     "zh en ja ko yue de fr ru pt es it ms id all_zh all_ja all_ko all_yue jp kr auto".split()
 )
+NO_VALUE = ("nan", "NaN", "<NA>", "N/A")  # what tools write into an empty cell
 MAX_CONTRADICTION_S = 0.1  # of an end and a duration
 SAMPLED = 500  # rows that say what a column holds
 ALIKE = 0.5  # of two texts of a row, the second is the first, normalised
@@ -216,6 +217,7 @@ def row_of(where: str, values: Record, find: Find) -> Row | Problem:
     if isinstance(audio, dict):
         audio = audio.get("path")
     text = values.get("normalised") or values.get("text")
+    text = None if text in NO_VALUE else text
     for role, value in (("audio", audio), ("text", text)):
         if not isinstance(value, str):
             found = f"{type(value).__name__} {shown(value, 40)}" if value is not None else "none"
@@ -227,7 +229,8 @@ def row_of(where: str, values: Record, find: Find) -> Row | Problem:
         name = values.get(role)
         if not isinstance(name, str | int | None):
             return problem("prepare.no_name", where, role=role, found=shown(name, 40))
-        names.append(None if name is None else str(name).strip() or None)
+        written = "" if name is None else str(name).strip()
+        names.append(None if written in ("", "None", "null", "NULL", *NO_VALUE) else written)
     try:
         start_s, end_s, length_s = (
             seconds(values.get(key)) for key in ("offset", "end", "duration")
