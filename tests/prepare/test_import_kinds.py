@@ -520,11 +520,11 @@ def test_times_of_packed_audio_are_held_against_it(tmp_path: Path, times: dict[s
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    rows = [
-        {"audio": {"bytes": write_clip(tmp_path / "x.wav", 3.2, seed=n).read_bytes(), "path": None},
-         "text": TEXT[n], **{key: min(value, 9.0 if n == 3 else 3.2) for key, value in times.items()}}
-        for n in range(4)
-    ]  # fmt: skip
+    rows = []
+    for n in range(4):
+        data = write_clip(tmp_path / "x.wav", 3.2, seed=n).read_bytes()
+        stated = times if n == 3 else {key: min(value, 3.2) for key, value in times.items()}
+        rows.append({"audio": {"bytes": data, "path": None}, "text": TEXT[n], **stated})
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     (told,) = import_corpus([tmp_path / "a.parquet"], tmp_path / "out").left_out
     assert told.where == "a.parquet:4" and "9" in told.found

@@ -19,8 +19,8 @@ from voxadapt.tools.doctor import Check, diagnose, is_hub_id
 PROJECT = Path(__file__).parents[2]
 PARTS = [
     "python", "torch", "torchaudio", "qwen_tts", "transformers", "webrtcvad", "resemblyzer",
-    "libsndfile", "ffmpeg", "disk", "cpu threads", "dvc remote", "data", "model weights",
-    "asr weights",
+    "libsndfile", "ffmpeg", "disk", "cpu threads", "dvc remote", "data", "parameters",
+    "model weights", "asr weights",
 ]  # fmt: skip
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -83,6 +83,23 @@ def test_a_check_that_breaks_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -
     check = next(diagnose(params()))
     assert (check.name, check.status) == ("python", "fail")
     assert "ZeroDivisionError" in check.found
+
+
+def test_names_that_stages_would_refuse_late_are_refused_now() -> None:
+    """A language of nobody, a module that the model lacks, files that are not there."""
+    changes = {
+        "train__language": ("klingon", "train.language: "),
+        "asr__language": ("tlh", "asr.language: Whisper knows no tlh"),
+        "train__frozen": (["speaker_encodr"], "has no speaker_encodr"),
+        "asr__substitutions": ("none.yaml", "asr.substitutions: no file none.yaml"),
+        "score__sets": (["corpus", {"own": "mine.txt"}], ": no file mine.txt"),
+        "language__respelling": ("x.yaml", "language.respelling: no file x.yaml"),
+        "language__asr_language": ("tlh", "language.asr_language: Whisper knows no tlh"),
+    }  # fmt: skip
+    for key, (value, said) in changes.items():
+        check = doctor._parameters(params(**{key: value}))
+        assert check.status == "fail" and said in check.found and ";" not in check.found, key
+    assert doctor._parameters(params()).status == "ok"
 
 
 def fake_torch(version: str, cuda: str | None, gpus: int) -> SimpleNamespace:

@@ -89,7 +89,9 @@ def has_markup(text: str) -> bool:
 
 def special_tokens(text: str) -> list[str]:
     """Return the control tokens spelt out in a text, each once: a model would obey them."""
-    return list(dict.fromkeys(_SPECIAL_TOKEN.findall(unicodedata.normalize("NFKC", text))))
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(c for c in text if unicodedata.category(c) != "Cf")  # unseen amid a token
+    return list(dict.fromkeys(_SPECIAL_TOKEN.findall(text)))
 
 
 def invisible_controls(text: str) -> list[str]:

@@ -26,8 +26,10 @@ from typing import cast
 
 from voxadapt.core.compat import import_qwen_tts, torchaudio_problem
 from voxadapt.core.executor import num_cores
+from voxadapt.core.model_folder import read_config
 from voxadapt.core.params import Params
 from voxadapt.core.strict_yaml import read_yaml
+from voxadapt.core.tensor_headers import read_header
 
 FAULTS = cast("dict[str, list[str]]", read_yaml(Path(__file__).with_suffix(".yaml")))
 MIN_PYTHON = (3, 11)
@@ -69,6 +71,7 @@ def diagnose(params: Params, online: bool = False) -> Iterator[Check]:
         "cpu threads": lambda: _threads(params),
         "dvc remote": _dvc,
         "data": lambda: _data(params),
+        "parameters": lambda: _parameters(params),
         "model weights": lambda: _model(params, online),
         "asr weights": lambda: _asr(params.asr.model, online),
     }
@@ -265,6 +268,33 @@ def _data(params: Params) -> Check:
         count = sum(bool(line.strip()) for line in stream)
     floor = "" if voices else "; no other voices, so no floor"
     return Check("ok", f"{manifest}, {count} rows{floor}")
+
+
+def _parameters(params: Params) -> Check:
+    """Hold names against what has them, and paths against the disk: stages refuse them late."""
+    language, base = params.language, Path(params.model.base)
+    codes = {"asr.language": params.asr.language}
+    texts = {"asr.substitutions": params.asr.substitutions}
+    own = [item.own for item in params.score.sets if not isinstance(item, str)]
+    texts |= {f"score.sets, {path}": path for path in own}
+    if language is not None and (Path(language.text).is_file() or Path(language.audio).is_file()):
+        codes |= {"language.asr_language": language.asr_language}
+        texts |= {"language.text": language.text, "language.respelling": language.respelling}
+    recognised = _import("whisper.tokenizer").LANGUAGES
+    wrong = [f"{key}: Whisper knows no {code}" for key, code in codes.items()
+             if code not in recognised]  # fmt: skip
+    wrong += [f"{key}: no file {path}" for key, path in texts.items()
+              if path is not None and not Path(path).is_file()]  # fmt: skip
+    if base.is_dir():
+        tags = {"auto", *read_config(base)["talker_config"]["codec_language_id"]}
+        names = [name for file in base.glob("model*.safetensors") for name in read_header(file)[0]]
+        if params.train.language.lower() not in tags:
+            wrong.append(f"train.language: {base} knows no {params.train.language}")
+        wrong += [f"train.frozen: {base} has no {prefix}" for prefix in params.train.frozen
+                  if not any(f"{name}.".startswith(f"{prefix}.") for name in names)]  # fmt: skip
+    if wrong:
+        return _fault("wrong_names", found="; ".join(wrong))
+    return Check("ok", "the names in them are known")
 
 
 def is_hub_id(base: str) -> bool:

@@ -77,7 +77,8 @@ def say(
     passages = _passages(text, track.asr.language)
     _refuse_tokens("--instruct", instruct or "")
     if output.suffix.lower() not in SOUND_FORMATS or output.is_dir():
-        facts = {"known": ", ".join(SOUND_FORMATS), "found": output.suffix or "no suffix"}
+        found = "a folder" if output.is_dir() else output.suffix or "no suffix"
+        facts = {"known": ", ".join(SOUND_FORMATS), "found": found}
         raise user_error("tools.sound_format", f"-o {output}", **facts)
     note = ""
     if candidate is None:
