@@ -160,6 +160,7 @@ def language_files(params: Params) -> None:
     scores_files(paths.LANGUAGE_CONFIRMATION / "epoch-1" / "target")
     write_json(paths.LANGUAGE_CONFIRM, sealed({"chosen": "epoch-1"}, "language confirm",
                files=[paths.LANGUAGE_CONFIRMATION], inputs=[paths.LANGUAGE_SELECTION]))  # fmt: skip
+    write_json(paths.LANGUAGE_ARMS_TABLE, sealed({"arms": []}, "compare audio_rows"))
     write(paths.LANGUAGE_REPORT)
 
 
@@ -289,6 +290,7 @@ TABLE: list[tuple[str, Callable[[Path], None], str]] = [
     ("reports/language/selection.json", edit_key("chosen", "base"), "language confirm"),
     ("artifacts/language/confirmation/epoch-1/target/rows.jsonl", edit_number, "language confirm"),
     ("reports/language/confirm.json", edit_number, "language confirm"),
+    ("reports/language/arms.json", edit_key("arms", None), "compare audio_rows"),
 ]
 
 

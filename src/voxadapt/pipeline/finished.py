@@ -39,6 +39,7 @@ def language_records(params: Params) -> list[Path]:
         paths.MADE_BY_STAGE2_SCORES,
         paths.LANGUAGE_SELECTION,
         paths.LANGUAGE_CONFIRM,
+        *(path for path in (paths.LANGUAGE_ARMS_TABLE,) if path.is_file()),
     ]
 
 

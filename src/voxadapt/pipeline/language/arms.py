@@ -7,6 +7,7 @@ from pathlib import Path
 from voxadapt.core import paths
 from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import write_json
+from voxadapt.core.lineage import sealed
 from voxadapt.core.params import Params, in_stage2, language_section
 from voxadapt.core.problems import problem
 from voxadapt.core.records import Record, read_record
@@ -53,6 +54,7 @@ def run(params: Params, names: Sequence[str] | None = None) -> StageResult:
     for name in wanted:
         listed.append(_run_arm(params, name))
     table = {"arms": listed, "base": _entry(BASE, paths.LANGUAGE_SCORES / BASE)}
+    table = sealed(table, f"compare {' '.join(wanted)}")
     write_json(paths.LANGUAGE_ARMS_TABLE, table)
     best = min(listed, key=lambda item: item["cer"]["point"])
     return StageResult(
