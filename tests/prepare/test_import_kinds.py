@@ -604,6 +604,15 @@ def test_silence_at_the_edges_is_trimmed_in_the_copy(source: Path, tmp_path: Pat
     assert len(listed) >= 2
 
 
+def test_samples_that_are_no_numbers_cannot_be_trimmed(source: Path, tmp_path: Path) -> None:
+    sound = np.concatenate([np.zeros(16000), speech_like(3.0, 16000, 3)])
+    sound[30000] = np.nan
+    sf.write(source / "wavs" / "u3.wav", sound, 16000, subtype="FLOAT")
+    (source / "metadata.csv").write_text(lines("{u}|{text}"))
+    (told,) = import_corpus([source], tmp_path / "out", trim_silence=True).left_out
+    assert told.where == "metadata.csv:4" and "no numbers" in told.found
+
+
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="ffmpeg is missing")
 
 

@@ -25,6 +25,7 @@ MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 FLOOR_DB = -100.0  # digital silence
 SPEECH_FLOOR_DB = -65.0  # quieter than this is never speech
 MAX_FRAMES = 2**40  # of a file; what libsndfile says of a FLAC without a length is more
+MAX_PEAK = 8.0  # full scale is 1: more is no gain, but integers
 MIN_MIXED_LEVEL = 0.25  # of the loudest channel's; less is left of channels that cancel each other
 MIN_SPEECH_RUN_FRAMES = 5  # a click of one sample already fills three overlapping frames
 

@@ -25,6 +25,7 @@ from voxadapt.core.progress import Progress
 from voxadapt.core.records import Record
 from voxadapt.data import one_voice
 from voxadapt.data.audio import (
+    MAX_PEAK,
     MIN_MIXED_LEVEL,
     AudioError,
     AudioInfo,
@@ -53,7 +54,6 @@ from voxadapt.data.text import (
 
 MAX_DC_OFFSET = 0.02
 MAX_END_DB = -12.0  # the last 20 ms against the loud frames: louder ones are cut sounds
-MAX_PEAK = 8.0  # full scale is 1: more is no gain, but integers
 MIN_END_SILENCE_S = 0.04
 MAX_LOST_LETTERS = 20  # at a cut end; what is heard before them has …
 MIN_HEARD_LETTERS = 3  # … as many letters in common

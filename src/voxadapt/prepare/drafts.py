@@ -118,11 +118,7 @@ def add_recordings(
             source = GIVEN if len(lines) == 1 else DIVIDED
         problems = [segment.problem for segment in segments if segment.problem is not None]
         usable = [segment for segment in segments if segment.problem is None]
-        try:
-            clips = _write_clips(workspace, path, stem, usable, source)
-        except AudioError as error:
-            left_out.append(problem("prepare.unreadable_recording", original.name, found=error))
-            continue
+        clips = _write_clips(workspace, path, stem, usable, source, problems)
         record["recordings"][sha] = {
             "name": original.name,
             "stem": stem,
@@ -137,15 +133,25 @@ def add_recordings(
 
 
 def _write_clips(
-    workspace: Workspace, recording: Path, stem: str, segments: Sequence[Segment], source: str
+    workspace: Workspace,
+    recording: Path,
+    stem: str,
+    segments: Sequence[Segment],
+    source: str,
+    problems: list[Problem],
 ) -> list[ClipRecord]:
-    """Write the clips of one recording; return what the record says of each."""
+    """Write the clips of one recording, noting those that cannot be; return the record of each."""
     total_s = probe(recording).duration_s
     clips: list[ClipRecord] = []
     for segment in segments:
         start_s, end_s = max(0.0, segment.start_s - EDGE_S), min(total_s, segment.end_s + EDGE_S)
         name = f"clips/{stem}-{round(1000 * start_s):08d}.flac"
-        cut_clip(recording, workspace.home / name, start_s, end_s - start_s)
+        try:
+            cut_clip(recording, workspace.home / name, start_s, end_s - start_s)
+        except AudioError as error:
+            where = f"{recording.name} {start_s:.1f}-{end_s:.1f} s"
+            problems.append(problem("prepare.unreadable_recording", where, found=error))
+            continue
         clip: ClipRecord = {
             "clip": name,
             "start_s": round(start_s, 3),

@@ -12,8 +12,11 @@ from voxadapt.prepare.tables import SUFFIXES, Find, Row, row_of
 
 KALDI = ("wav.scp", "text")
 KALDI_MAY_HAVE = ("segments", "utt2spk", "spk2utt", "utt2lang", "reco2file_and_channel")
-TEXT_ENDINGS = (".normalized.txt", ".txt", ".lab")  # of LibriTTS, of many, of aligners
+TEXT_ENDINGS = (".normalized.txt", ".txt", ".TXT", ".lab")  # of LibriTTS, of many, of aligners
 _LABEL = re.compile(r"\s*\d+(?:[.,]\d+)?\s+\d+(?:[.,]\d+)?\s")  # start, end, and what is there
+
+_NUMBERED = re.compile(r"[\[(\s]*\w*\d[\w.:-]*[\])|.:\s]")  # 12. or utt_12 or [0:12.5]
+_NAMED = re.compile(r"[^\s:]{1,20}:\s")  # who speaks
 
 
 def is_kaldi(folder: Path) -> bool:
@@ -113,9 +116,13 @@ def read_beside(folder: Path, find: Find) -> Iterator[Row | Problem]:
 
 
 def are_labels(lines: Sequence[str]) -> bool:
-    """Say whether lines hold times beside words: of HTS, Audacity, TIMIT, or subtitles."""
-    return any("-->" in line for line in lines) or (
-        bool(lines) and all(_LABEL.match(line) for line in lines)
+    """Say whether lines hold more than words: times, as of subtitles; numbers or names, on each."""
+    names = {name[0] if (name := _NAMED.match(line)) else "" for line in lines}
+    return (
+        any("-->" in line for line in lines)
+        or (bool(lines) and all(_LABEL.match(line) for line in lines))
+        or (len(lines) > 2 and all(_NUMBERED.match(line) for line in lines))
+        or (len(lines) > 2 and "" not in names and len(names) < 3)
     )
 
 

@@ -20,10 +20,10 @@ from voxadapt.core.params import AuditParams
 from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
-from voxadapt.data.audio import AudioError, probe, read_mono
+from voxadapt.data.audio import AudioError, decode, read_mono
 from voxadapt.data.manifest import row_problems
 from voxadapt.prepare.reference import RULE, Candidate, measure_clip, propose
-from voxadapt.prepare.sound import write_sound
+from voxadapt.prepare.sound import sound_mono, write_sound
 from voxadapt.scoring.wording import Sentences
 
 SENTENCES = Sentences(Path(__file__).parent)
@@ -101,7 +101,8 @@ def readable_reference(ref: Path) -> Path:
     """Return the user's reference clip if it can be one."""
     low_s, high_s = AuditParams().ref_duration_s
     try:
-        seconds = probe(ref).duration_s
+        samples, rate_hz = decode(ref)
+        seconds = len(sound_mono(samples)) / rate_hz
         found = "" if low_s <= seconds <= high_s else f"{seconds:.1f} s"
     except (AudioError, OSError) as error:
         found = str(error)

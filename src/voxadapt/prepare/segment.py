@@ -39,6 +39,7 @@ LETTERS_PER_S = {
     "HAN/KANA": (1.5, 14.0), "HANGUL": (1.5, 14.0),
 }  # fmt: skip
 MIN_LETTERS = 12  # fewer say little of a rate
+MIN_TORN_PACE = 0.85  # of the lines' median, of one with a long pause that no mark explains
 BETWEEN_SENTENCES = re.compile(rf"(?<=[{SENTENCE_MARKS}])[\"'”’»)]*\s+")
 
 Span = tuple[float, float]  # start and end, seconds
@@ -196,19 +197,31 @@ def _mismatch(spans: Sequence[Span], pieces: Sequence[Segment]) -> str | None:
     edges = {piece.start_s for piece in pieces}
     between = [gap_s for start_s, gap_s in gaps if start_s in edges]
     long_s = max(BETWEEN_S, 0.75 * median(between)) if between else 2 * BETWEEN_S
+    paces, torn = [], []
     for piece in pieces:
         inside = [span for span in spans if piece.start_s <= span[0] < piece.end_s]
         speech_s = sum(end_s - start_s for start_s, end_s in inside)
         letters = num_spoken_characters(piece.text)
+        paces.append(letters / max(speech_s, 1e-3))
+        pauses = sum(after[0] - before[1] >= long_s for before, after in pairwise(inside))
+        torn.append(pauses > _num_marks(piece.text))
         script = dominant_script([piece.text]) or ""
         low, high = LETTERS_PER_S.get(script, LETTERS_PER_S[""])
         if letters >= MIN_LETTERS and not low <= letters / max(speech_s, 1e-3) <= high:
             return f"{letters} letters in {speech_s:.1f} s of speech: {shown(piece.text, 40)}"
-    marks = sum(len(INNER_MARKS.findall(piece.text.strip()[:-1])) for piece in pieces)
+    for piece, pace, is_torn in zip(pieces, paces, torn, strict=True):
+        if is_torn and len(pieces) > 2 and pace < MIN_TORN_PACE * median(paces):
+            return f"a long pause within a line that has speech for more: {shown(piece.text, 40)}"
+    marks = sum(_num_marks(piece.text) for piece in pieces)
     num_long = sum(gap_s >= long_s for start_s, gap_s in gaps if start_s not in edges)
     if num_long > max(1, marks):
         return f"{len(pieces)} lines for {num_long + len(pieces)} stretches between long pauses"
     return None
+
+
+def _num_marks(line: str) -> int:
+    """Count the marks within a line at which a reader may pause."""
+    return len(INNER_MARKS.findall(line.strip()[:-1]))
 
 
 def join_phrases(

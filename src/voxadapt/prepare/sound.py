@@ -16,6 +16,7 @@ from voxadapt.core.files import replacing, write_atomic
 from voxadapt.core.problems import user_error
 from voxadapt.data.audio import (
     HOP_S,
+    MAX_PEAK,
     MIN_MIXED_LEVEL,
     AudioError,
     decode,
@@ -118,7 +119,7 @@ def cut_clip(source: Path, target: Path, start_s: float, length_s: float) -> Non
     """Write a part of a file as FLAC, at its own rate.
 
     Raises:
-        AudioError: When the part leaves the file, or its channels cancel each other.
+        AudioError: When the part leaves the file, or is no sound.
     """
     with sf.SoundFile(source) as stream:
         total_s = stream.frames / stream.samplerate
@@ -127,9 +128,20 @@ def cut_clip(source: Path, target: Path, start_s: float, length_s: float) -> Non
         stream.seek(min(round(start_s * stream.samplerate), stream.frames - 1))
         samples = stream.read(round(length_s * stream.samplerate), dtype="float32", always_2d=True)
         rate_hz, subtype = stream.samplerate, stream.subtype
+    write_sound(target, sound_mono(samples), rate_hz, "FLAC", depth(subtype))
+
+
+def sound_mono(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average channels, [num_samples, num_channels] to [num_samples].
+
+    Raises:
+        AudioError: When they cancel each other, are no numbers, or integers.
+    """
+    if not np.abs(samples).max(initial=0.0) <= MAX_PEAK:
+        raise AudioError("samples that are no numbers, or not of -1 to 1")
     if (level := mixed_level(samples)) < MIN_MIXED_LEVEL:
         raise AudioError(f"channels that cancel each other: {100 * level:.0f} % is left")
-    write_sound(target, to_mono(samples), rate_hz, "FLAC", depth(subtype))
+    return to_mono(samples)
 
 
 def load_cut(cut: Mapping[str, Any], source: Path, target: Path) -> None:
@@ -181,7 +193,13 @@ def depth(subtype: str) -> str:
 def write_sound(
     target: Path, samples: NDArray[np.float32], rate_hz: int, kind: str, subtype: str
 ) -> None:
-    """Write [num_samples] as a file of libsndfile's `kind` and `subtype`, whole or not at all."""
+    """Write [num_samples] as a file of libsndfile's `kind` and `subtype`, whole or not at all.
+
+    Raises:
+        AudioError: When samples are no numbers.
+    """
+    if not np.isfinite(samples).all():
+        raise AudioError("samples that are no numbers")
     stream = io.BytesIO()
     sf.write(stream, np.clip(samples, -1.0, 1.0), rate_hz, format=kind, subtype=subtype)
     write_atomic(target, stream.getvalue())

@@ -50,7 +50,8 @@ def lines_beside(recording: Path, scripts: Path) -> tuple[list[str], str | None]
     The text is the file of the same name that ends in `.txt`, beside the recording or among the
     recording scripts.
     """
-    for path in (recording.with_suffix(".txt"), scripts / f"{recording.stem}.txt"):
+    beside = (recording.with_suffix(ending) for ending in (".txt", ".TXT"))
+    for path in (*beside, scripts / f"{recording.stem}.txt"):
         if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
             raise user_error("prepare.linked_text", path)
         if path.is_file():
