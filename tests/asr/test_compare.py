@@ -23,6 +23,7 @@ CASES: dict[str, list[list[Any]]] = yaml.safe_load(
 
 PROPERTIES = settings(max_examples=150, deadline=None)
 SPOKEN = ("de", "en", "es", "fr", "it", "ja", "ko", "ms", "pt", "ru", "zh")
+COUNTED = (*SPOKEN, "ar", "hi", "id", "nl", "pl", "sv", "th", "tr", "vi")
 PIECES = st.sampled_from(
     "the cat and $25 7:30 1995 3rd 5km 50% U.S. don't e-mail Dr. OK 1,000 2.5 May 5 II B2B".split()
 )
@@ -63,7 +64,7 @@ def test_readings_only_take_edits_away(one: str, other: str, lang: str | None) -
 
 @pytest.mark.slow
 @PROPERTIES
-@given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(SPOKEN))
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(COUNTED))
 def test_a_number_is_itself_and_no_other(one: int, other: int, lang: str) -> None:
     words = number_readings(str(one), lang)[0]
     assert edits(lang, words, str(one)) == (0, 0) == edits(lang, str(one), words)
@@ -72,7 +73,7 @@ def test_a_number_is_itself_and_no_other(one: int, other: int, lang: str) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lang", SPOKEN)
+@pytest.mark.parametrize("lang", COUNTED)
 def test_no_two_times_of_the_day_are_one(lang: str) -> None:
     times = [(hour, minute) for hour in range(1, 13) for minute in (0, 5, 13, 15, 30, 45, 50)]
     said = {
@@ -86,7 +87,7 @@ def test_no_two_times_of_the_day_are_one(lang: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lang", SPOKEN)
+@pytest.mark.parametrize("lang", COUNTED)
 def test_spellings_lead_to_one_form(lang: str) -> None:
     for first, others in rules(lang).spelling.items():
         for other in others:

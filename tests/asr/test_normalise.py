@@ -169,7 +169,7 @@ def test_metric_follows_the_script() -> None:
 
 
 def test_id_names_version_and_rules() -> None:
-    assert NORM_ID.startswith("voxadapt-norm/3+") and len(NORM_ID) == len("voxadapt-norm/3+") + 8
+    assert NORM_ID.startswith("voxadapt-norm/4+") and len(NORM_ID) == len("voxadapt-norm/4+") + 8
     assert norm_id(None) == NORM_ID and norm_id("en").startswith(f"{NORM_ID}/en-")
     assert norm_id("en") != norm_id("de") and norm_id("zh").count("/opencc-") == 1
     own = Substitutions(words={"a": "b"})

@@ -30,7 +30,13 @@ def test_names(code: str, names: str) -> None:
     [("Portuguese (Brazil)", "pt"), ("Chinese (Simplified)", "zh"), ("Myanmar (Burmese)", "my"),
      ("British English", "en"), ("Modern Standard Arabic", "ar"), ("Dari", "fa"), ("zlm", "ms"),
      ("Castellano", "es"), ("普通话", "zh"), ("粤语", "yue"), ("sr-Latn", "sr"),
-     ("(unknown)", "(unknown)")],
+     ("(unknown)", "(unknown)"), ("Chinese (Cantonese)", "yue"), ("Chinese (Mandarin)", "zh"),
+     ("Norwegian (Nynorsk)", "nn"), ("Serbian (Latin)", "sr"), ("English (US)", "en"),
+     ("Catalan; Valencian", "ca"), ("Greek, Modern", "el"), ("Francais", "fr"), ("Turkce", "tr"),
+     ("Tieng Viet", "vi"), ("Norwegian Bokmal", "no"), ("Serbo-Croatian", "sr"),
+     ("Egyptian Arabic", "ar"), ("arz", "ar"), ("漢語", "zh"), ("廣東話", "yue"), ("jp", "ja"),
+     ("kr", "ko"), ("English language", "en"), ("Русский язык", "ru"), ("english-us", "en"),
+     ("<|ms|>", "ms"), ("Taiwanese Mandarin", "zh"), ("zho_Hans", "zh"), ("zsm_Latn", "ms")],
 )  # fmt: skip
 def test_names_of_lists(name: str, code: str) -> None:
     assert whisper_language(name) == code

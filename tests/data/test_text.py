@@ -123,7 +123,10 @@ def test_any_text_is_measured(text: str) -> None:
 def test_special_tokens() -> None:
     for token in ("<|endoftext|>", "<|im_end|>", "<|tts_pad|>", "<|anything else|>", "<|zh|>",
                   "<tts_pad>", "<tts_text_bos>", "</s>", "<think>", "[PAD]",
-                  "＜|s|＞"):  # fmt: skip
+                  "＜|s|＞", "<sos>", "<sos/eos>", "[gMASK]", "[INST]", "[/INST]", "<<SYS>>",
+                  "<start_of_turn>", "<eot_id>", "< |endoftext| >", "&lt;|endoftext|&gt;",
+                  "<custom_token_3>", "<BOS_TOKEN>", "<endoftext>", "<0x0A>", "<speaker_1>",
+                  "[BLANK_AUDIO]", "<extra_id_0>"):  # fmt: skip
         assert special_tokens(f"a {token} b"), token
     for text in ("a < b | c > d", "a <| b", "[laughter]", "x <= y", "[Pause]", "<laugh>"):
         assert special_tokens(text) == []

@@ -20,6 +20,9 @@ MIN_JOINED = 2  # letters of a word that may be written apart: `website`, but no
 MAX_JOINED = 4  # words of a text that may be written as one
 
 
+Way = tuple[int, tuple[str, ...]]  # of reading a place: where it ends, and its units
+
+
 @dataclass(slots=True)
 class _Graph:
     """Every way through a transcript: edges (unit, next node) by node, in topological order."""
@@ -81,6 +84,20 @@ def _joined(words: list[str]) -> dict[str, set[tuple[int, ...]]]:
     return found
 
 
+def _with_neighbours(jumps: list[list[Way]], at: int, expected: list[str], least: int) -> list[Way]:
+    """Return a place's readings, also with the words about them, which may be written as one."""
+    found = list(jumps[at])
+    for after, reading in jumps[at]:
+        if all(len(word) >= least for word in reading):
+            for stop in range(after + 1, min(after + MAX_JOINED, len(expected) + 1)):
+                if len(expected[stop - 1]) < least:
+                    break
+                found.append((stop, (*reading, *expected[after:stop])))
+    if least == 1 and at < len(expected):
+        found += [(after, (expected[at], *reading)) for after, reading in jumps[at + 1]]
+    return found
+
+
 def heard_as(reference: Reading, heard: Reading) -> str:
     """Write a transcript in the words of a text, where they may mean the same."""
     if reference.text == heard.text:
@@ -92,12 +109,13 @@ def heard_as(reference: Reading, heard: Reading) -> str:
         if all(len(ours[word] | theirs[word]) == 1 for word in ours.keys() & theirs.keys()):
             return heard.text
     graph = _graph(heard)
-    jumps: list[list[tuple[int, tuple[str, ...]]]] = [[] for _ in range(len(expected) + 1)]
+    jumps: list[list[Way]] = [[] for _ in range(len(expected) + 1)]
     position = 0
     for slot in reference.slots:
         after = position + len(slot.readings[0])
         jumps[position] += [(after, reading) for reading in slot.readings[1:]]
         position = after
+    ways = [_with_neighbours(jumps, at, expected, least) for at in range(len(jumps))]
     # cost, and the step that led there: (position, node, units that the transcript shows)
     Step = tuple[int, int, tuple[str, ...]]
     best: list[dict[int, tuple[int, Step | None]]] = [{} for _ in range(len(expected) + 1)]
@@ -113,10 +131,10 @@ def heard_as(reference: Reading, heard: Reading) -> str:
             if node not in best[at]:
                 continue
             cost = best[at][node][0]
-            for after, reading in jumps[at]:
+            for after, reading in ways[at]:
                 found = (
-                    graph.ends_of_letters(node, "".join(reading), 1)
-                    if least == 1
+                    graph.ends_of_letters(node, "".join(reading), least)
+                    if all(len(word) >= least for word in reading)
                     else graph.ends(node, reading)
                 )
                 for end in found:

@@ -20,7 +20,10 @@ from voxadapt.core.files import sha256_bytes, sha256_file
 from voxadapt.core.problems import user_error
 
 CONFIG = "config.json"
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # or the index of their shards
+# One of these, or the index of its shards.
+WEIGHTS = (
+    "model.safetensors", "pytorch_model.bin", "model.fp32.safetensors", "model.fp16.safetensors"
+)  # fmt: skip
 HUB_FILES = [CONFIG, "model*.safetensors", "model.safetensors.index.json"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.pt)(?<!\.pth)(?<!\.bin)")
 NUM_TOKENS = {80: 51865, 128: 51866}  # by mel bands; rows beyond are tokens that a user added

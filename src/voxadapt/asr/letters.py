@@ -96,7 +96,7 @@ _SERBIAN = tuple(_CYRILLIC.items())
 BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "ar": (
         ("\u0671", "\u0627"), ("\u06cc", "\u064a"), ("\u06a9", "\u0643"),
-        ("[\u06be\u06c1]", "\u0647"),
+        ("[\u06be\u06c1]", "\u0647"), ("\u0645\u0627\u0626(?=[\u0629\u062a])", "\u0645\u0626"),
     ),
     "am": (*_AMHARIC, ("ኣ", "አ"), ("ሃ", "ሀ")),
     "az": (("ǝ", "ə"),),
@@ -113,8 +113,13 @@ BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "it": (("\u00e9", "\u00e8"),),
     "hy": (("եւ", "եվ"),),
     # kana for a foreign v
-    "ja": (("ヴァ", "バ"), ("ヴィ", "ビ"), ("ヴェ", "ベ"), ("ヴォ", "ボ"), ("ヴ", "ブ")),
+    "ja": (("ヴァ", "バ"), ("ヴィ", "ビ"), ("ヴェ", "ベ"), ("ヴォ", "ボ"), ("ヴ", "ブ"),
+           ("髙", "高"), ("﨑", "崎"), ("[邉邊]", "辺"), ("[齋斎齊]", "斉")),
     "lo": (("ຫລ", "ຫຼ"),),
+    "nl": (("é(?=é?n\\b)", "e"),),
+    # Brazilian and Portuguese vowels before a nasal; the trema of before 2009
+    "pt": (("ô(?=[mn]\\p{L})", "ó"), ("ê(?=[mn]\\p{L})", "é"), ("ü", "u")),
+    "th": (("ฯ", ""),),
     "mr": (("\u0931\u094d", "\u0930\u094d"),),
     "ta": (("\u0bb6\u0bcd\u0bb0\u0bc0", "\u0bb8\u0bcd\u0bb0\u0bc0"),),
     "ps": (*_PERSIAN, ("\u06d0|\u06cd", "\u06cc")),

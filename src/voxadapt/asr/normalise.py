@@ -26,7 +26,7 @@ from voxadapt.core.provenance import fingerprint
 from voxadapt.core.strict_yaml import read_yaml
 
 # Everything that decides the output is data and enters the id.
-VERSION: Final = 3
+VERSION: Final = 4
 UNSPACED_LANGUAGES: Final = ("ja", "km", "lo", "my", "th", "yue", "zh")
 RULES: Final = {
     "version": VERSION,

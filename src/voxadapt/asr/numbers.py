@@ -19,6 +19,7 @@ from unicode_rbnf.engine import RbnfError
 from voxadapt.asr.languages import SHARED, SIGNS, locale, rules
 
 MAX_READINGS = 400  # of one expression
+MAX_FORMS = 8  # of a number within a longer expression
 MAX_SPELT = 15  # digits; longer ones are read digit by digit
 YEARS = range(1100, 2100)
 YEAR_FIRST = ("da", "de", "en", "nl", "no", "sv")  # 1995 is read as a year unless counted
@@ -38,7 +39,28 @@ def cardinals(number: str, lang: str) -> list[str]:
 
 def ordinals(number: str, lang: str) -> list[str]:
     """Return the words of an ordinal, in every gender and case."""
-    return _changed(_spelt(number, lang, lambda name: "ordinal" in name), lang)
+    found = _spelt(number, lang, lambda name: "ordinal" in name) or _declined(number, lang)
+    return _changed(found, lang)
+
+
+def _declined(number: str, lang: str) -> list[str]:
+    """Make the ordinals that CLDR lacks of a cardinal: its last word, and the tens before ones."""
+    known = rules(lang)
+    if not known.ordinal_words:
+        return []
+    words = (cardinals(number, lang) or [""])[0].split()
+    last = 2 if len(words) > 1 and (known.ordinal_words.get(" ".join(words[-2:])) or (
+        int(number) % 10 and int(number) % 100 > 20)) else 1  # fmt: skip
+    whole = known.ordinal_words.get(" ".join(words[-last:]))
+    new = [whole] if whole else [known.ordinal_words.get(word, "") for word in words[-last:]]
+    if not all(new):
+        return []
+    found = []
+    for form in known.ordinal_forms:
+        ending = dict(zip(known.ordinal_forms[0].split(), form.split(), strict=True))
+        made = [next(w.removesuffix(e) + ending[e] for e in ending if w.endswith(e)) for w in new]
+        found.append(" ".join([*words[:-last], *made]))
+    return found
 
 
 def number_readings(written: str, lang: str) -> list[str]:
@@ -56,6 +78,9 @@ def _number_readings(written: str, lang: str) -> tuple[str, ...]:
     is_code = written.isdecimal() and written.startswith("0") and len(written) > 1
     if is_code:
         found += _by_digit(written, lang)
+        rest = written.lstrip("0")
+        zeros = _by_digit("0" * (len(written) - len(rest)), lang)
+        found += _combined("{a} {b}", a=zeros, b=cardinals(rest, lang) if rest else [])
     values = _values(written, lang)
     for value in values:
         if len(value.replace(".", "")) > MAX_SPELT:
@@ -67,12 +92,20 @@ def _number_readings(written: str, lang: str) -> tuple[str, ...]:
             whole, _, fraction = value.partition(".")
             found += _with_zeros(value, lang)
             if len(values) == 1 and not fraction.startswith("0"):
-                found += _combined("{a} {b}", a=cardinals(whole, lang), b=cardinals(fraction, lang))
+                a, b = cardinals(whole, lang)[:MAX_FORMS], cardinals(fraction, lang)[:MAX_FORMS]
+                found += _changed(_combined(f"{{a}} {_point(lang)} {{b}}", a=a, b=b), lang)
+                found += _combined("{a} {b}", a=a, b=b)
+                found += _by_digit(whole + fraction, lang) if lang == "ko" else []  # 육이오
             continue
         year = []
         if written == value and int(value) in YEARS:
             as_ordinal = ordinals(value, lang) if lang in ORDINAL_YEARS else []
             year = _changed(years(value, lang) + as_ordinal, lang)
+            century, rest = cardinals(value[:2], lang), str(int(value[2:]))
+            if value[1] != "0" and rest != "0":  # eighteen hundred and twelve
+                spelt += _filled(rules(lang).hundreds, a=century, b=cardinals(rest, lang))
+            if lang in YEAR_FIRST and value[2] == "0" != rest:  # twenty oh eight
+                spelt += _combined("{a} {b}", a=century, b=_by_digit(value[2:], lang))
         elif lang in YEAR_FIRST and int(value) in range(1100, 10_000, 100):
             spelt += years(value, lang)  # fifteen hundred
         found += [*year, *spelt] if lang in YEAR_FIRST else [*spelt, *year]
@@ -93,6 +126,15 @@ def _decimals(value: str, lang: str) -> list[str]:
     templates = templates + rules(lang).decimals.get("." + "0" * len(fraction), [])
     parts = cardinals(fraction.lstrip("0") or "0", lang)
     return _filled(templates, w=cardinals(whole, lang), f=parts)
+
+
+@cache
+def _point(lang: str) -> str:
+    """Return the word between a whole number and its decimals, where CLDR has one."""
+    half, zero, five = (cardinals(value, lang) for value in ("0.5", "0", "5"))
+    if not half or not (half[0].startswith(zero[0]) and half[0].endswith(five[0])):
+        return ""
+    return half[0].removeprefix(zero[0]).removesuffix(five[0]).strip()
 
 
 def _with_zeros(value: str, lang: str) -> list[str]:
@@ -128,7 +170,10 @@ def money_readings(sign: str, amount: str, magnitude: str, lang: str) -> list[st
     values = _values(amount, lang)
     names = _currency_names(SIGNS.currencies[sign], values[0], names, lang)
     numbers = number_readings(amount, lang)
+    if magnitude or any(value.endswith("000000") for value in values):
+        names += [f"{of}{name}" for of in known.millions_of for name in names]
     if magnitude:
+        numbers += known.one if amount == "1" else []
         large = [
             form
             for word, short in known.magnitudes.items()
@@ -139,19 +184,23 @@ def money_readings(sign: str, amount: str, magnitude: str, lang: str) -> list[st
     readings: list[str] = []
     for value in values:
         whole, _, hundredths = value.partition(".")
-        if len(hundredths) == 2 and hundredths != "00":
-            parts = _changed(cardinals(hundredths.lstrip("0"), lang), lang)
+        said = _changed(cardinals(whole, lang), lang)[:MAX_FORMS]
+        said += known.one if whole == "1" else []
+        if set(hundredths) <= {"0"}:
+            readings += _combined("{w} {name}", w=said, name=names)
+            continue
+        tenths = _filled(known.tenths, w=said, c=cardinals(hundredths[0], lang), name=names)
+        if whole == "0":
+            tenths = _filled(known.tenths[1:], w=[""], c=cardinals(hundredths[0], lang), name=[""])
+        if len(hundredths) == 2:
+            parts = _changed(cardinals(hundredths.lstrip("0"), lang), lang)[:MAX_FORMS]
             cents = known.cents.get(sign, known.cents.get(SIGNS.sign_of.get(sign, ""), []))
-            sets = {"w": _changed(cardinals(whole, lang), lang), "c": parts, "name": names}
-            sets |= {"cent": cents, "joiner": known.joiner.split("|")}
-            for template in MONEY:
-                readings += _combined(template, **sets)
+            sets = {"w": said[:4], "c": parts[:3], "name": names[:5], "cent": cents}
+            readings += _filled(MONEY, **sets, joiner=known.joiner.split("|"))
             if whole == "0":
                 readings = _combined("{c} {cent}", c=parts, cent=cents) + readings
-        elif set(hundredths) <= {"0"}:
-            readings += _combined(
-                "{w} {name}", w=_changed(cardinals(whole, lang), lang), name=names
-            )
+        if hundredths[1:] in ("", "0"):
+            readings += tenths
     readings += _combined("{n} {name}", n=numbers, name=names)
     return list(_unique(readings))
 
@@ -160,15 +209,37 @@ def money_readings(sign: str, amount: str, magnitude: str, lang: str) -> list[st
 def unit_readings(sign: str, amount: str, lang: str) -> list[str]:
     """Return what may be said for a quantity such as `5 km`; the sign may be spelt as well."""
     numbers = number_readings(amount, lang)
-    known = rules(lang).units.get(sign, [])
+    known = list(rules(lang).units.get(sign, []))
+    for other, unit in SIGNS.units.items():  # as another sign of the same unit is said
+        known += rules(lang).units.get(other, []) if unit == SIGNS.units[sign] else []
     templates = [name if "{n}" in name else f"{{n}} {name}" for name in known]
     found = locale(lang)
     if found is not None:
         templates += _unit_templates(SIGNS.units[sign], _values(amount, lang)[0], found)
     if sign in ("°C", "℃", "°F", "℉"):  # of degrees nobody has to say which
-        templates += [f"{{n}} {word}" for word in rules(lang).symbols.get("°", [])]
+        degrees = rules(lang).symbols.get("°", [])
+        templates += [regex.sub(rf" (?:{'|'.join(degrees)})(?= )", "", one) for one in templates]
+        templates += [f"{{n}} {word}" for word in degrees]
     letters = [sign.replace("°", " "), " ".join(sign)]
-    return _filled([*templates, *(f"{{n}} {letter}" for letter in letters)], n=numbers)
+    whole, _, fraction = _values(amount, lang)[0].partition(".")
+    pair = {"w": cardinals(whole, lang), "f": cardinals(fraction.lstrip("0") or "0", lang)}
+    is_height = SIGNS.units[sign] == "length-meter" and len(fraction) == 2
+    apart = [f"{template.replace('{n}', '{w}')} {{f}}" for template in templates if is_height]
+    return _filled(
+        [*templates, *(f"{{n}} {letter}" for letter in letters), *apart], n=numbers, **pair
+    )
+
+
+@cache
+def currency_words(lang: str) -> dict[str, str]:
+    """Map the names of currencies with hundredths to their signs."""
+    return {
+        name.casefold(): sign
+        for sign in rules(lang).cents
+        for name in _currency_names(
+            SIGNS.currencies[sign], "2", rules(lang).currency.get(sign, []), lang
+        )
+    }
 
 
 def percent_readings(amount: str, lang: str) -> list[str]:
@@ -198,6 +269,7 @@ def clock_readings(hour: int, minute: int, lang: str) -> list[str]:
         h=_words(hours, lang), m=minutes, rest=_words([60 - minute], lang),
         next=_words(following, lang),
         nth=[word for value in following for word in ordinals(str(value), lang)],
+        hth=[word for value in hours for word in ordinals(str(value), lang)],
     )  # fmt: skip
 
 
@@ -205,7 +277,10 @@ def clock_readings(hour: int, minute: int, lang: str) -> list[str]:
 def date_readings(day: int, month: int, year: str, lang: str) -> list[str]:
     """Return what may be said for a date; `year` is empty where it is not written."""
     known, found = rules(lang), locale(lang)
-    days = ordinals(str(day), lang) + cardinals(str(day), lang)
+    days = ordinals(str(day), lang)
+    if known.date_days:
+        days = [word for word in days if regex.search(known.date_days, word)]
+    days = days + cardinals(str(day), lang)
     names = [] if found is None else [
         found.months[use]["wide"][month] for use in ("format", "stand-alone")
     ]  # fmt: skip
@@ -274,6 +349,11 @@ def _symbols(lang: str) -> tuple[str, str]:
     return get_decimal_symbol(found), get_group_symbol(found)
 
 
+def decimal_mark(lang: str) -> str:
+    """Return what a language writes before decimals."""
+    return _symbols(lang)[0]
+
+
 def groups_by_space(lang: str) -> bool:
     """Tell whether a language separates thousands by blanks."""
     return _symbols(lang)[1].isspace()
@@ -317,7 +397,9 @@ def _all_spelt(number: str, lang: str) -> dict[str, str]:
         and not regex.search("financial|days", name)
     ]
     # the plain form comes first: it is the default
-    names.sort(key=lambda name: (name != "spellout-numbering", "verbose" in name, name))
+    names.sort(key=lambda name: (
+        name != "spellout-numbering", "verbose" in name, name.count("-"), name
+    ))  # fmt: skip
     try:
         return dict(engine.format_number(number, ruleset_names=names).text_by_ruleset)
     except (RbnfError, ValueError, OverflowError):
@@ -327,7 +409,7 @@ def _all_spelt(number: str, lang: str) -> dict[str, str]:
 def _spelt(number: str, lang: str, wanted: Callable[[str], bool]) -> list[str]:
     found = _all_spelt(number, lang)
     kept = [
-        found[name] for name in found
+        found[name].replace("\u200b", "") for name in found
         if wanted(name) and ("year" not in name or wanted("year"))
     ]  # fmt: skip
     return list(_unique(kept))

@@ -13,12 +13,12 @@ from itertools import product
 
 import regex
 
-from voxadapt.asr import numbers
+from voxadapt.asr import japanese, numbers
 from voxadapt.asr.languages import SIGNS, locale, rules
-from voxadapt.asr.letters import JOINERS, is_unspaced_letter, joined, plain, units
+from voxadapt.asr.letters import JOINERS, TURKIC_LANGUAGES, is_unspaced_letter, joined, plain, units
 
 MAX_PRODUCT = 64
-ROMAN = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100}
+ROMAN = {"I": 1, "ı": 1, "V": 5, "X": 10, "L": 50, "C": 100}
 # Letters that may not touch a number; those of other scripts may.
 _S = r"\p{Latin}\p{Greek}\p{Cyrillic}"
 _W = r"\p{L}\p{M}\p{N}"
@@ -32,6 +32,7 @@ _NUMBERED = (
 _NAMED = r"\p{Lu}\p{Ll}+\s"
 PARTS_FIRST = ("分之", "分の", "분의")  # what stands between the lower and the upper number
 REDUPLICATES = ("id", "ms")  # whose `rumah2` is rumah-rumah
+BESIDE = "#"  # ends what is an abbreviation only where a number stands beside it
 EVENTS = tuple(SIGNS.events.split())
 _BRACKETED = regex.compile(
     r"\[[^\[\]]*\]|【[^【】]*】|［[^［］]*］|</?[\p{L}_][^<>]*>|<\|[^<>|]*\|>"
@@ -127,7 +128,13 @@ def _prepared(text: str, lang: str | None) -> str:
     text = unicodedata.normalize("NFC", text)
     text = regex.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = regex.sub(r"(?<!\S)(?=\.\d)", "0", text)
-    if lang in ("az", "tr"):
+    if lang:
+        text = regex.sub(r"(?<=\d)x(?=\d)", " x ", text)
+        text = regex.sub(r"(?<![\d.,] ?)(\d{1,3})((?: 000)+)(?![\d.,]\d)",
+                         lambda m: m[1] + m[2].replace(" ", ""), text)  # fmt: skip
+        if numbers.decimal_mark(lang) == ",":
+            text = regex.sub(r"(?<![\d.,])([12])\s?m\s?(\d\d)(?!\d|\s?\p{L})", r"\1,\2 m", text)
+    if lang in TURKIC_LANGUAGES:
         text = text.replace("I", "ı").replace("İ", "i")
     made = []
     for character in text:
@@ -138,7 +145,10 @@ def _prepared(text: str, lang: str | None) -> str:
         elif unicodedata.category(character) == "Sk":
             made.append(character)
         else:
-            made.append(unicodedata.normalize("NFKC", character).replace("\u2044", "/"))
+            plainer = unicodedata.normalize("NFKC", character).replace("\u2044", "/")
+            if plainer[-1] in "23" and "square" in unicodedata.decomposition(character):  # ㎡
+                plainer = plainer[:-1] + "²³"["23".index(plainer[-1])]
+            made.append(plainer)
     return unicodedata.normalize("NFC", "".join(made)).replace("٫", ".").replace("٬", ",")
 
 
@@ -155,7 +165,8 @@ def _gap(text: str, start: int, end: int, lang: str, before: list[Piece]) -> lis
     slots = [Slot(((unit,),)) for unit in units(whole)]
     is_apart = _is_apart(text, start)
     if lang == "ja":
-        slots = list(_kana_slots(whole, before[-1][0] if before and not is_apart else ""))
+        last = before[-1][0] if before and not is_apart else ""
+        slots = [Slot(readings) for readings in japanese.words(whole, last)]
     return [(whole, slots, is_apart)]
 
 
@@ -169,7 +180,7 @@ def _is_apart(text: str, position: int) -> bool:
 def _slot(readings: tuple[str, ...], lang: str | None) -> Slot:
     ready = [tuple(units(plain(reading, lang))) for reading in readings]
     if lang == "ja":
-        ready += [kana for reading in ready if (kana := _kana("".join(reading))) is not None]
+        ready += [kana for reading in ready for kana in japanese.kana("".join(reading))]
     return Slot(tuple(dict.fromkeys(ready)))
 
 
@@ -216,22 +227,50 @@ def _grammar(
             | {"million", "billion"}, key=len, reverse=True,
         )
     )  # fmt: skip
+    named = numbers.currency_words(lang)
+    words = "|".join(map(regex.escape, named))
     unit = "|".join(regex.escape(u) for u in sorted(SIGNS.units, key=len, reverse=True))
     months = "|".join(sorted(map(regex.escape, _months(lang)), key=len, reverse=True)) or r"(?!)"
     word = rf"\s?(?i:{known.clock_word})" if known.clock_word else r"(?!)"
     hourly = "|".join(filter(None, (known.clock_mark, known.clock_word))) or r"(?!)"
     mark = rf"(?::|\s?[{known.clock_mark}]\s?)" if known.clock_mark else ":"
+    numerals = "".join(japanese.NUMERALS)
     of = r"(?:\s(?:of|de|di|do|del|ke))?"
     one_before = _NUMBERED if lang == "en" else _NAMED
     groups: dict[str, tuple[str, Callable[[regex.Match[str], str], list[str]]]] = {
         "own": (_own_pattern(own), lambda m, _: [dict(own)[plain(m[0], lang or None)]]),
+        "span": (
+            rf"{start}(?P<s_sign>{sign})\s?{num('s')}\s?[-−–]\s?(?P<s_to>\d[\d.,]*)(?<=\d){end}",
+            lambda m, _: _product([
+                numbers.money_readings(m["s_sign"], m["s_to"], "", lang),
+                [*known.between.get("-", []), ""], numbers.number_readings(m["s"], lang)[:4],
+            ], "{2} {1} {0}"),
+        ),
         "money": (
             rf"{start}(?P<m_sign>{sign})\s?{num('m_a')}(?:\s?(?P<m_large>(?i:{large}))(?![{_W}]))?{end}"
             rf"|{start}{num('m_b')}(?:\s?(?P<m_large2>(?i:{large}))\.?)?\s?(?P<m_sign2>{sign})(?![{_S}])",
             lambda m, _: numbers.money_readings(
                 m["m_sign"] or m["m_sign2"], m["m_a"] or m["m_b"],
                 m["m_large"] or m["m_large2"] or "", lang,
-            ),
+            )
+            # $5 to $10: the first may lack its dollars
+            + (numbers.number_readings(m["m_a"], lang)[:8] if m["m_a"] and regex.match(
+                rf"\s?(?:{'|'.join(['[-−–]', *filter(None, known.between.get('-', []))])})\s?"
+                + regex.escape(m["m_sign"]), m.string, pos=m.end()) else []),
+        ),
+        "amount": (
+            rf"{start}(?P<a>\d+[.,]\d\d)\s(?P<a_name>(?i:{words}))(?![{_W}])" if named else "",
+            lambda m, _: [
+                *_product([numbers.number_readings(m["a"], lang), [m["a_name"]]]),
+                *numbers.money_readings(named[m["a_name"].casefold()], m["a"], "", lang),
+            ],
+        ),
+        "half": (
+            rf"{start}(?P<h>\d+[.,]5)\s(?P<h_of>(?i:{large}))(?![{_W}])" if known.halves else "",
+            lambda m, _: _product([numbers.number_readings(m["h"], lang), [m["h_of"]]]) + [
+                r for form in known.halves for r in _product(
+                    [numbers.cardinals(m["h"][:-2], lang), [m["h_of"]]], form)
+            ],
         ),
         "date": (
             r"(?<![\d.,/:-])(?:(?P<d_y>\d{4})(?P<d_s>[-./])(?P<d_m>\d{1,2})(?P=d_s)(?P<d_d>\d{1,2})"
@@ -246,14 +285,30 @@ def _grammar(
             rf"|{start}(?P<t_o>[01]?\d|2[0-4])\s?(?:{hourly})(?![{_W}])",
             _clock,
         ),
-        "fraction": (rf"{start}(?:(?P<f_w>\d+)\s)?(?P<f>\d\d?/\d\d?)(?![\d/])", _fraction),
+        "feet": (
+            rf"{start}(?P<ft>\d)['’′]\s?(?P<ft_in>\d\d?)(?:[\"”]|[′']{{2}}|(?!\d))"
+            if known.feet else "",
+            lambda m, _: [
+                r for form in known.feet for r in _product([
+                    numbers.cardinals(m["ft"], lang), numbers.cardinals(m["ft_in"], lang)], form)
+            ],
+        ),
+        "fraction": (
+            rf"{start}(?:(?P<f_w>\d+)\s)?(?P<f>\d\d?/(?:\d\d?|100|1000))(?![\d/])", _fraction,
+        ),
         "percent": (rf"{start}{num('p')}\s?[%٪％]|[%٪％]\s?{num('p_after')}{end}",
                     lambda m, _: numbers.percent_readings(m["p"] or m["p_after"], lang)),
         "decade": (r"(?<!\w)['’]?(?P<dec>\d{4}|\d0)['’]?s\b" if known.decades else "",
                    lambda m, _: [*numbers.decade_readings(m["dec"], lang), m["dec"] + "s"]),
         "myriad": (rf"{num('w')}(?P<w_l>[万億亿만억])", _myriad),
         "unit": (rf"{start}{num('u')}\s?(?P<u_sign>{unit})(?![{_W}²³])",
-                 lambda m, _: numbers.unit_readings(m["u_sign"], m["u"], lang)),
+                 lambda m, _: numbers.unit_readings(m["u_sign"], m["u"], lang) + (
+                     numbers.ordinals(m["u"], lang)
+                     if m["u_sign"] == "°" and any("°" in o for o in known.ordinal) else [])),
+        "counted": (
+            rf"(?:{num('c')}|[{numerals}]+)(?P<c_of>[{''.join(japanese.COUNTERS)}])(?!\p{{Han}})"
+            if lang == "ja" else "", _counted,
+        ),
         "ordinal": (
             "|".join(rf"(?<![{_S}\d])(?:{o})(?![{_S}\d])" for o in known.ordinal), _ordinal,
         ),
@@ -270,21 +325,23 @@ def _grammar(
             lambda m, _: known.between.get(regex.sub("[−–]", "-", m[0].strip()), [""]),
         ),
         "number": (rf"{start}{num('n')}{end}|{start}(?P<n_all>\d+){end}",
-                   lambda m, _: numbers.number_readings(m["n"] or m["n_all"], lang)),
+                   _number),
         "mixed": (rf"(?<![{_S}\d])(?:[{_S}]*+\d[{_S}\d]*[{_S}][{_S}\d]*|[{_S}]++\d+)", _mixed),
         "digits": (r"\d+", lambda m, _: numbers.number_readings(m[0], lang)),
-        "phrase": (_phrase_pattern(lang), lambda m, _: _phrases(lang)[_key(m[0])]),
+        "phrase": (_phrase_pattern(lang), _phrase),
         "initials": (
             r"(?<![\p{L}\p{N}])(?:\p{L}\p{M}*\.\s?){2,}(?:\p{L}(?![\p{L}\p{N}]))?", _initials,
         ),
         "compound": (
-            rf"(?<![{_W}])(?:[{_W}]++(?:(?:{_APOSTROPHE}|{_HYPHEN})[{_W}]++)+{_APOSTROPHE}?"
+            rf"(?<![{_W}])(?:[{_W}]++(?:(?:{_APOSTROPHE}(?!\d)|{_HYPHEN})[{_W}]++)+{_APOSTROPHE}?"
             rf"|{_APOSTROPHE}[{_W}]+|[{_W}]++{_APOSTROPHE}(?![{_W}]))", _compound,
         ),
         "roman": (
-            rf"(?<![\p{{L}}\p{{N}}])(?:(?=[IVX]{{2}})|(?<={_NAMED})(?=[VX])|(?<={one_before})(?=I))"
-            r"X{0,3}(?:IX|IV|V?I{0,3})"
-            r"(?P<r_end>e|è?me|er|re|th|st|nd|rd)?(?![\p{L}\p{N}])", _roman,
+            rf"(?<![{_S}\d])(?:(?=[IVXLC]{{2}})|(?<=\p{{L}}\s?)(?=[VX])|(?<={one_before})(?=I))"
+            r"C{0,3}(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})"
+            rf"(?P<r_end>e|è?me|er|re|th|st|nd|rd)?(?![{_S}\d])".replace(
+                "I", "I" if lang not in TURKIC_LANGUAGES else "ı"
+            ), _roman,
         ),
         "capitals": (r"(?<![\p{L}\p{N}])\p{Lu}{2,5}(?![\p{L}\p{N}])", _capitals),
         "symbol": (
@@ -295,6 +352,26 @@ def _grammar(
     kept = {name: reader for name, (pattern, reader) in groups.items() if pattern}
     pattern = "|".join(f"(?P<{name}>{groups[name][0]})" for name in kept)
     return regex.compile(pattern), kept
+
+
+def _number(match: regex.Match[str], lang: str) -> list[str]:
+    """Read a number; what follows it may take an ordinal, or leave a single one unsaid."""
+    known, written = rules(lang), match["n"] or match["n_all"]
+    found, after = numbers.number_readings(written, lang), match.string[match.end() :].lstrip()
+    if written == "1" and known.one:
+        large = {word for words in known.magnitudes.values() for word in words}
+        if (word := regex.match(r"\p{L}+", after)) and word[0].casefold() in large:
+            found = found + known.one
+    before = match.string[max(0, match.start() - 20) : match.start()]
+    if known.ordered and regex.search(rf"(?i:{known.ordered})", f"{before}#{after}"):
+        found = found + numbers.ordinals(written, lang)
+    return found
+
+
+def _counted(match: regex.Match[str], lang: str) -> list[str]:
+    if match["c"] is None:
+        return [match[0]]
+    return [said + match["c_of"] for said in numbers.number_readings(match["c"], lang)]
 
 
 def _myriad(match: regex.Match[str], lang: str) -> list[str]:
@@ -351,14 +428,15 @@ def _fraction(match: regex.Match[str], lang: str) -> list[str]:
     if not match["f_w"]:
         return said
     whole = numbers.number_readings(match["f_w"], lang)
-    return _product([whole, [*rules(lang).joiner.split("|"), ""], said])
+    return _product([[*rules(lang).joiner.split("|"), ""], whole[:4], said[:8]], "{1} {0} {2}")
 
 
 def _ordinal(match: regex.Match[str], lang: str) -> list[str]:
     digits = regex.sub(r"\D", "", match[0])
     said = numbers.ordinals(digits, lang)
-    if before := match[0].partition(digits)[0]:  # 第3, ke-5
+    if before := regex.split(r"\d", match[0])[0]:  # 第3, ke-5
         said += [before + word for word in numbers.cardinals(digits, lang)]
+        said.sort(key=lambda word: not word.startswith(before.strip("-").lower()))
     if said and match[0] != f"{digits}.":
         return [*said, match[0]]
     return said + numbers.number_readings(digits, lang)  # a full stop may be no more than that
@@ -375,7 +453,9 @@ def _day(match: regex.Match[str], lang: str) -> list[str]:
         if "{month}" in form and (form.index("{month}") < form.index("{day}")) == is_after
     ]
     return (
-        first + second + [form.format(day=word, d="", m="") for form in forms for word in kinds[0]]
+        first
+        + second
+        + [form.format(day=word, d="", m="") for form in forms for word in kinds[0] + kinds[1]]
     )
 
 
@@ -404,11 +484,13 @@ def _compound(match: regex.Match[str], lang: str) -> list[str]:
     """Read a word with an apostrophe or a hyphen inside."""
     text = match[0]
     straight = regex.sub(_APOSTROPHE, "'", text).casefold()
-    said = [text]
+    said = [] if straight in rules(lang).apart else [text]
     for pattern, words in rules(lang).contractions:
         if regex.fullmatch(pattern, straight):
             said += [regex.sub(f"^(?:{pattern})$", word, straight) for word in words]
             break
+    if straight in rules(lang).apart:
+        return said
     whole = regex.sub(_HYPHEN, "", text)
     said += [regex.sub(f"{_APOSTROPHE}|{_HYPHEN}", " ", text), whole, *_same_reading(whole, lang)]
     if regex.search(r"\d", text):
@@ -433,7 +515,7 @@ def _roman(match: regex.Match[str], lang: str) -> list[str]:
     the = [f"{a} {word}" for a in rules(lang).articles for word in numbers.ordinals(value, lang)]
     if match["r_end"]:
         return [*numbers.ordinals(value, lang), match[0]]
-    said = numbers.cardinals(value, lang) + numbers.ordinals(value, lang) + the
+    said = numbers.number_readings(value, lang) + numbers.ordinals(value, lang) + the
     return [numeral, " ".join(numeral), *said]
 
 
@@ -450,10 +532,10 @@ def _same_reading(word: str, lang: str) -> list[str]:
     return ([found] if found else []) + phrases
 
 
-def _product(parts: list[list[str]]) -> list[str]:
+def _product(parts: list[list[str]], template: str = "") -> list[str]:
     found = []
     for words in product(*parts):
-        found.append(" ".join(words))
+        found.append(template.format(*words) if template else " ".join(words))
         if len(found) == MAX_PRODUCT:
             break
     return found
@@ -484,10 +566,15 @@ def _short_months(lang: str) -> Iterator[tuple[str, str]]:
             yield short, name
 
 
+def _phrase(match: regex.Match[str], lang: str) -> list[str]:
+    found, key = _phrases(lang), _key(match[0])
+    return found.get(key) or found[key.rstrip(".") + BESIDE]
+
+
 def _key(text: str) -> str:
     """Return the form in which phrases are looked up: apostrophes of one kind, and blanks."""
     text = regex.sub(_APOSTROPHE, "'", text).casefold()
-    return " ".join(text.replace("-", " ").split())
+    return str(regex.sub(r"(?<=\.) ", "", " ".join(text.replace("-", " ").split())))
 
 
 def _is_word(text: str, lang: str) -> bool:
@@ -505,13 +592,13 @@ def _phrases(lang: str) -> dict[str, list[str]]:
             if not _is_word(other, lang):
                 found[_key(other)] = [first]
     for short, name in _short_months(lang):
-        found[_key(f"{short}.")] = [name, short]
-        found[_key(short)] = [short, name]
+        found[f"{_key(short)}{BESIDE}"] = [name, short]
     for short, words in rules(lang).abbreviations.items():
         key = _key(short)
-        bare = key.rstrip(".")
-        found[key] = [*words, bare]
-        if not key.endswith("."):
+        bare = key.rstrip(f".{BESIDE}")
+        same = [first for first, others in rules(lang).spelling.items() if bare in others]
+        found[key] = [*words, bare, *same]
+        if not key.endswith((".", BESIDE)):
             found[f"{key}."] = found[key]
     return found
 
@@ -521,13 +608,17 @@ def _phrase_pattern(lang: str) -> str:
     keys = sorted(_phrases(lang), key=len, reverse=True)
     if not keys:
         return ""
-    inside = "|".join(
-        regex.escape(key)
-        .replace(r"\ ", r"[\s-]+")
-        .replace(" ", r"[\s-]+")
-        .replace("'", _APOSTROPHE)
-        for key in keys
-    )
+    found = []
+    for key in keys:
+        inside = regex.sub(r"\\? ", r"[\\s-]+", regex.escape(key.rstrip(BESIDE)))
+        inside = regex.sub(r"\\\.(?=\w)", r"\\.[\\s-]*", inside.replace("'", _APOSTROPHE))
+        if key.endswith(BESIDE):  # in front of a number, or behind it as in "5 de dez."
+            behind = rf"(?<=\d\.?\s(?:d[ei]\s)?){inside}\.?|{inside}\.(?=\s(?-i:\p{{Ll}}))"
+            if _phrases(lang)[key][0][0].isupper():
+                behind += rf"|(?-i:(?=\p{{Lu}})){inside}\."
+            inside = rf"(?:{inside}\.?(?=,?\s?\d)|{behind})"
+        found.append(inside)
+    inside = "|".join(found)
     if lang in ("zh", "yue", "ja"):
         return f"(?:{inside})"
     return rf"(?<![{_W}'’-])(?i:{inside})(?!['’-]?[{_W}])"
@@ -555,52 +646,3 @@ def _own_pattern(own: tuple[tuple[str, str], ...]) -> str:
     keys = sorted((key for key, _ in own), key=len, reverse=True)
     inside = "|".join(r"[\s\p{P}]+".join(map(regex.escape, key.split())) for key in keys)
     return rf"(?<![{_W}])(?i:{inside})(?![{_W}])"
-
-
-@cache
-def _analyser() -> Callable[[str], list[tuple[str, str]]] | None:
-    """Return Sudachi, which names the kana of Japanese words; None where it is not installed."""
-    try:
-        from sudachipy import Dictionary, SplitMode
-    except ImportError:
-        return None
-    tokenizer = Dictionary(dict="small").create()
-
-    def analyse(text: str) -> list[tuple[str, str]]:
-        return [
-            (word.surface(), word.reading_form()) for word in tokenizer.tokenize(text, SplitMode.A)
-        ]
-
-    return analyse
-
-
-def _kana_slots(text: str, before: str) -> Iterator[Slot]:
-    """Yield a Japanese text's words with their kana; what stands before it decides some."""
-    analyse = _analyser()
-    if analyse is None:
-        yield from (Slot(((unit,),)) for unit in units(text))
-        return
-    skipped = len(before)
-    for part in text.split():
-        for surface, reading in analyse(before + part):
-            if skipped > 0:
-                skipped -= len(surface)
-                surface = surface[len(surface) + skipped :] if skipped < 0 else ""
-                reading = surface
-            readings = [tuple(units(surface))]
-            if regex.search(r"[\p{Han}\p{Katakana}]", surface):
-                readings.append(tuple(_hiragana(reading)))
-            if surface:
-                yield Slot(tuple(dict.fromkeys(readings)))
-        before = ""
-
-
-def _kana(text: str) -> tuple[str, ...] | None:
-    analyse = _analyser()
-    if analyse is None or not regex.search(r"[\p{Han}\p{Katakana}]", text):
-        return None
-    return tuple(_hiragana("".join(reading for _, reading in analyse(text))))
-
-
-def _hiragana(text: str) -> str:
-    return "".join(chr(ord(c) - 0x60) if "ァ" <= c <= "ヶ" else c for c in text)

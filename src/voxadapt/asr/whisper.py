@@ -27,6 +27,7 @@ from whisper.timing import find_alignment
 from whisper.tokenizer import LANGUAGES, get_tokenizer
 
 from voxadapt.asr import huggingface
+from voxadapt.asr.checkpoints import canonical
 from voxadapt.asr.normalise import NOTHING, Substitutions
 from voxadapt.asr.transcript import Transcript
 from voxadapt.core.compat import keep_freed_memory
@@ -333,7 +334,7 @@ def load_whisper(model: str | Path, device: str = "cpu") -> tuple[whisper.Whispe
     Raises:
         UserError: What is missing, where it would come from, and how to use a local copy.
     """
-    name = str(model)
+    name = canonical(str(model), whisper.available_models())
     where = f"asr.model: {name}"
     keep_freed_memory()
     if name in whisper.available_models():

@@ -1,6 +1,7 @@
 """Names of languages: whatever people call one becomes Whisper's code."""
 
 import re
+import unicodedata
 from collections.abc import Collection
 from functools import cache
 from typing import Final
@@ -16,6 +17,10 @@ TO_WHISPER: Final = {
     "maori": "mi", "bengali": "bn", "bangla": "bn", "nynorsk": "nn",
     "bokmål": "no", "odia": "or", "uighur": "ug", "kirghiz": "ky",
     "zlm": "ms", "castellano": "es", "粤语": "yue", "普通话": "zh", "國語": "zh", "国语": "zh",
+    "汉语": "zh", "漢語": "zh", "standard chinese": "zh", "taiwanese mandarin": "zh",
+    "cantonese": "yue", "廣東話": "yue", "广东话": "yue", "hong kong": "yue",
+    "jp": "ja", "kr": "ko",
+    "sh": "sr", "pbt": "ps", "arz": "ar", "ary": "ar", "apc": "ar", "afb": "ar", "acm": "ar",
     "greek": "el", "modern greek": "el", "brazilian": "pt", "brazilian portuguese": "pt",
 }  # fmt: skip
 
@@ -24,7 +29,6 @@ MODEL_LANGUAGES: Final = {
     "zh": "chinese", "en": "english", "ja": "japanese", "ko": "korean", "de": "german",
     "fr": "french", "ru": "russian", "pt": "portuguese", "es": "spanish", "it": "italian",
 }  # fmt: skip
-_LISTS = {"jp": "ja", "kr": "ko"}  # how lists of other tools name them
 
 
 def model_language(
@@ -37,7 +41,7 @@ def model_language(
     key = "_".join(name.casefold().split())
     if key in known:
         return key
-    found = MODEL_LANGUAGES.get(whisper_language(_LISTS.get(key, name)))
+    found = MODEL_LANGUAGES.get(whisper_language(name))
     return found if found in known else None
 
 
@@ -48,9 +52,13 @@ def whisper_language(name: str) -> str:
     language's in English or in itself: `Burmese`, `Mandarin`, `Deutsch`. What nobody knows comes
     back as it was given.
     """
-    key = " ".join(name.casefold().split())
-    if key not in TO_WHISPER:  # Portuguese (Brazil)
-        key = " ".join(re.sub(r"\([^()]*\)", " ", key).split()) or key
+    key = " ".join(name.casefold().removeprefix("<|").removesuffix("|>").split())
+    if key not in TO_WHISPER:  # Portuguese (Brazil), Chinese (Cantonese), Catalan; Valencian
+        for inner in re.findall(r"\(([^()]*)\)", key):
+            if found := next((p for p in re.split(", ?", inner) if p in TO_WHISPER), None):
+                return TO_WHISPER[found]
+        key = " ".join(re.split("[;,]", re.sub(r"\([^()]*\)", " ", key))[0].split()) or key
+        key = re.sub(r"(?:.* (?=arabic$))| (?:language|язык)$", "", key)
     if key in TO_WHISPER:
         return TO_WHISPER[key]
     if re.fullmatch(r"[a-z]{2}", key) and key not in ("iw", "in", "ji", "sh"):
@@ -65,7 +73,8 @@ def whisper_language(name: str) -> str:
     if code is None or len(found) > 3 or (len(short) == 3 and found == short != "yue"):
         found = _names().get(key, found).split("_")[0]
     if code is None and found == key:
-        return name
+        first = re.match("([a-z]+)[-_][a-z]{2}$", key)  # english-us
+        return whisper_language(first[1]) if first and first[1] in _names() else name
     return TO_WHISPER.get(found, found)
 
 
@@ -80,4 +89,7 @@ def _names() -> dict[str, str]:
     for code in locale_identifiers():
         if "_" not in code and (own := Locale.parse(code).languages.get(code)):
             names.setdefault(str(own).casefold(), code)
+    for name, code in list(names.items()):  # as typed without accents
+        parts = unicodedata.normalize("NFD", name)
+        names.setdefault("".join(c for c in parts if not unicodedata.combining(c)), code)
     return names

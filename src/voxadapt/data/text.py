@@ -4,6 +4,7 @@ Everything here works on any language: it uses Unicode categories and character 
 lists except the few Latin abbreviations in `num_sentences`.
 """
 
+import html
 import re
 import unicodedata
 from collections import Counter
@@ -24,12 +25,13 @@ _SENTENCE_END = re.compile(
     r"|(?:[\u3002\uff01\uff0e\uff1f\uff61\u104a\u104b\u1362\u17d4\u17d5\u0f0d\u0f0e]+\s*)+"
     r"|[\u1362\u0964\u06d4](?=\w)"
 )
-# Control tokens of speech and language models: <|endoftext|>, <|im_end|>, <tts_pad>, <think>.
+# Control tokens of speech and language models: <|endoftext|>, <tts_pad>, <think>, [INST].
 _SPECIAL_TOKEN = re.compile(
-    r"<\|[^<>|]*\|>"
-    r"|</?(?:s|unk|pad|bos|eos|mask|cls|sep|blank|think|tool_call|tool_response|(?:tts|audio|image"
-    r"|video|vision|extra_id|fim|im|object_ref|box|quad)_\w+)>"
-    r"|\[(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]",
+    r"<\s?\|[^<>|]*\|\s?>"
+    r"|</?(?:s|unk|pad|bos|eos|sos|sos/eos|eot|eom|eod|sop|eop|blk|blank|mask|null|cls|sep|think"
+    r"|endoftext|tool_call|tool_response|0x[0-9a-f]{2}|\w+_token(?:_\d+)?|(?:speaker|eot)_\w+"
+    r"|(?:start|end)_of_\w+|(?:tts|audio|image|video|vision|extra_id|fim|im|object_ref|box|quad)_\w+)>"
+    r"|<</?SYS>>|\[/?INST\]|\[g?(?:CLS|SEP|PAD|UNK|MASK|BOS|EOS|BLANK_AUDIO)\]",
     re.IGNORECASE,
 )
 _MARKUP = re.compile(r"<[A-Za-z/!][^<>]*>|&[A-Za-z]{2,8};|&#\d+;")
@@ -89,7 +91,7 @@ def has_markup(text: str) -> bool:
 
 def special_tokens(text: str) -> list[str]:
     """Return the control tokens spelt out in a text, each once: a model would obey them."""
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", html.unescape(text))
     text = "".join(c for c in text if unicodedata.category(c) != "Cf")  # unseen amid a token
     return list(dict.fromkeys(_SPECIAL_TOKEN.findall(text)))
 

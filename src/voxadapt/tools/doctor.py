@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import cast
 
+from voxadapt.asr.checkpoints import canonical
 from voxadapt.core.compat import import_qwen_tts, torchaudio_problem
 from voxadapt.core.executor import num_cores
 from voxadapt.core.model_folder import read_config
@@ -336,6 +337,8 @@ def _model(params: Params, online: bool) -> Check:
 
 
 def _asr(model: str, online: bool) -> Check:
+    whisper = _import("whisper")
+    model = canonical(model, whisper.available_models())
     if Path(model).is_file():
         return Check("ok", f"{model}, {Path(model).stat().st_size / 2**20:.0f} MiB")
     if Path(model).is_dir():
@@ -351,7 +354,6 @@ def _asr(model: str, online: bool) -> Check:
         return Check("ok", f"{model} {told}")
     if model.endswith(".pt") or "/" in model or "\\" in model:
         return _fault("no_asr_file", model=model)
-    whisper = _import("whisper")
     if model not in whisper.available_models():
         return _fault("unknown_asr", model=model, known=", ".join(whisper.available_models()))
     url = getattr(whisper, "_MODELS", {}).get(model, f"{model}.pt")

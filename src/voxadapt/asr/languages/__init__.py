@@ -43,17 +43,33 @@ class Rules(BaseModel):
     currency: dict[str, list[str]] = {}  # words by sign, beside those of CLDR
     cents: dict[str, list[str]] = {}  # words of the hundredth part by sign
     #: Readings of a time by minute (`30`), time (`12:00`) or `any`: hour `{h}`, minute `{m}`, the
-    #: ordinal `{nth}` of the `{next}` hour, and the minutes left `{rest}`.
+    #: ordinals `{hth}` of the hour and `{nth}` of the `{next}` one, and the minutes left `{rest}`.
     clock: dict[str, list[str]] = {}
     clock_mark: str = ""  # what stands between hour and minute besides a colon
     clock_word: str = ""  # what may follow a time and belongs to it
     units: dict[str, list[str]] = {}  # words by sign, beside those of CLDR
     date: list[str] = []  # readings of a date: `{day}`, `{month}`; `{d}` and `{m}` are numbers
     dotted_dates: bool = False  # whether `3.10.` is a date
+    date_days: str = ""  # how the ordinal of a day ends, where others are no days
     articles: list[str] = []  # before the ordinal of `Henry VIII`
     #: How an ordinal ends that is the lower part of a fraction: pattern and ending.
     parts: list[tuple[str, str]] = []
     date_year: list[str] = ["{date} {year}"]  # readings of a `{date}` with its `{year}`
+    #: What makes a number an ordinal, as a pattern of what stands about it, `#`: `2 этаж`.
+    ordered: str = ""
+    one: list[str] = []  # what a single million or dollar may have before it; empty: nothing
+    hundreds: list[str] = []  # readings of 1812 by its hundreds `{a}` and the rest `{b}`
+    millions_of: list[str] = []  # before the currency of round millions
+    tenths: list[str] = []  # readings of an amount with one decimal: `{w}`, `{name}`, `{c}`
+    halves: list[str] = []  # readings of 2.5 million: `{0}` and the word `{1}`
+    feet: list[str] = []  # readings of feet `{0}` and inches `{1}`
+    #: Contractions that are another word without their apostrophe; their first reading is in full.
+    apart: list[str] = []
+    kana: dict[str, list[str]] = {}  # readings of a Japanese word beside the analyser's
+    #: Where CLDR lacks ordinals: by the cardinal's word (the masculine form), and their endings, of
+    #: which the first row names those that the others take the place of.
+    ordinal_words: dict[str, str] = {}
+    ordinal_forms: list[str] = []
     decades: list[tuple[str, str]] = []  # how the last word of `1990s` ends: pattern and ending
 
 
