@@ -326,6 +326,16 @@ def test_scores_of_a_candidate_that_is_not_listed_are_set_aside(project: Params)
     assert (paths.work_dir() / "unlisted" / paths.SCORES / "epoch-9").is_dir()
 
 
+def test_scores_of_a_candidate_that_is_listed_again_come_back(project: Params) -> None:
+    run(project)
+    first = paths.SELECTION.read_bytes()
+    fewer = project.model_copy(update={"candidates": project.candidates[:-1]})
+    stage.run(fewer)
+    assert not (paths.SCORES / project.candidates[-1]).exists()
+    stage.run(project)
+    assert paths.SELECTION.read_bytes() == first
+
+
 def test_scores_by_another_evaluator_are_an_error(project: Params) -> None:
     score("epoch-1", asr_id="whisper-other")
     refused(project, "different evaluators")

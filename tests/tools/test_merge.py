@@ -84,6 +84,24 @@ def test_a_stage_that_one_side_ran_keeps_its_record(merging):
     git(merging, "commit", "-qm", "merged")
 
 
+def test_a_side_without_a_lock_takes_no_record_away(tmp_path, monkeypatch):
+    git(tmp_path, "init", "-q", "-b", "main")
+    lock(tmp_path, audit="0", train="0")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "both")
+    git(tmp_path, "checkout", "-q", "-b", "there")
+    git(tmp_path, "rm", "-q", "dvc.lock")
+    git(tmp_path, "commit", "-q", "-m", "there")
+    git(tmp_path, "checkout", "-q", "main")
+    lock(tmp_path, audit="0", train="1")
+    git(tmp_path, "commit", "-q", "-a", "-m", "here")
+    git(tmp_path, "merge", "there", code=1)
+    monkeypatch.chdir(tmp_path)
+    merged = merge_lock()
+    assert merged.dropped == () and merged.entries["train"]["outs"][0]["md5"] == "1"
+    assert set(merged.entries) == {"audit", "train"}
+
+
 def test_without_a_conflict_nothing_is_written(merging):
     merge_lock()
     with pytest.raises(UserError, match="no conflict"):

@@ -39,16 +39,20 @@ def read_selection_scores(
 
 
 def set_aside_unlisted(listed: Collection[str], scores: Path, metrics: Path) -> None:
-    """Move scores of candidates that are no longer listed to `.work/unlisted`.
+    """Move scores of candidates that are not listed to `.work/unlisted`, and listed ones back.
 
     A shorter list of candidates, or an experiment with fewer epochs, leaves the scores of the
-    others behind. They would stand beside the new ones in `dvc metrics show`.
+    others behind. They would stand beside the new ones in `dvc metrics show`. What comes back is
+    held against what it was made from, as all scores are.
     """
     unlisted = [path for path in scores.glob("*") if path.is_dir() and path.name not in listed]
     unlisted += [path for path in metrics.glob("*.json") if path.stem not in listed]
     kept = paths.work_dir() / "unlisted"
     for path in sorted(unlisted):
         set_aside(path, kept / path)
+    for path in [place for name in listed for place in (scores / name, metrics / f"{name}.json")]:
+        if not path.exists() and (kept / path).exists():
+            set_aside(kept / path, path)
 
 
 def what_can_be_measured(track: Track) -> Record:

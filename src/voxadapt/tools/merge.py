@@ -49,7 +49,8 @@ def merge_lock() -> Merged:
     conflicts = set(_git("diff", "--name-only", "--diff-filter=U", "--relative").splitlines())
     if LOCK not in conflicts:
         raise user_error("tools.no_conflict", LOCK)
-    merged = merge_entries(*(_entries(side) for side in (BASE, OURS, THEIRS)))
+    base = _entries(BASE)  # also of a side that has no lock any more: what the other ran stays
+    merged = merge_entries(base, *(_entries(side) or base for side in (OURS, THEIRS)))
     write_atomic(LOCK, dumps_yaml({"schema": "2.0", "stages": merged.entries}))
     written = sorted(name for name in conflicts if name.startswith("reports/"))
     if written:
@@ -82,6 +83,6 @@ def _git(*arguments: str) -> str:
     except OSError as error:
         raise user_error("tools.no_git", "git", found=error) from None
     if done.returncode:
-        found = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        found = (done.stderr.strip().splitlines() or ["no reason given"])[0]
         raise user_error("tools.no_work_tree", f"git {arguments[0]}", found=found)
     return done.stdout
