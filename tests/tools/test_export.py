@@ -349,6 +349,20 @@ def test_figures_of_another_checkpoint_are_refused(project: Path, params: Any) -
         export(params, project / "out")
 
 
+@pytest.mark.parametrize("out", [".", "..", "artifacts/checkpoints/epoch-2", "data", "reports"])
+def test_no_force_puts_an_export_in_the_place_of_a_project(
+    project: Path, params: Any, out: str
+) -> None:
+    (project / "data").mkdir(exist_ok=True)
+    (project / "data" / "notes.txt").write_text("mine")
+    (project / paths.REPORTS).mkdir(exist_ok=True)
+    before = sorted(path.relative_to(project) for path in project.rglob("*"))
+    with pytest.raises(UserError, match="Nothing was written"):
+        export(params, Path(out), force=True)
+    left = {path.relative_to(project) for path in project.rglob("*")}
+    assert left >= set(before) and (project / "data" / "notes.txt").read_text() == "mine"
+
+
 def test_only_what_export_wrote_is_replaced(project: Path, params: Any) -> None:
     out = project / "mine"
     out.mkdir()

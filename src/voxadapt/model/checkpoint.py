@@ -105,6 +105,8 @@ def read_meta(path: str | Path) -> dict[str, Any]:
 def new_folder(out_dir: str | Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `out_dir` when the block ends well."""
     out_dir = Path(out_dir)
+    if Path.cwd().is_relative_to(out_dir.resolve()):
+        raise user_error("model.folder_in_use", out_dir)
     with explain_storage(out_dir):
         out_dir.parent.mkdir(parents=True, exist_ok=True)
         _tidy(out_dir)

@@ -51,6 +51,10 @@ class Terms:
     base_model: str | None = None  # the Base's id on the Hub, where params.yaml names a folder
 
 
+#: What a project is made of: no export takes its place.
+OWN = tuple(map(Path, ("artifacts", "data", "notebooks", "profiles", "reports", ".git", ".dvc")))
+
+
 def export(
     params: Params, out: Path, candidate: str | None = None, terms: Terms = Terms(), *,
     language: bool = False, arm: str | None = None, delta: bool = False, force: bool = False,
@@ -335,5 +339,9 @@ def _check_out(out: Path, force: bool) -> None:
     """Refuse to replace what `export` did not write."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise user_error("tools.no_folder", out)
-    if not (force or not out.exists() or not any(out.iterdir()) or exported.is_export(out)):
+    if not out.exists() or not any(out.iterdir()) or exported.is_export(out):
+        return
+    if not force:
         raise user_error("tools.foreign_folder", out)
+    if any(out.resolve().is_relative_to(part.resolve()) for part in (*OWN, paths.work_dir())):
+        raise user_error("tools.own_folder", out)
