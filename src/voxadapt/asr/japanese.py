@@ -5,7 +5,7 @@ its counter do to each other (三本 is さんぼん, 六匹 ろっぴき, 二�
 """
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, lru_cache
 from itertools import islice, product
 
 import regex
@@ -38,18 +38,22 @@ IRREGULAR = dict(
 )  # fmt: skip
 # What two sounds become where they meet: every one may stay as well.
 _VOICED, _PLOSIVE = (str.maketrans("はひふへほ", row) for row in ("ばびぶべぼ", "ぱぴぷぺぽ"))
-MEETINGS: tuple[tuple[str, Callable[[regex.Match[str]], str]], ...] = (
-    ("さん[はひふへほ]", lambda m: m[0].translate(_VOICED)),
-    ("[さよ]ん[はひふへほ]", lambda m: m[0].translate(_PLOSIVE)),
-    ("さんせん", lambda m: "さんぜん"),
-    ("さんかい", lambda m: "さんがい"),
-    ("(い|ろ|は|じゅ)[ちくう]([はひふへほ])", lambda m: f"{m[1]}っ{m[2].translate(_PLOSIVE)}"),
-    ("(い|は|じゅ)[ちう](?=[かこさせた])", lambda m: f"{m[1]}っ"),
-    ("ろく(?=[かこ])", lambda m: "ろっ"),
-    ("じゅっ", lambda m: "じっ"),
+MEETINGS: tuple[tuple[regex.Pattern[str], Callable[[regex.Match[str]], str]], ...] = (
+    (regex.compile("さん[はひふへほ]"), lambda m: m[0].translate(_VOICED)),
+    (regex.compile("[さよ]ん[はひふへほ]"), lambda m: m[0].translate(_PLOSIVE)),
+    (regex.compile("さんせん"), lambda m: "さんぜん"),
+    (regex.compile("さんかい"), lambda m: "さんがい"),
+    (
+        regex.compile("(い|ろ|は|じゅ)[ちくう]([はひふへほ])"),
+        lambda m: f"{m[1]}っ{m[2].translate(_PLOSIVE)}",
+    ),
+    (regex.compile("(い|は|じゅ)[ちう](?=[かこさせた])"), lambda m: f"{m[1]}っ"),
+    (regex.compile("ろく(?=[かこ])"), lambda m: "ろっ"),
+    (regex.compile("じゅっ"), lambda m: "じっ"),
 )
 
 
+@lru_cache(maxsize=4096)
 def counted(text: str) -> list[str]:
     """Return what kanji numerals and a counter may sound like, in Hiragana; nothing for others."""
     parts = [NUMERALS.get(c) or COUNTERS.get(c) for c in text]
@@ -58,7 +62,7 @@ def counted(text: str) -> list[str]:
     found = ["".join(said) for said in product(*(p.split(",") for p in parts if p is not None))]
     found = found[:MAX_READINGS]
     for pattern, instead in MEETINGS:
-        found += [regex.sub(pattern, instead, kana) for kana in found]
+        found += [pattern.sub(instead, kana) for kana in found if pattern.search(kana)]
     irregular = [IRREGULAR[text]] if text in IRREGULAR else []
     return [*irregular, *islice(dict.fromkeys(found), 4 * MAX_READINGS)]
 

@@ -105,20 +105,25 @@ BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
         ("a", "àáâãäå"), ("c", "ç"), ("e", "èéêë"), ("i", "ìíîï"), ("n", "ñ"), ("o", "òóôõö"),
         ("u", "ùúûü"),
     )),
+    "es": (("(?<!\\p{L})ps", "s"), ("íac", "iac")),
     "fa": _PERSIAN,
-    # since 1990 written with or without circumflex; œ as typed
-    "fr": (("\u00ee", "i"), ("\u00fb", "u"), ("\u0153", "oe")),
+    # ph is f, and ti before -al and -ell is zi, since 1996 also as written
+    "de": (("ph", "f"), ("t(?=i(?:al|ell))", "z")),
+    # since 1990 written with or without circumflex, é before a mute e as è; œ as typed
+    "fr": (("\u00ee", "i"), ("\u00fb", "u"), ("\u0153", "oe"), ("üe", "uë"),
+           ("é(?=[bcdfglmnprstv]{1,2}e[bcdfglmnprstv]{1,2}[aeiou])", "è")),
     "hi": (("(?<=\\p{L}\\p{M}*)\u092f\u0947(?!\\p{L}|\\p{M})", "\u090f"),
            ("(?<=\\p{L}\\p{M}*)\u092f\u0940(?!\\p{L}|\\p{M})", "\u0908")),
     "it": (("\u00e9", "\u00e8"),),
     "hy": (("եւ", "եվ"),),
     # kana for a foreign v
     "ja": (("ヴァ", "バ"), ("ヴィ", "ビ"), ("ヴェ", "ベ"), ("ヴォ", "ボ"), ("ヴ", "ブ"),
-           ("髙", "高"), ("﨑", "崎"), ("[邉邊]", "辺"), ("[齋斎齊]", "斉")),
+           ("髙", "高"), ("﨑", "崎"), ("[邉邊]", "辺"), ("[齋斎齊](?=藤)", "斉")),
     "lo": (("ຫລ", "ຫຼ"),),
     "nl": (("é(?=é?n\\b)", "e"),),
     # Brazilian and Portuguese vowels before a nasal; the trema of before 2009
-    "pt": (("ô(?=[mn]\\p{L})", "ó"), ("ê(?=[mn]\\p{L})", "é"), ("ü", "u")),
+    "pt": (("ô(?=[mn]\\p{L})", "ó"), ("ê(?=[mn]\\p{L})", "é"), ("ü", "u"),
+           ("é(?=i[ao])", "e"), ("ó(?=i[ac])", "o"), ("ôo", "oo"), ("êe(?=m)", "ee")),
     "th": (("ฯ", ""),),
     "mr": (("\u0931\u094d", "\u0930\u094d"),),
     "ta": (("\u0bb6\u0bcd\u0bb0\u0bc0", "\u0bb8\u0bcd\u0bb0\u0bc0"),),
@@ -170,7 +175,7 @@ def _one_pass(text: str, lang: str | None, convert: Callable[[str], str] | None)
     )
     text = unicodedata.normalize("NFKC", text).casefold()
     text = unicodedata.normalize("NFKC", text)
-    text = "".join(c for c in text if unicodedata.category(c) != "Cf" and not within(c, DROPPED))
+    text = "".join(c for c in text if not _is_dropped(c))
     for pattern, instead in _patterns(lang):
         text = pattern.sub(instead, text)
     if convert is not None:
@@ -208,6 +213,12 @@ def within(character: str, ranges: tuple[tuple[int, int], ...]) -> bool:
     return any(low <= ord(character) <= high for low, high in ranges)
 
 
+@cache
+def _is_dropped(character: str) -> bool:
+    return unicodedata.category(character) == "Cf" or within(character, DROPPED)
+
+
+@cache
 def is_unspaced_letter(character: str) -> bool:
     """Tell whether a character is of a script written without spaces between words."""
     return within(character, UNSPACED)

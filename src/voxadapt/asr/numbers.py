@@ -88,9 +88,10 @@ def _number_readings(written: str, lang: str) -> tuple[str, ...]:
             continue
         spelt = _changed(cardinals(value, lang), lang)
         if "." in value:
-            found += _decimals(value, lang) + spelt
             whole, _, fraction = value.partition(".")
-            found += _with_zeros(value, lang)
+            zeros = _changed(_with_zeros(value, lang), lang)
+            found += _decimals(value, lang) + (spelt if fraction.strip("0") else []) + zeros
+            found += [] if found else spelt
             if len(values) == 1 and not fraction.startswith("0"):
                 a, b = cardinals(whole, lang)[:MAX_FORMS], cardinals(fraction, lang)[:MAX_FORMS]
                 found += _changed(_combined(f"{{a}} {_point(lang)} {{b}}", a=a, b=b), lang)
@@ -220,7 +221,7 @@ def unit_readings(sign: str, amount: str, lang: str) -> list[str]:
         degrees = rules(lang).symbols.get("°", [])
         templates += [regex.sub(rf" (?:{'|'.join(degrees)})(?= )", "", one) for one in templates]
         templates += [f"{{n}} {word}" for word in degrees]
-    letters = [sign.replace("°", " "), " ".join(sign)]
+    letters = [sign.replace("°", " "), " ".join(sign)] if sign != "°" else []
     whole, _, fraction = _values(amount, lang)[0].partition(".")
     pair = {"w": cardinals(whole, lang), "f": cardinals(fraction.lstrip("0") or "0", lang)}
     is_height = SIGNS.units[sign] == "length-meter" and len(fraction) == 2

@@ -31,6 +31,7 @@ _NUMBERED = (
 )
 _NAMED = r"\p{Lu}\p{Ll}+\s"
 PARTS_FIRST = ("分之", "分の", "분의")  # what stands between the lower and the upper number
+SPLITTING = ("yue", "zh")  # which put a unit before its decimals
 REDUPLICATES = ("id", "ms")  # whose `rumah2` is rumah-rumah
 BESIDE = "#"  # ends what is an abbreviation only where a number stands beside it
 EVENTS = tuple(SIGNS.events.split())
@@ -129,6 +130,7 @@ def _prepared(text: str, lang: str | None) -> str:
     text = regex.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = regex.sub(r"(?<!\S)(?=\.\d)", "0", text)
     if lang:
+        text = regex.sub(r"(?<=\d)(?=[ap]\.\s?m\.)|(?<=[nN][°º])(?=\d)", " ", text)
         text = regex.sub(r"(?<=\d)x(?=\d)", " x ", text)
         text = regex.sub(r"(?<![\d.,] ?)(\d{1,3})((?: 000)+)(?![\d.,]\d)",
                          lambda m: m[1] + m[2].replace(" ", ""), text)  # fmt: skip
@@ -272,6 +274,10 @@ def _grammar(
                     [numbers.cardinals(m["h"][:-2], lang), [m["h_of"]]], form)
             ],
         ),
+        "split": (  # 1.8米 is 一米八, 1.5个 一个半
+            r"(?<![\d.])(?P<z>\d+)\.(?P<z_f>\d\d?)(?P<z_of>[米度个])" if lang in SPLITTING else "",
+            _split,
+        ),
         "date": (
             r"(?<![\d.,/:-])(?:(?P<d_y>\d{4})(?P<d_s>[-./])(?P<d_m>\d{1,2})(?P=d_s)(?P<d_d>\d{1,2})"
             r"|(?P<d_1>\d{1,2})(?P<d_t>[-./])(?P<d_2>\d{1,2})(?P=d_t)(?P<d_z>\d{4}|\d\d)"
@@ -301,7 +307,7 @@ def _grammar(
         "decade": (r"(?<!\w)['’]?(?P<dec>\d{4}|\d0)['’]?s\b" if known.decades else "",
                    lambda m, _: [*numbers.decade_readings(m["dec"], lang), m["dec"] + "s"]),
         "myriad": (rf"{num('w')}(?P<w_l>[万億亿만억])", _myriad),
-        "unit": (rf"{start}{num('u')}\s?(?P<u_sign>{unit})(?![{_W}²³])",
+        "unit": (rf"{start}{num('u')}\s?(?P<u_sign>{unit})(?![{_W}²³]|\.m)",
                  lambda m, _: numbers.unit_readings(m["u_sign"], m["u"], lang) + (
                      numbers.ordinals(m["u"], lang)
                      if m["u_sign"] == "°" and any("°" in o for o in known.ordinal) else [])),
@@ -321,7 +327,7 @@ def _grammar(
                   lambda m, _: known.minus + [""] * (m[0] == "–")),
         "between": (
             rf"(?<=\d)\s?[{regex.escape(''.join(known.between))}−–]\s?(?=\d)"
-            rf"|(?<=\p{{L}})[./](?=\p{{L}})",
+            rf"|(?<=\p{{L}})[./](?=\p{{L}})|(?<=[\d\p{{Sc}}%])/(?=\p{{L}})|(?<!\S)\.(?=\p{{L}}{{2}})",
             lambda m, _: known.between.get(regex.sub("[−–]", "-", m[0].strip()), [""]),
         ),
         "number": (rf"{start}{num('n')}{end}|{start}(?P<n_all>\d+){end}",
@@ -334,7 +340,7 @@ def _grammar(
         ),
         "compound": (
             rf"(?<![{_W}])(?:[{_W}]++(?:(?:{_APOSTROPHE}(?!\d)|{_HYPHEN})[{_W}]++)+{_APOSTROPHE}?"
-            rf"|{_APOSTROPHE}[{_W}]+|[{_W}]++{_APOSTROPHE}(?![{_W}]))", _compound,
+            rf"|{_APOSTROPHE}[{_W}]+|[{_W}]++{_APOSTROPHE}(?![{_W}]))(?!\.\p{{L}}\.)", _compound,
         ),
         "roman": (
             rf"(?<![{_S}\d])(?:(?=[IVXLC]{{2}})|(?<=\p{{L}}\s?)(?=[VX])|(?<={one_before})(?=I))"
@@ -372,6 +378,15 @@ def _counted(match: regex.Match[str], lang: str) -> list[str]:
     if match["c"] is None:
         return [match[0]]
     return [said + match["c_of"] for said in numbers.number_readings(match["c"], lang)]
+
+
+def _split(match: regex.Match[str], lang: str) -> list[str]:
+    of, whole = match["z_of"], numbers.number_readings(match["z"], lang)
+    digits = "".join(numbers.cardinals(digit, lang)[0] for digit in match["z_f"])
+    said = [n + of for n in numbers.number_readings(f"{match['z']}.{match['z_f']}", lang)]
+    if of != "个":
+        return said + [n + of + digits for n in whole]
+    return said + ([n + of + "半" for n in whole] if match["z_f"] == "5" else [])
 
 
 def _myriad(match: regex.Match[str], lang: str) -> list[str]:
@@ -421,7 +436,7 @@ def _clock(match: regex.Match[str], lang: str) -> list[str]:
 def _fraction(match: regex.Match[str], lang: str) -> list[str]:
     said = numbers.fraction_readings(match["f"], lang)
     over, under = (numbers.number_readings(part, lang) for part in match["f"].split("/"))
-    said += _product([over[:2], numbers.parts(match["f"].split("/")[1], lang)])
+    said += _product([over[:4], numbers.parts(match["f"].split("/")[1], lang)])
     for word in rules(lang).between.get("/", [""]):
         order = [under, [word], over] if word in PARTS_FIRST else [over, [word], under]
         said += _product(order)
@@ -568,7 +583,7 @@ def _short_months(lang: str) -> Iterator[tuple[str, str]]:
 
 def _phrase(match: regex.Match[str], lang: str) -> list[str]:
     found, key = _phrases(lang), _key(match[0])
-    return found.get(key) or found[key.rstrip(".") + BESIDE]
+    return next(found[k] for k in (key, key + BESIDE, key.rstrip(".") + BESIDE) if k in found)
 
 
 def _key(text: str) -> str:
@@ -621,7 +636,7 @@ def _phrase_pattern(lang: str) -> str:
     inside = "|".join(found)
     if lang in ("zh", "yue", "ja"):
         return f"(?:{inside})"
-    return rf"(?<![{_W}'’-])(?i:{inside})(?!['’-]?[{_W}])"
+    return rf"(?<![{_W}'’-])(?i:{inside})(?:(?<=\.)(?=\d)|(?!['’-]?[{_W}]))"
 
 
 @cache
