@@ -160,6 +160,16 @@ def test_every_command_finds_the_project_from_a_sub_folder(project: Path) -> Non
 
 
 @pytest.mark.slow
+def test_a_folder_that_was_removed_under_the_shell_is_said_to_be(tmp_path: Path) -> None:
+    code = "import os, sys; os.rmdir(os.getcwd()); from voxadapt.cli.app import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "status"], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and "one that was removed" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
 def test_a_place_that_cannot_be_written_is_named(project: Path) -> None:
     for n in range(3):
         write_clip(project / "corpus" / f"u{n}.wav", 3.0 + n / 10, seed=n)

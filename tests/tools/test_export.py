@@ -351,7 +351,7 @@ def test_figures_of_another_checkpoint_are_refused(project: Path, params: Any) -
 
 @pytest.mark.parametrize("out", [".", "..", "artifacts/checkpoints/epoch-2", "data", "reports"])
 def test_no_force_puts_an_export_in_the_place_of_a_project(
-    project: Path, params: Any, out: str
+    project: Path, params: Any, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (project / "data").mkdir(exist_ok=True)
     (project / "data" / "notes.txt").write_text("mine")
@@ -359,6 +359,11 @@ def test_no_force_puts_an_export_in_the_place_of_a_project(
     before = sorted(path.relative_to(project) for path in project.rglob("*"))
     with pytest.raises(UserError, match="Nothing was written"):
         export(params, Path(out), force=True)
+    monkeypatch.setenv("PWD", str(project / "sub" / "deep"))  # of a command in a sub-folder
+    (project / "sub").mkdir()
+    (project / "sub" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="Nothing was written"):
+        export(params, Path("sub"), force=True)
     left = {path.relative_to(project) for path in project.rglob("*")}
     assert left >= set(before) and (project / "data" / "notes.txt").read_text() == "mine"
 

@@ -171,6 +171,9 @@ def main() -> None:
         if problem is None and isinstance(error, OSError) and error.filename and error.strerror:
             expected = "a path that can be read or written"
             problem = Problem(where, expected, error.strerror, "Correct the path.")
+        if problem is None and isinstance(error, FileNotFoundError) and error.filename is None:
+            gone = "a folder that is there", "one that was removed", "Change to another."
+            problem = Problem("the working folder", *gone)
         if problem is None:
             raise
         print_problems(UserError(problem, "A file could not be read or written."))

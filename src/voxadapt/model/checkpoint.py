@@ -105,7 +105,8 @@ def read_meta(path: str | Path) -> dict[str, Any]:
 def new_folder(out_dir: str | Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `out_dir` when the block ends well."""
     out_dir = Path(out_dir)
-    if Path.cwd().is_relative_to(out_dir.resolve()):
+    here = Path.cwd(), Path(os.environ.get("PWD", "."))  # the project's folder, and the shell's
+    if any(folder.is_relative_to(out_dir.resolve()) for folder in here):
         raise user_error("model.folder_in_use", out_dir)
     with explain_storage(out_dir):
         out_dir.parent.mkdir(parents=True, exist_ok=True)
