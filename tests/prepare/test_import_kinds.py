@@ -545,6 +545,27 @@ def test_transforms_of_a_cut_are_applied(source: Path, tmp_path: Path) -> None:
     assert sf.info(tmp_path / "out" / rows_of(tmp_path / "out")["s0"]["audio"]).duration == 2.4
 
 
+@pytest.mark.parametrize(
+    "home", ["/home/me/f5/", "D:\\GPT-SoVITS\\out\\", "C:/x/", "\\\\nas\\sets\\"]
+)
+def test_absolute_paths_of_another_machine(source: Path, tmp_path: Path, home: str) -> None:
+    """What the paths share is the folder that --audio-root names; without it they are refused."""
+    (source / "wavs" / "deep").mkdir()
+    (source / "wavs" / "u3.wav").rename(source / "wavs" / "deep" / "u3.wav")
+    rows = [f"{home}u{n}.wav" for n in range(3)] + [f"{home}deep{home[-1]}u3.wav"]
+    (source / "corpus.csv").write_text(
+        "audio_file|text\n" + "".join(f"{row}|{TEXT[n]}\n" for n, row in enumerate(rows))
+    )
+    with pytest.raises(UserError, match="--audio-root"):
+        import_corpus([source], tmp_path / "out")
+    for root in (source, source / "wavs"):
+        out = tmp_path / f"out-{root.name}"
+        import_corpus([source], out, audio_root=root, ref=source / "wavs" / "u7.wav")
+        assert {stem: row["text"] for stem, row in rows_of(out).items()} == {
+            f"u{n}": TEXT[n] for n in range(4)
+        }
+
+
 def test_links_out_of_the_source_are_not_followed(source: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.csv").write_text(lines("{u}|{text}"))
     (source / "metadata.csv").symlink_to(tmp_path / "secret.csv")

@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from voxadapt.core.errors import Problem, UserError, raise_problems
 from voxadapt.core.files import replacing, sha256_file, write_atomic
@@ -28,7 +28,7 @@ from voxadapt.prepare import import_folder
 from voxadapt.prepare.formats import arrow_rows, of_speakers, read_source
 from voxadapt.prepare.import_folder import ImportedClip, ImportResult
 from voxadapt.prepare.sound import LENGTH_SLACK_S, convert, cut_clip, load_cut, needs_ffmpeg, trim
-from voxadapt.prepare.tables import Row, Wanted
+from voxadapt.prepare.tables import PLACES, Row, Wanted
 
 Placed = tuple[Row, Path]  # a row and its audio
 
@@ -71,6 +71,7 @@ def import_corpus(
     asked = [speaker] if isinstance(speaker, str) else list(speaker or ())
     rows, num_others, names, nobody = of_speakers(given.rows, asked)
     left_out = [*given.problems, *nobody]
+    rows = rows if audio_root is None else _moved(rows, root)
     placed = _with_audio(_of_one_or_several(rows, names), root, left_out)
     hashes = {path: sha256_file(path) for path in dict.fromkeys(path for _, path in placed)}
     options = {
@@ -131,7 +132,7 @@ def _with_audio(rows: Sequence[Row], root: Path, left_out: list[Problem]) -> lis
         path = None if row.packed is None else row.packed[0]
         if path is None:
             path = files.check(row.where, "audio", _name_below(row.audio, root), found)
-            if path is None and os.path.isabs(row.audio):
+            if path is None and PureWindowsPath(row.audio).root:
                 fix = "Name the folder of the audio with --audio-root."
                 found[-1] = replace(found[-1], fix=fix)
         span = row.span_s or (
@@ -145,6 +146,23 @@ def _with_audio(rows: Sequence[Row], root: Path, left_out: list[Problem]) -> lis
         else:
             placed.append((row, path))
     return placed
+
+
+def _moved(rows: Sequence[Row], root: Path) -> list[Row]:
+    """Read absolute paths of another machine below the folder that they share, which is `root`."""
+    paths = {row.audio: PureWindowsPath(row.audio) for row in rows}  # of either kind of slash
+    paths = {audio: path for audio, path in paths.items() if path.root}
+    if not paths or any(_name_below(audio, root) != audio for audio in paths):
+        return list(rows)
+    shared = os.path.commonpath([path.parent.as_posix().lstrip("/") for path in paths.values()])
+    found = []
+    for row in rows:
+        if row.audio in paths:
+            name = os.path.relpath(paths[row.audio].as_posix().lstrip("/"), shared or ".")
+            there = next((place for place in PLACES if (root / place / name).is_file()), "")
+            row = replace(row, audio=there + name, name=Path(name).stem)
+        found.append(row)
+    return found
 
 
 def _in_one(problems: Sequence[Problem]) -> Problem:
