@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest import mock
 
@@ -180,6 +181,26 @@ def test_one_folder_is_one_voice(tmp_path: Path) -> None:
     import_corpus([tmp_path / "mine"], tmp_path / "out")
     assert len(rows_of(tmp_path / "out")) == 5
     assert "speaker" not in rows_of(tmp_path / "out")[0]
+
+
+@pytest.mark.parametrize("hidden", [".ipynb_checkpoints", "__MACOSX", ".cache"])
+def test_hidden_copies_are_no_clips(tmp_path: Path, hidden: str) -> None:
+    """Of notebooks, of archives made on a Mac: the only folder there would be the speaker."""
+    for folder in (tmp_path / "mine", tmp_path / "mine" / hidden):
+        for n, name in enumerate(NAMES[:3]):
+            write_clip(folder / f"{name}.wav", 3.0 + 0.2 * n, seed=n)
+            write_lines(folder / f"{name}.txt", TEXT[name])
+    (tmp_path / "mine" / "._anna_0.wav").write_bytes(b"\0\5\26\7")
+    done = import_corpus([tmp_path / "mine"], tmp_path / "out")
+    assert done.left_out == () and done.record["num_imported"] == 2
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    write_clip(tmp_path / "mine" / "u.wav", 3.0)
+    os.mkfifo(tmp_path / "mine" / "metadata.csv")
+    write_lines(tmp_path / "mine" / "._list.csv", "resource fork")
+    with pytest.raises(UserError, match="layout of the source is not known"):
+        import_corpus([tmp_path / "mine"], tmp_path / "out")
 
 
 def test_few_texts_are_no_layout(tmp_path: Path) -> None:

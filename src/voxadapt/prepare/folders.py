@@ -127,8 +127,10 @@ def are_labels(lines: Sequence[str]) -> bool:
 
 
 def _clips(folder: Path) -> Iterator[tuple[Path, Path | None]]:
-    """Yield the recordings below a folder, each with the text beside it."""
+    """Yield the recordings below a folder, each with the text beside it; hidden ones are copies."""
     for path in sorted(folder.rglob("*")):
+        if any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts):
+            continue
         if path.suffix.lower() in SUFFIXES and path.is_file():
             texts = (path.with_name(path.stem + ending) for ending in TEXT_ENDINGS)
             yield path, next((text for text in texts if text.is_file()), None)

@@ -132,14 +132,15 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
         return given or _kind_of(source), [source]
     if not source.is_dir():
         raise user_error("prepare.no_source", source)
-    names = sorted(path.name for path in source.iterdir() if path.is_file())
+    names = sorted(path.name for path in source.iterdir()
+                   if path.is_file() and not path.name.startswith("."))  # fmt: skip
     cuts = [name for key in ("cuts", "supervisions") for name in names
             if key in name and LHOTSE.fullmatch(name)]  # fmt: skip
     deeper = ("", "*/") if given in (None, "hf") else ("",)
     metadata = [path for name in ("metadata.csv", "metadata.jsonl") for below in deeper
-                for path in sorted(source.glob(below + name))]  # fmt: skip
+                for path in sorted(source.glob(below + name)) if path.is_file()]  # fmt: skip
     packed = [path for name in ("*.parquet", "data-*.arrow") for below in ("", "*/")
-              for path in sorted(source.glob(below + name))]  # fmt: skip
+              for path in sorted(source.glob(below + name)) if path.is_file()]  # fmt: skip
     tsv = [name for name in names if name.lower().endswith(".tsv")]
     tsv.sort(key=lambda name: (name != "validated.tsv", name != "train.tsv", name))
     listed = [name for name in names if TABLE.search(name) and name not in NO_TABLES]
