@@ -72,10 +72,12 @@ REPLACED: Final[tuple[tuple[str, str], ...]] = (
     (f"\u0e4d({_TONE})\u0e32", "\\1\u0e4d\u0e32"), (f"\u0e4d\u0e32({_TONE})", "\\1\u0e4d\u0e32"),
     (f"\u0ecd({_LAO_TONE})\u0eb2", "\\1\u0ecd\u0eb2"),
     (f"\u0ecd\u0eb2({_LAO_TONE})", "\\1\u0ecd\u0eb2"),
-    # Khmer vowels of two parts
+    ("\u17d2\u178a", "\u17d2\u178f"),  # Khmer subscripts of one shape; vowels of two parts
     ("\u17c1\u17b8", "\u17be"), ("\u17c1\u17b6", "\u17c4"),
 )  # fmt: skip
 _PERSIAN = (
+    ("مسؤول", "مسئول"),
+    ("\u0626", "\u06cc"),
     ("\u0624", "\u0648"),
     ("[\u0623\u0625]", "\u0627"),
     ("[\u064a\u0649]", "\u06cc"),
@@ -129,7 +131,9 @@ BY_LANGUAGE: Final[dict[str, tuple[tuple[str, str], ...]]] = {
     "ta": (("\u0bb6\u0bcd\u0bb0\u0bc0", "\u0bb8\u0bcd\u0bb0\u0bc0"),),
     "ps": (*_PERSIAN, ("\u06d0|\u06cd", "\u06cc")),
     "sd": (("\u0643", "\u06a9"),),
-    "ur": (("[\u064a\u0649]", "\u06cc"), ("\u0643", "\u06a9"), ("\u06c2|\u06c3|\u0647", "\u06c1")),
+    # a doachashmi he that begins a word stands for the other he
+    "ur": (("(?<!\\p{L})\u06be", "\u06c1"),
+           ("[\u064a\u0649]", "\u06cc"), ("\u0643", "\u06a9"), ("\u06c2|\u06c3|\u0647", "\u06c1")),
     "ro": (("\u015f", "\u0219"), ("\u0163", "\u021b")),
     "sr": _SERBIAN, "bs": _SERBIAN, "hr": _SERBIAN,
     # o and g with any apostrophe are letters of their own
