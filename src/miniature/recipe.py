@@ -119,7 +119,7 @@ class WhisperRecipe:
     seed: int = 12
     steps: int = 4_500
     lr: float = 1.5e-3
-    tune_steps: int = 20_000
+    tune_steps: int = 23_000
     tune_lr: float = 1e-3
     batch: int = 24
     save_every: int = 250
@@ -154,7 +154,7 @@ class TalkerRecipe:
     """
 
     seed: int = 13
-    steps: int = 16_600
+    steps: int = 20_200
     lr: float = 1e-3
     batch: int = 16
     save_every: int = 200
