@@ -223,17 +223,18 @@ Means over the steps before each share of the training:
 ## Limits
 
 - Wanted were error rates of Whisper of 2 % (recordings) and 4 % (target voice through the codec),
-  and of the Base of 5 % (known voices), 12 % (target voice) and 25 % (respelt Malay). Two CPU cores
-  did not train so long: the curves of both models still fall where they end. Short answers without
-  context, numbers and names are what is misread most.
+  and of the Base of 5 % (known voices), 12 % (target voice) and 25 % (respelt Malay). The Base's
+  curve still falls where it ends: two CPU cores did not train so long. Whisper's errors hardly
+  fell over its last steps; it is too narrow for numbers that differ in one sound, spelled
+  letters, and short answers without context.
 - Whisper knows the words of the two grammars and writes nothing else.
 - Clips longer than {seconds:.0f} s are cut by `pad_or_trim` at this context.
 - A clone of the target voice before adaptation is neither read well nor like the target: that is
   what adaptation is for.
 - The codec colours every voice. Compare similarity with clips that went through the codec, or
   show the codec round-trip of real clips as the ceiling.
-- The codec speaks in a monotone: spectral losses taught it no pitch, and most voices come out as if
-  whispered. Melody cannot be judged on the miniature, and its reports say so.
+- The codec speaks in a monotone: spectral losses taught it no pitch, and most voices come out as
+  if whispered. Melody cannot be judged on the miniature, and its reports say so.
 - Synthetic voices differ more from each other than people do.
 
 Speech synthesisers: espeak-ng (GPL-3.0, its output is not covered) and flite (BSD-like licence).
