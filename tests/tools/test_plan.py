@@ -271,7 +271,7 @@ def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
     assert (found["train"].seconds, found["score"].seconds) == (120.0, 10.0)
     assert found["confirm"].seconds is None and found["audit"].seconds == 0.0
     text = "\n".join(budget.notes(plan))
-    assert "dvc repro runs up to 3 of 24 stages: about 2 min 10 s one after another" in text
+    assert "dvc repro runs up to 3 of 22 stages: about 2 min 10 s one after another" in text
     assert "A stage that has not run here yet says how long it takes when it has begun." in text
 
 
