@@ -6,7 +6,7 @@ PROJECT has been through `language data`. For each size, Stage 1 is trained and 
 themselves in a copy of the project whose texts, or whose training recordings, are the first of one
 order, so that a smaller set is part of every larger one. What is held out stays as it is. Texts are
 learnt with `stage1.objective: respelling`, recordings with `audio`; all other parameters are the
-project's, so a smaller set is also fewer steps.
+project's, so a smaller set is also fewer steps. A run that was stopped goes on at its next size.
 """
 
 from __future__ import annotations
@@ -132,15 +132,21 @@ def main() -> None:
     arguments = parser.parse_args()
     source = arguments.project.resolve()
     sizes = [("lines", n) for n in arguments.lines] + [("minutes", m) for m in arguments.minutes]
-    rows = []
-    for kind, size in sizes:
-        with tempfile.TemporaryDirectory(dir=source / ".work") as folder:
-            for name in KEPT:
-                if (source / name).is_dir():
-                    shutil.copytree(source / name, Path(folder) / name, copy_function=os.link)
-            rows.append([kind, *measure(source, Path(folder), kind, size)])
-        print(rows[-1], file=sys.stderr, flush=True)
     params = yaml.safe_load((source / "params.yaml").read_text("utf-8"))
+    same = fingerprint([params["language"], (source / LANGUAGE.made_by_codes).read_text("utf-8")])
+    store = source / ".work" / f"data_size-{same}.json"
+    known = json.loads(store.read_text("utf-8")) if store.exists() else {}
+    for kind, size in sizes:
+        if f"{kind} {size:g}" not in known:
+            with tempfile.TemporaryDirectory(dir=source / ".work") as folder:
+                for name in KEPT:
+                    if (source / name).is_dir():
+                        shutil.copytree(source / name, Path(folder) / name, copy_function=os.link)
+                row = [kind, *measure(source, Path(folder), kind, size)]
+            known[f"{kind} {size:g}"] = row
+            store.write_text(json.dumps(known), "utf-8")
+            print(row, file=sys.stderr, flush=True)
+    rows = [known[f"{kind} {size:g}"] for kind, size in sizes]
     name, source_name = params["language"]["name"], params["language"]["source"]["language"]
     header = ["learnt from", "had", "best epoch", f"{name} CER, %", f"{source_name} CER, %",
               "beats the Base"]  # fmt: skip
