@@ -151,7 +151,7 @@ def main() -> None:
     header = ["learnt from", "had", "best epoch", f"{name} CER, %", f"{source_name} CER, %",
               "beats the Base"]  # fmt: skip
     said = (
-        f"Stage 1 of {name}, {processor()}: `python -m benchmarks.data_size {arguments.project}`. "
+        f"Stage 1 of {name}, {processor()}: `python -m benchmarks.data_size PROJECT`. "
         "95 % intervals over sentences; held-out sentences are the same in every row."
     )
     write_section(TITLE, [said, "", *table(header, rows)])
