@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 from unicodedata import normalize
@@ -112,10 +113,8 @@ def _finder(root: Path, folder: Path) -> Find:
         plain = cell.replace("\\", "/")
         stem, suffix = os.path.splitext(plain)
         forms = (cell, plain, stem + suffix.swapcase(), *(normalize(form, plain) for form in FORMS))
-        for name in dict.fromkeys(
-            f"{below}{place}{form}{end}"
-            for form in forms for place in tables.PLACES for end in ends
-        ):  # fmt: skip
+        for form, place, end in product(dict.fromkeys(forms), tables.PLACES, ends):
+            name = f"{below}{place}{form}{end}"
             try:
                 if (root / name).is_file():
                     return name

@@ -53,8 +53,8 @@ def run(params: Params, names: Sequence[str] | None = None) -> StageResult:
     listed = [_stages_entry()] if paths.LANGUAGE_SELECTION.is_file() else []
     for name in wanted:
         listed.append(_run_arm(params, name))
-    table = {"arms": listed, "base": _entry(BASE, paths.LANGUAGE_SCORES / BASE)}
-    table = sealed(table, f"compare {' '.join(wanted)}")
+    compared = {"arms": listed, "base": _entry(BASE, paths.LANGUAGE_SCORES / BASE)}
+    table = sealed(compared, f"compare {' '.join(wanted)}")
     write_json(paths.LANGUAGE_ARMS_TABLE, table)
     best = min(listed, key=lambda item: item["cer"]["point"])
     return StageResult(
