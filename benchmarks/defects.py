@@ -221,9 +221,8 @@ def main() -> None:
     generator = np.random.default_rng(seed)
     waves, others = recordings(data, seed), voices(data)
     meter = Meter(coded, data / "models/base")
-    few = 2 if coded else 1  # the codec takes most of the time
-    calibration = [meter.code(wave) for wave in waves[: NUM_CALIBRATION // few]]
-    clean = waves[NUM_CALIBRATION:][: NUM_CLEAN // few]
+    calibration = [meter.code(wave) for wave in waves[:NUM_CALIBRATION]]
+    clean = waves[NUM_CALIBRATION:]
     meter.refer_to(calibration)
     if "--melody" in sys.argv:
         chosen = clean[:NUM_PLANTED]
@@ -236,7 +235,7 @@ def main() -> None:
     names = sorted(others)
     drawn = [
         others[names[i % len(names)]][int(generator.integers(len(others[names[i % len(names)]])))]
-        for i in range(NUM_PLANTED // few)
+        for i in range(NUM_PLANTED)
     ]
     plants: list[Callable[[Wave, Wave], Wave]] = [
         splice,
@@ -262,23 +261,22 @@ def main() -> None:
                      for group in (clean[: len(heard)], planted, heard)]  # fmt: skip
             left.append(f"{kind}: {steps[0]:+.1f} semitones between the halves before, "
                         f"{steps[1]:+.1f} planted, {steps[2]:+.1f} in what is judged")  # fmt: skip
-    if not coded:
-        for kind, voices_ in (
-            ("none, in long clips", None),
-            ("another voice late in long clips", others),
-        ):
-            found = [
-                meter.row(str(i), wave)
-                for i, wave in enumerate(long_clips(clean, voices_, generator))
-            ]
-            rows.append([kind, exact(flagged(found), len(found)), str(len(found))])
+    for kind, voices_ in (
+        ("none, in long clips", None),
+        ("another voice late in long clips", others),
+    ):
+        found = [
+            meter.row(str(i), meter.code(wave))
+            for i, wave in enumerate(long_clips(clean, voices_, generator))
+        ]
+        rows.append([kind, exact(flagged(found), len(found)), str(len(found))])
     jump = "not measured" if limits.f0_jump_st is None else f"{limits.f0_jump_st:.2f} semitones"
     where = "coded recordings" if coded else "recordings"
     write_section(
         f"Defects of the voice within a clip, {where}",
         [
-            f"Limits from {limits.n} {where} of the speaker (similarity of a second at least "
-            f"{limits.window_sim:.3f}, jump of F0 at most {jump}); defects in others of the same "
+            f"Limits from {limits.n} {where} of the speaker (similarity of two seconds at least "
+            f"{limits.stretch_sim:.3f}, jump of F0 at most {jump}); defects in others of the same "
             f"speaker, 8 other voices, seed {seed}; exact 95 % intervals: "
             f"`python -m benchmarks.defects data {seed}{' --coded' if coded else ''}`. Wanted: "
             "at least 95 % of each defect flagged, at most 2 % of clean clips. Medians of "

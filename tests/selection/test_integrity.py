@@ -169,9 +169,9 @@ def test_records_of_another_version_are_refused() -> None:
     selection = select(SYSTEMS, RULE) | {"schema": "voxadapt-selection/1"}
     with pytest.raises(UserError, match="voxadapt-selection/2"):
         confirm(SYSTEMS["base"], SYSTEMS["epoch-2"], RULE, selection=selection)
-    with pytest.raises(UserError, match="voxadapt-similarity/2"):
+    with pytest.raises(UserError, match="voxadapt-similarity/3"):
         SimilarityScale.from_dict({"schema": "voxadapt-similarity/9"})
-    with pytest.raises(UserError, match="voxadapt-similarity/2"):
+    with pytest.raises(UserError, match="voxadapt-similarity/3"):
         SimilarityScale.from_dict({})
 
 
@@ -247,7 +247,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
     point = {"point": 0.5, "low": None, "high": None, "n": 3}
     write_json(
         paths.SPEAKER.scale,
-        {"schema": "voxadapt-similarity/2", "sim_id": "sim", "floor": point,
+        {"schema": "voxadapt-similarity/3", "sim_id": "sim", "floor": point,
          "ceiling": point | {"point": 0.9}, "codec_ceiling": point | {"point": 0.85},
          "separation": 0.99},
     )  # fmt: skip

@@ -39,7 +39,7 @@ from voxadapt.scoring.statistics import NOTHING, Interval, mean_interval, rounde
 from voxadapt.scoring.windows import VoiceLimits, voice_limits
 
 LABEL = "SIM-resemblyzer"
-SCHEMA = "voxadapt-similarity/2"
+SCHEMA = "voxadapt-similarity/3"
 DURATIONS_S = (1.0, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0)
 LETTER_NAME_CHARS = 5  # of words, that take as long as the name of a letter does
 

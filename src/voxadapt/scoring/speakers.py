@@ -49,13 +49,13 @@ def pool(
 
     The first takes of a sentence are those of the speaker whose recording it is (`own`, by text),
     so that clips with the same text and take are of the same voice, in every candidate and in the
-    recordings. `takes` are those of each speaker.
+    recordings; a sentence that nobody recorded is of all alike. `takes` are those of each speaker.
     """
     names = sorted(rows)
     pooled = []
     for speaker in names:
         for row in rows[speaker]:
-            order = sorted(names, key=lambda name: (name != own[row.text_id], name))
+            order = sorted(names, key=lambda name: (name != own.get(row.text_id), name))
             take = order.index(speaker) * takes + row.take
             pooled.append(
                 row.model_copy(update={"speaker": speaker, "take": take, "sim_id": sim_id})

@@ -1,17 +1,19 @@
 """Does a clip keep one voice from its first second to its last, and where are its words lost?
 
 The similarity of a whole clip is an average: one second in another voice barely moves it. Each
-second is therefore compared with the speaker as well, and F0 before and after each moment. What a
+second is therefore compared with the speaker as well, and F0 before and after each moment. A single
+second is a noisy measure, so it is judged together with the halves of its neighbours. What a
 speaker's own clips do, after the codec through which everything generated has passed, sets the
 limits; nothing is tuned on the clips that are judged.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from rapidfuzz.distance import Levenshtein
-from scipy.special import ndtri
 
 from voxadapt.asr.normalise import characters, is_unspaced
 from voxadapt.core.params import SelectParams
@@ -30,6 +32,9 @@ from voxadapt.scoring.statistics import (
 VOICE_FLAGS = ("other_voice", "pitch_jump")
 LIMIT_SD = 3.0  # standard deviations beyond the mean of the speaker's own clips
 MIN_CLIPS = 20  # fewer have no spread worth the name
+STRETCH = 3  # windows that are judged together: two seconds, as windows overlap by half
+#: Scale of the Gumbel distribution, which extremes follow, over its standard deviation.
+GUMBEL_SCALE = 6.0**0.5 / np.pi
 #: Seconds that errors are counted in: the first one, and stretches of long clips.
 STRETCHES_S = ((0.0, 1.0), (1.0, 5.0), (5.0, 10.0), (10.0, 20.0), (20.0, float("inf")))
 
@@ -38,34 +43,33 @@ STRETCHES_S = ((0.0, 1.0), (1.0, 5.0), (5.0, 10.0), (10.0, 20.0), (20.0, float("
 class VoiceLimits:
     """What the speaker's own clips reach; beyond it a clip is flagged.
 
-    The lowest of many seconds is lower than that of few, in any voice: for clips that are longer
-    than the speaker's the limits give way by as much as the extremes of more normal deviates.
+    The lowest of many stretches is lower than that of few, in any voice: for clips that are longer
+    than the speaker's the limits give way as the extremes of so many more stretches do (Gumbel).
     """
 
-    #: Lowest similarity of a second to the speaker; None where it is not known.
-    window_sim: float | None
-    window_sd: float  # standard deviation of a second's similarity
+    #: Lowest similarity of a stretch to the speaker; None where it is not known.
+    stretch_sim: float | None
+    stretch_sd: float  # standard deviation of a clip's lowest stretch
     f0_jump_st: float | None  # largest jump of F0 in semitones; None where F0 cannot be measured
     f0_jump_sd: float  # standard deviation of a clip's largest jump
     num_windows: int  # seconds of a clip, overlapping by half: the median of the speaker's clips
     n: int  # clips behind the limits
 
     def flags(self, sims: Sequence[float] | None, jump_st: float | None) -> tuple[str, ...]:
-        """Name what is beyond the limits: a second's similarity, or a jump of F0 in semitones."""
-        count = len(sims or ())
-        wider = max(0.0, _extreme(max(1, count)) - _extreme(self.num_windows))
+        """Name what is beyond the limits: similarity along the clip, or a jump of F0, semitones."""
+        wider = GUMBEL_SCALE * max(0.0, math.log(len(sims or (1,)) / self.num_windows))
         other = jump = False
-        if sims and self.window_sim is not None:
-            other = min(sims) < self.window_sim - wider * self.window_sd
+        if sims and self.stretch_sim is not None:
+            other = lowest_stretch(sims) < self.stretch_sim - wider * self.stretch_sd
         if jump_st is not None and self.f0_jump_st is not None:
             jump = jump_st > self.f0_jump_st + wider * self.f0_jump_sd
         found = zip(VOICE_FLAGS, (other, jump), strict=True)
         return tuple(flag for flag, is_wrong in found if is_wrong)
 
 
-def _extreme(count: int) -> float:
-    """Return what 1 % of samples of this many normal deviates exceed."""
-    return float(ndtri(1.0 - 0.01 / count))
+def lowest_stretch(sims: Sequence[float]) -> float:
+    """Return the lowest mean of `STRETCH` windows in a row, or of all where there are fewer."""
+    return float(np.min(sliding_window_view(sims, min(STRETCH, len(sims))).mean(axis=1)))
 
 
 def voice_limits(rows: Sequence[ScoreRow]) -> VoiceLimits | None:
@@ -74,12 +78,12 @@ def voice_limits(rows: Sequence[ScoreRow]) -> VoiceLimits | None:
     jumps = [row.f0_jump_st for row in rows if row.f0_jump_st is not None]
     if len(known) < MIN_CLIPS:
         return None
-    lowest = [min(sims) for sims in known]
+    lowest = [lowest_stretch(sims) for sims in known]
     # Where the codec leaves most clips without a voice, F0 is not measured on what it has coded.
     measurable = len(jumps) >= max(MIN_CLIPS, len(lowest) // 2)
     return VoiceLimits(
-        window_sim=_beyond(lowest, -LIMIT_SD),
-        window_sd=round(float(np.std([sim for sims in known for sim in sims])), DIGITS),
+        stretch_sim=_beyond(lowest, -LIMIT_SD),
+        stretch_sd=round(float(np.std(lowest)), DIGITS),
         f0_jump_st=_beyond(jumps, LIMIT_SD) if measurable else None,
         f0_jump_sd=round(float(np.std(jumps)), DIGITS) if measurable else 0.0,
         num_windows=int(np.median([len(sims) for sims in known])),
