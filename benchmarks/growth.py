@@ -3,7 +3,7 @@
     python -m benchmarks.growth
 
 An hour is 360 clips of ten seconds. The clips here are synthetic and last little more than a
-second, so that ten hours fit on a disk and into minutes; their number, texts and codes are those of
+second, so that 100,000 fit on a disk and into minutes; their number, texts and codes are those of
 the hours. The audit's time for an hour of real clips is larger in the part that reads sound.
 Codes are random and of the real size, since the codec's own speed does not depend on the corpus.
 
@@ -21,13 +21,13 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
-from benchmarks.results import processor, table, write_section
+from benchmarks.results import processor, table, verdict_at_most, write_section
 
 from voxadapt.codec.store import Codes, read_codes, write_codes
 from voxadapt.core.params import AuditParams, SelectParams, SplitParams
@@ -40,7 +40,10 @@ CLIPS_PER_HOUR = 360
 CLIP_S, RATE_HZ = 1.1, 16_000
 NUM_FRAMES, NUM_CODEBOOKS = 125, 16  # of ten seconds
 SENTENCES, TAKES = 50, 3
+MANY_EPOCHS, MANY_SENTENCES, LIMIT_S = 30, 500, 10.0  # a large choice, and what it may take
+LIMIT_MB = 50.0  # above the results themselves
 RUNS = 3
+LONG_HOURS = 50.0  # from here on a step runs once
 WORDS = (
     "amber basket candle dinner engine forest garden harbour island jacket kettle ladder marble "
     "needle orange pencil quiver rabbit saddle timber umber velvet window yellow zebra"
@@ -50,10 +53,22 @@ FIGURE = Path("docs/growth.svg")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a step took: seconds, and bytes above what its process began with."""
+    """What a step took.
+
+    Attributes:
+        seconds: Of the processor.
+        num_bytes: Peak above what its process began with.
+        kept_bytes: What is left of it while the result is held.
+    """
 
     seconds: float
     num_bytes: float
+    kept_bytes: float
+
+
+def _held_bytes() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return float(pages * resource.getpagesize())
 
 
 def cost_of(work: Callable[[], Any]) -> Cost:
@@ -62,12 +77,13 @@ def cost_of(work: Callable[[], Any]) -> Cost:
     receiver, sender = context.Pipe(duplex=False)
 
     def run() -> None:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before, held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, _held_bytes()
         start = time.process_time()
-        work()
+        result = work()
         seconds = time.process_time() - start
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        sender.send(Cost(seconds, 1024.0 * (after - before)))
+        after, kept = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, _held_bytes()
+        sender.send(Cost(seconds, 1024.0 * (after - before), kept - held))
+        del result
         os._exit(0)
 
     child = context.Process(target=run)
@@ -81,13 +97,10 @@ def cost_of(work: Callable[[], Any]) -> Cost:
         child.join()
 
 
-def median_cost(work: Callable[[], Any]) -> Cost:
-    """Return the median seconds and bytes of several runs."""
-    found = [cost_of(work) for _ in range(RUNS)]
-    return Cost(
-        float(np.median([cost.seconds for cost in found])),
-        float(np.median([cost.num_bytes for cost in found])),
-    )
+def median_cost(work: Callable[[], Any], runs: int = RUNS) -> Cost:
+    """Return the medians of several runs."""
+    found = [cost_of(work) for _ in range(runs)]
+    return Cost(*(float(value) for value in np.median([astuple(cost) for cost in found], axis=0)))
 
 
 def make_corpus(folder: Path, count: int) -> Path:
@@ -120,10 +133,11 @@ def corpus_costs(folder: Path, hours: float) -> dict[str, Cost]:
     manifest, codes, index = folder / "manifest.jsonl", folder / "codes", folder / "codes.jsonl"
     limits = AuditParams(min_total_minutes=0.1, clip_duration_s=(1.0, 20.0))
 
-    def audit() -> None:
+    def audit() -> Any:
         rows, problems = read_raw_manifest(raw)
         result = audit_corpus(rows, limits, SplitParams(), raw, problems)
         write_audit(result, manifest, folder / "clips.jsonl", folder / "metrics.json")
+        return result
 
     def store() -> None:
         rng, clips = np.random.default_rng(0), read_manifest(manifest)
@@ -131,8 +145,8 @@ def corpus_costs(folder: Path, hours: float) -> dict[str, Cost]:
         arrays = Codes([clip.id for clip in clips], lambda name: array.copy())  # as read from disk
         write_codes(codes, index, arrays, clips, "0" * 64)
 
-    def load() -> None:
-        read_codes(codes, index, read_manifest(manifest), NUM_CODEBOOKS, 2048, "0" * 64)
+    def load() -> Any:
+        return read_codes(codes, index, read_manifest(manifest), NUM_CODEBOOKS, 2048, "0" * 64)
 
     costs = {}
     for name, work in (
@@ -141,15 +155,15 @@ def corpus_costs(folder: Path, hours: float) -> dict[str, Cost]:
         ("codes written", store),
         ("codes read", load),
     ):
-        costs[name] = median_cost(work)
+        costs[name] = median_cost(work, 1 if hours >= LONG_HOURS else RUNS)
     return costs
 
 
-def score_rows(candidate: str, epoch: int) -> list[ScoreRow]:
+def score_rows(candidate: str, epoch: int, sentences: int) -> list[ScoreRow]:
     """Make up the rows of a candidate whose similarity grows with its epoch."""
     rng = np.random.default_rng(epoch)
     rows = []
-    for number in range(SENTENCES):
+    for number in range(sentences):
         for take in range(TAKES):
             errors = int(rng.binomial(10, 0.1))
             text = "one two three four five six seven eight nine ten"
@@ -174,11 +188,11 @@ def score_rows(candidate: str, epoch: int) -> list[ScoreRow]:
     return rows
 
 
-def epoch_costs(folder: Path, epochs: int) -> dict[str, Cost]:
+def epoch_costs(folder: Path, epochs: int, sentences: int = SENTENCES) -> dict[str, Cost]:
     """Measure reading the scores of so many epochs and the Base, and choosing among them."""
     names = ["base", *(f"epoch-{number}" for number in range(1, epochs + 1))]
     for number, name in enumerate(names):
-        write_rows(folder / name, score_rows(name, number))
+        write_rows(folder / name, score_rows(name, number, sentences))
 
     def read() -> dict[str, list[ScoreRow]]:
         return {name: read_scores(folder / name) for name in names}
@@ -216,7 +230,7 @@ def draw(panels: list[tuple[str, str, list[float], dict[str, list[Cost]]]], path
 def main() -> None:
     """Measure both kinds of growth, draw them and write the section."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hours", type=float, nargs="+", default=[1 / 6, 1.0, 10.0])
+    parser.add_argument("--hours", type=float, nargs="+", default=[1 / 6, 1.0, 10.0, 277.8])
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 3, 10, 30])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -227,6 +241,7 @@ def main() -> None:
         chosen = [
             epoch_costs(Path(name) / f"e{epochs}", epochs) for epochs in arguments.epochs
         ]  # fmt: skip
+        many = epoch_costs(Path(name) / "many", MANY_EPOCHS, MANY_SENTENCES)["read and select"]
     by_hours = {step: [costs[step] for costs in corpora] for step in corpora[0]}
     by_epochs = {step: [costs[step] for costs in chosen] for step in chosen[0]}
     draw(
@@ -248,9 +263,10 @@ def main() -> None:
         "Growth",
         [
             f"CPU seconds and peak memory above the start of the process, one thread of "
-            f"{processor()}, medians of {RUNS} runs: `python -m benchmarks.growth`. An hour is "
-            f"{CLIPS_PER_HOUR} clips; the simulated ones last {CLIP_S:g} s instead of 10 s, so the "
-            "audit's reading of sound counts for less than it would; codes have their real size.",
+            f"{processor()}, medians of {RUNS} runs (one beyond {LONG_HOURS:.0f} "
+            f"hours): `python -m benchmarks.growth`. An hour is {CLIPS_PER_HOUR} clips; the "
+            f"simulated ones last {CLIP_S:g} s instead of 10 s, so the audit's reading of sound "
+            "counts for less than it would; codes have their real size.",
             "",
             *table(
                 ["step", *(f"{value * 60:.0f} min" for value in hours), "memory for an hour more"],
@@ -262,6 +278,25 @@ def main() -> None:
             *table(
                 ["step", *(f"{value:.0f} epochs" for value in epochs), "memory for an epoch more"],
                 [[step, *cells(costs), slope(costs, epochs)] for step, costs in by_epochs.items()],
+            ),
+            "",
+            "- "
+            + verdict_at_most(
+                f"Seconds that reading and selecting take with {MANY_EPOCHS} epochs and the Base, "
+                f"{MANY_SENTENCES} sentences, {TAKES} takes",
+                many.seconds,
+                LIMIT_S,
+                "Intervals are redrawn for each.",
+            ),
+            *(
+                "- "
+                + verdict_at_most(
+                    f"MB above the results, {step}, {hours[-1] * CLIPS_PER_HOUR:,.0f} clips",
+                    (costs[-1].num_bytes - costs[-1].kept_bytes) / 1e6,
+                    LIMIT_MB,
+                    "It grows with the clips.",
+                )
+                for step, costs in by_hours.items()
             ),
             "",
             f"![Time and memory against hours and epochs](../{FIGURE.as_posix()})",

@@ -24,11 +24,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
-from benchmarks.results import processor, spread, table, write_section
+from benchmarks.results import processor, spread, table, verdict_at_most, write_section
 
 PROJECT = Path(__file__).parents[1]
 EVERY = 5
 LIMIT = 0.15
+PLAN_LIMIT_S = 5.0
 #: Line of the plan, or None for what it does not list; the verb.
 VERBS: dict[str, tuple[tuple[str | None, tuple[str, ...]], ...]] = {
     "speaker": (
@@ -163,7 +164,7 @@ def one_run(chosen: list[str]) -> tuple[dict[str, float], dict[str, Cost]]:
         folder = Path(name)
         make_project(folder)
         said = ask_plan(folder)
-        taken: dict[str, Cost] = {}
+        taken = {"plan": run(("plan",), folder)}
         for stage, verb in (item for path in chosen for item in VERBS[path]):
             cost = run(verb, folder)
             if stage is None:
@@ -195,8 +196,11 @@ def write(runs: list[tuple[dict[str, float], dict[str, Cost]]]) -> None:
     """Write the section."""
     said: dict[str, list[float]] = {}
     found: dict[str, list[Cost]] = {}
+    asked_s = [taken["plan"].wall_s for _, taken in runs]
     for plan, taken in runs:
         for stage, cost in taken.items():
+            if stage == "plan":
+                continue
             said.setdefault(stage, []).append(plan[stage])
             found.setdefault(stage, []).append(cost)
     rows, by_memory = [], {}
@@ -231,6 +235,13 @@ def write(runs: list[tuple[dict[str, float], dict[str, Cost]]]) -> None:
             "",
             "- " + verdict("Peak anonymous memory of a stage", by_memory),
             "- A score stage is that of both candidates.",
+            "- "
+            + verdict_at_most(
+                f"Seconds of `voxadapt plan`, a new process ({spread(asked_s)})",
+                statistics.median(asked_s),
+                PLAN_LIMIT_S,
+                "Imports take most of it.",
+            ),
         ],
     )
 
