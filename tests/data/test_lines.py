@@ -90,3 +90,12 @@ def test_a_zipped_file_is_read_alike(tmp_path: Path) -> None:
     found = list(json_objects(tmp_path / "a.jsonl.gz", "{}", problems))
     assert found == [(1, "a.jsonl.gz:1", {"a": 1}), (3, "a.jsonl.gz:3", {"a": 3})]
     assert [problem.where for problem in problems] == ["a.jsonl.gz:2"]
+
+
+def test_objects_take_notes_where_they_are_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    notes: list[str] = []
+    [(number, where, found)] = json_objects(path, "{}", [], notes)
+    assert (number, where, found) == (1, "rows.jsonl:1", {"a": 1}) and notes
+    assert list(json_objects(path, "{}", [])) == [(number, where, found)]

@@ -445,3 +445,16 @@ def test_what_is_published_is_rounded() -> None:
     found = Interval(0.12345649, None, 1.0, 3, 0.5)
     assert found.as_dict() == {"point": 0.123456, "low": None, "high": 1.0, "n": 3}
     assert found.as_dict(with_se=True)["se"] == 0.5
+
+
+@pytest.mark.parametrize("beyond", [-1.0, 1.0])
+def test_a_point_beyond_every_resample_still_has_an_interval(beyond: float) -> None:
+    """Efron's correction for bias would be infinite; it stops one resample short of that."""
+    draws, left_out = np.linspace(-0.5, 0.5, 100), np.array([-0.2, 0.2, -0.2, 0.2])
+    bias = beyond * norm.ppf(1 - 1 / 100)
+    reach = np.sqrt(4 / 3) * t.ppf(0.975, 3)
+    low, high = np.quantile(draws, norm.cdf(2 * bias + np.array([-reach, reach])))
+    found = interval(beyond, draws, 4, 4, 0.95, left_out)
+    assert found.low == pytest.approx(min(low, beyond)) and found.high == pytest.approx(
+        max(high, beyond)
+    )

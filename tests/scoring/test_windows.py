@@ -205,3 +205,11 @@ def test_an_error_is_where_its_word_is(heard: str, errors: list[tuple[float, flo
     assert [part["from_s"] for part in longer] == [5.0, 10.0, 20.0] and longer[-1]["to_s"] is None
     lost = by_window([make_row(text_norm="aa bb", hyp_norm="", duration_s=None)], PARAMS)["errors"]
     assert [(part["from_s"], part["point"]) for part in lost] == [(0.0, 1.0)]
+
+
+def test_without_a_known_lead_words_begin_with_the_clip() -> None:
+    text = "one two six ten"
+    fields = {"text": text, "text_norm": text, "hyp_norm": text, "duration_s": 4.0}
+    fields |= {"lead_silence_s": None, "trail_silence_s": None}
+    first, rest = by_window([measured(0, None, **fields)], PARAMS)["errors"]
+    assert (first["from_s"], rest["from_s"]) == (0.0, 1.0)

@@ -273,6 +273,8 @@ def test_missing_similarity_counts_as_the_floor() -> None:
     rows = [r.model_copy(update={"sim": None if r.take else r.sim}) for r in make_system("epoch-1")]
     result = select({"base": make_system("base"), "epoch-1": rows}, PARAMS, scale=SCALE)
     assert of(result, "epoch-1")["sim"]["point"] == pytest.approx(0.6, abs=0.03)
+    assert result["scale"] == {name: level["point"] for name, level in SCALE.items()}
+    assert select({"base": make_system("base"), "epoch-1": rows}, PARAMS)["scale"] is None
     assert result["keep_base"]
 
 

@@ -13,6 +13,7 @@ from voxadapt.model.delta import materialise, read_delta
 from voxadapt.model.freezing import module_of
 from voxadapt.model.load import load_tts, speaker_vector
 from voxadapt.model.tokens import SpecialIds
+from voxadapt.training.adaptations.lora import changed
 from voxadapt.training.batches import build_examples, make_batch
 from voxadapt.training.trainer import ForwardLoss
 
@@ -24,6 +25,14 @@ def same_files(one: Path, other: Path) -> bool:
     return names == sorted(p.name for p in other.iterdir()) and all(
         (one / name).read_bytes() == (other / name).read_bytes() for name in names
     )
+
+
+def test_the_change_is_the_scaled_product_of_its_factors():
+    a, b, weight = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0], [4.0]]), torch.ones(2, 2)
+    trained = {"layer.lora_A.default.weight": a, "layer.lora_B.default.weight": b}
+    found = changed(trained, "layer.weight", weight.bfloat16(), 0.5)
+    assert found.dtype == torch.float32 and found.tolist() == [[2.5, 4.0], [3.0, 5.0]]
+    assert changed(trained, "other.weight", weight, 0.5) is None
 
 
 @pytest.fixture(scope="session")
