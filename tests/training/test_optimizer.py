@@ -325,3 +325,12 @@ def test_rounding_is_by_seed_and_step_alone():
 
     assert torch.equal(stepped(1, 2), stepped(1, 2))
     assert not torch.equal(stepped(1, 2), stepped(2, 2))
+
+
+def test_a_master_is_the_nearest_and_moments_have_powers_for_levels():
+    values = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+    error = (round_master(values) - values).abs() / values.abs()
+    assert error.max() <= 2.0**-16 and error.mean() < 2.0**-17
+    first, second = compact._levels(torch.device("cpu"))
+    assert first[127] == 0.0 and second[127] == 0.5**8
+    assert first[191].item() == pytest.approx((64 / 127) ** 4)
