@@ -17,7 +17,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from voxadapt.codec.store import Codes
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor
 from voxadapt.core.files import write_atomic
+from voxadapt.core.problems import problem
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, read_mono
 from voxadapt.data.manifest import Utterance
+from voxadapt.model.stock import SpeechTokenizer
 
 #: Longest padded audio of a batch on a CPU: from there on its activations leave the caches, and a
 #: batch takes longer than its clips do one after another.
@@ -36,23 +38,6 @@ CPU_BATCH_S = 8.0
 
 Item = TypeVar("Item")
 Waves = list[tuple[Utterance, np.ndarray]]  # clips with their samples, in whole frames
-
-
-class Encoded(Protocol):
-    """What the codec's encoder returns: `[N, K]` of each clip."""
-
-    audio_codes: list[torch.Tensor]
-
-
-class SpeechTokenizer(Protocol):
-    """The calls of the stock `Qwen3TTSTokenizer` that are used here."""
-
-    device: torch.device
-    encode: Callable[..., Encoded]  # of samples and their rate
-    decode: Callable[[Sequence[Mapping[str, torch.Tensor]]], tuple[list[np.ndarray], int]]
-    get_input_sample_rate: Callable[[], int]
-    get_output_sample_rate: Callable[[], int]
-    get_encode_downsample_rate: Callable[[], int]
 
 
 def extract_codes(
@@ -172,15 +157,11 @@ def _read(
         try:
             samples, _ = read_mono(root / clip.audio, rate_hz)
         except AudioError as error:
-            problems.append(
-                Problem(f"{clip.id} ({clip.audio})", "audio", str(error), "Run the audit again.")
-            )
+            problems.append(problem("codec.unreadable", f"{clip.id} ({clip.audio})", error=error))
             continue
         if len(samples) < hop:
-            expected = f"audio of at least one frame ({1000 * hop // rate_hz} ms)"
-            found = f"{len(samples)} samples at {rate_hz} Hz"
-            fix = "Remove the clip from the corpus and run the audit again."
-            problems.append(Problem(f"{clip.id} ({clip.audio})", expected, found, fix))
+            facts = {"least_ms": 1000 * hop // rate_hz, "count": len(samples), "rate_hz": rate_hz}
+            problems.append(problem("codec.short_clip", f"{clip.id} ({clip.audio})", **facts))
             continue
         waves.append((clip, whole_frames(samples, hop)))
     return waves, problems

@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import read_jsonl, replacing, write_jsonl
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.tensor_headers import header_bytes
 from voxadapt.data.manifest import Utterance
-
-_FIX = "Run the codes stage again: `voxadapt codes`."
 
 
 class Codes(Mapping[str, np.ndarray]):
@@ -90,35 +89,34 @@ def read_codes(
     Raises:
         UserError: With one problem for each clip whose codes are missing, stale or impossible.
     """
-    title = "The stored codes do not fit the corpus."
     try:
         stored = safe_open(path, "numpy")
         names = set(stored.keys())
         index = {row["id"]: row for row in read_jsonl(index_path)}
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError.of(path, "codes and their index", reason, _FIX, title) from None
+        raise user_error("codec.unread_codes", path, error=error) from None
     problems: list[Problem] = []
     found = []
     for clip in clips:
         where = f"{Path(path).name}: {clip.id}"
         if clip.id not in names or clip.id not in index:
-            problems.append(Problem(where, "the codes of this clip", "none", _FIX))
+            problems.append(problem("codec.no_codes", where))
             continue
         array, row = stored.get_tensor(clip.id), index[clip.id]
+        shape = [row["num_frames"], num_codebooks]
         if row["audio_sha256"] != clip.audio_sha256:
-            expected = f"codes of audio {clip.audio_sha256[:12]}"
-            problems.append(Problem(where, expected, f"of {row['audio_sha256'][:12]}", _FIX))
+            facts = {"wanted": clip.audio_sha256[:12], "found": row["audio_sha256"][:12]}
+            problems.append(problem("codec.other_audio", where, **facts))
         elif codec_sha256 is not None and row["codec_sha256"] != codec_sha256:
-            expected = f"codes of codec {codec_sha256[:12]}"
-            problems.append(Problem(where, expected, f"of {row['codec_sha256'][:12]}", _FIX))
-        elif array.ndim != 2 or array.shape[1] != num_codebooks or len(array) != row["num_frames"]:
-            expected = f"[{row['num_frames']}, {num_codebooks}] codes"
-            problems.append(Problem(where, expected, f"{list(array.shape)}", _FIX))
+            facts = {"wanted": codec_sha256[:12], "found": row["codec_sha256"][:12]}
+            problems.append(problem("codec.other_codec", where, **facts))
+        elif list(array.shape) != shape:
+            problems.append(problem("codec.other_shape", where, wanted=shape, found=[*array.shape]))
         elif array.size == 0 or array.min() < 0 or array.max() >= codebook_size:
             span = f"{array.min()} to {array.max()}" if array.size else "none"
-            problems.append(Problem(where, f"codes from 0 to {codebook_size - 1}", span, _FIX))
+            facts = {"largest": codebook_size - 1, "found": span}
+            problems.append(problem("codec.other_range", where, **facts))
         else:
             found.append(clip.id)
-    raise_problems(problems, title)
+    raise_problems(problems, "The stored codes do not fit the corpus.")
     return Codes(found, stored.get_tensor)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.executor import LOCAL, Executor, as_it_is
 from voxadapt.core.files import TORN, write_atomic
+from voxadapt.core.problems import user_error
 from voxadapt.core.progress import Progress
 from voxadapt.generation.decoding import Decoding, forget, stream_seed, text_tokens, token_limit
 from voxadapt.model.stock import Tts
@@ -96,9 +96,8 @@ def read_aloud(
     """
     known = sorted(tts.get_supported_languages() or [])
     if known and language.lower() not in known:
-        expected = f"one of {', '.join(known)}"
-        fix = "Name a language that the Base knows."
-        raise UserError.of("language.source.language", expected, repr(language), fix)
+        facts = {"known": ", ".join(known), "found": repr(language)}
+        raise user_error("generation.unread_language", "language.source.language", **facts)
     lengths = [_token_ids(tts, text).shape[1] for text in texts]
     order = sorted(range(len(texts)), key=lambda i: (lengths[i], texts[i], i))
     progress = Progress("Reading", len(texts), "texts")

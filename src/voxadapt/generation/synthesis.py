@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from voxadapt.core.errors import Problem, UserError, is_out_of_memory, out_of_memory, raise_problems
+from voxadapt.core.errors import is_out_of_memory, out_of_memory, raise_problems
 from voxadapt.core.executor import LOCAL, Executor, as_it_is
 from voxadapt.core.files import TORN, sha256_array, write_atomic
 from voxadapt.core.params import ScoreParams
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.audio import to_pcm16, write_wav
@@ -103,9 +104,7 @@ def clone_voice(tts: Tts, ref_audio: str | Path, ref_text: str | None, mode: Pro
     text.
     """
     if mode == "icl" and not ref_text:
-        expected = "the transcript of the reference clip, for icl and both"
-        fix = "Set data.ref_text, give that clip a row in the manifest, or set x_vector."
-        raise UserError.of("score.base_prompt", expected, "none", fix)
+        raise user_error("generation.no_ref_text", "score.base_prompt")
     items = tts.create_voice_clone_prompt(
         ref_audio=str(ref_audio),
         ref_text=ref_text if mode == "icl" else None,
@@ -428,28 +427,19 @@ def check_voice(tts: Tts, voice: Voice, language: str) -> None:
     problems = []
     known = sorted(tts.get_supported_languages() or [])
     if known and language.lower() not in known:
-        problems.append(
-            Problem("language", f"one of {', '.join(known)}", language, "Change train.language.")
-        )
+        facts = {"known": ", ".join(known), "found": language}
+        problems.append(problem("generation.unknown_language", "language", **facts))
     kind = tts.model.tts_model_type
     wanted = "base" if voice.speaker is None else "custom_voice"
     if kind != wanted:
-        problems.append(
-            Problem("tts_model_type", wanted, str(kind), "Score a checkpoint of that type.")
-        )
+        facts = {"wanted": wanted, "found": kind}
+        problems.append(problem("generation.other_type", "tts_model_type", **facts))
     elif voice.speaker is not None:
         speakers = sorted(tts.get_supported_speakers() or [])
         if voice.speaker.lower() not in speakers:
-            problems.append(
-                Problem(
-                    "train.speaker_name",
-                    f"one of {', '.join(speakers)}",
-                    voice.speaker,
-                    "Use the name that the checkpoint was trained with.",
-                )
-            )
+            facts = {"known": ", ".join(speakers), "found": voice.speaker}
+            problems.append(problem("generation.unknown_speaker", "train.speaker_name", **facts))
     if voice.instruct and (voice.speaker is None or tts.model.tts_model_size == "0b6"):
         what = "a voice that is cloned" if voice.speaker is None else "a model of 0.6B"
-        fix = "Leave --instruct out, or adapt the CustomVoice model of 1.7B."
-        problems.append(Problem("--instruct", "a named speaker of a 1.7B", what, fix))
+        problems.append(problem("generation.no_instruct", "--instruct", found=what))
     raise_problems(problems, "The model cannot speak these sentences.")

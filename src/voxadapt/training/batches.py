@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.problems import user_error
 from voxadapt.data.manifest import Utterance
 from voxadapt.model.layout import (
     NUM_CLOSING_TOKENS,
@@ -90,13 +91,12 @@ def build_examples(
 
 def _checked_codes(name: str, codes: np.ndarray | None, ids: SpecialIds) -> np.ndarray:
     """Return codes that fit the model, `[N, K]`."""
-    fix = "Run the codes stage again."
     if codes is None or codes.ndim != 2 or codes.shape[1] != ids.num_codebooks:
-        found = "none" if codes is None else str(list(codes.shape))
-        raise UserError.of(name, f"codes [N, {ids.num_codebooks}]", found, fix)
+        found = "none" if codes is None else list(codes.shape)
+        raise user_error("training.codes_shape", name, count=ids.num_codebooks, found=found)
     if len(codes) == 0 or codes.min() < 0 or codes.max() >= ids.codebook_size:
         found = f"{codes.min()} to {codes.max()}" if len(codes) else "no frame"
-        raise UserError.of(name, f"codes from 0 to {ids.codebook_size - 1}", found, fix)
+        raise user_error("training.codes_range", name, largest=ids.codebook_size - 1, found=found)
     return codes
 
 
@@ -109,11 +109,11 @@ def tokenize(tts: Tts, text: str, ids: SpecialIds, where: str) -> Tensor:
     """
     turn = tts._tokenize_texts([tts._build_assistant_text(text)])[0][0].cpu()
     if len(turn) <= NUM_ROLE_TOKENS + NUM_CLOSING_TOKENS:
-        raise UserError.of(where, "a text", repr(text), "Remove the clip or write its text.")
+        raise user_error("training.no_text", where, found=repr(text))
     if turn[0] != ids.im_start or turn[-NUM_CLOSING_TOKENS] != ids.im_end:
-        expected = f"a turn of {NUM_ROLE_TOKENS} ids, the text, {NUM_CLOSING_TOKENS} ids"
-        fix = "The text holds control tokens, or the tokenizer is not the model's own."
-        raise UserError.of(where, expected, f"{turn[:4].tolist()} … {turn[-6:].tolist()}", fix)
+        facts = {"before": NUM_ROLE_TOKENS, "after": NUM_CLOSING_TOKENS}
+        found = f"{turn[:4].tolist()} … {turn[-6:].tolist()}"
+        raise user_error("training.no_turn", where, found=found, **facts)
     return turn[:-NUM_CLOSING_TOKENS]
 
 

@@ -13,8 +13,9 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from voxadapt.core import launch as processes
-from voxadapt.core.errors import Problem, UserError, raise_problems
+from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.params import TrainParams
+from voxadapt.core.problems import problem, user_error
 from voxadapt.training.losses import LossTotals
 
 _PATIENCE = timedelta(hours=2)  # for a main process that waits for a lock or writes an epoch
@@ -60,14 +61,7 @@ def same_everywhere(accelerator: Accelerator, step: int, folder: str) -> None:
     """
     found = accelerator.gather(torch.tensor([step], device=accelerator.device)).tolist()
     if len(set(found)) > 1:
-        steps = ", ".join(str(value) for value in found)
-        expected = "one folder for the processes of all machines"
-        fix = (
-            "Put the project, or the folder that WORK_DIR names, on a file system that all "
-            "machines share."
-        )
-        title = "The processes do not see the same run."
-        raise UserError.of(folder, expected, f"states of steps {steps}", fix, title)
+        raise user_error("training.other_states", folder, steps=", ".join(map(str, found)))
 
 
 def total(accelerator: Accelerator, totals: LossTotals) -> LossTotals:
@@ -84,40 +78,16 @@ def _check(params: TrainParams, device: torch.device) -> None:
     problems: list[Problem] = []
     for variable, kind in _SHARDED.items():
         if os.environ.get(variable, "false").lower() in ("true", "1"):
-            problems.append(
-                Problem(
-                    "distributed_type of the launch configuration",
-                    "MULTI_GPU, or NO for one process",
-                    kind,
-                    "Use a file of profiles/accelerate. Where the model does not fit into one GPU, "
-                    "set train.low_memory: true or train.gradient_checkpointing: true.",
-                )
-            )
+            where = "distributed_type of the launch configuration"
+            problems.append(problem("training.sharded", where, kind=kind))
     if params.batch_size < count:
-        expected = f"at least {count}, an example for each process"
-        fix = (
-            "Raise it (and lower train.gradient_accumulation_steps by the same factor: the "
-            "result is the same), or launch fewer processes (num_processes)."
-        )
-        problems.append(Problem("train.batch_size", expected, str(params.batch_size), fix))
+        facts = {"count": count, "found": params.batch_size}
+        problems.append(problem("training.small_batch", "train.batch_size", **facts))
     if count > 1 and device.type == "cuda":
         if device.index:
-            problems.append(
-                Problem(
-                    "model.device",
-                    "auto or cpu, for several processes",
-                    str(device),
-                    "Choose GPUs by gpu_ids of the launch configuration.",
-                )
-            )
+            problems.append(problem("training.one_gpu", "model.device", found=device))
         here, gpus = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
         if here > gpus:
-            problems.append(
-                Problem(
-                    "num_processes of the launch configuration",
-                    f"at most {gpus} on this machine, one for each GPU",
-                    str(here),
-                    "Lower it, or pass --num_processes.",
-                )
-            )
+            where = "num_processes of the launch configuration"
+            problems.append(problem("training.few_gpus", where, gpus=gpus, found=here))
     raise_problems(problems, "This launch cannot be trained.")

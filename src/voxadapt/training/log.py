@@ -1,18 +1,15 @@
 """Log rows, epoch summaries, and the messages of divergence and lack of memory."""
 
-import csv
-import io
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
-from voxadapt.core.errors import UserError
-from voxadapt.core.files import write_atomic
+from voxadapt.core.errors import UserError, is_out_of_memory
+from voxadapt.core.files import write_csv
 from voxadapt.core.params import TrainParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.sums import ordered_sum
 from voxadapt.model.freezing import ModuleCount
 from voxadapt.training.batches import Example
@@ -42,14 +39,10 @@ def write_speed(path: str | Path, rows: Sequence[LogRow]) -> None:
 
 
 def _write_csv(path: str | Path, columns: Sequence[str], rows: Sequence[LogRow]) -> None:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, restval="", extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items() if v is not None}
-        )
-    write_atomic(path, stream.getvalue())
+    def cell(value: float | None) -> object:
+        return f"{value:.6g}" if isinstance(value, float) else value
+
+    write_csv(path, [columns, *([cell(row.get(name)) for name in columns] for row in rows)])
 
 
 def epoch_summary(
@@ -110,14 +103,13 @@ def not_finite(
     epoch: int, number: int, loss: float, grad_norm: float, names: list[str], last_good: int
 ) -> UserError:
     """Name the step and clips of a NaN or infinite loss, and what is left."""
-    kept = f"epoch-{last_good} is kept" if last_good else "no epoch was finished"
-    return UserError.of(
-        f"epoch {epoch}, step {number + 1}: {', '.join(names)}",
-        "a finite loss and gradient",
-        f"loss {loss:.4g}, gradient norm {grad_norm:.4g}",
-        f"Lower train.lr or remove these clips; {kept}.",
-        "Training has diverged.",
-    )
+    where = f"epoch {epoch}, step {number + 1}: {', '.join(names)}"
+    facts = {"loss": loss, "grad_norm": grad_norm, "kept": _kept(last_good)}
+    return user_error("training.diverged", where, **facts)
+
+
+def _kept(last_good: int) -> str:
+    return f"epoch-{last_good} is kept" if last_good else "no epoch was finished"
 
 
 @contextmanager
@@ -132,20 +124,14 @@ def explain_memory(
     """
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in text:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:160]
         if params is None or state is None:
-            where, expected = "model.device", "a device with room for the model"
-            fix = "End what else uses the device, or choose another; `voxadapt plan` says how much."
-        else:
-            where, expected = "train.batch_size", "a step that fits into memory"
-            fix = _lower(params, examples, state)
-        raise UserError.of(
-            where, expected, reason, fix, "There is not enough memory to train."
-        ) from None
+            kind = "training.no_memory_for_model"
+            raise user_error(kind, "model.device", error=error) from None
+        fix = _lower(params, examples, state)
+        raise user_error("training.no_memory", "train.batch_size", error=error, fix=fix) from None
 
 
 def _lower(params: TrainParams, examples: Sequence[Example], state: LoopState) -> str:
@@ -163,9 +149,8 @@ def _lower(params: TrainParams, examples: Sequence[Example], state: LoopState) -
         steps.append("set train.method: lora (an adapter alone is trained)")
     longest = max(examples, key=lambda e: len(e.layout))
     steps.append(f"shorten the longest clip, {longest.id} ({longest.layout.num_frames} frames)")
-    kept = f"epoch-{state.epoch} is kept" if state.epoch else "no epoch was finished"
     text = "; or ".join(steps)
-    return f"{text[0].upper()}{text[1:]}. `voxadapt plan` predicts what fits; {kept}."
+    return f"{text[0].upper()}{text[1:]}. `voxadapt plan` predicts what fits; {_kept(state.epoch)}."
 
 
 def describe(

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.errors import Problem, raise_problems
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import sha256_file
+from voxadapt.core.problems import problem
 from voxadapt.data.manifest import Utterance
 from voxadapt.training.batches import GeneratedUtterance
 
@@ -44,13 +45,14 @@ class SpeakerIndex:
         speaker = {row.id: getattr(row, "speaker", None) or speaker_name for row in utterances}
         in_train = {speaker[row.id] for row in utterances if row.split == "train"}
         problems = [
-            Problem(name, "a speaker with a reference recording", "none", "Run the audit again.")
+            problem("training.no_recording", name)
             for name in sorted(set(speaker.values()) - set(names))
-        ] + [
-            Problem(f"speaker {name}", "utterances of the train split", "none",
-                    "Add clips, or leave the speaker out of train.speakers.")
-            for name in names if name not in in_train
-        ]  # fmt: skip
+        ]
+        problems += [
+            problem("training.no_clips", f"speaker {name}")
+            for name in names
+            if name not in in_train
+        ]
         raise_problems(problems, "Not every speaker can be trained.")
         index = {utterance: names.index(name) for utterance, name in speaker.items()}
         return cls(names, tuple(map(Path, recordings.values())), index, True)

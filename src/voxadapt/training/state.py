@@ -11,9 +11,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from voxadapt.core.errors import UserError
-from voxadapt.core.files import read_json, replacing, set_aside, sha256_array, sha256_file
+from voxadapt.core.files import (
+    json_or_none,
+    read_json,
+    replacing,
+    set_aside,
+    sha256_array,
+    sha256_file,
+)
 from voxadapt.core.params import TrainParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.manifest import Utterance
 from voxadapt.model.checkpoint import META
@@ -126,10 +133,7 @@ def load_state(folder: Path) -> SavedState | None:
     try:
         saved: SavedState = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise UserError.of(
-            path, "resumable training state", reason, "Delete the file and run again."
-        ) from None
+        raise user_error("training.torn_state", path, error=error) from None
     epochs = [folder / f"epoch-{n}" for n in range(1, saved["loop"]["epoch"] + 1)]
     return saved if all(_is_whole(path) for path in epochs) else None
 
@@ -173,10 +177,7 @@ def clear_stale(out_dir: Path, run_folder: Path, num_epochs: int) -> None:
     """
     for path in out_dir.glob("epoch-*"):
         number = path.name.removeprefix("epoch-")
-        try:
-            run = str(read_json(path / META)["run"])
-        except (OSError, ValueError, KeyError, TypeError):  # absent, or torn
-            run = ""
+        run = str((json_or_none(path / META) or {}).get("run", ""))
         if run == run_folder.name and number.isdigit() and 1 <= int(number) <= num_epochs:
             continue
         kept = run_folder.parent / Path(run).name / path.name

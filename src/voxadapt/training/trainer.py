@@ -26,9 +26,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from voxadapt.core.compat import give_back_memory, return_freed_memory
-from voxadapt.core.errors import Problem, UserError
+from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import read_json, sha256_folder, write_json
 from voxadapt.core.params import TrainParams
+from voxadapt.core.problems import problem, user_error
 from voxadapt.core.progress import Progress
 from voxadapt.core.provenance import fingerprint
 from voxadapt.data.manifest import Utterance
@@ -488,12 +489,7 @@ def _split(
     train_utterances = [row for row in utterances if row.split == "train"]
     selection_utterances = [row for row in utterances if row.split == "selection"]
     if not train_utterances:
-        raise UserError.of(
-            "manifest", "utterances of the train split", "none", "Run the audit again."
-        )
+        raise user_error("training.no_train_split", "manifest")
     missing = [row.id for row in (*train_utterances, *selection_utterances) if row.id not in codes]
-    if missing:
-        raise UserError(
-            [Problem(i, "codes", "none", "Run the codes stage again.") for i in missing]
-        )
+    raise_problems([problem("training.no_codes", name) for name in missing])
     return train_utterances, selection_utterances

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_array, sha256_folder
 from voxadapt.core.params import LanguageParams
+from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
 from voxadapt.model.delta import Delta, read_delta, write_delta
 from voxadapt.model.freezing import module_counts
@@ -169,7 +169,8 @@ class LanguageAdaptation:
         if what.start is not None:
             start, _ = read_delta(what.start)
             if start.language != (self.language.name, row):
-                raise _other_language(what.start, start.language, (self.language.name, row))
+                facts = {"name": self.language.name, "row": row, "found": repr(start.language)}
+                raise user_error("training.other_language", what.start, **facts)
             for name, (index, values) in start.rows.items():
                 rows[name] = install_rows(model, _KINDS[name], index.tolist(), values.float())
                 rows[name].rows.requires_grad_(False)
@@ -183,9 +184,3 @@ class LanguageAdaptation:
 def _relative(now: Tensor, before: Tensor) -> float | None:
     norm = float(before.norm())
     return float((now - before).norm()) / norm if norm else None
-
-
-def _other_language(folder: Path, found: object, wanted: tuple[str, int]) -> UserError:
-    expected = f"a delta of language {wanted[0]} in row {wanted[1]}"
-    fix = "Run Stage 1 again with the same language section."
-    return UserError.of(folder, expected, repr(found), fix)

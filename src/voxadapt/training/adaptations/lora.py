@@ -5,7 +5,7 @@ from importlib import import_module
 
 from torch import Tensor, nn
 
-from voxadapt.core.errors import UserError
+from voxadapt.core.problems import user_error
 
 
 def add(
@@ -25,8 +25,7 @@ def add(
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora import LoraLayer
     except ImportError:
-        fix = "Install it with `pip install -c constraints.txt voxadapt[lora]`, or switch it off."
-        raise UserError.of(asked_by, "the package peft", "none", fix) from None
+        raise user_error("training.no_peft", asked_by) from None
     targets = [name for name, part in blocks.named_modules()
                if isinstance(part, nn.Linear) and name not in without]  # fmt: skip
     if not targets:

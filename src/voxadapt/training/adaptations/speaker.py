@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from voxadapt.core.errors import UserError
 from voxadapt.core.params import TrainParams
+from voxadapt.core.problems import user_error
 from voxadapt.model.checkpoint import CODEC_EMBEDDING, export_checkpoint
 from voxadapt.model.delta import Delta, write_delta
 from voxadapt.model.freezing import freeze, module_counts, under
@@ -83,8 +83,7 @@ class SpeakerAdaptation:
             lora.add(blocks, options.rank, options.alpha, "train.method: lora", without)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not trained:
-            expected, fix = "blocks to put an adapter on", "Name others, or freeze less."
-            raise UserError.of("train.lora.targets", expected, "all are frozen", fix)
+            raise user_error("training.all_frozen", "train.lora.targets")
         speakers = {
             name.lower(): row.id for name, row in zip(self.speakers.names, rows, strict=True)
         }
