@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from voxadapt.core.errors import Problem, UserError, is_out_of_memory, raise_problems
 from voxadapt.core.params import ExecutorParams
@@ -42,29 +42,6 @@ READERS_PER_WORKER = 2  # of such a cluster at most; a processor each, as a work
 NUM_RAY_WORKERS = 2  # unless the parameters say otherwise
 SHARDS_PER_TASK = 8
 TASKS_PER_WORKER = 8  # at least, where there are enough shards: nobody waits long for the last one
-
-
-class Executor(Protocol):
-    """What takes shards and gives results."""
-
-    def run(
-        self,
-        shards: Sequence[Shard],
-        read: Callable[[Shard], Material],
-        work: Callable[[Model, Material], Result],
-        model: Model,
-        load: Callable[[], Model] | None = None,
-    ) -> Iterator[tuple[int, Result]]:
-        """Take every shard through both steps.
-
-        `load` is how a worker elsewhere loads the model, once; without it `model` itself is sent.
-
-        Yields:
-            The position of a shard and its result, each once, in any order.
-
-        Raises:
-            UserError: What a step raised, or what the cluster lacks.
-        """
 
 
 @dataclass(frozen=True)
@@ -87,7 +64,16 @@ class Local:
         model: Model,
         load: Callable[[], Model] | None = None,
     ) -> Iterator[tuple[int, Result]]:
-        """Take every shard through both steps; see `Executor`."""
+        """Take every shard through both steps.
+
+        `load` is how a worker elsewhere loads the model, once; without it `model` itself is sent.
+
+        Yields:
+            The position of a shard and its result, each once, in any order.
+
+        Raises:
+            UserError: What a step raised, or what the cluster lacks.
+        """
         num_workers = min(self.num_workers, len(shards))
         if num_workers < 2:
             for number, shard in enumerate(shards):
@@ -237,7 +223,7 @@ class RayData:
         model: Model,
         load: Callable[[], Model] | None = None,
     ) -> Iterator[tuple[int, Result]]:
-        """Take every shard through both steps; see `Executor`."""
+        """Take every shard through both steps; see `Local.run`."""
         if not shards:
             return
         ray = self._connect()
@@ -331,6 +317,9 @@ class RayData:
             where, count = f"executor.max_losses: {self.params.max_losses}", self.params.max_losses
             return user_error("core.lost_too_often", where, count=count, found=reason[-300:])
         return user_error("core.cluster_gave_up", "executor.kind: ray", found=reason[:400])
+
+
+Executor = Local | RayData
 
 
 @dataclass(frozen=True)

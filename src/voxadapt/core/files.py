@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -54,12 +56,9 @@ def cached_sha256(path: str | Path) -> str:
         return sha256_file(path)
     now = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_dev]
     known = paths.work_dir() / "hashes" / f"{sha256_bytes(os.path.abspath(path).encode())}.json"
-    try:
-        found = read_json(known)
-        if found["file"] == now:
-            return str(found["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # absent or torn: read the file
+    kept = json_or_none(known) or {}
+    if kept.get("file") == now and "sha256" in kept:
+        return str(kept["sha256"])
     digest = sha256_file(path)
     write_json(known, {"file": now, "sha256": digest})
     return digest
@@ -193,6 +192,25 @@ def write_json(path: str | Path, value: object) -> None:
 def read_json(path: str | Path) -> Any:
     """Read a JSON file in UTF-8."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def json_or_none(path: str | Path, schema: str | None = None) -> dict[str, Any] | None:
+    """Read a JSON object; None where it is absent, torn, or of another `schema`."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError, RecursionError):
+        return None
+    fits = isinstance(found, dict) and schema in (None, found.get("schema"))
+    return found if fits else None
+
+
+def write_csv(
+    path: str | Path, rows: Iterable[Iterable[object]], line_end: str = "\n", mark: str = ""
+) -> None:
+    """Write rows of cells, the first of them the header, after a byte order `mark`."""
+    stream = io.StringIO(newline="")
+    csv.writer(stream, lineterminator=line_end).writerows(rows)
+    write_atomic(path, mark + stream.getvalue())
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, object]]) -> None:

@@ -8,6 +8,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -15,18 +16,14 @@ from markupsafe import Markup
 SHARED = Path(__file__).parent / "templates"
 
 
-def new_environment(templates: Path) -> Environment:
+def new_environment(templates: Path, **changed: Any) -> Environment:
     """Return a Jinja environment: autoescape on, undefined names are errors.
 
-    Beside the package's templates the shared ones are found.
+    Beside the package's templates the shared ones are found; `changed` are other options of Jinja.
     """
-    return Environment(
-        loader=FileSystemLoader([templates, SHARED]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True} | changed
+    loader = FileSystemLoader([templates, SHARED])
+    return Environment(loader=loader, undefined=StrictUndefined, **options)
 
 
 @dataclass(frozen=True, slots=True)

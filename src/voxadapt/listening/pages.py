@@ -17,7 +17,14 @@ from markupsafe import Markup
 
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, raise_problems
-from voxadapt.core.files import first_by_hash, read_json, sha256_bytes, write_atomic, write_json
+from voxadapt.core.files import (
+    first_by_hash,
+    json_or_none,
+    read_json,
+    sha256_bytes,
+    write_atomic,
+    write_json,
+)
 from voxadapt.core.lineage import sealed
 from voxadapt.core.params import Params, candidate_name
 from voxadapt.core.problems import problem, user_error
@@ -243,11 +250,8 @@ def write_listening(
 def _refuse_other(out: Path, names: Sequence[str], key: Record) -> None:
     """Refuse a folder with files of others, or with pages whose votes this key could not read."""
     there = [name for name in names if (out / name).exists() or (out / name).is_symlink()]
-    try:
-        is_same = {**read_json(out / votes.KEY_FILE), "made": None} == {**key, "made": None}
-    except (OSError, ValueError, TypeError):
-        is_same = False
-    if there and not is_same:
+    written = json_or_none(out / votes.KEY_FILE) or {}
+    if there and {**written, "made": None} != {**key, "made": None}:
         raise user_error("listening.other_pages", f"--out {out}", found=", ".join(there))
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from voxadapt.core.errors import UserError, reason
-from voxadapt.core.files import cached_sha256, sha256_file, write_json
+from voxadapt.core.files import cached_sha256, json_or_none, sha256_file, write_json
 from voxadapt.core.model_folder import DELTA, read_config
 from voxadapt.core.problems import user_error
 from voxadapt.core.provenance import fingerprint
@@ -364,10 +364,7 @@ def _is_empty(folder: Path) -> bool:
 
 def _has_delta(folder: Path) -> bool:
     """Whether a folder is one that a delta was put into, to be replaced without loss."""
-    if not (folder / META).is_file() or not (folder / _CONFIG).is_file():
-        return False
-    meta = read_meta(folder)
-    return isinstance(meta, dict) and meta.get("schema") == SCHEMA
+    return (folder / _CONFIG).is_file() and json_or_none(folder / META, SCHEMA) is not None
 
 
 def _different_files(base_dir: Path, folder: Path) -> list[str]:

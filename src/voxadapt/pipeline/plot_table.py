@@ -1,11 +1,9 @@
 """The tables that `dvc plots` draws: a row a candidate, each measure with its interval."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from voxadapt.core.files import write_atomic
+from voxadapt.core.files import write_csv
 from voxadapt.core.records import Record
 
 
@@ -17,8 +15,4 @@ def interval_columns(name: str, interval: Record) -> Record:
 
 def write_plot_table(path: Path, rows: Sequence[Record]) -> None:
     """Write rows with the same keys as CSV."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, stream.getvalue())
+    write_csv(path, [rows[0].keys(), *(row.values() for row in rows)])

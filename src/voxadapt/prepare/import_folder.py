@@ -11,11 +11,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from voxadapt import __version__
 from voxadapt.core.errors import Problem, UserError
-from voxadapt.core.files import read_json, sha256_bytes, sha256_file, write_json, write_jsonl
+from voxadapt.core.files import (
+    json_or_none,
+    read_json,
+    sha256_bytes,
+    sha256_file,
+    write_json,
+    write_jsonl,
+)
 from voxadapt.core.params import AuditParams
 from voxadapt.core.problems import problem, user_error
 from voxadapt.core.provenance import fingerprint
@@ -69,7 +75,7 @@ def begin(
         raise user_error("prepare.import_here", f"-o {out}")
     staging = out.with_name(f".{out.name}.importing")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        record = read_record(out / RECORD, SCHEMA)
+        record = json_or_none(out / RECORD, SCHEMA)
         if record is not None and record.get("plan") == plan and not force:
             problems = tuple(Problem(**item) for item in record["left_out"])
             return staging, ImportResult(f"{out} is there already.", problems, record)
@@ -86,15 +92,6 @@ def begin(
         write_json(staging / PLAN, plan)
     (staging / "clips").mkdir(exist_ok=True)
     return staging, None
-
-
-def read_record(path: Path, schema: str) -> Any:
-    """Read the record of an earlier run; None where it is missing or of another schema."""
-    try:
-        record = read_json(path)
-        return record if record["schema"] == schema else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def readable_reference(ref: Path) -> Path:

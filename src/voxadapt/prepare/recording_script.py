@@ -7,9 +7,7 @@ letter: each sound or pair counts one over the number of sentences that hold it,
 ones decide, and half of that each time that it has been taken.
 """
 
-import csv
 import heapq
-import io
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from voxadapt.core.files import write_atomic
+from voxadapt.core.files import write_atomic, write_csv
 from voxadapt.data.respelling import Respelling
 from voxadapt.data.text import fold_text, has_digit, has_markup, num_spoken_characters
 
@@ -154,11 +152,9 @@ def write_script(folder: Path, coverage: Coverage, num_before: int) -> int:
         minutes = sum(num_spoken_characters(text) / 13.0 + 1.5 for text in part) / 60.0
         head = HEAD.read_text(encoding="utf-8").format(stem=stem, count=len(part), minutes=minutes)
         write_atomic(folder / f"{stem}.txt", head + "\n" + "\n".join(part) + "\n")
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("number", "sentence", "covered_percent", "brings"))
-    for number, choice in enumerate(coverage.choices, start=1):
-        covered = f"{100 * choice.covered:.1f}"
-        writer.writerow((number, choice.text, covered, " ".join(choice.brings)))
-    write_atomic(folder / COVERAGE, stream.getvalue())
+    rows = [
+        (number, choice.text, f"{100 * choice.covered:.1f}", " ".join(choice.brings))
+        for number, choice in enumerate(coverage.choices, start=1)
+    ]
+    write_csv(folder / COVERAGE, [("number", "sentence", "covered_percent", "brings"), *rows])
     return pages

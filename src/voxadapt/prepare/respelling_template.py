@@ -7,8 +7,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from voxadapt.core.templating import new_environment
 from voxadapt.data.respelling import Respelling
 from voxadapt.prepare.recording_script import letters
 
@@ -17,9 +16,9 @@ MAX_PAIRS = 12
 MIN_PAIR = 3  # different words; below that a pair says nothing
 PAIR_TOGETHER = 2.0  # times as often as its letters would meet by chance
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"), undefined=StrictUndefined,
-    trim_blocks=True, keep_trailing_newline=True,
+TEMPLATES = new_environment(
+    Path(__file__).parent / "templates", autoescape=False, lstrip_blocks=False,
+    keep_trailing_newline=True,
 )  # fmt: skip
 #: Writes a string as YAML reads it, whatever it is (such as "no").
 TEMPLATES.filters["quoted"] = partial(json.dumps, ensure_ascii=False)

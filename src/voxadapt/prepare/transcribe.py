@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from voxadapt.core.errors import Problem
-from voxadapt.core.files import read_json, write_json
+from voxadapt.core.files import json_or_none, write_json
 from voxadapt.core.params import Params
 from voxadapt.core.problems import problem, user_error
 from voxadapt.core.progress import Progress
@@ -69,9 +69,8 @@ class LazyTranscriber:
         progress = Progress(f"transcribing {recording.name}", total_s, "s")
         for window in windows(recording, window_s):
             file = cache / f"{sha256[:16]}-{window.start}-{len(window.mono)}.json"
-            try:
-                found = read_json(file)
-            except (OSError, ValueError):
+            found = json_or_none(file)
+            if found is None:
                 phrases, reason = self._window(window)
                 found = {"phrases": [asdict(phrase) for phrase in phrases], "problem": reason}
                 write_json(file, found)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from voxadapt.core.errors import Problem, raise_problems
-from voxadapt.core.files import write_atomic
+from voxadapt.core.files import write_csv
 from voxadapt.core.problems import problem, user_error
 from voxadapt.data.lines import shown
 
@@ -103,20 +103,16 @@ def _decoded(path: Path) -> str:
 def write_table(path: Path, rows: Iterable[Mapping[str, str]], extra: Iterable[str] = ()) -> None:
     """Write the table: UTF-8 with a mark that spreadsheets know, Windows line ends."""
     names = [*COLUMNS, *extra]
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream, lineterminator="\r\n")
-    writer.writerow(names)
-    for row in rows:
-        writer.writerow([_quoted(row.get(name, "")) for name in names])
-    write_atomic(path, BOM + stream.getvalue())
 
+    def quoted(cell: str) -> str:
+        # An apostrophe makes it text, which no spreadsheet computes.
+        return f"'{cell}" if cell.startswith(FORMULA) else cell
 
-def _quoted(cell: str) -> str:
-    """Keep a spreadsheet from computing a cell: an apostrophe makes it text."""
-    return f"'{cell}" if cell.startswith(FORMULA) else cell
+    cells = ([quoted(row.get(name, "")) for name in names] for row in rows)
+    write_csv(path, [names, *cells], line_end="\r\n", mark=BOM)
 
 
 def _plain(cell: str) -> str:
-    """Take that apostrophe away again."""
+    """Take the apostrophe away again that `write_table` puts before a formula."""
     cell = cell.strip()
     return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell

@@ -5,17 +5,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 import yaml
 
 from voxadapt import __version__
 from voxadapt.core.errors import raise_problems
-from voxadapt.core.files import read_jsonl, sha256_bytes, sha256_file, write_atomic, write_json
+from voxadapt.core.files import (
+    json_or_none,
+    read_jsonl,
+    sha256_bytes,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import LanguageParams, Params, load_params
 from voxadapt.core.problems import problem, user_error
-from voxadapt.prepare.import_folder import REF, read_record
+from voxadapt.prepare.import_folder import REF
 from voxadapt.prepare.init_options import InitOptions
 from voxadapt.prepare.new_project import PROFILES
 
@@ -125,9 +132,10 @@ def open_record(workspace: Workspace, options: InitOptions) -> InitRecord:
         "asr_language": None,
     }
     if file.is_file():
-        record = read_record(file, SCHEMA)
-        if record is None:
+        found = json_or_none(file, SCHEMA)
+        if found is None:
             raise user_error("prepare.other_record", file, schema=SCHEMA)
+        record = cast(InitRecord, found)
     there = [workspace.home / name for name in (TABLE, PAGE, REF)]
     problems = [problem("prepare.own_file", path) for path in there
                 if path.exists() and not file.is_file()]  # fmt: skip

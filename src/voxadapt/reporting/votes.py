@@ -1,7 +1,7 @@
 """What listeners' votes say, for the report page."""
 
 from voxadapt.core import paths
-from voxadapt.core.files import read_json
+from voxadapt.core.files import json_or_none
 from voxadapt.core.records import Record
 from voxadapt.listening.votes import KEY_FILE, VOTES_FILE
 from voxadapt.reporting.records import Records
@@ -22,10 +22,8 @@ def votes_section(records: Records) -> Record | None:
         given to other clips than the present ones, and nothing of them is to be shown.
     """
     folder = records.root / paths.LISTEN
-    try:
-        votes = read_json(folder / VOTES_FILE)
-        key = read_json(folder / KEY_FILE)
-    except (OSError, ValueError):
+    votes, key = json_or_none(folder / VOTES_FILE), json_or_none(folder / KEY_FILE)
+    if votes is None or key is None:
         return None
     current = {kind: page["page_sha"] for kind, page in key["pages"].items()}
     asked = list(dict.fromkeys(item["question"] for item in votes["ratings"]))

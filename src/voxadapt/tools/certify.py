@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from voxadapt.core.files import read_json, sha256_folder, write_json
+from voxadapt.core.files import json_or_none, sha256_folder, write_json
 from voxadapt.core.model_folder import read_config
 from voxadapt.core.problems import user_error
 from voxadapt.core.stage import StageResult
@@ -48,14 +48,6 @@ class Comparison:
     detail: str = ""
 
 
-def _is_ours(path: Path) -> bool:
-    """Say whether a file is a certificate of an earlier run."""
-    try:
-        return bool(read_json(path)["schema"] == SCHEMA)
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
 def certify(
     folder: Path, python: Path | None = None, output: Path = Path("certificate.json")
 ) -> StageResult:
@@ -64,7 +56,7 @@ def certify(
     Without another interpreter it is this one: the stock loop is held against ours.
     """
     read_config(folder)
-    if output.exists() and not _is_ours(output):
+    if output.exists() and json_or_none(output, SCHEMA) is None:
         raise user_error("tools.foreign_certificate", f"-o {output}")
     ours, here = _probe_here(folder)
     theirs, there = _probe_there(folder, python or Path(sys.executable), ours)

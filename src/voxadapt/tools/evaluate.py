@@ -20,7 +20,7 @@ from voxadapt.asr.whisper import Transcriber
 from voxadapt.core import paths
 from voxadapt.core.device import resolve_device
 from voxadapt.core.errors import raise_problems
-from voxadapt.core.files import read_json, sha256_file, write_json
+from voxadapt.core.files import json_or_none, sha256_file, write_json
 from voxadapt.core.languages import whisper_language
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.problems import problem, user_error
@@ -115,15 +115,11 @@ def evaluate(
 
 def _refuse_foreign(out: Path) -> None:
     """Refuse a folder whose files would be overwritten although `evaluate` did not write them."""
-    try:
-        is_ours = read_json(out / SUMMARY)["schema"] == SCHEMA
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        is_ours = False
     names = (PAGE, SUMMARY, "rows.jsonl", REFERENCE)
     there = [name for name in names if (out / name).exists() or (out / name).is_symlink()]
     if out.exists() and not out.is_dir():
         there = [out.name]
-    if there and not is_ours:
+    if there and json_or_none(out / SUMMARY, SCHEMA) is None:
         raise user_error("tools.foreign_evaluation", f"--out {out}", found=", ".join(there))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from voxadapt.core.errors import UserError
-from voxadapt.core.files import read_json
+from voxadapt.core.files import json_or_none, read_json
 from voxadapt.core.model_folder import refuse_code
 from voxadapt.core.problems import user_error
 from voxadapt.core.records import Record
@@ -56,11 +56,7 @@ def read_facts(folder: Path) -> Record:
 
 def is_export(folder: Path) -> bool:
     """Tell whether `voxadapt export` wrote a folder."""
-    try:
-        found = read_json(folder / FACTS)
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and found.get("schema") == SCHEMA
+    return json_or_none(folder / FACTS, SCHEMA) is not None
 
 
 def describe_consent(facts: Record) -> tuple[bool, str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from voxadapt.core.records import Record
+from voxadapt.core.templating import new_environment
 from voxadapt.tools.exported import MEASURES, describe_consent
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -17,13 +17,9 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def render_card(facts: Record) -> str:
     """Render the model card from the facts of an export: front matter, then Markdown."""
-    environment = Environment(  # Markdown, so values are escaped for it and not for HTML
-        loader=FileSystemLoader(TEMPLATES),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_markdown,
+    # Markdown, so values are escaped for it and not for HTML.
+    environment = new_environment(
+        TEMPLATES, autoescape=False, keep_trailing_newline=True, finalize=_markdown
     )
     recorded, consent = describe_consent(facts)
     return environment.get_template("model_card.md.j2").render(
