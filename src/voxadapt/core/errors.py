@@ -189,7 +189,6 @@ def missing_operation(error: BaseException) -> UserError | None:
 
 def out_of_memory(error: BaseException, setting: str) -> UserError:
     """Say which setting to lower."""
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
     fix = f"Lower {setting}, or end what else uses the memory; then repeat the command."
-    return UserError(Problem(setting, "a batch that fits into memory", reason, fix),
+    return UserError(Problem(setting, "a batch that fits into memory", reason(error), fix),
                      "There is not enough memory.")  # fmt: skip

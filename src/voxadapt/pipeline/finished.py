@@ -39,13 +39,10 @@ def language_records(params: Params) -> list[Path]:
         paths.MADE_BY_STAGE2_SCORES,
         paths.LANGUAGE_SELECTION,
         paths.LANGUAGE_CONFIRM,
-        *([paths.LANGUAGE_ARMS_TABLE] if _has_arms() else []),
-    ]
-
-
-def _has_arms() -> bool:
-    """Tell whether arms were compared with what the run chose; their table alone is no run."""
-    return paths.LANGUAGE_ARMS_TABLE.is_file() and paths.LANGUAGE_CONFIRM.is_file()
+        # Without what the run chose, the arms' table alone is no run.
+        *(path for path in (paths.LANGUAGE_ARMS_TABLE,)
+          if path.is_file() and paths.LANGUAGE_CONFIRM.is_file()),
+    ]  # fmt: skip
 
 
 def check_finished(records: list[Path], params: Params) -> None:

@@ -82,10 +82,9 @@ def begin(
         if record is None or not force:
             kind = "prepare.import_taken" if record is None else "prepare.import_of_other"
             raise user_error(kind, out)
-    try:
+    same = False
+    with suppress(OSError, ValueError):
         same = read_json(staging / PLAN) == plan
-    except (OSError, ValueError):
-        same = False
     if not same:
         for path in staging.glob("*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,10 +181,8 @@ def _proposed(
         if row.use != "yes":
             continue
         recording = re.sub(r"-\d{8}\.flac$", "", row.name)
-        try:
+        with suppress(AudioError):  # the audit says what is wrong with it
             candidates.append(measure_clip(workspace.home, row.name, recording, order, row.text))
-        except AudioError:
-            pass  # the audit says what is wrong with it
         progress.advance()
     found = propose(candidates, limits)
     if found is None or num_usable <= len(found.clips):

@@ -114,18 +114,13 @@ def installed_stages(text: str) -> str:
         entry = line.strip()
         if entry.startswith("- src/voxadapt"):
             line = f"{line[: line.index('-')]}- {REQUIREMENTS}"
-            if line in _of_this_stage(lines):
+            blank = max((n for n, before in enumerate(lines) if not before), default=0)
+            if line in lines[blank:]:  # this stage has it already
                 continue
         if entry not in ("- data/models", "- data/voices"):
             lines.append(line)
     body = "\n".join(lines)
     return STAGES_HEADER + body[body.index("stages:\n") :] + "\n"
-
-
-def _of_this_stage(lines: list[str]) -> list[str]:
-    """Return the lines since the last blank one."""
-    blank = max((n for n, line in enumerate(lines) if not line), default=0)
-    return lines[blank:]
 
 
 def _read(path: Path) -> str:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -27,7 +28,7 @@ REMEDIES = cast("dict[str, list[str]]", read_yaml(components.TEMPLATES / "remedi
 SENTENCES = Sentences(
     components.TEMPLATES.parent,
     {"pct": percent, "figure": number, "ends": tables.ends, "interval": tables.interval,
-     "likeness": wording.likeness, "clarity": wording.clarity},
+     "likeness": partial(wording.say, "likeness"), "clarity": partial(wording.say, "clarity")},
 )  # fmt: skip
 
 

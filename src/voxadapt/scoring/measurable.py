@@ -36,7 +36,8 @@ def measurable(
         name: Sample(found, metric, None).error.point for name, found in rows.items() if found
     }
     deaf = [name for name, error in errors.items() if error > limits.max_error]
-    other = _heard_as_other(rows.get("real", ()))
+    told = [row.lid != row.lang for row in rows.get("real", ()) if row.lid is not None]
+    other = sum(told) / len(told) if told else None  # share that is heard as another language
     apart = None if separation is None else separation >= limits.min_separation
     sentence = say("cannot_be_measured", errors, deaf, metric, other, apart, separation, limits)
     return {
@@ -56,9 +57,3 @@ def measurable(
         },
         "sentence": sentence,
     }
-
-
-def _heard_as_other(rows: Sequence[ScoreRow]) -> float | None:
-    """Return the share of clips that the recogniser takes for another language by itself."""
-    told = [row.lid != row.lang for row in rows if row.lid is not None]
-    return sum(told) / len(told) if told else None

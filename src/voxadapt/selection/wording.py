@@ -31,16 +31,6 @@ def headline(confirm: Record, name: str, keep: str) -> str:
     return said[:1].upper() + said[1:]
 
 
-def likeness(confirm: Record, voice: str) -> str:
-    """Say how a choice that is not the Base compares with it: `sounds more like voice than …`."""
-    return say("likeness", confirm, voice)
-
-
-def clarity(confirm: Record) -> str:
-    """Say how a choice that is not the Base compares with it in errors: `is understood …`."""
-    return say("clarity", confirm)
-
-
 def caution(confirm: Record) -> str:
     """Say what a user of the choice must know; nothing where it is confirmed and good enough."""
     said = [] if confirm["verdict"] in ("confirmed", "base_kept") else [confirm["sentence"]]
