@@ -300,11 +300,6 @@ def date_readings(day: int, month: int, year: str, lang: str) -> list[str]:
     return list(_unique([*dates, *(r for order in orders for r in _combined(order, **numbers))]))
 
 
-def fraction_readings(written: str, lang: str) -> list[str]:
-    """Return what may be said for `1/2`, or nothing where the language's words are not known."""
-    return list(rules(lang).fractions.get(written, []))
-
-
 def decade_readings(number: str, lang: str) -> list[str]:
     """Return what may be said for the `1990` of `1990s`, or nothing where there is no rule."""
     endings = rules(lang).decades
@@ -339,25 +334,16 @@ def _values(written: str, lang: str) -> list[str]:
     if len(marks) > 1:
         return [as_whole]
     both = [as_whole, as_decimal]
-    return both[::-1] if last == _symbols(lang)[0] else both
+    return both[::-1] if last == symbols(lang)[0] else both
 
 
 @cache
-def _symbols(lang: str) -> tuple[str, str]:
+def symbols(lang: str) -> tuple[str, str]:
+    """Return what a language writes before decimals and between thousands."""
     found = locale(lang)
     if found is None:
         return ".", ","
     return get_decimal_symbol(found), get_group_symbol(found)
-
-
-def decimal_mark(lang: str) -> str:
-    """Return what a language writes before decimals."""
-    return _symbols(lang)[0]
-
-
-def groups_by_space(lang: str) -> bool:
-    """Tell whether a language separates thousands by blanks."""
-    return _symbols(lang)[1].isspace()
 
 
 def _by_digit(number: str, lang: str) -> list[str]:

@@ -134,7 +134,7 @@ def _prepared(text: str, lang: str | None) -> str:
         text = regex.sub(r"(?<=\d)x(?=\d)", " x ", text)
         text = regex.sub(r"(?<![\d.,] ?)(\d{1,3})((?: 000)+)(?![\d.,]\d)",
                          lambda m: m[1] + m[2].replace(" ", ""), text)  # fmt: skip
-        if numbers.decimal_mark(lang) == ",":
+        if numbers.symbols(lang)[0] == ",":
             text = regex.sub(r"(?<![\d.,])([12])\s?m\s?(\d\d)(?!\d|\s?\p{L})", r"\1,\2 m", text)
     if lang in TURKIC_LANGUAGES:
         text = text.replace("I", "ı").replace("İ", "i")
@@ -211,7 +211,7 @@ def _grammar(
 ) -> tuple[regex.Pattern[str], dict[str, Callable[[regex.Match[str], str], list[str]]]]:
     """Return one pattern of everything that has readings, and what reads each of its groups."""
     known = rules(lang)
-    space = "\u00a0\u202f\u2009" + (" " if numbers.groups_by_space(lang) else "")
+    space = "\u00a0\u202f\u2009" + (" " if numbers.symbols(lang)[1].isspace() else "")
     number = (
         rf"(?:\d{{1,3}}(?:(?P<sep>[.,'’{space}])\d{{3}})(?:(?P=sep)\d{{3}})*(?!\d)(?:[.,]\d+)?"
         r"|\d{1,2}(?:,\d\d)+,\d{3}(?!\d)|\d+(?:[.,]\d+)?)"
@@ -434,7 +434,7 @@ def _clock(match: regex.Match[str], lang: str) -> list[str]:
 
 
 def _fraction(match: regex.Match[str], lang: str) -> list[str]:
-    said = numbers.fraction_readings(match["f"], lang)
+    said = list(rules(lang).fractions.get(match["f"], []))
     over, under = (numbers.number_readings(part, lang) for part in match["f"].split("/"))
     said += _product([over[:4], numbers.parts(match["f"].split("/")[1], lang)])
     for word in rules(lang).between.get("/", [""]):

@@ -17,7 +17,6 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,7 +35,6 @@ from voxadapt.model.stock import SpeechTokenizer
 #: batch takes longer than its clips do one after another.
 CPU_BATCH_S = 8.0
 
-Item = TypeVar("Item")
 Waves = list[tuple[Utterance, np.ndarray]]  # clips with their samples, in whole frames
 
 
@@ -129,21 +127,13 @@ def whole_frames(samples: np.ndarray, hop: int) -> np.ndarray:
 
 
 def _groups(clips: Sequence[Utterance], batch_seconds: float) -> list[list[Utterance]]:
-    """Group clips of similar duration."""
-    ordered = sorted(clips, key=lambda clip: (clip.duration_s, clip.id))
-    return _split(ordered, [clip.duration_s for clip in ordered], batch_seconds)
-
-
-def _split(
-    items: Sequence[Item], durations_s: Sequence[float], batch_seconds: float
-) -> list[list[Item]]:
-    """Cut a list, sorted by duration, so that size x longest stays within the limit."""
-    groups: list[list[Item]] = []
-    for item, duration_s in zip(items, durations_s, strict=True):
-        if groups and (len(groups[-1]) + 1) * duration_s <= batch_seconds:
-            groups[-1].append(item)
+    """Group clips of similar duration: size x longest stays within the limit."""
+    groups: list[list[Utterance]] = []
+    for clip in sorted(clips, key=lambda clip: (clip.duration_s, clip.id)):
+        if groups and (len(groups[-1]) + 1) * clip.duration_s <= batch_seconds:
+            groups[-1].append(clip)
         else:
-            groups.append([item])
+            groups.append([clip])
     return groups
 
 

@@ -201,8 +201,10 @@ def restore(
         shutil.copyfile((base_dir if as_made else checkpoint) / _CONFIG, folder / _CONFIG)
         if (base_dir / META).is_file():
             shutil.copyfile(base_dir / META, folder / META)
-        different = _different_files(base_dir, folder)
-        if different:
+        ours, theirs = set(_visible(base_dir)), set(_visible(folder))
+        changed = {f for f in ours & theirs
+                   if sha256_file(base_dir / f) != sha256_file(folder / f)}  # fmt: skip
+        if different := sorted(map(str, (ours ^ theirs) | changed)):
             shown = ", ".join(different[:4]) + (" …" if len(different) > 4 else "")
             found = f"other differences in {shown}"
             raise user_error("model.other_changes", checkpoint, found=found)
@@ -365,13 +367,6 @@ def _is_empty(folder: Path) -> bool:
 def _has_delta(folder: Path) -> bool:
     """Whether a folder is one that a delta was put into, to be replaced without loss."""
     return (folder / _CONFIG).is_file() and json_or_none(folder / META, SCHEMA) is not None
-
-
-def _different_files(base_dir: Path, folder: Path) -> list[str]:
-    """List the files that two folders do not share, or that differ."""
-    ours, theirs = set(_visible(base_dir)), set(_visible(folder))
-    shared = (f for f in ours & theirs if sha256_file(base_dir / f) != sha256_file(folder / f))
-    return sorted(map(str, (ours ^ theirs) | set(shared)))
 
 
 def _visible(root: Path) -> list[Path]:

@@ -19,14 +19,10 @@ _NUMBERED = re.compile(r"[\[(\s]*\w*\d[\w.:-]*[\])|.:\s]")  # 12. or utt_12 or [
 _NAMED = re.compile(r"[^\s:]{1,20}:\s")  # who speaks
 
 
-def is_kaldi(folder: Path) -> bool:
-    """Say whether a folder is a data directory of Kaldi or ESPnet."""
-    return all((folder / name).is_file() for name in KALDI)
-
-
 def kaldi_files(folder: Path) -> list[Path]:
-    """Return the files of a data directory that are read."""
-    return [folder / name for name in (*KALDI, *KALDI_MAY_HAVE) if (folder / name).is_file()]
+    """Return the files that are read of a data directory of Kaldi or ESPnet; none of another."""
+    files = [folder / name for name in (*KALDI, *KALDI_MAY_HAVE) if (folder / name).is_file()]
+    return files if {path.name for path in files} >= set(KALDI) else []
 
 
 def read_kaldi(folder: Path, find: Find) -> Iterator[Row | Problem]:

@@ -143,8 +143,8 @@ def _find_files(source: Path, given: str | None) -> tuple[str, list[Path]]:
     tsv = [name for name in names if name.lower().endswith(".tsv")]
     tsv.sort(key=lambda name: (name != "validated.tsv", name != "train.tsv", name))
     listed = [name for name in names if TABLE.search(name) and name not in NO_TABLES]
-    if given in (None, "kaldi") and folders.is_kaldi(source):
-        return "kaldi", folders.kaldi_files(source)
+    if given in (None, "kaldi") and (files := folders.kaldi_files(source)):
+        return "kaldi", files
     if given in (None, "lhotse") and cuts:
         return "lhotse", [source / cuts[0]]
     if given in (None, "commonvoice") and tsv:

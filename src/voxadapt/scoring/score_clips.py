@@ -395,7 +395,9 @@ def summarise(
     everything = sort_rows(rows)
     assert everything and len({(row.candidate, row.split) for row in everything}) == 1
     rows = ranked(everything)
-    languages = sorted({row.lang for row in rows})
+    spoken = sorted({row.lang for row in rows})
+    by_language = {lang: summarise([row for row in everything if row.lang == lang], params, scale)
+                   for lang in spoken if len(spoken) > 1}  # fmt: skip
     floor = None if scale is None else scale.floor.point
     sample = Sample(rows, params.error_metric, floor)
     weights = resample_weights(len(sample.text_ids), params.num_bootstrap, params.seed)
@@ -435,7 +437,7 @@ def summarise(
         "windows": by_window(rows, params),
         "prosody": prosody(rows, (), params),
         **_naturalness(sample, weights, params),
-        **_languages(everything, languages, params, scale),
+        **({"languages": by_language} if by_language else {}),
         "confidence": params.confidence,
         "num_bootstrap": params.num_bootstrap,
         "bootstrap_seed": params.seed,
@@ -449,19 +451,6 @@ def _naturalness(sample: Sample, weights: Array, params: SelectParams) -> Record
         return {}
     ratio = ratio_by_text(sample.text_ids, [key for key, _ in found], [mos for _, mos in found])
     return {"mos": ratio_interval(ratio, weights, len(found), params.confidence).as_dict()}
-
-
-def _languages(
-    rows: Sequence[ScoreRow],
-    languages: Sequence[str],
-    params: SelectParams,
-    scale: SimilarityScale | None,
-) -> Record:
-    """Sum up each language by itself; nothing where all is said in one."""
-    if len(languages) < 2:
-        return {}
-    own = {lang: [row for row in rows if row.lang == lang] for lang in languages}
-    return {"languages": {lang: summarise(own[lang], params, scale) for lang in languages}}
 
 
 def slices(

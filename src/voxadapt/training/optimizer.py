@@ -94,7 +94,6 @@ class CompactAdamW:
         ]
         self.state: dict[nn.Parameter, CompactState] = {}
         self._seed = seed
-        self._generators: dict[torch.device, torch.Generator] = {}
         for parameter in self._parameters():
             assert parameter.dtype == torch.bfloat16 and parameter.is_contiguous()
 
@@ -107,7 +106,7 @@ class CompactAdamW:
     @torch.no_grad()
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        seeded: set[torch.device] = set()
+        generators: dict[torch.device, torch.Generator] = {}
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -116,11 +115,11 @@ class CompactAdamW:
                 if state is None:
                     state = self.state[parameter] = _new_state(parameter)
                 state["step"] += 1
-                generator = self._generator(parameter.device)
-                if parameter.device not in seeded:
-                    generator.manual_seed(self._seed * 1_000_003 + state["step"])
-                    seeded.add(parameter.device)
-                _move(parameter, state, group, generator)
+                device = parameter.device
+                if device not in generators:
+                    seed = self._seed * 1_000_003 + state["step"]
+                    generators[device] = torch.Generator(device).manual_seed(seed)
+                _move(parameter, state, group, generators[device])
 
     def masters(self, parameter: nn.Parameter, index: Tensor) -> Tensor:
         """Return single weights with all of their 24 bits, as float32.
@@ -169,11 +168,6 @@ class CompactAdamW:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.param_groups for parameter in group["params"]]
-
-    def _generator(self, device: torch.device) -> torch.Generator:
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device)
-        return self._generators[device]
 
 
 def round_master(values: Tensor) -> Tensor:

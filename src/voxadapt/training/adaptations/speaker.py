@@ -50,7 +50,11 @@ class SpeakerAdaptation:
         described = ", ".join(
             f"speaker {name} in row {row.id}" for name, row in zip(names, rows, strict=True)
         )
-        about = self._about(ids, rows)
+        facts = [{**asdict(row), "near_zero": row.near_zero} for row in rows]
+        about: dict[str, object] = {"speaker_name": names[0], "speaker_row": facts[0]}
+        if self.speakers.named:
+            about["speakers"] = dict(zip(names, facts, strict=True))
+            about["kept_speakers"] = sorted(set(ids.speakers) - {name.lower() for name in names})
         if self.params.method == "lora":
             return self._with_adapter(tts.model, ids, rows, vectors, about, described)
         trained = {name: p for name, p in tts.model.named_parameters() if p.requires_grad}
@@ -104,15 +108,6 @@ class SpeakerAdaptation:
         stored = dict.fromkeys(trained, torch.float32)
         described = f"{described}, by an adapter of rank {options.rank}"
         return Prepared(ids, trained, counts, about, export, described, stored, changed)
-
-    def _about(self, ids: SpecialIds, rows: list[SpeakerRow]) -> dict[str, object]:
-        names = self.speakers.names
-        facts = [{**asdict(row), "near_zero": row.near_zero} for row in rows]
-        about: dict[str, object] = {"speaker_name": names[0], "speaker_row": facts[0]}
-        if self.speakers.named:
-            about["speakers"] = dict(zip(names, facts, strict=True))
-            about["kept_speakers"] = sorted(set(ids.speakers) - {name.lower() for name in names})
-        return about
 
 
 def _free_rows(weight: Tensor, ids: SpecialIds, names: tuple[str, ...]) -> list[SpeakerRow]:
