@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from voxadapt.asr.voice_prints import Audio
-from voxadapt.codec.extract import SpeechTokenizer, decode_codes, extract_codes
+from voxadapt.codec.extract import decode_codes, extract_codes
 from voxadapt.codec.store import Codes, write_codes
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_file, sha256_folder, write_json
@@ -28,6 +28,7 @@ from voxadapt.data.clips import read_other_voices
 from voxadapt.data.manifest import Utterance
 from voxadapt.data.speakers import Speaker
 from voxadapt.model.load import load_speech_tokenizer
+from voxadapt.model.stock import SpeechTokenizer
 from voxadapt.pipeline.context import ROOT, Context, open_context
 from voxadapt.pipeline.measuring import Measuring
 from voxadapt.pipeline.references import Reference
