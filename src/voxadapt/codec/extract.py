@@ -13,7 +13,6 @@ that it is as little on a GPU, its convolutions keep all bits of float32, which 
 to ten.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ import torch
 from voxadapt.codec.store import Codes
 from voxadapt.core.errors import Problem, UserError
 from voxadapt.core.executor import LOCAL, Executor
-from voxadapt.core.files import write_atomic
+from voxadapt.core.files import replacing
 from voxadapt.core.problems import problem
 from voxadapt.core.progress import Progress
 from voxadapt.data.audio import AudioError, read_mono
@@ -191,6 +190,5 @@ def _read_cached(path: Path) -> np.ndarray | None:
 
 
 def _write_cached(path: Path, codes: np.ndarray) -> None:
-    stream = io.BytesIO()
-    np.save(stream, codes)
-    write_atomic(path, stream.getvalue())
+    with replacing(path) as part, open(part, "wb") as stream:
+        np.save(stream, codes)

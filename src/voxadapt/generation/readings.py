@@ -4,7 +4,6 @@ The stock cloning call decodes its codes to audio and returns only that. Trainin
 themselves, so the same prompt goes to the same stock `generate` here, without the codec.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from voxadapt.core.executor import LOCAL, Executor, as_it_is
-from voxadapt.core.files import TORN, write_atomic
+from voxadapt.core.files import TORN, replacing
 from voxadapt.core.problems import user_error
 from voxadapt.core.progress import Progress
 from voxadapt.generation.decoding import Decoding, forget, stream_seed, text_tokens, token_limit
@@ -170,14 +169,14 @@ def _read_batch(tts: Tts, batch: _Batch, manner: _Manner) -> list[Reading]:
 
 
 def _store(path: Path, readings: Sequence[Reading]) -> None:
-    stream = io.BytesIO()
     arrays = {
         f"codes{n}": reading.codes.numpy()
         for n, reading in enumerate(readings)
         if reading.codes is not None
     }
-    np.savez(stream, ended=np.array([reading.ended for reading in readings]), **arrays)  # type: ignore[arg-type]
-    write_atomic(path, stream.getvalue())
+    arrays["ended"] = np.array([reading.ended for reading in readings])
+    with replacing(path) as part, open(part, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def _load(path: Path, count: int) -> list[Reading] | None:

@@ -8,7 +8,6 @@ are the same for every candidate as well: the last bits of a matrix product depe
 the batch.
 """
 
-import io
 import itertools
 import math
 import re
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from voxadapt.core.errors import is_out_of_memory, out_of_memory, raise_problems
 from voxadapt.core.executor import LOCAL, Executor, as_it_is
-from voxadapt.core.files import TORN, sha256_array, write_atomic
+from voxadapt.core.files import TORN, replacing, sha256_array
 from voxadapt.core.params import ScoreParams
 from voxadapt.core.problems import problem, user_error
 from voxadapt.core.progress import Progress
@@ -387,12 +386,11 @@ def speak_batch(
 
 def store_spoken(path: Path, spoken: Sequence[Spoken]) -> None:
     """Write clips that have samples, whole or not at all."""
-    stream = io.BytesIO()
     arrays = {f"clip{i}": item.samples for i, item in enumerate(spoken) if item.samples is not None}
     arrays["num_frames"] = np.array([item.num_frames for item in spoken])
     arrays["hit_max_tokens"] = np.array([item.hit_max_tokens for item in spoken])
-    np.savez(stream, **arrays)  # type: ignore[arg-type]
-    write_atomic(path, stream.getvalue())
+    with replacing(path) as part, open(part, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]
 
 
 def load_spoken(path: Path, count: int) -> list[Spoken] | None:

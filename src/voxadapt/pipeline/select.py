@@ -9,16 +9,8 @@ from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import find_candidate, kept_speakers
 from voxadapt.pipeline.plot_table import interval_columns, write_plot_table
 from voxadapt.pipeline.sentences import selection_sentences
-from voxadapt.pipeline.stored_scores import (
-    blind_spots,
-    read_recordings,
-    read_selection_scores,
-    set_aside_unlisted,
-    what_can_be_measured,
-)
+from voxadapt.pipeline.stored_scores import choose, read_selection_scores, set_aside_unlisted
 from voxadapt.pipeline.tracks import speaker_track
-from voxadapt.selection.select import select
-from voxadapt.selection.usable import without_verdict
 
 
 @stage("select")
@@ -41,15 +33,7 @@ def run(params: Params) -> StageResult:
         )
         for name in track.candidates
     }
-    decision = select(
-        scores,
-        track.rule,
-        scale=track.read_scale(),
-        real=read_recordings(track, "real"),
-        codec=read_recordings(track, "codec"),
-        kept=kept_speakers(track.model, speakers),
-    ) | blind_spots(track)
-    decision = without_verdict(decision, what_can_be_measured(track))
+    decision = choose(track, scores, kept=kept_speakers(track.model, speakers))
     rows = [_epoch_row(item, decision["chosen"]) for item in decision["candidates"]]
     write_plot_table(paths.EPOCHS_TABLE, rows)
     keys = ("select", "measurable")

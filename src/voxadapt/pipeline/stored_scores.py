@@ -1,7 +1,8 @@
-"""Reading scores that are to decide: whole, and of the models that are there now."""
+"""Reading scores that are to decide, whole and of the models that are there now; deciding."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from voxadapt.core import paths
 from voxadapt.core.files import set_aside
@@ -11,6 +12,8 @@ from voxadapt.pipeline.candidates import BASE, Candidate, check_weights
 from voxadapt.pipeline.tracks import HELD_OUT, Track
 from voxadapt.scoring.measurable import measurable
 from voxadapt.scoring.rows import ScoreRow, Sentence, read_scores
+from voxadapt.selection.select import select
+from voxadapt.selection.usable import without_verdict
 
 
 def read_selection_scores(
@@ -55,32 +58,29 @@ def set_aside_unlisted(listed: Collection[str], scores: Path, metrics: Path) -> 
             set_aside(kept / path, path)
 
 
-def what_can_be_measured(track: Track) -> Record:
-    """Ask of a track's recordings whether recogniser and reference can measure anything."""
+def choose(track: Track, rows: Mapping[str, Sequence[ScoreRow]], **asked: Any) -> Record:
+    """Choose by a track's rule, as `select` is `asked` to; nothing where nothing can be measured.
+
+    Where a recogniser was judged, the record holds what it cannot tell apart as well: pairs of
+    sounds that it takes for one another in recordings (`blind`), those in their codec round trip,
+    and a sentence.
+    """
+    scale = track.read_scale()
     recordings = {name: read_recordings(track, name) for name in ("real", "codec")}
-    separation = track.read_scale()["separation"]
-    return measurable(recordings, separation, track.rule.error_metric, track.limits)
+    real, codec = recordings["real"], recordings["codec"]
+    decision = select(rows, track.rule, scale=scale, real=real, codec=codec, **asked)
+    if track.corpus.recogniser.is_file():
+        found = read_record(track.corpus.recogniser, "codes")
+        decision["recogniser"] = {
+            "blind": found["real"]["blind"],
+            "blind_after_codec": found["codec"]["blind"],
+            "text": found["real"]["text"],
+        }
+    can = measurable(recordings, scale["separation"], track.rule.error_metric, track.limits)
+    return without_verdict(decision, can)
 
 
 def read_recordings(track: Track, name: str) -> list[ScoreRow]:
     """Read the rows of the held-out recordings (`real`), or of their codec round trip (`codec`)."""
     expected = [(row.id, 0) for row in track.accepted() if row.split in HELD_OUT]
     return read_scores(track.corpus.reference / name, expected)
-
-
-def blind_spots(track: Track) -> Record:
-    """Return what the recogniser cannot tell apart, for the record of a decision.
-
-    They are pairs of sounds that it takes for one another in recordings (`blind`), those in their
-    codec round trip, and a sentence; nothing where no recogniser was judged.
-    """
-    if not track.corpus.recogniser.is_file():
-        return {}
-    found = read_record(track.corpus.recogniser, "codes")
-    return {
-        "recogniser": {
-            "blind": found["real"]["blind"],
-            "blind_after_codec": found["codec"]["blind"],
-            "text": found["real"]["text"],
-        }
-    }

@@ -4,7 +4,6 @@ Candidates, held-out recordings (`real`) and their codec round trip (`codec`) go
 function. Nothing is dropped: a clip that could not be made or read keeps its row, with error 1.
 """
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, replace
@@ -28,7 +27,7 @@ from voxadapt.asr.voice_prints import Embedder, VoicePrint, Wave
 from voxadapt.asr.whisper import Transcriber
 from voxadapt.core.errors import raise_problems
 from voxadapt.core.executor import LOCAL, Executor
-from voxadapt.core.files import TORN, sha256_file, write_atomic
+from voxadapt.core.files import TORN, replacing, sha256_file
 from voxadapt.core.params import ScoreParams, SelectParams
 from voxadapt.core.problems import problem
 from voxadapt.core.provenance import fingerprint
@@ -241,9 +240,8 @@ def _store(path: Path, sounds: Sequence[Sound]) -> None:
         nothing = np.zeros(0, np.float32)
         arrays[f"voice{i}"] = nothing if voice.embedding is None else voice.embedding
         arrays[f"windows{i}"] = voice.windows
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)
-    write_atomic(path, stream.getvalue())
+    with replacing(path) as part, open(part, "wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def _load(path: Path, count: int) -> list[Sound] | None:

@@ -77,7 +77,7 @@ def _run_arm(params: Params, name: str) -> Record:
         score_languages(params, context, candidate, "selection", scores)
         candidates[scores] = candidate
     read = read_language_scores(params, candidates)
-    choice = read.choose(setting="language.arms.num_epochs")
+    choice = read.choose("language.arms.num_epochs")
     chosen = choice["chosen"]
     if chosen == BASE:  # every arm is shown by its best epoch, also when none beats the Base
         epochs = [item for item in choice["candidates"] if item["name"] != BASE]

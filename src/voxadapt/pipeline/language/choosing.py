@@ -8,53 +8,28 @@ from voxadapt.core.params import Params, in_stage2
 from voxadapt.core.records import Record
 from voxadapt.pipeline.candidates import BASE, Candidate
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET, source_sentences, target_sentences
-from voxadapt.pipeline.stored_scores import (
-    blind_spots,
-    read_recordings,
-    read_selection_scores,
-    what_can_be_measured,
-)
-from voxadapt.pipeline.tracks import language_track
+from voxadapt.pipeline.stored_scores import choose, read_selection_scores
+from voxadapt.pipeline.tracks import Track, language_track
 from voxadapt.scoring.rows import ScoreRow
 from voxadapt.selection.forgetting import forgetting
-from voxadapt.selection.select import select
-from voxadapt.selection.usable import without_verdict
 
 
 @dataclass(frozen=True)
 class LanguageScores:
     """Rows of candidates on the selection sentences."""
 
-    params: Params  # all parameters
+    track: Track  # the language's
     target: dict[str, list[ScoreRow]]  # rows in the language, by candidate
     source: dict[str, list[ScoreRow]]  # rows in the source language, by candidate
 
-    def choose(
-        self,
-        what: str = "fine-tune",
-        start: str = BASE,
-        setting: str | None = "language.candidates",
-    ) -> Record:
+    def choose(self, setting: str, what: str = "fine-tune", start: str = BASE) -> Record:
         """Choose by the rule of the language; see `select`."""
-        track = language_track(self.params)
-        decision = select(
-            self.target,
-            track.rule,
-            start=start,
-            what=what,
-            scale=track.read_scale(),
-            real=read_recordings(track, "real"),
-            codec=read_recordings(track, "codec"),
-            setting=setting,
-        ) | blind_spots(track)
-        return without_verdict(decision, what_can_be_measured(track))
+        return choose(self.track, self.target, setting=setting, what=what, start=start)
 
     def forgotten(self, chosen: str) -> Record:
         """Compare each candidate's source language with the Base's; see `forgetting`."""
-        track = language_track(self.params)
-        return forgetting(
-            self.source[BASE], self.source, track.rule, chosen=chosen, scale=track.read_scale()
-        )
+        rule, scale = self.track.rule, self.track.read_scale()
+        return forgetting(self.source[BASE], self.source, rule, chosen=chosen, scale=scale)
 
 
 def read_language_scores(params: Params, candidates: Mapping[Path, Candidate]) -> LanguageScores:
@@ -71,4 +46,4 @@ def read_language_scores(params: Params, candidates: Mapping[Path, Candidate]) -
             rows[part][name] = read_selection_scores(
                 folder / part, candidate, sentences, takes, again
             )
-    return LanguageScores(params, rows[TARGET], rows[SOURCE])
+    return LanguageScores(language_track(params), rows[TARGET], rows[SOURCE])

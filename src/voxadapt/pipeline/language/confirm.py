@@ -63,7 +63,7 @@ def _choose(params: Params) -> Record:
     )
     decision = dict(first)
     if ran:
-        decision = scores.choose("adapt it", start, setting="language.stage2.num_epochs")
+        decision = scores.choose("language.stage2.num_epochs", "adapt it", start)
     decision["forgetting"] = scores.forgotten(decision["chosen"])
     decision["stage1_choice"] = start
     decision["stage2_ran"] = ran

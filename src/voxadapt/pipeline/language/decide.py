@@ -28,7 +28,7 @@ def run(params: Params) -> StageResult:
         params,
         {paths.LANGUAGE_SCORES / name: find_candidate(track, name) for name in track.candidates},
     )
-    choice = scores.choose(what="adapt it")
+    choice = scores.choose("language.candidates", "adapt it")
     chosen = choice["chosen"]
     choice["forgetting"] = scores.forgotten(chosen)
     keys = ("language.select", "measurable")
