@@ -2,7 +2,8 @@
 
 Run it after an edge of `dvc.yaml` changed: `python docs/make_reruns.py`. A scratch copy of the
 pipeline is brought up to date with stand-ins for data and outputs (`dvc commit`), one comment
-line is added in each folder of the package, and `dvc status` is asked each time. No stage runs.
+line is added in each folder of the package, and `dvc status` says which changed dependencies each
+stage has. No stage runs.
 Files of `pipeline` and keys of `params.yaml` are listed as `dvc.yaml` declares them.
 """
 
@@ -84,19 +85,23 @@ def _stand_in(folder: Path, path: Path, keys: Sequence[str]) -> None:
     path.write_text(json.dumps(record) if keys else "stand-in", encoding="utf-8")
 
 
-def stale_stages(folder: Path) -> list[str]:
-    """Return the stages whose dependencies changed, in the order of `dvc.yaml`.
+def changed_dependencies(folder: Path) -> dict[str, set[str]]:
+    """Return for each stage with changed dependencies their paths, in the order of `dvc.yaml`.
 
     A stage that is run for each candidate is named once.
     """
     from dvc.repo import Repo
 
     with Repo(str(folder)) as repo:
-        found = repo.status()
-        order = list(yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
-    changed = {name.rpartition(":")[2].partition("@")[0] for name, why in found.items()
-               if any("changed deps" in reason for reason in why)}  # fmt: skip
-    return [name for name in order if name in changed]
+        status = repo.status()
+    found: dict[str, set[str]] = {}
+    for name, reasons in status.items():
+        for reason in reasons:
+            if isinstance(reason, dict) and "changed deps" in reason:
+                stage = name.rpartition(":")[2].partition("@")[0]
+                found.setdefault(stage, set()).update(reason["changed deps"])
+    order = yaml.safe_load((folder / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    return {name: found[name] for name in order if name in found}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -109,18 +114,29 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def edits_of_code(folder: Path) -> dict[str, list[str]]:
-    """Add one comment line in each folder of the package; return what is stale after each."""
-    found = {}
+    """Add one comment line in each folder of the package; return which stages each made stale.
+
+    DVC is asked once: it names the changed dependencies of each stage.
+    """
     root = folder / PACKAGE
-    for place in sorted(path for path in root.iterdir() if path.is_dir()):
-        file = min(place.rglob("*.py"), default=None)
-        if file is None or place.name == "pipeline":
-            continue
-        before = file.read_bytes()
-        file.write_bytes(before + b"# one comment line\n")
-        found[f"{place.name}/"] = stale_stages(folder)
-        file.write_bytes(before)
-    return found
+    places = sorted(path for path in root.iterdir() if path.is_dir() and path.name != "pipeline")
+    edited = {
+        place.name: file for place in places if (file := min(place.rglob("*.py"), default=None))
+    }
+    before = {file: file.read_bytes() for file in edited.values()}
+    for file, content in before.items():
+        file.write_bytes(content + b"# one comment line\n")
+    changed = changed_dependencies(folder)
+    for file, content in before.items():
+        file.write_bytes(content)
+    return {
+        f"{name}/": [
+            stage
+            for stage, paths in changed.items()
+            if any(file.is_relative_to(folder / path) for path in paths)
+        ]
+        for name, file in edited.items()
+    }
 
 
 def stages_by_file() -> dict[str, list[str]]:
@@ -157,7 +173,7 @@ def page(folder: Path) -> str:
     Args:
         folder: Of `scratch_pipeline`, which is the working folder.
     """
-    if before := stale_stages(folder):
+    if before := changed_dependencies(folder):
         sys.exit(f"The scratch copy is not up to date: {', '.join(before)}")
     code, keys = edits_of_code(folder) | stages_by_file(), stages_by_key()
     lines = [HEAD, "## After an edit of code", "", "| touched | runs again |", "|---|---|"]
