@@ -20,8 +20,8 @@ PROJECT = Path(__file__).parents[1]
 SOURCE = PROJECT / "src"
 PACKAGE = "voxadapt"
 BY_FILE = "pipeline"
-STAGES: dict[str, dict[str, Any]] = yaml.safe_load(
-    (PROJECT / "dvc.yaml").read_text(encoding="utf-8")
+STAGES: dict[str, dict[str, Any]] = yaml.load(
+    (PROJECT / "dvc.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader
 )["stages"]
 
 

@@ -14,6 +14,13 @@ import soundfile
 from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+#: Where most of the time goes: begun first, or one of two workers waits at the end.
+LONGEST = (
+    "pipeline/test_whole_language.py", "pipeline/test_whole_speaker.py", "tools/test_counted.py",
+    "scoring/test_deaf_recogniser.py", "faults/test_kills.py", "training/test_distributed.py",
+    "pipeline/test_speakers.py", "pipeline/test_two_languages.py", "training/test_optimizer.py",
+    "browser/test_lab.py", "tools/test_certify.py", "tools/test_experiments.py",
+)  # fmt: skip
 MOST_S = 8.0  # of a test that is not slow; ten times what the dearest one takes
 # The same examples every time and no deadlines: a slow machine is no failure.
 settings.register_profile("voxadapt", deadline=None, derandomize=True, database=None)
@@ -91,7 +98,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.parent.name == "browser":  # a Chromium each
             item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):  # side by side: the longest files first
-        items.sort(key=lambda item: not item.path.name.startswith("test_whole_"))
+        place = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get("/".join(item.path.parts[-2:]), len(place)))
     asked = config.getoption("-m") or ""
     if "network" not in asked:
         skip = pytest.mark.skip(reason="needs the internet: run with -m network")

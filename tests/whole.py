@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import logging
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import yaml
 
 from corpus import set_values, take_a_part
@@ -24,48 +26,82 @@ COPIED += (".dvcignore", ".gitignore", "dvc.yaml", "data.dvc", "README.md")
 COPIED += ("reports/language/arms.json",)
 
 
-def run(folder: Path, *command: str, code: int = 0) -> str:
-    """Run a command in a project and return what it printed."""
-    environment = {
-        **os.environ,
+def environment(folder: Path) -> dict[str, str]:
+    """Return what finds a project's sources, and its `python` beside it."""
+    places = [str(folder.parent / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
+    return {
         "PYTHONPATH": str(folder / "src"),
-        "PATH": os.pathsep.join(
-            [str(folder.parent / "bin"), str(Path(sys.executable).parent), os.environ["PATH"]]
-        ),
+        "PATH": os.pathsep.join(places),
         "OMP_WAIT_POLICY": "PASSIVE",
         "DVC_NO_ANALYTICS": "1",
     }
+
+
+def run(folder: Path, *command: str, code: int = 0) -> str:
+    """Run a command in a project and return what it printed."""
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+        command, cwd=folder, env=os.environ | environment(folder), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     printed = done.stdout + done.stderr
     assert done.returncode == code, f"{' '.join(command)} gave {done.returncode}\n{printed[-4000:]}"
     return printed
 
 
-def repro(folder: Path, target: str) -> str:
-    """Run what has changed."""
-    return run(folder, sys.executable, "-m", "dvc", "repro", target)
+def dvc(folder: Path, *arguments: str) -> str:
+    """Run a command of DVC in this process and return what it printed: starting one takes seconds.
 
-
-def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:
-    """Run a command of the package in a project, in this process: starting one takes 10 s."""
-    from voxadapt.cli.app import main
+    What stages print is not in it.
+    """
+    from dvc.cli import main
 
     printed = io.StringIO()
+    handlers = logging.getLogger("dvc").handlers
+    with (
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ, environment(folder)),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+    ):
+        streams = [handler.setStream(printed) for handler in handlers]  # type: ignore[attr-defined]
+        try:
+            code = main([*arguments])
+        finally:
+            for handler, stream in zip(handlers, streams, strict=True):
+                handler.setStream(stream)  # type: ignore[attr-defined]
+    assert code == 0, f"dvc {' '.join(arguments)} gave {code}\n{printed.getvalue()[-4000:]}"
+    return printed.getvalue()
+
+
+def repro(folder: Path, target: str) -> str:
+    """Run what has changed."""
+    return dvc(folder, "repro", target)
+
+
+def in_process(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the package in a project, in this process: starting one takes seconds."""
+    from voxadapt.cli.app import main
+
+    out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.chdir(folder),
         mock.patch.object(sys, "argv", ["voxadapt", *arguments]),
         mock.patch.dict(os.environ, {"COLUMNS": "200"}),  # no sentence is broken
-        contextlib.redirect_stdout(printed),
-        contextlib.redirect_stderr(printed),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as stop,
     ):
-        try:
-            main()
-        except SystemExit as stop:
-            given = stop.code
-    assert given == code, f"voxadapt {' '.join(arguments)} gave {given}\n{printed.getvalue()}"
-    return printed.getvalue()
+        main()
+    assert isinstance(stop.value.code, int)
+    return subprocess.CompletedProcess(arguments, stop.value.code, out.getvalue(), err.getvalue())
+
+
+def voxadapt(folder: Path, *arguments: str, code: int = 0) -> str:
+    """Run a command in this process and return what it printed."""
+    done = in_process(folder, *arguments)
+    printed = done.stdout + done.stderr
+    assert done.returncode == code, f"{shlex.join(arguments)} gave {done.returncode}\n{printed}"
+    return printed
 
 
 def without_dvc(folder: Path, *arguments: str, code: int = 0) -> str:
@@ -129,8 +165,8 @@ def small_project(folder: Path) -> Path:
         else:
             shutil.copyfile(source, target)
     run(folder, "git", "init", "--quiet")
-    run(folder, "dvc", "remote", "modify", "embedded", "url", str(PROJECT / ".dvcstore"))
-    run(folder, "dvc", "pull", "--quiet", "data.dvc")
+    dvc(folder, "remote", "modify", "embedded", "url", str(PROJECT / ".dvcstore"))
+    dvc(folder, "pull", "--quiet", "data.dvc")
     voxadapt(folder, "use", "miniature")
     take_a_part(folder / "data" / "speaker", folder / "small" / "speaker", 110)
     take_a_part(folder / "data" / "language" / "malay", folder / "small" / "malay", 100)

@@ -10,18 +10,19 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from properties import examples
 from voxadapt.asr.languages import rules
 from voxadapt.asr.metrics import char_counts, word_counts
 from voxadapt.asr.normalise import Substitutions, normalise, normalise_pair
 from voxadapt.asr.numbers import clock_readings, number_readings
 from voxadapt.core.errors import UserError
 
-CASES: dict[str, list[list[Any]]] = yaml.safe_load(
-    Path(__file__).with_name("sound_cases.yaml").read_text(encoding="utf-8")
+CASES: dict[str, list[list[Any]]] = yaml.load(
+    Path(__file__).with_name("sound_cases.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader
 )
 
 
-PROPERTIES = settings(max_examples=150, deadline=None)
+PROPERTIES = settings(max_examples=examples(150), deadline=None)
 SPOKEN = ("de", "en", "es", "fr", "it", "ja", "ko", "ms", "pt", "ru", "zh")
 COUNTED = (*SPOKEN, "ar", "hi", "id", "nl", "pl", "sv", "th", "tr", "vi")
 PIECES = st.sampled_from(

@@ -120,7 +120,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize(
+    "name",  # the first imports the classes of the other model
+    [pytest.param(name, marks=pytest.mark.slow) if name == "another model" else name
+     for name in BROKEN],
+)  # fmt: skip
 def test_a_broken_folder_is_a_table(tmp_path: Path, name: str) -> None:
     make_model().save_pretrained(tmp_path)
     change, found = BROKEN[name]

@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from properties import examples
 from voxadapt.asr.letters import DROPPED, JOINERS
 from voxadapt.asr.metrics import char_counts, word_counts
 from voxadapt.asr.normalise import (
@@ -26,10 +27,10 @@ from voxadapt.asr.normalise import (
 )
 from voxadapt.scoring.rows import slice_of
 
-CASES: dict[str, list[list[Any]]] = yaml.safe_load(
-    Path(__file__).with_name("normaliser_cases.yaml").read_text(encoding="utf-8")
+CASES: dict[str, list[list[Any]]] = yaml.load(
+    Path(__file__).with_name("normaliser_cases.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader
 )
-PROPERTIES = settings(max_examples=300, deadline=None)
+PROPERTIES = settings(max_examples=examples(300), deadline=None)
 LANGUAGES = st.sampled_from(
     [None, "en", "tr", "zh", "ar", "th", "ja", "de", "fr", "ru", "ms", "ko", "vi", "hi"]
 )

@@ -21,21 +21,9 @@ from voxadapt.cli.app import COMMANDS, app
 from voxadapt.cli.problems import print_left_out, print_rows
 from voxadapt.cli.terminal import Printable, column_widths, print_table
 from voxadapt.core.errors import Problem, UserError, one_row_a_reason
+from whole import in_process
 
 PROJECT = Path(__file__).parents[2]
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "COLUMNS": "120"}
-    return subprocess.run(
-        [sys.executable, "-m", "voxadapt", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -47,7 +35,7 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_help_lists_every_stage(project: Path) -> None:
-    done = run(project, "--help")
+    done = in_process(project, "--help")
     assert done.returncode == 0
     for verb in "audit codes train score select confirm report say use doctor".split():
         assert verb in done.stdout
@@ -89,10 +77,15 @@ def test_the_command_line_starts_without_heavy_libraries() -> None:
 
 
 @pytest.mark.slow
-def test_version(project: Path) -> None:
-    done = run(project, "--version")
-    assert done.returncode == 0
-    assert done.stdout.startswith("voxadapt ")
+def test_version_and_a_problem_in_a_process_of_their_own(project: Path) -> None:
+    for arguments, code in (["--version"], 0), (["use", "nosuch"], 2):
+        done = subprocess.run(
+            [sys.executable, "-m", "voxadapt", *arguments], cwd=project,
+            env={**os.environ, "PYTHONPATH": str(PROJECT / "src"), "COLUMNS": "120"},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == code
+        assert done.stdout.startswith("voxadapt ") if not code else "miniature" in done.stderr
 
 
 def test_wrong_params_are_one_table_without_a_traceback(project: Path) -> None:
@@ -100,7 +93,7 @@ def test_wrong_params_are_one_table_without_a_traceback(project: Path) -> None:
     text = path.read_text().replace("  takes:", "  takez:", 1)
     text = re.sub(r"  lr: \S+", "  lr: fast", text, count=1)
     path.write_text(text.replace("batch_size: 8", "batch_size: -8", 1))
-    done = run(project, "audit")
+    done = in_process(project, "audit")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     for name in ("score.takez", "train.lr", "train.batch_size", "3 problems"):
@@ -110,14 +103,14 @@ def test_wrong_params_are_one_table_without_a_traceback(project: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("train", "--batch-size", "0"), ("score",), ("nosuch",)])
 def test_wrong_options_exit_with_2(project: Path, arguments: tuple[str, ...]) -> None:
-    done = run(project, *arguments)
+    done = in_process(project, *arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
 def test_option_outside_its_range_names_the_parameter(project: Path) -> None:
-    done = run(project, "train", "--dtype", "int8")
+    done = in_process(project, "train", "--dtype", "int8")
     assert done.returncode == 2
     assert "train.compute_dtype" in done.stderr and "The options cannot be used." in done.stderr
     assert "Traceback" not in done.stderr
@@ -125,20 +118,20 @@ def test_option_outside_its_range_names_the_parameter(project: Path) -> None:
 
 @pytest.mark.slow
 def test_use_writes_a_profile_and_keeps_edited_params(project: Path) -> None:
-    done = run(project, "use", "qwen3-tts-0.6b")
+    done = in_process(project, "use", "qwen3-tts-0.6b")
     assert done.returncode == 0, done.stderr
     params = project / "params.yaml"
     assert params.read_bytes() == (project / "profiles" / "qwen3-tts-0.6b.yaml").read_bytes()
     params.write_text(params.read_text() + "# mine\n")
-    refused = run(project, "use", "miniature")
+    refused = in_process(project, "use", "miniature")
     assert refused.returncode == 2
     assert "# mine" in params.read_text()
-    assert run(project, "use", "miniature", "--force").returncode == 0
+    assert in_process(project, "use", "miniature", "--force").returncode == 0
     assert "# mine" not in params.read_text()
 
 
 def test_unknown_profile_lists_the_known_ones(project: Path) -> None:
-    done = run(project, "use", "nosuch")
+    done = in_process(project, "use", "nosuch")
     assert done.returncode == 2
     assert "miniature" in done.stderr
 
@@ -149,12 +142,12 @@ def test_every_command_finds_the_project_from_a_sub_folder(project: Path) -> Non
     below = project / "notes" / "today"
     below.mkdir(parents=True)
     for command in (["audit"], ["say", "Words."], ["score", "base"], ["status"]):
-        done = run(below, *command)
+        done = in_process(below, *command)
         assert "params.yaml" not in done.stderr.replace("in params.yaml", ""), command
     write_clip(below / "corpus" / "a.wav", 4.0)
     write_clip(below / "corpus" / "b.wav", 4.0, seed=1)
     (below / "corpus" / "list.csv").write_text("audio,text\na.wav,One text.\nb.wav,Another one.\n")
-    done = run(below, "import", "corpus", "-o", "made")
+    done = in_process(below, "import", "corpus", "-o", "made")
     assert done.returncode == 0, done.stderr
     assert (below / "made" / "train_raw.jsonl").is_file(), "a path that is typed keeps its place"
 
@@ -175,7 +168,7 @@ def test_a_place_that_cannot_be_written_is_named(project: Path) -> None:
         write_clip(project / "corpus" / f"u{n}.wav", 3.0 + n / 10, seed=n)
         (project / "corpus" / f"u{n}.txt").write_text(f"The words of clip {n} go here.")
     for out in ("/proc/nowhere/x", "params.yaml/x", "x" * 300):
-        done = run(project, "import", "corpus", "-o", out)
+        done = in_process(project, "import", "corpus", "-o", out)
         assert done.returncode == 2 and "Traceback" not in done.stderr
         assert "Correct the path." in " ".join(done.stderr.split())
 
@@ -187,7 +180,7 @@ def test_control_characters_of_names_are_shown_and_not_obeyed(project: Path) -> 
     (project / name / "x.csv").write_text(f"audio,text\n{name}.wav,Words\n{name}.wav,\n")
     for command in (["import", name, "-o", "out"], ["import", f"{name}2", "-o", "out"],
                     ["score", name], [f"--{name}"]):  # fmt: skip
-        done = run(project, *command)
+        done = in_process(project, *command)
         assert done.returncode == 2
         assert "\x1b" not in done.stdout + done.stderr and "\x07" not in done.stderr, command
 
@@ -222,13 +215,13 @@ def test_what_a_stage_leaves_out_is_printed(capsys: pytest.CaptureFixture[str]) 
 def test_a_device_that_a_stage_refuses_is_refused_at_once(project: Path, device: str) -> None:
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(re.sub("device: .*", f'device: "{device}"', text, count=1))
-    done = run(project, "doctor")
+    done = in_process(project, "doctor")
     assert done.returncode == 2 and "model.device" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_profile_of_the_repository_alone_is_named_as_such(tmp_path: Path) -> None:
-    done = run(tmp_path, "new", "mine", "--profile", "miniature")
+    done = in_process(tmp_path, "new", "mine", "--profile", "miniature")
     assert done.returncode == 2 and "repository" in done.stderr
 
 

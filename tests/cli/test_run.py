@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,18 +11,9 @@ import yaml
 
 from voxadapt.cli import options as opt
 from voxadapt.cli import run as commands
-
-PROJECT = Path(__file__).parents[2]
+from whole import PROJECT, dvc
 
 pytestmark = pytest.mark.slow
-
-
-def dvc(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture
@@ -44,7 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                   "cmd": "echo ran > ${item.candidate}"},
     }  # fmt: skip
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    dvc("init", "--no-scm", "-q")
+    dvc(tmp_path, "init", "--no-scm", "-q")
     return tmp_path
 
 
@@ -57,7 +46,7 @@ def test_what_a_command_ran_does_not_run_again(project: Path) -> None:
     assert written >= {"codes", "language_data", "train", "epoch-1"}
     assert "base" not in written
     for name in ("codes", "language_data", "train", "score@epoch-1"):
-        assert "up to date" in dvc("status", name)
+        assert "up to date" in dvc(project, "status", name)
     commands.codes(opt.PARAMS)
     assert (project / "codes").read_text() == "ran\n"
 

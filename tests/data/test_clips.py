@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpus import write_clip
+from properties import examples
 from voxadapt.core.errors import UserError
 from voxadapt.data.clips import SYSTEM, read_clips, read_recordings
 
@@ -128,7 +129,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from(["audio", "text", "id", "system", "take", "reference", "x"]), JSON

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import speech_like
+from properties import examples
 from voxadapt.data.audio import AudioError, decode, encode, probe
 from voxadapt.data.containers import (
     _mpeg_frame,
@@ -128,7 +129,7 @@ def test_whole_files_are_read(tmp_path: Path, kind: str) -> None:
         assert not probe(path).is_truncated
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(
     num_samples=st.integers(16, 40_000),
     rate_hz=st.sampled_from([8000, 11_000, 12_345, 16_000, 22_050, 44_100, 66_150]),

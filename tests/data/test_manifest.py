@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corpus import make_corpus, write_clip, write_rows
+from properties import examples
 from voxadapt.core.errors import UserError
 from voxadapt.data.lines import MAX_LINE_BYTES
 from voxadapt.data.manifest import (
@@ -298,7 +299,7 @@ LINE = (
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.lists(LINE, max_size=6), st.sampled_from([b"\n", b"\r\n", b"\r", b"\n\n"]))
 def test_any_bytes_give_rows_or_problems(folder: Path, lines: list[bytes], end: bytes) -> None:
     rows, problems = read(folder, end.join(lines))

@@ -428,6 +428,7 @@ def test_intervals_cover_the_truth(
     assert 0.925 <= hits / trials <= (1.0 if num_people < SMALL_PANEL else 0.995)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_people", [2, 3])
 def test_a_small_panel_with_strong_tastes_decides_nothing(num_people: int) -> None:
     """Nobody is preferred, but listeners differ: two of them once decided wrongly in 9 %."""

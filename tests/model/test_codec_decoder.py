@@ -13,6 +13,8 @@ import fakes
 from voxadapt.model.codec_decoder import TILE, _repeats
 from voxadapt.model.load import load_speech_tokenizer
 
+SLOW = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
@@ -44,7 +46,10 @@ def stock(tokenizer, codes):
         decoder.forward = ours
 
 
-@pytest.mark.parametrize("num_frames", [1, 2, 3, 4, 5, 21, 72, 73, 299, 300, 301, 650])
+@pytest.mark.parametrize(
+    "num_frames",
+    [1, 2, 3, 4, 5, 21, 72, 73, *(pytest.param(n, marks=SLOW) for n in (299, 300, 301, 650))],
+)
 def test_waves_are_the_stock_ones(tokenizer, num_frames):
     codes = fakes.make_codes(num_frames, seed=num_frames)
     wave, expected = decode(tokenizer, codes)[0], stock(tokenizer, codes)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fakes
+from properties import examples
 from voxadapt.model.layout import IGNORE, NONE, build_layout, collate
 
 IDS = fakes.make_ids()
@@ -29,7 +30,7 @@ def _batch(cases):
 
 
 @given(sequences, st.booleans())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_spans_are_disjoint_and_cover_the_sequence(case, has_speaker):
     layout = _layout(case, has_speaker=has_speaker)
     covered = [position for span in layout.spans.values() for position in span]
@@ -37,7 +38,7 @@ def test_spans_are_disjoint_and_cover_the_sequence(case, has_speaker):
 
 
 @given(sequences)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_prefix_has_the_length_that_inference_prefills(case):
     num_text, num_frames, language_id, streaming = case
     layout = _layout(case)
@@ -47,7 +48,7 @@ def test_prefix_has_the_length_that_inference_prefills(case):
 
 
 @given(sequences)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_every_text_token_lies_once_and_in_order_where_it_fits(case):
     num_text, num_frames, _, streaming = case
     layout = _layout(case)
@@ -61,7 +62,7 @@ def test_every_text_token_lies_once_and_in_order_where_it_fits(case):
 
 
 @given(sequences)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_role_has_no_codec_id_and_every_other_position_one_source(case):
     layout = _layout(case)
     for position in range(len(layout)):
@@ -75,7 +76,7 @@ def test_role_has_no_codec_id_and_every_other_position_one_source(case):
 
 
 @given(st.lists(sequences, min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_mask_counts_equal_span_lengths_and_padding_contributes_nothing(cases):
     layouts, text, codes, batch = _batch(cases)
     for row, layout in enumerate(layouts):
@@ -96,7 +97,7 @@ def test_mask_counts_equal_span_lengths_and_padding_contributes_nothing(cases):
 
 
 @given(st.lists(sequences, min_size=1, max_size=4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_end_of_speech_is_a_target_in_every_row(cases):
     layouts, _, codes, batch = _batch(cases)
     for row, layout in enumerate(layouts):

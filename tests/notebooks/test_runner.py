@@ -64,6 +64,7 @@ def test_a_run_gives_the_same_page_twice(project: Path, capfd: pytest.CaptureFix
     assert html.count("<details") == 5  # each code cell is folded, the injected one included
 
 
+@pytest.mark.slow
 def test_a_user_error_comes_out_as_the_same_problems(project: Path) -> None:
     write_notebook(
         project / "notebooks",

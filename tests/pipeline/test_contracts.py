@@ -1,8 +1,6 @@
 """dvc.yaml, params.yaml, paths.py and the notebooks say the same."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,9 +12,10 @@ from voxadapt.core import paths
 from voxadapt.core.params import Params, load_params
 from voxadapt.core.strict_yaml import read_yaml
 from voxadapt.tools.notebook import CLEANED, NOTEBOOKS
+from whole import dvc
 
 ROOT = Path(__file__).parents[2]
-PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+PIPELINE = yaml.load((ROOT / "dvc.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
 STAGES: dict[str, dict[str, Any]] = PIPELINE["stages"]
 KINDS = ("outs", "metrics", "plots")
 
@@ -170,17 +169,8 @@ def test_dvc_builds_the_graph(tmp_path: Path) -> None:
     """DVC itself reads the pipeline: every stage, and the edges from audit to report."""
     for name in ("dvc.yaml", "params.yaml"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    dvc = [sys.executable, "-m", "dvc"]
-
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=240, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    run(*dvc, "init", "--no-scm", "-q")
-    edges = run(*dvc, "dag", "--dot")
+    dvc(tmp_path, "init", "--no-scm", "-q")
+    edges = dvc(tmp_path, "dag", "--dot")
     params = load_params(ROOT / "params.yaml")
     for candidate in params.candidates:
         assert f'"train" -> "score@{candidate}"' in edges

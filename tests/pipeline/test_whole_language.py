@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A small run of the language's path."""
     folder = small_project(tmp_path_factory.mktemp("language") / "project")
-    repro(folder, "language_data")  # in processes that a user has started
+    run(folder, "dvc", "repro", "language_data")  # in processes that a user has started
     with quick_starts(folder):
         repro(folder, "language_report")
         yield folder
@@ -150,5 +150,5 @@ def test_stage_2_changes_the_code_predictor_alone(project: Path, tmp_path: Path)
     assert all(name.startswith("talker.code_predictor.") for name in others)
     voxadapt(project, "language", "restore", str(full), "stage2-epoch-1", "-o", str(back))
     assert hashes(back) == hashes(base)
-    again = run(project, "dvc", "repro", "language_report")
+    again = repro(project, "language_report")
     assert "Running stage" not in again

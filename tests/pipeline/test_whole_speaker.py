@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A small run of the speaker's path."""
     folder = small_project(tmp_path_factory.mktemp("speaker") / "project")
-    repro(folder, "audit")  # in processes that a user has started
+    run(folder, "dvc", "repro", "audit")  # in processes that a user has started
     with quick_starts(folder):
         repro(folder, "report")
         yield folder
@@ -61,7 +61,7 @@ def test_every_stage_leaves_its_page_and_its_metrics(project: Path) -> None:
 
 
 def test_second_repro_runs_nothing(project: Path) -> None:
-    printed = run(project, "dvc", "repro", "report")
+    printed = repro(project, "report")
     assert "Running stage" not in printed
     assert "up to date" in printed
 

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from corpus import sentence, speech_like, write_clip
+from properties import examples
 from voxadapt.core.errors import UserError
 from voxadapt.core.files import read_jsonl
 from voxadapt.data.audio import AudioError
@@ -298,7 +299,7 @@ def test_faulty_rows_are_listed_one_by_one_and_counts_add_up(source: Path, tmp_p
 
 
 @pytest.mark.slow
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     faults=st.lists(st.sampled_from(list(ROWS)), max_size=6),
     order=st.randoms(use_true_random=False),

@@ -284,6 +284,7 @@ def begun(tmp_path: Path) -> tuple[Path, list[str]]:
     return tmp_path, texts
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_project_and_corrections_are_taken_over(
     begun: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -394,6 +394,7 @@ def test_what_averages_hide_stands_beside_them(world: Path) -> None:
     assert re.search(r"35\.5\sto\s39\.5\s*–", lost), "and not without F0"
 
 
+@pytest.mark.slow
 def test_gates_of_the_choice_and_failed_ones_are_told_and_the_rest_is_folded(
     tmp_path: Path,
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_recogniser_that_hears_well_is_not_blamed() -> None:
         assert kind["noticed"]["point"] > kind["false_alarm"]["point"]
 
 
+@pytest.mark.slow
 def test_what_is_said_too_rarely_is_not_judged() -> None:
     found = judge(transcripts(None, 1)[:1], PARAMS)
     assert found["sounds"] == {} and found["blind"] == [] and "not known" in found["text"]

@@ -147,6 +147,7 @@ def test_a_stretch_is_three_windows_or_all(sims: list[float]) -> None:
     assert lowest_stretch(sims) == pytest.approx(min(means))
 
 
+@pytest.mark.slow
 def test_clean_clips_of_any_length_are_hardly_ever_flagged() -> None:
     generator = np.random.default_rng(1)
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from properties import examples
 from rows import make_system
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import SelectParams
@@ -392,7 +393,7 @@ def test_confirmation_by_errors_confirms_a_gain_and_watches_the_voice() -> None:
     assert said.endswith(", shown to exceed the margin of 0.020.")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     gain=THOUSANDTHS,
     loss=THOUSANDTHS,

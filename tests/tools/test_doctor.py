@@ -85,6 +85,7 @@ def test_a_check_that_breaks_is_a_failed_line(monkeypatch: pytest.MonkeyPatch) -
     assert "ZeroDivisionError" in check.found
 
 
+@pytest.mark.slow
 def test_names_that_stages_would_refuse_late_are_refused_now() -> None:
     """A language of nobody, a module that the model lacks, files that are not there."""
     changes = {

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).parents[2]
+from whole import PROJECT, dvc
+
 PLOTS = """\
 plots:
   - Losses per step:
@@ -31,9 +30,7 @@ def test_it_draws_every_plot_without_the_internet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
-    dvc = [sys.executable, "-m", "dvc"]
-    subprocess.run([*dvc, "init", "--no-scm", "--quiet"], check=True)
+    dvc(tmp_path, "init", "--no-scm", "--quiet")
     (tmp_path / "dvc.yaml").write_text(PLOTS)
     for file in (PROJECT / ".dvc" / "plots").iterdir():
         target = tmp_path / ".dvc" / "plots" / file.name
@@ -44,7 +41,7 @@ def test_it_draws_every_plot_without_the_internet(
         rows = csv.writer(stream)
         rows.writerow(["step", "loss", "c0_loss", "loss_low", "loss_high"])
         rows.writerows([step, 3 - step, 2 - step, 2 - step, 4 - step] for step in range(3))
-    subprocess.run([*dvc, "plots", "show"], check=True, capture_output=True)
+    dvc(tmp_path, "plots", "show")
     page = (tmp_path / "dvc_plots" / "index.html").read_text(encoding="utf-8")
     assert page.count("vegaEmbed('#") == 2
     assert "function vegaEmbed(selector, spec)" in page

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +27,7 @@ from voxadapt.tools.status import (
     summary,
 )
 from voxadapt.tools.timing import expected_seconds, record_seconds
+from whole import dvc
 
 PIPELINE = """\
 stages:
@@ -51,10 +50,6 @@ stages:
 """
 
 
-def dvc(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", *arguments], check=True, capture_output=True)
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -63,7 +58,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "corpus.txt").write_text("one")
     (tmp_path / "params.yaml").write_text("codes:\n  batch: 1\n")
     (tmp_path / "dvc.yaml").write_text(PIPELINE)
-    dvc("init", "--no-scm", "--quiet")
+    dvc(Path.cwd(), "init", "--no-scm", "--quiet")
     return tmp_path
 
 
@@ -79,7 +74,7 @@ def test_a_project_from_nothing_to_done_and_stale_again(project: Path) -> None:
     assert found[1].reasons[0].startswith("artifacts/")  # its outputs, not what codes will write
     assert "3 of 3 stages: unknown time; 3 of them have not run here yet" in summary(found)[-1]
 
-    dvc("repro", "--quiet")
+    dvc(Path.cwd(), "repro", "--quiet")
     found = status(read_pipeline())
     assert set(states(found).values()) == {UP_TO_DATE}
     assert summary(found)[-1] == "All 3 stages are up to date: dvc repro runs nothing."
@@ -122,7 +117,7 @@ def test_a_stage_that_runs_is_named_with_its_process(
 
 def test_a_change_of_its_own_is_told_from_waiting(project: Path) -> None:
     """As DVC: what runs whatever others do, and what runs only if they give another result."""
-    dvc("repro", "--quiet")
+    dvc(Path.cwd(), "repro", "--quiet")
     before = read_pipeline()
     (project / "corpus.txt").write_text("two")
     changed = (project / "dvc.yaml").read_text().replace("deps: [artifacts/codes]", "deps: [own]")

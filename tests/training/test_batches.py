@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fakes
+from properties import examples
 from voxadapt.core.errors import UserError
 from voxadapt.model.forward import embed
 from voxadapt.model.load import load_tts
@@ -96,7 +97,7 @@ def test_a_tokenizer_with_another_turn_is_refused(ids):
     st.lists(st.integers(10, 400), min_size=1, max_size=120),
     st.integers(1, 5), st.integers(1, 4), st.integers(0, 9),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_an_epoch_holds_every_example_once_in_an_order_of_the_seed(lengths, size, steps, seed):
     windows = epoch_windows(lengths, size, steps, seed, epoch=1)
     assert sorted(i for w in windows for b in w for i in b) == list(range(len(lengths)))
@@ -131,7 +132,7 @@ def waste(windows, lengths) -> float:
 
 
 @given(speech_lengths, st.sampled_from([(8, 1), (8, 4), (4, 2), (2, 16)]), st.integers(1, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_no_more_than_five_percent_of_a_corpus_batches_is_padding(lengths, sizes, epoch):
     assert waste(epoch_windows(lengths, *sizes, seed=0, epoch=epoch), lengths) <= 0.05
 
@@ -149,7 +150,7 @@ def test_a_small_corpus_forms_other_steps_each_epoch_with_little_padding():
 
 @pytest.mark.slow
 @given(st.integers(1, 300), st.integers(0, 9), st.integers(1, 5), st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_what_is_left_of_an_epoch_hangs_on_nothing_that_ran_before(count, seed, epoch, data):
     """A run that was stopped finds the rest of its epoch: only its position is kept."""
     lengths = data.draw(st.lists(st.integers(10, 400), min_size=count, max_size=count))
@@ -191,7 +192,7 @@ def test_hidden_frames_lose_their_codes_and_nothing_else(tts, ids):
 
 @pytest.mark.slow
 @given(st.integers(0, 9), st.sampled_from([0.0, 0.5, 1.0]), st.data())
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_an_epoch_is_shared_by_speakers_as_the_balance_says(seed, balance, data):
     counts = data.draw(st.lists(st.integers(1, 30), min_size=1, max_size=4))
     listed = [f"s{n}" for n, count in enumerate(counts) for _ in range(count)]
@@ -249,7 +250,7 @@ def test_up_to_the_largest_share_of_frames_is_hidden():
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=90), st.integers(1, 5), st.integers(1, 3))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_every_clip_is_in_one_batch_of_an_epoch(lengths, batch_size, accumulation):
     windows = epoch_windows(lengths, batch_size, accumulation, 0, 1)
     assert sorted(i for window in windows for batch in window for i in batch) == list(

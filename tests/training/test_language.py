@@ -73,6 +73,7 @@ def stage1(world: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     return root, adapt(world, root, TrainedParts(token_ids=tokens_of(world)), 2)
 
 
+@pytest.mark.slow
 def test_stage_1_trains_the_rows_that_occur_and_the_tag(
     world: Any, stage1: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:

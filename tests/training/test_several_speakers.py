@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import fakes
+from properties import examples
 from training.conftest import make_world
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import TrainParams
@@ -80,6 +81,7 @@ def test_each_clip_is_learnt_with_the_vector_of_its_own_speaker(
         assert torch.equal(seen[row.id], vectors[row.speaker or "Aria"]), row.id
 
 
+@pytest.mark.slow
 def test_a_checkpoint_has_a_row_a_speaker_and_keeps_those_of_before(party: Any, finished: Any):
     world, refs = party
     _, result = finished
@@ -150,7 +152,7 @@ corpora = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(corpora, st.integers(0, 5), st.floats(0.0, 1.0))
 def test_every_epoch_has_as_many_clips_and_the_same_from_the_same_seed(clips, seed, balance):
     speakers, frames = zip(*clips, strict=True)

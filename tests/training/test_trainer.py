@@ -335,6 +335,7 @@ def test_an_utterance_is_learnt_in_its_own_language(world, tmp_path):
     assert losses[0] == losses[1] != losses[2]
 
 
+@pytest.mark.slow
 def test_hidden_frames_are_the_same_after_a_pause(world, tmp_path):
     _, at_once, paused = world.train_with_a_pause(tmp_path, frame_dropout=0.6)
     assert at_once == paused
