@@ -46,7 +46,7 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     looks_in = option.usepdb or option.collectonly or option.capture == "no"
     if whole and not looks_in and option.numprocesses is None and (os.cpu_count() or 1) > 1:
-        option.numprocesses, option.dist = 2, "loadfile"
+        option.numprocesses, option.dist, option.loadscopereorder = 2, "loadfile", False
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -37,15 +37,23 @@ def edits(lang: str, reference: str, transcript: str) -> tuple[int, int]:
     return word_counts(text, heard).edits, char_counts(text, heard).edits
 
 
+def pairs(kind: str) -> dict[str, list[tuple[str, str]]]:
+    """Return the pairs of a kind by language, which is one test: a thousand cost seconds alone."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for lang, one, other in CASES[kind]:
+        found.setdefault(lang, []).extend([(one, other), (other, one)])
+    return found
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("lang", "one", "other"), CASES["same"])
-def test_one_sound_is_no_error(lang: str, one: str, other: str) -> None:
-    assert edits(lang, one, other) == (0, 0) and edits(lang, other, one) == (0, 0)
+@pytest.mark.parametrize(("lang", "sounds"), pairs("same").items())
+def test_one_sound_is_no_error(lang: str, sounds: list[tuple[str, str]]) -> None:
+    assert [pair for pair in sounds if edits(lang, *pair) != (0, 0)] == []
 
 
-@pytest.mark.parametrize(("lang", "one", "other"), CASES["different"])
-def test_another_sound_is_an_error(lang: str, one: str, other: str) -> None:
-    assert min(*edits(lang, one, other), *edits(lang, other, one)) > 0
+@pytest.mark.parametrize(("lang", "sounds"), pairs("different").items())
+def test_another_sound_is_an_error(lang: str, sounds: list[tuple[str, str]]) -> None:
+    assert [pair for pair in sounds if min(edits(lang, *pair)) == 0] == []
 
 
 def test_the_table_is_large_enough() -> None:

@@ -17,10 +17,10 @@ GIVEN = {"value", "limit", "percent", "limit_percent"}
 
 
 @cache
-def all_calls() -> list[tuple[str, ast.Call]]:
-    """Return the calls whose first argument is a constant, with where they are."""
+def all_calls() -> list[tuple[str, str, ast.Call]]:
+    """Return the calls whose first argument is a constant: what is called, where, the call."""
     return [
-        (f"{path.relative_to(SOURCE)}:{node.lineno}", node)
+        (ast.unparse(node.func), f"{path.relative_to(SOURCE)}:{node.lineno}", node)
         for path in sorted(SOURCE.rglob("*.py"))
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant)
@@ -29,7 +29,7 @@ def all_calls() -> list[tuple[str, ast.Call]]:
 
 def calls(*names: str) -> list[tuple[str, ast.Call]]:
     """Return the calls of functions whose first argument names a kind."""
-    return [(where, node) for where, node in all_calls() if ast.unparse(node.func) in names]
+    return [(where, node) for name, where, node in all_calls() if name in names]
 
 
 def fields(words: list[str]) -> set[str]:

@@ -60,10 +60,14 @@ def dangers(tree: ast.AST) -> Iterator[str]:
 PRIVATE_PIPES = {"core/executor.py": ["pickle"]}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_nothing_that_is_read_is_run(path: Path) -> None:
-    found = list(dangers(ast.parse(path.read_text(encoding="utf-8"))))
-    assert found == PRIVATE_PIPES.get("/".join(path.parts[-2:]), [])
+def test_nothing_that_is_read_is_run() -> None:
+    assert len(SOURCES) > 200
+    found = {
+        "/".join(path.parts[-2:]): names
+        for path in SOURCES
+        if (names := list(dangers(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert found == PRIVATE_PIPES
 
 
 def test_the_search_finds_what_it_searches() -> None:
