@@ -114,6 +114,26 @@ def test_words_are_not_counted_where_none_are_written(
         assert check_candidates(rows, list(rows), params, "base") == "selection"
 
 
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_words_are_counted_where_one_of_several_languages_writes_them(order: slice) -> None:
+    chinese = {"lang": "zh", "text": "今天天气很好", "text_norm": "今天天气很好"}
+    rows = {name: [*clips(name)[:-2], *(changed(row, **chinese) for row in clips(name)[-2:])][order]
+            for name in ("base", "epoch-1")}  # fmt: skip
+    assert check_candidates(rows, list(rows), SelectParams(), "base") == "selection"
+
+
+def test_a_language_of_which_nothing_was_spoken_may_be_among_the_recordings() -> None:
+    spoken = {"norm_id": "n/en-1", "asr_id": "w/en/1", "sim_id": "s", "gen_sha": "g"}
+    english = clips("codec", norm_id="n/en-1", asr_id="w/en/1", sim_id="s")
+    german = {"lang": "de", "norm_id": "n/de-2", "asr_id": "w/de/2"}
+    both = [*english[:-2], *(changed(row, **german) for row in english[-2:])]
+    assert comparable(both, "selection", spoken) == both
+    with pytest.raises(UserError, match="codec: asr_id"):
+        comparable(both, "selection", spoken | {"asr_id": "w/de/1, w/en/1"})
+    with pytest.raises(UserError, match="codec: norm_id"):  # nothing is shared
+        comparable([row for row in both if row.lang == "de"], "selection", spoken)
+
+
 def test_recordings_of_another_split_are_left_out_and_of_another_evaluator_refused() -> None:
     rows = [*clips("codec", norm_id="n"), *clips("codec", norm_id="n", split="confirmation")]
     kept = comparable(rows, "selection", EVALUATOR)

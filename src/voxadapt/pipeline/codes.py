@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from voxadapt.asr.normalise import normalise
 from voxadapt.asr.voice_prints import Audio
 from voxadapt.codec.extract import decode_codes, extract_codes
 from voxadapt.codec.store import Codes, write_codes
-from voxadapt.core.errors import UserError
+from voxadapt.core.errors import UserError, raise_problems
 from voxadapt.core.files import sha256_file, sha256_folder, write_json
 from voxadapt.core.lineage import check_made, write_made
 from voxadapt.core.model_folder import resolve_model
@@ -35,6 +36,7 @@ from voxadapt.pipeline.references import Reference
 from voxadapt.pipeline.sentences import track_sentences
 from voxadapt.pipeline.tracks import HELD_OUT, Track, check_recordings, speaker_track
 from voxadapt.scoring.measurable import measurable
+from voxadapt.scoring.measures import refuse_words
 from voxadapt.scoring.planning import plan_power
 from voxadapt.scoring.recogniser import judge
 from voxadapt.scoring.rows import EvalClip, ScoreRow, ranked, slice_of, write_rows
@@ -84,6 +86,8 @@ def encode_track(
     corpus = track.corpus
     utterances = track.accepted()
     speakers = track.speakers()
+    texts = [(lang := track.code_of(row), normalise(row.text, lang)) for row in utterances]
+    raise_problems(refuse_words(texts, track.rule.error_metric), "There are no words to count.")
     model_path = resolve_model(track.model)
     tokenizer = load_speech_tokenizer(model_path, context.device)
     codec_sha256 = sha256_folder(model_path / "speech_tokenizer")

@@ -1,10 +1,13 @@
 """One candidate's rows as statistics: sums per text for errors, similarity and failures."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from voxadapt.asr.normalise import metric_for
+from voxadapt.core.errors import Problem
 from voxadapt.core.params import SelectParams
+from voxadapt.core.problems import problem
 from voxadapt.core.records import Record
 from voxadapt.scoring.rows import ScoreRow, sort_rows
 from voxadapt.scoring.statistics import (
@@ -26,6 +29,26 @@ ERRORS: dict[str, tuple[Value, Value]] = {  # what is summed, and over what
     "wer_mean_of_clips": (lambda row: row.wer, lambda row: 1.0),
     "cer_mean_of_clips": (lambda row: row.cer, lambda row: 1.0),
 }
+
+
+def fitting_metric(texts: Iterable[tuple[str, str]]) -> Literal["wer", "cer"]:
+    """Name the error rate that means something for normalised texts, each with its language.
+
+    WER where a language among them has spaces: a character of another then counts as a word.
+    """
+    by_language: dict[str, list[str]] = {}
+    for lang, text in texts:
+        by_language.setdefault(lang, []).append(text)
+    return max(metric_for(lang, found) for lang, found in by_language.items())
+
+
+def refuse_words(texts: Iterable[tuple[str, str]], metric: Literal["wer", "cer"]) -> list[Problem]:
+    """Refuse to count words where none are written; texts are as of `fitting_metric`."""
+    texts = list(texts)
+    if metric == "cer" or fitting_metric(texts) == "wer":
+        return []
+    lang = ", ".join(sorted({lang for lang, _ in texts}))
+    return [problem("scoring.unspaced", "select.error_metric", lang=lang)]
 
 
 class Sample:

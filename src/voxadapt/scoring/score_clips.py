@@ -17,7 +17,6 @@ from voxadapt.asr.metrics import char_counts, word_counts
 from voxadapt.asr.normalise import (
     Substitutions,
     characters,
-    metric_for,
     norm_id,
     normalise,
     normalise_pair,
@@ -34,7 +33,7 @@ from voxadapt.core.provenance import fingerprint
 from voxadapt.core.records import Record
 from voxadapt.data.audio import AudioError, read_audio
 from voxadapt.scoring.flags import FLAGS, Shape, clip_flags, measure_shape, retranscribed_flags
-from voxadapt.scoring.measures import Sample
+from voxadapt.scoring.measures import Sample, fitting_metric
 from voxadapt.scoring.naturalness import MosPredictor
 from voxadapt.scoring.pitch import Pitch, PitchTracker
 from voxadapt.scoring.prosody import prosody
@@ -416,7 +415,7 @@ def summarise(
         "candidate": rows[0].candidate,
         "split": rows[0].split,
         "lang": rows[0].lang,
-        "error_metric": metric_for(rows[0].lang, [row.text_norm for row in rows]),
+        "error_metric": fitting_metric((row.lang, row.text_norm) for row in rows),
         "num_texts": len(sample.text_ids),
         "takes": max(row.take for row in rows) + 1,
         "n_expected": len(rows),

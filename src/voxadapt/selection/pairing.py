@@ -1,13 +1,14 @@
 """Which rows may be compared: the same clips, scored by the same evaluator."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from voxadapt.asr.normalise import metric_for
 from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.params import SelectParams, epoch_number, in_stage2
 from voxadapt.core.problems import problem, user_error
 from voxadapt.core.records import Record
+from voxadapt.scoring.measures import refuse_words
 from voxadapt.scoring.rows import ScoreRow
 
 BASE = "base"
@@ -73,12 +74,10 @@ def check_candidates(
 ) -> str:
     """Refuse rows that cannot be paired or measured so, and return their split."""
     problems = check_pairs(rows, names, start)
-    row = rows[start][0]
-    fitting = metric_for(row.lang, [item.text_norm for item in rows[start]])
-    if params.error_metric == "wer" and fitting == "cer":
-        problems.append(problem("selection.unspaced", "select.error_metric", lang=row.lang))
+    texts = [(row.lang, row.text_norm) for row in rows[start]]
+    problems += refuse_words(texts, params.error_metric)
     raise_problems(problems[:50], "The candidates cannot be compared.")
-    return row.split
+    return rows[start][0].split
 
 
 def comparable(
@@ -89,6 +88,8 @@ def comparable(
 ) -> list[ScoreRow]:
     """Keep the rows of a split, such as recordings', and refuse those of another evaluator.
 
+    Of several languages, one that the evaluator was not asked for may be among them.
+
     Raises:
         UserError: When they were normalised, transcribed or compared by something else.
     """
@@ -96,7 +97,12 @@ def comparable(
     # Recordings that have passed no codec are compared with one another, not with a candidate.
     shared = ("norm_id", "asr_id", *(["sim_id"] if kept and kept[0].candidate != "real" else []))
     for name in shared:
-        other = {getattr(row, name) for row in kept} - set(evaluator[name].split(", "))
+        found, known = {getattr(row, name): row.lang for row in kept}, evaluator[name].split(", ")
+        other = found.keys() - set(known)
+        if len(other) < len(found):
+            other = {
+                key for key in other if any(re.search(rf"/{found[key]}\b", item) for item in known)
+            }
         if other:
             facts = {"expected": evaluator[name], "found": ", ".join(sorted(other)), "fix": fix}
             raise user_error("selection.other_evaluator", f"{kept[0].candidate}: {name}", **facts)

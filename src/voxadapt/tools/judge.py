@@ -53,7 +53,9 @@ def _spoken(
     params: Params, track: Track, name: str, count: int, respelling: Respelling | None
 ) -> Record:
     """Have sentences spoken right and wrong; return how often the recogniser notices."""
-    ranked = [item for item in track_sentences(track, "selection") if item.slice == "ranked"]
+    lang = track.asr.language  # of a corpus in two languages, the recogniser is told this one
+    ranked = [item for item in track_sentences(track, "selection")
+              if item.slice == "ranked" and item.lang in (None, lang)]  # fmt: skip
     graphemes = [item.letters for item in respelling.graphemes] if respelling else []
     vocabulary = sorted({word for item in ranked for word in _words(item.text, track)})
     versions: dict[str, list[Alteration]] = {}
