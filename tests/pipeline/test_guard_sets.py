@@ -70,6 +70,14 @@ def test_own_sentences_are_taken_in_their_order(tmp_path: Path, name: str) -> No
     assert [item.text for item in found] == lines and {item.slice for item in found} == {"own"}
 
 
+def test_own_sentences_are_taken_before_those_that_can_be_left_out(tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text("The lift of the house is broken.\n", encoding="utf-8")
+    own = {"own": str(tmp_path / "own.txt")}
+    score = ScoreParams(sets=("corpus", "short", "long", own))
+    found = guard_sentences(score, "en", CORPUS[:3], "s", Path("none"))
+    assert {item.slice for item in found} == {"own", "short"}
+
+
 def test_a_mark_of_byte_order_is_not_said(tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_text("\ufeffCall me at noon.\n", encoding="utf-8")
     assert [item.text for item in taken({"own": str(tmp_path / "own.txt")})] == ["Call me at noon."]

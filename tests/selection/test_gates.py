@@ -241,7 +241,7 @@ def test_an_interval_that_ends_at_nothing_lost_shows_no_loss(
         (0.03, 0.02, 0.04, "undecided"),
         (0.03, 0.021, 0.04, "failed"),
         (0.02, None, None, "passed"),
-        (0.021, None, None, "failed"),
+        (0.021, None, None, "undecided"),
     ],
 )
 def test_a_guard_is_held_to_the_whole_interval(

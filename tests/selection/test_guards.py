@@ -45,6 +45,18 @@ def test_a_set_guards(errors: int, chosen: str) -> None:
     assert item["wer"]["point"] == 0.0, "nor do they enter the average that hid them"
 
 
+def test_a_set_of_one_sentence_shows_nothing_and_of_two_no_more_than_there_is() -> None:
+    rows = {"base": clips("base", 0.7, 0), "epoch-1": clips("epoch-1", 0.8, 2)}
+    for count, said in ((1, "(one sentence)"), (2, "to +100.0)")):
+        kept = [f"short-{i}" for i in range(count)]
+        some = {name: [row for row in found if row.slice == "ranked" or row.text_id in kept]
+                for name, found in rows.items()}  # fmt: skip
+        item = next(c for c in select(some, PARAMS)["candidates"] if c["name"] == "epoch-1")
+        gate = next(gate for gate in item["gates"] if gate["name"] == "short_error")
+        assert (gate["state"], item["eligible"]) == ("undecided", True)
+        assert said in gate["text"]
+
+
 def test_without_sets_there_are_no_further_gates() -> None:
     rows = {
         name: [row for row in clips(name, 0.7, 0) if row.slice == "ranked"]

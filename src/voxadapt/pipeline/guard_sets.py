@@ -37,7 +37,8 @@ def guard_sentences(
         UserError: When a user's own file cannot be read, or none of its sentences fits.
     """
     wanted: list[Guard | OwnSentences] = [item for item in score.sets if item != "corpus"]
-    wanted.sort(key=lambda item: item != "long")  # one of them may need more than its part
+    # The user's own must be spoken; one long sentence may need more than its part.
+    wanted.sort(key=lambda item: (not isinstance(item, OwnSentences), item != "long"))
     total = LONGER * sum(len(item.text) for item in corpus)
     known = {item.text for item in corpus}
     found: list[Sentence] = []

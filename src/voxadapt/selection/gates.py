@@ -201,7 +201,8 @@ def guard_gates(
     """Hold every candidate against the start on each set that guards, by candidate and speaker.
 
     A set has few sentences, so that a point estimate above the margin is often luck: a gate fails
-    where the candidate is shown to be worse by more than the margin, with the whole interval.
+    where the candidate is shown to be worse by more than the margin, with the whole interval. A
+    single sentence, which has none, shows nothing.
     """
     found: dict[str, dict[str | None, list[Gate]]] = {name: {} for name in rows}
     for part in GUARDS:
@@ -225,7 +226,10 @@ def guard_gates(
 def _guard_gate(name: str, part: str, label: str, difference: Interval, margin: float) -> Gate:
     point, low, high = difference.point, difference.low, difference.high
     assert point is not None
-    low, high = point if low is None else low, point if high is None else high
-    state: State = "failed" if low > margin else "passed" if high <= margin else "undecided"
+    state: State = "passed" if point <= margin else "undecided"
+    if low is not None and high is not None:  # of two sentences they may lie beyond what a rate can
+        low, high = max(low, -1.0), min(high, 1.0)
+        state = "failed" if low > margin else "passed" if high <= margin else "undecided"
+        difference = replace(difference, low=low, high=high)
     text = wording.say("guard_gate", part, label, point, low, high, margin)
     return Gate(name, state, difference, margin, text)
