@@ -19,12 +19,13 @@ import math
 import runpy
 import sys
 import tempfile
-import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -78,6 +79,14 @@ class Taken:
     def frames_per_s(self) -> float:
         """Codec frames a second."""
         return self.num_frames / self.seconds
+
+
+class Rates(NamedTuple):
+    """What the products of a batch need and reach."""
+
+    operations: float  # of a batch
+    alone: float  # operations a second of its products, each timed by itself
+    best: float  # operations a second of a large product
 
 
 class Recorder:
@@ -299,32 +308,53 @@ def padding_share(parts: list[Taken]) -> float:
     return sum(t.padding for t in parts) / sum(t.positions for t in parts)
 
 
-def products_share(shape: Shape, parts: list[Taken], device: str, dtype: torch.dtype) -> float:
-    """Return the share of the time that the products of the needed positions alone would take.
+def products(shape: Shape, positions: int, frames: int, device: str, dtype: torch.dtype) -> Rates:
+    """Time each product of a batch by itself, forward and back: what training could reach.
 
-    At the rate of a large product, measured here; forward and back, six operations a weight.
+    Of the layers and heads, at the batch's own sizes; `best` is the rate of a large product.
     """
-    heads = 2 * (shape.num_heads + shape.num_kv_heads) * shape.head_dim
-    layer = shape.hidden * (heads + 3 * shape.intermediate)
-    sub_layer = shape.predictor_hidden * (heads + 3 * shape.predictor_intermediate)
-    projection = shape.hidden * shape.predictor_hidden
-    frame = 16 * (shape.predictor_layers * sub_layer + projection)
-    frame += 15 * 2048 * shape.predictor_hidden + 3072 * shape.hidden
-    frames = sum(t.num_frames for t in parts)
-    real = sum(t.positions - t.padding for t in parts)
-    operations = 6 * (real * shape.num_layers * layer + frames * frame)
+    heads, keys = (n * shape.head_dim for n in (shape.num_heads, shape.num_kv_heads))
+    sizes: Counter[tuple[int, int, int]] = Counter()  # rows, inputs, outputs
+    for rows, hidden, inner, layers in (
+        (positions, shape.hidden, shape.intermediate, shape.num_layers),
+        (16 * frames, shape.predictor_hidden, shape.predictor_intermediate, shape.predictor_layers),
+    ):
+        for inputs, outputs, count in (
+            (hidden, heads, 1), (hidden, keys, 2), (heads, hidden, 1), (hidden, inner, 2),
+            (inner, hidden, 1),
+        ):  # fmt: skip
+            sizes[rows, inputs, outputs] += layers * count
+    sizes[16 * frames, shape.hidden, shape.predictor_hidden] += 1
+    sizes[frames, shape.predictor_hidden, 2048] += 15
+    sizes[frames, shape.hidden, 3072] += 1
+    operations = seconds = 0.0
+    for (rows, inputs, outputs), count in sizes.items():
+        x, y, weight = (
+            torch.randn(*size, device=device, dtype=dtype)
+            for size in ((rows, inputs), (rows, outputs), (outputs, inputs))
+        )
+        operations += count * 6.0 * rows * inputs * outputs
+        seconds += count * _least_s(partial(_linear, x, y, weight), device)
     size = 1024 if device == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    rates = []
+    a = torch.randn(size, size, device=device, dtype=dtype)
+    return Rates(
+        operations, operations / seconds, 2.0 * size**3 / _least_s(partial(torch.mm, a, a), device)
+    )
+
+
+def _linear(x: torch.Tensor, y: torch.Tensor, weight: torch.Tensor) -> None:
+    """Multiply as a linear layer does, forward and for both gradients."""
+    x @ weight.t(), y @ weight, y.t() @ x
+
+
+def _least_s(work: Callable[[], object], device: str) -> float:
+    """Return the seconds of the fastest of some calls."""
+    taken = []
     for _ in range(8):
-        if device != "cpu":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        torch.mm(a, b)
-        if device != "cpu":
-            torch.cuda.synchronize()
-        rates.append(2 * size**3 / (time.perf_counter() - start))
-    return operations / max(rates) / sum(t.seconds for t in parts)
+        start = clock_s(device)
+        work()
+        taken.append(clock_s(device) - start)
+    return min(taken)
 
 
 def main() -> None:
@@ -360,8 +390,16 @@ def main() -> None:
         public, ours = taken["public"], taken["ours"]
         ratios = [b.frames_per_s / a.frames_per_s for a, b in zip(public, ours, strict=True)]
         times = total_frames_per_s(ours) / total_frames_per_s(public)
-        kind = getattr(torch, arguments.dtype)
-        products = products_share(shape, ours, arguments.device, kind)
+        num_batches = arguments.clips * len(ours) // size
+        seconds = sum(t.seconds for t in ours) / num_batches
+        rates = products(
+            shape,
+            sum(t.positions - t.padding for t in ours) // num_batches,
+            sum(t.num_frames for t in ours) // num_batches,
+            arguments.device,
+            getattr(torch, arguments.dtype),
+        )
+        rate = rates.operations / seconds
         rows.append(
             [
                 f"{size} x {ACCUMULATION}",
@@ -377,10 +415,18 @@ def main() -> None:
                 f"Batch {size} x {ACCUMULATION}, times faster",
                 times,
                 2.0,
-                f"The products of positions that are no padding take {100 * products:.0f} % of our "
-                "time at this device's best rate, so that without all else it would be "
-                f"{times / products:.1f} times.",
+                "If its products took all of its time it would be "
+                f"{times * rates.alone / rate:.1f} times.",
             ),
+            verdict(
+                f"Batch {size} x {ACCUMULATION}, share of the rate of its products alone, %",
+                100 * rate / rates.alone,
+                70,
+                "The rest of the time lies between them.",
+            ),
+            f"Batch {size} x {ACCUMULATION} multiplies at {rate / 1e9:.0f} GFLOP/s; its products "
+            f"reach {rates.alone / 1e9:.0f} one by one at these sizes, a large one "
+            f"{rates.best / 1e9:.0f}.",
             verdict(
                 "Share of our batches that is not padding, %",
                 100 * (1 - padding_share(ours)),

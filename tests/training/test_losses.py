@@ -55,12 +55,12 @@ def test_losses_are_plain_cross_entropy_on_aligned_targets():
     torch.manual_seed(0)
     p = Predictions(
         torch.randn(7, 50), torch.randint(0, 50, (7,)),
-        torch.randn(5, 3, 20), torch.randint(0, 20, (5, 3)),
+        tuple(torch.randn(3, 5, 20)), torch.randint(0, 20, (5, 3)),
     )  # fmt: skip
     sums = loss_sums(p)
     torch.testing.assert_close(sums.c0_sum / 7, F.cross_entropy(p.c0_logits, p.c0_targets))
     for k in range(3):
-        expected = F.cross_entropy(p.sub_logits[:, k], p.sub_targets[:, k])
+        expected = F.cross_entropy(p.sub_logits[k], p.sub_targets[:, k])
         torch.testing.assert_close(sums.sub_sums[k] / 5, expected)
     tally = LossTotals()
     tally.add(sums)

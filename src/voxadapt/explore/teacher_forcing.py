@@ -164,7 +164,7 @@ def _code_predictions(
         made = predict(tts.model, batch, vector)
         c0_logits = made.c0_logits.float()
         first = _surprise(c0_logits[:-1], made.c0_targets[:-1])[:, None]
-        others = _surprise(made.sub_logits.float(), made.sub_targets)
+        others = _surprise(torch.stack(made.sub_logits, dim=1).float(), made.sub_targets)
         surprise = torch.cat([first, others], dim=1)
         # Generation never samples the ids behind the codes, but for the end.
         allowed = torch.zeros_like(c0_logits)

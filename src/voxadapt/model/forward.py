@@ -19,7 +19,7 @@ class Predictions:
 
     c0_logits: Tensor  # `[P, V]` talker logits
     c0_targets: Tensor  # `[P]` codec_0 ids: every frame's, and the end of speech of every row
-    sub_logits: Tensor  # `[M, K-1, C]` code predictor logits; entry k predicts codebook k + 1
+    sub_logits: tuple[Tensor, ...]  # code predictor logits `[M, C]` of codebooks 1 … K-1
     sub_targets: Tensor  # `[M, K-1]`
 
 
@@ -70,8 +70,8 @@ def talker_hidden(talker: Talker, inputs_BLD: Tensor) -> Tensor:
     return hidden_BLD
 
 
-def sub_talker_logits(talker: Talker, hidden_MD: Tensor, codes_MK: Tensor) -> Tensor:
-    """Teacher-force the code predictor on single frames: logits `[M, K-1, C]`.
+def sub_talker_logits(talker: Talker, hidden_MD: Tensor, codes_MK: Tensor) -> tuple[Tensor, ...]:
+    """Teacher-force the code predictor on single frames: logits `[M, C]` of codebooks 1 … K-1.
 
     Its sequence is the talker's hidden state, then the embeddings of codebooks 0 … K-2; the output
     on the embedding of codebook k is head k's and predicts codebook k + 1. `hidden_MD` is the state
@@ -83,8 +83,10 @@ def sub_talker_logits(talker: Talker, hidden_MD: Tensor, codes_MK: Tensor) -> Te
         steps.append(table(codes_M))
     inputs_MKD = predictor.small_to_mtp_projection(torch.stack(steps, dim=1))
     hidden = predictor.model(inputs_embeds=inputs_MKD, use_cache=False).last_hidden_state
-    logits = [head(hidden[:, k + 1]) for k, head in enumerate(predictor.get_output_embeddings())]
-    return torch.stack(logits, dim=1)
+    heads = predictor.get_output_embeddings()
+    # Taken apart at once: a slice has a gradient of the size of the whole. Never joined: the
+    # losses of a codebook stay in a core's cache.
+    return tuple(head(at) for head, at in zip(heads, hidden.unbind(1)[1:], strict=True))
 
 
 def predict(

@@ -30,10 +30,10 @@ class LossSums:
 def loss_sums(predictions: Predictions) -> LossSums:
     """Sum the cross-entropy of one batch in float32."""
     c0 = F.cross_entropy(predictions.c0_logits.float(), predictions.c0_targets, reduction="sum")
-    targets_MQ = predictions.sub_targets
-    logits = predictions.sub_logits.float().flatten(0, 1)  # one row a code: no transposed copies
-    sub_MQ = F.cross_entropy(logits, targets_MQ.flatten(), reduction="none").view_as(targets_MQ)
-    return LossSums(c0, sub_MQ.sum(0), len(predictions.c0_targets), len(predictions.sub_targets))
+    pairs = zip(predictions.sub_logits, predictions.sub_targets.unbind(1), strict=True)
+    sub = [F.cross_entropy(logits.float(), codes, reduction="none") for logits, codes in pairs]
+    sums = torch.stack(sub, dim=1).sum(0)
+    return LossSums(c0, sums, len(predictions.c0_targets), len(predictions.sub_targets))
 
 
 def total_loss(
