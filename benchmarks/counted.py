@@ -225,6 +225,13 @@ class _Fake(FakeTensorMode):
         return super().dispatch(func, types, args, kwargs)
 
 
+class _Generator(torch.Generator):
+    """A generator of the CPU for a device that is not there."""
+
+    def __new__(cls, device: object = None) -> _Generator:
+        return super().__new__(cls)
+
+
 class _Kernels:
     """Chooses what a GPU would choose: the type of products, and how attention is computed."""
 
@@ -300,7 +307,7 @@ def pretended() -> Iterator[Count]:
             mock.patch("torch.cuda.is_bf16_supported", return_value=True),
             mock.patch("torch.clear_autocast_cache", forget),
             mock.patch.object(FakeTensor, "tolist", lambda self: self.to("cpu").tolist()),
-            mock.patch.object(compact.CompactAdamW, "_generator", return_value=torch.Generator()),
+            mock.patch("torch.Generator", _Generator),
             mock.patch.object(compact, "range", _few, create=True),
             mock.patch.object(functional, "linear", kernels.linear),
             mock.patch.object(nn.Module, "to", _moved),
