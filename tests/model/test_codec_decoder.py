@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import fakes
-from voxadapt.model.codec_decoder import TILE, _repeats
+from voxadapt.model import codec_decoder
+from voxadapt.model.codec_decoder import TILE, CodecDecoder, _repeats
 from voxadapt.model.load import load_speech_tokenizer
 
 SLOW = pytest.mark.slow
@@ -57,6 +58,15 @@ def test_waves_are_the_stock_ones(tokenizer, num_frames):
     assert 0.05 < np.abs(expected).max() < 1.0  # neither silent nor clipped
     assert np.abs(wave - expected).max() < 1e-5
     assert np.array_equal(wave, decode(tokenizer, codes)[0])
+
+
+def test_how_many_blocks_read_a_clip_as_a_whole_changes_no_wave(tokenizer, monkeypatch):
+    decoder, codes = tokenizer.model.decoder, fakes.make_codes(21, seed=1)
+    waves = []
+    for most in (0, decoder.config.decoder_dim):
+        monkeypatch.setattr(codec_decoder, "SMALL", most)
+        waves.append(CodecDecoder(decoder)(torch.from_numpy(codes).long().t()[None]))
+    assert (waves[0] - waves[1]).abs().max() < 1e-6
 
 
 def test_a_wave_does_not_depend_on_its_company(tokenizer):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+SMALL = 256  # channels before the first decoder block; of such a codec the second is small as well
 BLOCK_FRAMES = 4  # of which the widest tensors stay in a core's cache
 TILE = 1536  # values that are multiplied with their channels' factors in one go
 GROUP = 16  # samples that the last layer makes at once
@@ -46,7 +47,8 @@ class CodecDecoder:
         """Return the layers that read a clip as a whole, and those that read it in blocks."""
         upsample, blocks = self._stock.upsample, self._stock.decoder
         layers = list(_layers(self._stock))
-        border = 2 * len(upsample) + 1 + len(blocks[1].block) - 1
+        num_whole = 2 if self._stock.config.decoder_dim <= SMALL else 1
+        border = 2 * len(upsample) + 1 + sum(len(b.block) - 1 for b in blocks[1:-2][:num_whole])
         return layers[:border], layers[border:]
 
     @torch.inference_mode()
