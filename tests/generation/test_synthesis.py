@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,10 @@ def test_icl_needs_a_transcript(tts: Any, tmp_path: Path) -> None:
     spoken = speak(tts, ["hi"], icl, PARAMS, seeds=[1], max_new_tokens=[12])[0]
     assert 0 < spoken.num_frames <= 11
     assert icl.sha != clone_voice(tts, ref, None, "x_vector").sha
+    for one in (icl, clone_voice(tts, ref, None, "x_vector"), Voice("a", instruct="softly")):
+        sent = pickle.dumps(one)
+        assert b"qwen_tts" not in sent  # a worker would import it without its guard
+        assert pickle.loads(sent).sha == one.sha
 
 
 def test_unknown_languages_are_refused(tts: Any, voice: Voice, tmp_path: Path) -> None:

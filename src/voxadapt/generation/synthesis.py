@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from voxadapt.core.compat import import_qwen_tts
 from voxadapt.core.errors import is_out_of_memory, out_of_memory, raise_problems
 from voxadapt.core.executor import LOCAL, Executor, as_it_is
 from voxadapt.core.files import TORN, replacing, sha256_array
@@ -57,6 +58,11 @@ class Voice:
     def __post_init__(self) -> None:
         assert (self.speaker is None) != (self.prompt is None), "a speaker or a prompt, not both"
 
+    def __reduce__(self) -> tuple[Callable[..., "Voice"], tuple[object, ...]]:
+        """Travel to a worker as plain values, which `qwen_tts` is imported for by its guard."""
+        prompt = None if self.prompt is None else vars(self.prompt)
+        return _rebuilt_voice, (self.speaker, prompt, self.instruct)
+
     @property
     def sha(self) -> str:
         """Hash of what the voice adds to the checkpoint."""
@@ -73,6 +79,14 @@ class Voice:
             if tensor is not None:
                 values[name] = sha256_array(tensor.detach().float().cpu().numpy())
         return fingerprint(values)
+
+
+def _rebuilt_voice(
+    speaker: str | None, prompt: Mapping[str, object] | None, instruct: str | None
+) -> Voice:
+    """Make a voice again of what `Voice.__reduce__` gave."""
+    item = None if prompt is None else import_qwen_tts().VoiceClonePromptItem(**prompt)
+    return Voice(speaker, item, instruct)
 
 
 @dataclass(frozen=True)
