@@ -18,9 +18,12 @@ from voxadapt.core.model_folder import read_config, resolve_model
 from voxadapt.core.params import ModelParams, TrainParams
 from voxadapt.core.speaker_encoder import INDEX, PREFIX
 from voxadapt.generation.synthesis import Voice, check_voice
-from voxadapt.model.checkpoint import iterate_weights
+from voxadapt.model.checkpoint import iterate_weights, tensors_sha256
+from voxadapt.model.delta import Delta, materialise, write_delta
 from voxadapt.model.load import load_tts, speaker_vector, weight_files
 from voxadapt.model.shapes import SHAPES, config_values
+from voxadapt.tools.apply_delta import apply
+from voxadapt.tools.exported import FACTS, SCHEMA
 from voxadapt.training.trainer import train
 
 
@@ -63,6 +66,25 @@ def test_the_start_has_the_models_weights_and_the_bases_encoder(folders: Any, st
     assert again == start
     other = resolve_model(ModelParams(base=str(base), speaker_encoder=str(base)))
     assert other == base, "it has an encoder"
+
+
+def test_a_delta_of_it_is_applied_with_the_encoder_that_it_had(
+    folders: Any, start: Path, tmp_path: Path
+) -> None:
+    base, custom = folders
+    name, delta = "talker.model.text_embedding.weight", tmp_path / "delta"
+    rows = (torch.tensor([3]), dict(iterate_weights(start))[name][[3]] + 1)
+    write_delta(delta, start, Delta(rows={name: rows}), {"kind": "speaker"})
+    whole = materialise(start, delta, tmp_path / "whole")
+    facts = {
+        "schema": SCHEMA, "form": "delta", "name": "aria", "candidate": "epoch-1", "files": {},
+        "provenance": {"tensors_sha256": tensors_sha256(whole)}, "licence": {}, "consent": None,
+    }  # fmt: skip
+    (delta / FACTS).write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="does not belong to this Base"):
+        apply(delta, str(custom), tmp_path / "out")
+    apply(delta, str(custom), tmp_path / "out", speaker_encoder=str(base))
+    assert tensors_sha256(tmp_path / "out") == tensors_sha256(whole)
 
 
 @pytest.mark.slow

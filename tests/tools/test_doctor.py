@@ -103,6 +103,30 @@ def test_names_that_stages_would_refuse_late_are_refused_now() -> None:
     assert doctor._parameters(params()).status == "ok"
 
 
+def test_several_speakers_and_a_prompt_for_one_are_told_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(PROJECT)
+    (tmp_path / "train_raw.jsonl").write_text('{"audio": "a.wav", "speaker": "Ann"}\n')
+    several = {"data__manifest": str(tmp_path / "train_raw.jsonl"), "score__base_prompt": "both"}
+    check = doctor._parameters(params(**several))
+    assert check.status == "fail" and "score.base_prompt: several speakers" in check.found
+    assert doctor._parameters(params(score__base_prompt="both")).status == "ok"
+
+
+def test_what_a_custom_voice_model_is_given_may_be_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    read = doctor.read_header
+
+    def without(file: Path) -> tuple[Any, ...]:
+        header, *rest = read(file)
+        return {n: v for n, v in header.items() if not n.startswith("speaker_encoder")}, *rest
+
+    monkeypatch.setattr(doctor, "read_header", without)
+    assert doctor._parameters(params()).status == "fail"
+    assert doctor._parameters(params(model__speaker_encoder="data/models/base")).status == "ok"
+
+
 def fake_torch(version: str, cuda: str | None, gpus: int) -> SimpleNamespace:
     properties = SimpleNamespace(total_memory=24 * 2**30)
     return SimpleNamespace(

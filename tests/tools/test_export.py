@@ -571,3 +571,23 @@ def test_an_epoch_that_is_an_adapter_is_exported_whole_or_as_it_is(
     apply(project / "delta", str(base), project / "again")
     assert not fakes.changed_tensors(project / "again", whole)
     assert read_json(project / "again" / "config.json") == read_json(whole / "config.json")
+
+
+def test_a_card_names_every_language_and_every_voice(
+    project: Path, params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read_jsonl(SPEAKER.manifest)
+    write_jsonl(SPEAKER.manifest, (row | {"language": "german"} for row in rows))
+    monkeypatch.setattr("voxadapt.tools.export.speakers_of_model", lambda _: {"vivian", "aria"})
+    export(params, project / "out", "epoch-1")
+    front, body = card(project / "out")
+    assert front["language"] == ["en", "de"]
+    assert "2 voices, Aria, vivian" in body
+
+
+def test_rows_that_were_set_and_not_trained_are_exported(project: Path, params: Any) -> None:
+    file = paths.LANGUAGE_STAGE1 / "epoch-1" / "meta.json"
+    write_json(file, {k: v for k, v in read_json(file).items() if k != "base_sha256"})
+    write_made(paths.MADE_BY_STAGE1, "language stage1", [paths.LANGUAGE_STAGE1])
+    done = export(params, project / "out", "epoch-1", language=True)
+    assert done.values["base"]["sha256"] == sha256_folder("data/models/base")

@@ -51,11 +51,14 @@ def apply(
     base: Annotated[str, typer.Option(help="The Base: a folder, or its id on the Hub.")],
     output: opt.Folder,
     revision: Annotated[str | None, typer.Option(help="Commit of the Base on the Hub.")] = None,
+    speaker_encoder: Annotated[
+        str | None, typer.Option(help="Of an adapted CustomVoice model: model.speaker_encoder.")
+    ] = None,
 ) -> None:
     """Join an exported delta and its Base; check each tensor."""
     from voxadapt.tools.apply_delta import apply as apply_delta
 
-    print(apply_delta(delta, base, output, revision).sentence)
+    print(apply_delta(delta, base, output, revision, speaker_encoder).sentence)
 
 
 def push(

@@ -16,17 +16,26 @@ from voxadapt.model.load import weight_files
 from voxadapt.tools.exported import ADAPTED, read_facts
 
 
-def apply(delta_dir: Path, base: str, out: Path, revision: str | None = None) -> StageResult:
+def apply(
+    delta_dir: Path,
+    base: str,
+    out: Path,
+    revision: str | None = None,
+    speaker_encoder: str | None = None,
+) -> StageResult:
     """Make the model of an exported delta and its Base, a folder or an id on the Hub.
 
-    A result that is not the model that was exported is refused.
+    A CustomVoice model that was adapted needs the `speaker_encoder` that it was given. A result
+    that is not the model that was exported is refused.
     """
     facts = read_facts(delta_dir)
     if facts["form"] != "delta":
         raise user_error("tools.whole_model", delta_dir)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise user_error("tools.taken_folder", out)
-    base_dir = resolve_model(ModelParams(base=base, revision=revision))
+    base_dir = resolve_model(
+        ModelParams(base=base, revision=revision, speaker_encoder=speaker_encoder)
+    )
     is_low_rank = _check_fit(delta_dir, base_dir)
     with new_folder(out) as folder:
         materialise(base_dir, delta_dir, folder)

@@ -287,8 +287,13 @@ def _parameters(params: Params) -> Check:
     wrong += [f"{key}: no file {path}" for key, path in texts.items()
               if path is not None and not Path(path).is_file()]  # fmt: skip
     if base.is_dir():
-        tags = {"auto", *read_config(base)["talker_config"]["codec_language_id"]}
+        config, manifest = read_config(base), Path(params.data.manifest)
+        tags = {"auto", *config["talker_config"]["codec_language_id"]}
+        if params.score.base_prompt != "x_vector" and config["tts_model_type"] == "base":
+            if manifest.is_file() and b'"speaker"' in manifest.read_bytes():
+                wrong.append("score.base_prompt: several speakers are cloned by their vectors")
         names = [name for file in base.glob("model*.safetensors") for name in read_header(file)[0]]
+        names += ["speaker_encoder"] if params.model.speaker_encoder else []
         if params.train.language.lower() not in tags:
             wrong.append(f"train.language: {base} knows no {params.train.language}")
         wrong += [f"train.frozen: {base} has no {prefix}" for prefix in params.train.frozen

@@ -17,7 +17,7 @@ from torch import Tensor
 from voxadapt import __version__
 from voxadapt.core import paths
 from voxadapt.core.errors import raise_problems
-from voxadapt.core.files import set_usual_mode, sha256_file, write_atomic, write_json
+from voxadapt.core.files import set_usual_mode, sha256_file, sha256_folder, write_atomic, write_json
 from voxadapt.core.lineage import check_made
 from voxadapt.core.model_folder import DELTA, read_config
 from voxadapt.core.params import Params, candidate_name, in_stage2, language_section
@@ -28,7 +28,13 @@ from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult
 from voxadapt.model import checkpoint as checkpoints
 from voxadapt.model.delta import Delta, materialise, write_delta
-from voxadapt.pipeline.candidates import check_name, check_weights, find_candidate, find_delta
+from voxadapt.pipeline.candidates import (
+    check_name,
+    check_weights,
+    find_candidate,
+    find_delta,
+    speakers_of_model,
+)
 from voxadapt.pipeline.tracks import Track, language_track, speaker_track
 from voxadapt.scoring.rows import read_scores, rows_sha
 from voxadapt.selection import wording
@@ -85,9 +91,10 @@ def export(
         scores = _scores(track.corpus, decision, name, found.sha)
         lost = decision["forgetting"]["candidates"].get(name) if language else None
     source = found.delta or found.folder
-    meta = checkpoints.read_meta(source)
+    # Rows that are set and not trained come without the hash.
+    meta = {"base_sha256": sha256_folder(found.base), **checkpoints.read_meta(source)}
     facts = _facts(track, terms, out, decision, name, scores, meta)
-    facts |= {"form": "delta" if delta else "full", **_own_facts(params, language, meta)}
+    facts |= {"form": "delta" if delta else "full", **_own_facts(params, track, found.base, meta)}
     if language:
         seen = {key: decision["forgetting"][key] for key in ("num_texts", "metric")}
         facts["forgetting"] = {**seen, "entry": lost}
@@ -107,14 +114,19 @@ def export(
     return _result(out, facts)
 
 
-def _own_facts(params: Params, language: bool, meta: Record) -> Record:
+def _own_facts(params: Params, track: Track, base: Path, meta: Record) -> Record:
     """Return what only a card of a speaker, or of a language, says."""
-    if not language:
+    if track.corpus is not LANGUAGE:
+        learnt = list(meta.get("speakers", ())) or [meta["speaker_name"]]
+        kept = speakers_of_model(base) - {name.lower() for name in learnt}
+        rows = track.accepted() if track.corpus.manifest.is_file() else []
         return {
             "kind": "speaker",
             "speaker": meta["speaker_name"],
-            "speakers": list(meta.get("speakers", ())),
-            "languages": _hub_codes(params.asr.language),
+            "speakers": [*learnt, *sorted(kept)] if kept or "speakers" in meta else [],
+            "languages": _hub_codes(
+                params.asr.language, *sorted({track.code_of(row) for row in rows})
+            ),
             "spoken_as": params.train.language,
         }
     section = language_section(params)
@@ -203,6 +215,9 @@ def _facts(
         base_licence = "apache-2.0"
     kept = ("minutes", "num_accepted", "num_warnings", "num_clips_with_warnings", "script",
             "warnings_by_rule", "splits", "median_snr_db", "manifest_sha256")  # fmt: skip
+    encoder = model.speaker_encoder
+    if encoder is not None and Path(encoder).is_dir():
+        encoder = "path/to/the/base/of/its/size"
     trained = ("run", "epoch", "step", "lr", "precision", "objective", "stage", "params_sha256",
                "data_sha256", "ref_audio_sha256", "base_weights_sha256")  # fmt: skip
     return {
@@ -242,7 +257,12 @@ def _facts(
             "base": base_licence,
             "data": terms.data_licence,
         },
-        "base": {"hub_id": hub, "revision": model.revision, "sha256": meta["base_sha256"]},
+        "base": {
+            "hub_id": hub,
+            "revision": model.revision,
+            "sha256": meta["base_sha256"],
+            **({"speaker_encoder": encoder} if encoder else {}),
+        },
         "provenance": {
             "training": {key: meta[key] for key in trained if key in meta},
             **git_commit(),
