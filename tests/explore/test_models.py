@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from voxadapt.core.errors import UserError
 from voxadapt.core.files import sha256_folder, write_json
 from voxadapt.core.params import Params, SelectParams
 from voxadapt.core.paths import SPEAKER
-from voxadapt.data.manifest import write_manifest
+from voxadapt.data.manifest import read_manifest, write_manifest
 from voxadapt.explore import sentence
 from voxadapt.explore import teacher_forcing as forced
 from voxadapt.model.checkpoint import export_checkpoint
@@ -101,6 +102,25 @@ def test_two_candidates_say_a_sentence_and_are_measured(params: Params) -> None:
     folder = str(paths.CHECKPOINTS / "epoch-1")
     other = sentence.speak(params, "Nobody has written this.", [folder], takes=1, seed=5)
     assert other.rows[0].seed != found.rows[0].seed
+
+
+def test_one_of_several_speakers_says_it(
+    params: Params, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(project, tmp_path / "named")
+    monkeypatch.chdir(tmp_path / "named")
+    rows = [row.model_copy(update={"speaker": ("Bo", "Aria")[n % 2], "ref_audio": "ref.wav"})
+            for n, row in enumerate(read_manifest(SPEAKER.manifest))]  # fmt: skip
+    write_manifest(SPEAKER.manifest, rows)
+    for name in ("aria", "bo"):
+        SPEAKER.voice_of(name).parent.mkdir(parents=True)
+        shutil.copy(SPEAKER.voice, SPEAKER.voice_of(name))
+        shutil.copy(SPEAKER.scale, SPEAKER.scale_of(name))
+    SPEAKER.voice.unlink()
+    found = sentence.speak(params, "Good day.", ["base", "epoch-1"], 1, speaker="Aria")
+    assert [row.candidate for row in found.rows] == ["base", "epoch-1"]
+    with pytest.raises(UserError, match="speaker: expected"):
+        sentence.speak(params, "Good day.", ["base"], 1, speaker="Nobody")
 
 
 @pytest.mark.parametrize(

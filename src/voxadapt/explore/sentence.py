@@ -21,16 +21,18 @@ from voxadapt.core.paths import SPEAKER
 from voxadapt.core.problems import problem
 from voxadapt.core.provenance import fingerprint
 from voxadapt.core.templating import new_environment
+from voxadapt.data.speakers import Speaker, choose_speakers
 from voxadapt.data.text import special_tokens
 from voxadapt.explore.project import find_candidate, require_files
 from voxadapt.generation.synthesis import Voice, clone_voice, speak_candidate
 from voxadapt.model.load import load_tts, speaking_dtype
 from voxadapt.model.stock import Tts
+from voxadapt.pipeline.candidates import BASE, speakers_of_model
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.measuring import Measuring
 from voxadapt.pipeline.references import read_scale, read_voice
 from voxadapt.pipeline.speaking import chosen_prompt, reference_text
-from voxadapt.pipeline.tracks import speaker_track
+from voxadapt.pipeline.tracks import Track, speaker_track
 from voxadapt.reporting.players import Html, diff_html, player, read_sound
 from voxadapt.reporting.tables import NONE, frame, number, percent, title
 from voxadapt.scoring.rows import ScoreRow, Sentence
@@ -111,12 +113,14 @@ def speak(
     candidates: Sequence[str | int],
     takes: int = 2,
     seed: int | None = None,
+    speaker: str | None = None,
 ) -> SpokenSentence:
     """Synthesise a text with several candidates and the same random numbers, and measure the clips.
 
     Whisper transcribes; similarity is that to the speaker's held-out recordings. All of it as in
     the pipeline, so that the figures may be held against the report's. Candidates are named as
-    for `find_candidate`; without a seed it is that of `score.seed`.
+    for `find_candidate`; without a seed it is that of `score.seed`. The speaker is one of several;
+    None: the first.
     """
     problems = []
     if not normalise(text, params.asr.language):
@@ -126,7 +130,9 @@ def speak(
     if takes < 1:
         problems.append(problem("explore.no_takes", "takes", found=takes))
     raise_problems(problems, "Nothing was said.")
-    require_files({SPEAKER.manifest: "audit", SPEAKER.scale: "codes", SPEAKER.voice: "codes"})
+    require_files({SPEAKER.manifest: "audit", SPEAKER.scale: "codes"})
+    track = speaker_track(params)
+    who = choose_speakers(track.speakers(), None if speaker is None else (speaker,), "speaker")[0]
     folders = dict(find_candidate(params, candidate) for candidate in candidates)
     changed = {"takes": takes} | ({} if seed is None else {"seed": seed})
     score = params.score.model_copy(update=changed)
@@ -134,26 +140,27 @@ def speak(
     place = paths.work_dir() / "exploring" / f"{sentence.text_id}-{score.seed}"
     context, clips = open_context(params), []
     for name, folder in folders.items():
-        tts, voice = _load(params, folder, context.device)
+        clones = name == BASE and who.name.lower() not in speakers_of_model(folder)
+        tts, voice = _load(track, who, folder, context.device, clones)
         clips += speak_candidate(
             tts, name, [sentence], voice, score, out_dir=place / name,
             work_dir=paths.work_dir() / "speech", root=place, checkpoint_sha=sha256_folder(folder),
             lang=params.asr.language, language=params.train.language,
         )  # fmt: skip
         del tts
-    scale = read_scale(SPEAKER.scale)
+    scale = read_scale(SPEAKER.scale_of(who.folder))
     measuring = Measuring(context, params.asr, score, place)
-    rows = measuring.rows(clips, read_voice(SPEAKER.voice), scale)
+    rows = measuring.rows(clips, read_voice(SPEAKER.voice_of(who.folder)), scale)
     return SpokenSentence(tuple(folders), tuple(rows), scale, place)
 
 
-def _load(params: Params, folder: Path, device: torch.device) -> tuple[Tts, Voice]:
+def _load(
+    track: Track, who: Speaker, folder: Path, device: torch.device, clones: bool
+) -> tuple[Tts, Voice]:
     """Load a checkpoint and the voice that it speaks with: its own, or that of the reference."""
-    dtype = speaking_dtype(params.score.dtype, device)
-    tts = load_tts(folder, device, dtype, params.model.attention)
+    dtype = speaking_dtype(track.score.dtype, device)
+    tts = load_tts(folder, device, dtype, track.model.attention, as_base=clones)
     if tts.model.tts_model_type != "base":
-        return tts, Voice(speaker=params.train.speaker_name)
-    track = speaker_track(params)
-    ref_audio = track.accepted()[0].ref_audio
-    text, prompt = reference_text(track, ref_audio), chosen_prompt(track)
-    return tts, clone_voice(tts, ref_audio, text, prompt)
+        return tts, Voice(speaker=who.name)
+    text, prompt = reference_text(track, who.ref_audio), chosen_prompt(track)
+    return tts, clone_voice(tts, who.ref_audio, text, prompt)

@@ -33,6 +33,7 @@ from voxadapt.model.layout import Batch, Layout
 from voxadapt.model.load import load_tts, speaker_vector
 from voxadapt.model.stock import Tts
 from voxadapt.model.tokens import SpecialIds
+from voxadapt.pipeline.candidates import BASE, speakers_of_model
 from voxadapt.pipeline.context import open_context
 from voxadapt.pipeline.corpus_codes import read_corpus_codes
 from voxadapt.pipeline.tracks import HELD_OUT, speaker_track
@@ -124,7 +125,10 @@ def predict_recording(
     row = _utterance(speaker_track(params).accepted(), utterance)
     name, folder = find_candidate(params, candidate)
     device = open_context(params).device
-    tts = load_tts(folder, device, attention="eager")  # the only kind that shows its weights
+    speaker = row.speaker or params.train.speaker_name
+    as_base = name == BASE and speaker.lower() not in speakers_of_model(folder)
+    # The only kind of attention that shows its weights.
+    tts = load_tts(folder, device, attention="eager", as_base=as_base)
     ids = SpecialIds.from_config(tts.model.config)
     arrays = read_corpus_codes(resolve_model(params.model), [row], SPEAKER)
     [example] = build_examples(
@@ -133,7 +137,7 @@ def predict_recording(
         tags={row.id: row.language} if row.language else None,
     )  # fmt: skip
     batch, layout = make_batch([example], ids).to(device), example.layout
-    vector = _speaker(tts, ids, row, params.train.speaker_name)
+    vector = _speaker(tts, ids, row, speaker)
     surprise, p_end = _code_predictions(tts, batch, vector, ids)
     weights = _attention_weights(tts, batch, vector)
     places = {index: position for position, index in enumerate(layout.text_index)}
