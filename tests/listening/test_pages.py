@@ -209,6 +209,12 @@ def test_pairs_that_cannot_be_heard_are_refused(pair: tuple[str, str], words: st
         listening.resolve_pairs([pair], selection)
 
 
+def test_a_pair_that_turns_out_to_be_one_candidate_leaves_the_others() -> None:
+    selection = make_selection(make_params(), CHOSEN, "epoch-3")
+    pairs = [("chosen", "epoch-2"), ("base", "chosen"), ("base", "epoch-2")]
+    assert listening.resolve_pairs(pairs, selection) == [("base", "epoch-2")]
+
+
 def test_missing_files_name_the_stage(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="voxadapt select"):
         listening.write_listening(PARAMS, tmp_path)

@@ -100,12 +100,13 @@ def resolve_pairs(pairs: Iterable[Sequence[str]], selection: Record) -> list[tup
     """Turn what the parameters name into candidates.
 
     A pair is two of base, chosen, runner-up, an epoch or its number. Where the Base is kept,
-    `chosen` against the Base means the best of the others: was keeping it right?
+    `chosen` against the Base means the best of the others: was keeping it right? A pair that turns
+    out to be one candidate twice is left out where another remains.
     """
     names = [entry["name"] for entry in selection["candidates"]]
     others = [entry for entry in selection["candidates"] if entry["name"] != "base"]
     rival = max(others, key=lambda entry: (entry["p_best"], entry["sim"]["point"] or 0.0))["name"]
-    resolved, problems = [], []
+    resolved, alike, problems = [], [], []
     for pair in pairs:
         known = {"chosen": selection["chosen"], "runner-up": selection["runner_up"] or rival}
         if selection["chosen"] == "base" and "base" in pair:
@@ -115,10 +116,11 @@ def resolve_pairs(pairs: Iterable[Sequence[str]], selection: Record) -> list[tup
         listed = ", ".join(["chosen", "runner-up", *names])
         problems += [problem("listening.unknown_candidate", where, known=listed, found=name)
                      for name in (first, second) if name not in names]  # fmt: skip
-        if first == second:
-            problems.append(problem("listening.same_twice", where, found=first))
-        resolved.append((first, second))
-    raise_problems(problems, TITLE)
+        if first == second:  # such as the chosen and epoch-2, where that was chosen
+            alike.append(problem("listening.same_twice", where, found=first))
+        else:
+            resolved.append((first, second))
+    raise_problems(problems or (alike if not resolved else []), TITLE)
     return list(dict.fromkeys(resolved))
 
 
