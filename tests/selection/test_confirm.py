@@ -180,6 +180,7 @@ def test_of_several_speakers_none_is_left_behind(sims: tuple[float, float], verd
     record = confirm(spoken("base", (0.8, 0.8)), spoken("epoch-1", sims), PARAMS)
     assert record["verdict"] == verdict
     assert set(record["speakers"]) == {"Aria", "Bo"}
+    assert record["takes"] == 1
     aria = record["speakers"]["Aria"]["sim"]
     assert aria["chosen"]["point"] - aria["base"]["point"] == pytest.approx(0.1, abs=0.02)
     assert aria["difference"]["point"] == pytest.approx(0.1, abs=0.02)

@@ -28,6 +28,7 @@ def build_page(params: Params, root: str | Path = ".") -> str:
     chosen, speakers = selection["chosen"], selection.get("speakers", [])
     name = tables.title(chosen).lower()
     voice = f"its {len(speakers)} speakers" if len(speakers) > 1 else params.train.speaker_name
+    voice = speakers[0]["name"] if len(speakers) == 1 else voice
     commands = f"voxadapt say --candidate {chosen}", "voxadapt export --output my-voice"
     epochs = {"candidates": params.num_epochs}
     shared = decision.shared_parts(params, records, seeds, selection, name, voice, epochs, commands)

@@ -65,7 +65,7 @@ def confirm(
         "base": BASE,
         "chosen": name,
         "num_texts": num_texts,
-        "takes": len(ours.rows) // num_texts,
+        "takes": len(ours.rows) // (num_texts * len(scores.speakers)),
         "n_expected": {BASE: len(theirs.rows), name: len(ours.rows)},
         "n_measured": {BASE: theirs.num_measured, name: ours.num_measured},
         "evaluator": evaluator,

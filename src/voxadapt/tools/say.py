@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from voxadapt.asr.normalise import normalise
 from voxadapt.core.files import read_json, write_atomic
-from voxadapt.core.languages import whisper_language
+from voxadapt.core.languages import model_language, whisper_language
 from voxadapt.core.lineage import check_made
 from voxadapt.core.params import Params
 from voxadapt.core.problems import user_error
@@ -72,6 +72,7 @@ def say(
     """
     track = language_track(params) if language else speaker_track(params)
     if tag is not None:
+        tag = model_language(tag) or tag
         asr = track.asr.model_copy(update={"language": whisper_language(tag)})
         track = replace(track, asr=asr, tag=tag)
     passages = _passages(text, track.asr.language)
