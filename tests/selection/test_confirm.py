@@ -164,6 +164,13 @@ def test_the_differences_on_selection_stand_beside() -> None:
         confirm(*pair(0.85, 0.1, **UNSEEN), PARAMS, selection=chose | {"schema": "old"})
 
 
+def test_of_a_single_sentence_nothing_is_said_of_more() -> None:
+    rows = {name: make_system(name, 1, 1, sim=sim, **UNSEEN)
+            for name, sim in (("base", 0.7), ("epoch-1", 0.9))}  # fmt: skip
+    record = confirm(rows["base"], rows["epoch-1"], PARAMS)
+    assert record["sentence"].endswith("margin of 2.0 points (a single sentence has no interval).")
+
+
 @pytest.mark.parametrize(
     ("sims", "verdict"), [((0.9, 0.9), "cost_not_excluded"), ((0.9, 0.801), "not_confirmed")]
 )
