@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from commands import refusal
 from voxadapt import __version__
 
 PROJECT = Path(__file__).parents[1]
@@ -95,59 +96,6 @@ def named_commands(name: str) -> list[list[str]]:
     spans = [span for span in SPAN.findall(prose(name)) if not re.search(r"[<…]", span)]
     tools = ("voxadapt ", "dvc ", "make ", "pytest ", "python docs/")
     return [shlex.split(span) for span in spans if span.startswith(tools)]
-
-
-@cache
-def cli() -> Any:
-    import typer
-
-    from voxadapt.cli.app import app
-
-    return typer.main.get_command(app)
-
-
-@cache
-def dvc_parser() -> Any:
-    from dvc.cli.parser import get_main_parser
-
-    return get_main_parser()
-
-
-def refusal(words: list[str], is_whole: bool) -> str | None:
-    """Say why a command does not exist; None where it does, or is no tool of this project."""
-    tool, arguments = words[0], words[1:]
-    if tool == "voxadapt":
-        command = cli()
-        while hasattr(command, "commands") and arguments and not arguments[0].startswith("-"):
-            if arguments[0] not in command.commands:
-                return f"no command {arguments[0]}"
-            command = command.commands[arguments.pop(0)]
-        options = {name for item in command.params for name in item.opts} | {"--help"}
-        if hasattr(command, "commands") or "--help" in arguments:
-            given = {word for word in arguments if word.startswith("-")}
-            return None if given <= options else f"no option among {arguments}"
-        try:
-            command.make_context(" ".join(words[:2]), arguments)
-        except Exception as error:
-            if not hasattr(error, "format_message"):
-                raise
-            left_out = type(error).__name__ == "MissingParameter" and not is_whole
-            return None if left_out else str(error.format_message())
-    elif tool == "dvc":
-        try:  # a group of commands may be named without one of them
-            dvc_parser().parse_args(arguments if is_whole else [*arguments, "--help"])
-        except (SystemExit, Exception) as error:
-            if not (isinstance(error, SystemExit) and error.code == 0):
-                return f"dvc refuses {arguments}: {error!r}"
-    elif tool == "make":
-        targets = re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(), re.MULTILINE)
-        unknown = [word for word in arguments if "=" not in word and word not in targets]
-        return f"no target {unknown}" if unknown else None
-    elif tool in ("pytest", "python"):
-        files = [word for word in arguments if word.startswith(("tests/", "docs/"))]
-        absent = [word for word in files if not (PROJECT / word.split("::")[0]).exists()]
-        return f"no {absent}" if absent else None
-    return None
 
 
 @pytest.mark.parametrize("name", NAMES)
