@@ -34,6 +34,7 @@ def test_a_project_holds_what_a_run_needs(tmp_path: Path) -> None:
     for notebook in re.findall(r"notebook run (\w+)", stages):
         assert f"{notebook}.ipynb" in notebooks
     assert not (folder / "profiles" / "miniature.yaml").exists()
+    assert (folder / "profiles" / "accelerate" / "eight_gpus.yaml").is_file()  # docs/scale.md
     ignored = (folder / ".gitignore").read_text().splitlines()
     assert {"/data", "/.dvcstore/", "/artifacts/"} <= set(ignored)
     assert "no_scm" not in (folder / ".dvc" / "config").read_text()

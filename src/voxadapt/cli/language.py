@@ -69,7 +69,8 @@ def say(
 def export(
     output: opt.Folder,
     candidate: Annotated[
-        str | None, typer.Argument(help="An epoch, or stage2-epoch-N; default: the kept one.")
+        str | None,
+        typer.Argument(help="Stage 1's best epoch, or stage2-epoch-N; default: the kept."),
     ] = None,
     arm: Annotated[
         str | None, typer.Option(help="Best epoch of this arm of `voxadapt compare` instead.")

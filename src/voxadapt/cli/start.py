@@ -150,13 +150,14 @@ def use(
     known = {path.stem: path.read_bytes() for path in sorted(PROFILES.glob("*.yaml"))}
     source = Path(profile) if profile.endswith(".yaml") else PROFILES / f"{profile}.yaml"
     if not source.is_file():
-        facts = {"known": ", ".join(known), "found": profile}
+        none = "the profiles of a project, in its folder"
+        facts = {"known": ", ".join(known) or none, "found": profile}
         raise user_error("prepare.unknown_profile", "profile", **facts)
     opt.load(source)  # a profile that cannot be used is not written
     if opt.PARAMS.exists() and not force and opt.PARAMS.read_bytes() not in known.values():
         raise user_error("prepare.edited_params", "params.yaml")
     shutil.copyfile(source, opt.PARAMS)
-    print(f"params.yaml now holds {source}. Next: voxadapt doctor, then dvc repro.")
+    print(f"params.yaml now holds {source}. Next: voxadapt doctor, then dvc repro report.")
 
 
 def doctor(

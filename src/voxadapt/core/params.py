@@ -537,6 +537,11 @@ def in_stage2(candidate: str) -> bool:
     return candidate.startswith(STAGE2)
 
 
+def language_scoring(candidate: str) -> str:
+    """Name the command that scores a candidate of the language: `language score epoch-1`."""
+    return "language stage2-score" if in_stage2(candidate) else f"language score {candidate}"
+
+
 def epoch_number(candidate: str) -> int:
     """Return the epoch of a candidate within its stage; the Base has been trained for 0."""
     return 0 if candidate == "base" else int(candidate.removeprefix(STAGE2)[len("epoch-") :])

@@ -21,7 +21,7 @@ STARTER = PACKAGE / "starter"
 MINIATURE = "miniature"
 PROFILES, REQUIREMENTS = Path("profiles"), "requirements.txt"
 COPIED = (
-    "notebooks/*.ipynb", "notebooks/explore/*.ipynb", "profiles/respelling/*.yaml",
+    "notebooks/*.ipynb", "notebooks/explore/*.ipynb", "profiles/*/*.yaml",
     ".dvcignore", ".gitattributes", ".dvc/plots/*",
 )  # fmt: skip
 DVC_CONFIG, DVC_IGNORED, STORE = ".dvc/config", "/config.local\n/tmp\n/cache\n", ".dvcstore"

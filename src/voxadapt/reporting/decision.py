@@ -415,10 +415,12 @@ def remedies(records: Records, epochs: Mapping[str, int]) -> list[Record]:
     measures = (confirm.get("usable") or {}).get("measures", {})
     lacking = {name: item for name, item in measures.items() if item["state"] != "ready"}
     unproved = lacking or verdict in ("not_confirmed", "contradicted", "cost_not_excluded")
+    language = records if isinstance(records, LanguageRecords) else None
+    target = "language_report" if language else "report"
     found: list[Record] = []
 
     def add(which: str, code: str = "", **values: object) -> None:
-        texts = (text.format(**values) for text in REMEDIES[which])
+        texts = (text.format(target=target, **values) for text in REMEDIES[which])
         found.append(dict(zip(("title", "why", "how", "link"), texts, strict=False), code=code))
 
     if verdict == "not_measurable":
@@ -431,7 +433,6 @@ def remedies(records: Records, epochs: Mapping[str, int]) -> list[Record]:
         names = ", ".join(["base", *(f"epoch-{n + 1}" for n in range(more))])
         line = f"{key}: {f'[{names}]' if key == 'candidates' else more}"
         add("longer", line + f"  # of {section}" * bool(section))
-    language = records if isinstance(records, LanguageRecords) else None
     if lacking and language and language.stage2 is None:
         add("stage2", "mode: always  # of language.stage2")
     for which, rule, findings in (

@@ -9,7 +9,14 @@ from pathlib import Path
 from voxadapt.core import paths
 from voxadapt.core.errors import Problem, raise_problems
 from voxadapt.core.files import read_jsonl
-from voxadapt.core.params import LanguageParams, Params, epoch_number, in_stage2, language_section
+from voxadapt.core.params import (
+    LanguageParams,
+    Params,
+    epoch_number,
+    in_stage2,
+    language_scoring,
+    language_section,
+)
 from voxadapt.core.paths import LANGUAGE, Corpus
 from voxadapt.core.records import Files, Record
 
@@ -111,8 +118,9 @@ def _disagreements(params: Params, records: SpeakerRecords) -> list[Problem]:
 
 
 def _disagreeing(*claims: Claim) -> list[Problem]:
+    target = {path: "language_report" for path, *_ in claims if LANGUAGE.reports in path.parents}
     return [
-        Problem(path.as_posix(), expected, found, "Run `dvc repro` again.")
+        Problem(path.as_posix(), expected, found, f"Run `dvc repro {target.get(path, 'report')}`.")
         for path, expected, found, fine in claims
         if not fine
     ]
@@ -186,10 +194,7 @@ def load_language_records(params: Params, root: str | Path = ".") -> LanguageRec
     names = candidate_order(
         entry["name"] for record in (choice1, selection) for entry in record.get("candidates", [])
     )
-    stages = {
-        name: "language stage2-score" if in_stage2(name) else f"language score {name}"
-        for name in names or language.candidates
-    }
+    stages = {name: language_scoring(name) for name in names or language.candidates}
     target, source = (
         {name: (language_scores(name, part), stages[name]) for name in stages}
         for part in ("target", "source")

@@ -140,7 +140,7 @@ def _experiment(
     if state in NOT_DONE:
         why, fix = NOT_DONE[state]
         return Experiment(name, commit, params, missing=(why, fix.format(name)))
-    again = "Run `dvc repro`." if commit is None else "Queue it again."
+    again = f"Run `dvc repro {layout.stages[-1]}`." if commit is None else "Queue it again."
     stale = _stale(params, _yaml(read, "dvc.lock"), layout)
     if stale:
         return Experiment(name, commit, params, missing=(stale, again))

@@ -158,7 +158,9 @@ def _arm(arm: str, candidate: str | None) -> Record:
 def _candidate(decision: Record, candidate: str | None, language: bool) -> str:
     """Return the candidate to export."""
     if candidate is None:
-        example = f"voxadapt {'language ' if language else ''}export epoch-1"
+        names = [item["name"] for item in decision["candidates"] if item["name"] != "base"]
+        command = "voxadapt language export" if language else "voxadapt export"
+        example = f"{command} {names[0] if names else 'epoch-1'} -o my-model"
         facts = {"reason": decision["reason"], "example": example}
         if not decision.get("measurable", {"measurable": True})["measurable"]:
             raise user_error("tools.unmeasured", "the decision", **facts)

@@ -8,7 +8,7 @@ from voxadapt.core import paths
 from voxadapt.core.errors import raise_problems
 from voxadapt.core.files import write_json
 from voxadapt.core.lineage import sealed
-from voxadapt.core.params import Params, in_stage2, language_section
+from voxadapt.core.params import Params, in_stage2, language_scoring, language_section
 from voxadapt.core.problems import problem
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
@@ -147,9 +147,9 @@ def _stages_entry() -> Record:
 
 def _entry(name: str, folder: Path) -> Record:
     """Return what the arms' table shows of scores."""
+    command = f"compare {name}" if name in ARM_TITLES else language_scoring(folder.name)
     found = {
-        part: read_record(folder / part / "summary.json", "language score")
-        for part in (TARGET, SOURCE)
+        part: read_record(folder / part / "summary.json", command) for part in (TARGET, SOURCE)
     }
     shown = ("cer", "wer", "sim", "duration_ratio", "failure_rate")
     return {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from voxadapt.core.params import Params, in_stage2
+from voxadapt.core.params import Params, language_scoring
 from voxadapt.core.records import Record
 from voxadapt.pipeline.candidates import BASE, Candidate
 from voxadapt.pipeline.language.sentences import SOURCE, TARGET, source_sentences, target_sentences
@@ -42,8 +42,7 @@ def read_language_scores(params: Params, candidates: Mapping[Path, Candidate]) -
         sentences = of_part(params, "selection").sentences
         for folder, candidate in candidates.items():
             name, takes = candidate.name, params.score.takes
-            again = "language stage2-score" if in_stage2(name) else f"language score {name}"
             rows[part][name] = read_selection_scores(
-                folder / part, candidate, sentences, takes, again
+                folder / part, candidate, sentences, takes, language_scoring(name)
             )
     return LanguageScores(language_track(params), rows[TARGET], rows[SOURCE])

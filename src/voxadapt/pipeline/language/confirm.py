@@ -3,7 +3,7 @@
 from voxadapt.core import paths
 from voxadapt.core.files import write_json
 from voxadapt.core.lineage import MADE, SPEAKING_LANGUAGE, check_made, sealed
-from voxadapt.core.params import Params, language_section
+from voxadapt.core.params import Params, language_scoring, language_section
 from voxadapt.core.records import Record, read_record
 from voxadapt.core.stage import StageResult, stage
 from voxadapt.pipeline.candidates import BASE, find_candidate
@@ -80,7 +80,7 @@ def _write_epochs_table(params: Params, ran: bool) -> None:
     rows = []
     for order, (name, folder) in enumerate(folders.items()):
         target, source = (
-            read_record(folder / part / "summary.json", "language score")
+            read_record(folder / part / "summary.json", language_scoring(name))
             for part in (TARGET, SOURCE)
         )
         row: Record = {"candidate": name, "order": order}
