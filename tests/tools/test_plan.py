@@ -247,6 +247,17 @@ def test_plan_of_the_miniature(project):
 
 
 @pytest.mark.slow
+def test_a_project_of_a_language_alone_is_planned(project):
+    given = load_params("profiles/miniature.yaml")
+    absent = given.data.model_copy(update={"manifest": "data/none.jsonl"})
+    alone = given.model_copy(update={"data": absent})
+    names = [stage.name for stage in budget.plan(alone).stages]
+    assert names[0] == "language data" and all(name.startswith("language ") for name in names)
+    with pytest.raises(UserError, match="voxadapt init"):
+        budget.plan(alone.model_copy(update={"language": None}))
+
+
+@pytest.mark.slow
 def test_plan_and_status_say_the_same_of_every_stage(project, monkeypatch):
     monkeypatch.setenv("WORK_DIR", str(project / "work"))
     given = load_params("profiles/miniature.yaml")

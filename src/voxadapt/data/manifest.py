@@ -98,7 +98,9 @@ def read_raw_manifest(
     problems: list[Problem] = []
     notes: list[str] = []
     files = ManifestFiles(folder)
-    fix = "Check data.manifest in params.yaml; `dvc pull` restores the embedded data."
+    fix = (
+        "Prepare one with `voxadapt init`, or correct data.manifest; in the repository, `dvc pull`."
+    )
     for number, where, values in json_objects(path, ROW, problems, notes, fix):
         found = row_problems(where, values)
         language = values.get("language")

@@ -112,15 +112,35 @@ def plan(params: Params, memory_gb: float | None = None, pipeline: Pipeline | No
     model = Model.from_config(values, params.train.frozen, codec, folder)
     count = _token_counter(folder)
     tagged = params.train.language != "auto"
-    clips = find_clips(SPEAKER.manifest, params.data.manifest, params.split, count, tagged)
-    learnt = [clip for clip in clips if clip.split == "train"]
     if memory_gb is None:
         device, capacity, kind = describe_device(params.model)
     else:
         device, capacity, kind = f"a GPU of {memory_gb:g} GB", memory_gb * GB, "cuda"
+    stages: list[Stage] = []
+    if (language := params.language) is not None:
+        files = (language.audio, language.text, language.source.text)
+        if all(Path(file).is_file() for file in files):
+            stages = _language(params, language, model, kind, count, tagged)
+    if not stages or Path(params.data.manifest).is_file():  # or it is of a language alone
+        stages = [*_speaker(params, model, kind, capacity, count, tagged), *stages]
+    found = () if pipeline is None else tuple(status(pipeline))
+    planned = []
+    for stage in stages:
+        family = stage.name.replace(" ", "_")
+        runs = tuple(run for run in found if run.name.partition("@")[0] == family)
+        planned.append(replace(stage, runs=runs))
+    return Plan(device, capacity, tuple(planned), found)
+
+
+def _speaker(
+    params: Params, model: Model, kind: str, capacity: float, count: Count, tagged: bool
+) -> list[Stage]:
+    """Plan the speaker's stages."""
+    clips = find_clips(SPEAKER.manifest, params.data.manifest, params.split, count, tagged)
+    learnt = [clip for clip in clips if clip.split == "train"]
     largest = largest_batch(learnt, params.train.batch_size)
     speaking = speaking_memory(model, [c for c in clips if c.split != "train"], params, kind)
-    stages = [
+    return [
         Stage("audit", audit_memory(params, kind), "asr.batch_size"),
         Stage("codes", codes_memory(model, params, kind), "codes.batch_seconds"),
         Stage(
@@ -131,17 +151,6 @@ def plan(params: Params, memory_gb: float | None = None, pipeline: Pipeline | No
         Stage("score", speaking, "score.batch_size"),
         Stage("confirm", speaking, "score.batch_size"),
     ]
-    if (language := params.language) is not None:
-        files = (language.audio, language.text, language.source.text)
-        if all(Path(file).is_file() for file in files):
-            stages += _language(params, language, model, kind, count, tagged)
-    found = () if pipeline is None else tuple(status(pipeline))
-    planned = []
-    for stage in stages:
-        family = stage.name.replace(" ", "_")
-        runs = tuple(run for run in found if run.name.partition("@")[0] == family)
-        planned.append(replace(stage, runs=runs))
-    return Plan(device, capacity, tuple(planned), found)
 
 
 def _language(
