@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import yaml
 from pydantic import BaseModel
 
@@ -20,6 +21,8 @@ from commands import PROFILES, PROJECT, cli, refusal
 from test_docs import NAMES, SPAN, read
 from voxadapt.core.errors import UserError
 from voxadapt.core.params import Params, check_params
+from voxadapt.data.clips import read_clips
+from voxadapt.data.manifest import row_problems
 
 PACKAGE = PROJECT / "src" / "voxadapt"
 TOOLS = ("voxadapt ", "dvc ", "make ", "pytest ", "python ", "accelerate ", "pip ")
@@ -213,6 +216,26 @@ def test_values_that_are_told_can_be_set() -> None:
                 if not _fits(pairs):
                     wrong.append((name, block))
     assert wrong == [] and count > 40
+
+
+def test_rows_that_are_shown_are_accepted(tmp_path: Path) -> None:
+    count = 0
+    (tmp_path / "c").mkdir()
+    soundfile.write(tmp_path / "c" / "voice.wav", [0.0] * 16000, 16000)
+    for name in NAMES:
+        for block in re.findall(
+            r"^[ ]*```json\n(.*?)^[ ]*```", read(name), re.MULTILINE | re.DOTALL
+        ):
+            lines = block.replace("…", "a").strip().splitlines()
+            rows = [json.loads(line) for line in lines]
+            count += len(rows)
+            if "ref_audio" in rows[0]:
+                assert [row_problems(name, row) for row in rows] == [[]] * len(rows)
+            else:
+                clips = tmp_path / "clips.jsonl"
+                clips.write_text("\n".join(lines), encoding="utf-8")
+                assert len(read_clips(clips)) == len(rows)
+    assert count >= 9
 
 
 # --- files and tests -----------------------------------------------------------------------------
