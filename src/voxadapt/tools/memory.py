@@ -29,7 +29,7 @@ ROUND = 256  # positions that a CUDA graph has room for are a multiple of this
 BLOCK = 256  # weights that share a scale in the 8-bit optimizer
 SPARE_S = 4.0  # added to the limit of a text
 #: Interpreter and libraries on a CPU; context and kernels of a CUDA device.
-PROCESS_BYTES = {"cpu": 0.45 * GB, "cuda": 0.6 * GB}
+PROCESS_BYTES = {"cpu": 0.3 * GB, "cuda": 0.6 * GB}
 _HEARING_BYTES = 0.22 * GB  # the same on a CPU without the models' libraries
 #: Of what is counted; freed memory that the C library keeps between blocks in use.
 _HOLES = {"cpu": 0.07, "cuda": 0.0}
