@@ -214,7 +214,7 @@ def _disk(params: Params) -> Check:
     model_gib = HUB_MODEL_GIB if is_remote else _folder_gib(base) if base.is_dir() else 0.0
     needed = SPARE_GIB + model_gib * (epochs + (2 if is_remote else 1))
     free = shutil.disk_usage(Path.cwd()).free / GIB
-    found = f"{free:.1f} GiB free; about {needed:.1f} GiB needed for {epochs} checkpoints"
+    found = f"{free:.1f} GiB free; about {needed:.1f} GiB needed for all checkpoints"
     if not os.access(Path.cwd(), os.W_OK):
         return _fault("read_only")
     if free < needed:
