@@ -127,9 +127,9 @@ def align() -> Alignment:
     public_c0 = {at: code_name(code) for at, code in enumerate(public) if code is not None}
     frames = torch.nonzero(batch.frame_mask[0, :-1])[:, 0].tolist()
     sub = [NOTHING if c is None else code_name(c) for c in library_targets(CODES[0, 1:])]
-    assert found.sub_logits[0, :, 1].tolist() == list(range(1, NUM_CODEBOOKS))
+    assert [int(head[0, 1]) for head in found.sub_logits] == list(range(1, NUM_CODEBOOKS))
     return Alignment(
-        layout, here_c0, public_c0, found.sub_logits[:, 0, 0].int().tolist(), frames,
+        layout, here_c0, public_c0, found.sub_logits[0][:, 0].int().tolist(), frames,
         [code_name(code) for code in found.sub_targets[0].tolist()], sub,
     )  # fmt: skip
 

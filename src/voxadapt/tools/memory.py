@@ -135,9 +135,11 @@ def _kept(
     sums = 2 if precision == "bfloat16" else 4  # bytes of a value of the residual stream
     positions = shape.num_rows * shape.length
     labels = shape.num_frames + shape.num_rows
-    numbers = float(labels * model.codec_vocab + shape.num_frames * (K - 1) * C)
+    first, other = float(labels * model.codec_vocab), float(shape.num_frames * C)
+    numbers = first + (K - 1) * other
     kept = {"logits": 4 * numbers}
-    passing = {"logits": (8 if size == 4 else 10) * numbers}
+    # The logits themselves, and the gradients of one codebook's at a time.
+    passing = {"logits": size * numbers + (4 + size) * max(first, other)}
     for name, stack, count in (
         ("predictor", model.predictor, K * shape.num_frames),
         ("talker", model.talker, positions),
