@@ -111,7 +111,7 @@ def at_shape(name: str, manifest: Path, size: int, runs: int) -> None:
 
     from voxadapt.model.shapes import SHAPES
 
-    few, more = 2, 4  # frames; the prompt's time is in both
+    few, more = 2, 10  # frames; the time of the prompts is in both
     taken: dict[str, list[float]] = {"stock": [], "ours": []}
     with tempfile.TemporaryDirectory() as root:
         folder = write_model(Path(root) / "model", SHAPES[name], codec="small")
