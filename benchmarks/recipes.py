@@ -48,12 +48,6 @@ def rows_of(project: Path, rev: str, epochs: Sequence[int], folder: Path) -> lis
     return found
 
 
-def set_of(row: ScoreRow) -> str:
-    """Name the set of a row's sentence."""
-    name = row.text_id.split("-")[0]
-    return name if name in GUARDS else "corpus"
-
-
 def ratio(rows: Sequence[ScoreRow], texts: Sequence[str], measure: str) -> Ratio:
     """Sum a measure by sentence."""
     keys = [row.text_id for row in rows]
@@ -70,7 +64,12 @@ def compare(plain: Sequence[ScoreRow], recipe: Sequence[ScoreRow]) -> list[list[
     lines = []
     for name in ("corpus", *GUARDS, "all"):
         ours, theirs = (
-            [row for row in rows if name in (set_of(row), "all")] for rows in (recipe, plain)
+            [
+                row
+                for row in rows
+                if name in (row.slice, "all") or (name == "corpus" and row.slice not in GUARDS)
+            ]
+            for rows in (recipe, plain)
         )
         texts = sorted({row.text_id for row in theirs})
         if not texts:

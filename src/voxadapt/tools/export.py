@@ -91,8 +91,9 @@ def export(
         scores = _scores(track.corpus, decision, name, found.sha)
         lost = decision["forgetting"]["candidates"].get(name) if language else None
     source = found.delta or found.folder
-    # Rows that are set and not trained come without the hash.
-    meta = {"base_sha256": sha256_folder(found.base), **checkpoints.read_meta(source)}
+    meta = checkpoints.read_meta(source)
+    if "base_sha256" not in meta:  # rows that are set and not trained come without it
+        meta["base_sha256"] = sha256_folder(found.base)
     facts = _facts(track, terms, out, decision, name, scores, meta)
     facts |= {"form": "delta" if delta else "full", **_own_facts(params, track, found.base, meta)}
     if language:
